@@ -1,0 +1,38 @@
+"""Everything that can go wrong through no fault of the program, as one tree.
+
+    MlpcliError
+    ├── UsageError             a flag or an argument, or two that do not go together
+    │   └── ConfigError        a config: its file, a key or a value
+    ├── DataError              data that is not to be had, or is not what it should be
+    ├── RunError               a run, checkpoint or folder: missing, damaged, in use or not writable
+    └── DivergedError          training left the finite numbers
+
+Every message is for the person who typed the command: what is wrong, where, and what to do about it. Which exit status
+an error becomes is decided in ``mlpcli.commands`` alone. Anything that is not an ``MlpcliError`` is a bug of ours.
+"""
+
+from __future__ import annotations
+
+
+class MlpcliError(Exception):
+    """The root of the tree: a message for the user, never a traceback."""
+
+
+class UsageError(MlpcliError):
+    """A flag or an argument is wrong, or two of them contradict each other."""
+
+
+class ConfigError(UsageError):
+    """A config cannot be read, or one of its keys or values is not allowed."""
+
+
+class DataError(MlpcliError):
+    """Data cannot be had, is damaged, or does not fit what it is wanted for."""
+
+
+class RunError(MlpcliError):
+    """A run, a checkpoint or a folder is missing, damaged, in use or not writable."""
+
+
+class DivergedError(MlpcliError):
+    """The loss or a parameter is no longer a finite number."""

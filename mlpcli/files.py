@@ -1,0 +1,84 @@
+"""Files that are written whole or not at all, lines that are appended whole, and a lock that dies with its owner.
+
+Everything the program must not lose passes through here, one system call a step, so that a fault can be put at each of
+them. Errors are ``OSError``s; who knows what the file was for says so to the user.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+PARTIAL = ".partial"
+
+
+def write_atomically(path: Path, chunks: Iterable[bytes]) -> None:
+    """Write ``chunks`` to ``path`` so that a reader finds the old file or the new one, and nothing between.
+
+    A temporary file in the same folder is written, flushed to disk and renamed over ``path``; then the folder itself is
+    flushed, as the name lives there. The temporary name is ``.NAME.partial``: one writer at a time is the caller's to
+    ensure (see :func:`locked`). Raises ``OSError``; ``path`` is then as it was, and no temporary file is left.
+    """
+    temporary = path.with_name(f".{path.name}{PARTIAL}")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        try:
+            for chunk in chunks:
+                _write_all(descriptor, chunk)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+    _flush_folder(path.parent)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append ``line`` and a newline to ``path`` and flush them to disk. Raises ``OSError``."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+    try:
+        _write_all(descriptor, line.encode() + b"\n")
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_partials(folder: Path) -> None:
+    """Remove what a killed writer left in ``folder``. The caller holds the lock on it. Raises ``OSError``."""
+    for leftover in folder.glob(f".*{PARTIAL}"):
+        os.unlink(leftover)
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool) -> Iterator[None]:
+    """Hold the lock file ``path``; the system lets go of it when the process ends, however it ends.
+
+    Without ``wait``, raises ``BlockingIOError`` when another process holds it. Raises ``OSError`` where the file cannot
+    be made or the file system knows no locks.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""Arrays to trained parameters: batches, update rules, the loop."""
