@@ -3,7 +3,8 @@
     MlpcliError
     ├── UsageError             a flag or an argument, or two that do not go together
     │   └── ConfigError        a config: its file, a key or a value
-    ├── DataError              data that is not to be had, or is not what it should be
+    ├── DataError              data that is not what it should be, or does not fit what it is wanted for
+    │   └── UnavailableError   no source delivers the data
     ├── RunError               a run, checkpoint or folder: missing, damaged, in use or not writable
     └── DivergedError          training left the finite numbers
 
@@ -28,6 +29,10 @@ class ConfigError(UsageError):
 
 class DataError(MlpcliError):
     """Data cannot be had, is damaged, or does not fit what it is wanted for."""
+
+
+class UnavailableError(DataError):
+    """None of the sources delivered the data; the message has one line a source."""
 
 
 class RunError(MlpcliError):

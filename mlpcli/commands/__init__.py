@@ -1,0 +1,122 @@
+"""The command line: one thin file a command, and here the group that holds them and the exit statuses.
+
+Only this package knows click, prints, or picks an exit status. A command's heavy imports (numpy, yaml) stay inside its
+functions, so that help and usage errors come at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+import traceback
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+
+from mlpcli import __version__
+from mlpcli.errors import DataError, DivergedError, MlpcliError, RunError, UsageError
+
+EXIT_CHECK_SAID_NO = 1
+EXIT_USAGE = 2
+EXIT_INTERNAL = 70
+EXIT_STATUS: dict[type[MlpcliError], int] = {UsageError: EXIT_USAGE, DataError: 3, RunError: 4, DivergedError: 5}
+
+# command: its module in this package, and the line the overview shows (written here so that --help imports none of them)
+COMMANDS = {
+    "train": "Train a network and write a run.",
+    "eval": "Measure trained networks on the test images.",
+    "gradcheck": "Prove every gradient on the code that trains.",
+    "config": "List, show and check configs.",
+    "data": "List, fetch and verify data sets.",
+}
+
+
+class Terminated(BaseException):
+    """SIGTERM, raised where the program stands, as ``KeyboardInterrupt`` is for SIGINT."""
+
+
+class _Group(click.Group):
+    """The commands, each imported when it is called, with a suggestion for a misspelt one."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"mlpcli.commands.{cmd_name}")
+        command: click.Command = module.command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from difflib import get_close_matches
+
+            near = get_close_matches(args[0], COMMANDS, 1)
+            hint = f" Did you mean {near[0]}?" if near else f" Commands: {', '.join(COMMANDS)}."
+            raise click.UsageError(f"No such command: {args[0]}.{hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(
+    cls=_Group,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Run 'mlpcli COMMAND --help' for its options and examples.",
+)
+@click.version_option(__version__, "--version", prog_name="mlpcli", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Train a multilayer perceptron on MNIST from one YAML file.
+
+    \b
+    Examples:
+      mlpcli train                         the default network
+      mlpcli train quickstart              a shipped config, by name
+      mlpcli eval runs/quickstart-...      the test error of a run
+    """
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run the command line and exit with the documented status."""
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.exit(_run(sys.argv[1:] if arguments is None else arguments))
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        value: Any = cli.main(arguments, prog_name="mlpcli", standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.ClickException as error:
+        error.show()
+        return EXIT_USAGE
+    except MlpcliError as error:
+        click.echo(f"mlpcli: {error}", err=True)
+        return next(EXIT_STATUS[kind] for kind in type(error).__mro__ if kind in EXIT_STATUS)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("mlpcli: interrupted", err=True)
+        return 128 + signal.SIGINT
+    except Terminated:
+        click.echo("mlpcli: terminated", err=True)
+        return 128 + signal.SIGTERM
+    except BrokenPipeError:
+        # The reader of our output has gone; what is left in the buffer must not fail again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except Exception:
+        traceback.print_exc()
+        click.echo("mlpcli: this is a bug in mlpcli; please report it with the lines above", err=True)
+        return EXIT_INTERNAL
+    return value if isinstance(value, int) else 0
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    raise Terminated
