@@ -24,7 +24,7 @@ EXIT_USAGE = 2
 EXIT_INTERNAL = 70
 EXIT_STATUS: dict[type[MlpcliError], int] = {UsageError: EXIT_USAGE, DataError: 3, RunError: 4, DivergedError: 5}
 
-# command: its module in this package, and the line the overview shows (written here so that --help imports none of them)
+# A command's module in this package, and its line in the overview: written here so that --help imports none of them.
 COMMANDS = {
     "train": "Train a network and write a run.",
     "eval": "Measure trained networks on the test images.",

