@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import click
 
 from mlpcli import __version__
+from mlpcli.commands.group import Group
 from mlpcli.errors import DataError, DivergedError, MlpcliError, RunError, UsageError
 
 EXIT_CHECK_SAID_NO = 1
@@ -38,8 +39,8 @@ class Terminated(BaseException):
     """SIGTERM, raised where the program stands, as ``KeyboardInterrupt`` is for SIGINT."""
 
 
-class _Group(click.Group):
-    """The commands, each imported when it is called, with a suggestion for a misspelt one."""
+class _Group(Group):
+    """The commands, each imported when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -50,17 +51,6 @@ class _Group(click.Group):
         module = importlib.import_module(f"mlpcli.commands.{cmd_name}")
         command: click.Command = module.command
         return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            from difflib import get_close_matches
-
-            near = get_close_matches(args[0], COMMANDS, 1)
-            hint = f" Did you mean {near[0]}?" if near else f" Commands: {', '.join(COMMANDS)}."
-            raise click.UsageError(f"No such command: {args[0]}.{hint}", ctx)
-        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

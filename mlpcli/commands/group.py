@@ -1,0 +1,23 @@
+"""A group of commands that suggests the nearest one for a misspelt name."""
+
+from __future__ import annotations
+
+import click
+
+
+class Group(click.Group):
+    """A click group; a name it does not know is refused with a suggestion."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that ``args`` opens with, and the rest of them. Raises ``click.UsageError``."""
+        name, known = args[0], self.list_commands(ctx)
+        # Shell completion resolves half-typed lines, and must not be answered with an error.
+        if name not in known and not name.startswith("-") and not ctx.resilient_parsing:
+            from difflib import get_close_matches
+
+            near = get_close_matches(name, known, 1)
+            hint = f"Did you mean {near[0]}?" if near else f"Commands: {', '.join(known)}."
+            raise click.UsageError(f"No such command: {name}. {hint}", ctx)
+        return super().resolve_command(ctx, args)
