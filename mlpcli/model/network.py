@@ -1,0 +1,141 @@
+r"""THE DERIVATION: a multilayer perceptron forward and backward, equation by equation.
+
+Notation. Examples are rows.
+
+    B   examples in the batch         X   (B, D)   inputs, a_0 = X
+    D   inputs                        Y   (B, K)   targets, one-hot or soft
+    H   units of a hidden layer       W_l (D, H)   weights from layer l-1 to layer l      l = 1 .. L
+    K   classes                       b_l (H,)     biases of layer l
+    L   layers with weights           z_l (B, H)   weighted inputs of layer l
+    f   the hidden activation         a_l (B, H)   activations of layer l
+    dv  dLoss/dv, of v's own shape    p   (B, K)   the output unit's value, softmax(z_L) for instance
+
+Forward, l = 1 .. L:
+
+    (1)  z_l = a_{l-1} W_l + b_l
+    (2)  a_l = f(z_l)                             for l < L; the last layer's activation is the objective's output unit
+    (3)  Loss = objective(z_L, Y)                 the mean over the batch
+
+Backward, l = L .. 1:
+
+    (4)  dz_L = (p - Y) / B                       for the matched pairs; see mlpcli.model.objectives
+    (5)  dW_l = a_{l-1}^T dz_l                    since dz_l[i,j] / dW_l[k,j] = a_{l-1}[i,k]: sum over the batch i
+    (6)  db_l = sum_B dz_l                        since dz_l[i,j] / db_l[j] = 1
+    (7)  da_{l-1} = dz_l W_l^T                    since dz_l[i,j] / da_{l-1}[i,k] = W_l[k,j]: sum over the units j
+    (8)  dz_{l-1} = da_{l-1} * f'(z_{l-1})        element by element; for the sigmoid f' = a (1 - a)
+
+The penalty, which is no part of the data's loss:
+
+    (9)  R = l2 sum_l sum W_l^2         (10)  dW_l += 2 l2 W_l
+
+docs/derivation.md derives each from the chain rule. With L = 1 this is softmax regression. The same code runs in
+float32 to train, in float64 and complex128 to check itself (``mlpcli gradcheck``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import copy
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from mlpcli.model.activations import ACTIVATIONS
+from mlpcli.model.objectives import OBJECTIVES
+from mlpcli.model.parameters import Parameters
+
+Array = NDArray[Any]
+
+
+class Buffers:
+    """What one pass over a batch of B examples writes to, allocated once.
+
+    ``z`` and ``dz`` (B, H) of each layer, (B, K) of the last; ``a`` and ``scratch`` (B, H) of each hidden layer; ``p``
+    (B, K).
+    """
+
+    def __init__(self, sizes: Sequence[int], batch_size: int, dtype: DTypeLike) -> None:
+        def empty(layers: Sequence[int]) -> list[Array]:
+            return [np.empty((batch_size, units), dtype) for units in layers]
+
+        self.z = empty(sizes[1:])
+        self.a = empty(sizes[1:-1])
+        self.p = empty(sizes[-1:])[0]
+        self.dz = empty(sizes[1:])
+        self.scratch = empty(sizes[1:-1])
+        self.ones = np.ones(batch_size, dtype)
+
+    def rows(self, examples: int) -> Buffers:
+        """The same memory cut to fewer examples, for the last batch of an epoch."""
+        if examples == len(self.p):
+            return self
+        cut = copy(self)
+        for name in ("z", "a", "dz", "scratch"):
+            setattr(cut, name, [buffer[:examples] for buffer in getattr(self, name)])
+        cut.p, cut.ones = self.p[:examples], self.ones[:examples]
+        return cut
+
+
+class Network:
+    """The form of a multilayer perceptron; its numbers are in :class:`Parameters` and :class:`Buffers`.
+
+    ``sizes`` = (D, H, ..., K); ``activation`` and ``objective`` are names from ``ACTIVATIONS`` and ``OBJECTIVES``.
+    """
+
+    def __init__(self, sizes: Sequence[int], activation: str, objective: str) -> None:
+        self.sizes = tuple(sizes)
+        self.activation = ACTIVATIONS[activation]
+        self.objective = OBJECTIVES[objective]
+        self.layers = tuple(range(len(self.sizes) - 1))
+
+    def parameters(self, dtype: DTypeLike, vector: Array | None = None) -> Parameters:
+        """Parameters of this form, zero unless ``vector`` (n,) is given."""
+        return Parameters(self.sizes, dtype, vector)
+
+    def buffers(self, batch_size: int, dtype: DTypeLike) -> Buffers:
+        """Buffers for batches of at most ``batch_size`` examples."""
+        return Buffers(self.sizes, batch_size, dtype)
+
+    def forward(self, theta: Parameters, X: Array, t: Buffers) -> Array:
+        """The logits z_L (B, K) of the inputs X (B, D); leaves every z_l and a_l in ``t``."""
+        a = X  # (B, D)
+        for layer in self.layers:
+            z = t.z[layer]
+            np.matmul(a, theta.W[layer], out=z)  # (1)  (B, H) = (B, D) (D, H)
+            z += theta.b[layer]  # (1)  (B, H) + (H,)
+            if z is not t.z[-1]:
+                a = t.a[layer]
+                self.activation.forward(z, a)  # (2)  (B, H)
+        return z
+
+    def loss(self, Y: Array, t: Buffers) -> Any:
+        """The objective's mean over the batch, a scalar, of the last forward pass and the targets Y (B, K).
+
+        Leaves the output unit's value p (B, K) in ``t``, where the backward pass takes it up.
+        """
+        return self.objective.forward(t.z[-1], Y, t.p)  # (3)
+
+    def backward(self, theta: Parameters, X: Array, Y: Array, t: Buffers, gradient: Parameters) -> None:
+        """Write dLoss/dtheta to ``gradient``, from what :meth:`forward` and :meth:`loss` left in ``t``."""
+        dz = t.dz[-1]
+        self.objective.backward(t.z[-1], t.p, Y, dz)  # (4)  (B, K)
+        for layer in reversed(self.layers):
+            a = t.a[layer - 1] if layer else X
+            np.matmul(a.T, dz, out=gradient.W[layer])  # (5)  (D, H) = (D, B) (B, H)
+            np.matmul(t.ones, dz, out=gradient.b[layer])  # (6)  (H,) = (B,) (B, H): a sum over the batch
+            if layer:
+                da = t.dz[layer - 1]  # which (8) turns into dz, in place
+                np.matmul(dz, theta.W[layer].T, out=da)  # (7)  (B, D) = (B, H) (H, D)
+                self.activation.backward(a, da, t.scratch[layer - 1])  # (8)  (B, D)
+                dz = da
+
+    def penalty(self, theta: Parameters, l2: float) -> Any:
+        """The penalty l2 sum W^2, a scalar; biases are not penalised."""
+        return l2 * sum((W * W).sum() for W in theta.W)  # (9)
+
+    def add_penalty_gradient(self, theta: Parameters, l2: float, gradient: Parameters) -> None:
+        """Add the penalty's gradient 2 l2 W to ``gradient``."""
+        if l2:
+            for W, dW in zip(theta.W, gradient.W, strict=True):
+                dW += 2.0 * l2 * W  # (10)

@@ -1,0 +1,90 @@
+"""One flat vector of parameters, with the views W1, b1, W2, b2 ... into it, and how their first values are drawn.
+
+The flat vector is what update rules, checkpoints and messages between processes see; the views are what the mathematics
+sees. Both are the same memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from math import sqrt
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+Array = NDArray[Any]
+
+
+class Parameters:
+    """The parameters of a network, or a gradient of the loss with respect to them.
+
+    ``sizes`` are the units of each layer, (D, H, ..., K). ``vector`` is flat; ``W[l]`` of shape (sizes[l], sizes[l+1])
+    and ``b[l]`` of shape (sizes[l+1],) are views into it, in the order W1, b1, W2, b2 ... A ``vector`` that is given is
+    used, not copied; raises ``ValueError`` if its length does not fit.
+    """
+
+    def __init__(self, sizes: Sequence[int], dtype: DTypeLike, vector: Array | None = None) -> None:
+        self.sizes = tuple(sizes)
+        length = sum((rows + 1) * columns for rows, columns in pairwise(self.sizes))
+        self.vector = np.zeros(length, dtype) if vector is None else vector
+        if self.vector.shape != (length,):
+            raise ValueError(f"a network of sizes {self.sizes} has {length} parameters, not {self.vector.shape}")
+        self.W: list[Array] = []
+        self.b: list[Array] = []
+        start = 0
+        for rows, columns in pairwise(self.sizes):
+            end = start + rows * columns
+            self.W.append(self.vector[start:end].reshape(rows, columns))
+            self.b.append(self.vector[end : end + columns])
+            start = end + columns
+
+    def tensors(self) -> Iterator[tuple[str, Array]]:
+        """The views by name: ("W1", W1), ("b1", b1), ("W2", W2) ..."""
+        for layer, (W, b) in enumerate(zip(self.W, self.b, strict=True), start=1):
+            yield f"W{layer}", W
+            yield f"b{layer}", b
+
+
+# A scheme draws the weights (rows, columns) of one layer: rows units below it, columns units of its own, whose
+# activation is named ("linear" for the output layer).
+Scheme = Callable[[np.random.Generator, int, int, str], Array]
+
+
+def _glorot(rng: np.random.Generator, rows: int, columns: int, activation: str) -> Array:
+    gain = 4.0 if activation == "sigmoid" else 1.0
+    limit = gain * sqrt(6.0 / (rows + columns))
+    return rng.uniform(-limit, limit, (rows, columns))
+
+
+def _he(rng: np.random.Generator, rows: int, columns: int, activation: str) -> Array:
+    return rng.normal(0.0, sqrt(2.0 / rows), (rows, columns))
+
+
+def _lecun(rng: np.random.Generator, rows: int, columns: int, activation: str) -> Array:
+    return rng.normal(0.0, sqrt(1.0 / rows), (rows, columns))
+
+
+SCHEMES: dict[str, Scheme] = {"glorot": _glorot, "he": _he, "lecun": _lecun, "nielsen": _lecun}
+
+
+def initialize(theta: Parameters, scheme: str, scale: float, activation: str, rng: np.random.Generator) -> None:
+    """Draw the first values of ``theta``, times ``scale``. Drawn in float64, so that every dtype starts alike.
+
+    ``glorot``
+        W uniform in +-g sqrt(6 / (rows + columns)) (Glorot and Bengio 2010, equation 16), with g = 4 for sigmoid units
+        (LISA lab, Deep Learning Tutorials, "Multilayer Perceptron"): the slope of a sigmoid is a quarter of tanh's, for
+        which the rule was derived, and without it the signal fades with depth. g = 1 for all others; b = 0.
+    ``he``
+        W normal with variance 2 / rows (He et al. 2015, equation 10), for relu; b = 0.
+    ``lecun``
+        W normal with variance 1 / rows (LeCun et al. 1998, "Efficient BackProp", equation 16); b = 0.
+    ``nielsen``
+        W as lecun's, b normal with variance 1 (Nielsen 2015, "Neural Networks and Deep Learning", chapter 3).
+    """
+    draw = SCHEMES[scheme]
+    for layer, (W, b) in enumerate(zip(theta.W, theta.b, strict=True), start=1):
+        own = activation if layer < len(theta.W) else "linear"
+        W[...] = scale * draw(rng, W.shape[0], W.shape[1], own)
+        b[...] = scale * rng.normal(0.0, 1.0, b.shape) if scheme == "nielsen" else 0.0
