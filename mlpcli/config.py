@@ -11,6 +11,7 @@ import dataclasses
 import math
 import os
 import re
+import stat
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -23,6 +24,7 @@ from mlpcli.errors import ConfigError
 
 MAX_BYTES = 64 * 1024
 MAX_DEPTH = 6
+MAX_LAYERS = 1000
 FOLDER_VARIABLE = "MLPCLI_DATA"
 
 T = TypeVar("T")
@@ -51,9 +53,12 @@ class _Section:
 
     def __post_init__(self) -> None:
         for key, kind in _types(type(self)).items():
+            value = getattr(self, key)
             if not is_dataclass(kind):
-                value = _checked(getattr(self, key), kind, rule_of(type(self), key), key)
-                object.__setattr__(self, key, value)
+                object.__setattr__(self, key, _checked(value, kind, rule_of(type(self), key), key))
+            elif type(value) is not kind:
+                name = typing.cast(type, kind).__name__
+                raise ConfigError(f"{key}: {_in_words(value)} is not allowed; allowed: an instance of {name}")
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,11 @@ class NetworkConfig(_Section):
     )
     initial_scale: float = _key(1.0, "multiplies all initial parameters (a badly wrong start)", low=0.0)
     dtype: str = _key("float32", "of parameters, data and arithmetic", choices=("float32", "float64"))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.hidden) > MAX_LAYERS:
+            raise ConfigError(f"hidden: {len(self.hidden)} layers are not allowed; allowed: at most {MAX_LAYERS}")
 
 
 @dataclass(frozen=True)
@@ -150,11 +160,11 @@ def allowed(kind: Any, rule: Rule) -> str:
         return " or ".join(rule.choices) if len(rule.choices) < 3 else "one of " + ", ".join(rule.choices)
     if typing.get_origin(kind) is tuple:
         return f"a list, [a, b, ...], each item {allowed(typing.get_args(kind)[0], rule)}"
-    words = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}[kind]
+    words = {int: "a whole number", float: "a finite number", bool: "true or false", str: "non-empty text"}[kind]
     if rule.low is not None:
-        words += f", {'above' if rule.above else 'at least'} {rule.low:g}"
+        words += f", {'above' if rule.above else 'at least'} {_number(rule.low)}"
     if rule.high is not None:
-        words += f", at most {rule.high:g}" if rule.high < 1e7 else f", at most {int(rule.high)}"
+        words += f", at most {_number(rule.high)}"
     return words
 
 
@@ -175,10 +185,10 @@ def load(
     for override in overrides:
         key, sign, text = override.partition("=")
         key = key.strip()
-        place = f"--set {override}: "
+        place = f"--set {_short(override)}: "
         if not sign:
             raise ConfigError(f"{place}write --set section.key=value")
-        value, _ = _read_yaml(text, place, "")
+        value, _ = _read_yaml(text, place)
         if key in _sections():
             raise ConfigError(f"{place}{key} is a section; set its keys one by one, as in {key}.{_some_key(key)}=...")
         if key not in flatten(Config()):
@@ -190,6 +200,8 @@ def load(
 
 def from_dict(values: Mapping[str, Any], where: str) -> Config:
     """The config that :func:`to_dict` made ``values`` of. Raises ``ConfigError``; its message opens with ``where``."""
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{where}: {_in_words(values)} is no config; allowed: a mapping of keys to values")
     return _build(Config, values, "", {"": f"{where}: "})
 
 
@@ -232,18 +244,40 @@ def shipped() -> dict[str, Path]:
 
 def find(name: str) -> Path:
     """The file that ``name`` means: a path, else a shipped config's name. Raises ``ConfigError``."""
-    path = Path(name)
-    if path.is_file():
-        return path
-    if path.is_dir():
-        raise ConfigError(f"{name}: is a folder; give a config file, or a name from 'mlpcli config list'")
+    path, is_folder = Path(name), False
+    try:
+        is_folder = stat.S_ISDIR(path.stat().st_mode)
+        if not is_folder:
+            return path
+    except PermissionError as error:
+        raise ConfigError(f"{_one_line(name)}: cannot be read: {error.strerror}") from error
+    except (OSError, ValueError):
+        pass  # no path at all, so perhaps a name
     known = shipped()
     bare = name.removesuffix(".yaml")
     if bare in known:
         return known[bare]
+    if is_folder:
+        raise ConfigError(f"{_one_line(name)}: is a folder; give a config file, or a name from 'mlpcli config list'")
     near = get_close_matches(bare.removeprefix("configs/"), known, 1, cutoff=0.5)
     hint = f"did you mean {near[0]}?" if near else "see 'mlpcli config list'"
-    raise ConfigError(f"{name}: no such file, and no shipped config of that name; {hint}")
+    raise ConfigError(f"{_one_line(name)}: no such file, and no shipped config of that name; {hint}")
+
+
+def read_text(path: Path) -> str:
+    """The text of a config file, comments and all. Raises ``ConfigError``: unreadable, too large or not UTF-8."""
+    where = _one_line(str(path))
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"{where}: cannot be read: {error.strerror}") from error
+    if len(data) > MAX_BYTES:
+        raise ConfigError(f"{where}: is larger than {MAX_BYTES // 1024} KiB, which no config is")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{where}: is not UTF-8 text (byte {error.start})") from error
 
 
 # From text to nested dicts --------------------------------------------------------------------------------
@@ -259,19 +293,8 @@ _SCALARS = (
 
 
 def _read_file(path: Path, values: dict[str, Any], places: dict[str, str]) -> None:
-    where = f"{path}"
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise ConfigError(f"{where}: cannot be read: {error.strerror}") from error
-    if len(data) > MAX_BYTES:
-        raise ConfigError(f"{where}: is larger than {MAX_BYTES // 1024} KiB, which no config is")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{where}: is not UTF-8 text (byte {error.start})") from error
-    tree, lines = _read_yaml(text, f"{where}:", "")
+    where = _one_line(str(path))
+    tree, lines = _read_yaml(read_text(path), f"{where}:")
     if not isinstance(tree, dict):
         what = "is empty" if tree is None else "is not a mapping of keys to values"
         raise ConfigError(f"{where}: {what}; see 'mlpcli config show mnist' for an example")
@@ -279,7 +302,7 @@ def _read_file(path: Path, values: dict[str, Any], places: dict[str, str]) -> No
     values.update(tree)
 
 
-def _read_yaml(text: str, where: str, key: str) -> tuple[Any, dict[str, int]]:
+def _read_yaml(text: str, where: str) -> tuple[Any, dict[str, int]]:
     """The value of one YAML document, and the line of each of its keys, dotted.
 
     ``where`` opens the messages; a line number follows it where it ends in a colon with no blank.
@@ -288,17 +311,21 @@ def _read_yaml(text: str, where: str, key: str) -> tuple[Any, dict[str, int]]:
 
     lines: dict[str, int] = {}
 
-    def fail(mark: yaml.error.Mark | Any | None, message: str) -> typing.NoReturn:
-        place = f"{where}{mark.line + 1}: " if mark and where.endswith(":") else f"{where.rstrip()} "
+    def fail(line: int | None, message: str) -> typing.NoReturn:
+        place = f"{where}{line}: " if line and where.endswith(":") else f"{where.rstrip()} "
         raise ConfigError(f"{place}{message}")
 
+    def line_of(event: yaml.Event) -> int:
+        return event.start_mark.line + 1 if event.start_mark else 0
+
+    def refuse_references(event: yaml.Event) -> None:
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) or getattr(event, "tag", None):
+            fail(line_of(event), "aliases, anchors and tags (*, & and !) are not allowed outside quotes")
+
     def value(event: yaml.Event, path: str, depth: int) -> Any:
-        if isinstance(event, yaml.AliasEvent):
-            fail(event.start_mark, f"aliases (*{event.anchor}) are not allowed")
-        if getattr(event, "anchor", None) or getattr(event, "tag", None):
-            fail(event.start_mark, "anchors and tags (& and !) are not allowed")
+        refuse_references(event)
         if depth > MAX_DEPTH:
-            fail(event.start_mark, f"nested deeper than {MAX_DEPTH} levels")
+            fail(line_of(event), f"nested deeper than {MAX_DEPTH} levels")
         if isinstance(event, yaml.ScalarEvent):
             return _scalar(event.value) if event.implicit[0] else event.value
         if isinstance(event, yaml.SequenceStartEvent):
@@ -308,13 +335,18 @@ def _read_yaml(text: str, where: str, key: str) -> tuple[Any, dict[str, int]]:
             return items
         mapping: dict[str, Any] = {}
         while not isinstance(event := next(events), yaml.MappingEndEvent):
+            refuse_references(event)
             if not isinstance(event, yaml.ScalarEvent):
-                fail(event.start_mark, "a key is not plain text")
+                fail(line_of(event), "a key is not plain text")
             name = event.value
             dotted = f"{path}.{name}" if path else name
+            if "." in name:
+                section, _, last = name.rpartition(".")
+                hint = f"write {_short(last)} below {_short(section)}:"
+                fail(line_of(event), f"{_short(dotted)}: no key has a dot; {hint}")
             if name in mapping:
-                fail(event.start_mark, f"{_short(dotted)}: given twice, first on line {lines[dotted]}")
-            lines[dotted] = event.start_mark.line + 1 if event.start_mark else 0
+                fail(line_of(event), f"{_short(dotted)}: given twice, first on line {lines[dotted]}")
+            lines[dotted] = line_of(event)
             mapping[name] = value(next(events), dotted, depth + 1)
         return mapping
 
@@ -323,14 +355,20 @@ def _read_yaml(text: str, where: str, key: str) -> tuple[Any, dict[str, int]]:
         next(events)
         if isinstance(next(events), yaml.StreamEndEvent):
             return None, lines
-        tree = value(next(events), key, 0)
+        tree = value(next(events), "", 0)
         next(events)
         if not isinstance(following := next(events), yaml.StreamEndEvent):
-            fail(following.start_mark, "a second document; a config is one")
+            fail(line_of(following), "a second document; a config is one")
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        fail(line, f"is not YAML: the character {_short(text[error.position])} is not allowed")
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "cannot be parsed"
-        fail(mark, f"is not YAML: {problem}")
+        problem = _one_line(getattr(error, "problem", None) or "cannot be parsed")
+        fail(mark and mark.line + 1, f"is not YAML: {problem}; check colons, quotes and indentation")
+    except (ValueError, OverflowError):
+        # The scanner hands on whatever number an escape ("\\UFFFFFFFF") or a %YAML directive names.
+        fail(None, "is not YAML: an escape or a directive has a number out of range")
     return tree, lines
 
 
@@ -347,14 +385,15 @@ def _yaml_scalar(value: Any) -> str:
     if isinstance(value, str):
         plain = re.fullmatch(r"[A-Za-z_./][A-Za-z0-9_./ -]*(?<! )", value) and _scalar(value) == value
         return value if plain else yaml.safe_dump(value, default_style='"', width=10**9).strip()
-    return (
-        {None: "null", True: "true", False: "false"}[value]
-        if value is None or value is True or value is False
-        else repr(value)
-    )
+    if value is None:
+        return "null"
+    return repr(value).lower() if isinstance(value, bool) else repr(value)
 
 
 # From nested dicts to dataclasses --------------------------------------------------------------------------------
+
+# What a file can hold and a system call take: not empty, no NUL, and no half of a surrogate pair.
+_TEXT = re.compile("[^\0\ud800-\udfff]+", re.DOTALL)
 
 
 def _build(section: type[T], values: Mapping[str, Any], path: str, places: Mapping[str, str]) -> T:
@@ -397,8 +436,22 @@ def _checked(value: Any, kind: Any, rule: Rule, key: str) -> Any:
     """``value`` as the type ``kind``, or a ``ConfigError`` that says what is allowed."""
     fits, stored = _fit(value, kind, rule)
     if not fits:
-        raise ConfigError(f"{key}: {_in_words(value)} is not allowed; allowed: {allowed(kind, rule)}")
+        hint = _hint(value, kind, rule)
+        raise ConfigError(f"{key}: {_in_words(value)} is not allowed; allowed: {allowed(kind, rule)}{hint}")
     return stored
+
+
+def _hint(value: Any, kind: Any, rule: Rule) -> str:
+    """How to write what was probably meant; empty where that is anyone's guess."""
+    if type(None) in typing.get_args(kind):
+        kind = _without_none(kind)
+    if kind is str and not rule.choices and type(value) in (int, float, bool):
+        return f'; as text: "{value}", with the quotes'
+    if kind is int and type(value) is float and value.is_integer() and abs(value) < 1e15:
+        return f"; write {int(value)}"
+    if typing.get_origin(kind) is tuple and _fit([value], kind, rule)[0]:
+        return f"; write {_short(_yaml_scalar([value]))}"
+    return ""
 
 
 def _fit(value: Any, kind: Any, rule: Rule) -> tuple[bool, Any]:
@@ -411,7 +464,7 @@ def _fit(value: Any, kind: Any, rule: Rule) -> tuple[bool, Any]:
         return all(fits for fits, _ in items), tuple(item for _, item in items)
     if kind is float and type(value) is int and abs(value) < 2**1000:
         value = float(value)
-    if type(value) is not kind or (kind is str and (value == "" or "\0" in value)):
+    if type(value) is not kind or (kind is str and not _TEXT.fullmatch(value)):
         return False, value
     if rule.choices and value not in rule.choices:
         return False, value
@@ -469,9 +522,22 @@ def _plain(value: Any) -> Any:
 def _in_words(value: Any) -> str:
     if isinstance(value, Mapping):
         return "a mapping"
-    return "null" if value is None else _short(repr(value))
+    if value is None:
+        return "null"
+    try:
+        return _short(repr(value))
+    except ValueError:  # Python refuses to write out a number of thousands of digits
+        return f"a very large {type(value).__name__}"
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value == int(value) else f"{value:g}"
 
 
 def _short(text: str) -> str:
-    text = text if text.isprintable() and text else repr(text)
+    text = _one_line(text)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _one_line(text: str) -> str:
+    return text if text.isprintable() and text else repr(text)
