@@ -1,0 +1,111 @@
+"""``mlpcli config``: the configs that come with the program, what a config means, and whether it is right."""
+
+from __future__ import annotations
+
+import click
+
+from mlpcli.commands import EXIT_USAGE, output
+from mlpcli.commands.group import Group
+from mlpcli.errors import ConfigError, UsageError
+
+
+@click.group(cls=Group)
+def command() -> None:
+    """List, show and check configs.
+
+    \b
+    Examples:
+      mlpcli config list
+      mlpcli config show mnist > my.yaml
+      mlpcli config check my.yaml
+    """
+
+
+@command.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def list_(as_json: bool) -> None:
+    """List the configs that come with the program.
+
+    Each can be given by its name wherever a config is wanted.
+
+    \b
+    Examples:
+      mlpcli config list
+      mlpcli config list --json
+    """
+    from mlpcli import config
+
+    summaries = {name: _summary(config.read_text(path)) for name, path in config.shipped().items()}
+    if as_json:
+        output.result_json([{"name": name, "summary": summary} for name, summary in summaries.items()])
+        return
+    width = max(map(len, summaries), default=0)
+    for name, summary in summaries.items():
+        output.result(f"{name:<{width}}  {summary}".rstrip())
+
+
+@command.command()
+@click.argument("name", metavar="NAME|FILE")
+@click.option("--resolved", is_flag=True, help="Print every key with the value it has, defaults included.")
+@click.option("--set", "overrides", metavar="SECTION.KEY=VALUE", multiple=True, help="Set a key first. Repeatable.")
+@click.option("--json", "as_json", is_flag=True, help="Print the values of --resolved as one JSON document.")
+def show(name: str, resolved: bool, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Show a config: as it is written, or with every value it stands for.
+
+    \b
+    Examples:
+      mlpcli config show mnist                      the file with its comments
+      mlpcli config show mnist --resolved           every key and its value
+      mlpcli config show my.yaml --resolved --set training.epochs=5
+    """
+    from mlpcli import config
+
+    path = config.find(name)
+    if as_json:
+        output.result_json(config.to_dict(config.load(path, overrides)))
+    elif resolved:
+        output.result(config.to_yaml(config.load(path, overrides)).rstrip("\n"))
+    elif overrides:
+        raise UsageError("--set changes values, not the file: add --resolved or --json to see them")
+    else:
+        output.result(config.read_text(path).rstrip("\n"))
+
+
+@command.command()
+@click.argument("names", metavar="FILE|NAME...", nargs=-1, required=True)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def check(names: tuple[str, ...], as_json: bool) -> int:
+    """Check configs: exit status 2 if one is wrong.
+
+    \b
+    Examples:
+      mlpcli config check my.yaml
+      mlpcli config check configs/*.yaml
+    """
+    from mlpcli import config
+
+    findings: dict[str, str | None] = {}
+    for name in names:
+        try:
+            config.load(config.find(name))
+        except ConfigError as error:
+            findings[name] = str(error)
+        else:
+            findings[name] = None
+        if not as_json:
+            _report(name, findings[name])
+    if as_json:
+        output.result_json([{"config": name, "ok": not error, "error": error} for name, error in findings.items()])
+    return EXIT_USAGE if any(findings.values()) else 0
+
+
+def _report(name: str, error: str | None) -> None:
+    if error is None:
+        output.result(f"{name}: ok")
+    else:
+        output.say(f"mlpcli: {error}")
+
+
+def _summary(text: str) -> str:
+    """What the first comment of a config says."""
+    return next((line.lstrip("# ").rstrip() for line in text.splitlines() if line.startswith("#")), "")
