@@ -1,0 +1,65 @@
+"""Shuffled mini-batches: bytes are gathered, scaled to [0, 1] and given their targets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from mlpcli.datasets.load import Split
+
+Array = NDArray[Any]
+
+# Gathering a row costs the same whatever the batch, a call to gather costs as much as many rows: small batches are
+# gathered several at a time, as many as stay in a core's cache.
+GATHERED_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Inputs ``X`` (B, D) in [0, 1], one-hot targets ``Y`` (B, K), labels ``y`` (B,); valid until the next is made."""
+
+    X: Array
+    Y: Array
+    y: NDArray[np.uint8]
+
+
+class Batches:
+    """Makes the mini-batches of a split; the memory for them is allocated once."""
+
+    def __init__(self, split: Split, classes: int, batch_size: int, dtype: DTypeLike) -> None:
+        self._split = split
+        self._batch_size = batch_size
+        inputs = split.images.shape[1]
+        gathered = max(1, GATHERED_BYTES // (np.dtype(dtype).itemsize * inputs * batch_size)) * batch_size
+        rows = min(gathered, -(-len(split) // batch_size) * batch_size)
+        self._bytes = np.empty((rows, inputs), np.uint8)
+        self._X = np.empty((rows, inputs), dtype)
+        self._Y = np.empty((rows, classes), dtype)
+        self._y = np.empty(rows, np.uint8)
+        self._one_hot = np.eye(classes, dtype=dtype)
+
+    def __len__(self) -> int:
+        return -(-len(self._split) // self._batch_size)
+
+    def in_order(self, order: Array) -> Iterator[Batch]:
+        """The batches of the images ``order`` (N,), indices into the split; the last batch may be smaller."""
+        for start in range(0, len(order), len(self._X)):
+            chosen = order[start : start + len(self._X)]
+            rows = len(chosen)
+            # mode="clip" lets numpy write straight to out; the indices are in range.
+            images = np.take(self._split.images, chosen, axis=0, out=self._bytes[:rows], mode="clip")
+            labels = np.take(self._split.labels, chosen, out=self._y[:rows], mode="clip")
+            X = scale(images, self._X[:rows])
+            Y = np.take(self._one_hot, labels, axis=0, out=self._Y[:rows], mode="clip")
+            for first in range(0, rows, self._batch_size):
+                own = slice(first, min(first + self._batch_size, rows))
+                yield Batch(X[own], Y[own], labels[own])
+
+
+def scale(images: NDArray[np.uint8], out: Array) -> Array:
+    """Write the bytes ``images`` (N, D) to ``out`` (N, D), 0 .. 255 becoming 0 .. 1, and return it."""
+    return np.multiply(images, 1.0 / 255.0, out=out, casting="same_kind")

@@ -1,0 +1,202 @@
+"""The training loop: from a config and a data set, one record an epoch. It knows neither files nor screens."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlpcli.config import Config
+from mlpcli.datasets.load import Dataset, Split
+from mlpcli.errors import DivergedError
+from mlpcli.model.network import Network
+from mlpcli.model.parameters import Parameters, initialize
+from mlpcli.training.batches import Batches
+from mlpcli.training.measure import Measure, errors
+from mlpcli.training.optimizers import learning_rate, make_optimizer
+from mlpcli.training.streams import stream
+
+Array = NDArray[Any]
+
+SATURATION_IMAGES = 1000
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """What is known of one epoch: a line of metrics.jsonl, its fields in this order.
+
+    Errors are shares of the images. ``train_loss`` and ``train_error`` are running means over the epoch's batches,
+    penalty excluded; ``learning_rate`` is that of the last step. By layer: ``gradient_norm`` of the epoch's last full
+    batch, and ``saturation``, the share of hidden units with |z| > 4.6 on the first thousand training images. Only
+    ``examples_per_second`` and ``seconds``, of training alone, differ between equal runs.
+    """
+
+    epoch: int
+    step: int
+    learning_rate: float
+    train_loss: float
+    train_error: float
+    validation_loss: float | None
+    validation_error: float | None
+    examples_per_second: float
+    seconds: float
+    gradient_norm: list[float]
+    saturation: list[float] | None
+
+
+@dataclass
+class State:
+    """All that the epochs to come depend on, beside config and data: what a checkpoint keeps.
+
+    ``best`` is the lowest (validation error, validation loss) so far and ``best_epoch`` its epoch; ``patience_used``
+    counts the epochs since.
+    """
+
+    theta: Parameters
+    optimizer: dict[str, Array] = field(default_factory=dict)
+    epoch: int = 0
+    step: int = 0
+    best: tuple[float, float] | None = None
+    best_epoch: int = 0
+    patience_used: int = 0
+
+
+def network_for(config: Config, inputs: int, classes: int) -> Network:
+    """The network that ``config`` describes, for images of ``inputs`` pixels."""
+    sizes = (inputs, *config.network.hidden, classes)
+    return Network(sizes, config.network.activation, config.network.objective)
+
+
+class Trainer:
+    """Trains the network of ``config`` on ``dataset``, from its beginning or on from ``state``, which it then owns."""
+
+    def __init__(self, config: Config, dataset: Dataset, state: State | None = None) -> None:
+        self._config = config
+        self._train = dataset.train
+        dtype = config.network.dtype
+        inputs = dataset.train.images.shape[1]
+        self.network = network_for(config, inputs, dataset.classes)
+        self.state = state or State(self._initial_parameters())
+        self._gradient = self.network.parameters(dtype)
+        self._optimizer = make_optimizer(config.training, self.state.theta.vector, self._gradient.vector)
+        for name, vector in self.state.optimizer.items():
+            self._optimizer.state[name][...] = vector
+        self.state.optimizer = self._optimizer.state
+        batch_size = min(config.training.batch_size, len(dataset.train))
+        self._batches = Batches(dataset.train, dataset.classes, batch_size, dtype)
+        self._full = self.network.buffers(batch_size, dtype)
+        self._last = self._full.rows(len(dataset.train) % batch_size or batch_size)
+        self._validation = (
+            Measure(self.network, dataset.validation, dataset.classes, dtype) if dataset.validation else None
+        )
+        some = Split(dataset.train.images[:SATURATION_IMAGES], dataset.train.labels[:SATURATION_IMAGES])
+        self._saturation = Measure(self.network, some, dataset.classes, dtype)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Mini-batches in an epoch."""
+        return len(self._batches)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done, or patience has run out."""
+        patience = self._config.training.patience
+        return self.state.epoch >= self._config.training.epochs or (
+            patience is not None and self.state.patience_used >= patience
+        )
+
+    def epochs(self, on_step: Callable[[float], None] | None = None) -> Iterator[EpochRecord]:
+        """Train; after each epoch bring :attr:`state` up to date and yield its record.
+
+        ``on_step`` is called after each mini-batch with its loss. Raises ``DivergedError``; the state is then useless.
+        """
+        while not self.finished:
+            # A number that overflows shows in the loss, which is checked; numpy need not warn of it too.
+            with np.errstate(all="ignore"):
+                record = self._epoch(self.state.epoch + 1, on_step)
+            yield record
+
+    def _initial_parameters(self) -> Parameters:
+        network = self._config.network
+        theta = self.network.parameters(network.dtype)
+        rng = stream(self._config.seed, "initialization")
+        initialize(theta, network.initialization, network.initial_scale, network.activation, rng)
+        return theta
+
+    def _epoch(self, epoch: int, on_step: Callable[[float], None] | None) -> EpochRecord:
+        network, state, training = self.network, self.state, self._config.training
+        theta, gradient, examples = state.theta, self._gradient, len(self._train)
+        last_full = state.step + max(1, examples // len(self._full.p))
+        order = stream(self._config.seed, "order", epoch).permutation(examples)
+        total, wrong, rate, norms = 0.0, 0, 0.0, [0.0]
+        started = time.perf_counter()
+        for batch in self._batches.in_order(order):
+            t = self._full if len(batch.y) == len(self._full.p) else self._last
+            rate = learning_rate(training, state.step, len(self._batches))
+            network.forward(theta, batch.X, t)
+            loss = float(network.loss(batch.Y, t))
+            network.backward(theta, batch.X, batch.Y, t, gradient)
+            network.add_penalty_gradient(theta, training.l2, gradient)
+            state.step += 1
+            if state.step == last_full:
+                norms = _norms(gradient)
+            self._optimizer.step(rate, state.step)
+            if not math.isfinite(loss):
+                raise _diverged(f"the loss is {loss} at step {state.step}, in epoch {epoch}", rate)
+            total += loss * len(batch.y)
+            wrong += errors(t, batch)
+            if on_step is not None:
+                on_step(loss)
+        seconds = time.perf_counter() - started
+        validation_loss, validation_error = self._validate()
+        if not (np.isfinite(theta.vector).all() and math.isfinite(validation_loss or 0.0)):
+            raise _diverged(f"parameters or validation loss are no longer finite at the end of epoch {epoch}", rate)
+        state.epoch = epoch
+        self._remember_best(validation_error, validation_loss)
+        return EpochRecord(
+            epoch=epoch,
+            step=state.step,
+            learning_rate=rate,
+            train_loss=total / examples,
+            train_error=wrong / examples,
+            validation_loss=validation_loss,
+            validation_error=validation_error,
+            examples_per_second=examples / seconds,
+            seconds=seconds,
+            gradient_norm=norms,
+            saturation=self._saturation.saturation(theta),
+        )
+
+    def _validate(self) -> tuple[float, float] | tuple[None, None]:
+        if self._validation is None:
+            return None, None
+        loss, wrong = self._validation.loss_and_errors(self.state.theta)
+        return loss, wrong / self._validation.examples
+
+    def _remember_best(self, error: float | None, loss: float | None) -> None:
+        if error is None or loss is None:
+            return
+        if self.state.best is None or (error, loss) < self.state.best:
+            self.state.best, self.state.best_epoch, self.state.patience_used = (error, loss), self.state.epoch, 0
+        else:
+            self.state.patience_used += 1
+
+
+def _norms(gradient: Parameters) -> list[float]:
+    """By layer, the Euclidean norm of the gradient of its weights and biases together."""
+    return [
+        math.sqrt(float(np.vdot(dW, dW)) + float(np.vdot(db, db)))
+        for dW, db in zip(gradient.W, gradient.b, strict=True)
+    ]
+
+
+def _diverged(what: str, rate: float) -> DivergedError:
+    return DivergedError(
+        f"training diverged: {what}, with a learning rate of {rate:.3g}; "
+        "try a lower training.learning_rate, or training.warmup_epochs"
+    )

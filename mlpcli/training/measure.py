@@ -1,0 +1,59 @@
+"""The forward pass over a whole split: its loss, its errors, and how many hidden units are saturated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlpcli.datasets.load import Split
+from mlpcli.model.activations import SATURATED
+from mlpcli.model.network import Buffers, Network
+from mlpcli.model.parameters import Parameters
+from mlpcli.training.batches import Batch, Batches
+
+Array = NDArray[Any]
+
+BATCH_SIZE = 500
+
+
+class Measure:
+    """Measures networks of one form on one split, in file order; its memory is allocated once."""
+
+    def __init__(self, network: Network, split: Split, classes: int, dtype: str) -> None:
+        self._network = network
+        self.examples = len(split)
+        batch_size = min(BATCH_SIZE, self.examples)
+        self._batches = Batches(split, classes, batch_size, dtype)
+        self._buffers = network.buffers(batch_size, dtype)
+
+    def passes(self, theta: Parameters) -> Iterator[tuple[Batch, Buffers]]:
+        """Each batch with what the forward pass left in the buffers; both are valid until the next."""
+        for batch in self._batches.in_order(np.arange(self.examples)):
+            t = self._buffers.rows(len(batch.y))
+            self._network.forward(theta, batch.X, t)
+            yield batch, t
+
+    def loss_and_errors(self, theta: Parameters) -> tuple[float, int]:
+        """The mean loss, penalty excluded, and the number of images whose largest logit is not their label's."""
+        loss, wrong = 0.0, 0
+        for batch, t in self.passes(theta):
+            loss += float(self._network.loss(batch.Y, t)) * len(batch.y)
+            wrong += errors(t, batch)
+        return loss / self.examples, wrong
+
+    def saturation(self, theta: Parameters) -> list[float] | None:
+        """By hidden layer, the share of units with |z| > 4.6 over all images; None where they are not sigmoids."""
+        if self._network.activation.name != "sigmoid":
+            return None
+        flat = np.zeros(len(self._network.sizes) - 2, np.int64)
+        for _, t in self.passes(theta):
+            flat += [np.count_nonzero(np.abs(z) > SATURATED) for z in t.z[:-1]]
+        return [int(n) / (self.examples * units) for n, units in zip(flat, self._network.sizes[1:-1], strict=True)]
+
+
+def errors(t: Buffers, batch: Batch) -> int:
+    """How many examples of ``batch`` are not classed as their label; the class is that of the largest logit."""
+    return int(np.count_nonzero(t.z[-1].argmax(axis=1) != batch.y))

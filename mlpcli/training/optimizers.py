@@ -1,0 +1,146 @@
+"""Update rules and learning-rate schedules.
+
+An update rule moves the flat vector of parameters theta (n,) by the gradient g (n,) of the loss, at the learning rate
+of the step. It works through the vectors a piece at a time, so that a piece is still in the cache at the rule's next
+line.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlpcli.config import TrainingConfig
+
+Array = NDArray[Any]
+
+PIECE = 16_384
+
+
+class Optimizer:
+    """An update rule. ``state`` has its vectors (n,) by name: what a checkpoint keeps beside the parameters."""
+
+    memory: tuple[str, ...] = ()
+
+    def __init__(self, theta: Array, gradient: Array, momentum: float) -> None:
+        self.momentum = momentum
+        self.state = {name: np.zeros_like(theta) for name in self.memory}
+        vectors = (gradient, theta, *self.state.values())
+        scratch = np.empty_like(theta[:PIECE])
+        self._pieces = [
+            (*(vector[i : i + PIECE] for vector in vectors), scratch[: len(theta) - i])
+            for i in range(0, len(theta), PIECE)
+        ]
+
+    def step(self, learning_rate: float, step: int) -> None:
+        """Move theta by the gradient (n,), which is spent in the process; ``step`` counts from 1."""
+        for piece in self._pieces:
+            self.update(learning_rate, step, *piece)
+
+    def update(self, learning_rate: float, step: int, *piece: Array) -> None:
+        """The rule, on one piece of g, theta, the rule's memory, and scratch space."""
+        raise NotImplementedError
+
+
+class Sgd(Optimizer):
+    """theta <- theta - eta g. Robbins and Monro 1951."""
+
+    def update(self, learning_rate: float, step: int, *piece: Array) -> None:
+        """The rule, on one piece."""
+        g, theta, _ = piece
+        g *= learning_rate
+        theta -= g
+
+
+class Momentum(Optimizer):
+    """v <- mu v - eta g; theta <- theta + v. Polyak 1964; Sutskever et al. 2013, equations 1 and 2."""
+
+    memory = ("v",)
+
+    def update(self, learning_rate: float, step: int, *piece: Array) -> None:
+        """The rule, on one piece."""
+        g, theta, v, _ = piece
+        v *= self.momentum
+        g *= learning_rate
+        v -= g
+        theta += v
+
+
+class Nesterov(Optimizer):
+    """v <- mu v - eta g; theta <- theta + mu v - eta g. Nesterov 1983; Sutskever et al. 2013, equations 3 and 4.
+
+    There the gradient is taken at theta + mu v. Here theta stands for that point itself, so that gradient and
+    parameters belong together, and the step is written for it: Bengio et al. 2013, "Advances in optimizing recurrent
+    networks", section 3.5.
+    """
+
+    memory = ("v",)
+
+    def update(self, learning_rate: float, step: int, *piece: Array) -> None:
+        """The rule, on one piece."""
+        g, theta, v, ahead = piece
+        v *= self.momentum
+        g *= learning_rate
+        v -= g
+        theta -= g
+        np.multiply(v, self.momentum, out=ahead)
+        theta += ahead
+
+
+class Adam(Optimizer):
+    """m <- b1 m + (1-b1) g; s <- b2 s + (1-b2) g^2; theta <- theta - eta m' / (sqrt(s') + eps), bias-corrected.
+
+    Kingma and Ba 2015, algorithm 1, with the reordering of section 2; b1 is ``momentum``, b2 = 0.999, eps = 1e-8.
+    """
+
+    memory = ("m", "s")
+    b2 = 0.999
+    eps = 1e-8
+
+    def update(self, learning_rate: float, step: int, *piece: Array) -> None:
+        """The rule, on one piece."""
+        g, theta, m, s, scratch = piece
+        b1, b2 = self.momentum, self.b2
+        correction = math.sqrt(1.0 - b2**step)
+        m *= b1
+        np.multiply(g, 1.0 - b1, out=scratch)
+        m += scratch
+        s *= b2
+        g *= g
+        g *= 1.0 - b2
+        s += g
+        np.sqrt(s, out=scratch)
+        scratch += self.eps * correction
+        np.divide(m, scratch, out=scratch)
+        scratch *= learning_rate * correction / (1.0 - b1**step)
+        theta -= scratch
+
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": Sgd, "momentum": Momentum, "nesterov": Nesterov, "adam": Adam}
+
+
+def make_optimizer(config: TrainingConfig, theta: Array, gradient: Array) -> Optimizer:
+    """The update rule that ``config`` names, its memory zero, moving ``theta`` (n,) by what is in ``gradient`` (n,)."""
+    return OPTIMIZERS[config.optimizer](theta, gradient, 0.9 if config.momentum is None else config.momentum)
+
+
+def learning_rate(config: TrainingConfig, step: int, steps_per_epoch: int) -> float:
+    """The learning rate eta of ``step`` (from 0), by the schedule over all ``config.epochs``.
+
+    First a rise, linear in the step, over ``warmup_epochs``. Then ``constant``; or ``cosine``, eta/2 (1 + cos pi t) for
+    the share t of the rest that is done (Loshchilov and Hutter 2017, equation 5, one cycle); or ``step``, a tenth of it
+    once half of all epochs are done, a hundredth after three quarters (He et al. 2016, section 4.2).
+    """
+    eta = config.learning_rate
+    warmup = config.warmup_epochs * steps_per_epoch
+    if step < warmup:
+        return eta * (step + 1) / (warmup + 1)
+    total = config.epochs * steps_per_epoch
+    if config.schedule == "cosine":
+        return eta / 2 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
+    if config.schedule == "step":
+        return eta * (1.0 if step < total / 2 else 0.1 if step < total * 3 / 4 else 0.01)
+    return eta
