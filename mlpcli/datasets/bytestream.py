@@ -1,0 +1,81 @@
+"""Bytes of unknown making, read a piece at a time: regular files only, gzip decoded no further than its reader asks."""
+
+from __future__ import annotations
+
+import os
+import stat
+import zlib
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import BinaryIO
+
+GZIP_MAGIC = b"\x1f\x8b"
+MAX_RATIO = 1032  # deflate's best: 258 bytes from two bits
+PIECE = 256 * 1024
+
+
+class GunzipError(Exception):
+    """The stream is not gzip, is damaged, or ends too early; the message says which."""
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open ``path`` to read, if it is a regular file: a pipe would wait for a writer, a device might never end.
+
+    Raises ``OSError``.
+    """
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb")
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return file
+    file.close()
+    raise OSError("not a regular file")
+
+
+def chunks_of(file: BinaryIO) -> Iterator[bytes]:
+    """The bytes of ``file`` as they are, a piece at a time."""
+    return iter(lambda: file.read(PIECE), b"")
+
+
+def decoded(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the bytes of ``chunks``, decoded if they begin as gzip does, in pieces. Raises :class:`GunzipError`."""
+    rest = iter(chunks)
+    start = b""
+    for chunk in rest:
+        start += chunk
+        if len(start) >= len(GZIP_MAGIC):
+            break
+    whole = chain([start], rest)
+    yield from gunzip(whole) if start.startswith(GZIP_MAGIC) else whole
+
+
+def gunzip(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the decoded bytes of ``chunks`` in pieces of at most ``PIECE`` bytes; several members follow one another.
+
+    Nothing is decoded before it is asked for: who stops reading stops the decoding. Memory is one chunk and one piece.
+    Raises :class:`GunzipError`, at the latest when the stream ends.
+    """
+    member = None
+    for chunk in chunks:
+        rest = chunk
+        while rest:
+            if member is None:
+                member = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+            try:
+                piece = member.decompress(rest, PIECE)
+                rest = member.unconsumed_tail
+                # All input may be taken in while output still waits inside; without input it comes out.
+                while piece:
+                    yield piece
+                    piece = b"" if member.eof or rest else member.decompress(b"", PIECE)
+            except zlib.error as error:
+                raise GunzipError(f"damaged gzip ({_reason(error)})") from None
+            if member.eof:
+                rest = member.unused_data
+                member = None
+    if member is not None:
+        raise GunzipError("gzip cut short")
+
+
+def _reason(error: zlib.error) -> str:
+    """zlib's own words without the prefix that speaks of its functions."""
+    return str(error).rpartition(": ")[2]

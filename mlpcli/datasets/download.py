@@ -1,0 +1,263 @@
+"""One verified file from the first source that delivers it, kept decoded in the data folder.
+
+A file is good when the SHA-256 of its decoded bytes is the catalogue's; where it came from, and whether it was
+compressed on the way, does not matter. Nothing else ever bears its name: bytes are written beside it and renamed when
+they have proven good.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from mlpcli.datasets.bytestream import GunzipError, chunks_of, decoded, open_regular
+from mlpcli.datasets.catalogue import Entry, File, Role
+from mlpcli.datasets.source import Folder, Source, SourceError, UnreachableError
+from mlpcli.errors import DataError, RunError, UnavailableError
+from mlpcli.files import locked, remove_partials, write_atomically
+
+LOCK = ".lock"
+
+Say = Callable[[str], None]
+
+
+class Progress(Protocol):
+    """Shows how far a download is: ``start``, any number of ``advance``, ``close``, then perhaps ``start`` again."""
+
+    def start(self, name: str, total: int) -> None:
+        """``name``, of ``total`` decoded bytes, is on its way."""
+
+    def advance(self, count: int) -> None:
+        """``count`` more bytes are there."""
+
+    def close(self) -> None:
+        """It has come, or failed to."""
+
+
+class NoProgress:
+    """Shows nothing."""
+
+    def start(self, name: str, total: int) -> None:
+        """See :class:`Progress`."""
+
+    def advance(self, count: int) -> None:
+        """See :class:`Progress`."""
+
+    def close(self) -> None:
+        """See :class:`Progress`."""
+
+
+def silent(message: str) -> None:
+    """Say nothing."""
+
+
+class Downloader:
+    """Fetches files of one data set into ``folder`` for the length of one command.
+
+    A source that could not be reached once is not tried again. ``say`` takes messages for the user.
+    """
+
+    def __init__(
+        self,
+        entry: Entry,
+        folder: Path,
+        *,
+        sources: Iterable[str] | None = None,
+        offline: bool = False,
+        say: Say = silent,
+        progress: Progress | None = None,
+    ) -> None:
+        self.entry = entry
+        self.folder = folder
+        self._names = list(dict.fromkeys(entry.sources if sources is None else sources))
+        self._sources: dict[str, Source] = {}
+        self._unreachable: dict[str, str] = {}
+        self._offline = offline
+        self._say = say
+        self._progress = progress or NoProgress()
+
+    def fetch(self, roles: Iterable[Role]) -> None:
+        """Make the files of ``roles`` stand verified in the folder; what is there and verifies is not fetched.
+
+        A file that does not verify is renamed to ``NAME.damaged`` and fetched again. Two processes may do this at
+        once: the second waits, and finds the files good. Raises ``UnavailableError`` when no source delivers a file,
+        ``DataError`` when it is damaged and must not be fetched, ``RunError`` when the folder cannot be written.
+        """
+        files = [self.entry.files[role] for role in roles]
+        try:
+            if self._offline:
+                self._refuse_to_fetch(files)
+            elif not all(self._is_good(file) for file in files):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                with self._locked():
+                    remove_partials(self.folder)
+                    for file in files:
+                        self._make_good(file)
+        except OSError as error:
+            raise RunError(
+                f"{error.filename or self.folder}: {error.strerror or error}: the data folder cannot be used; "
+                "name another with data.folder, --folder or MLPCLI_DATA"
+            ) from None
+
+    def _is_good(self, file: File) -> bool:
+        path = find(self.folder, file.name)
+        return path is not None and verify(path, file)
+
+    def _refuse_to_fetch(self, files: list[File]) -> None:
+        for file in files:
+            path = find(self.folder, file.name)
+            if path is None:
+                raise UnavailableError(
+                    f"{self.folder / file.name}: not there, and offline nothing is fetched\n{self._remedies()}"
+                )
+            if not verify(path, file):
+                raise DataError(
+                    f"{path}: does not verify, and offline it is neither replaced nor touched; "
+                    "replace it, or run the command without offline"
+                )
+
+    def _make_good(self, file: File) -> None:
+        path = find(self.folder, file.name)
+        if path is not None and verify(path, file):
+            return
+        if path is not None:
+            aside = _free_name(path)
+            os.rename(path, aside)  # noqa: PTH104 - by the module, where tests put faults
+            self._say(f"{path}: does not verify; kept as {aside.name} and fetched again")
+        self._download(file)
+
+    def _download(self, file: File) -> None:
+        reasons: dict[str, str] = {}
+        for name in self._names:
+            try:
+                if name in self._unreachable:
+                    raise UnreachableError(self._unreachable[name])
+                self._store(file, self._source(name))
+            except UnreachableError as error:
+                reasons[name] = self._unreachable[name] = str(error)
+            except SourceError as error:
+                reasons[name] = str(error)
+            else:
+                for failed, reason in reasons.items():
+                    self._say(f"{failed}: {reason}")
+                self._say(f"{self.entry.name}: {file.name} from {name}")
+                return
+        tried = "".join(f"\n  {name}: {reason}" for name, reason in reasons.items()) or "\n  (there are none)"
+        raise UnavailableError(f"{self.entry.name}: no source delivers {file.name}:{tried}\n{self._remedies()}")
+
+    def _source(self, name: str) -> Source:
+        if name not in self._sources:
+            self._sources[name] = source_of(name)
+        return self._sources[name]
+
+    def _store(self, file: File, source: Source) -> None:
+        """Write ``file`` from ``source``. Raises ``SourceError`` for the source's failures, ``OSError`` for our own."""
+        reasons = []
+        for suffix in source.suffixes:
+            self._progress.start(f"{self.entry.name}/{file.name}", file.size)
+            try:
+                with closing(source.read(file.name + suffix, file.size)) as chunks:
+                    write_atomically(self.folder / file.name, self._counted(verified(chunks, file)))
+                return
+            except UnreachableError:
+                raise
+            except SourceError as error:
+                reasons.append(str(error))
+            finally:
+                self._progress.close()
+        raise SourceError("; ".join(reasons))
+
+    def _counted(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        for piece in pieces:
+            self._progress.advance(len(piece))
+            yield piece
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(locked(self.folder / LOCK, wait=False))
+            except BlockingIOError:
+                self._say(f"{self.folder}: another process is fetching into it; waiting until it is done")
+                stack.enter_context(locked(self.folder / LOCK, wait=True))
+            yield
+
+    def _remedies(self) -> str:
+        names = ", ".join(file.name for file in self.entry.files.values())
+        return (
+            f"Put {names} (plain or .gz) into {self.folder}, or name a URL, a folder or npm:NAME@VERSION that has them "
+            "with --source, or use the bundled sample: --set data.dataset=mnist-sample"
+        )
+
+
+def source_of(name: str) -> Source:
+    """The source called ``name``: a URL, a folder or ``npm:NAME@VERSION``. Raises ``SourceError`` for any other."""
+    if name.startswith(("https://", "http://")):
+        from mlpcli.datasets.web import Web
+
+        return Web(name)
+    if name.startswith("npm:"):
+        from mlpcli.datasets.npm import Npm
+
+        return Npm(name)
+    if "://" in name and not name.startswith("file://"):
+        raise UnreachableError("a source is an https://, http:// or file:// URL, a folder, or npm:NAME@VERSION")
+    return Folder(name)
+
+
+def find(folder: Path, name: str) -> Path | None:
+    """The file ``name`` in ``folder``, plain or else with ``.gz``, if there is one. Raises ``OSError``."""
+    return next((path for path in (folder / name, folder / f"{name}.gz") if path.exists()), None)
+
+
+def verify(path: Path, file: File) -> bool:
+    """Whether the decoded bytes of ``path`` are those of ``file``. Raises ``OSError`` when it cannot be read."""
+    try:
+        with open_regular(path) as opened:
+            for _ in verified(chunks_of(opened), file):
+                pass
+    except SourceError:
+        return False
+    return True
+
+
+def verified(chunks: Iterable[bytes], file: File) -> Iterator[bytes]:
+    """Yield the decoded bytes of ``chunks`` and raise ``SourceError`` where they turn out not to be those of ``file``.
+
+    Never yields more than ``file.size`` bytes; that all of them are right is known only when it ends without raising.
+    """
+    digest = hashlib.sha256()
+    length = 0
+    start = b""
+    try:
+        for piece in decoded(chunks):
+            start = start or piece[:64]
+            length += len(piece)
+            if length > file.size:
+                raise SourceError(f"{_kind(start)} of more than {file.size} bytes")
+            digest.update(piece)
+            yield piece
+    except GunzipError as error:
+        raise SourceError(str(error)) from None
+    if length < file.size:
+        raise SourceError(f"{_kind(start)} of {length} bytes where {file.size} are wanted")
+    if digest.hexdigest() != file.sha256:
+        raise SourceError(f"the wrong bytes (SHA-256 {digest.hexdigest()[:12]}..., wanted {file.sha256[:12]}...)")
+
+
+def _kind(start: bytes) -> str:
+    return "a web page or other text" if start.lstrip()[:1] in (b"<", b"{") else "a file"
+
+
+def _free_name(path: Path) -> Path:
+    """``NAME.damaged``, or the first of ``NAME.damaged-2``, ``-3`` ... that is not taken."""
+    candidate = path.with_name(f"{path.name}.damaged")
+    number = 1
+    while os.path.lexists(candidate):
+        number += 1
+        candidate = path.with_name(f"{path.name}.damaged-{number}")
+    return candidate

@@ -1,0 +1,68 @@
+"""What a source is: a place that may have the files of a data set. Here also the simplest one, a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from mlpcli.datasets.bytestream import PIECE, open_regular
+
+
+class SourceError(Exception):
+    """A source does not deliver a file; the message is the reason, in a few words."""
+
+
+class UnreachableError(SourceError):
+    """A source will not deliver any other file either."""
+
+
+class Source(Protocol):
+    """A place that may have the files. ``suffixes`` are what its file names may end in, in the order to try."""
+
+    suffixes: tuple[str, ...]
+
+    def read(self, name: str, size: int) -> Generator[bytes, None, None]:
+        """Yield the bytes of file ``name`` as they are there, plain or gzip; decoded they are to be ``size`` many.
+
+        Yields at most ``size`` and a small allowance. Raises :class:`SourceError`.
+        """
+        ...
+
+
+class Folder:
+    """A folder with the files, plain or .gz, named as a path or a ``file://`` URL."""
+
+    suffixes: tuple[str, ...] = ("", ".gz")
+
+    def __init__(self, text: str) -> None:
+        self.path = _path_of(text) if text.startswith("file://") else Path(text).expanduser()
+
+    def read(self, name: str, size: int) -> Generator[bytes, None, None]:
+        """See :meth:`Source.read`."""
+        if not self.path.is_dir():
+            raise UnreachableError("no such folder")
+        try:
+            with open_regular(self.path / name) as file:
+                left = bounded_size(size)
+                while left > 0 and (chunk := file.read(min(PIECE, left))):
+                    left -= len(chunk)
+                    yield chunk
+        except FileNotFoundError:
+            raise SourceError(f"has no {name}") from None
+        except OSError as error:
+            raise SourceError(f"{name} cannot be read ({error.strerror or error})") from None
+
+
+def bounded_size(size: int) -> int:
+    """The most bytes that a file of ``size`` decoded bytes may take, compressed or not: gzip may add a little."""
+    return size + size // 100 + 64 * 1024
+
+
+def _path_of(url: str) -> Path:
+    parts = urlsplit(url)
+    if parts.netloc not in ("", "localhost"):
+        raise UnreachableError(f"a file URL names a folder of this machine (file:///...), not one of {parts.netloc}")
+    return Path(url2pathname(parts.path))

@@ -1,0 +1,199 @@
+"""Files from an http:// or https:// address, from a server that may do anything.
+
+It may be silent, send a byte now and then, never stop, or redirect for ever. So every wait is bounded, and so are the
+bytes of headers and body; TLS is verified, and https never becomes http. What the bytes are is not judged here.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import ssl
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Generator
+from functools import partial
+from typing import Any
+
+from mlpcli import __version__
+from mlpcli.datasets.source import SourceError, UnreachableError, bounded_size
+
+CONNECT_SECONDS = 10.0  # to connect, and again for the TLS handshake
+STALL_SECONDS = 30.0  # the longest wait for each STALL_BYTES, the headers included
+STALL_BYTES = 64 * 1024
+HEADER_BYTES = 256 * 1024  # allowed to headers and to the framing of a chunked body
+MAX_REDIRECTS = 5
+CHUNK = 64 * 1024
+
+
+class Web:
+    """A base URL with the files below it, as ``NAME.gz`` or else as ``NAME``; the proxies of the environment serve."""
+
+    suffixes: tuple[str, ...] = (".gz", "")
+
+    def __init__(self, base: str) -> None:
+        self._base = base if base.endswith("/") else f"{base}/"
+
+    def read(self, name: str, size: int) -> Generator[bytes, None, None]:
+        """See :meth:`mlpcli.datasets.source.Source.read`."""
+        limit = bounded_size(size)
+        with _open(self._base + name, limit) as response:
+            if response.status != 200:
+                words = http.client.responses.get(response.status, "")
+                raise SourceError(f"{name}: {f'status {response.status} {words}'.strip()}")
+            announced = response.length
+            received = 0
+            while chunk := _read(response):
+                received += len(chunk)
+                if received > limit:
+                    raise SourceError(f"{name}: more than {limit} bytes, which no copy of it takes")
+                yield chunk
+            if announced is not None and received < announced:
+                raise SourceError(f"{name}: cut short after {received} of {announced} bytes")
+
+
+def _open(url: str, limit: int) -> http.client.HTTPResponse:
+    """The response at ``url`` once all redirects are followed. Raises ``SourceError``."""
+    for _ in range(MAX_REDIRECTS + 1):
+        response = _request(url, limit)
+        if response.status not in (301, 302, 303, 307, 308):
+            return response
+        response.close()
+        url = _redirected(url, response.headers.get("Location", ""))
+    raise SourceError(f"more than {MAX_REDIRECTS} redirects")
+
+
+def _request(url: str, limit: int) -> http.client.HTTPResponse:
+    # Only these handlers: a stock opener also opens file:// and ftp://, and reads a redirect's body to its end.
+    opener = urllib.request.OpenerDirector()
+    for handler in (urllib.request.ProxyHandler(), _Http(limit), _Https(limit), urllib.request.UnknownHandler()):
+        opener.add_handler(handler)
+    opener.addheaders = [("User-Agent", f"mlpcli/{__version__}")]
+    try:
+        response: http.client.HTTPResponse = opener.open(url, timeout=CONNECT_SECONDS)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise UnreachableError(f"cannot be reached ({_reason(error)})") from None
+    return response
+
+
+def _redirected(url: str, location: str) -> str:
+    """Where ``location`` leads from ``url``, if it may be followed. Raises ``SourceError``."""
+    allowed = {"https"} | {urllib.parse.urlsplit(url).scheme}
+    try:
+        target = urllib.parse.urljoin(url, location)
+        scheme = urllib.parse.urlsplit(target).scheme
+    except ValueError:
+        raise SourceError("redirects to something that is no URL") from None
+    if not location or scheme not in allowed:
+        raise SourceError(f"redirects to {_shown(location)}, which is not followed")
+    return target
+
+
+def _read(response: http.client.HTTPResponse) -> bytes:
+    try:
+        return response.read(CHUNK)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise UnreachableError(f"broke off ({_reason(error)})") from None
+
+
+def _reason(error: Exception) -> str:
+    """Why ``error`` came, in a line that a server's words cannot break."""
+    if isinstance(error, urllib.error.URLError) and isinstance(error.reason, Exception):
+        error = error.reason
+    if isinstance(error, TimeoutError):
+        return "timed out"
+    if isinstance(error, http.client.HTTPException):
+        return f"not proper HTTP: {_shown(str(error) or type(error).__name__)}"
+    return _shown(getattr(error, "strerror", None) or str(error) or type(error).__name__)
+
+
+def _shown(text: str) -> str:
+    printable = "".join(character if character.isprintable() else "?" for character in text)
+    return printable if len(printable) <= 100 else f"{printable[:100]}..."
+
+
+class _Paced(io.RawIOBase):
+    """What comes from a socket, ended when it comes too slowly or is too much.
+
+    Only waiting counts against ``STALL_SECONDS``, not the time in which the reader does something else.
+    """
+
+    def __init__(self, raw: io.RawIOBase, sock: Any, limit: int) -> None:
+        self._raw = raw
+        self._sock = sock
+        self._left = limit
+        self._waited = 0.0
+        self._came = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if self._came >= STALL_BYTES:
+            self._waited, self._came = 0.0, 0
+        patience = STALL_SECONDS - self._waited
+        if patience <= 0:
+            raise TimeoutError
+        self._sock.settimeout(patience)
+        begun = time.monotonic()
+        count = self._raw.readinto(buffer) or 0
+        self._waited += time.monotonic() - begun
+        self._came += count
+        self._left -= count
+        if self._left < 0:
+            raise OSError("sends without end")
+        return count
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _PacedSocket:
+    """The one method of a socket that ``HTTPResponse`` uses."""
+
+    def __init__(self, sock: Any, limit: int) -> None:
+        self._sock = sock
+        self._limit = limit
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        return io.BufferedReader(_Paced(self._sock.makefile(mode, buffering=0), self._sock, self._limit))
+
+
+class _Response(http.client.HTTPResponse):
+    def __init__(self, sock: Any, *arguments: Any, limit: int, **options: Any) -> None:
+        super().__init__(_PacedSocket(sock, limit), *arguments, **options)  # type: ignore[arg-type]
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, host: str, *, limit: int, **options: Any) -> None:
+        super().__init__(host, **options)
+        # Responses of a proxy to CONNECT are made by it too.
+        self.response_class = partial(_Response, limit=limit)  # type: ignore[assignment]
+
+
+class _SecureConnection(http.client.HTTPSConnection):
+    def __init__(self, host: str, *, limit: int, **options: Any) -> None:
+        super().__init__(host, **options)
+        self.response_class = partial(_Response, limit=limit)  # type: ignore[assignment]
+
+
+class _Http(urllib.request.HTTPHandler):
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self._limit = limit + HEADER_BYTES
+
+    def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_Connection, request, limit=self._limit)  # type: ignore[arg-type]
+
+
+class _Https(urllib.request.HTTPSHandler):
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self._limit = limit + HEADER_BYTES
+
+    def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        context = ssl.create_default_context()
+        return self.do_open(_SecureConnection, request, limit=self._limit, context=context)  # type: ignore[arg-type]
