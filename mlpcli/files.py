@@ -20,7 +20,8 @@ def write_atomically(path: Path, chunks: Iterable[bytes]) -> None:
 
     A temporary file in the same folder is written, flushed to disk and renamed over ``path``; then the folder itself is
     flushed, as the name lives there. The temporary name is ``.NAME.partial``: one writer at a time is the caller's to
-    ensure (see :func:`locked`). Raises ``OSError``; ``path`` is then as it was, and no temporary file is left.
+    ensure (see :func:`locked`). Raises ``OSError``; no temporary file is left then, and ``path`` is as it was, or new
+    where only the flush of the folder failed.
     """
     temporary = path.with_name(f".{path.name}{PARTIAL}")
     try:
@@ -40,11 +41,22 @@ def write_atomically(path: Path, chunks: Iterable[bytes]) -> None:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append ``line`` and a newline to ``path`` and flush them to disk. Raises ``OSError``."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+    """Append ``line`` and a newline to ``path``, whole or not at all, and flush them to disk. Raises ``OSError``.
+
+    What follows the last newline is the half line of a writer that was killed, and is cut off first.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
     try:
-        _write_all(descriptor, line.encode() + b"\n")
-        os.fsync(descriptor)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)  # so that what is cut off is never another writer's line
+        whole = _length_in_whole_lines(descriptor)
+        os.ftruncate(descriptor, whole)
+        try:
+            _write_all(descriptor, line.encode() + b"\n")
+            os.fsync(descriptor)
+        except BaseException:
+            with suppress(OSError):
+                os.ftruncate(descriptor, whole)
+            raise
     finally:
         os.close(descriptor)
 
@@ -74,6 +86,13 @@ def _write_all(descriptor: int, data: bytes) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(descriptor, rest) :]
+
+
+def _length_in_whole_lines(descriptor: int) -> int:
+    size = os.fstat(descriptor).st_size
+    if size == 0 or os.pread(descriptor, 1, size - 1) == b"\n":
+        return size
+    return os.pread(descriptor, size, 0).rfind(b"\n") + 1
 
 
 def _flush_folder(folder: Path) -> None:

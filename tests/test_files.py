@@ -1,0 +1,284 @@
+"""Whatever fails, and wherever a process dies, a file is the old one or the new one."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mlpcli import files
+
+CALLS = ("open", "write", "fsync", "replace", "unlink", "close", "fstat", "ftruncate", "pread")
+
+
+class FaultyOs:
+    """The module ``os``, whose k-th call of a file operation (from 1) does ``fault`` instead."""
+
+    def __init__(self, k: int, fault: Callable[[str, tuple[Any, ...]], Any]) -> None:
+        self.k, self.fault, self.calls = k, fault, 0
+
+    def __getattr__(self, name: str) -> Any:
+        real = getattr(os, name)
+        if name not in CALLS:
+            return real
+
+        def call(*arguments: Any) -> Any:
+            self.calls += 1
+            return self.fault(name, arguments) if self.calls == self.k else real(*arguments)
+
+        return call
+
+
+def half_done(name: str, arguments: tuple[Any, ...]) -> None:
+    """What a call may have done before it failed."""
+    if name == "write":
+        os.write(arguments[0], arguments[1][: len(arguments[1]) // 2])
+    elif name == "close":
+        os.close(*arguments)
+
+
+def failing(number: int) -> Callable[[str, tuple[Any, ...]], Any]:
+    def fault(name: str, arguments: tuple[Any, ...]) -> None:
+        half_done(name, arguments)
+        raise OSError(number, os.strerror(number))
+
+    return fault
+
+
+def dying(name: str, arguments: tuple[Any, ...]) -> None:
+    half_done(name, arguments)
+    os._exit(9)
+
+
+def write(path: Path) -> None:
+    files.write_atomically(path, [b"new ", b"", b"content " * 100])
+
+
+def append(path: Path) -> None:
+    files.append_line(path, "new line")
+
+
+OLD = b"old content\n"
+DONE = {write: b"new " + b"content " * 100, append: OLD + b"new line\n"}
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def calls_of(operation: Callable[[Path], None], path: Path) -> int:
+    """How many file operations there are to fail; ``path`` is as before afterwards."""
+    counter = FaultyOs(0, failing(errno.EIO))
+    before = path.read_bytes() if path.exists() else None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "os", counter)
+        operation(path)
+    path.unlink()
+    if before is not None:
+        path.write_bytes(before)
+    return counter.calls
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO], ids=["ENOSPC", "EIO"])
+@pytest.mark.parametrize("operation", [write, append])
+@pytest.mark.parametrize("existing", [True, False], ids=["over an old file", "anew"])
+def test_whichever_call_fails_the_file_is_the_old_one_or_the_new(
+    operation: Callable[[Path], None], existing: bool, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    old = OLD if existing else b""
+    new = DONE[operation] if existing else DONE[operation].removeprefix(OLD)
+    if existing:
+        path.write_bytes(OLD)
+    count = calls_of(operation, path)
+    assert count >= 6
+    for k in range(1, count + 1):
+        path.unlink(missing_ok=True)
+        if existing:
+            path.write_bytes(OLD)
+        monkeypatch.setattr(files, "os", FaultyOs(k, failing(number)))
+        with pytest.raises(OSError) as caught:
+            operation(path)
+        monkeypatch.undo()
+        assert caught.value.errno == number
+        assert (path.read_bytes() if path.exists() else b"") in (old, new), f"call {k} of {count}"
+        assert names(tmp_path) in ([], ["file"]), f"call {k} of {count} leaves a temporary file"
+
+
+def test_no_descriptor_is_left_open_by_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    descriptors = Path("/proc/self/fd")
+    if not descriptors.is_dir():
+        pytest.skip("no /proc here")
+    path = tmp_path / "file"
+    before = len(list(descriptors.iterdir()))
+    for operation in (write, append):
+        path.write_bytes(OLD)
+        for k in range(1, calls_of(operation, path) + 1):
+            monkeypatch.setattr(files, "os", FaultyOs(k, failing(errno.EIO)))
+            with pytest.raises(OSError):
+                operation(path)
+            monkeypatch.undo()
+    assert len(list(descriptors.iterdir())) == before
+
+
+@pytest.mark.parametrize("operation", [write, append])
+def test_wherever_the_process_dies_the_file_is_the_old_one_or_the_new(
+    operation: Callable[[Path], None], tmp_path: Path
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(OLD)
+    count = calls_of(operation, path)
+    leftovers = 0
+    for k in range(1, count + 1):
+        path.write_bytes(OLD)
+        script = (
+            "import sys; from pathlib import Path; from mlpcli import files; from tests import test_files as t\n"
+            f"files.os = t.FaultyOs({k}, t.dying); t.{operation.__name__}(Path(sys.argv[1]))"
+        )
+        child = subprocess.run([sys.executable, "-c", script, path], cwd=Path(__file__).parents[1], check=False)
+        assert child.returncode == 9
+        leftovers += len(names(tmp_path)) - 1
+        found = path.read_bytes()
+        if operation is append:
+            # A half line cannot be prevented here, but the next writer does not append to it.
+            append(path)
+            lines = path.read_bytes().splitlines(keepends=True)
+            assert lines in ([OLD, b"new line\n"], [OLD, b"new line\n", b"new line\n"])
+        else:
+            assert found in (OLD, DONE[operation]), f"call {k} of {count}"
+        files.remove_partials(tmp_path)
+        assert names(tmp_path) == ["file"]
+    assert (leftovers > 0) == (operation is write)
+
+
+@pytest.mark.parametrize("most", [1, 3, 7])
+def test_a_system_that_writes_a_few_bytes_at_a_time_writes_them_all(
+    most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = SimpleNamespace(**{name: getattr(os, name) for name in dir(os)})
+    slow.write = lambda descriptor, data: os.write(descriptor, data[:most])
+    monkeypatch.setattr(files, "os", slow)
+    path = tmp_path / "file"
+    write(path)
+    assert path.read_bytes() == DONE[write]
+    files.append_line(path, "")
+    append(path)
+    assert path.read_bytes() == b"\nnew line\n"  # the file had no newline: all of it was half a line
+
+
+def test_the_new_content_reaches_the_disk_before_its_name_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    watched = SimpleNamespace(**{name: getattr(os, name) for name in dir(os)})
+
+    def watch(name: str) -> None:
+        real = getattr(os, name)
+        setattr(watched, name, lambda *arguments: (order.append(name), real(*arguments))[1])
+
+    for name in ("write", "fsync", "replace"):
+        watch(name)
+    monkeypatch.setattr(files, "os", watched)
+    files.write_atomically(tmp_path / "file", [b"content"])
+    assert order == ["write", "fsync", "replace", "fsync"]
+
+
+def test_an_error_in_the_middle_of_the_chunks_leaves_the_old_file(tmp_path: Path) -> None:
+    def chunks() -> Any:
+        yield b"half"
+        raise KeyboardInterrupt
+
+    path = tmp_path / "file"
+    path.write_bytes(OLD)
+    with pytest.raises(KeyboardInterrupt):
+        files.write_atomically(path, chunks())
+    assert path.read_bytes() == OLD
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_leftover_of_a_killed_writer_is_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / ".file.partial").write_bytes(b"x" * 10_000)
+    write(tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == DONE[write]
+    assert names(tmp_path) == ["file"]
+
+
+def test_only_temporary_files_are_removed(tmp_path: Path) -> None:
+    for name in (".a.partial", "b.partial", ".c", ".partial"):
+        (tmp_path / name).touch()
+    files.remove_partials(tmp_path)
+    assert names(tmp_path) == [".c", ".partial", "b.partial"]
+
+
+def test_half_a_line_is_cut_off_and_whole_lines_stay(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    path.write_bytes(b"one\ntwo\nthr")
+    files.append_line(path, "drei")
+    assert path.read_bytes() == b"one\ntwo\ndrei\n"
+
+
+def test_a_folder_that_is_not_there_is_an_os_error(tmp_path: Path) -> None:
+    for operation in (write, append):
+        with pytest.raises(FileNotFoundError):
+            operation(tmp_path / "missing" / "file")
+
+
+# Locks -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_lock_is_held_once_and_free_again_afterwards(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    with files.locked(lock, wait=False), pytest.raises(BlockingIOError), files.locked(lock, wait=False):
+        pytest.fail("held twice")
+    with pytest.raises(ZeroDivisionError), files.locked(lock, wait=False):
+        raise ZeroDivisionError
+    with files.locked(lock, wait=False):
+        pass
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from mlpcli import files
+with files.locked(Path(sys.argv[1]), wait=True):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def hold(lock: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", HOLDER, lock],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[1],
+    )
+
+
+def test_a_lock_dies_with_its_process(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    with hold(lock) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(BlockingIOError), files.locked(lock, wait=False):
+            pytest.fail("another process holds it")
+        holder.kill()
+    with files.locked(lock, wait=False):
+        pass
+
+
+def test_who_waits_gets_the_lock_when_it_is_free(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    with files.locked(lock, wait=False):
+        holder = hold(lock)
+        with pytest.raises(subprocess.TimeoutExpired):
+            holder.wait(0.3)
+    with holder:
+        assert holder.communicate(timeout=30)[0] == "held\n"
+    assert holder.returncode == 0
