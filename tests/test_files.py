@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 from types import SimpleNamespace
 from typing import Any
 
@@ -228,6 +229,18 @@ def test_a_folder_that_is_not_there_is_an_os_error(tmp_path: Path) -> None:
             operation(tmp_path / "missing" / "file")
 
 
+def test_two_writers_append_one_after_the_other(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    path.write_bytes(OLD)
+    writer = Thread(target=append, args=[path])
+    with files.locked(path, wait=False):
+        writer.start()
+        writer.join(0.2)
+        assert path.read_bytes() == OLD
+    writer.join()
+    assert path.read_bytes() == DONE[append]
+
+
 # Locks -------------------------------------------------------------------------------------------------------------
 
 
@@ -275,7 +288,7 @@ def test_a_lock_dies_with_its_process(tmp_path: Path) -> None:
 
 def test_who_waits_gets_the_lock_when_it_is_free(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
-    with files.locked(lock, wait=False):
+    with files.locked(lock, wait=True):
         holder = hold(lock)
         with pytest.raises(subprocess.TimeoutExpired):
             holder.wait(0.3)
