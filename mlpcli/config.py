@@ -93,7 +93,16 @@ class NetworkConfig(_Section):
     hidden: tuple[int, ...] = _key((512,), "units of each hidden layer, in order; [] for none", low=1, high=100_000)
     activation: str = _key("sigmoid", "of the hidden layers", choices=("sigmoid", "tanh", "relu"))
     objective: str = _key(
-        "softmax_cross_entropy", "output unit and loss", choices=("softmax_cross_entropy", "sigmoid_cross_entropy")
+        "softmax_cross_entropy",
+        "output unit and loss",
+        choices=(
+            "softmax_cross_entropy",
+            "sigmoid_cross_entropy",
+            "linear_quadratic",
+            "sigmoid_quadratic",
+            "linear_hinge",
+            "normalized_sigmoid",
+        ),
     )
     initialization: str = _key(
         "glorot", "how the weights are drawn (README, 'Initialization')", choices=("glorot", "he", "lecun", "nielsen")
