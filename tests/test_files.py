@@ -264,10 +264,10 @@ with files.locked(Path(sys.argv[1]), wait=True):
 """
 
 
-def hold(lock: Path) -> subprocess.Popen[str]:
+def hold(lock: Path, stdin: int = subprocess.PIPE) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", HOLDER, lock],
-        stdin=subprocess.PIPE,
+        stdin=stdin,
         stdout=subprocess.PIPE,
         text=True,
         cwd=Path(__file__).parents[1],
@@ -289,7 +289,7 @@ def test_a_lock_dies_with_its_process(tmp_path: Path) -> None:
 def test_who_waits_gets_the_lock_when_it_is_free(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
     with files.locked(lock, wait=True):
-        holder = hold(lock)
+        holder = hold(lock, stdin=subprocess.DEVNULL)  # it would end at once if it got the lock
         with pytest.raises(subprocess.TimeoutExpired):
             holder.wait(0.3)
     with holder:
