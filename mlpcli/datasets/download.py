@@ -76,59 +76,64 @@ class Downloader:
         self._names = list(dict.fromkeys(entry.sources if sources is None else sources))
         self._sources: dict[str, Source] = {}
         self._unreachable: dict[str, str] = {}
+        self._said: set[str] = set()
         self._offline = offline
         self._say = say
         self._progress = progress or NoProgress()
 
-    def fetch(self, roles: Iterable[Role]) -> None:
+    def fetch(self, roles: Iterable[Role]) -> list[str]:
         """Make the files of ``roles`` stand verified in the folder; what is there and verifies is not fetched.
 
-        A file that does not verify is renamed to ``NAME.damaged`` and fetched again. Two processes may do this at
-        once: the second waits, and finds the files good. Raises ``UnavailableError`` when no source delivers a file,
-        ``DataError`` when it is damaged and must not be fetched, ``RunError`` when the folder cannot be written.
+        Returns the names of the files fetched. A file that does not verify is renamed to ``NAME.damaged`` and fetched
+        again. Two processes may do this at once: the second waits, and finds the files good. Raises
+        ``UnavailableError`` when no source delivers a file, ``DataError`` when it is damaged and must not be fetched,
+        ``RunError`` when the folder cannot be used.
         """
         files = [self.entry.files[role] for role in roles]
         try:
+            wanting = [file for file in files if self._fault(file)]
             if self._offline:
-                self._refuse_to_fetch(files)
-            elif not all(self._is_good(file) for file in files):
-                self.folder.mkdir(parents=True, exist_ok=True)
-                with self._locked():
-                    remove_partials(self.folder)
-                    for file in files:
-                        self._make_good(file)
+                self._refuse_to_fetch(wanting)
+            if not wanting:
+                return []
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with self._locked():
+                remove_partials(self.folder)
+                return [file.name for file in wanting if self._make_good(file)]
         except OSError as error:
             raise RunError(
                 f"{error.filename or self.folder}: {error.strerror or error}: the data folder cannot be used; "
                 "name another with data.folder, --folder or MLPCLI_DATA"
             ) from None
 
-    def _is_good(self, file: File) -> bool:
+    def _fault(self, file: File) -> str | None:
         path = find(self.folder, file.name)
-        return path is not None and verify(path, file)
+        return "not there" if path is None else fault(path, file)
 
-    def _refuse_to_fetch(self, files: list[File]) -> None:
-        for file in files:
+    def _refuse_to_fetch(self, wanting: list[File]) -> None:
+        for file in wanting:
             path = find(self.folder, file.name)
             if path is None:
                 raise UnavailableError(
                     f"{self.folder / file.name}: not there, and offline nothing is fetched\n{self._remedies()}"
                 )
-            if not verify(path, file):
-                raise DataError(
-                    f"{path}: does not verify, and offline it is neither replaced nor touched; "
-                    "replace it, or run the command without offline"
-                )
+            raise DataError(
+                f"{path}: {fault(path, file)}; offline it is neither replaced nor touched: "
+                "replace it, or run the command without offline"
+            )
 
-    def _make_good(self, file: File) -> None:
+    def _make_good(self, file: File) -> bool:
+        """Fetch ``file`` unless another process has done so in the meantime; whether it was fetched."""
         path = find(self.folder, file.name)
-        if path is not None and verify(path, file):
-            return
         if path is not None:
+            wrong = fault(path, file)
+            if wrong is None:
+                return False
             aside = _free_name(path)
             os.rename(path, aside)  # noqa: PTH104 - by the module, where tests put faults
-            self._say(f"{path}: does not verify; kept as {aside.name} and fetched again")
+            self._say(f"{path}: {wrong}; kept as {aside.name} and fetched again")
         self._download(file)
+        return True
 
     def _download(self, file: File) -> None:
         reasons: dict[str, str] = {}
@@ -142,9 +147,11 @@ class Downloader:
             except SourceError as error:
                 reasons[name] = str(error)
             else:
-                for failed, reason in reasons.items():
-                    self._say(f"{failed}: {reason}")
-                self._say(f"{self.entry.name}: {file.name} from {name}")
+                for line in (f"{failed}: {reason}" for failed, reason in reasons.items()):
+                    if line not in self._said:
+                        self._said.add(line)
+                        self._say(line)
+                self._say(f"{self.entry.name}: {file.name}, {file.size / 1e6:.1f} MB, from {name}")
                 return
         tried = "".join(f"\n  {name}: {reason}" for name, reason in reasons.items()) or "\n  (there are none)"
         raise UnavailableError(f"{self.entry.name}: no source delivers {file.name}:{tried}\n{self._remedies()}")
@@ -214,15 +221,15 @@ def find(folder: Path, name: str) -> Path | None:
     return next((path for path in (folder / name, folder / f"{name}.gz") if path.exists()), None)
 
 
-def verify(path: Path, file: File) -> bool:
-    """Whether the decoded bytes of ``path`` are those of ``file``. Raises ``OSError`` when it cannot be read."""
+def fault(path: Path, file: File) -> str | None:
+    """What is wrong with ``path`` as a copy of ``file``, plain or gzip, if anything. Raises ``OSError``."""
     try:
         with open_regular(path) as opened:
             for _ in verified(chunks_of(opened), file):
                 pass
-    except SourceError:
-        return False
-    return True
+    except SourceError as error:
+        return str(error)
+    return None
 
 
 def verified(chunks: Iterable[bytes], file: File) -> Iterator[bytes]:

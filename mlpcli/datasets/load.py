@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from mlpcli.config import DataConfig
 from mlpcli.datasets import idx
-from mlpcli.datasets.catalogue import CATALOGUE, FILE_NAMES, Entry, Role
+from mlpcli.datasets.catalogue import CATALOGUE, FILE_NAMES, Entry, File, Role
 from mlpcli.datasets.download import Downloader, Progress, Say, find, silent
 from mlpcli.errors import DataError, UnavailableError
 
@@ -138,6 +138,16 @@ def locate(dataset: str, folder: str | Path) -> tuple[Entry | None, Path]:
     raise DataError(f"{dataset}: neither a data set nor a folder; {hint}")
 
 
+def is_there(folder: Path, file: File) -> bool:
+    """Whether ``file`` is in ``folder``, by its name and its size alone. Raises ``DataError`` if it cannot be seen."""
+    try:
+        path = find(folder, file.name)
+        # What a .gz holds is not known before it is read.
+        return path is not None and (path.suffix == ".gz" or path.stat().st_size == file.size)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read ({error.strerror})") from None
+
+
 class _Files:
     """The four files of a data set, each read once and verified; what is missing or damaged is fetched."""
 
@@ -178,10 +188,9 @@ class _Files:
         return self.entry.classes if self.entry else int(split.labels.max()) + 1
 
     def _is_there(self, role: Role) -> bool:
-        path = self._find(role)
-        if path is None or self.entry is None or path.suffix == ".gz":
-            return path is not None
-        return path.stat().st_size == self.entry.files[role].size
+        if self.entry is None:
+            return self._find(role) is not None
+        return is_there(self.folder, self.entry.files[role])
 
     def _find(self, role: Role) -> Path | None:
         try:

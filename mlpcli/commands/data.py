@@ -1,0 +1,181 @@
+"""``mlpcli data``: which data sets are known, getting one, and whether its files are what they should be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from mlpcli.commands import EXIT_CHECK_SAID_NO, output
+from mlpcli.commands.group import Group
+from mlpcli.errors import UsageError
+
+_folder = click.option(
+    "--folder",
+    metavar="DIR",
+    default="data",
+    envvar="MLPCLI_DATA",
+    show_default=True,
+    show_envvar=True,
+    help="Where downloaded files are kept, one folder a data set.",
+)
+_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+
+
+@click.group(cls=Group)
+def command() -> None:
+    """List, fetch and verify data sets.
+
+    \b
+    Examples:
+      mlpcli data list
+      mlpcli data fetch mnist
+      mlpcli data verify mnist
+    """
+
+
+@command.command("list")
+@_folder
+@_json
+def list_(folder: str, as_json: bool) -> None:
+    """List the known data sets, whether they are here, where they come from and whose they are.
+
+    \b
+    Examples:
+      mlpcli data list
+      mlpcli data list --json
+    """
+    from mlpcli.datasets.catalogue import CATALOGUE
+
+    if as_json:
+        output.result_json(
+            [
+                {
+                    "name": entry.name,
+                    "title": entry.title,
+                    "classes": entry.classes,
+                    "bytes": entry.size,
+                    "here": _is_here(entry.name, folder),
+                    "bundled": entry.bundled,
+                    "sources": list(entry.sources),
+                    "credit": entry.credit,
+                    "sha256": {file.name: file.sha256 for file in entry.files.values()},
+                }
+                for entry in CATALOGUE.values()
+            ]
+        )
+        return
+    width = max(map(len, CATALOGUE))
+    for entry in CATALOGUE.values():
+        if entry.bundled:
+            place = "comes with mlpcli"
+        elif _is_here(entry.name, folder):
+            place = f"in {Path(folder) / entry.name}"
+        else:
+            place = f"not fetched yet: mlpcli data fetch {entry.name}"
+        lines = [entry.title, f"{entry.size / 1e6:.1f} MB, {place}", entry.credit]
+        lines += [f"from {source}" for source in entry.sources]
+        for name, line in zip([entry.name] + [""] * len(lines), lines, strict=False):
+            output.result(f"{name:<{width}}  {line}")
+
+
+@command.command()
+@click.argument("name")
+@_folder
+@click.option(
+    "--source",
+    "sources",
+    metavar="S",
+    multiple=True,
+    help="A URL, a folder or npm:NAME@VERSION to fetch from instead of the usual places. Repeatable: tried in turn.",
+)
+@click.option("--offline", is_flag=True, help="Fetch nothing: only see whether everything is there and verifies.")
+@_json
+def fetch(name: str, folder: str, sources: tuple[str, ...], offline: bool, as_json: bool) -> None:
+    """Fetch the data set NAME, unless its files are there and verify.
+
+    Sources are tried in turn until one delivers files whose SHA-256 is the right one.
+
+    \b
+    Examples:
+      mlpcli data fetch mnist
+      mlpcli data fetch mnist --source https://example.org/mnist/
+      mlpcli data fetch mnist --source ~/Downloads
+      mlpcli data fetch fashion-mnist --folder /srv/data
+    """
+    from mlpcli.commands.progress import download_progress
+    from mlpcli.datasets.catalogue import ROLES
+    from mlpcli.datasets.download import Downloader
+    from mlpcli.datasets.load import locate
+
+    if offline and sources:
+        raise UsageError("--offline fetches nothing, so --source has no use with it")
+    entry, place = locate(name, folder)
+    if entry is None:
+        raise UsageError(f"{name}: is a folder, there is nothing to fetch; mlpcli data verify {name} checks its files")
+    fetched: list[str] = []
+    if not entry.bundled:
+        fetched = Downloader(
+            entry,
+            place,
+            sources=sources or None,
+            offline=offline,
+            say=output.say,
+            progress=download_progress(),
+        ).fetch(ROLES)
+    if as_json:
+        output.result_json({"name": entry.name, "folder": str(place), "fetched": fetched})
+    elif entry.bundled:
+        output.result(f"{entry.name}: comes with mlpcli, nothing to fetch")
+    else:
+        done = f"fetched {len(fetched)} of its {len(ROLES)} files" if fetched else "nothing to fetch"
+        output.result(f"{entry.name}: complete and verified in {place}; {done}")
+
+
+@command.command()
+@click.argument("name", metavar="NAME|DIR")
+@_folder
+@_json
+def verify(name: str, folder: str, as_json: bool) -> int:
+    """Check the files of a data set: exit status 1 if one is missing or is not what it should be.
+
+    Those of the data set NAME must have the right SHA-256; those in a folder DIR must be IDX files that fit together.
+
+    \b
+    Examples:
+      mlpcli data verify mnist
+      mlpcli data verify ./my-letters
+      mlpcli data verify mnist --json
+    """
+    from mlpcli.datasets.check import check
+
+    report = check(name, folder)
+    if as_json:
+        output.result_json(
+            {
+                "name": report.name,
+                "folder": str(report.folder),
+                "ok": report.ok,
+                "files": [
+                    {"name": file.name, "path": str(file.path), "state": file.state, "detail": file.detail or None}
+                    for file in report.files
+                ],
+                "mismatch": report.mismatch,
+            }
+        )
+    else:
+        width = max(len(str(file.path)) for file in report.files)
+        for file in report.files:
+            state = output.colour(f"{file.state:<7}", "green" if file.state == "ok" else "red")
+            output.result(f"{file.path!s:<{width}}  {state}  {file.detail}".rstrip())
+        if report.mismatch:
+            output.result(report.mismatch)
+    return 0 if report.ok else EXIT_CHECK_SAID_NO
+
+
+def _is_here(name: str, folder: str) -> bool:
+    """Whether all files of the data set are there, by name and size alone."""
+    from mlpcli.datasets.load import is_there, locate
+
+    entry, place = locate(name, folder)
+    return entry is not None and all(is_there(place, file) for file in entry.files.values())

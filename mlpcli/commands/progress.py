@@ -1,0 +1,33 @@
+"""How far a download is, as a bar on stderr where that is a terminal; elsewhere the lines that are said do."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from mlpcli.datasets.download import NoProgress, Progress
+
+
+def download_progress() -> Progress:
+    """A bar of bytes a file, or nothing where stderr is not a terminal."""
+    return _Bar() if sys.stderr.isatty() else NoProgress()
+
+
+class _Bar:
+    """A tqdm bar that goes when its file has come or failed to: what stays is the line that says so."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+
+    def start(self, name: str, total: int) -> None:
+        from tqdm import tqdm
+
+        self._bar = tqdm(
+            desc=name, total=total, unit="B", unit_scale=True, dynamic_ncols=True, leave=False, file=sys.stderr
+        )
+
+    def advance(self, count: int) -> None:
+        self._bar.update(count)
+
+    def close(self) -> None:
+        self._bar.close()
