@@ -191,19 +191,14 @@ def load(
     if environment.get(FOLDER_VARIABLE):
         _assign(values, "data.folder", environment[FOLDER_VARIABLE])
         places["data.folder"] = f"{FOLDER_VARIABLE}: "
-    for override in overrides:
-        key, sign, text = override.partition("=")
-        key = key.strip()
-        place = f"--set {_short(override)}: "
-        if not sign:
-            raise ConfigError(f"{place}write --set section.key=value")
-        value, _ = _read_yaml(text, place)
-        if key in _sections():
-            raise ConfigError(f"{place}{key} is a section; set its keys one by one, as in {key}.{_some_key(key)}=...")
-        if key not in flatten(Config()):
-            _refuse_unknown(key, place)
-        _assign(values, key, value)
-        places[key] = place
+    _apply(overrides, values, places)
+    return _build(Config, values, "", places)
+
+
+def override(config: Config, overrides: Iterable[str]) -> Config:
+    """``config`` with ``overrides`` ("section.key=value"). Raises ``ConfigError``."""
+    values, places = to_dict(config), {"": ""}
+    _apply(overrides, values, places)
     return _build(Config, values, "", places)
 
 
@@ -403,6 +398,22 @@ def _yaml_scalar(value: Any) -> str:
 
 # What a file can hold and a system call take: not empty, no NUL, and no half of a surrogate pair.
 _TEXT = re.compile("[^\0\ud800-\udfff]+", re.DOTALL)
+
+
+def _apply(overrides: Iterable[str], values: dict[str, Any], places: dict[str, str]) -> None:
+    for assignment in overrides:
+        key, sign, text = assignment.partition("=")
+        key = key.strip()
+        place = f"--set {_short(assignment)}: "
+        if not sign:
+            raise ConfigError(f"{place}write --set section.key=value")
+        value, _ = _read_yaml(text, place)
+        if key in _sections():
+            raise ConfigError(f"{place}{key} is a section; set its keys one by one, as in {key}.{_some_key(key)}=...")
+        if key not in flatten(Config()):
+            _refuse_unknown(key, place)
+        _assign(values, key, value)
+        places[key] = place
 
 
 def _build(section: type[T], values: Mapping[str, Any], path: str, places: Mapping[str, str]) -> T:

@@ -1,0 +1,266 @@
+"""From a config to a run: the one place where data, training and the run directory are joined.
+
+The commands and ``import mlpcli`` both call :func:`train` and :func:`resume`; what is shown on the way is an
+:class:`Observer`'s business.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mlpcli import config as config_module
+from mlpcli.config import Config
+from mlpcli.datasets.download import Progress
+from mlpcli.datasets.load import Dataset, load_dataset
+from mlpcli.errors import DataError, DivergedError, RunError, UsageError
+from mlpcli.runs import checkpoint as checkpoints
+from mlpcli.runs import directory
+from mlpcli.runs.checkpoint import Checkpoint
+from mlpcli.runs.directory import RunDirectory
+from mlpcli.runs.environment import environment
+from mlpcli.training.loop import EpochRecord, Trainer
+from mlpcli.training.measure import Measure
+from mlpcli.training.optimizers import learning_rate
+
+# What may differ between a run and its resumption: nothing here changes what has been computed.
+RESUMABLE = ("data.folder", "data.sources", "data.offline")
+EPOCHS = "training.epochs"
+
+
+class Observer:
+    """What happens during a run, told to whoever shows it; this one shows nothing."""
+
+    progress: Progress | None = None
+
+    def say(self, message: str) -> None:
+        """A message for a person."""
+
+    def begin(self, run: Path, trainer: Trainer, dataset: Dataset) -> None:
+        """Training begins, or goes on."""
+
+    def step(self, loss: float) -> None:
+        """A mini-batch is done."""
+
+    def epoch(self, record: EpochRecord, best: bool) -> None:
+        """An epoch is done and saved; ``best`` if no epoch before it had a lower validation error."""
+
+    def end(self) -> None:
+        """Training has ended, however it did."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its directory, its config, and what came out.
+
+    Errors are shares of the images. ``best_epoch`` is that of the lowest validation error, None without validation
+    images; ``test_error`` and ``test_loss`` are those of the checkpoint that stands for the run, None with
+    ``data.test: false``. ``seconds`` is the time of training alone. ``fallback_from`` names the data set that could not
+    be had, if the run is one on the bundled sample instead.
+    """
+
+    path: Path
+    config: Config
+    dataset: str
+    fallback_from: str | None
+    epochs: int
+    best_epoch: int | None
+    validation_error: float | None
+    validation_loss: float | None
+    test_examples: int | None
+    test_errors: int | None
+    test_error: float | None
+    test_loss: float | None
+    train_error: float
+    train_loss: float
+    seconds: float
+
+
+def train(config: Config, *, name: str = "mnist", out: Path | None = None, observer: Observer | None = None) -> Run:
+    """Train ``config`` in a new run directory: ``out``, or else runs/NAME-TIME.
+
+    Raises ``DataError``, ``RunError`` or ``DivergedError``; the directory then keeps the last good checkpoint.
+    """
+    observer = observer or Observer()
+    dataset = load_dataset(config.data, say=observer.say, progress=observer.progress)
+    trainer = Trainer(config, dataset)
+    with directory.create(out, name, config, _manifest(dataset)) as run:
+        return _train(run, config, trainer, dataset, observer)
+
+
+def resume(path: Path, overrides: tuple[str, ...] = (), *, observer: Observer | None = None) -> Run:
+    """Go on with the run ``path`` from its last checkpoint, or from the checkpoint of a run that ``path`` names.
+
+    The end is that of a run never interrupted, bit for bit. ``overrides`` may change what can't change the past:
+    ``training.epochs`` where the schedule leaves the learning rates of the epochs done as they were, and where the data
+    are. Raises ``UsageError`` for any other, and as :func:`train` does.
+    """
+    observer = observer or Observer()
+    at = None if path.is_dir() else path
+    where = path if at is None else directory.run_of(at)
+    if where is None or not where.is_dir():
+        raise RunError(f"{path}: no such run; name a folder under runs/, or a checkpoint inside one")
+    with directory.reopen(where) as run:
+        checkpoint = _checkpoint_to_resume(run, at)
+        recorded = checkpoint.config if checkpoint else config_module.load(where / directory.CONFIG, (), {})
+        config = _overridden(recorded, overrides, where, checkpoint)
+        dataset = _same_data(config, checkpoint, run, observer)
+        trainer = Trainer(config, dataset, checkpoint.state if checkpoint else None)
+        if run.manifest.get("state") == "finished" and trainer.finished:
+            observer.say(f"{where}: is finished; there is nothing to resume")
+            return _result(run, config, trainer)
+        run.drop_test()
+        run.cut_back(trainer.state.epoch)
+        _check_best(run, trainer)
+        if config != recorded:
+            run.write_config(config)
+        here = environment()
+        changed = [key for key, value in here.items() if run.manifest.get("environment", here).get(key) != value]
+        if changed:
+            observer.say(f"not the environment the run began in ({', '.join(changed)}): the numbers may differ")
+        resumed = [*run.manifest.get("resumed", []), {"epoch": trainer.state.epoch, "environment": here}]
+        run.write_manifest(**{**_manifest(dataset), **run.manifest, "state": "running", "resumed": resumed})
+        return _train(run, config, trainer, dataset, observer)
+
+
+def _train(run: RunDirectory, config: Config, trainer: Trainer, dataset: Dataset, observer: Observer) -> Run:
+    state = trainer.state
+    observer.begin(run.path, trainer, dataset)
+    try:
+        for record in trainer.epochs(observer.step):
+            run.save(record, _checkpoint(config, dataset, trainer))
+            observer.epoch(record, best=state.best_epoch == state.epoch)
+        observer.end()
+        if config.data.test:
+            _look_at_test(run, config, trainer, dataset)
+    except DivergedError as error:
+        run.write_manifest(state="diverged")
+        kept = f"the last good checkpoint, of epoch {state.epoch}, is in {run.path}"
+        raise DivergedError(
+            f"{error}; {kept if run.checkpoint('last').exists() else 'no epoch was completed'}"
+        ) from None
+    finally:
+        observer.end()
+    run.write_manifest(state="finished")
+    return _result(run, config, trainer)
+
+
+def _look_at_test(run: RunDirectory, config: Config, trainer: Trainer, dataset: Dataset) -> None:
+    """The one look at the test set: the checkpoint that stands for the run, as it is on disk."""
+    path = directory.find_checkpoint(run.path)
+    checkpoint = checkpoints.read(path)
+    measure = Measure(trainer.network, dataset.test(), dataset.classes, config.network.dtype)
+    loss, errors = measure.loss_and_errors(checkpoint.parameters)
+    run.write_manifest(data={**run.manifest["data"], "hashes": dataset.hashes})
+    run.write_test(
+        {
+            "checkpoint": path.stem,
+            "examples": measure.examples,
+            "errors": errors,
+            "error": errors / measure.examples,
+            "loss": loss,
+        }
+    )
+
+
+def _result(run: RunDirectory, config: Config, trainer: Trainer) -> Run:
+    metrics = directory.read_metrics(run.path)
+    state = trainer.state
+    test = directory.read_test(run.path) or {}
+    data = run.manifest["data"]
+    return Run(
+        path=run.path,
+        config=config,
+        dataset=data["dataset"],
+        fallback_from=data["fallback_from"],
+        epochs=state.epoch,
+        best_epoch=state.best_epoch if state.best else None,
+        validation_error=state.best[0] if state.best else None,
+        validation_loss=state.best[1] if state.best else None,
+        test_examples=test.get("examples"),
+        test_errors=test.get("errors"),
+        test_error=test.get("error"),
+        test_loss=test.get("loss"),
+        train_error=metrics[-1]["train_error"],
+        train_loss=metrics[-1]["train_loss"],
+        seconds=sum(line["seconds"] for line in metrics),
+    )
+
+
+def _manifest(dataset: Dataset) -> dict[str, Any]:
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "environment": environment(),
+        "data": {"dataset": dataset.name, "fallback_from": dataset.fallback_from, "hashes": dataset.hashes},
+        "resumed": [],
+    }
+
+
+def _checkpoint(config: Config, dataset: Dataset, trainer: Trainer) -> Checkpoint:
+    # The hashes of what was trained on: the test files' are not known before they are read.
+    return Checkpoint(config, dataset.name, dict(dataset.hashes), dataset.image_shape, dataset.classes, trainer.state)
+
+
+def _checkpoint_to_resume(run: RunDirectory, at: Path | None) -> Checkpoint | None:
+    """The checkpoint to go on from; None where no epoch was completed."""
+    last, previous = run.checkpoint("last"), run.checkpoint("previous")
+    if at is not None:
+        return checkpoints.read(at)
+    if last.exists():
+        try:
+            return checkpoints.read(last)
+        except RunError as error:
+            hint = f"; go on from the one before it: mlpcli train --resume {previous}" if previous.exists() else ""
+            raise RunError(f"{error}{hint}") from error
+    if previous.exists():
+        raise RunError(f"{last}: is missing; go on from the one before it: mlpcli train --resume {previous}")
+    return None
+
+
+def _overridden(recorded: Config, overrides: tuple[str, ...], where: Path, checkpoint: Checkpoint | None) -> Config:
+    """``recorded`` with ``overrides``; raises ``UsageError`` with the difference if one of them changes the past."""
+    config = config_module.override(recorded, overrides)
+    before, after = config_module.flatten(recorded), config_module.flatten(config)
+    for key in (key for key in before if before[key] != after[key] and key not in RESUMABLE):
+        difference = f"{key}: {before[key]} -> {after[key]}"
+        if key != EPOCHS:
+            raise UsageError(f"{where}: a resumed run goes on with its own config; this would change it: {difference}")
+        if checkpoint is None:
+            continue
+        state = checkpoint.state
+        if config.training.epochs < state.epoch:
+            raise UsageError(f"{where}: {difference}: {state.epoch} epochs are done already")
+        steps_per_epoch = state.step // max(1, state.epoch)
+        if any(
+            learning_rate(recorded.training, step, steps_per_epoch)
+            != learning_rate(config.training, step, steps_per_epoch)
+            for step in range(state.step)
+        ):
+            raise UsageError(
+                f"{where}: {difference} changes the learning rates of the epochs already done, as schedule: "
+                f"{recorded.training.schedule} depends on the number of epochs; only constant lets a run be prolonged"
+            )
+    return config
+
+
+def _same_data(config: Config, checkpoint: Checkpoint | None, run: RunDirectory, observer: Observer) -> Dataset:
+    """The data the run was begun on, its fallback included; raises ``DataError`` if they are others now."""
+    data = config.data
+    began_with = run.manifest.get("data", {})
+    if began_with.get("fallback_from"):
+        data = replace(data, dataset=began_with["dataset"], fallback=None)
+    dataset = load_dataset(data, say=observer.say, progress=observer.progress)
+    for name, digest in (checkpoint.hashes if checkpoint else {}).items():
+        if dataset.hashes.get(name) != digest:
+            raise DataError(
+                f"{config.data.dataset}: {name} is not the file the run was trained on; its SHA-256 differs"
+            )
+    return replace(dataset, fallback_from=began_with.get("fallback_from", dataset.fallback_from))
+
+
+def _check_best(run: RunDirectory, trainer: Trainer) -> None:
+    """A best checkpoint that is gone or damaged could not be made again by the epochs to come."""
+    if trainer.state.best is not None and checkpoints.read(run.checkpoint("best")).epoch < trainer.state.best_epoch:
+        raise RunError(f"{run.checkpoint('best')}: is not of epoch {trainer.state.best_epoch}, which was the best")

@@ -1,0 +1,46 @@
+"""What a run was made with: versions, processor, BLAS and its threads; no host, no user, no path."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlpcli import __version__
+
+# The first that is set decides, as in OpenBLAS; MKL and Accelerate have their own.
+THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+
+
+def environment() -> dict[str, Any]:
+    """Versions, processor, BLAS and threads, as plain values; equal environments compute the same bytes."""
+    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+    return {
+        "mlpcli": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "blas": f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip(),
+        "threads": threads(),
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "processor": _processor(),
+    }
+
+
+def threads() -> int:
+    """The threads BLAS was told to use, else the processors there are for this process."""
+    for name in THREAD_VARIABLES:
+        if os.environ.get(name, "").isdecimal():
+            return int(os.environ[name])
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
