@@ -39,6 +39,9 @@ class Terminated(BaseException):
     """SIGTERM, raised where the program stands, as ``KeyboardInterrupt`` is for SIGINT."""
 
 
+_RAISED: dict[int, type[BaseException]] = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}
+
+
 class _Group(Group):
     """The commands, each imported when it is called."""
 
@@ -76,7 +79,8 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and exit with the documented status."""
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in _RAISED:
+        signal.signal(number, _stop)
     sys.exit(_run(sys.argv[1:] if arguments is None else arguments))
 
 
@@ -108,5 +112,8 @@ def _run(arguments: list[str]) -> int:
     return value if isinstance(value, int) else 0
 
 
-def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    raise Terminated
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    """Let the first signal unwind the program; a second one ends it at once."""
+    for each in _RAISED:
+        signal.signal(each, signal.SIG_DFL)
+    raise _RAISED[number]

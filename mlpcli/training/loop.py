@@ -103,6 +103,11 @@ class Trainer:
         return len(self._batches)
 
     @property
+    def epochs_wanted(self) -> int:
+        """Epochs in all, unless patience runs out before."""
+        return self._config.training.epochs
+
+    @property
     def finished(self) -> bool:
         """Whether all epochs are done, or patience has run out."""
         patience = self._config.training.patience

@@ -1,0 +1,45 @@
+"""Options that several commands share, and the threads, which have to be set before numpy is imported."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+
+def set_option(command: Decorated) -> Decorated:
+    """``--set SECTION.KEY=VALUE``, repeatable."""
+    return click.option(
+        "--set",
+        "overrides",
+        metavar="SECTION.KEY=VALUE",
+        multiple=True,
+        help="Set a key of the config; repeatable. 'mlpcli config show --resolved mnist' has them all.",
+    )(command)
+
+
+def threads_option(command: Decorated) -> Decorated:
+    """``--threads N``, in effect when the command's body begins."""
+    return click.option(
+        "--threads",
+        type=click.IntRange(1, 1024),
+        callback=_set_threads,
+        is_eager=True,
+        expose_value=False,
+        help="Threads of the matrix products; default: every processor.",
+    )(command)
+
+
+def _set_threads(context: click.Context, option: click.Parameter, threads: int | None) -> None:
+    if threads is None:
+        return
+    # BLAS reads them once, when numpy is loaded.
+    if "numpy" in sys.modules:
+        raise RuntimeError("numpy was imported before --threads could be set")
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):
+        os.environ[name] = str(threads)

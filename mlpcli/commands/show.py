@@ -1,0 +1,79 @@
+"""What a person sees of training: a bar on a terminal, and a line an epoch."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from mlpcli.commands.output import say
+from mlpcli.commands.progress import download_progress
+from mlpcli.datasets.load import Dataset
+from mlpcli.experiment import Observer
+from mlpcli.training.loop import EpochRecord, Trainer
+
+
+class Screen(Observer):
+    """Shows a run on stderr; ``quiet``: only what went otherwise than asked. ``run`` is its path once there is one."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self.run: Path | None = None
+        self._quiet = quiet
+        self._epochs = 0
+        self._bar: Any = None
+        if not quiet:
+            self.progress = download_progress()
+
+    def say(self, message: str) -> None:
+        """A message for a person."""
+        say(message)
+
+    def begin(self, run: Path, trainer: Trainer, dataset: Dataset) -> None:
+        """Training begins, or goes on."""
+        self.run = run
+        if self._quiet:
+            return
+        network, state = trainer.network, trainer.state
+        self._epochs = trainer.epochs_wanted
+        held_out = f", {len(dataset.validation):,} validation" if dataset.validation else ""
+        form = f"{'-'.join(map(str, network.sizes))}, {network.activation.name}, {network.objective.name}"
+        say(f"data     {dataset.name}: {len(dataset.train):,} training{held_out} images")
+        say(f"network  {form}; {len(state.theta.vector):,} parameters")
+        say(f"run      {run}" + (f", from epoch {state.epoch} on" if state.epoch else ""))
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(
+                total=self._epochs * trainer.steps_per_epoch,
+                initial=state.step,
+                unit="batch",
+                dynamic_ncols=True,
+                leave=False,
+                file=sys.stderr,
+            )
+
+    def step(self, loss: float) -> None:
+        """A mini-batch is done."""
+        if self._bar is not None and self._bar.update(1):
+            self._bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
+
+    def epoch(self, record: EpochRecord, best: bool) -> None:
+        """An epoch is done and saved."""
+        if self._quiet:
+            return
+        validation = "" if record.validation_error is None else f"  validation {record.validation_error:6.2%}"
+        line = (
+            f"epoch {record.epoch:>{len(str(self._epochs))}}/{self._epochs}  loss {record.train_loss:.4f}  "
+            f"train {record.train_error:6.2%}{validation}  {record.examples_per_second:,.0f} images/s"
+            f"{'  best' if best else ''}"
+        )
+        if self._bar is None:
+            say(line)
+        else:
+            self._bar.write(line, file=sys.stderr)
+
+    def end(self) -> None:
+        """Training has ended, however it did."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None

@@ -1,0 +1,120 @@
+"""``mlpcli train``: a config in, a run out, and on the way a line an epoch."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mlpcli.commands import Terminated, output
+from mlpcli.commands.options import set_option, threads_option
+from mlpcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from mlpcli.experiment import Run
+
+
+@click.command()
+@click.argument("config", required=False)
+@set_option
+@click.option("--out", type=click.Path(path_type=Path), help="The run directory; default: runs/CONFIG-TIME.")
+@click.option(
+    "--resume",
+    metavar="RUN",
+    type=click.Path(path_type=Path),
+    help="Go on with an interrupted run, from its last checkpoint or the one named, to the same end bit for bit.",
+)
+@click.option("--source", "sources", metavar="S", multiple=True, help="Fetch missing data from here; repeatable.")
+@click.option("--offline", is_flag=True, help="Fetch nothing.")
+@threads_option
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")
+@click.option("--quiet", is_flag=True, help="No progress: only the result, and warnings.")
+def command(
+    config: str | None,
+    overrides: tuple[str, ...],
+    out: Path | None,
+    resume: Path | None,
+    sources: tuple[str, ...],
+    offline: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Train a network and write a run.
+
+    CONFIG is a YAML file or the name of a shipped config ('mlpcli config list'); without one, the defaults are used.
+
+    \b
+    Examples:
+      mlpcli train
+      mlpcli train quickstart
+      mlpcli train my.yaml --set training.epochs=5 --set network.hidden=[300]
+      mlpcli train --out runs/first --threads 1
+      mlpcli train --resume runs/first
+    """
+    from mlpcli import config as config_module
+    from mlpcli import experiment
+    from mlpcli.commands.show import Screen
+
+    overrides = (*overrides, *_data_overrides(sources, offline))
+    screen = Screen(quiet=quiet)
+    try:
+        if resume is not None:
+            if config is not None or out is not None:
+                raise UsageError(
+                    "--resume goes on with the run's own config and directory: give no CONFIG and no --out"
+                )
+            run = experiment.resume(resume, overrides, observer=screen)
+        else:
+            path = None if config is None else config_module.find(config)
+            loaded = config_module.load(path, overrides)
+            run = experiment.train(loaded, name=path.stem if path else "mnist", out=out, observer=screen)
+    except (KeyboardInterrupt, Terminated):
+        if screen.run is not None:
+            output.say(f"stopped; go on with: mlpcli train --resume {shlex.quote(str(screen.run))}")
+        raise
+    if as_json:
+        output.result_json(_document(run))
+    else:
+        _print(run)
+
+
+def _data_overrides(sources: tuple[str, ...], offline: bool) -> list[str]:
+    import json
+
+    given = [f"data.sources={json.dumps(list(sources))}"] if sources else []
+    return [*given, *(["data.offline=true"] if offline else [])]
+
+
+def _document(run: Run) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from mlpcli.config import to_dict
+
+    return {**asdict(run), "path": str(run.path), "config": to_dict(run.config)}
+
+
+def _print(run: Run) -> None:
+    if run.fallback_from:
+        output.say(
+            f"trained on the bundled sample, as {run.fallback_from} could not be had: no {run.fallback_from} result"
+        )
+    if run.validation_error is not None:
+        output.result(
+            f"validation error  {run.validation_error:7.2%}  (best, of epoch {run.best_epoch} of {run.epochs})"
+        )
+    else:
+        output.result(f"training error    {run.train_error:7.2%}  (running mean of epoch {run.epochs})")
+    if run.test_error is not None:
+        output.result(
+            f"test error        {run.test_error:7.2%}  ({run.test_errors} of {run.test_examples} images, {run.dataset})"
+        )
+    output.result(f"run               {run.path}  ({run.seconds:.1f} s of training)")
+    if run.config.data.test:
+        next_command = f"mlpcli eval {shlex.quote(str(run.path))}"
+    else:
+        next_command = f"mlpcli eval --split validation {shlex.quote(str(run.path))}"
+    output.result(f"next              {output.colour(next_command, 'green')}")
+    sys.stdout.flush()
