@@ -130,7 +130,9 @@ class TrainingConfig(_Section):
     schedule: str = _key("cosine", "of the learning rate, over all epochs", choices=("cosine", "constant", "step"))
     warmup_epochs: float = _key(0.0, "epochs in which the learning rate rises from 0", low=0.0)
     l2: float = _key(0.0, "coefficient of sum(W^2), added to the loss; biases are not penalised", low=0.0)
-    patience: int | None = _key(None, "epochs without a better validation error before it stops; null: never", low=1)
+    patience: int | None = _key(
+        None, "epochs without a better validation error before it stops; null: never", low=1, high=1_000_000
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -489,7 +491,7 @@ def _fit(value: Any, kind: Any, rule: Rule) -> tuple[bool, Any]:
     if rule.choices and value not in rule.choices:
         return False, value
     if kind in (int, float):
-        if not math.isfinite(value) or (rule.high is not None and value > rule.high):
+        if (kind is float and not math.isfinite(value)) or (rule.high is not None and value > rule.high):
             return False, value
         if rule.low is not None and (value < rule.low or (rule.above and value == rule.low)):
             return False, value
