@@ -389,7 +389,7 @@ def _yaml_scalar(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(_yaml_scalar(item) for item in value)}]"
     if isinstance(value, str):
-        plain = re.fullmatch(r"[A-Za-z_./][A-Za-z0-9_./ -]*(?<! )", value) and _scalar(value) == value
+        plain = re.fullmatch(r"(?!\.\.\.)[A-Za-z_./][A-Za-z0-9_./ -]*(?<! )", value) and _scalar(value) == value
         return value if plain else yaml.safe_dump(value, default_style='"', width=10**9).strip()
     if value is None:
         return "null"

@@ -465,20 +465,26 @@ def configs(draw: st.DrawFn) -> Config:
     return Config(seed=draw(values_of(*kind_and_rule("seed"))), **sections)
 
 
+def check_that_it_comes_back(original: Config, file: Path) -> None:
+    text = config.to_yaml(original)
+    assert text.isascii()
+    assert loaded(file, text) == original
+    assert config.from_dict(config.to_dict(original), "x") == original
+    flags = [line.strip().replace(": ", "=", 1) for line in text.splitlines() if not line.endswith(":")]
+    sections = [key.rpartition(".")[0] for key in KEYS]
+    overrides = [f"{section}.{flag}".removeprefix(".") for section, flag in zip(sections, flags, strict=True)]
+    assert config.load(None, overrides, {}) == original
+
+
 @settings(max_examples=50, deadline=None)
 @given(original=configs())
 def test_a_config_comes_back_from_its_yaml_its_dictionary_and_its_flags(file: Path, original: Config) -> None:
-    text = config.to_yaml(original)
-    assert loaded(file, text) == original
-    assert text.isascii()
-    assert config.from_dict(config.to_dict(original), "x") == original
-    flags = [line.strip() for line in text.splitlines() if not line.endswith(":")]
-    sections = [key.rpartition(".")[0] for key in KEYS]
-    overrides = [
-        f"{section}.{flag}".removeprefix(".").replace(": ", "=", 1)
-        for section, flag in zip(sections, flags, strict=True)
-    ]
-    assert config.load(None, overrides, {}) == original
+    check_that_it_comes_back(original, file)
+
+
+@pytest.mark.parametrize("text", AWKWARD)
+def test_text_that_looks_like_something_else_comes_back(text: str, file: Path) -> None:
+    check_that_it_comes_back(Config(data=DataConfig(dataset=text, folder=f"a{text}", sources=(text, text))), file)
 
 
 TOKENS = [
@@ -616,6 +622,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_packaged_configs_come_before_a_checkout_s(checkout: Path) -> None:
     beside = checkout / "configs"
+    assert list(config.shipped()) == ["quickstart", "deep/other"]
     assert config.shipped() == {"quickstart": beside / "quickstart.yaml", "deep/other": beside / "deep" / "other.yaml"}
     (checkout / "mlpcli" / "configs").mkdir()
     (checkout / "mlpcli" / "configs" / "mnist.yaml").touch()
@@ -665,6 +672,11 @@ def test_a_folder_that_may_not_be_entered(checkout: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(Path, "stat", stat)
     with pytest.raises(ConfigError, match=r"^closed/c\.yaml: cannot be read: Permission denied$"):
         config.find("closed/c.yaml")
+
+
+def test_the_text_of_a_file_is_all_of_it_but_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_bytes(b"\xef\xbb\xbf# caf\xc3\xa9\nseed: 1\n")
+    assert config.read_text(tmp_path / "c.yaml") == "# café\nseed: 1\n"
 
 
 def test_a_pipe_is_a_file_too(checkout: Path) -> None:
