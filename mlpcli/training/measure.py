@@ -44,13 +44,23 @@ class Measure:
             wrong += errors(t, batch)
         return loss / self.examples, wrong
 
+    def loss_and_logits(self, theta: Parameters) -> tuple[float, Array]:
+        """The mean loss, penalty excluded, and the logits z (N, K) of all images, in file order."""
+        loss, z = 0.0, np.empty((self.examples, self._network.sizes[-1]), theta.vector.dtype)
+        done = 0
+        for batch, t in self.passes(theta):
+            loss += float(self._network.loss(batch.Y, t)) * len(batch.y)
+            z[done : done + len(batch.y)] = t.z[-1]
+            done += len(batch.y)
+        return loss / self.examples, z
+
     def saturation(self, theta: Parameters) -> list[float] | None:
         """By hidden layer, the share of units with |z| > 4.6 over all images; None where they are not sigmoids."""
         if self._network.activation.name != "sigmoid":
             return None
         flat = np.zeros(len(self._network.sizes) - 2, np.int64)
         for _, t in self.passes(theta):
-            flat += [np.count_nonzero(np.abs(z) > SATURATED) for z in t.z[:-1]]
+            flat += np.array([np.count_nonzero(np.abs(z) > SATURATED) for z in t.z[:-1]], np.int64)
         return [int(n) / (self.examples * units) for n, units in zip(flat, self._network.sizes[1:-1], strict=True)]
 
 

@@ -1,0 +1,389 @@
+"""Holds trained networks, alone or as a committee, against labelled images: error, confusion, calibration, mistakes.
+
+N images, K classes. ``p`` (N, K) are the values of the output unit, ``labels`` (N,) what the images show and
+``predicted`` (N,) what the network takes them for: the class of the largest logit. The *confidence* in a prediction is
+p of the predicted class, the largest of the row.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlpcli.config import DataConfig
+from mlpcli.datasets.catalogue import CATALOGUE
+from mlpcli.datasets.load import Part, Split, SplitName
+from mlpcli.errors import DataError, RunError, UsageError
+from mlpcli.model.objectives import OBJECTIVES, SoftmaxCrossEntropy
+from mlpcli.runs import checkpoint as checkpoints
+from mlpcli.runs import directory
+from mlpcli.runs.checkpoint import Checkpoint
+from mlpcli.training.loop import network_for
+from mlpcli.training.measure import Measure
+
+Array = NDArray[Any]
+
+LEVEL = 0.95
+BINS = 15
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """A checkpoint, the file it was read from, and the run that the file lies in, if in one."""
+
+    path: Path
+    run: Path | None
+    checkpoint: Checkpoint
+
+
+@dataclass(frozen=True, eq=False)
+class Outputs:
+    """What a network, or a committee of networks, says of N images.
+
+    ``p`` (N, K) float64; ``predicted`` (N,); ``loss`` its objective's mean, penalty excluded, None for a committee that
+    has none; ``probabilities``: whether p can be read as such; ``log_likelihood``: whether the loss is -ln p_label.
+    """
+
+    p: Array
+    predicted: Array
+    loss: float | None
+    probabilities: bool
+    log_likelihood: bool
+
+    @property
+    def confidence(self) -> Array:
+        """p of the predicted class, (N,)."""
+        confidence: Array = self.p[np.arange(len(self.p)), self.predicted]
+        return confidence
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A confidence interval for a share, both ends between 0 and 1."""
+
+    low: float
+    high: float
+    level: float
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """How one class is recognised, as shares; None where the ratio is 0 / 0. ``examples`` have it as their label."""
+
+    label: int
+    examples: int
+    precision: float | None
+    recall: float | None
+    f1: float | None
+
+
+@dataclass(frozen=True)
+class Bin:
+    """The predictions with a confidence in (low, high]: how many, their mean confidence, the share that is right."""
+
+    low: float
+    high: float
+    examples: int
+    confidence: float | None
+    accuracy: float | None
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The expected calibration error, a share, and the bins it is computed from."""
+
+    expected_calibration_error: float
+    bins: tuple[Bin, ...]
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A wrongly classified image: its index in the split, from 0 in file order."""
+
+    index: int
+    label: int
+    predicted: int
+    confidence: float
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """All that is measured on one split. ``confusion`` (K, K): [i, j] images of label i are predicted as j.
+
+    ``calibration`` is None where the outputs are no probabilities, ``loss`` where a committee has none.
+    """
+
+    examples: int
+    errors: int
+    error: float
+    interval: Interval
+    loss: float | None
+    calibration: Calibration | None
+    classes: tuple[ClassScores, ...]
+    confusion: Array
+    worst: tuple[Mistake, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON: no NaN, None where something is undefined."""
+        return {**asdict(self), "confusion": self.confusion.tolist()}
+
+
+def open_member(path: Path) -> Member:
+    """The checkpoint in the file ``path``, or of the run ``path``: its best, else its last.
+
+    Raises ``RunError`` when it is missing, damaged or of another version; nothing is taken instead, but of a run's
+    other checkpoints the message says the names.
+    """
+    try:
+        file = directory.find_checkpoint(path)
+        return Member(file, directory.run_of(file), checkpoints.read(file))
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read: {error.strerror}") from error
+    except RunError as error:
+        others = sorted(path.glob(f"{directory.CHECKPOINTS}/*{checkpoints.SUFFIX}")) if path.is_dir() else []
+        left = ", ".join(str(other) for other in others if other != file)
+        raise RunError(f"{error}; other checkpoints of the run: {left}" if left else str(error)) from error
+
+
+def check_committee(members: Sequence[Member], split: SplitName, dataset: str | None) -> None:
+    """Raise ``UsageError`` unless ``members`` can be held against the same images, and their p be averaged.
+
+    ``dataset`` is what they are to be held against, None for what they were trained on.
+    """
+    first = members[0].checkpoint
+    for member in members[1:]:
+        other = member.checkpoint
+        differences = {
+            "takes images of another size": (first.image_shape, other.image_shape),
+            "tells another number of classes": (first.classes, other.classes),
+        }
+        if dataset is None:
+            differences["was trained on other images; name the data set to use with --data"] = (
+                (first.dataset, first.hashes),
+                (other.dataset, other.hashes),
+            )
+        if split != "test":
+            differences["held out other images for validation; compare them on the test images"] = (
+                first.config.data.validation,
+                other.config.data.validation,
+            )
+        for what, (a, b) in differences.items():
+            if a != b:
+                raise UsageError(f"no committee of {members[0].path} and {member.path}: the second {what}")
+    for member in members if len(members) > 1 else ():
+        objective = member.checkpoint.config.network.objective
+        if not OBJECTIVES[objective].probabilities:
+            raise UsageError(
+                f"no committee with {member.path}: it averages probabilities, and the outputs of {objective} are none"
+            )
+
+
+def fallback_from(checkpoint: Checkpoint) -> str | None:
+    """The data set that could not be had, where the network was trained on the bundled sample instead; else None."""
+    data = checkpoint.config.data
+    instead = data.dataset in CATALOGUE and data.dataset != checkpoint.dataset == data.fallback
+    return data.dataset if instead else None
+
+
+def data_for(
+    checkpoint: Checkpoint,
+    *,
+    dataset: str | None = None,
+    folder: str | None = None,
+    sources: tuple[str, ...] = (),
+    offline: bool = False,
+) -> DataConfig:
+    """Where to find the data to evaluate ``checkpoint`` on: what it was trained on, or ``dataset``; never a fallback.
+
+    What is given overrides the checkpoint's config. Raises ``DataError`` if the folder it was trained on is not there.
+    """
+    own = checkpoint.config.data
+    trained_on = checkpoint.dataset if fallback_from(checkpoint) else own.dataset
+    if dataset is None and trained_on not in CATALOGUE and not Path(trained_on).expanduser().is_dir():
+        raise DataError(f"{trained_on}: the folder it was trained on is not here; say where it is with --data")
+    wanted = trained_on if dataset is None else dataset
+    return replace(
+        own,
+        dataset=wanted,
+        folder=own.folder if folder is None else folder,
+        sources=sources or (own.sources if wanted == own.dataset else None),
+        offline=offline or (own.offline and not sources),
+        fallback=None,
+    )
+
+
+def check_fit(checkpoint: Checkpoint, part: Part) -> None:
+    """Raise ``DataError`` unless the network of ``checkpoint`` can take the images and tell the classes of ``part``."""
+    if part.image_shape != checkpoint.image_shape:
+        raise DataError(
+            f"{part.name}: its images are of {_size(part.image_shape)} pixels, the network takes "
+            f"{_size(checkpoint.image_shape)}"
+        )
+    if part.classes > checkpoint.classes:
+        raise DataError(f"{part.name}: has {part.classes} classes, the network tells {checkpoint.classes}")
+
+
+def changed_files(checkpoint: Checkpoint, part: Part) -> list[str]:
+    """The files of ``part`` that are not those the network was trained on, by their hashes."""
+    return [name for name, digest in part.hashes.items() if checkpoint.hashes.get(name, digest) != digest]
+
+
+def outputs(member: Member, split: Split) -> Outputs:
+    """The outputs of the network of ``member`` on ``split``, which fits it (see :func:`check_fit`).
+
+    Raises ``RunError`` when they are no finite numbers.
+    """
+    checkpoint = member.checkpoint
+    network = network_for(checkpoint.config, split.images.shape[1], checkpoint.classes)
+    measure = Measure(network, split, checkpoint.classes, checkpoint.config.network.dtype)
+    with np.errstate(all="ignore"):  # what overflows is seen in the logits or the loss
+        loss, logits = measure.loss_and_logits(checkpoint.parameters)
+    if not (np.isfinite(logits).all() and math.isfinite(loss)):
+        raise RunError(f"{member.path}: its outputs are not finite numbers: its parameters are too large")
+    # In float64 fewer outputs are rounded to the same number, to 1 above all, and mistakes can be ranked.
+    z = logits.astype(np.float64)
+    p = np.empty_like(z)
+    network.objective.output(z, p)
+    return Outputs(
+        p=p,
+        predicted=logits.argmax(axis=1),
+        loss=loss,
+        probabilities=network.objective.probabilities,
+        log_likelihood=isinstance(network.objective, SoftmaxCrossEntropy),
+    )
+
+
+def committee(members: Sequence[Outputs], labels: Array) -> Outputs:
+    """The mean of the members' probabilities; a single member as it is. ``labels`` (N,).
+
+    Where each member's loss is its -ln p_label, so is the committee's, of the mean; it is then at most the mean of
+    their losses, as -ln is convex. A committee of others, or one that gives a label no chance at all, has none: None.
+    """
+    if len(members) == 1:
+        return members[0]
+    p = np.mean([member.p for member in members], axis=0)
+    log_likelihood = all(member.log_likelihood for member in members)
+    with np.errstate(divide="ignore"):
+        loss = -float(np.log(p[np.arange(len(labels)), labels]).mean()) if log_likelihood else math.inf
+    return Outputs(p, p.argmax(axis=1), loss if math.isfinite(loss) else None, True, log_likelihood)
+
+
+def evaluate(said: Outputs, labels: Array, worst: int = 0) -> Evaluation:
+    """Hold ``said`` against ``labels`` (N,); the ``worst`` most confident mistakes are listed."""
+    confusion = confusion_matrix(labels, said.predicted, said.p.shape[1])
+    examples = len(labels)
+    errors = examples - int(confusion.trace())
+    return Evaluation(
+        examples=examples,
+        errors=errors,
+        error=errors / examples,
+        interval=wilson_interval(errors, examples),
+        loss=said.loss,
+        calibration=calibration(said.confidence, said.predicted == labels) if said.probabilities else None,
+        classes=class_scores(confusion),
+        confusion=confusion,
+        worst=mistakes(said, labels, worst),
+    )
+
+
+def record_of(member: Member, result: Evaluation, part: Part, split: SplitName, in_committee: bool) -> dict[str, Any]:
+    """The line of evaluations.jsonl that says that ``member`` was held against ``split`` of ``part``, and when (UTC).
+
+    ``result`` is that of the member alone; ``in_committee``: whether it was also heard with others.
+    """
+    return {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "checkpoint": member.path.stem,
+        "dataset": part.name,
+        "split": split,
+        "examples": result.examples,
+        "errors": result.errors,
+        "error": result.error,
+        "loss": result.loss,
+        "committee": in_committee,
+    }
+
+
+def wilson_interval(count: int, total: int, level: float = LEVEL) -> Interval:
+    """The score interval for a share of which ``count`` of ``total`` >= 1 were seen.
+
+    Wilson 1927, "Probable inference, the law of succession, and statistical inference": with q = count / total and z
+    the normal quantile of (1 + level) / 2,
+
+        (q + z^2 / 2n +- z sqrt(q (1 - q) / n + z^2 / 4n^2)) / (1 + z^2 / n)
+    """
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    q, z2 = count / total, z * z / total
+    middle, half = q + z2 / 2, math.sqrt(z2 * (q * (1 - q) + z2 / 4))
+    # At 0 and at 1 one end is exactly q, from which rounding must not move it.
+    return Interval(
+        low=min(q, max(0.0, (middle - half) / (1 + z2))) if count else 0.0,
+        high=max(q, min(1.0, (middle + half) / (1 + z2))) if count < total else 1.0,
+        level=level,
+    )
+
+
+def confusion_matrix(labels: Array, predicted: Array, classes: int) -> Array:
+    """(K, K) counts: [i, j] images of label i are predicted as j. ``labels`` and ``predicted`` (N,) in 0 .. K - 1."""
+    pairs = labels.astype(np.int64) * classes + predicted
+    return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
+
+
+def class_scores(confusion: Array) -> tuple[ClassScores, ...]:
+    """Precision C_kk / sum_i C_ik, recall C_kk / sum_j C_kj and their harmonic mean F1, of ``confusion`` (K, K).
+
+    F1 = 2 C_kk / (sum_i C_ik + sum_j C_kj): van Rijsbergen 1979, "Information Retrieval", chapter 7, as 1 - E with
+    alpha = 1/2. It is 0, and not undefined, where only one of the two sums is 0.
+    """
+    seen, guessed = confusion.sum(axis=1), confusion.sum(axis=0)
+    return tuple(
+        ClassScores(k, int(rows), _ratio(right, columns), _ratio(right, rows), _ratio(2 * right, rows + columns))
+        for k, (right, rows, columns) in enumerate(zip(confusion.diagonal(), seen, guessed, strict=True))
+    )
+
+
+def calibration(confidence: Array, right: Array) -> Calibration:
+    """How far the confidence (N,) in (0, 1] is from the share of predictions that are right; ``right`` (N,) of bool.
+
+    Guo et al. 2017, "On calibration of modern neural networks", equation 3, with 15 bins of equal width:
+
+        ECE = sum_m |B_m| / N  |accuracy(B_m) - confidence(B_m)|
+    """
+    edges = np.arange(BINS + 1) / BINS
+    bins = np.searchsorted(edges[1:-1], confidence)
+    examples = np.bincount(bins, minlength=BINS)
+    total = np.bincount(bins, confidence, BINS)
+    hits = np.bincount(bins, right, BINS)
+    return Calibration(
+        float(np.abs(hits - total).sum() / len(confidence)),
+        tuple(
+            Bin(float(low), float(high), int(n), _ratio(t, n), _ratio(h, n))
+            for low, high, n, t, h in zip(edges, edges[1:], examples, total, hits, strict=False)
+        ),
+    )
+
+
+def mistakes(said: Outputs, labels: Array, count: int) -> tuple[Mistake, ...]:
+    """The ``count`` wrong predictions of the highest confidence, in falling order; equal ones in file order."""
+    wrong = np.flatnonzero(said.predicted != labels)
+    confidence = said.confidence[wrong]
+    return tuple(
+        Mistake(int(wrong[i]), int(labels[wrong[i]]), int(said.predicted[wrong[i]]), float(confidence[i]))
+        for i in np.argsort(-confidence, kind="stable")[:count]
+    )
+
+
+def _ratio(part: Any, whole: Any) -> float | None:
+    return float(part) / float(whole) if whole else None
+
+
+def _size(shape: tuple[int, int]) -> str:
+    return f"{shape[0]} x {shape[1]}"

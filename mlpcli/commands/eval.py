@@ -1,0 +1,285 @@
+"""``mlpcli eval``: what trained networks make of labelled images, each alone and all as a committee."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mlpcli.commands import output
+from mlpcli.errors import RunError, UsageError
+
+if TYPE_CHECKING:
+    from mlpcli.analysis.evaluation import Evaluation, Member, Outputs
+    from mlpcli.datasets.load import Bytes, Part, SplitName
+
+# From dark to bright.
+SHADES = " .:-=+*#%@"
+
+
+@click.command()
+@click.argument("paths", metavar="RUN|CHECKPOINT...", nargs=-1, required=True)
+@click.option(
+    "--split",
+    type=click.Choice(["train", "validation", "test"]),
+    default="test",
+    show_default=True,
+    help="Which images. Those of validation are the last of the training file, as the run's config says.",
+)
+@click.option(
+    "--data", "dataset", metavar="NAME|DIR", help="Another data set of the same shape. [default: what it trained on]"
+)
+@click.option(
+    "--folder",
+    metavar="DIR",
+    envvar="MLPCLI_DATA",
+    show_envvar=True,
+    help="Where downloaded files are kept. [default: as in the run's config]",
+)
+@click.option(
+    "--source",
+    "sources",
+    metavar="S",
+    multiple=True,
+    help="A URL, a folder or npm:NAME@VERSION to fetch from instead of the usual places. Repeatable: tried in turn.",
+)
+@click.option("--offline", is_flag=True, help="Fetch nothing.")
+@click.option(
+    "--worst",
+    metavar="N",
+    type=click.IntRange(min=0),
+    default=5,
+    show_default=True,
+    help="List the N most confidently wrong images.",
+)
+@click.option("--show", is_flag=True, help="Draw them too.")
+@click.option(
+    "--predictions",
+    metavar="FILE.csv",
+    help="Write index, label, predicted, p0, p1 ... of every image; an existing file is replaced.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def command(
+    paths: tuple[str, ...],
+    split: SplitName,
+    dataset: str | None,
+    folder: str | None,
+    sources: tuple[str, ...],
+    offline: bool,
+    worst: int,
+    show: bool,
+    predictions: str | None,
+    as_json: bool,
+) -> None:
+    """Measure trained networks on the test images.
+
+    RUN means its best checkpoint if there is one, else its last. Several are heard each alone and as a committee, which
+    predicts by the mean of their probabilities. Each look is recorded in the run's evaluations.jsonl.
+
+    \b
+    Examples:
+      mlpcli eval runs/mnist-...                        error, loss, confusion, calibration
+      mlpcli eval runs/mnist-... --worst 10 --show      and the ten worst mistakes, drawn
+      mlpcli eval runs/mnist-.../checkpoints/last.npz   another checkpoint of a run
+      mlpcli eval runs/seed-0 runs/seed-1 runs/seed-2   a committee
+      mlpcli eval runs/mnist-... --split validation     the images held out from training
+      mlpcli eval runs/mnist-... --data ./my-digits     other images of the same size
+      mlpcli eval runs/mnist-... --predictions p.csv --json
+    """
+    if offline and sources:
+        raise UsageError("--offline fetches nothing, so --source has no use with it")
+    if show and as_json:
+        raise UsageError("--show draws for the screen; with --json there is nothing to draw on")
+    if show and not worst:
+        raise UsageError("--show draws the images that --worst lists, and --worst 0 lists none")
+
+    from mlpcli.analysis import evaluation
+    from mlpcli.commands.progress import download_progress
+    from mlpcli.datasets.load import load_split
+
+    members = [evaluation.open_member(Path(path)) for path in paths]
+    evaluation.check_committee(members, split, dataset)
+    first = members[0].checkpoint
+    data = evaluation.data_for(first, dataset=dataset, folder=folder, sources=sources, offline=offline)
+    part = load_split(data, split, say=output.say, progress=download_progress())
+    evaluation.check_fit(first, part)
+    if dataset is None and (changed := evaluation.changed_files(first, part)):
+        output.say(f"{part.name}: not the files it was trained on: the SHA-256 of {', '.join(changed)} differs")
+
+    labels = part.split.labels
+    said = [evaluation.outputs(member, part.split) for member in members]
+    alone = [evaluation.evaluate(each, labels) for each in said]
+    for member, result in zip(members, alone, strict=True):
+        _record(member, evaluation.record_of(member, result, part, split, len(members) > 1))
+    together = evaluation.committee(said, labels)
+    result = evaluation.evaluate(together, labels, worst)
+    if predictions is not None:
+        _write_predictions(Path(predictions), together, labels)
+    if as_json:
+        output.result_json(_document(members, alone, result, part, split, dataset))
+    else:
+        _print(members, alone, result, part, split, dataset)
+        if show:
+            _draw(result, part)
+
+
+def _record(member: Member, line: dict[str, Any]) -> None:
+    from mlpcli.runs import directory
+
+    if member.run is not None:
+        try:
+            directory.append_evaluation(member.run, line)
+        except RunError as error:
+            output.say(f"mlpcli: this look is not recorded: {error}")
+
+
+def _write_predictions(path: Path, said: Outputs, labels: Bytes) -> None:
+    from mlpcli.files import write_atomically
+
+    header = ",".join(["index", "label", "predicted", *(f"p{k}" for k in range(said.p.shape[1]))])
+    rows = zip(labels.tolist(), said.predicted.tolist(), said.p.tolist(), strict=True)
+    lines = (f"{i},{label},{predicted},{','.join(map(repr, p))}" for i, (label, predicted, p) in enumerate(rows))
+    try:
+        if path.exists() and not path.is_file():  # a folder, or a device that a file must not take the place of
+            raise RunError(f"{path}: cannot be written: is no regular file")
+        write_atomically(path, ["\n".join([header, *lines, ""]).encode()])
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def _document(
+    members: list[Member],
+    alone: list[Evaluation],
+    result: Evaluation,
+    part: Part,
+    split: SplitName,
+    dataset: str | None,
+) -> dict[str, Any]:
+    """Everything, for --json: the result of the one checkpoint or of the committee, then each checkpoint in brief."""
+    return {
+        "dataset": part.name,
+        "fallback_from": _fallback_from(members, dataset),
+        "split": split,
+        "committee": len(members) > 1,
+        **result.to_dict(),
+        "checkpoints": [
+            {
+                "path": click.format_filename(member.path),
+                "trained_on": member.checkpoint.dataset,
+                "epoch": member.checkpoint.epoch,
+                "hidden": list(member.checkpoint.config.network.hidden),
+                "objective": member.checkpoint.config.network.objective,
+                "errors": own.errors,
+                "error": own.error,
+                "interval": own.to_dict()["interval"],
+                "loss": own.loss,
+                "expected_calibration_error": _ece(own),
+            }
+            for member, own in zip(members, alone, strict=True)
+        ],
+    }
+
+
+def _print(
+    members: list[Member],
+    alone: list[Evaluation],
+    result: Evaluation,
+    part: Part,
+    split: SplitName,
+    dataset: str | None,
+) -> None:
+    for member in members:
+        network = member.checkpoint.config.network
+        inputs = member.checkpoint.image_shape[0] * member.checkpoint.image_shape[1]
+        sizes = "-".join(map(str, [inputs, *network.hidden, member.checkpoint.classes]))
+        epoch = f"epoch {member.checkpoint.epoch}"
+        output.result(f"{click.format_filename(member.path)}: {sizes}, {network.objective}, {epoch}")
+    output.result(f"{part.name}, {split}: {result.examples:,} images")
+    if wanted := _fallback_from(members, dataset):
+        output.result(f"trained on {part.name}, as {wanted} could not be had: these are no {wanted} results")
+
+    rows = [["", "error", "95 % interval", "errors", "loss", "calibration error"]]
+    named = [(click.format_filename(member.path), own) for member, own in zip(members, alone, strict=True)]
+    for name, own in [*named, ("committee", result)] if len(members) > 1 else [("", result)]:
+        interval = f"{100 * own.interval.low:.2f} - {100 * own.interval.high:.2f} %"
+        loss = "-" if own.loss is None else f"{own.loss:.4f}"
+        rows.append([name, _percent(own.error), interval, f"{own.errors:,}", loss, _percent(_ece(own))])
+    _table(rows if len(members) > 1 else [row[1:] for row in rows])
+
+    _table(
+        [["class", "images", "precision", "recall", "F1"]]
+        + [
+            [str(c.label), f"{c.examples:,}", _percent(c.precision), _percent(c.recall), _percent(c.f1)]
+            for c in result.classes
+        ]
+    )
+    counts = result.confusion.tolist()
+    heads = ["", *map(str, range(len(counts)))]
+    _table(
+        [heads, *([str(label), *(str(n or ".") for n in row)] for label, row in enumerate(counts))],
+        "Confusion: a row a label, a column a prediction",
+    )
+    if result.worst:
+        _table(
+            [["index", "label", "predicted", "confidence"]]
+            + [[str(m.index), str(m.label), str(m.predicted), _confidence(m.confidence, result)] for m in result.worst],
+            f"Most confidently wrong, of {result.errors:,}",
+        )
+
+
+def _draw(result: Evaluation, part: Part) -> None:
+    """The images of the mistakes, as many side by side as the terminal has room for."""
+    from shutil import get_terminal_size
+
+    width = get_terminal_size().columns
+    pictures = []
+    for m in result.worst:
+        rows = _picture(part.split.images[m.index].reshape(part.image_shape), width)
+        caption = f"{m.index}: {m.label} taken for {m.predicted}"
+        pictures.append([caption, *rows])
+    wide = max(len(line) for picture in pictures for line in picture)
+    abreast = max(1, (width + 2) // (wide + 2))
+    for start in range(0, len(pictures), abreast):
+        output.result("")
+        for lines in zip(*pictures[start : start + abreast], strict=True):
+            output.result("  ".join(f"{line:<{wide}}" for line in lines).rstrip())
+
+
+def _picture(image: Bytes, width: int) -> list[str]:
+    """``image`` (rows, columns) in shades of ASCII at most ``width`` wide; a character is twice as high as wide."""
+    import numpy as np
+
+    rows, columns = image.shape
+    across = -(-columns // width)
+    down = 2 * across
+    padded = np.pad(image, ((0, -rows % down), (0, -columns % across)))
+    cells = padded.reshape(padded.shape[0] // down, down, padded.shape[1] // across, across).mean(axis=(1, 3))
+    return ["".join(SHADES[int(cell) * len(SHADES) // 256] for cell in row) for row in cells]
+
+
+def _table(rows: list[list[str]], title: str = "") -> None:
+    """Print ``rows``, the first one their heads, flush right but for a column of names, after an empty line and a ``title``."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    output.result(f"\n{title}" if title else "")
+    for row in rows:
+        output.result("  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)))
+
+
+def _fallback_from(members: list[Member], dataset: str | None) -> str | None:
+    from mlpcli.analysis.evaluation import fallback_from
+
+    return fallback_from(members[0].checkpoint) if dataset is None else None
+
+
+def _ece(result: Evaluation) -> float | None:
+    return None if result.calibration is None else result.calibration.expected_calibration_error
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.2f} %"
+
+
+def _confidence(confidence: float, result: Evaluation) -> str:
+    """As a share it is per cent on the screen; where it is no probability, the number it is."""
+    return f"{confidence:.4g}" if result.calibration is None else _percent(confidence)
