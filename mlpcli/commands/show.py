@@ -20,6 +20,7 @@ class Screen(Observer):
         self.run: Path | None = None
         self._quiet = quiet
         self._epochs = 0
+        self._trainer: Trainer | None = None
         self._bar: Any = None
         if not quiet:
             self.progress = download_progress()
@@ -34,6 +35,7 @@ class Screen(Observer):
         if self._quiet:
             return
         network, state = trainer.network, trainer.state
+        self._trainer = trainer
         self._epochs = trainer.epochs_wanted
         held_out = f", {len(dataset.validation):,} validation" if dataset.validation else ""
         form = f"{'-'.join(map(str, network.sizes))}, {network.activation.name}, {network.objective.name}"
@@ -55,7 +57,7 @@ class Screen(Observer):
     def step(self, loss: float) -> None:
         """A mini-batch is done."""
         if self._bar is not None and self._bar.update(1):
-            self._bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
+            self._bar.set_postfix_str(f"loss {_short(loss)}", refresh=False)
 
     def epoch(self, record: EpochRecord, best: bool) -> None:
         """An epoch is done and saved."""
@@ -63,7 +65,7 @@ class Screen(Observer):
             return
         validation = "" if record.validation_error is None else f"  validation {record.validation_error:6.2%}"
         line = (
-            f"epoch {record.epoch:>{len(str(self._epochs))}}/{self._epochs}  loss {record.train_loss:.4f}  "
+            f"epoch {record.epoch:>{len(str(self._epochs))}}/{self._epochs}  loss {_short(record.train_loss)}  "
             f"train {record.train_error:6.2%}{validation}  {record.examples_per_second:,.0f} images/s"
             f"{'  best' if best else ''}"
         )
@@ -77,3 +79,11 @@ class Screen(Observer):
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+        trainer, self._trainer = self._trainer, None
+        if trainer is not None and trainer.finished and trainer.state.epoch < self._epochs:
+            used = trainer.state.patience_used
+            say(f"stopped  no better validation error in {used} epoch{'s' if used > 1 else ''}: training.patience")
+
+
+def _short(loss: float) -> str:
+    return f"{loss:.4f}" if loss < 1e6 else f"{loss:.2e}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,7 +83,8 @@ def command(
 def _data_overrides(sources: tuple[str, ...], offline: bool) -> list[str]:
     import json
 
-    given = [f"data.sources={json.dumps(list(sources))}"] if sources else []
+    # JSON is YAML, but for its escapes: YAML reads a surrogate pair as two halves of a character.
+    given = [f"data.sources={json.dumps(list(sources), ensure_ascii=False)}"] if sources else []
     return [*given, *(["data.offline=true"] if offline else [])]
 
 
@@ -112,9 +112,7 @@ def _print(run: Run) -> None:
             f"test error        {run.test_error:7.2%}  ({run.test_errors} of {run.test_examples} images, {run.dataset})"
         )
     output.result(f"run               {run.path}  ({run.seconds:.1f} s of training)")
-    if run.config.data.test:
-        next_command = f"mlpcli eval {shlex.quote(str(run.path))}"
-    else:
-        next_command = f"mlpcli eval --split validation {shlex.quote(str(run.path))}"
-    output.result(f"next              {output.colour(next_command, 'green')}")
-    sys.stdout.flush()
+    # Whoever keeps the test images out of training is not sent to look at them next.
+    held_out = "validation" if run.validation_error is not None else "train"
+    split = "" if run.config.data.test else f"--split {held_out} "
+    output.result(f"next              {output.colour(f'mlpcli eval {split}{shlex.quote(str(run.path))}', 'green')}")

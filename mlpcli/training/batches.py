@@ -62,4 +62,7 @@ class Batches:
 
 def scale(images: NDArray[np.uint8], out: Array) -> Array:
     """Write the bytes ``images`` (N, D) to ``out`` (N, D), 0 .. 255 becoming 0 .. 1, and return it."""
-    return np.multiply(images, 1.0 / 255.0, out=out, casting="same_kind")
+    # The product is taken in out's own dtype: bytes times a float would go by way of float64, four times slower.
+    np.copyto(out, images)
+    out *= 1.0 / 255.0
+    return out

@@ -32,8 +32,8 @@ class EpochRecord:
 
     Errors are shares of the images. ``train_loss`` and ``train_error`` are running means over the epoch's batches,
     penalty excluded; ``learning_rate`` is that of the last step. By layer: ``gradient_norm`` of the epoch's last full
-    batch, and ``saturation``, the share of hidden units with |z| > 4.6 on the first thousand training images. Only
-    ``examples_per_second`` and ``seconds``, of training alone, differ between equal runs.
+    batch, penalty included, and ``saturation``, the share of hidden units with |z| > 4.6 on the first thousand training
+    images. Only ``examples_per_second`` and ``seconds``, of training alone, differ between equal runs.
     """
 
     epoch: int
@@ -159,8 +159,9 @@ class Trainer:
                 on_step(loss)
         seconds = time.perf_counter() - started
         validation_loss, validation_error = self._validate()
-        if not (np.isfinite(theta.vector).all() and math.isfinite(validation_loss or 0.0)):
-            raise _diverged(f"parameters or validation loss are no longer finite at the end of epoch {epoch}", rate)
+        if not (np.isfinite(theta.vector).all() and all(map(math.isfinite, (total, validation_loss or 0.0, *norms)))):
+            what = "a parameter, a gradient or the validation loss is no longer finite"
+            raise _diverged(f"{what} at the end of epoch {epoch}", rate)
         state.epoch = epoch
         self._remember_best(validation_error, validation_loss)
         return EpochRecord(
@@ -194,10 +195,12 @@ class Trainer:
 
 def _norms(gradient: Parameters) -> list[float]:
     """By layer, the Euclidean norm of the gradient of its weights and biases together."""
-    return [
-        math.sqrt(float(np.vdot(dW, dW)) + float(np.vdot(db, db)))
-        for dW, db in zip(gradient.W, gradient.b, strict=True)
-    ]
+
+    # In float64: a large float32 has a square that is none.
+    def square(array: Array) -> float:
+        return float(np.square(array, dtype=np.float64).sum())
+
+    return [math.sqrt(square(dW) + square(db)) for dW, db in zip(gradient.W, gradient.b, strict=True)]
 
 
 def _diverged(what: str, rate: float) -> DivergedError:

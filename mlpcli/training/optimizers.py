@@ -137,7 +137,7 @@ def learning_rate(config: TrainingConfig, step: int, steps_per_epoch: int) -> fl
     eta = config.learning_rate
     warmup = config.warmup_epochs * steps_per_epoch
     if step < warmup:
-        return eta * (step + 1) / (warmup + 1)
+        return eta * ((step + 1) / (warmup + 1))
     total = config.epochs * steps_per_epoch
     if config.schedule == "cosine":
         return eta / 2 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
