@@ -163,7 +163,7 @@ class Downloader:
 
     def _store(self, file: File, source: Source) -> None:
         """Write ``file`` from ``source``. Raises ``SourceError`` for the source's failures, ``OSError`` for our own."""
-        reasons = []
+        reasons: dict[str, str] = {}
         for suffix in source.suffixes:
             self._progress.start(f"{self.entry.name}/{file.name}", file.size)
             try:
@@ -173,10 +173,12 @@ class Downloader:
             except UnreachableError:
                 raise
             except SourceError as error:
-                reasons.append(str(error))
+                reasons[file.name + suffix] = str(error)
             finally:
                 self._progress.close()
-        raise SourceError("; ".join(reasons))
+        if len(set(reasons.values())) == 1:
+            raise SourceError(*set(reasons.values()))
+        raise SourceError("; ".join(f"{name}: {reason}" for name, reason in reasons.items()))
 
     def _counted(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
         for piece in pieces:

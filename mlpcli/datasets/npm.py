@@ -22,8 +22,8 @@ from mlpcli.datasets.source import SourceError, UnreachableError
 
 NPM_SECONDS = 120.0
 FETCH_MILLISECONDS = 30_000
-MAX_ARCHIVE_BYTES = 128 * 1024 * 1024
-MAX_DECODED_BYTES = 512 * 1024 * 1024
+MAX_ARCHIVE_BYTES = 64 * 1024 * 1024
+MAX_DECODED_BYTES = 128 * 1024 * 1024
 BLOCK = 512
 
 # name@version, or @scope/name@version: never a flag, a path or a git address.
@@ -77,13 +77,13 @@ def member(archive: bytes, name: str, size: int) -> Generator[bytes, None, None]
     while True:
         header = tar.take(BLOCK)
         if not header.strip(b"\0"):
-            raise SourceError(f"the package has no {name}")
+            raise SourceError("the package has no such file")
         length = _length(header)
         if _name(header) == name and header[156:157] in (b"0", b"\0"):
             break
         tar.skip(-(-length // BLOCK) * BLOCK)
     if length != size:
-        raise SourceError(f"{name} in the package has {length} bytes where {size} are wanted")
+        raise SourceError(f"a file of {length} bytes where {size} are wanted")
     while length:
         piece = tar.take(min(length, PIECE))
         length -= len(piece)

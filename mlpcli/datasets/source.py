@@ -51,9 +51,9 @@ class Folder:
                     left -= len(chunk)
                     yield chunk
         except FileNotFoundError:
-            raise SourceError(f"has no {name}") from None
+            raise SourceError("no such file") from None
         except OSError as error:
-            raise SourceError(f"{name} cannot be read ({error.strerror or error})") from None
+            raise SourceError(f"cannot be read ({error.strerror or error})") from None
 
 
 def bounded_size(size: int) -> int:

@@ -42,16 +42,16 @@ class Web:
         with _open(self._base + name, limit) as response:
             if response.status != 200:
                 words = http.client.responses.get(response.status, "")
-                raise SourceError(f"{name}: {f'status {response.status} {words}'.strip()}")
+                raise SourceError(f"status {response.status} {words}".strip())
             announced = response.length
             received = 0
             while chunk := _read(response):
                 received += len(chunk)
                 if received > limit:
-                    raise SourceError(f"{name}: more than {limit} bytes, which no copy of it takes")
+                    raise SourceError(f"more than {limit} bytes, which no copy of it takes")
                 yield chunk
             if announced is not None and received < announced:
-                raise SourceError(f"{name}: cut short after {received} of {announced} bytes")
+                raise SourceError(f"cut short after {received} of {announced} bytes")
 
 
 def _open(url: str, limit: int) -> http.client.HTTPResponse:

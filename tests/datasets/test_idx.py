@@ -1,0 +1,262 @@
+"""The IDX reader: hand-written bytes, round trips, and bytes of any kind at all."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import struct
+import zlib
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from mlpcli.datasets import bytestream, idx
+from mlpcli.errors import DataError
+
+# Three labels, 7 0 255; and two images of one row and two columns, 1 2 and 3 4: written out by hand.
+LABELS = bytes.fromhex("00 00 08 01  00 00 00 03  07 00 ff")
+IMAGES = bytes.fromhex("00 00 08 03  00 00 00 02  00 00 00 01  00 00 00 02  01 02 03 04")
+
+
+def test_labels_by_hand():
+    assert idx.decode(LABELS, "labels", 1).tolist() == [7, 0, 255]
+    assert idx.encode(np.array([7, 0, 255], np.uint8)) == LABELS
+
+
+def test_images_by_hand():
+    assert idx.decode(IMAGES, "images", 3).tolist() == [[[1, 2]], [[3, 4]]]
+    assert idx.encode(np.array([[[1, 2]], [[3, 4]]], np.uint8)) == IMAGES
+
+
+def test_decode_is_a_read_only_view():
+    data = bytearray(LABELS)
+    array = idx.decode(data, "labels", 1)
+    data[8] = 9
+    assert array[0] == 9
+    assert not array.flags.writeable
+    assert array.flags.c_contiguous
+
+
+@given(hnp.arrays(np.uint8, hnp.array_shapes(min_dims=1, max_dims=4, max_side=5)))
+def test_round_trip(array: np.ndarray):
+    decoded = idx.decode(idx.encode(array), "any", array.ndim)
+    assert decoded.dtype == np.uint8
+    assert np.array_equal(decoded, array)
+
+
+@pytest.mark.parametrize("array", [np.zeros(3), np.uint8(1), np.zeros((2, 2), np.int8)])
+def test_encode_refuses_what_the_format_has_no_word_for(array: np.ndarray):
+    with pytest.raises(ValueError, match="uint8"):
+        idx.encode(np.asarray(array))
+
+
+@pytest.mark.parametrize(
+    ("data", "dimensions", "words"),
+    [
+        (b"", 1, "not an IDX file (it is empty)"),
+        (b"<htm", 1, "not an IDX file (it begins with 3c 68 74 6d)"),
+        (b"\0\0\x08", 1, "not an IDX file"),
+        (bytes.fromhex("00 01 08 01 00 00 00 01 05"), 1, "not an IDX file"),
+        (bytes.fromhex("00 00 0d 01 00 00 00 01 00 00 00 00"), 1, "type 0x0d"),
+        (IMAGES, 1, "has 3 dimensions (images) where 1 (labels) are wanted"),
+        (LABELS, 3, "has 1 dimensions (labels) where 3 (images) are wanted"),
+        (bytes.fromhex("00 00 08 02 00 00 00 01 00 00 00 01 05"), 3, "2 dimensions (unknown contents)"),
+        (IMAGES[:9], 3, "ends within its header"),
+        (bytes.fromhex("00 00 08 01 00 00 00 00"), 1, "holds nothing"),
+        (
+            bytes.fromhex("00 00 08 03 00 00 00 02 00 00 00 00 00 00 00 02"),
+            3,
+            "holds nothing, its sizes being 2 x 0 x 2",
+        ),
+        (LABELS[:-1], 1, "promises 11 bytes, it"),
+        (LABELS + b"\0", 1, "beyond the 11 bytes"),
+        (
+            bytes.fromhex("00 00 08 03 ff ff ff ff ff ff ff ff ff ff ff ff 00"),
+            3,
+            "promises 79228162458924105385300197391",
+        ),
+    ],
+)
+def test_bad_contents(data: bytes, dimensions: int, words: str, tmp_path: Path):
+    with pytest.raises(DataError) as decoding:
+        idx.decode(data, "some.idx", dimensions)
+    assert words in str(decoding.value)
+    assert str(decoding.value).startswith("some.idx: ")
+    assert "\n" not in str(decoding.value)
+
+    for name, written in (("plain", data), ("packed.gz", gzip.compress(data))):
+        path = tmp_path / name
+        path.write_bytes(written)
+        with pytest.raises(DataError) as reading:
+            idx.read(path, dimensions)
+        assert str(path) in str(reading.value)
+        assert "\n" not in str(reading.value)
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [
+        LABELS,
+        gzip.compress(LABELS),
+        gzip.compress(LABELS[:5]) + gzip.compress(b"") + gzip.compress(LABELS[5:]),
+    ],
+    ids=["plain", "gzip", "gzip of three members"],
+)
+def test_read(packed: bytes, tmp_path: Path):
+    path = tmp_path / "named-anything"
+    path.write_bytes(packed)
+    array, digest = idx.read(path, 1)
+    assert array.tolist() == [7, 0, 255]
+    assert not array.flags.writeable
+    assert digest == hashlib.sha256(LABELS).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda packed: packed[:-1], "gzip cut short"),
+        (lambda packed: packed[:-9], "gzip cut short"),
+        (lambda packed: packed[:-5] + bytes([packed[-5] ^ 1]) + packed[-4:], "damaged gzip (incorrect data check)"),
+        (lambda packed: packed[:12] + b"\xff\xff\xff" + packed[15:], "damaged gzip"),
+        (lambda packed: packed + b"rubbish", "damaged gzip (incorrect header check)"),
+    ],
+)
+def test_damaged_gzip(damage, words: str, tmp_path: Path):
+    path = tmp_path / "labels.gz"
+    path.write_bytes(damage(gzip.compress(LABELS)))
+    with pytest.raises(DataError, match=r"labels\.gz: ") as failure:
+        idx.read(path, 1)
+    assert words in str(failure.value)
+
+
+def test_a_promise_is_held_against_the_file_before_memory_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def no_memory(size: object = b"") -> bytearray:
+        if isinstance(size, int):
+            raise AssertionError(f"took {size} bytes")
+        return bytearray(size)
+
+    monkeypatch.setattr(idx, "bytearray", no_memory, raising=False)
+    header = struct.pack(">HBBI", 0, 8, 1, 1_000_000)
+    for data in (header + bytes(500), gzip.compress(header + bytes(500))):
+        path = tmp_path / "labels"
+        path.write_bytes(data)
+        with pytest.raises(DataError, match="its header promises 1000008 bytes, it holds"):
+            idx.read(path, 1)
+
+
+def test_a_gzip_bomb_is_not_decoded_beyond_what_the_header_promises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    taken = []
+
+    def counting(chunks):
+        for piece in bytestream.decoded(chunks):
+            taken.append(len(piece))
+            yield piece
+
+    monkeypatch.setattr(idx, "decoded", counting)
+    path = tmp_path / "bomb.gz"
+    path.write_bytes(gzip.compress(LABELS + bytes(20_000_000), 1))
+    with pytest.raises(DataError, match="goes on beyond the 11 bytes"):
+        idx.read(path, 1)
+    assert sum(taken) <= bytestream.PIECE
+
+
+def test_memory_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def no_memory(size: object = b"") -> bytearray:
+        if isinstance(size, int):
+            raise MemoryError
+        return bytearray(size)
+
+    monkeypatch.setattr(idx, "bytearray", no_memory, raising=False)
+    path = tmp_path / "labels"
+    path.write_bytes(LABELS)
+    with pytest.raises(DataError, match="11 bytes do not fit in memory"):
+        idx.read(path, 1)
+
+
+def test_only_regular_files_are_read(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "loop").symlink_to("loop")
+    for path in (tmp_path / "pipe", tmp_path / "folder", Path("/dev/zero"), tmp_path / "loop", tmp_path / "missing"):
+        with pytest.raises(DataError, match="cannot be read"):
+            idx.read(path, 1)
+
+
+# Bytes that look like what is read, more often than pure chance would make them so.
+some_bytes = st.binary(max_size=300)
+headers = st.builds(
+    lambda kind, sizes, rest: struct.pack(f">HBB{len(sizes)}I", 0, kind, len(sizes), *sizes) + rest,
+    st.sampled_from([8, 8, 8, 0, 13]),
+    st.lists(st.integers(0, 6) | st.integers(0, 2**32 - 1), max_size=4),
+    some_bytes,
+)
+plain = some_bytes | headers
+changed = st.builds(
+    lambda data, position, byte: data[: position % len(data)] + bytes([byte]) + data[position % len(data) + 1 :],
+    plain.map(gzip.compress),
+    st.integers(0, 1000),
+    st.integers(0, 255),
+)
+anything = plain | plain.map(gzip.compress) | changed | some_bytes.map(lambda rest: b"\x1f\x8b\x08" + rest)
+
+
+@settings(max_examples=200, deadline=None)
+@given(anything, st.sampled_from([1, 3]))
+@example(b"\x1f\x8b", 1)
+@example(b"\x1f", 1)
+@example(zlib.compress(LABELS), 1)
+def test_any_bytes_give_an_array_or_a_data_error(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes, dimensions: int
+):
+    path = tmp_path_factory.getbasetemp() / "any.idx"
+    path.write_bytes(data)
+    try:
+        array, digest = idx.read(path, dimensions)
+    except DataError as error:
+        assert str(error).startswith(str(path))
+        assert "\n" not in str(error)
+    else:
+        assert array.ndim == dimensions
+        assert 0 < array.size <= len(data) * bytestream.MAX_RATIO
+        assert hashlib.sha256(idx.encode(array)).hexdigest() == digest
+
+
+@settings(max_examples=200, deadline=None)
+@given(plain, st.sampled_from([1, 3]))
+def test_decode_takes_exactly_what_encode_writes(data: bytes, dimensions: int):
+    try:
+        array = idx.decode(data, "any", dimensions)
+    except DataError:
+        return
+    assert idx.encode(array) == data
+
+
+@settings(max_examples=200, deadline=None)
+@given(anything, st.lists(st.integers(0, 300)))
+def test_how_a_gzip_stream_is_cut_into_chunks_does_not_matter(data: bytes, cuts: list[int]):
+    edges = [0, *sorted(cuts), len(data)]
+    chunks = [data[start:end] for start, end in pairwise(edges)]
+
+    def outcome(chunks: list[bytes]) -> bytes | str:
+        try:
+            return b"".join(bytestream.decoded(chunks))
+        except bytestream.GunzipError as error:
+            return str(error)
+
+    assert outcome(chunks) == outcome([data])
+
+
+@given(st.binary(max_size=100), st.integers(1, 5))
+def test_a_gzip_stream_in_small_pieces(data: bytes, size: int):
+    packed = gzip.compress(data) + gzip.compress(data[::-1])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bytestream, "PIECE", size)
+        pieces = list(bytestream.decoded([packed]))
+    assert b"".join(pieces) == data + data[::-1]
+    assert max(map(len, pieces), default=0) <= size
