@@ -1,0 +1,293 @@
+"""Every way a command can end has its documented exit status; help is quick and complete."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import click
+import pytest
+
+from mlpcli import __version__, commands, errors
+from mlpcli.commands import output
+
+ROOT = Path(__file__).parents[2]
+
+Ending = tuple[int, str, str]
+Run = Callable[..., Ending]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
+    """Runs the command line in this process: exit status, stdout, stderr."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def run(*arguments: str) -> Ending:
+        with pytest.raises(SystemExit) as stop:
+            commands.main(list(arguments))
+        assert isinstance(stop.value.code, int)
+        return (stop.value.code, *capsys.readouterr())
+
+    yield run
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def boom(run: Run, monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], Ending]:
+    """Runs a command that raises what it is given, or returns it."""
+
+    def boom(what: Any) -> Ending:
+        def body() -> Any:
+            if isinstance(what, BaseException):
+                raise what
+            return what
+
+        monkeypatch.setitem(commands.COMMANDS, "boom", "")
+        module = SimpleNamespace(command=click.command()(body))
+        monkeypatch.setitem(sys.modules, "mlpcli.commands.boom", module)  # type: ignore[arg-type]
+        return run("boom")
+
+    return boom
+
+
+def started(*arguments: str, **options: Any) -> subprocess.Popen[str]:
+    """The command line in a process of its own; ``code`` runs before it."""
+    code = options.pop("code", "")
+    script = f"import sys\nfrom mlpcli import commands\n{code}\ncommands.main(sys.argv[1:])"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **options.pop("environment", {})}
+    command = [sys.executable, "-c", script, *arguments]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+    return subprocess.Popen(command, text=True, env=environment, **pipes)
+
+
+def ended(*arguments: str, **options: Any) -> Ending:
+    with started(*arguments, **options) as process:
+        out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+# Exit statuses -------------------------------------------------------------------------------------------------------
+
+
+STATUSES = {
+    errors.UsageError: 2,
+    errors.ConfigError: 2,
+    errors.DataError: 3,
+    errors.UnavailableError: 3,
+    errors.RunError: 4,
+    errors.DivergedError: 5,
+}
+
+
+def test_every_error_has_a_status() -> None:
+    kinds = {kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)}
+    assert kinds - {errors.MlpcliError} == STATUSES.keys()
+
+
+@pytest.mark.parametrize("kind", STATUSES)
+def test_an_error_is_one_line_on_stderr_and_its_status(
+    kind: type[errors.MlpcliError], boom: Callable[[Any], Ending]
+) -> None:
+    assert boom(kind("what is wrong")) == (STATUSES[kind], "", "mlpcli: what is wrong\n")
+
+
+def test_an_error_made_elsewhere_has_the_status_of_its_kind(boom: Callable[[Any], Ending]) -> None:
+    class NewError(errors.UnavailableError):
+        pass
+
+    assert boom(NewError("new"))[0] == 3
+
+
+@pytest.mark.parametrize(("value", "status"), [(None, 0), (0, 0), (1, 1), (2, 2), ("text", 0), ([1], 0)])
+def test_a_command_returns_its_status(value: Any, status: int, boom: Callable[[Any], Ending]) -> None:
+    assert boom(value) == (status, "", "")
+
+
+@pytest.mark.parametrize("bug", [RuntimeError("a bug"), KeyError("k"), OSError(28, "No space"), StopIteration()])
+def test_a_bug_is_70_with_its_traceback(bug: Exception, boom: Callable[[Any], Ending]) -> None:
+    status, out, err = boom(bug)
+    assert (status, out) == (70, "")
+    assert err.startswith("Traceback (most recent call last):\n")
+    assert f"\n{type(bug).__name__}" in err
+    assert err.endswith("mlpcli: this is a bug in mlpcli; please report it with the lines above\n")
+
+
+@pytest.mark.xfail(strict=True, reason="click takes an EOFError for an interruption")
+def test_the_end_of_a_file_where_there_should_be_more_is_a_bug_too(boom: Callable[[Any], Ending]) -> None:
+    assert boom(EOFError())[0] == 70
+
+
+def test_an_interruption_is_130_and_a_termination_143(boom: Callable[[Any], Ending]) -> None:
+    for stop, expected in [
+        (KeyboardInterrupt(), (130, "", "mlpcli: interrupted")),
+        (click.Abort(), (130, "", "mlpcli: interrupted")),
+        (commands.Terminated(), (143, "", "mlpcli: terminated")),
+    ]:
+        status, out, err = boom(stop)
+        assert (status, out, err.strip()) == expected  # a terminal's ^C may be given a line of its own
+
+
+WAIT = """
+import click, time
+from types import SimpleNamespace
+def body():
+    print("ready", flush=True)
+    try:
+        time.sleep(60)
+    finally:
+        print("unwound", flush=True)
+commands.COMMANDS["wait"] = ""
+sys.modules["mlpcli.commands.wait"] = SimpleNamespace(command=click.command()(body))
+"""
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_unwinds_the_program(number: int, status: int) -> None:
+    with started("wait", code=WAIT) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (status, "unwound\n")
+    assert err.endswith("mlpcli: interrupted\n" if status == 130 else "mlpcli: terminated\n")
+    assert "Traceback" not in err
+
+
+PRINT = """
+import click
+from types import SimpleNamespace
+from mlpcli.commands import output
+def body():
+    sys.stdin.read()
+    for line in range(100_000):
+        output.result(f"line {line}")
+commands.COMMANDS["print"] = ""
+sys.modules["mlpcli.commands.print"] = SimpleNamespace(command=click.command()(body))
+"""
+
+
+@pytest.mark.xfail(strict=True, reason="click exits with 1, which is a check that said no")
+def test_a_reader_that_goes_away_ends_the_program_quietly() -> None:
+    with started("print", code=PRINT, stdin=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stdin is not None
+        process.stdin.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+    assert process.returncode == 128 + signal.SIGPIPE
+
+
+# Wrong usage ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian"], "Error: No such command: trian. Did you mean train?\n"),
+        (["config", "lst"], "Error: No such command: lst. Did you mean list?\n"),
+        (["zzz"], f"Error: No such command: zzz. Commands: {', '.join(commands.COMMANDS)}.\n"),
+        (["config", "zzz"], "Error: No such command: zzz. Commands: check, list, show.\n"),
+        (["--wrong"], "--wrong"),
+        (["config", "--wrong"], "--wrong"),
+        (["config", "check"], "Missing argument"),
+    ],
+)
+def test_wrong_usage_is_2_and_says_what_is_right(arguments: list[str], message: str, run: Run) -> None:
+    status, out, err = run(*arguments)
+    assert (status, out) == (2, "")
+    assert message in err
+    assert err.startswith("Usage: mlpcli ")
+
+
+# Help ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_names_every_command(flag: str, run: Run) -> None:
+    status, out, err = run(flag)
+    assert (status, err) == (0, "")
+    for name, line in commands.COMMANDS.items():
+        assert f"\n  {name} " in out
+        assert line in out
+
+
+def test_the_version(run: Run) -> None:
+    assert run("--version") == (0, f"mlpcli {__version__}\n", "")
+
+
+def paths(command: click.Command, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    yield path, command
+    if isinstance(command, click.Group):
+        for name, inner in command.commands.items():
+            yield from paths(inner, (*path, name))
+
+
+def if_written(name: str) -> Any:
+    missing = find_spec(f"mlpcli.commands.{name}") is None
+    return pytest.param(name, marks=pytest.mark.xfail(missing, reason="the command is not written yet"))
+
+
+@pytest.mark.parametrize("name", map(if_written, commands.COMMANDS))
+def test_every_command_has_help_with_examples_and_every_option_says_what_it_does(name: str, run: Run) -> None:
+    command = commands.cli.get_command(click.Context(commands.cli), name)
+    assert command is not None
+    for path, inner in paths(command, (name,)):
+        status, out, err = run(*path, "-h")
+        assert (status, err) == (0, ""), path
+        assert "Examples:\n" in out, path
+        assert f"\n    {' '.join(['mlpcli', *path])}" in out, f"{path} has no example of itself"
+        for option in inner.params:
+            assert isinstance(option, click.Argument) or getattr(option, "help", None), f"{path}: {option.name}"
+
+
+LOADED = "import atexit; atexit.register(lambda: print('loaded:', *sys.modules))"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["train", "-h"], ["config", "show", "-h"], ["trian"]])
+def test_help_and_wrong_usage_load_nothing_heavy(arguments: list[str]) -> None:
+    _, out, _ = ended(*arguments, code=LOADED)
+    loaded = out.rpartition("loaded:")[2].split()
+    assert "click" in loaded
+    assert {"numpy", "yaml", "tqdm"} & set(loaded) == set()
+
+
+def test_the_module_runs_too() -> None:
+    command = [sys.executable, "-m", "mlpcli", "--version"]
+    child = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (child.returncode, child.stdout, child.stderr) == (0, f"mlpcli {__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "suggestions"), [("mlpcli con", ["config"]), ("mlpcli config s", ["show"]), ("mlpcli trian x", [])]
+)
+def test_the_shell_completes(words: str, suggestions: list[str]) -> None:
+    environment = {"_MLPCLI_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    status, out, err = ended(environment=environment)
+    assert (status, err) == (0, "")
+    assert [word for line in out.splitlines() if (word := line.partition(",")[2])] == suggestions
+
+
+# Colour --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("terminal", "no_color", "coloured"),
+    [(True, None, True), (True, "", True), (True, "1", False), (False, None, False), (False, "1", False)],
+)
+def test_colour_is_for_terminals_that_want_it(
+    terminal: bool, no_color: str | None, coloured: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    if no_color is not None:
+        monkeypatch.setenv("NO_COLOR", no_color)
+    assert output.colour("text", "green") == ("\x1b[32mtext\x1b[0m" if coloured else "text")

@@ -1,0 +1,214 @@
+"""Imports run one way; only the commands talk to the user; help needs nothing heavy."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from mlpcli.commands import COMMANDS
+
+PACKAGE = Path(__file__).parents[1] / "mlpcli"
+
+# What each room may import of the others. mlpcli/__init__.py names everything, and loads it when it is asked for.
+ROOMS = {
+    "errors": set[str](),
+    "files": {"errors"},
+    "config": {"errors", "files"},
+    "datasets": {"errors", "files", "config"},
+    "model": {"errors"},
+    "training": {"errors", "files", "config", "datasets", "model"},
+    "runs": {"errors", "files", "config", "model", "training"},
+    "experiment": {"errors", "files", "config", "datasets", "model", "training", "runs"},
+    "analysis": {"errors", "files", "config", "datasets", "model", "training", "runs"},
+    "commands": {"errors", "files", "config", "datasets", "model", "training", "runs", "experiment", "analysis"},
+    "__main__": {"commands"},
+}
+# The run directory never trains: it knows what it stores, and what that must fit.
+OF_TRAINING_IN_RUNS = {"EpochRecord", "State", "network_for", "OPTIMIZERS"}
+# And of the libraries that are not Python's own:
+LIBRARIES = {
+    "errors": set[str](),
+    "files": set[str](),
+    "config": {"yaml"},
+    "commands": {"click", "tqdm", "numpy", "yaml"},
+    "__init__": set[str](),
+    "__main__": set[str](),
+}
+
+Import = tuple[str, str]  # a module, and the name taken from it or ""
+
+
+@cache
+def parsed() -> dict[str, ast.Module]:
+    return {
+        ".".join(path.relative_to(PACKAGE).with_suffix("").parts): ast.parse(path.read_text("utf-8"))
+        for path in sorted(PACKAGE.rglob("*.py"))
+    }
+
+
+def modules() -> dict[str, ast.Module]:
+    """Every module by its dotted name below the package, as ``training.loop`` or ``runs.__init__``."""
+    return dict(parsed())
+
+
+@cache
+def imports(tree: ast.Module) -> list[Import]:
+    """Every import of a module, inside its functions too."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, "") for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            found += [(node.module or "", alias.name) for alias in node.names]
+    return found
+
+
+def own_imports(tree: ast.Module, known: dict[str, ast.Module]) -> Iterator[Import]:
+    """The imports from this package: the module's dotted name below it, and the name taken from it."""
+    for module, name in imports(tree):
+        if module.partition(".")[0] != "mlpcli":
+            continue
+        below = module.removeprefix("mlpcli").removeprefix(".")
+        inner = f"{below}.{name}".strip(".")
+        if inner in known or f"{inner}.__init__" in known:
+            yield (inner if inner in known else f"{inner}.__init__"), ""
+        else:
+            yield (below if below in known else f"{below}.__init__".strip(".")), name
+
+
+def room(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def wrong_imports(known: dict[str, ast.Module]) -> list[str]:
+    wrong = []
+    for module, tree in known.items():
+        for imported, name in own_imports(tree, known):
+            if imported == "__init__":  # mlpcli itself has no more than its version and lazy names
+                wrong += [] if name == "__version__" else [f"{module} imports {name} from mlpcli"]
+            elif room(module) not in ("__init__", room(imported)) and room(imported) not in ROOMS[room(module)]:
+                wrong.append(f"{module} imports {imported}")
+            elif room(module) == "runs" and room(imported) == "training" and name not in OF_TRAINING_IN_RUNS:
+                wrong.append(f"{module} imports {name or imported} of training")
+        for imported, _ in imports(tree):
+            library = imported.partition(".")[0]
+            if library not in {"mlpcli", *sys.stdlib_module_names, *LIBRARIES.get(room(module), {"numpy"})}:
+                wrong.append(f"{module} imports {library}")
+    return wrong
+
+
+def circle(known: dict[str, ast.Module]) -> list[str]:
+    """The modules of one circle of imports; empty where there is none."""
+    edges = {module: {imported for imported, _ in own_imports(tree, known)} for module, tree in known.items()}
+    del edges["__init__"]
+    while ends := {module for module, targets in edges.items() if not targets & edges.keys()}:
+        edges = {module: targets for module, targets in edges.items() if module not in ends}
+    return sorted(edges)
+
+
+def talkers(known: dict[str, ast.Module]) -> list[str]:
+    """The modules that print or touch the standard streams."""
+    return [
+        module
+        for module, tree in known.items()
+        if room(module) != "commands"
+        for node in ast.walk(tree)
+        if (isinstance(node, ast.Name) and node.id in ("print", "input"))
+        or (
+            isinstance(node, ast.Attribute)
+            and node.attr in ("stdin", "stdout", "stderr")
+            and ast.unparse(node.value) == "sys"
+        )
+    ]
+
+
+def test_imports_run_one_way() -> None:
+    assert wrong_imports(modules()) == []
+
+
+def test_there_are_no_circles() -> None:
+    assert circle(modules()) == []
+
+
+def test_only_the_commands_print() -> None:
+    assert talkers(modules()) == []
+
+
+def test_every_module_has_its_place_and_opens_with_a_docstring() -> None:
+    known = modules()
+    assert {room(module) for module in known} - {"__init__"} <= ROOMS.keys()
+    assert [module for module, tree in known.items() if not ast.get_docstring(tree)] == []
+
+
+@pytest.mark.parametrize(
+    ("module", "code"),
+    [
+        ("errors", "import mlpcli.config"),
+        ("files", "from mlpcli import config"),
+        ("config", "from mlpcli.datasets import load"),
+        ("config", "import numpy"),
+        ("datasets.load", "from mlpcli.model.network import Network"),
+        ("model.network", "from mlpcli.config import Config"),
+        ("model.network", "def f():\n    from mlpcli.training import loop"),
+        ("model.network", "import scipy.special"),
+        ("training.loop", "from mlpcli.runs.directory import RunDirectory"),
+        ("training.loop", "import tqdm"),
+        ("runs.directory", "from mlpcli.training.loop import Trainer"),
+        ("runs.directory", "from mlpcli.training import loop"),
+        ("runs.directory", "import mlpcli.experiment"),
+        ("runs.directory", "import mlpcli.datasets.load"),
+        ("analysis.evaluation", "from mlpcli.experiment import train"),
+        ("analysis.evaluation", "from mlpcli import train"),
+        ("experiment", "from mlpcli.commands import output"),
+        ("experiment", "import click"),
+        ("commands.train", "import requests"),
+        ("__main__", "from mlpcli.experiment import train"),
+    ],
+)
+def test_an_import_the_other_way_is_seen(module: str, code: str) -> None:
+    known = modules()
+    known[module] = ast.parse(code)
+    assert any(line.startswith(f"{module} imports ") for line in wrong_imports(known))
+
+
+def test_a_circle_and_a_printer_are_seen() -> None:
+    known = modules()
+    known["model.a"] = ast.parse("from mlpcli.model.b import f")
+    known["model.b"] = ast.parse("def f():\n    import mlpcli.model.a")
+    assert circle(known) == ["model.a", "model.b"]
+    for code in ("print(1)", "import sys\nsys.stderr.write('')", "f = print", "input()"):
+        known["model.a"] = ast.parse(code)
+        assert talkers(known) == ["model.a"]
+
+
+HEAVY = {"numpy", "yaml", "tqdm"}
+
+
+def loaded_by(code: str) -> set[str]:
+    child = subprocess.run(
+        [sys.executable, "-c", f"import sys\n{code}\nprint(*sys.modules)"],
+        cwd=PACKAGE.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(child.stdout.split())
+
+
+def test_the_package_loads_nothing_until_it_is_asked() -> None:
+    assert {name for name in loaded_by("import mlpcli") if name.startswith("mlpcli")} == {"mlpcli"}
+    assert not loaded_by("import mlpcli; mlpcli.load_config") & {"numpy", "click"}
+
+
+def test_no_command_loads_anything_heavy_before_it_runs() -> None:
+    written = [name for name in COMMANDS if f"commands.{name}" in modules()]
+    assert len(written) >= 4
+    assert loaded_by("\n".join(f"import mlpcli.commands.{name}" for name in written)) & HEAVY == set()
+    assert loaded_by("import numpy, yaml, tqdm") >= HEAVY
