@@ -1,0 +1,225 @@
+"""``mlpcli data``, as it is typed."""
+
+from __future__ import annotations
+
+import fcntl
+import gzip
+import hashlib
+import json
+import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import mlpcli
+from mlpcli import commands
+from mlpcli.commands import data as command
+from mlpcli.datasets import load
+from mlpcli.datasets.catalogue import CATALOGUE
+
+SAMPLE = CATALOGUE["mnist-sample"]
+
+
+@pytest.fixture
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A folder that serves as the source of ``little``: the sample's files under another name of the catalogue's."""
+    little = replace(SAMPLE, name="little", sources=("/nowhere",), bundled=False)
+    monkeypatch.setattr(load, "CATALOGUE", {**CATALOGUE, "little": little})
+    for name in ("MLPCLI_DATA", "http_proxy", "https_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    return str(load.BUNDLED)
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as end:
+        commands.main(["data", *arguments])
+    said = capsys.readouterr()
+    return int(end.value.code or 0), said.out, said.err
+
+
+def test_list(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    code, out, err = run(capsys, "list", "--folder", str(tmp_path))
+    assert (code, err) == (0, "")
+    for entry in CATALOGUE.values():
+        assert entry.name in out
+        assert entry.credit in out
+        assert all(source in out for source in entry.sources)
+    assert out.count("not fetched yet") == 2
+    assert "comes with mlpcli" in out
+
+
+def test_list_as_json_has_it_all(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    code, out, err = run(capsys, "list", "--folder", str(tmp_path), "--json")
+    assert (code, err) == (0, "")
+    entries = {entry["name"]: entry for entry in json.loads(out)}
+    assert list(entries) == list(CATALOGUE)
+    assert entries["mnist"]["here"] is False
+    assert entries["mnist-sample"]["here"] is True
+    assert entries["mnist"]["bytes"] == 54_950_048
+    assert entries["mnist"]["sha256"]["t10k-labels-idx1-ubyte"] == CATALOGUE["mnist"].files["test_labels"].sha256
+
+
+def test_fetch_then_fetch_again(capsys: pytest.CaptureFixture[str], tmp_path: Path, source: str):
+    fetch = ("fetch", "little", "--folder", str(tmp_path), "--source", source)
+    code, out, err = run(capsys, *fetch)
+    assert code == 0
+    assert out == f"little: complete and verified in {tmp_path / 'little'}; fetched 4 of its 4 files\n"
+    assert err.splitlines()[0] == f"little: train-images-idx3-ubyte, 3.9 MB, from {source}"
+    assert len(err.splitlines()) == 4, "without a terminal: one line a file"
+
+    code, out, err = run(capsys, *fetch, "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out) == {"name": "little", "folder": str(tmp_path / "little"), "fetched": []}
+
+    assert run(capsys, "fetch", "little", "--folder", str(tmp_path), "--offline")[0] == 0
+    assert run(capsys, "verify", "little", "--folder", str(tmp_path))[0] == 0
+
+
+def test_sources_are_tried_in_turn(capsys: pytest.CaptureFixture[str], tmp_path: Path, source: str):
+    code, out, err = run(
+        capsys, "fetch", "little", "--folder", str(tmp_path), "--source", "/none", "--source", source, "--json"
+    )
+    assert code == 0
+    assert len(json.loads(out)["fetched"]) == 4
+    assert err.splitlines()[0] == "/none: no such folder"
+
+
+def test_the_folder_comes_from_the_flag_then_the_environment_then_is_data(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert f"{Path('data') / 'little'}" in run(capsys, "verify", "little")[1]
+    monkeypatch.setenv("MLPCLI_DATA", "elsewhere")
+    assert f"{Path('elsewhere') / 'little'}" in run(capsys, "verify", "little")[1]
+    assert f"{Path('here') / 'little'}" in run(capsys, "verify", "little", "--folder", "here")[1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_bundled_sample_needs_no_fetching(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    code, out, _ = run(capsys, "fetch", "mnist-sample", "--folder", str(tmp_path))
+    assert (code, out) == (0, "mnist-sample: comes with mlpcli, nothing to fetch\n")
+    assert run(capsys, "verify", "mnist-sample", "--folder", str(tmp_path))[0] == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["fetch", "little"], 3, "/nowhere: no such folder"),
+        (["fetch", "little", "--offline"], 3, "offline nothing is fetched"),
+        (["fetch", "little", "--offline", "--source", "x"], 2, "--offline fetches nothing"),
+        (["fetch", "mnits"], 3, "did you mean mnist?"),
+        (["verify", "mnits"], 3, "did you mean mnist?"),
+        (["fetch", "."], 2, "there is nothing to fetch"),
+        (["fetch"], 2, "NAME"),
+        (["fetsh"], 2, "fetch"),
+        (["fetch", "little", "--folder", __file__], 4, "the data folder cannot be used"),
+    ],
+)
+def test_errors(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    source: str,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    status: int,
+    words: str,
+):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(capsys, *arguments)
+    assert (code, out) == (status, "")
+    assert words in err
+    assert "Traceback" not in err
+
+
+def test_verify_names_what_is_wrong(capsys: pytest.CaptureFixture[str], tmp_path: Path, source: str):
+    run(capsys, "fetch", "little", "--folder", str(tmp_path), "--source", source)
+    folder = tmp_path / "little"
+    (folder / "train-labels-idx1-ubyte").unlink()
+    (folder / "t10k-labels-idx1-ubyte").write_bytes(b"rubbish")
+    code, out, err = run(capsys, "verify", "little", "--folder", str(tmp_path))
+    assert (code, err) == (1, "")
+    rows = [line.removeprefix(f"{folder}/").split(maxsplit=2) for line in out.splitlines()]
+    assert rows == [
+        ["train-images-idx3-ubyte", "ok"],
+        ["train-labels-idx1-ubyte", "missing"],
+        ["t10k-images-idx3-ubyte", "ok"],
+        ["t10k-labels-idx1-ubyte", "damaged", "a file of 7 bytes where 1008 are wanted"],
+    ]
+
+    code, out, _ = run(capsys, "verify", "little", "--folder", str(tmp_path), "--json")
+    assert code == 1
+    report = json.loads(out)
+    assert report["ok"] is False
+    assert [file["state"] for file in report["files"]] == ["ok", "missing", "ok", "damaged"]
+
+
+def test_verify_a_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    for path in load.BUNDLED.glob("*.gz"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    assert run(capsys, "verify", str(tmp_path))[0] == 0
+    other = load.BUNDLED / "t10k-labels-idx1-ubyte.gz"
+    (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(gzip.decompress(other.read_bytes()), mtime=0))
+    code, out, _ = run(capsys, "verify", str(tmp_path))
+    assert code == 1
+    assert "has 5000 images and train-labels-idx1-ubyte 1000 labels" in out
+
+
+@pytest.mark.parametrize("name", [None, *command.command.commands])
+def test_every_help_has_examples(capsys: pytest.CaptureFixture[str], name: str | None):
+    code, out, _ = run(capsys, *([name] if name else []), "-h")
+    assert code == 0
+    assert "Examples:\n" in out
+    assert "  mlpcli data " in out
+
+
+def test_help_and_list_load_no_numpy():
+    code = (
+        "import sys\nfrom mlpcli import commands\n"
+        "try:\n    commands.main(['data', 'fetch', '-h'])\n"
+        "except SystemExit:\n    sys.exit('numpy' in sys.modules or 'tqdm' in sys.modules)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(mlpcli.__file__).parents[1])}
+    assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
+
+
+def test_a_bar_with_bytes_on_a_terminal(tmp_path: Path):
+    """On a real terminal, 100 columns wide."""
+    script = f"""
+import sys
+from dataclasses import replace
+from mlpcli import commands
+from mlpcli.datasets import load
+from mlpcli.datasets.catalogue import CATALOGUE
+little = replace(CATALOGUE["mnist-sample"], name="little", sources=({str(load.BUNDLED)!r},), bundled=False)
+load.CATALOGUE = {{"little": little}}
+commands.main(["data", "fetch", "little", "--folder", {str(tmp_path)!r}])
+"""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+    environment = {**os.environ, "PYTHONPATH": str(Path(mlpcli.__file__).parents[1])}
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, stderr=theirs, text=True
+    )
+    os.close(theirs)
+    shown = b""
+    try:
+        while chunk := os.read(ours, 10_000):
+            shown += chunk
+    except OSError:  # how a terminal says that the other side is gone
+        pass
+    finally:
+        os.close(ours)
+    out = process.communicate()[0]
+    assert process.returncode == 0
+    assert out.startswith("little: complete and verified")
+    assert b"little/train-images-idx3-ubyte:" in shown
+    assert b"3.92M" in shown
+    stored = (tmp_path / "little" / "train-images-idx3-ubyte").read_bytes()
+    assert hashlib.sha256(stored).hexdigest() == SAMPLE.files["train_images"].sha256
