@@ -236,7 +236,7 @@ def if_written(name: str) -> Any:
     return pytest.param(name, marks=pytest.mark.xfail(missing, reason="the command is not written yet"))
 
 
-@pytest.mark.parametrize("name", map(if_written, commands.COMMANDS))
+@pytest.mark.parametrize("name", [if_written(name) for name in commands.COMMANDS])
 def test_every_command_has_help_with_examples_and_every_option_says_what_it_does(name: str, run: Run) -> None:
     command = commands.cli.get_command(click.Context(commands.cli), name)
     assert command is not None
