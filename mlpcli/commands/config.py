@@ -6,6 +6,7 @@ import click
 
 from mlpcli.commands import EXIT_USAGE, output
 from mlpcli.commands.group import Group
+from mlpcli.commands.options import set_option
 from mlpcli.errors import ConfigError, UsageError
 
 
@@ -47,7 +48,7 @@ def list_(as_json: bool) -> None:
 @command.command()
 @click.argument("name", metavar="NAME|FILE")
 @click.option("--resolved", is_flag=True, help="Print every key with the value it has, defaults included.")
-@click.option("--set", "overrides", metavar="SECTION.KEY=VALUE", multiple=True, help="Set a key first. Repeatable.")
+@set_option
 @click.option("--json", "as_json", is_flag=True, help="Print the values of --resolved as one JSON document.")
 def show(name: str, resolved: bool, overrides: tuple[str, ...], as_json: bool) -> None:
     """Show a config: as it is written, or with every value it stands for.

@@ -1,0 +1,151 @@
+"""``mlpcli config`` lists, shows and checks, and its words and statuses are the documented ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlpcli import commands, config
+
+Run = Callable[..., tuple[int, str, str]]
+
+OWN = "# My own.\n# It has two lines of comment.\n\nseed: 7   # lucky\ntraining: {epochs: 3}\n"
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs ``mlpcli config ...`` beside my.yaml and bad.yaml: exit status, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLPCLI_DATA", raising=False)
+    Path("my.yaml").write_text(OWN)
+    Path("bad.yaml").write_text("seed: no\n")
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("signal.signal", lambda number, handler: None)
+        with pytest.raises(SystemExit) as stop:
+            commands.main(["config", *arguments])
+        assert isinstance(stop.value.code, int)
+        return (stop.value.code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two configs that come with the program."""
+    folder = tmp_path / "shipped"
+    folder.mkdir()
+    (folder / "first.yaml").write_text("#   What it shows.   \n# More.\nseed: 1\n")
+    (folder / "longer-name.yaml").write_text("seed: 2\n")
+    paths = {path.stem: path for path in sorted(folder.iterdir())}
+    monkeypatch.setattr(config, "shipped", lambda: paths)
+
+
+# list ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("shipped")
+def test_the_list_has_a_name_and_the_first_comment_a_line(run: Run) -> None:
+    assert run("list") == (0, "first        What it shows.\nlonger-name\n", "")
+
+
+@pytest.mark.usefixtures("shipped")
+def test_the_list_as_json(run: Run) -> None:
+    status, out, err = run("list", "--json")
+    assert (status, err) == (0, "")
+    assert json.loads(out) == [{"name": "first", "summary": "What it shows."}, {"name": "longer-name", "summary": ""}]
+
+
+def test_an_empty_list(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "shipped", dict)
+    assert run("list") == (0, "", "")
+    assert run("list", "--json") == (0, "[]\n", "")
+
+
+# show ----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_is_shown_as_it_is_written(run: Run) -> None:
+    assert run("show", "my.yaml") == (0, OWN, "")
+
+
+@pytest.mark.usefixtures("shipped")
+def test_a_name_is_shown_as_it_is_shipped(run: Run) -> None:
+    assert run("show", "longer-name") == (0, "seed: 2\n", "")
+
+
+def test_resolved_is_every_key_and_trains_the_same(run: Run) -> None:
+    status, out, err = run("show", "my.yaml", "--resolved", "--set", "network.hidden=[]", "--set", "training.l2=1e-3")
+    assert (status, err) == (0, "")
+    Path("resolved.yaml").write_text(out)
+    expected = config.load(Path("my.yaml"), ["network.hidden=[]", "training.l2=1e-3"])
+    assert config.load(Path("resolved.yaml")) == expected
+    assert expected.seed == 7
+    assert all(f"{key.rpartition('.')[2]}: " in out for key in config.flatten(config.Config()))
+
+
+@pytest.mark.parametrize("flags", [["--json"], ["--json", "--resolved"]])
+def test_the_values_as_json(flags: list[str], run: Run) -> None:
+    status, out, err = run("show", "my.yaml", "--set", "data.folder=é", *flags)
+    assert (status, err) == (0, "")
+    assert json.loads(out) == config.to_dict(config.load(Path("my.yaml"), ["data.folder=é"]))
+
+
+def test_the_environment_is_resolved_too(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLPCLI_DATA", "/somewhere")
+    assert "\n  folder: /somewhere\n" in run("show", "my.yaml", "--resolved")[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["my.yaml", "--set", "seed=1"], "--set changes values, not the file: add --resolved or --json to see them"),
+        (["bad.yaml", "--resolved"], "bad.yaml:1: seed: 'no' is not allowed; allowed: a whole number, at least 0, at"),
+        (["my.yaml", "--json", "--set", "sed=1"], "--set sed=1: sed: unknown key; did you mean seed?"),
+        (["none.yaml"], "none.yaml: no such file, and no shipped config of that name; see 'mlpcli config list'"),
+        (["."], ".: is a folder; give a config file, or a name from 'mlpcli config list'"),
+    ],
+)
+def test_what_cannot_be_shown_is_one_line_and_2(arguments: list[str], message: str, run: Run) -> None:
+    status, out, err = run("show", *arguments)
+    assert (status, out) == (2, "")
+    assert err.startswith(f"mlpcli: {message}")
+    assert err.count("\n") == 1
+
+
+def test_no_binary_reaches_the_terminal(run: Run) -> None:
+    Path("binary").write_bytes(b"\x1b]0;\xff")
+    assert run("show", "binary") == (2, "", "mlpcli: binary: is not UTF-8 text (byte 4)\n")
+
+
+# check ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("shipped")
+def test_good_configs_are_ok(run: Run) -> None:
+    assert run("check", "my.yaml", "first") == (0, "my.yaml: ok\nfirst: ok\n", "")
+
+
+def test_a_bad_config_is_2_and_the_others_are_checked_all_the_same(run: Run) -> None:
+    status, out, err = run("check", "bad.yaml", "my.yaml", "none")
+    assert (status, out) == (2, "my.yaml: ok\n")
+    first, second = err.splitlines()
+    assert first.startswith("mlpcli: bad.yaml:1: seed: 'no' is not allowed; allowed: ")
+    assert second.startswith("mlpcli: none: no such file")
+
+
+@pytest.mark.parametrize(
+    ("names", "status", "ok"), [(["my.yaml"], 0, [True]), (["my.yaml", "bad.yaml"], 2, [True, False])]
+)
+def test_findings_as_json(names: list[str], status: int, ok: list[bool], run: Run) -> None:
+    found, out, err = run("check", *names, "--json")
+    findings: list[dict[str, Any]] = json.loads(out)
+    assert (found, err) == (status, "")
+    assert [finding["config"] for finding in findings] == names
+    assert [finding["ok"] for finding in findings] == ok
+    assert [finding["error"] is None for finding in findings] == ok
+    assert all(finding["ok"] or "seed: 'no' is not allowed" in finding["error"] for finding in findings)
