@@ -127,7 +127,7 @@ class Evaluation:
     interval: Interval
     loss: float | None
     calibration: Calibration | None
-    classes: tuple[ClassScores, ...]
+    per_class: tuple[ClassScores, ...]
     confusion: Array
     worst: tuple[Mistake, ...]
 
@@ -142,6 +142,7 @@ def open_member(path: Path) -> Member:
     Raises ``RunError`` when it is missing, damaged or of another version; nothing is taken instead, but of a run's
     other checkpoints the message says the names.
     """
+    file = None
     try:
         file = directory.find_checkpoint(path)
         return Member(file, directory.run_of(file), checkpoints.read(file))
@@ -288,7 +289,7 @@ def evaluate(said: Outputs, labels: Array, worst: int = 0) -> Evaluation:
         interval=wilson_interval(errors, examples),
         loss=said.loss,
         calibration=calibration(said.confidence, said.predicted == labels) if said.probabilities else None,
-        classes=class_scores(confusion),
+        per_class=class_scores(confusion),
         confusion=confusion,
         worst=mistakes(said, labels, worst),
     )

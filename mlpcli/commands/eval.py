@@ -104,7 +104,7 @@ def command(
     data = evaluation.data_for(first, dataset=dataset, folder=folder, sources=sources, offline=offline)
     part = load_split(data, split, say=output.say, progress=download_progress())
     evaluation.check_fit(first, part)
-    if dataset is None and (changed := evaluation.changed_files(first, part)):
+    if changed := evaluation.changed_files(first, part):
         output.say(f"{part.name}: not the files it was trained on: the SHA-256 of {', '.join(changed)} differs")
 
     labels = part.split.labels
@@ -199,19 +199,29 @@ def _print(
     if wanted := _fallback_from(members, dataset):
         output.result(f"trained on {part.name}, as {wanted} could not be had: these are no {wanted} results")
 
-    rows = [["", "error", "95 % interval", "errors", "loss", "calibration error"]]
     named = [(click.format_filename(member.path), own) for member, own in zip(members, alone, strict=True)]
-    for name, own in [*named, ("committee", result)] if len(members) > 1 else [("", result)]:
+    rows = [["error", "95 % interval", "errors", "loss", "calibration error"]]
+    if len(members) > 1:
+        named.append(("committee", result))
+        width = max(len(name) for name, _ in named)
+        rows[0].insert(0, " " * width)
+    for name, own in named:
         interval = f"{100 * own.interval.low:.2f} - {100 * own.interval.high:.2f} %"
         loss = "-" if own.loss is None else f"{own.loss:.4f}"
-        rows.append([name, _percent(own.error), interval, f"{own.errors:,}", loss, _percent(_ece(own))])
-    _table(rows if len(members) > 1 else [row[1:] for row in rows])
+        row = [_percent(own.error), interval, f"{own.errors:,}", loss, _percent(_ece(own))]
+        rows.append([f"{name:<{width}}", *row] if len(members) > 1 else row)
+    _table(rows)
+    confidence = "the confidence, which is the output of the predicted class"
+    if result.calibration is None:
+        output.result(f"(Wilson's interval; no calibration, as no output is a probability: {confidence}, is a score)")
+    else:
+        output.result(f"(Wilson's interval; expected calibration error, in 15 bins of {confidence})")
 
     _table(
         [["class", "images", "precision", "recall", "F1"]]
         + [
             [str(c.label), f"{c.examples:,}", _percent(c.precision), _percent(c.recall), _percent(c.f1)]
-            for c in result.classes
+            for c in result.per_class
         ]
     )
     counts = result.confusion.tolist()
@@ -259,7 +269,7 @@ def _picture(image: Bytes, width: int) -> list[str]:
 
 
 def _table(rows: list[list[str]], title: str = "") -> None:
-    """Print ``rows``, the first one their heads, flush right but for a column of names, after an empty line and a ``title``."""
+    """Print ``rows``, the first one their heads, flush right, after an empty line and a ``title``."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     output.result(f"\n{title}" if title else "")
     for row in rows:
