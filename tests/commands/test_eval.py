@@ -1,0 +1,473 @@
+"""``mlpcli eval`` on real runs: every option, what it prints, what it records, and how it fails."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+
+from mlpcli import config, experiment
+from mlpcli.commands import _run
+from mlpcli.commands.eval import _picture
+from mlpcli.config import DataConfig
+from mlpcli.datasets import idx
+from mlpcli.datasets.load import BUNDLED, load_split
+from mlpcli.runs import checkpoint, directory
+
+SAMPLE = ("data.dataset=mnist-sample", "training.epochs=1", "network.hidden=[16]")
+
+
+@dataclass(frozen=True)
+class Said:
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self):
+        def refuse(constant):
+            raise AssertionError(f"{constant} is no JSON")
+
+        assert self.status == 0, self.err
+        return json.loads(self.out, parse_constant=refuse)
+
+
+@pytest.fixture
+def mlpcli(capsys, monkeypatch):
+    monkeypatch.delenv("MLPCLI_DATA", raising=False)
+
+    def run(*arguments):
+        status = _run([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return Said(status, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Four runs: two networks for a committee, one without probabilities, one that fell back on the sample."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name, *overrides in (
+        ("one", *SAMPLE),
+        ("two", *SAMPLE, "network.hidden=[]", "network.objective=sigmoid_cross_entropy"),
+        ("hinge", *SAMPLE, "network.hidden=[]", "network.objective=linear_hinge", "training.learning_rate=0.01"),
+        ("fell", *SAMPLE, "data.dataset=mnist", f"data.sources=[{folder / 'nowhere'}]", "data.fallback=mnist-sample"),
+    ):
+        overrides.append(f"data.folder={folder / 'data'}")
+        experiment.train(config.load(None, overrides, {}), out=folder / name)
+    return folder
+
+
+@pytest.fixture
+def runs(trained, tmp_path):
+    """A copy of the runs, for one test to write to."""
+    return shutil.copytree(trained, tmp_path / "runs")
+
+
+@pytest.fixture(scope="module")
+def test_split():
+    return load_split(DataConfig("mnist-sample"), "test").split
+
+
+def recorded(run):
+    return [json.loads(line) for line in (run / directory.EVALUATIONS).read_text().splitlines()]
+
+
+def read_csv(path):
+    with path.open(newline="") as file:
+        rows = list(csv.reader(file))
+    columns = np.array(rows[1:], float)
+    return rows[0], columns[:, 0], columns[:, 1].astype(int), columns[:, 2].astype(int), columns[:, 3:]
+
+
+def write_data(folder, images, labels):
+    folder.mkdir()
+    for prefix in ("train", "t10k"):
+        (folder / f"{prefix}-images-idx3-ubyte").write_bytes(idx.encode(images))
+        (folder / f"{prefix}-labels-idx1-ubyte").write_bytes(idx.encode(labels))
+    return folder
+
+
+def write_digits(folder, examples=20, pixels=(28, 28), classes=10):
+    images = np.full((examples, *pixels), 100, np.uint8)
+    return write_data(folder, images, (np.arange(examples) % classes).astype(np.uint8))
+
+
+# One checkpoint -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["one", "two", "hinge"])
+def test_the_test_set_gives_what_the_run_itself_measured(mlpcli, runs, name):
+    found, own = mlpcli("eval", runs / name, "--json").json, directory.read_test(runs / name)
+    assert {key: found[key] for key in ("examples", "errors", "error", "loss")} == {
+        key: own[key] for key in ("examples", "errors", "error", "loss")
+    }
+    assert (found["dataset"], found["split"], found["committee"]) == ("mnist-sample", "test", False)
+
+
+def test_the_validation_images_give_what_the_run_itself_measured(mlpcli, runs):
+    found = mlpcli("eval", runs / "one", "--split", "validation", "--json").json
+    own = directory.read_metrics(runs / "one")[-1]
+    assert (found["examples"], found["error"], found["loss"]) == (500, own["validation_error"], own["validation_loss"])
+
+
+def test_the_training_images_are_those_not_held_out(mlpcli, runs):
+    assert mlpcli("eval", runs / "one", "--split", "train", "--json").json["examples"] == 4500
+
+
+def test_json_has_all_of_it(mlpcli, runs, test_split):
+    said = mlpcli("eval", runs / "one", "--json", "--worst", "7")
+    assert said.err == ""
+    found = said.json
+    confusion = np.array(found["confusion"])
+    assert confusion.sum(axis=1).tolist() == np.bincount(test_split.labels, minlength=10).tolist()
+    assert found["errors"] == 1000 - confusion.trace()
+    assert found["interval"]["low"] < found["error"] < found["interval"]["high"]
+    assert [score["label"] for score in found["per_class"]] == list(range(10))
+    assert found["per_class"][3]["recall"] == confusion[3, 3] / confusion[3].sum()
+    assert found["per_class"][3]["precision"] == confusion[3, 3] / confusion[:, 3].sum()
+    assert sum(each["examples"] for each in found["calibration"]["bins"]) == 1000
+    assert len(found["worst"]) == 7
+    assert found["fallback_from"] is None
+    (alone,) = found["checkpoints"]
+    assert {key: alone[key] for key in ("errors", "error", "interval", "loss")} == {
+        key: found[key] for key in ("errors", "error", "interval", "loss")
+    }
+    assert alone["expected_calibration_error"] == found["calibration"]["expected_calibration_error"]
+    assert alone["path"] == str(runs / "one/checkpoints/best.npz")
+    assert (alone["trained_on"], alone["epoch"], alone["hidden"]) == ("mnist-sample", 1, [16])
+
+
+def test_what_is_no_probability_is_not_called_one(mlpcli, runs):
+    assert mlpcli("eval", runs / "hinge", "--json").json["calibration"] is None
+    screen = mlpcli("eval", runs / "hinge").out
+    assert "no output is a probability" in screen
+    assert not re.search(r"^ *\d+ +\d +\d +.*%", screen, re.MULTILINE)
+
+
+def test_the_screen_shows_the_same_figures(mlpcli, runs):
+    found = mlpcli("eval", runs / "one", "--json").json
+    said = mlpcli("eval", runs / "one")
+    assert said.err == ""
+    lines = said.out.splitlines()
+    assert lines[:2] == [
+        f"{runs}/one/checkpoints/best.npz: 784-16-10, softmax_cross_entropy, epoch 1",
+        "mnist-sample, test: 1,000 images",
+    ]
+    low, high = 100 * found["interval"]["low"], 100 * found["interval"]["high"]
+    error, ece = 100 * found["error"], 100 * found["calibration"]["expected_calibration_error"]
+    assert re.split("  +", lines[4]) == [
+        f"{error:.2f} %",
+        f"{low:.2f} - {high:.2f} %",
+        f"{found['errors']}",
+        f"{found['loss']:.4f}",
+        f"{ece:.2f} %",
+    ]
+    start = lines.index("Confusion: a row a label, a column a prediction")
+    table = lines[start + 1 : start + 12]
+    assert len({len(line) for line in table}) == 1
+    assert [line.replace(" . ", " 0 ").replace(" .", " 0").split() for line in table[1:]] == [
+        [str(number) for number in (label, *row)] for label, row in enumerate(found["confusion"])
+    ]
+    start = lines.index(f"Most confidently wrong, of {found['errors']}")
+    assert [line.split()[:3] for line in lines[start + 2 :]] == [
+        [str(each[key]) for key in ("index", "label", "predicted")] for each in found["worst"]
+    ]
+
+
+def test_a_class_that_never_occurs_has_null_and_a_dash(mlpcli, runs, tmp_path):
+    digits = write_digits(tmp_path / "digits", classes=5)
+    found = mlpcli("eval", runs / "one", "--data", digits, "--json").json
+    assert found["per_class"][9]["recall"] is None
+    screen = mlpcli("eval", runs / "one", "--data", digits).out
+    assert re.search(r"^ +9 +0 +\S+( %)? +- ", screen, re.MULTILINE)
+
+
+# The worst, drawn -----------------------------------------------------------------------------------------
+
+
+def test_the_worst_are_those_of_the_predictions(mlpcli, runs, tmp_path):
+    found = mlpcli("eval", runs / "one", "--worst", "3", "--json", "--predictions", tmp_path / "p.csv").json
+    _, _, labels, predicted, p = read_csv(tmp_path / "p.csv")
+    wrong = np.flatnonzero(labels != predicted)
+    worst = wrong[np.argsort(-p.max(axis=1)[wrong])][:3]
+    assert [each["index"] for each in found["worst"]] == worst.tolist()
+    assert [each["confidence"] for each in found["worst"]] == p.max(axis=1)[worst].tolist()
+    assert [each["label"] for each in found["worst"]] == labels[worst].tolist()
+
+
+@pytest.mark.parametrize(("columns", "abreast"), [(40, 1), (100, 3)])
+def test_the_worst_are_drawn_side_by_side(mlpcli, runs, test_split, monkeypatch, columns, abreast):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    worst = mlpcli("eval", runs / "one", "--worst", "4", "--json").json["worst"]
+    lines = mlpcli("eval", runs / "one", "--worst", "4", "--show").out.splitlines()
+    drawn = lines[lines.index("", lines.index(next(line for line in lines if line.startswith("Most")))) :]
+    assert len(drawn) == math.ceil(4 / abreast) * (1 + 1 + 14)
+    assert max(map(len, drawn)) <= columns
+    first = _picture(test_split.images[worst[0]["index"]].reshape(28, 28), 28)
+    assert drawn[1].startswith(f"{worst[0]['index']}: {worst[0]['label']} taken for {worst[0]['predicted']}")
+    assert [f"{line:<28}"[:28].rstrip() for line in drawn[2:16]] == [line.rstrip() for line in first]
+    assert "\x1b" not in "".join(drawn)
+
+
+def test_a_picture_is_half_as_many_lines_of_shades():
+    image = np.array([[0, 255, 128], [0, 255, 128], [255, 52, 0]], np.uint8)
+    # An odd last row is averaged with a dark one.
+    assert _picture(image, 80) == [" @+", "=. "]
+
+
+def test_a_picture_wider_than_the_screen_is_shrunk():
+    assert _picture(np.full((100, 200), 255, np.uint8), 50) == ["@" * 50] * 12 + ["=" * 50]
+
+
+# Predictions ----------------------------------------------------------------------------------------------------
+
+
+def test_predictions_have_a_row_an_image(mlpcli, runs, tmp_path, test_split):
+    path = tmp_path / "p.csv"
+    path.write_text("what was there before")
+    found = mlpcli("eval", runs / "one", "--predictions", path, "--json").json
+    header, index, labels, predicted, p = read_csv(path)
+    assert header == ["index", "label", "predicted", *(f"p{k}" for k in range(10))]
+    assert index.tolist() == list(range(1000))
+    assert labels.tolist() == test_split.labels.tolist()
+    assert np.count_nonzero(labels != predicted) == found["errors"]
+    assert predicted.tolist() == p.argmax(axis=1).tolist()
+    assert p.sum(axis=1) == pytest.approx(np.ones(1000), abs=1e-12)
+    assert -np.log(p[index.astype(int), labels]).mean() == pytest.approx(found["loss"], rel=1e-5)
+
+
+def test_predictions_that_cannot_be_written(mlpcli, runs, tmp_path):
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    for path, reason in (("folder", "no regular file"), ("pipe", "no regular file"), ("none/p.csv", "No such file")):
+        said = mlpcli("eval", runs / "one", "--predictions", tmp_path / path)
+        assert (said.status, said.out) == (4, "")
+        assert said.err.count("\n") == 1
+        assert str(tmp_path / path) in said.err
+        assert reason in said.err
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["folder", "pipe", "runs"]
+
+
+# Committees ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_committee_is_the_mean_of_its_members(mlpcli, runs, tmp_path):
+    for name, members in (("one", ["one"]), ("two", ["two"]), ("both", ["one", "two"])):
+        assert mlpcli("eval", *(runs / m for m in members), "--predictions", tmp_path / f"{name}.csv").status == 0
+    p = {name: read_csv(tmp_path / f"{name}.csv")[4] for name in ("one", "two", "both")}
+    assert p["both"].tolist() == ((p["one"] + p["two"]) / 2).tolist()
+
+
+def test_a_committee_stands_beside_its_members(mlpcli, runs):
+    alone = [mlpcli("eval", runs / name, "--json").json for name in ("one", "two")]
+    found = mlpcli("eval", runs / "one", runs / "two", "--json").json
+    assert found["committee"]
+    assert [each["errors"] for each in found["checkpoints"]] == [each["errors"] for each in alone]
+    assert found["errors"] not in [each["errors"] for each in alone]
+    assert found["loss"] is None
+    rows = [line.split() for line in mlpcli("eval", runs / "one", runs / "two").out.splitlines()[5:8]]
+    assert [row[0] for row in rows] == [*(each["path"] for each in found["checkpoints"]), "committee"]
+    assert [row[1] for row in rows] == [f"{100 * each['error']:.2f}" for each in (*alone, found)]
+
+
+def test_a_committee_of_one_run_twice_is_that_run(mlpcli, runs):
+    once, twice = (mlpcli("eval", *[runs / "one"] * times, "--json").json for times in (1, 2))
+    assert twice["loss"] == pytest.approx(once["loss"], rel=1e-5)
+    assert all(twice[key] == once[key] for key in ("confusion", "worst", "calibration", "per_class"))
+
+
+def test_a_committee_that_makes_no_sense_is_refused(mlpcli, runs):
+    said = mlpcli("eval", runs / "one", runs / "hinge")
+    assert (said.status, said.out) == (2, "")
+    assert "outputs of linear_hinge are none" in said.err
+    assert not (runs / "one" / directory.EVALUATIONS).exists()
+
+
+# Other data -----------------------------------------------------------------------------------------------------
+
+
+def test_another_data_set_of_the_same_shape(mlpcli, runs, tmp_path, test_split):
+    digits = write_data(tmp_path / "digits", test_split.images[:50].reshape(50, 28, 28), test_split.labels[:50])
+    mlpcli("eval", runs / "one", "--predictions", tmp_path / "p.csv")
+    _, _, labels, predicted, _ = read_csv(tmp_path / "p.csv")
+    found = mlpcli("eval", runs / "one", "--data", digits, "--json").json
+    assert (found["dataset"], found["examples"]) == ("digits", 50)
+    assert found["errors"] == np.count_nonzero(labels[:50] != predicted[:50])
+
+
+def test_data_that_do_not_fit(mlpcli, runs, tmp_path):
+    for folder, reason in (
+        (write_digits(tmp_path / "small", pixels=(14, 14)), "of 14 x 14 pixels, the network takes 28 x 28"),
+        (write_digits(tmp_path / "many", classes=11), "has 11 classes, the network tells 10"),
+        (tmp_path / "none", "neither a data set nor a folder"),
+    ):
+        said = mlpcli("eval", runs / "one", "--data", folder)
+        assert (said.status, said.out, said.err.count("\n")) == (3, "", 1)
+        assert reason in said.err
+    assert not (runs / "one" / directory.EVALUATIONS).exists()
+
+
+def test_training_images_that_are_not_those_it_was_trained_on(mlpcli, runs, tmp_path):
+    folder = shutil.copytree(BUNDLED, tmp_path / "sample")
+    assert mlpcli("eval", runs / "one", "--data", folder, "--split", "validation").err == ""
+    digits = write_digits(tmp_path / "digits")
+    said = mlpcli("eval", runs / "one", "--data", digits, "--split", "validation")
+    assert said.status == 0
+    assert "digits: not the files it was trained on" in said.err
+    assert "train-images-idx3-ubyte, train-labels-idx1-ubyte" in said.err
+    assert mlpcli("eval", runs / "one", "--data", digits).err == ""
+
+
+def test_a_run_on_the_fallback_is_held_against_the_sample_and_says_so(mlpcli, runs):
+    said = mlpcli("eval", runs / "fell")
+    assert said.status == 0
+    assert "mnist-sample, test: 1,000 images" in said.out
+    assert "mnist could not be had: these are no mnist results" in said.out
+    found = mlpcli("eval", runs / "fell", "--json").json
+    assert (found["dataset"], found["fallback_from"], found["errors"]) == (
+        "mnist-sample",
+        "mnist",
+        directory.read_test(runs / "fell")["errors"],
+    )
+    assert "no mnist results" not in mlpcli("eval", runs / "one").out
+
+
+def test_where_data_are_looked_for(mlpcli, trained, runs, tmp_path, monkeypatch):
+    def complaint(*options):
+        said = mlpcli("eval", runs / "fell", "--data", "mnist", *options)
+        assert said.status == 3
+        return said.err
+
+    # The run's own source and folder, then those of the variable, then those of the flags.
+    assert f"{trained}/nowhere" in complaint()
+    assert f"{trained}/data/mnist" in complaint()
+    monkeypatch.setenv("MLPCLI_DATA", str(tmp_path / "variable"))
+    assert f"{tmp_path}/variable/mnist" in complaint()
+    assert f"{tmp_path}/flag/mnist" in complaint("--folder", tmp_path / "flag")
+    assert f"{tmp_path}/source" in complaint("--source", tmp_path / "source")
+    assert "offline" in complaint("--offline")
+
+
+# The record of looks ------------------------------------------------------------------------------------------------
+
+
+def test_each_look_is_recorded(mlpcli, runs):
+    one, two = (mlpcli("eval", runs / name, "--json").json for name in ("one", "two"))
+    mlpcli("eval", runs / "one/checkpoints/last.npz", runs / "two")
+    mlpcli("eval", runs / "one", "--split", "train")
+    lines = recorded(runs / "one")
+    time = lines[0].pop("time")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", time)
+    assert lines[0] == {
+        "checkpoint": "best",
+        "dataset": "mnist-sample",
+        "split": "test",
+        "examples": 1000,
+        "errors": one["errors"],
+        "error": one["error"],
+        "loss": one["loss"],
+        "committee": False,
+    }
+    assert [(line["checkpoint"], line["split"], line["committee"]) for line in lines[1:]] == [
+        ("last", "test", True),
+        ("best", "train", False),
+    ]
+    assert [(line["errors"], line["committee"]) for line in recorded(runs / "two")] == [
+        (two["errors"], False),
+        (two["errors"], True),
+    ]
+
+
+def test_a_look_that_cannot_be_recorded_is_a_warning(mlpcli, runs):
+    (runs / "one" / directory.EVALUATIONS).mkdir()
+    said = mlpcli("eval", runs / "one", "--json")
+    assert said.json["examples"] == 1000
+    assert re.fullmatch(r"mlpcli: this look is not recorded: .*evaluations\.jsonl: cannot be written: .*\n", said.err)
+
+
+def test_a_checkpoint_outside_a_run_records_nothing(mlpcli, runs, tmp_path):
+    shutil.copy(runs / "one/checkpoints/best.npz", tmp_path / "mine.npz")
+    assert mlpcli("eval", tmp_path / "mine.npz").status == 0
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["mine.npz", "runs"]
+
+
+# What goes wrong -----------------------------------------------------------------------------------------
+
+
+def test_a_damaged_checkpoint_is_not_replaced_by_another(mlpcli, runs):
+    best, last = (runs / "one/checkpoints" / name for name in ("best.npz", "last.npz"))
+    best.write_bytes(best.read_bytes()[:-1])
+    said = mlpcli("eval", runs / "one")
+    assert (said.status, said.out, said.err.count("\n")) == (4, "", 1)
+    assert f"{best}: is damaged" in said.err
+    assert said.err.endswith(f"; other checkpoints of the run: {last}\n")
+    assert mlpcli("eval", last).status == 0
+    best.unlink()
+    assert mlpcli("eval", runs / "one", "--json").json["checkpoints"][0]["path"] == str(last)
+
+
+def test_no_checkpoint_there(mlpcli, runs, tmp_path):
+    shutil.rmtree(runs / "one/checkpoints")
+    for path in (tmp_path / "none", tmp_path, runs / "one", "x" * 5000):
+        said = mlpcli("eval", path)
+        assert (said.status, said.out, said.err.count("\n")) == (4, "", 1)
+        assert "other checkpoints" not in said.err
+
+
+def test_parameters_too_large_for_numbers(mlpcli, runs):
+    path = runs / "one/checkpoints/best.npz"
+    known = checkpoint.read(path)
+    known.parameters.vector[...] = 3e38
+    checkpoint.write(path, known)
+    said = mlpcli("eval", runs / "one")
+    assert (said.status, said.out, said.err.count("\n")) == (4, "", 1)
+    assert f"{path}: its outputs are not finite numbers" in said.err
+
+
+def test_no_validation_images(mlpcli, runs):
+    path = runs / "one/checkpoints/best.npz"
+    known = checkpoint.read(path)
+    data = replace(known.config.data, validation=0)
+    checkpoint.write(path, replace(known, config=replace(known.config, data=data)))
+    said = mlpcli("eval", runs / "one", "--split", "validation")
+    assert said.status == 3
+    assert "data.validation is 0" in said.err
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        (["--offline", "--source", "x"], "--offline fetches nothing"),
+        (["--show", "--json"], "--show draws for the screen"),
+        (["--show", "--worst", "0"], "--worst 0 lists none"),
+        (["--worst", "-1"], "--worst"),
+        (["--split", "valid"], "validation"),
+        (["--data", ""], "dataset"),
+        (["--prediction", "x.csv"], "--predictions"),
+    ],
+)
+def test_wrong_usage(mlpcli, trained, options, what):
+    said = mlpcli("eval", trained / "one", *options)
+    assert (said.status, said.out) == (2, "")
+    assert what in said.err
+
+
+def test_no_argument(mlpcli):
+    assert mlpcli("eval").status == 2
+
+
+def test_help_comes_without_numpy():
+    program = "import sys; from mlpcli.commands import _run; _run(['eval', '-h']); sys.exit('numpy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "Examples:" in done.stdout
