@@ -1,0 +1,47 @@
+"""What the tests of several rooms need: a data set of a few images as a folder of IDX files, and a config for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+from mlpcli import config
+from mlpcli.config import Config
+from mlpcli.datasets import idx
+from mlpcli.datasets.catalogue import FILE_NAMES, ROLES
+
+# A machine may be slow: no test is about time.
+settings.register_profile("mlpcli", deadline=None)
+settings.load_profile("mlpcli")
+
+
+@pytest.fixture(scope="session")
+def tiny_images() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Training images (70, 5, 4) of three classes, their labels, 30 test images, their labels; hard, but learnable."""
+    random = np.random.default_rng(3)
+    prototypes = random.integers(0, 256, (3, 5, 4))
+    labels = random.integers(0, 3, 100).astype(np.uint8)
+    labels[:3] = 0, 1, 2
+    images = np.clip(prototypes[labels] + random.normal(0, 150, (100, 5, 4)), 0, 255).astype(np.uint8)
+    return images[:70], labels[:70], images[70:], labels[70:]
+
+
+@pytest.fixture
+def tiny_folder(tmp_path: Path, tiny_images: tuple[np.ndarray, ...]) -> Path:
+    """``tmp_path/tiny``: the tiny data set as a folder that ``data.dataset`` can name."""
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    for role, array in zip(ROLES, tiny_images, strict=True):
+        (folder / FILE_NAMES[role]).write_bytes(idx.encode(array))
+    return folder
+
+
+@pytest.fixture
+def tiny_config(tiny_folder: Path) -> Callable[..., Config]:
+    """Makes a config that trains on the tiny data set in a moment: ``tiny_config("training.epochs=5", ...)``."""
+    few = ("network.hidden=[6]", "training.epochs=3", "training.batch_size=16", f'data.dataset="{tiny_folder}"')
+    return lambda *overrides: config.load(None, (*few, *overrides), {})

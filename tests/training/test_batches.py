@@ -1,0 +1,92 @@
+"""Every image comes once an epoch, in the order asked for, as the number its byte stands for."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlpcli.datasets.load import Split
+from mlpcli.training import batches
+from mlpcli.training.batches import Batch, Batches, scale
+
+CLASSES = 5
+
+
+def split_of(count: int, pixels: int = 3) -> Split:
+    """``count`` images that all differ, read-only as a data set's are."""
+    images = np.empty((count, pixels), np.uint8)
+    images[:, 0], images[:, 1], images[:, 2:] = np.arange(count) % 256, np.arange(count) // 256, 255
+    labels = (np.arange(count) * 7 % CLASSES).astype(np.uint8)
+    images.flags.writeable = labels.flags.writeable = False
+    return Split(images, labels)
+
+
+def all_of(
+    split: Split, batch_size: int, order: np.ndarray, *, block: int = 1 << 20, dtype: str = "float64"
+) -> list[Batch]:
+    """Copies of the batches, made from blocks of ``block`` bytes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batches, "GATHERED_BYTES", block)
+        made = Batches(split, CLASSES, batch_size, dtype)
+    return [Batch(b.X.copy(), b.Y.copy(), b.y.copy()) for b in made.in_order(order)]
+
+
+sizes = st.tuples(st.integers(1, 300), st.integers(1, 330), st.integers(1, 10_000), st.randoms(use_true_random=False))
+
+
+@given(sizes, st.sampled_from(["float32", "float64"]))
+def test_every_image_comes_once_in_the_order_asked_for(case, dtype: str):
+    count, batch_size, block, random = case
+    split, order = split_of(count), np.array(random.sample(range(count), count))
+    made = all_of(split, batch_size, order, block=block, dtype=dtype)
+
+    whole, rest = divmod(count, batch_size)
+    assert [len(b.y) for b in made] == [batch_size] * whole + [rest] * (rest > 0)
+    assert len(Batches(split, CLASSES, batch_size, dtype)) == len(made)
+    X, Y, y = (np.concatenate([getattr(b, name) for b in made]) for name in ("X", "Y", "y"))
+    assert X.dtype == Y.dtype == dtype
+    assert np.array_equal(np.rint(X * 255), split.images[order])
+    assert np.array_equal(y, split.labels[order])
+    assert np.array_equal(Y, np.arange(CLASSES) == y[:, None])
+
+
+@given(sizes, st.integers(1, 10_000))
+def test_batches_do_not_depend_on_how_blocks_are_cut(case, other: int):
+    count, batch_size, block, random = case
+    split, order = split_of(count), np.array(random.sample(range(count), count))
+    for one, another in zip(
+        all_of(split, batch_size, order, block=block), all_of(split, batch_size, order, block=other), strict=True
+    ):
+        assert all(getattr(one, name).tobytes() == getattr(another, name).tobytes() for name in ("X", "Y", "y"))
+
+
+def test_the_memory_of_a_block_is_bounded():
+    made = Batches(split_of(100_000), CLASSES, 10, "float32")
+    assert made._X.nbytes <= batches.GATHERED_BYTES
+
+
+def test_a_batch_may_be_larger_than_a_block_and_than_the_split():
+    assert [len(b.y) for b in all_of(split_of(7), 1000, np.arange(7), block=1)] == [7]
+
+
+def test_part_of_a_split_can_be_asked_for_and_an_image_twice():
+    made = all_of(split_of(9), 2, np.array([8, 3, 3]))
+    assert [np.rint(b.X[:, 0] * 255).tolist() for b in made] == [[8, 3], [3]]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex128"])
+def test_a_byte_becomes_its_share_of_255(dtype: str):
+    bytes_ = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    X = np.empty((16, 16), dtype)
+    assert scale(bytes_, X) is X
+    assert X.ravel()[0] == 0.0
+    assert X.ravel()[255] == 1.0
+    assert np.all(X.imag == 0)
+    rounding = Fraction(float(np.finfo(dtype).eps))
+    for byte, x in enumerate(X.real.ravel().tolist()):
+        assert 0.0 <= x <= 1.0
+        assert abs(Fraction(x) - Fraction(byte, 255)) <= rounding * Fraction(byte, 255)
