@@ -6,6 +6,7 @@ The commands and ``import mlpcli`` both call :func:`train` and :func:`resume`; w
 
 from __future__ import annotations
 
+import shlex
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,9 +22,8 @@ from mlpcli.runs import directory
 from mlpcli.runs.checkpoint import Checkpoint
 from mlpcli.runs.directory import RunDirectory
 from mlpcli.runs.environment import environment
-from mlpcli.training.loop import EpochRecord, Trainer
+from mlpcli.training.loop import EpochRecord, State, Trainer
 from mlpcli.training.measure import Measure
-from mlpcli.training.optimizers import learning_rate
 
 # What may differ between a run and its resumption: nothing here changes what has been computed.
 RESUMABLE = ("data.folder", "data.sources", "data.offline")
@@ -84,6 +84,8 @@ def train(config: Config, *, name: str = "mnist", out: Path | None = None, obser
     Raises ``DataError``, ``RunError`` or ``DivergedError``; the directory then keeps the last good checkpoint.
     """
     observer = observer or Observer()
+    if out is not None:
+        directory.refuse_taken(out)  # before data are fetched for nothing
     dataset = load_dataset(config.data, say=observer.say, progress=observer.progress)
     trainer = Trainer(config, dataset)
     with directory.create(out, name, config, _manifest(dataset)) as run:
@@ -98,24 +100,24 @@ def resume(path: Path, overrides: tuple[str, ...] = (), *, observer: Observer | 
     are. Raises ``UsageError`` for any other, and as :func:`train` does.
     """
     observer = observer or Observer()
-    at = None if path.is_dir() else path
-    where = path if at is None else directory.run_of(at)
-    if where is None or not where.is_dir():
-        raise RunError(f"{path}: no such run; name a folder under runs/, or a checkpoint inside one")
+    where, at = directory.locate(path)
     with directory.reopen(where) as run:
         checkpoint = _checkpoint_to_resume(run, at)
-        recorded = checkpoint.config if checkpoint else config_module.load(where / directory.CONFIG, (), {})
-        config = _overridden(recorded, overrides, where, checkpoint)
+        config = config_module.load(where / directory.CONFIG, overrides)
+        if checkpoint is not None:
+            _refuse_to_change_the_past(checkpoint, config, where)
+            if run.manifest.get("state") == "finished" and at is None and config.training == checkpoint.config.training:
+                observer.say(f"{where}: is finished; there is nothing to resume")
+                return _result(run, config, checkpoint.state)
         dataset = _same_data(config, checkpoint, run, observer)
         trainer = Trainer(config, dataset, checkpoint.state if checkpoint else None)
-        if run.manifest.get("state") == "finished" and trainer.finished:
-            observer.say(f"{where}: is finished; there is nothing to resume")
-            return _result(run, config, trainer)
-        run.drop_test()
-        run.cut_back(trainer.state.epoch)
-        _check_best(run, trainer)
-        if config != recorded:
-            run.write_config(config)
+        if trainer.state.step != trainer.state.epoch * trainer.steps_per_epoch:
+            raise RunError(
+                f"{where}: its checkpoint's step {trainer.state.step} is not the end of epoch {trainer.state.epoch}, "
+                f"at {trainer.steps_per_epoch} mini-batches an epoch"
+            )
+        run.write_config(config)
+        run.go_on_from(checkpoint and replace(checkpoint, config=config))
         here = environment()
         changed = [key for key, value in here.items() if run.manifest.get("environment", here).get(key) != value]
         if changed:
@@ -144,7 +146,7 @@ def _train(run: RunDirectory, config: Config, trainer: Trainer, dataset: Dataset
     finally:
         observer.end()
     run.write_manifest(state="finished")
-    return _result(run, config, trainer)
+    return _result(run, config, state)
 
 
 def _look_at_test(run: RunDirectory, config: Config, trainer: Trainer, dataset: Dataset) -> None:
@@ -165,9 +167,8 @@ def _look_at_test(run: RunDirectory, config: Config, trainer: Trainer, dataset: 
     )
 
 
-def _result(run: RunDirectory, config: Config, trainer: Trainer) -> Run:
+def _result(run: RunDirectory, config: Config, state: State) -> Run:
     metrics = directory.read_metrics(run.path)
-    state = trainer.state
     test = directory.read_test(run.path) or {}
     data = run.manifest["data"]
     return Run(
@@ -205,62 +206,42 @@ def _checkpoint(config: Config, dataset: Dataset, trainer: Trainer) -> Checkpoin
 
 def _checkpoint_to_resume(run: RunDirectory, at: Path | None) -> Checkpoint | None:
     """The checkpoint to go on from; None where no epoch was completed."""
-    last, previous = run.checkpoint("last"), run.checkpoint("previous")
     if at is not None:
         return checkpoints.read(at)
-    if last.exists():
-        try:
-            return checkpoints.read(last)
-        except RunError as error:
-            hint = f"; go on from the one before it: mlpcli train --resume {previous}" if previous.exists() else ""
-            raise RunError(f"{error}{hint}") from error
-    if previous.exists():
-        raise RunError(f"{last}: is missing; go on from the one before it: mlpcli train --resume {previous}")
-    return None
+    last, previous = run.checkpoint("last"), run.checkpoint("previous")
+    if not last.exists() and not previous.exists():
+        return None
+    try:
+        return checkpoints.read(last)
+    except RunError as error:
+        hint = f"; go on from the one before it: mlpcli train --resume {shlex.quote(str(previous))}"
+        raise RunError(f"{error}{hint if previous.exists() else ''}") from error
 
 
-def _overridden(recorded: Config, overrides: tuple[str, ...], where: Path, checkpoint: Checkpoint | None) -> Config:
-    """``recorded`` with ``overrides``; raises ``UsageError`` with the difference if one of them changes the past."""
-    config = config_module.override(recorded, overrides)
-    before, after = config_module.flatten(recorded), config_module.flatten(config)
+def _refuse_to_change_the_past(checkpoint: Checkpoint, config: Config, where: Path) -> None:
+    """Raise ``UsageError`` with the difference if ``config`` would not have come to ``checkpoint``."""
+    before, after = config_module.flatten(checkpoint.config), config_module.flatten(config)
     for key in (key for key in before if before[key] != after[key] and key not in RESUMABLE):
-        difference = f"{key}: {before[key]} -> {after[key]}"
+        difference = f"{where}: {key}: {before[key]} -> {after[key]}"
         if key != EPOCHS:
-            raise UsageError(f"{where}: a resumed run goes on with its own config; this would change it: {difference}")
-        if checkpoint is None:
-            continue
-        state = checkpoint.state
-        if config.training.epochs < state.epoch:
-            raise UsageError(f"{where}: {difference}: {state.epoch} epochs are done already")
-        steps_per_epoch = state.step // max(1, state.epoch)
-        if any(
-            learning_rate(recorded.training, step, steps_per_epoch)
-            != learning_rate(config.training, step, steps_per_epoch)
-            for step in range(state.step)
-        ):
+            raise UsageError(f"{difference}: a resumed run goes on with the config it began with")
+        if config.training.epochs < checkpoint.epoch:
+            raise UsageError(f"{difference}: {checkpoint.epoch} epochs are done already")
+        if config.training.schedule != "constant":
             raise UsageError(
-                f"{where}: {difference} changes the learning rates of the epochs already done, as schedule: "
-                f"{recorded.training.schedule} depends on the number of epochs; only constant lets a run be prolonged"
+                f"{difference}: would change the learning rates of the epochs done already, as training.schedule: "
+                f"{config.training.schedule} depends on the number of epochs; only with constant can it be changed"
             )
-    return config
 
 
 def _same_data(config: Config, checkpoint: Checkpoint | None, run: RunDirectory, observer: Observer) -> Dataset:
     """The data the run was begun on, its fallback included; raises ``DataError`` if they are others now."""
     data = config.data
-    began_with = run.manifest.get("data", {})
-    if began_with.get("fallback_from"):
+    began_with = run.manifest.get("data", {"fallback_from": None})
+    if began_with["fallback_from"]:
         data = replace(data, dataset=began_with["dataset"], fallback=None)
     dataset = load_dataset(data, say=observer.say, progress=observer.progress)
-    for name, digest in (checkpoint.hashes if checkpoint else {}).items():
-        if dataset.hashes.get(name) != digest:
-            raise DataError(
-                f"{config.data.dataset}: {name} is not the file the run was trained on; its SHA-256 differs"
-            )
-    return replace(dataset, fallback_from=began_with.get("fallback_from", dataset.fallback_from))
-
-
-def _check_best(run: RunDirectory, trainer: Trainer) -> None:
-    """A best checkpoint that is gone or damaged could not be made again by the epochs to come."""
-    if trainer.state.best is not None and checkpoints.read(run.checkpoint("best")).epoch < trainer.state.best_epoch:
-        raise RunError(f"{run.checkpoint('best')}: is not of epoch {trainer.state.best_epoch}, which was the best")
+    for name, digest in dataset.hashes.items():
+        if checkpoint is not None and checkpoint.hashes.get(name) != digest:
+            raise DataError(f"{data.dataset}: {name} is not the file the run was trained on; its SHA-256 differs")
+    return replace(dataset, fallback_from=began_with["fallback_from"] or dataset.fallback_from)

@@ -6,13 +6,36 @@ them. Errors are ``OSError``s; who knows what the file was for says so to the us
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PARTIAL = ".partial"
+
+
+def read(path: Path, limit: int) -> bytes:
+    """The bytes of the regular file ``path``.
+
+    Raises ``OSError``, also for a pipe or a device, which might never end, and before memory is taken for a file of
+    more than ``limit`` bytes, or of more than there is memory for.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        if status.st_size > limit:
+            raise OSError(errno.EFBIG, f"larger than {limit} bytes, which none is", str(path))
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read(status.st_size)
+    except MemoryError:
+        raise OSError(errno.ENOMEM, "does not fit in memory", str(path)) from None
+    finally:
+        os.close(descriptor)
 
 
 def write_atomically(path: Path, chunks: Iterable[bytes]) -> None:
@@ -41,9 +64,10 @@ def write_atomically(path: Path, chunks: Iterable[bytes]) -> None:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append ``line`` and a newline to ``path``, whole or not at all, and flush them to disk. Raises ``OSError``.
+    """Append ``line`` and a newline to ``path``, whole or not at all, and flush them to disk.
 
-    What follows the last newline is the half line of a writer that was killed, and is cut off first.
+    Raises ``OSError``; the line is not there then, unless only the flush of the folder of a new file failed. What
+    follows the last newline is the half line of a writer that was killed, and is cut off first.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
     try:
@@ -59,6 +83,20 @@ def append_line(path: Path, line: str) -> None:
             raise
     finally:
         os.close(descriptor)
+    if whole == 0:
+        _flush_folder(path.parent)  # the file may be new, and its name lives there
+
+
+def make_folder(path: Path) -> None:
+    """Make the folder ``path`` and flush its name to disk. Raises ``OSError``: also where there is one."""
+    os.mkdir(path)
+    _flush_folder(path.parent)
+
+
+def remove(path: Path) -> None:
+    """Remove the file ``path`` if it is there. Raises ``OSError``."""
+    with suppress(FileNotFoundError):
+        os.unlink(path)
 
 
 def remove_partials(folder: Path) -> None:

@@ -5,8 +5,9 @@
 checked before anything is parsed, as a hash of the arrays alone would miss damage to the zip's own structure.
 
 The hash finds damage, not malice: whoever writes a file can seal it. So nothing that the file says is believed before
-it is checked. Members are stored, never compressed, and read as slices of the bytes in hand; only the names, types and
-shapes that the header's own config asks for are taken; nothing is ever unpickled.
+it is checked, and of all that zip and .npy allow, only what :func:`encode` writes is taken: members stored one after
+the other with no byte between them, arrays of the names, types and shapes that the header's own config asks for.
+Nothing is decompressed, evaluated or unpickled, and no array takes more memory than its bytes in the file.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ import hashlib
 import io
 import json
 import math
+import re
+import struct
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from errno import ENOENT
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -28,6 +30,7 @@ from numpy.typing import NDArray
 from mlpcli import config as config_module
 from mlpcli.config import Config
 from mlpcli.errors import ConfigError, RunError
+from mlpcli.files import read as read_bytes
 from mlpcli.files import write_atomically
 from mlpcli.model.parameters import Parameters
 from mlpcli.training.loop import State, network_for
@@ -35,11 +38,25 @@ from mlpcli.training.optimizers import OPTIMIZERS
 
 FORMAT = 1
 SUFFIX = ".npz"
-MAX_HEADER_BYTES = 64 * 1024
-MAX_UNITS = 100_000
+MAX_BYTES = 2**31 - 1  # beyond that a zip archive needs an extension, which is neither written nor read here
+MAX_HEADER = 256 * 1024  # characters
+MAX_PIXELS_A_SIDE = 100_000
+MAX_MEMBERS = 2 * (config_module.MAX_LAYERS + 1) + 2 + 1  # weights and biases, an optimizer's memory, the header
 
 _SEAL_BYTES = 64
 _OPTIMIZER = "optimizer_"
+_DIRECTORY_END = struct.Struct(
+    "<4s4H2IH"
+)  # of the zip format: signature, disks, members, bytes, start, comment's length
+_DIRECTORY_ENTRY = struct.Struct("<4s6H3I5H2I")
+_MEMBER_START = struct.Struct("<4s5H3I2H")
+# What numpy writes before the elements of an array in C order of at most two dimensions.
+_NPY = re.compile(
+    rb"\x93NUMPY\x01\x00(..)"
+    rb"(\{'descr': '([<>|](?:f4|f8|U[0-9]{1,6}))', 'fortran_order': False, "
+    rb"'shape': \((|[0-9]{1,10},|[0-9]{1,10}, [0-9]{1,10})\), \} *\n)",
+    re.DOTALL,
+)
 
 
 @dataclass(frozen=True)
@@ -76,16 +93,14 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
 def read(path: Path) -> Checkpoint:
     """The checkpoint in ``path``. Raises ``RunError`` when it is missing, damaged, or of a version we can't read."""
     try:
-        if not path.is_file():  # a device or a pipe may have no end
-            raise FileNotFoundError(ENOENT, "no such file")
-        data = path.read_bytes()
+        data = read_bytes(path, MAX_BYTES)
     except OSError as error:
         raise RunError(f"{path}: cannot be read: {error.strerror}") from error
     return decode(data, str(path))
 
 
 def encode(checkpoint: Checkpoint) -> bytes:
-    """The bytes of the file; equal checkpoints give equal bytes."""
+    """The bytes of the file; equal checkpoints give equal bytes. Raises ``RunError`` if there are too many for one."""
     state = checkpoint.state
     header = {
         "format": FORMAT,
@@ -103,8 +118,12 @@ def encode(checkpoint: Checkpoint) -> bytes:
     arrays = {
         **dict(state.theta.tensors()),
         **{f"{_OPTIMIZER}{name}": vector for name, vector in state.optimizer.items()},
-        "header": np.array(json.dumps(header)),
+        "header": np.array(json.dumps(header, ensure_ascii=False)),
     }
+    if sum(array.nbytes for array in arrays.values()) > MAX_BYTES - 1024 * len(arrays):
+        raise RunError(f"a network of {len(state.theta.vector)} parameters is more than a checkpoint can hold, 2 GiB")
+    if arrays["header"].nbytes > 4 * MAX_HEADER:
+        raise RunError(f"a config of more than {MAX_HEADER} characters is more than a checkpoint can hold")
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name, array in arrays.items():
@@ -112,8 +131,11 @@ def encode(checkpoint: Checkpoint) -> bytes:
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w") as member:
                 np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
         archive.comment = b"0" * _SEAL_BYTES
-    sealed = file.getvalue()[:-_SEAL_BYTES]
-    return sealed + hashlib.sha256(sealed).hexdigest().encode()
+    with file.getbuffer() as data:
+        seal = hashlib.sha256(data[:-_SEAL_BYTES]).hexdigest()
+    file.seek(-_SEAL_BYTES, io.SEEK_END)
+    file.write(seal.encode())
+    return file.getvalue()
 
 
 def decode(data: bytes, where: str) -> Checkpoint:
@@ -122,10 +144,10 @@ def decode(data: bytes, where: str) -> Checkpoint:
     def refuse(what: str) -> NoReturn:
         raise RunError(f"{where}: {what}")
 
-    content, seal = data[:-_SEAL_BYTES], data[-_SEAL_BYTES:]
     if not data:
         refuse("is damaged: the file is empty")
-    if hashlib.sha256(content).hexdigest().encode() != seal:
+    seal = hashlib.sha256(memoryview(data)[:-_SEAL_BYTES]).hexdigest()
+    if data[-_SEAL_BYTES:] != seal.encode():
         refuse("is damaged, or no checkpoint of mlpcli: its bytes do not have the hash that seals a checkpoint")
     members = _members(data, refuse)
     header = _header(members, refuse)
@@ -133,6 +155,8 @@ def decode(data: bytes, where: str) -> Checkpoint:
         config = config_module.from_dict(header["config"], where)
     except ConfigError as error:
         raise RunError(f"{error} (the config in the checkpoint's header)") from error
+    if contradiction := _contradiction(header, config):
+        refuse(f"its header contradicts itself: {contradiction}")
     rows, columns = header["image_shape"]
     network = network_for(config, rows * columns, header["classes"])
     shapes = _shapes(network.sizes)
@@ -173,44 +197,46 @@ Refuse = Callable[[str], NoReturn]
 
 
 def _members(data: bytes, refuse: Refuse) -> dict[str, memoryview]:
-    """The members' bytes, by name without .npy: slices of ``data``."""
+    """The members' bytes, by name without .npy: slices of ``data``, which they fill from its start to the directory."""
     members: dict[str, memoryview] = {}
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            entries = archive.infolist()
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, OverflowError, EOFError) as error:
-        refuse(f"is no zip archive: {error}")
-    for entry in entries:
-        name = entry.filename.removesuffix(".npy")
-        if name == entry.filename or not name.isidentifier() or name in members:
-            refuse(f"has a member that no checkpoint has: {entry.filename!r:.60}")
-        if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size or entry.flag_bits & 1:
-            refuse(f"its member {name!r:.60} is compressed or encrypted, which a checkpoint's never is")
-        # The local header is 30 bytes, a name and an extra field, whose lengths stand at its offsets 26 and 28.
-        local = data[entry.header_offset : entry.header_offset + 30]
-        start = (
-            entry.header_offset + 30 + int.from_bytes(local[26:28], "little") + int.from_bytes(local[28:30], "little")
-        )
-        if entry.header_offset < 0 or len(local) < 30 or start + entry.file_size > len(data):
-            refuse(f"its member {name!r:.60} ends beyond the file")
-        members[name] = memoryview(data)[start : start + entry.file_size]
+    end = len(data) - _SEAL_BYTES - _DIRECTORY_END.size
+    if end < 0:
+        refuse("is no zip archive: too short")
+    signature, _, _, _, count, size, position, comment = _DIRECTORY_END.unpack_from(data, end)
+    if signature != b"PK\5\6" or comment != _SEAL_BYTES or position + size != end or count > MAX_MEMBERS:
+        refuse("is no zip archive as a checkpoint is one: its directory is not in order")
+    member_end, directory_start = 0, position
+    for _ in range(count):
+        if position + _DIRECTORY_ENTRY.size > end:
+            refuse("its zip directory is cut short")
+        entry = _DIRECTORY_ENTRY.unpack_from(data, position)
+        signature, flags, method, packed, size, start = entry[0], entry[3], entry[4], entry[8], entry[9], entry[16]
+        position += _DIRECTORY_ENTRY.size + entry[10]
+        name = data[position - entry[10] : position]
+        if not re.fullmatch(rb"[A-Za-z0-9_]{1,20}\.npy", name) or name.decode()[:-4] in members:
+            refuse(f"has a member that no checkpoint has: {ascii(name)[1:]:.60}")
+        if signature != b"PK\1\2" or flags or method != zipfile.ZIP_STORED or packed != size or any(entry[11:13]):
+            refuse(f"its member {name.decode()} is compressed, encrypted or extended, which a checkpoint's never is")
+        if start != member_end or start + _MEMBER_START.size > directory_start:
+            refuse(f"its member {name.decode()} does not begin where the one before it ends")
+        local = _MEMBER_START.unpack_from(data, start)
+        begin = start + _MEMBER_START.size + len(name)
+        member_end = begin + size
+        if (local[0], *local[9:]) != (b"PK\3\4", len(name), 0) or data[begin - len(name) : begin] != name:
+            refuse(f"its member {name.decode()} is not what the zip directory says")
+        members[name.decode()[:-4]] = memoryview(data)[begin:member_end]
+    if position != end or member_end != directory_start:
+        refuse("has bytes that belong to no member")
     return members
 
 
 def _npy(member: memoryview, name: str, refuse: Refuse) -> tuple[tuple[int, ...], np.dtype[Any], memoryview]:
-    """Shape, dtype and the bytes of the elements of an .npy file, C order only."""
-    file = io.BytesIO(member[: 10 + 4096])
-    try:
-        if np.lib.format.read_magic(file) != (1, 0):
-            raise ValueError("not .npy version 1.0")
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file, max_header_size=4096)
-    except Exception as error:  # numpy's parser raises a dozen kinds for a header that is not one
-        refuse(
-            f"its member {name} is no array: {str(error).splitlines()[0] if str(error) else type(error).__name__:.100}"
-        )
-    if fortran and len(shape) > 1:
-        refuse(f"its array {name} is in Fortran order, which a checkpoint's never is")
-    return shape, dtype, member[file.tell() :]
+    """Shape, dtype and the bytes of the elements of an .npy file."""
+    found = _NPY.match(member)
+    if found is None or int.from_bytes(found[1], "little") != len(found[2]):
+        refuse(f"its member {name} is no array as a checkpoint holds them")
+    shape = tuple(int(length) for length in found[4].split(b",") if length)
+    return shape, np.dtype(found[3].decode()), member[found.end() :]
 
 
 def _array(member: memoryview, name: str, dtype: np.dtype[Any], shape: tuple[int, ...], refuse: Refuse) -> NDArray[Any]:
@@ -226,19 +252,33 @@ def _header(members: Mapping[str, memoryview], refuse: Refuse) -> dict[str, Any]
     if "header" not in members:
         refuse("is no checkpoint of mlpcli: the array 'header' is missing")
     shape, dtype, elements = _npy(members["header"], "header", refuse)
-    if dtype.kind != "U" or shape != () or len(elements) != dtype.itemsize or len(elements) > 4 * MAX_HEADER_BYTES:
-        refuse(f"its header is not a text of at most {MAX_HEADER_BYTES} characters")
+    if dtype.kind != "U" or shape != () or len(elements) != dtype.itemsize or len(elements) > 4 * MAX_HEADER:
+        refuse(f"its header is not a text of at most {MAX_HEADER} characters")
     try:
         header = json.loads(str(np.frombuffer(elements, dtype)[0]))
     except (ValueError, RecursionError) as error:
         refuse(f"its header is not JSON: {str(error)[:100]}")
     found = header.get("format") if isinstance(header, dict) else None
-    if found != FORMAT:
+    if type(found) is not int or found != FORMAT:
         refuse(f"is a checkpoint of format {found!r:.20}; this version of mlpcli reads format {FORMAT}")
     for key, fits in _HEADER.items():
         if key not in header or not fits(header[key]):
             refuse(f"its header's {key!r} is missing or not what it should be")
+    if extra := header.keys() - _HEADER.keys() - {"format"}:
+        refuse(f"its header has a key that no checkpoint has: {min(extra)!r:.60}")
     return dict(header)
+
+
+def _contradiction(header: Mapping[str, Any], config: Config) -> str | None:
+    """What in ``header`` no run of ``config`` can come to, if anything."""
+    epoch, best, best_epoch = header["epoch"], header["best"], header["best_epoch"]
+    if epoch > config.training.epochs:
+        return f"epoch {epoch} of {config.training.epochs}"
+    if (best is None) != (best_epoch == 0) or best_epoch > epoch:
+        return f"epoch {best_epoch} as the best up to epoch {epoch}"
+    if header["patience_used"] != (epoch - best_epoch if best else 0):
+        return f"patience used for {header['patience_used']} epochs since epoch {best_epoch}, at epoch {epoch}"
+    return None
 
 
 def _is_count(value: Any, low: int = 0, high: int = 2**53) -> bool:
@@ -246,21 +286,25 @@ def _is_count(value: Any, low: int = 0, high: int = 2**53) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    return type(value) is float and math.isfinite(value)
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= 4096
 
 
 _HEADER: dict[str, Callable[[Any], bool]] = {
     "config": lambda value: isinstance(value, dict),
-    "dataset": lambda value: isinstance(value, str) and len(value) <= 4096,
+    "dataset": _is_name,
     "hashes": lambda value: (
-        isinstance(value, dict) and len(value) <= 4 and all(isinstance(item, str) for item in value.values())
+        isinstance(value, dict) and len(value) <= 4 and all(map(_is_name, (*value, *value.values())))
     ),
     "image_shape": lambda value: (
-        isinstance(value, list) and len(value) == 2 and all(_is_count(side, 1, MAX_UNITS) for side in value)
+        isinstance(value, list) and len(value) == 2 and all(_is_count(side, 1, MAX_PIXELS_A_SIDE) for side in value)
     ),
     "classes": lambda value: _is_count(value, 1, 256),
-    "epoch": _is_count,
-    "step": _is_count,
+    "epoch": lambda value: _is_count(value, 1),
+    "step": lambda value: _is_count(value, 1),
     "best": lambda value: (
         value is None or (isinstance(value, list) and len(value) == 2 and all(map(_is_number, value)))
     ),

@@ -11,22 +11,26 @@
 
 After an epoch its line goes to metrics.jsonl, then best.npz, previous.npz and last.npz follow. Whatever moment the
 process dies at, last.npz is whole, and what is newer than it is written again, to the same bytes, by the resumed run.
+A folder is a run from the moment it has a config.yaml.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import shlex
+import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from mlpcli import config as config_module
 from mlpcli.config import Config
 from mlpcli.errors import RunError
-from mlpcli.files import append_line, locked, remove_partials, write_atomically
+from mlpcli.files import PARTIAL, append_line, locked, make_folder, read, remove, remove_partials, write_atomically
 from mlpcli.runs import checkpoint as checkpoints
 from mlpcli.runs.checkpoint import Checkpoint
 from mlpcli.training.loop import EpochRecord
@@ -38,6 +42,9 @@ TEST = "test.json"
 EVALUATIONS = "evaluations.jsonl"
 CHECKPOINTS = "checkpoints"
 LOCK = ".lock"
+
+MAX_DOCUMENT_BYTES = 16 * 1024 * 1024
+MAX_METRICS_BYTES = 1024 * 1024 * 1024
 
 
 class RunDirectory:
@@ -51,6 +58,7 @@ class RunDirectory:
         self.path = path
         self.manifest = manifest
         self._held = held
+        self._last: bytes | None = None
 
     def __enter__(self) -> RunDirectory:
         return self
@@ -64,15 +72,58 @@ class RunDirectory:
 
     def save(self, record: EpochRecord, checkpoint: Checkpoint) -> None:
         """Write what there is to keep of an epoch."""
-        last = self.checkpoint("last")
+        data = checkpoints.encode(checkpoint)
         with _writing(self.path):
-            append_line(self.path / METRICS, json.dumps(asdict(record)))
-            data = checkpoints.encode(checkpoint)
+            append_line(self.path / METRICS, json.dumps(asdict(record), allow_nan=False))
             if checkpoint.state.best_epoch == checkpoint.epoch:
                 write_atomically(self.checkpoint("best"), [data])
-            if last.exists():
-                write_atomically(self.checkpoint("previous"), [last.read_bytes()])
-            write_atomically(last, [data])
+            if self._last is not None:
+                # From memory: what the disk has made of last.npz since must not replace a good previous.npz.
+                write_atomically(self.checkpoint("previous"), [self._last])
+            write_atomically(self.checkpoint("last"), [data])
+        self._last = data
+
+    def go_on_from(self, checkpoint: Checkpoint | None) -> None:
+        """Make the run what it was when ``checkpoint`` was its last; None: before its first epoch.
+
+        Drops from metrics.jsonl what is newer, a torn line included, and test.json. Raises ``RunError``, and then has
+        changed nothing, if lines of epochs up to the checkpoint's are missing or damaged, or if best.npz is not what
+        the epochs to come need it to be.
+        """
+        epoch = checkpoint.epoch if checkpoint else 0
+        lines = _lines(self.path)
+        _check_lines(self.path, lines[:epoch])
+        if len(lines) < epoch:
+            raise RunError(
+                f"{self.path / METRICS}: is damaged: {len(lines)} lines, and {epoch} epochs in the checkpoint; "
+                f"{_train_again(self.path)}"
+            )
+        best = self._best(checkpoint) if checkpoint else None
+        with _writing(self.path):
+            remove(self.path / TEST)
+            if checkpoint is not None:
+                # Before the lines of later epochs go: a last.npz ahead of metrics.jsonl could not be resumed.
+                self._last = checkpoints.encode(checkpoint)
+                write_atomically(self.checkpoint("last"), [self._last])
+                if best is not None and best.config != checkpoint.config:
+                    checkpoints.write(self.checkpoint("best"), replace(best, config=checkpoint.config))
+            if len(lines) > epoch:
+                write_atomically(self.path / METRICS, lines[:epoch])
+
+    def _best(self, checkpoint: Checkpoint) -> Checkpoint | None:
+        """best.npz, if there has to be one; the epochs to come could not make it again were it lost."""
+        if checkpoint.state.best is None:
+            return None
+        path, wanted = self.checkpoint("best"), checkpoint.state.best_epoch
+        try:
+            best = checkpoints.read(path)
+        except RunError as error:
+            raise RunError(f"{error}; {_train_again(self.path)}") from error
+        # A later one was written just before the process died, or is ahead of the checkpoint that was asked for: the
+        # resumed run comes to it again, if it goes that far.
+        if best.epoch != wanted and not checkpoint.epoch < best.epoch <= checkpoint.config.training.epochs:
+            raise RunError(f"{path}: is of epoch {best.epoch}, and {wanted} was the best; {_train_again(self.path)}")
+        return best
 
     def write_config(self, config: Config) -> None:
         """Write config.yaml anew."""
@@ -84,30 +135,26 @@ class RunDirectory:
         with _writing(self.path):
             write_atomically(self.path / TEST, [_json(result)])
 
-    def drop_test(self) -> None:
-        """Remove test.json: it is of a checkpoint that further epochs may replace."""
-        with _writing(self.path):
-            (self.path / TEST).unlink(missing_ok=True)
-
     def write_manifest(self, **changes: Any) -> None:
         """Bring the manifest up to date."""
         self.manifest.update(changes)
         with _writing(self.path):
             write_atomically(self.path / MANIFEST, [_json(self.manifest)])
 
-    def cut_back(self, epoch: int) -> None:
-        """Drop from metrics.jsonl what is newer than ``epoch``, a torn line included. Raises ``RunError`` if lines of
-        epochs up to ``epoch`` are missing or damaged."""
-        metrics = self.path / METRICS
-        with _writing(self.path):
-            lines = metrics.read_bytes().splitlines(keepends=True) if metrics.exists() else []
-            for number, line in enumerate(lines[:epoch], start=1):
-                if _epoch_of(line) != number:
-                    raise RunError(f"{metrics}:{number}: is damaged: no line of epoch {number}")
-            if len(lines) < epoch:
-                raise RunError(f"{metrics}: is damaged: {epoch} epochs are in the checkpoint, {len(lines)} lines here")
-            if len(lines) > epoch:
-                write_atomically(metrics, lines[:epoch])
+
+def refuse_taken(path: Path) -> None:
+    """Raise ``RunError`` if ``path`` is there and is anything but an empty folder."""
+    # What a process leaves that dies before its folder is a run.
+    remains = {LOCK, f".{CONFIG}{PARTIAL}"}
+    with _writing(path):
+        try:
+            names = {entry.name for entry in path.iterdir()}
+        except FileNotFoundError:
+            return
+    if CONFIG in names:
+        raise RunError(f"{path}: is a run already; name another --out, or go on with it: {_resume(path)}")
+    if names - remains:
+        raise RunError(f"{path}: exists and is not empty; name another --out")
 
 
 def create(path: Path | None, name: str, config: Config, manifest: dict[str, Any]) -> RunDirectory:
@@ -119,13 +166,9 @@ def create(path: Path | None, name: str, config: Config, manifest: dict[str, Any
         with _writing(path or Path("runs")):
             path = _make(path) if path is not None else _make_new(name)
             _hold(path, held)
-            if any(entry.name != LOCK for entry in path.iterdir()):
-                raise RunError(
-                    f"{path}: exists and is not empty; name another --out, or go on with it: "
-                    f"mlpcli train --resume {path}"
-                )
-            (path / CHECKPOINTS).mkdir()
+            refuse_taken(path)
             write_atomically(path / CONFIG, [config_module.to_yaml(config).encode()])
+            make_folder(path / CHECKPOINTS)
         run = RunDirectory(path, {**manifest, "state": "running"}, held.pop_all())
         run.write_manifest()
         return run
@@ -136,23 +179,45 @@ def reopen(path: Path) -> RunDirectory:
 
     Raises ``RunError`` when it is no run, in use by another process, damaged, or cannot be written.
     """
-    if not (path / CONFIG).is_file():
-        raise RunError(f"{path}: is no run: it has no {CONFIG}")
     with ExitStack() as held:
         with _writing(path):
             _hold(path, held)
-            (path / CHECKPOINTS).mkdir(exist_ok=True)
+            if not (path / CHECKPOINTS).is_dir():
+                make_folder(path / CHECKPOINTS)
             remove_partials(path)
             remove_partials(path / CHECKPOINTS)
         # A process that was killed before it wrote a manifest has nothing to tell.
-        manifest = read_manifest(path) if (path / MANIFEST).exists() else {}
+        manifest = read_manifest(path) if _is_there(path / MANIFEST) else {}
         return RunDirectory(path, manifest, held.pop_all())
+
+
+def is_in_use(path: Path) -> bool:
+    """Whether a process holds the run ``path``."""
+    try:
+        with locked(path / LOCK, wait=False):
+            return False
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False  # a run that can't be written to has no writer
+
+
+def locate(path: Path) -> tuple[Path, Path | None]:
+    """The run that ``path`` is, and None; or the run that the checkpoint ``path`` lies in, and ``path``.
+
+    Raises ``RunError`` when it is neither.
+    """
+    run, checkpoint = (path, None) if _is_folder(path) else (path.absolute().parent.parent, path)
+    if not _is_there(run / CONFIG):
+        known = "is no run: it has no config.yaml" if _is_folder(path) else "no such run, and no checkpoint inside one"
+        raise RunError(f"{path}: {known}; a run is a folder under runs/")
+    return run, checkpoint
 
 
 def find_checkpoint(path: Path) -> Path:
     """The checkpoint that ``path`` means: the file itself, or a run's best, else its last. Raises ``RunError``."""
-    if not path.is_dir():
-        if not path.exists():
+    if not _is_folder(path):
+        if not _is_there(path):
             raise RunError(f"{path}: no such run or checkpoint; a run is a folder under runs/")
         return path
     folder = path / CHECKPOINTS
@@ -165,34 +230,26 @@ def find_checkpoint(path: Path) -> Path:
 
 def run_of(checkpoint: Path) -> Path | None:
     """The run that the file ``checkpoint`` lies in, if it lies in one."""
-    run = checkpoint.parent.parent
-    return run if checkpoint.parent.name == CHECKPOINTS and (run / CONFIG).is_file() else None
+    folder = checkpoint.absolute().parent
+    return folder.parent if folder.name == CHECKPOINTS and _is_there(folder.parent / CONFIG) else None
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
     """manifest.json of the run ``path``. Raises ``RunError`` when it is missing or damaged."""
-    return _read_json(path / MANIFEST)
+    return _read_json(path / MANIFEST, _MANIFEST)
 
 
 def read_test(path: Path) -> dict[str, Any] | None:
     """test.json of the run ``path``, if there is one. Raises ``RunError`` when it is damaged."""
-    return _read_json(path / TEST) if (path / TEST).exists() else None
+    return _read_json(path / TEST, _TEST) if _is_there(path / TEST) else None
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl of the run ``path``, a torn last one left out. Raises ``RunError``."""
-    try:
-        lines = (path / METRICS).read_bytes().splitlines(keepends=True)
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise RunError(f"{path / METRICS}: cannot be read: {error.strerror}") from error
+    lines = _lines(path)
     if lines and not lines[-1].endswith(b"\n"):
         lines.pop()
-    for number, line in enumerate(lines, start=1):
-        if _epoch_of(line) != number:
-            raise RunError(f"{path / METRICS}:{number}: is damaged: no line of epoch {number}")
-    return [json.loads(line) for line in lines]
+    return _check_lines(path, lines)
 
 
 def append_evaluation(path: Path, result: dict[str, Any]) -> None:
@@ -202,7 +259,9 @@ def append_evaluation(path: Path, result: dict[str, Any]) -> None:
 
 
 def _make(path: Path) -> Path:
-    path.mkdir(parents=True, exist_ok=True)
+    if not path.is_dir():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path)
     return path
 
 
@@ -211,11 +270,35 @@ def _make_new(name: str) -> Path:
     for number in range(1, 1000):
         path = Path("runs", stamp if number == 1 else f"{stamp}-{number}")
         try:
-            path.mkdir(parents=True)
+            path.parent.mkdir(exist_ok=True)
+            make_folder(path)
         except FileExistsError:
             continue
         return path
     raise RunError(f"runs/{stamp}: a thousand runs of that name began in this second; name one with --out")
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        path.stat()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _resume(path: Path) -> str:
+    return f"mlpcli train --resume {shlex.quote(str(path))}"
+
+
+def _train_again(path: Path) -> str:
+    return f"train it again: mlpcli train {shlex.quote(str(path / CONFIG))}"
 
 
 def _hold(path: Path, held: ExitStack) -> None:
@@ -235,24 +318,110 @@ def _writing(path: Path) -> Iterator[None]:
 
 
 def _json(value: dict[str, Any]) -> bytes:
-    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+    return (json.dumps(value, indent=2) + "\n").encode()
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path, schema: Schema) -> dict[str, Any]:
+    """The JSON object in ``path``, which fits ``schema``. Raises ``RunError``."""
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(read(path, MAX_DOCUMENT_BYTES), parse_constant=_refuse)
     except OSError as error:
         raise RunError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise RunError(f"{path}: is damaged: no JSON document") from error
     if not isinstance(value, dict):
         raise RunError(f"{path}: is damaged: no JSON object")
+    if wrong := _misfit(value, schema):
+        raise RunError(f"{path}: is damaged: its {wrong!r} is missing or not what it should be")
     return value
 
 
-def _epoch_of(line: bytes) -> Any:
+def _lines(path: Path) -> list[bytes]:
+    """The lines of metrics.jsonl of the run ``path``, as they are. Raises ``RunError``."""
     try:
-        value = json.loads(line) if line.endswith(b"\n") else None
-    except (ValueError, RecursionError):
-        return None
-    return value.get("epoch") if isinstance(value, dict) else None
+        return read(path / METRICS, MAX_METRICS_BYTES).splitlines(keepends=True)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise RunError(f"{path / METRICS}: cannot be read: {error.strerror}") from error
+
+
+def _check_lines(path: Path, lines: list[bytes]) -> list[dict[str, Any]]:
+    """What ``lines`` say. Raises ``RunError`` if one is not the line of the epoch it should be."""
+    records = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line, parse_constant=_refuse) if line.endswith(b"\n") else None
+        except (ValueError, RecursionError):
+            record = None
+        if not isinstance(record, dict) or _misfit(record, _RECORD) or record["epoch"] != number:
+            raise RunError(f"{path / METRICS}:{number}: is damaged: no line of epoch {number}; {_train_again(path)}")
+        records.append(record)
+    return records
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON")
+
+
+# What the files of a run hold; nothing read from one is used before it fits.
+Fits = Callable[[Any], bool]
+Schema = dict[str, Fits]
+
+
+def _misfit(value: dict[str, Any], schema: Schema) -> str | None:
+    """The first key of ``schema`` that ``value`` lacks or has something else under."""
+    return next((key for key, fits in schema.items() if key not in value or not fits(value[key])), None)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**53
+
+
+def _is_number(value: Any) -> bool:
+    return (type(value) is float and math.isfinite(value)) or _is_count(value)
+
+
+def _mapping_of(fits: Fits) -> Fits:
+    return lambda value: isinstance(value, dict) and all(map(_is_text, value)) and all(map(fits, value.values()))
+
+
+def _list_of(fits: Fits) -> Fits:
+    return lambda value: isinstance(value, list) and all(map(fits, value))
+
+
+def _object(schema: Schema) -> Fits:
+    return lambda value: isinstance(value, dict) and _misfit(value, schema) is None
+
+
+def _or_null(fits: Fits) -> Fits:
+    return lambda value: value is None or fits(value)
+
+
+_ENVIRONMENT = _mapping_of(lambda value: _is_text(value) or _is_count(value))
+_MANIFEST: Schema = {
+    "state": lambda value: value in ("running", "finished", "diverged"),
+    "started": _is_text,
+    "environment": _ENVIRONMENT,
+    "data": _object({"dataset": _is_text, "fallback_from": _or_null(_is_text), "hashes": _mapping_of(_is_text)}),
+    "resumed": _list_of(_object({"epoch": _is_count, "environment": _ENVIRONMENT})),
+}
+_TEST: Schema = {
+    "checkpoint": _is_text,
+    "examples": _is_count,
+    "errors": _is_count,
+    "error": _is_number,
+    "loss": _is_number,
+}
+_OF_TYPE: dict[str, Fits] = {
+    "int": _is_count,
+    "float": _is_number,
+    "float | None": _or_null(_is_number),
+    "list[float]": _list_of(_is_number),
+    "list[float] | None": _or_null(_list_of(_is_number)),
+}
+_RECORD: Schema = {field.name: _OF_TYPE[str(field.type)] for field in fields(EpochRecord)}
