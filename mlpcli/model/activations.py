@@ -28,6 +28,9 @@ class Activation(Protocol):
     def backward(self, a: Array, da: Array, scratch: Array) -> None:
         """Turn ``da`` into dz = da * f'(z), in place, f' written with a = f(z); all (B, H)."""
 
+    def branch(self, z: Array) -> Array | None:
+        """On which side of a kink of f each z is, (B, H); None where f has a derivative everywhere."""
+
 
 def sigmoid(z: Array, a: Array) -> None:
     """Write 1 / (1 + exp(-z)) to ``a``, of z's shape, as (1 + tanh(z / 2)) / 2: no exp that overflows."""
@@ -37,7 +40,15 @@ def sigmoid(z: Array, a: Array) -> None:
     a *= 0.5
 
 
-class Sigmoid:
+class _Smooth:
+    """An activation that has a derivative everywhere."""
+
+    def branch(self, z: Array) -> Array | None:
+        """No kinks."""
+        return None
+
+
+class Sigmoid(_Smooth):
     """a = 1 / (1 + exp(-z)), da/dz = a (1 - a)."""
 
     name = "sigmoid"
@@ -53,7 +64,7 @@ class Sigmoid:
         da *= scratch
 
 
-class Tanh:
+class Tanh(_Smooth):
     """a = tanh(z), da/dz = 1 - a^2."""
 
     name = "tanh"
@@ -70,7 +81,7 @@ class Tanh:
 
 
 class Relu:
-    """a = max(0, z), da/dz = 1 where z > 0, else 0; z = 0 is a kink, where it has no derivative."""
+    """a = max(0, z), da/dz = 1 where z > 0, else 0. At z = 0 is a kink; the derivative from the left, 0, is taken."""
 
     name = "relu"
 
@@ -81,6 +92,10 @@ class Relu:
     def backward(self, a: Array, da: Array, scratch: Array) -> None:
         """dz = da * [a > 0], into ``da``; all (B, H)."""
         da *= a.real > 0
+
+    def branch(self, z: Array) -> Array | None:
+        """Whether z > 0, (B, H)."""
+        return z.real > 0
 
 
 ACTIVATIONS: dict[str, Activation] = {f.name: f for f in (Sigmoid(), Tanh(), Relu())}

@@ -132,7 +132,7 @@ class Network:
 
     def penalty(self, theta: Parameters, l2: float) -> Any:
         """The penalty l2 sum W^2, a scalar; biases are not penalised."""
-        return l2 * sum((W * W).sum() for W in theta.W)  # (9)
+        return l2 * sum(np.dot(W.ravel(), W.ravel()) for W in theta.W)  # (9)
 
     def add_penalty_gradient(self, theta: Parameters, l2: float, gradient: Parameters) -> None:
         """Add the penalty's gradient 2 l2 W to ``gradient``."""

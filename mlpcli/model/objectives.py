@@ -40,8 +40,19 @@ class Objective(Protocol):
     def backward(self, z: Array, p: Array, Y: Array, dz: Array) -> None:
         """Write dLoss/dz to ``dz`` (B, K), with the ``p`` that :meth:`forward` wrote."""
 
+    def branch(self, z: Array, Y: Array) -> Array | None:
+        """On which side of a kink of the loss each z is, (B, K); None where it has a derivative everywhere."""
 
-class _Softmax:
+
+class _Smooth:
+    """A loss that has a derivative everywhere."""
+
+    def branch(self, z: Array, Y: Array) -> Array | None:
+        """No kinks."""
+        return None
+
+
+class _Softmax(_Smooth):
     """p_k = exp(z_k) / sum_j exp(z_j). Predicts the largest p: the most probable class."""
 
     def output(self, z: Array, p: Array) -> None:
@@ -52,7 +63,7 @@ class _Softmax:
         p /= p.sum(axis=1, keepdims=True)
 
 
-class _Sigmoid:
+class _Sigmoid(_Smooth):
     """p_k = sigmoid(z_k), K independent units. Predicts the largest p, or for multi-label targets every p > 1/2."""
 
     def output(self, z: Array, p: Array) -> None:
@@ -122,7 +133,7 @@ class SigmoidCrossEntropy(_Sigmoid, _Matched):
         return terms.sum() / len(Y)
 
 
-class LinearQuadratic(_Linear, _Matched):
+class LinearQuadratic(_Linear, _Matched, _Smooth):
     r"""Linear units and half the squared difference: p = z, loss = 1/2 sum_k (p_k - Y_k)^2.
 
     Its derivative by z_k = p_k is p_k - Y_k: the third matched pair, the log-likelihood of a normal distribution of
@@ -184,6 +195,10 @@ class LinearHinge(_Linear):
         short = self._short(self._shortfall(z, Y), Y)
         np.subtract(short, Y * short.sum(axis=1, keepdims=True), out=dz)
         dz *= 1.0 / len(Y)
+
+    def branch(self, z: Array, Y: Array) -> Array | None:
+        """M (B, K): which margins are short."""
+        return self._short(self._shortfall(z, Y), Y)
 
     def _shortfall(self, z: Array, Y: Array) -> Array:
         """z_j - z_y + 1, (B, K): by how much class j falls short of the margin; for j = y it means nothing."""
