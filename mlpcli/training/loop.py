@@ -121,7 +121,7 @@ class Trainer:
         ``on_step`` is called after each mini-batch with its loss. Raises ``DivergedError``; the state is then useless.
         """
         while not self.finished:
-            # A number that overflows shows in the loss, which is checked; numpy need not warn of it too.
+            # What overflows ends in a loss that is checked, as below.
             with np.errstate(all="ignore"):
                 record = self._epoch(self.state.epoch + 1, on_step)
             yield record
@@ -130,7 +130,9 @@ class Trainer:
         network = self._config.network
         theta = self.network.parameters(network.dtype)
         rng = stream(self._config.seed, "initialization")
-        initialize(theta, network.initialization, network.initial_scale, network.activation, rng)
+        # A scale too large for the dtype shows in the first loss; numpy need not warn of it too.
+        with np.errstate(over="ignore"):
+            initialize(theta, network.initialization, network.initial_scale, network.activation, rng)
         return theta
 
     def _epoch(self, epoch: int, on_step: Callable[[float], None] | None) -> EpochRecord:
