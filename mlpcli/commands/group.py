@@ -14,7 +14,7 @@ class Group(click.Group):
         """The command that ``args`` opens with, and the rest of them. Raises ``click.UsageError``."""
         name, known = args[0], self.list_commands(ctx)
         # Shell completion resolves half-typed lines, and must not be answered with an error.
-        if name not in known and not name.startswith("-") and not ctx.resilient_parsing:
+        if name not in known and not ctx.resilient_parsing:
             from difflib import get_close_matches
 
             near = get_close_matches(name, known, 1)

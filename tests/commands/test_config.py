@@ -83,6 +83,7 @@ def test_resolved_is_every_key_and_trains_the_same(run: Run) -> None:
     assert (status, err) == (0, "")
     Path("resolved.yaml").write_text(out)
     expected = config.load(Path("my.yaml"), ["network.hidden=[]", "training.l2=1e-3"])
+    assert out == config.to_yaml(expected)
     assert config.load(Path("resolved.yaml")) == expected
     assert expected.seed == 7
     assert all(f"{key.rpartition('.')[2]}: " in out for key in config.flatten(config.Config()))

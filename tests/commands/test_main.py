@@ -139,8 +139,8 @@ WAIT = """
 import click, time
 from types import SimpleNamespace
 def body():
-    print("ready", flush=True)
     try:
+        print("ready", flush=True)
         time.sleep(60)
     finally:
         print("unwound", flush=True)
