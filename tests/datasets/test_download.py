@@ -182,7 +182,8 @@ def test_when_all_sources_fail_each_has_a_line_and_then_comes_what_to_do(
     lines = str(failure.value).splitlines()
     assert lines[0] == f"tiny: no source delivers {LABELS}:"
     reasons = dict(zip(sources, [line.strip() for line in lines[1:-1]], strict=False))
-    assert len(lines) == 1 + 7 + 1, "the source named twice is asked once"
+    assert len(lines) == 1 + 7 + 1
+    assert len(server.requests) == 2, "the source named twice is asked once"
     for source, line in reasons.items():
         assert line.startswith(f"{source}: ")
     assert reasons["ftp://old.example/"].endswith(
@@ -306,6 +307,7 @@ def test_a_folder_on_a_read_only_disk(case: Case, monkeypatch: pytest.MonkeyPatc
 
 def test_what_a_killed_process_left_is_removed(case: Case):
     case.write(f".{LABELS}.partial", b"half")
+    case.write(".train-images-idx3-ubyte.partial", b"half")
     case.fetch(case.good)
     assert set(case.stored()) == {LABELS}
 

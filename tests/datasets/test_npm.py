@@ -24,7 +24,7 @@ PACKAGE = "digits@1.2.3"
 def archive(*members: tuple[str, bytes], kind: int = tarfile.USTAR_FORMAT, typeflag: bytes = tarfile.REGTYPE) -> bytes:
     """A package's .tgz, as Python's own tarfile writes it."""
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz", format=kind) as tar:
+    with tarfile.open(fileobj=buffer, mode="w", format=kind) as tar:
         for name, data in members:
             info = tarfile.TarInfo(name)
             info.type = typeflag
@@ -32,7 +32,7 @@ def archive(*members: tuple[str, bytes], kind: int = tarfile.USTAR_FORMAT, typef
             info.linkname = "/etc/passwd" if typeflag in (tarfile.SYMTYPE, tarfile.LNKTYPE) else ""
             info.pax_headers = {"comment": "x" * 2000} if kind == tarfile.PAX_FORMAT else {}
             tar.addfile(info, io.BytesIO(data))
-    return buffer.getvalue()
+    return gzip.compress(buffer.getvalue(), mtime=0)
 
 
 def take(tgz: bytes, name: str = "package/data/file", size: int = len(DATA)) -> bytes:
@@ -78,6 +78,21 @@ def test_the_first_of_two_members_of_one_name():
         (gzip.compress(b"x" * 2000), "damaged, or no archive at all"),
         (archive(("package/data/file", DATA))[:100], "gzip cut short"),
         (gzip.compress(gzip.decompress(archive(("package/data/file", DATA)))[:1000]), "cut short"),
+    ],
+    ids=[
+        "empty",
+        "other names",
+        "path-like name",
+        "symbolic link",
+        "hard link",
+        "pipe",
+        "too short",
+        "too long",
+        "no bytes",
+        "web page",
+        "no tar",
+        "cut gzip",
+        "cut tar",
     ],
 )
 def test_archives_without_the_file(tgz: bytes, words: str):
