@@ -1,5 +1,47 @@
-"""mlpcli trains a multilayer perceptron on MNIST from one YAML file."""
+"""mlpcli trains a multilayer perceptron on MNIST from one YAML file.
+
+    import mlpcli
+
+    config = mlpcli.load_config(mlpcli.find_config("quickstart"), ["training.epochs=3"])
+    run = mlpcli.train(config)
+    print(run.test_error)
+"""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from mlpcli.config import Config as Config
+    from mlpcli.config import find as find_config
+    from mlpcli.config import load as load_config
+    from mlpcli.errors import MlpcliError as MlpcliError
+    from mlpcli.experiment import Observer as Observer
+    from mlpcli.experiment import Run as Run
+    from mlpcli.experiment import resume as resume
+    from mlpcli.experiment import train as train
+
+# Loaded when first asked for: `import mlpcli` and `mlpcli --help` need no numpy.
+_LAZY = {
+    "Config": ("mlpcli.config", "Config"),
+    "find_config": ("mlpcli.config", "find"),
+    "load_config": ("mlpcli.config", "load"),
+    "MlpcliError": ("mlpcli.errors", "MlpcliError"),
+    "Observer": ("mlpcli.experiment", "Observer"),
+    "Run": ("mlpcli.experiment", "Run"),
+    "resume": ("mlpcli.experiment", "resume"),
+    "train": ("mlpcli.experiment", "train"),
+}
+
+__all__ = ["Config", "MlpcliError", "Observer", "Run", "find_config", "load_config", "resume", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'mlpcli' has no attribute {name!r}")
+    from importlib import import_module
+
+    module, attribute = _LAZY[name]
+    return getattr(import_module(module), attribute)

@@ -120,7 +120,7 @@ class NetworkConfig(_Section):
 class TrainingConfig(_Section):
     """How the parameters are moved, and for how long."""
 
-    epochs: int = _key(20, "passes over the training images", low=1, high=1_000_000)
+    epochs: int = _key(30, "passes over the training images", low=1, high=1_000_000)
     batch_size: int = _key(128, "images in a mini-batch; the last of an epoch may be smaller", low=1, high=1_000_000)
     optimizer: str = _key("nesterov", "update rule", choices=("sgd", "momentum", "nesterov", "adam"))
     learning_rate: float = _key(0.2, "the schedule's highest", low=0.0, above=True)
@@ -129,7 +129,7 @@ class TrainingConfig(_Section):
     )
     schedule: str = _key("cosine", "of the learning rate, over all epochs", choices=("cosine", "constant", "step"))
     warmup_epochs: float = _key(0.0, "epochs in which the learning rate rises from 0", low=0.0)
-    l2: float = _key(0.0, "coefficient of sum(W^2), added to the loss; biases are not penalised", low=0.0)
+    l2: float = _key(5e-5, "coefficient of sum(W^2), added to the loss; biases are not penalised", low=0.0)
     patience: int | None = _key(
         None, "epochs without a better validation error before it stops; null: never", low=1, high=1_000_000
     )
