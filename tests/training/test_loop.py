@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mlpcli import config as config_module
 from mlpcli.config import Config, DataConfig, NetworkConfig, TrainingConfig
 from mlpcli.datasets.load import Dataset, Split, load_dataset
-from mlpcli.errors import ConfigError, DivergedError, MlpcliError
+from mlpcli.errors import ConfigError, DivergedError
 from mlpcli.training.loop import EpochRecord, State, Trainer
 from mlpcli.training.optimizers import OPTIMIZERS, learning_rate
 from mlpcli.training.streams import stream
@@ -430,8 +430,8 @@ def test_any_config_trains_or_says_that_it_diverged(config: Config, count: int):
             assert all(0 <= share <= 1 for share in [record.train_error, *(record.saturation or [])])
             assert min(record.gradient_norm) >= 0
             assert np.isfinite(trainer.state.theta.vector).all()
-    except MlpcliError as error:
-        assert isinstance(error, DivergedError)
+    except DivergedError:
+        pass
 
 
 # The whole, pinned ---------------------------------------------------------------------------------------------------
