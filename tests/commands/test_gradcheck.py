@@ -1,0 +1,480 @@
+"""``mlpcli gradcheck``, as it is typed: and the checker is checked, by corrupting each gradient in turn."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from mlpcli import commands
+from mlpcli.commands import gradcheck as command
+from mlpcli.commands.gradcheck import EXAMPLES
+from mlpcli.config import Config, DataConfig, NetworkConfig
+from mlpcli.datasets import idx
+from mlpcli.datasets.catalogue import FILE_NAMES
+from mlpcli.datasets.load import load_dataset
+from mlpcli.model.activations import ACTIVATIONS
+from mlpcli.model.network import Network
+from mlpcli.model.objectives import OBJECTIVES
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs the command in this process: exit status, stdout, stderr."""
+    monkeypatch.setattr(command, "_one_thread", lambda: None)
+    monkeypatch.setattr(commands.signal, "signal", lambda *_: None)
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as stop:
+            commands.main(["gradcheck", *arguments])
+        return (stop.value.code, *capsys.readouterr())
+
+    return run
+
+
+def small(objective="softmax_cross_entropy", activation="sigmoid", hidden="[5,5]"):
+    return [
+        f"--set=network.hidden={hidden}",
+        f"--set=network.activation={activation}",
+        f"--set=network.objective={objective}",
+        "--set=training.l2=0",
+        "--entries=20",
+    ]
+
+
+ALL = {"W1", "b1", "W2", "b2", "W3", "b3"}
+
+
+def after_backward(change):
+    """A corruption of what the backward pass has written."""
+
+    def corrupt(patch):
+        backward = Network.backward
+
+        def corrupted(network, theta, X, Y, t, gradient):
+            backward(network, theta, X, Y, t, gradient)
+            change(gradient, t)
+
+        patch(Network, "backward", corrupted)
+
+    return corrupt
+
+
+def with_transposed_W2(patch):
+    """(7) with W for W^T: the layers below see another matrix."""
+    backward = Network.backward
+
+    def corrupted(network, theta, X, Y, t, gradient):
+        other = network.parameters(theta.vector.dtype, theta.vector.copy())
+        other.W[1][...] = theta.W[1].T
+        backward(network, other, X, Y, t, gradient)
+
+    patch(Network, "backward", corrupted)
+
+
+def derivative(change):
+    """A corruption of (8), the hidden activation's derivative."""
+
+    def corrupt(patch):
+        for activation in ACTIVATIONS.values():
+            kind = type(activation)
+
+            def corrupted(self, a, da, scratch, backward=kind.backward):
+                change(lambda: backward(self, a, da, scratch), a, da)
+
+            patch(kind, "backward", corrupted)
+
+    return corrupt
+
+
+def delta(change):
+    """A corruption of (4), the objective's delta."""
+
+    def corrupt(patch):
+        for objective in OBJECTIVES.values():
+            kind = type(objective)
+
+            def corrupted(self, z, p, Y, dz, backward=kind.backward):
+                backward(self, z, p, Y, dz)
+                change(z, p, Y, dz)
+
+            patch(kind, "backward", corrupted)
+
+    return corrupt
+
+
+def add_penalty(change):
+    """A corruption of (10)."""
+
+    def corrupt(patch):
+        patch(Network, "add_penalty_gradient", change)
+
+    return corrupt
+
+
+def swap(gradient, t):
+    gradient.b[0][:], gradient.b[1][:] = gradient.b[1].copy(), gradient.b[0].copy()
+
+
+def to_float32(array):
+    array[...] = array.astype(np.float32)
+
+
+def times(array, factor):
+    array *= factor
+
+
+def penalise_biases(network, theta, l2, gradient):
+    gradient.vector += 2 * l2 * theta.vector
+
+
+def drop_two(network, theta, l2, gradient):
+    for W, dW in zip(theta.W, gradient.W, strict=True):
+        dW += l2 * W
+
+
+def turn_sign(network, theta, l2, gradient):
+    for W, dW in zip(theta.W, gradient.W, strict=True):
+        dW -= 2 * l2 * W
+
+
+def overwrite(network, theta, l2, gradient):
+    for W, dW in zip(theta.W, gradient.W, strict=True):
+        dW[...] = 2 * l2 * W
+
+
+def skip_first(network, theta, l2, gradient):
+    for W, dW in zip(theta.W[1:], gradient.W[1:], strict=True):
+        dW += 2 * l2 * W
+
+
+PENALTIES = {"penalty W1", "penalty W2", "penalty W3"}
+
+CORRUPTIONS = {
+    "sign of dW1": (after_backward(lambda g, t: times(g.W[0], -1)), {"W1"}),
+    "sign of db2": (after_backward(lambda g, t: times(g.b[1], -1)), {"b2"}),
+    "1/B missing in dW2": (after_backward(lambda g, t: times(g.W[1], EXAMPLES)), {"W2"}),
+    "1/B missing in db1": (after_backward(lambda g, t: times(g.b[0], EXAMPLES)), {"b1"}),
+    "1/B missing in dW3": (after_backward(lambda g, t: times(g.W[2], EXAMPLES)), {"W3"}),
+    "dW2 transposed": (after_backward(lambda g, t: np.copyto(g.W[1], g.W[1].T.copy())), {"W2"}),
+    "W2 for its transpose": (with_transposed_W2, {"W1", "b1"}),
+    "db1 and db2 swapped": (after_backward(swap), {"b1", "b2"}),
+    "db3 in another order": (after_backward(lambda g, t: np.copyto(g.b[2], g.b[2][::-1].copy())), {"b3"}),
+    "an example dropped from db1": (after_backward(lambda g, t: np.copyto(g.b[0], t.dz[0][1:].sum(axis=0))), {"b1"}),
+    "an example dropped from dW2": (after_backward(lambda g, t: np.copyto(g.W[1], t.a[0][1:].T @ t.dz[1][1:])), {"W2"}),
+    "a unit dropped from dW3": (after_backward(lambda g, t: times(g.W[2][2], 0)), {"W3"}),
+    "a pixel dropped from dW1": (after_backward(lambda g, t: times(g.W[0][406], 0)), {"W1"}),
+    "db2 left as it was": (after_backward(lambda g, t: times(g.b[1], 0)), {"b2"}),
+    "dW1 in float32": (after_backward(lambda g, t: to_float32(g.W[0])), {"W1"}),
+    "db3 in float32": (after_backward(lambda g, t: to_float32(g.b[2])), {"b3"}),
+    "f' forgotten": (derivative(lambda backward, a, da: None), ALL - {"W3", "b3"}),
+    "f' = a": (derivative(lambda backward, a, da: times(da, a)), ALL - {"W3", "b3"}),
+    # In the first layer the two wrong signs make a right one.
+    "sign of f'": (derivative(lambda backward, a, da: (backward(), times(da, -1))), {"W2", "b2"}),
+    "f' in float32": (derivative(lambda backward, a, da: (backward(), to_float32(da))), ALL - {"W3", "b3"}),
+    "1/B missing in the delta": (delta(lambda z, p, Y, dz: times(dz, len(dz))), ALL | {"dz3"}),
+    "sign of the delta": (delta(lambda z, p, Y, dz: times(dz, -1)), ALL | {"dz3"}),
+    "Y dropped from the delta": (delta(lambda z, p, Y, dz: np.copyto(dz, p / len(p))), ALL | {"dz3"}),
+    "delta in float32": (delta(lambda z, p, Y, dz: to_float32(dz)), ALL | {"dz3"}),
+    "the penalty's 2 dropped": (add_penalty(drop_two), PENALTIES),
+    "sign of the penalty": (add_penalty(turn_sign), PENALTIES),
+    "the penalty written, not added": (add_penalty(overwrite), PENALTIES),
+    "W1 without penalty": (add_penalty(skip_first), {"penalty W1"}),
+}
+
+
+@pytest.mark.parametrize("corruption", CORRUPTIONS)
+def test_a_corrupted_gradient_is_caught_by_name(corruption, run, monkeypatch):
+    corrupt, tensors = CORRUPTIONS[corruption]
+    corrupt(monkeypatch.setattr)
+    status, out, _ = run(*small(), "--json")
+    document = json.loads(out)
+    failed = {tensor["name"] for tensor in document["tensors"] if tensor["verdict"] != "passed"}
+    assert failed - {"theta"} == tensors
+    assert ("theta" in failed) == (not tensors <= PENALTIES)
+    assert status == 1
+    assert document["verdict"] == "failed"
+
+
+def test_a_penalty_on_biases_is_caught(run, monkeypatch):
+    monkeypatch.setattr(Network, "add_penalty_gradient", penalise_biases)
+    status, out, _ = run(*small(), "--set=network.initialization=nielsen", "--json")
+    failed = {tensor["name"] for tensor in json.loads(out)["tensors"] if tensor["verdict"] != "passed"}
+    assert (status, failed) == (1, {"penalty b1", "penalty b2", "penalty b3"})
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_a_factor_dropped_from_any_delta_is_caught(objective, run, monkeypatch):
+    """(1 - s), a (1 - a) or the margin's count: what is left is p - Y, which only the matched pairs have."""
+    matched = ("softmax_cross_entropy", "sigmoid_cross_entropy", "linear_quadratic")
+    delta(lambda z, p, Y, dz: np.divide(p - Y, len(Y), out=dz))(monkeypatch.setattr)
+    status, out, _ = run(*small(objective), "--json")
+    failed = {tensor["name"] for tensor in json.loads(out)["tensors"] if tensor["verdict"] != "passed"}
+    assert (status, failed) == ((0, set()) if objective in matched else (1, ALL | {"dz3", "theta"}))
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_a_wrong_derivative_of_any_activation_is_caught(activation, run, monkeypatch):
+    kind = type(ACTIVATIONS[activation])
+    monkeypatch.setattr(kind, "backward", lambda self, a, da, scratch: times(da, a + 0.1))
+    status, out, _ = run(*small(activation=activation))
+    assert status == 1
+    assert "FAILED: W1, b1, W2, b2, theta" in out
+
+
+def test_an_output_unit_that_differs_from_its_loss_is_caught(run, monkeypatch):
+    kind = type(OBJECTIVES["softmax_cross_entropy"])
+    monkeypatch.setattr(kind, "output", lambda self, z, p: np.copyto(p, z))
+    status, out, _ = run(*small())
+    assert status == 1
+    assert "FAILED: dp/dz3\n" in out
+
+
+def test_a_loss_that_differs_from_its_gradient_is_caught(run, monkeypatch):
+    loss = Network.loss
+    monkeypatch.setattr(Network, "loss", lambda self, Y, t: loss(self, Y, t) * len(Y))
+    status, out, _ = run(*small())
+    assert status == 1
+    assert "FAILED: W1, b1, W2, b2, W3, b3, theta" in out
+
+
+def test_a_forward_pass_in_float32_is_caught(run, monkeypatch):
+    forward = Network.forward
+
+    def corrupted(network, theta, X, t):
+        z = forward(network, theta, X, t)
+        z.real[...] = z.real.astype(np.float32)
+        return z
+
+    monkeypatch.setattr(Network, "forward", corrupted)
+    status, out, _ = run(*small())
+    assert status == 1
+    assert "FAILED: W1" in out
+
+
+def test_a_table_then_the_verdict(run):
+    status, out, err = run(*small(), "--set=training.l2=0.01")
+    assert (status, err) == (0, "")
+    head, table, verdict = out.rstrip().split("\n\n")
+    assert "784-5-5-10, sigmoid, softmax_cross_entropy; 4,015 parameters, initial weights of seed 0" in head
+    assert "5 images of mnist-sample, their labels drawn at random; seed 0" in head
+    assert "l2 = 0.01" in head
+    assert "the config has none" not in head
+    title, *lines, allowed = table.splitlines()
+    assert title.split() == [
+        "tensor",
+        "shape",
+        "checked",
+        "complex",
+        "step",
+        "central",
+        "direction",
+        "Jacobians",
+        "verdict",
+    ]
+    assert [line.split()[0] for line in lines] == [
+        *("W1", "b1", "W2", "b2", "W3", "b3", "theta", "dz3", "dp/dz3"),
+        *["penalty"] * 6,
+    ]
+    assert lines[0].startswith("W1          784 x 5      30 of 3,920 ")
+    assert all(line.endswith("passed") for line in lines)
+    assert allowed.split() == ["allowed", "1e-12", "1e-07", "1e-12", "1e-12"]
+    assert verdict == "passed: all 15"
+    assert "the config has none" in run(*small())[1]
+
+
+def test_json_is_one_document(run):
+    status, out, err = run(*small(), "--json", "--seed=3", "--tolerance=1e-6", "--tolerance", "complex=1e-11")
+    document = json.loads(out)
+    assert (status, err) == (0, "")
+    assert document["verdict"] == "passed"
+    assert document["network"] == {
+        "sizes": [784, 5, 5, 10],
+        "activation": "sigmoid",
+        "objective": "softmax_cross_entropy",
+        "parameters": 4015,
+    }
+    assert document["examples"] == {"count": 5, "source": "images of mnist-sample", "labels": "random"}
+    assert document["tolerance"] == {"complex": 1e-11, "central": 1e-6, "direction": 1e-6, "jacobian": 1e-6}
+    assert (document["seed"], document["l2"]) == (3, 1e-4)
+    first = document["tensors"][0]
+    assert first.keys() == {"name", "shape", "checked", "errors", "verdict", "kinks", "worst"}
+    assert (first["name"], first["shape"], first["checked"]) == ("W1", [784, 5], 30)
+    assert first["errors"].keys() == {"complex", "central", "direction", "jacobian"}
+    assert first["errors"]["jacobian"] is None
+    assert 0 < first["errors"]["complex"] < 1e-14
+
+
+def test_the_seed_draws_and_nothing_else_does(run):
+    first, again, other = (run(*small(), "--json", seed)[1] for seed in ("--seed=1", "--seed=1", "--seed=2"))
+    assert first == again != other
+
+
+def test_kinks_are_named(run):
+    # Five relu units of weight 0 stand on their kink.
+    status, out, _ = run(*small(activation="relu"), "--set=network.initial_scale=0")
+    assert status == 1
+    assert "b1: 5 left out of central, at a kink of relu: b1[0], b1[1], b1[2], b1[3], b1[4]\n" in out
+    assert "NOT EXERCISED: W1, b1" in out
+
+
+def test_every_entry(run):
+    status, out, _ = run("--set=network.hidden=[]", "--all", "--json")
+    assert status == 0
+    assert [tensor["checked"] for tensor in json.loads(out)["tensors"][:2]] == [7840, 10]
+
+
+def test_the_pictures_leave_few_pixels_dark():
+    images = load_dataset(DataConfig(dataset="mnist-sample", test=False)).train.images[: command.CANDIDATES]
+    chosen = command._brightest(images)
+    assert len(set(chosen)) == EXAMPLES
+    lit = (images[chosen] > 0).any(axis=0).sum()
+    assert lit > 1.3 * (images[:EXAMPLES] > 0).any(axis=0).sum()
+    assert command._brightest(images[:2]) in ([0, 1], [1, 0])
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A data set of six pictures of 3 x 4 pixels in four classes."""
+    rng = np.random.Generator(np.random.Philox(key=[1, 1]))
+    for role, array in (
+        ("train_images", rng.integers(0, 256, (6, 3, 4), np.uint8)),
+        ("train_labels", np.array([0, 1, 2, 3, 3, 0], np.uint8)),
+    ):
+        (tmp_path / FILE_NAMES[role]).write_bytes(idx_bytes(array))
+    return tmp_path
+
+
+def idx_bytes(array):
+    header = bytes([0, 0, 8, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
+    return header + array.tobytes()
+
+
+def test_a_folder_decides_the_size_and_random_inputs_stand_in_for_digits(run, folder):
+    assert idx.read(folder / FILE_NAMES["train_labels"], 1)[0].tolist() == [0, 1, 2, 3, 3, 0]
+    status, out, _ = run(*small(), f"--set=data.dataset={folder}", "--json")
+    document = json.loads(out)
+    assert status == 0
+    assert document["network"]["sizes"] == [12, 5, 5, 4]
+    assert document["examples"]["source"] == "random inputs"
+    status, out, _ = run(*small(), f"--set=data.dataset={folder}", "--data", str(folder), "--json")
+    assert json.loads(out)["examples"]["source"] == f"images of {folder.name}"
+    assert status == 0
+
+
+def test_images_that_do_not_fit_are_refused(run, folder):
+    status, out, err = run("--data", str(folder))
+    assert (status, out) == (3, "")
+    assert err == f"mlpcli: {folder.name}: its images have 12 pixels, and the network takes 784 inputs\n"
+
+
+def test_nothing_is_fetched(run, tmp_path):
+    status, out, err = run("--data=mnist", f"--set=data.folder={tmp_path}")
+    assert (status, out) == (3, "")
+    assert "not there" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_data_set_that_is_not_there(run, tmp_path):
+    for arguments in (("--set=data.dataset=nosuch",), ("--data=nosuch",)):
+        status, out, err = run(*arguments)
+        assert (status, out) == (3, "")
+        assert err.startswith("mlpcli: nosuch: neither a data set nor a folder")
+        assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--tolerance=abc"],
+        ["--tolerance=nan"],
+        ["--tolerance=inf"],
+        ["--tolerance=-1e-3"],
+        ["--tolerance=0"],
+        ["--tolerance=1"],
+        ["--tolerance="],
+        ["--tolerance=central=small"],
+        ["--tolerance=exact=1e-9"],
+        ["--all", "--entries=5"],
+        ["nosuch"],
+        ["--set=network.objective=nosuch"],
+    ],
+)
+def test_wrong_usage_is_one_line(arguments, run):
+    status, out, err = run(*arguments)
+    assert (status, out) == (2, "")
+    assert err.startswith("mlpcli: ")
+    assert err.count("\n") == 1
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A run directory with a checkpoint of two layers."""
+    from mlpcli.model.parameters import initialize
+    from mlpcli.runs import checkpoint as checkpoints
+    from mlpcli.training.loop import State, network_for
+
+    config = Config(network=NetworkConfig(hidden=(5,), objective="sigmoid_cross_entropy"))
+    network = network_for(config, 784, 10)
+    theta = network.parameters("float32")
+    initialize(theta, "nielsen", 1.0, "sigmoid", np.random.Generator(np.random.Philox(key=[2, 2])))
+    state = State(theta=theta, optimizer={"v": np.zeros_like(theta.vector)}, epoch=3, step=30)
+    path = tmp_path / "run" / "checkpoints" / "last.npz"
+    path.parent.mkdir(parents=True)
+    checkpoints.write(path, checkpoints.Checkpoint(config, "mnist", {}, (28, 28), 10, state))
+    return path
+
+
+def test_a_checkpoints_own_weights_are_checked(run, checkpoint, monkeypatch):
+    seen = []
+    forward = Network.forward
+
+    def spy(network, theta, X, t):
+        if theta.vector.dtype == np.float64 and not seen:
+            seen.append(theta.vector.copy())
+        return forward(network, theta, X, t)
+
+    monkeypatch.setattr(Network, "forward", spy)
+    with np.load(checkpoint) as file:
+        W1 = file["W1"]
+    for path in (checkpoint, checkpoint.parent.parent):
+        seen.clear()
+        status, out, _ = run(str(path), "--json")
+        document = json.loads(out)
+        assert status == 0
+        assert document["weights"] == f"{checkpoint}, epoch 3"
+        assert document["network"]["objective"] == "sigmoid_cross_entropy"
+        np.testing.assert_array_equal(seen[0][: W1.size], W1.ravel())
+
+
+def test_a_checkpoint_takes_no_set(run, checkpoint):
+    status, _, err = run(str(checkpoint), "--set=seed=1")
+    assert status == 2
+    assert err == f"mlpcli: {checkpoint}: a checkpoint is checked as it is; --set is for configs\n"
+
+
+def test_a_damaged_or_missing_checkpoint_is_one_line(run, checkpoint, tmp_path):
+    data = bytearray(checkpoint.read_bytes())
+    data[len(data) // 2] ^= 1
+    checkpoint.write_bytes(data)
+    for path in (checkpoint, tmp_path / "none.npz", tmp_path):
+        status, out, err = run(str(path))
+        assert (status, out) == (4, "")
+        assert err.startswith(f"mlpcli: {path}: ")
+        assert err.count("\n") == 1
+
+
+def test_one_thread_unless_told_otherwise():
+    code = (
+        "import os; from mlpcli.commands.gradcheck import _one_thread as f; f(); print(os.environ['OMP_NUM_THREADS'])"
+    )
+    environment = {key: value for key, value in os.environ.items() if not key.endswith("_NUM_THREADS")}
+    for more, threads in (({}, "1"), ({"OMP_NUM_THREADS": "2"}, "2")):
+        child = subprocess.run(
+            [sys.executable, "-c", code], env={**environment, **more}, capture_output=True, text=True
+        )
+        assert child.stdout.strip() == threads

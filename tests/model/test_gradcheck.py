@@ -1,0 +1,245 @@
+"""The checker: what it draws, what it leaves out, what it refuses to call a pass."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from mlpcli.model import gradcheck
+from mlpcli.model.activations import ACTIVATIONS
+from mlpcli.model.gradcheck import OUTPUT_LAYERS, TOLERANCE, check, relative_error
+from mlpcli.model.network import Network
+from mlpcli.model.objectives import OBJECTIVES
+from mlpcli.model.parameters import initialize
+
+B, D, K = 4, 9, 3
+
+
+def generator(seed=0):
+    return np.random.Generator(np.random.Philox(key=[seed, 7]))
+
+
+def rows(hidden=(5,), activation="sigmoid", objective="softmax_cross_entropy", *, change=None, rng=None, **options):
+    """The rows by name, on inputs of which the last two are dark in every example."""
+    rng = rng or generator()
+    network = Network((D, *hidden, K), activation, objective)
+    theta = network.parameters(np.float64)
+    initialize(theta, "glorot", 1.0, activation, rng)
+    X = rng.uniform(size=(B, D))
+    X[:, -2:] = 0.0
+    if change is not None:
+        change(theta, X)
+    Y = np.eye(K)[[0, 2, 1, 1]]
+    return {row.name: row for row in check(network, theta, X, Y, rng, **{"l2": 0.1, **options})}
+
+
+def test_relative_error():
+    a = np.array([3.0, 4.0])
+    assert relative_error(a, a) == 0
+    assert relative_error(a, -a) == 1
+    assert relative_error(a, 0 * a) == 1
+    assert relative_error(0 * a, 0 * a) == 0
+    assert relative_error(1.1 * a, a) == pytest.approx(0.1 / 2.1)
+    assert relative_error(a, np.array([3.0, math.nan])) == math.inf
+    assert relative_error(np.array([math.inf, 0]), a) == math.inf
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("hidden", [(), (5,), (5, 4), (5, 4, 6)])
+def test_every_network_passes(hidden, activation, objective):
+    found = rows(hidden, activation, objective)
+    assert {row.verdict for row in found.values()} == {"passed"}
+    layers = range(1, len(hidden) + 2)
+    tensors = [f"{kind}{layer}" for layer in layers for kind in "Wb"]
+    last = len(hidden) + 1
+    assert list(found) == [*tensors, "theta", f"dz{last}", f"dp/dz{last}", *(f"penalty {name}" for name in tensors)]
+    for name in tensors:
+        by_jacobians = {"jacobian"} if name.endswith(str(last)) else set()
+        assert found[name].errors.keys() == {"complex", "central", "direction"} | by_jacobians
+    assert all(error <= 1e-14 for row in found.values() for how, error in row.errors.items() if how != "central")
+
+
+def test_every_objective_has_its_jacobians():
+    assert OUTPUT_LAYERS.keys() == OBJECTIVES.keys()
+
+
+def test_small_tensors_and_biases_are_checked_whole_and_large_ones_drawn():
+    found = rows((7,), entries=6)
+    assert found["W1"].shape == (D, 7)
+    # Six that are lit, and ten of the 14 whose inputs are dark.
+    assert found["W1"].checked == 6 + gradcheck.ZEROS
+    assert found["W2"].checked == 6
+    assert found["b1"].checked == 7
+    assert found["b2"].checked == K
+    every = rows((7,), entries=None)
+    assert all(row.checked == math.prod(row.shape) for row in every.values() if row.name != "theta")
+    assert rows((7,), entries=63)["W1"].checked == 63
+
+
+def test_what_is_drawn_is_mostly_not_zero(monkeypatch):
+    seen = []
+    step = gradcheck._Probe.complex_step
+
+    def spy(probe, index):
+        seen.append(index)
+        return step(probe, index)
+
+    monkeypatch.setattr(gradcheck._Probe, "complex_step", spy)
+    found = rows((7,), entries=20)
+    drawn = np.array(seen[found["dz2"].checked :][: found["W1"].checked])
+    assert len(drawn) == 30
+    assert (drawn // 7 < D - 2).sum() == 20
+
+
+def test_the_draw_is_the_generators_alone():
+    assert rows((7,), entries=6) == rows((7,), entries=6)
+
+
+def test_gradients_that_are_all_zero_are_not_exercised():
+    def dark(theta, X):
+        X[:] = 0.0
+
+    found = rows(change=dark)
+    assert found["W1"].verdict == "not exercised"
+    assert found["W1"].errors == {"complex": 0, "central": 0, "direction": 0}
+    assert found["b1"].verdict == found["W2"].verdict == "passed"
+
+
+def test_zero_weights_do_not_exercise_the_penalty_but_biases_have_none():
+    def zero(theta, X):
+        theta.vector[:] = 0.0
+
+    found = rows(change=zero)
+    assert found["penalty W1"].verdict == "not exercised"
+    assert found["penalty b1"].verdict == "passed"
+
+
+def test_dead_units_do_not_exercise_what_is_below_them():
+    def dead(theta, X):
+        theta.b[0][:] = -100.0
+
+    found = rows(activation="relu", change=dead)
+    assert found["W1"].verdict == found["b1"].verdict == found["W2"].verdict == "not exercised"
+    assert found["b2"].verdict == "passed"
+
+
+def at_a_distance(distance):
+    """Unit 2 of the hidden layer is that far from its kink, for the first example."""
+
+    def change(theta, X):
+        theta.b[0][:] = 0.5
+        theta.b[0][2] = distance - X[0] @ theta.W[0][:, 2]
+
+    return change
+
+
+def test_central_differences_across_a_kink_are_left_out_by_name():
+    found = rows(activation="relu", change=at_a_distance(1e-6))
+    assert "b1[2]" in found["b1"].kinks
+    assert set(found["W1"].kinks) <= {f"W1[{i}, 2]" for i in range(D)}
+    assert len(found["W1"].kinks) == D - 2
+    assert found["W2"].kinks == ()
+    assert {row.verdict for row in found.values()} == {"passed"}
+
+
+def test_a_kink_within_reach_of_the_longer_step_alone_costs_nothing():
+    found = rows(activation="relu", change=at_a_distance(1e-4))
+    assert all(row.kinks == () and row.verdict == "passed" for row in found.values())
+    assert found["b1"].errors["central"] < 1e-7
+
+
+def test_a_tensor_all_of_whose_entries_are_at_a_kink_is_not_exercised():
+    def change(theta, X):
+        X[:] = 0.5
+        theta.b[0][:] = 1e-7 - X[0] @ theta.W[0]
+
+    found = rows(activation="relu", change=change)
+    assert found["b1"].kinks == tuple(f"b1[{j}]" for j in range(5))
+    assert found["b1"].verdict == "not exercised"
+
+
+def test_the_kinks_of_the_hinge_are_found():
+    def change(theta, X):
+        theta.W[0][:] = 0.0
+        theta.b[0][:] = 0.0, 1.0 + 1e-7, -5.0  # for label 0 the margin of class 1 is 2, of label 1 that of class 0 is 0
+
+    found = rows((), objective="linear_hinge", change=change)
+    assert {"b1[0]", "b1[1]"} <= set(found["b1"].kinks)
+    assert "b1[2]" not in found["b1"].kinks
+    assert found["b1"].verdict == "passed"
+
+
+def test_an_entry_that_was_not_drawn_is_found_by_halving(monkeypatch):
+    backward = Network.backward
+
+    def corrupted(network, theta, X, Y, t, gradient):
+        backward(network, theta, X, Y, t, gradient)
+        gradient.W[0][3, 4] *= 1.0001
+
+    monkeypatch.setattr(Network, "backward", corrupted)
+    for seed in range(5):
+        found = rows((40,), entries=1, rng=generator(seed))
+        assert found["W1"].verdict == "failed"
+        assert found["W1"].worst.startswith("W1[3, 4]: ")
+        assert found["W1"].errors["complex"] > 1e-12
+        assert found["theta"].verdict == "failed"
+        assert {row.name for row in found.values() if row.verdict == "failed"} == {"W1", "theta"}
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_jacobians_are_compared_at_moderate_logits(objective):
+    def change(theta, X):
+        theta.W[-1][:] *= 1000.0
+
+    found = rows(objective=objective, change=change)
+    assert found["dz2"].verdict == found["dp/dz2"].verdict == "passed"
+    assert all(found[name].errors["jacobian"] < 1e-14 for name in ("W2", "b2", "dz2", "dp/dz2"))
+
+
+def test_tolerances_are_by_method():
+    found = rows(tolerance={**TOLERANCE, "central": 1e-16})
+    assert {row.name for row in found.values() if row.verdict == "failed"} >= {"W1", "b1", "W2", "b2", "dz2"}
+    assert found["theta"].verdict == found["dp/dz2"].verdict == "passed"
+    assert found["W1"].worst.endswith(tuple("0123456789"))
+    assert "central differences" in found["W1"].worst
+
+
+def test_numbers_that_are_not_finite_fail():
+    def change(theta, X):
+        theta.b[1][0] = math.nan
+
+    found = rows(change=change)
+    assert found["W1"].verdict == found["theta"].verdict == found["dz2"].verdict == "failed"
+    assert found["W1"].errors["complex"] == math.inf
+
+
+@pytest.mark.parametrize("name", OUTPUT_LAYERS)
+def test_explicit_jacobians_are_those_of_the_textbook(name):
+    """Entry by entry, by the formulas of docs/derivation.md, at p of the worked example where that is possible."""
+    unit, loss = OUTPUT_LAYERS[name]
+    z, y = np.array([0.3, -1.2, 2.0]), np.array([0.0, 1.0, 0.0])
+    p, dp_dz = unit(z)
+    s = 1 / (1 + np.exp(-z))
+    for i in range(3):
+        for j in range(3):
+            same = float(i == j)
+            expected = {
+                "softmax_cross_entropy": p[i] * (same - p[j]),
+                "sigmoid_cross_entropy": same * p[i] * (1 - p[i]),
+                "sigmoid_quadratic": same * p[i] * (1 - p[i]),
+                "linear_quadratic": same,
+                "linear_hinge": same,
+                "normalized_sigmoid": s[j] * (1 - s[j]) * (same - p[i]) / s.sum(),
+            }[name]
+            assert dp_dz[i, j] == pytest.approx(expected, abs=1e-16)
+    assert loss(p, y) @ dp_dz == pytest.approx(delta_by_hand(name, z, y), abs=1e-15)
+
+
+def delta_by_hand(name, z, y):
+    p, dz = np.empty((1, 3)), np.empty((1, 3))
+    OBJECTIVES[name].forward(z[None], y[None], p)
+    OBJECTIVES[name].backward(z[None], p, y[None], dz)
+    return dz[0]
