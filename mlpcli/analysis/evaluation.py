@@ -149,7 +149,7 @@ def open_member(path: Path) -> Member:
     except OSError as error:
         raise RunError(f"{path}: cannot be read: {error.strerror}") from error
     except RunError as error:
-        others = sorted(path.glob(f"{directory.CHECKPOINTS}/*{checkpoints.SUFFIX}")) if path.is_dir() else []
+        others = sorted(path.glob(f"{directory.CHECKPOINTS}/*{checkpoints.SUFFIX}")) if file not in (None, path) else []
         left = ", ".join(str(other) for other in others if other != file)
         raise RunError(f"{error}; other checkpoints of the run: {left}" if left else str(error)) from error
 
