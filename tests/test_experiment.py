@@ -314,7 +314,6 @@ def test_a_folder_with_anything_in_it_is_refused_and_left_alone(tiny_config: Mak
     assert {path.name for path in (tmp_path / "run").iterdir()} <= {"mine.txt", ".lock"}
 
 
-@pytest.mark.xfail(strict=True, reason="the data are loaded, and so fetched, before the run directory is looked at")
 def test_a_folder_with_anything_in_it_is_refused_before_anything_is_fetched(tmp_path: Path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run/mine.txt").write_text("mine")

