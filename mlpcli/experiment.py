@@ -1,14 +1,17 @@
 """From a config to a run: the one place where data, training and the run directory are joined.
 
-The commands and ``import mlpcli`` both call :func:`train` and :func:`resume`; what is shown on the way is an
-:class:`Observer`'s business.
+The commands and ``import mlpcli`` both call :func:`train`, :func:`resume` and :func:`reproduce`; what is shown on the
+way is an :class:`Observer`'s business.
 """
 
 from __future__ import annotations
 
 import shlex
+import tempfile
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ from mlpcli.errors import DataError, DivergedError, RunError, UsageError
 from mlpcli.runs import checkpoint as checkpoints
 from mlpcli.runs import directory
 from mlpcli.runs.checkpoint import Checkpoint
+from mlpcli.runs.comparison import Difference, differences
 from mlpcli.runs.directory import RunDirectory
 from mlpcli.runs.environment import environment
 from mlpcli.training.loop import EpochRecord, State, Trainer
@@ -78,6 +82,21 @@ class Run:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Reproduction:
+    """What came of training a run again: its first ``epochs`` epochs, of ``epochs_wanted``.
+
+    ``differences`` are what is not equal, none if the run was reproduced bit for bit; ``environment`` has what differs
+    between here and where the run was trained, as (key, there, here).
+    """
+
+    run: Path
+    epochs: int
+    epochs_wanted: int
+    differences: list[Difference]
+    environment: list[tuple[str, str, str]]
+
+
 def train(config: Config, *, name: str = "mnist", out: Path | None = None, observer: Observer | None = None) -> Run:
     """Train ``config`` in a new run directory: ``out``, or else runs/NAME-TIME.
 
@@ -109,7 +128,7 @@ def resume(path: Path, overrides: tuple[str, ...] = (), *, observer: Observer | 
             if run.manifest.get("state") == "finished" and at is None and config.training == checkpoint.config.training:
                 observer.say(f"{where}: is finished; there is nothing to resume")
                 return _result(run, config, checkpoint.state)
-        dataset = _same_data(config, checkpoint, run, observer)
+        dataset = _same_data(config, checkpoint, run.manifest, observer)
         trainer = Trainer(config, dataset, checkpoint.state if checkpoint else None)
         if trainer.state.step != trainer.state.epoch * trainer.steps_per_epoch:
             raise RunError(
@@ -127,11 +146,61 @@ def resume(path: Path, overrides: tuple[str, ...] = (), *, observer: Observer | 
         return _train(run, config, trainer, dataset, observer)
 
 
-def _train(run: RunDirectory, config: Config, trainer: Trainer, dataset: Dataset, observer: Observer) -> Run:
+def reproduce(path: Path, *, keep: Path | None = None, observer: Observer | None = None) -> Reproduction:
+    """Train the run ``path`` again in a scratch directory, or in ``keep``, and compare what came out with what it has.
+
+    As many epochs as its last checkpoint has are trained, and the test set is not looked at. Raises ``RunError`` when
+    no epoch was completed, ``DataError`` when the data are not those it was trained on.
+    """
+    observer = observer or Observer()
+    where, at = directory.locate(path)
+    if at is not None:
+        raise RunError(f"{path}: is a checkpoint; name its run: {where}")
+    if keep is not None:
+        directory.refuse_taken(keep)
+    checkpoint = checkpoints.read(where / directory.CHECKPOINTS / f"last{checkpoints.SUFFIX}")
+    manifest = directory.read_manifest(where)
+    config = config_module.load(where / directory.CONFIG)
+    _refuse_to_change_the_past(checkpoint, config, where)
+    config = replace(config, data=replace(config.data, test=False))
+    dataset = _same_data(config, checkpoint, manifest, observer)
+    trainer = Trainer(config, dataset)
+    with ExitStack() as stack:
+        scratch = keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mlpcli-"))) / where.name
+        with directory.create(scratch, where.name, config, _manifest(dataset)) as run:
+            try:
+                _train(run, config, trainer, dataset, observer, epochs=checkpoint.epoch)
+            except DivergedError as error:
+                found = [Difference("training", f"came to epoch {checkpoint.epoch}", str(error))]
+            else:
+                found = differences(where, scratch, checkpoint.epoch)
+    return Reproduction(where, checkpoint.epoch, config.training.epochs, found, _changes(manifest))
+
+
+def _changes(manifest: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """What differs between the environments a run was trained in and the one here."""
+    sessions = [manifest["environment"], *(session["environment"] for session in manifest["resumed"])]
+    changes = []
+    for key, value in environment().items():
+        recorded = list(dict.fromkeys(str(session.get(key)) for session in sessions))
+        if recorded != [str(value)]:
+            changes.append((key, ", then ".join(recorded), str(value)))
+    return changes
+
+
+def _train(
+    run: RunDirectory,
+    config: Config,
+    trainer: Trainer,
+    dataset: Dataset,
+    observer: Observer,
+    epochs: int | None = None,
+) -> Run:
+    """Train to the end, or until ``epochs`` more epochs are done."""
     state = trainer.state
     observer.begin(run.path, trainer, dataset)
     try:
-        for record in trainer.epochs(observer.step):
+        for record in islice(trainer.epochs(observer.step), epochs):
             run.save(record, _checkpoint(config, dataset, trainer))
             observer.epoch(record, best=state.best_epoch == state.epoch)
         observer.end()
@@ -145,7 +214,8 @@ def _train(run: RunDirectory, config: Config, trainer: Trainer, dataset: Dataset
         ) from None
     finally:
         observer.end()
-    run.write_manifest(state="finished")
+    if trainer.finished:
+        run.write_manifest(state="finished")
     return _result(run, config, state)
 
 
@@ -234,10 +304,10 @@ def _refuse_to_change_the_past(checkpoint: Checkpoint, config: Config, where: Pa
             )
 
 
-def _same_data(config: Config, checkpoint: Checkpoint | None, run: RunDirectory, observer: Observer) -> Dataset:
+def _same_data(config: Config, checkpoint: Checkpoint | None, manifest: dict[str, Any], observer: Observer) -> Dataset:
     """The data the run was begun on, its fallback included; raises ``DataError`` if they are others now."""
     data = config.data
-    began_with = run.manifest.get("data", {"fallback_from": None})
+    began_with = manifest.get("data", {"fallback_from": None})
     if began_with["fallback_from"]:
         data = replace(data, dataset=began_with["dataset"], fallback=None)
     dataset = load_dataset(data, say=observer.say, progress=observer.progress)

@@ -32,6 +32,7 @@ COMMANDS = {
     "gradcheck": "Prove every gradient on the code that trains.",
     "config": "List, show and check configs.",
     "data": "List, fetch and verify data sets.",
+    "runs": "List, show and reproduce runs.",
 }
 
 

@@ -255,7 +255,8 @@ def _header(members: Mapping[str, memoryview], refuse: Refuse) -> dict[str, Any]
     if dtype.kind != "U" or shape != () or len(elements) != dtype.itemsize or len(elements) > 4 * MAX_HEADER:
         refuse(f"its header is not a text of at most {MAX_HEADER} characters")
     try:
-        header = json.loads(str(np.frombuffer(elements, dtype)[0]))
+        # Not by numpy, which makes a broken str of numbers that are no characters.
+        header = json.loads(bytes(elements).decode(f"utf-32-{'be' if dtype.str[0] == '>' else 'le'}", "surrogatepass"))
     except (ValueError, RecursionError) as error:
         refuse(f"its header is not JSON: {str(error)[:100]}")
     found = header.get("format") if isinstance(header, dict) else None

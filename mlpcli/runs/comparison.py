@@ -1,0 +1,82 @@
+"""Two runs that should be equal, epoch by epoch and bit by bit: where they are not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlpcli.errors import RunError
+from mlpcli.runs import checkpoint as checkpoints
+from mlpcli.runs import directory
+from mlpcli.runs.checkpoint import Checkpoint
+
+TIMES = ("examples_per_second", "seconds")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing that is not equal, with what the first run and what the second has of it."""
+
+    what: str
+    recorded: str
+    again: str
+
+
+def differences(recorded: Path, again: Path, epochs: int) -> list[Difference]:
+    """Where the first ``epochs`` epochs of two runs differ: metrics but for times, last and best checkpoint.
+
+    ``epochs`` is the epoch of both runs' last checkpoint. Raises ``RunError`` when a file of either is damaged.
+    """
+    found = [*_of_metrics(directory.read_metrics(recorded), directory.read_metrics(again), epochs)]
+    for name in ("last", "best"):
+        before, after = _checkpoint(recorded, name), _checkpoint(again, name)
+        if before is not None and before.epoch > epochs:
+            continue  # the process died between writing best.npz and last.npz
+        if before is None or after is None:
+            if before is not after:
+                found.append(
+                    Difference(f"{name}.npz", *("missing" if one is None else "there" for one in (before, after)))
+                )
+            continue
+        found += _of_checkpoints(name, before, after)
+    return found
+
+
+def _checkpoint(run: Path, name: str) -> Checkpoint | None:
+    path = run / directory.CHECKPOINTS / f"{name}{checkpoints.SUFFIX}"
+    return checkpoints.read(path) if path.exists() else None
+
+
+def _of_metrics(recorded: list[dict[str, Any]], again: list[dict[str, Any]], epochs: int) -> Iterator[Difference]:
+    for lines in (recorded, again):
+        if len(lines) < epochs:
+            raise RunError(f"metrics.jsonl: has {len(lines)} lines where {epochs} epochs are in the checkpoint")
+    for before, after in zip(recorded[:epochs], again, strict=False):
+        for key in before:
+            if key not in TIMES and before[key] != after[key]:
+                yield Difference(f"epoch {before['epoch']} {key}", repr(before[key]), repr(after[key]))
+
+
+def _of_checkpoints(name: str, recorded: Checkpoint, again: Checkpoint) -> Iterator[Difference]:
+    for key in ("epoch", "step", "best", "best_epoch", "patience_used"):
+        before, after = getattr(recorded.state, key), getattr(again.state, key)
+        if before != after:
+            yield Difference(f"{name}.npz {key}", repr(before), repr(after))
+    arrays = _arrays(again)
+    for key, before in _arrays(recorded).items():
+        after = arrays[key]
+        if before.tobytes() != after.tobytes():
+            count = np.count_nonzero(before != after)
+            with np.errstate(invalid="ignore"):  # a squared gradient that adam keeps may be infinite
+                furthest = np.argmax(np.abs(before.astype(np.float64) - after))
+            what = f"{name}.npz {key}: {count} of {before.size} numbers, furthest apart"
+            yield Difference(what, repr(before.flat[furthest].item()), repr(after.flat[furthest].item()))
+
+
+def _arrays(checkpoint: Checkpoint) -> dict[str, NDArray[Any]]:
+    return {**dict(checkpoint.parameters.tensors()), **checkpoint.state.optimizer}

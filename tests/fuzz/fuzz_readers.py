@@ -1,0 +1,246 @@
+"""Coverage-guided fuzzing of a reader of foreign bytes: whatever they are, a value or an error of ours, and soon.
+
+    pip install '.[fuzz]'
+    python tests/fuzz/fuzz_readers.py checkpoint --runs 1000000
+
+Ends with libFuzzer's statistics, or at the first input that raises anything else, takes ten seconds or more memory than
+the bound, and leaves that input in a file whose path it prints. docs/reliability.md has the figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import os
+import socket
+import ssl
+import sys
+import tempfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import atheris
+
+with atheris.instrument_imports(include=["mlpcli", "http.client"]):
+    import http.client  # noqa: F401 - imported here to be instrumented
+
+    import numpy as np
+
+    from mlpcli import config
+    from mlpcli.datasets import bytestream, idx, npm, web
+    from mlpcli.datasets.bytestream import GunzipError
+    from mlpcli.datasets.source import SourceError
+    from mlpcli.errors import MlpcliError
+    from mlpcli.runs import checkpoint
+    from mlpcli.training.loop import State, network_for
+
+RSS_LIMIT_MB = 512
+SECONDS_LIMIT = 10
+MEMBER = "package/data/train-labels-idx1-ubyte"
+
+
+def a_checkpoint(*overrides: str) -> checkpoint.Checkpoint:
+    settings = config.load(None, ["training.epochs=3", "training.learning_rate=0.5", *overrides], {})
+    theta = network_for(settings, 4, 3).parameters(settings.network.dtype)
+    memory = checkpoint.OPTIMIZERS[settings.training.optimizer].memory
+    state = State(
+        theta=theta,
+        optimizer={name: np.zeros_like(theta.vector) for name in memory},
+        epoch=2,
+        step=10,
+        best=(0.25, 1.5),
+        best_epoch=1,
+        patience_used=1,
+    )
+    return checkpoint.Checkpoint(settings, "mnist", {"train-images-idx3-ubyte": "0" * 64}, (2, 2), 3, state)
+
+
+CHECKPOINTS = [
+    checkpoint.encode(a_checkpoint("network.hidden=[2]", "training.optimizer=adam", "network.dtype=float64")),
+    checkpoint.encode(a_checkpoint("network.hidden=[]", "training.optimizer=sgd")),
+]
+
+
+def header_of(data: bytes) -> bytes:
+    with np.load(io.BytesIO(data)) as arrays:
+        return str(arrays["header"]).encode()
+
+
+def with_header(text: str) -> bytes:
+    """The first checkpoint with another header, sealed anew."""
+    with np.load(io.BytesIO(CHECKPOINTS[0])) as arrays:
+        members = {name: arrays[name] for name in arrays.files}
+    members["header"] = np.array(text)
+    file = io.BytesIO()
+    with checkpoint.zipfile.ZipFile(file, "w", checkpoint.zipfile.ZIP_STORED) as archive:
+        for name, array in members.items():
+            with archive.open(checkpoint.zipfile.ZipInfo(f"{name}.npy"), "w") as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
+        archive.comment = b"0" * 64
+    return seal(file.getvalue()[:-64])
+
+
+def seal(content: bytes) -> bytes:
+    """``content`` with the hash that says it is undamaged: what an attacker would do."""
+    return content + hashlib.sha256(content).hexdigest().encode()
+
+
+def read_checkpoint(data: bytes) -> None:
+    if data[:1] == b"H":
+        checkpoint.decode(with_header(data[1:].decode(errors="replace")), "fuzz")
+    else:
+        checkpoint.decode(seal(data), "fuzz")
+
+
+FILE = Path(f"/proc/self/fd/{os.memfd_create('input')}")
+
+
+def on_disk(data: bytes) -> Path:
+    with FILE.open("wb") as file:
+        file.write(data)
+    return FILE
+
+
+def read_idx(data: bytes) -> None:
+    idx.read(on_disk(data), 3 if len(data) % 2 else 1)
+
+
+def read_gzip(data: bytes) -> None:
+    size = data[0] + 1 if data else 1
+    chunks = (data[start : start + size] for start in range(1, len(data), size))
+    taken = 0
+    for piece in bytestream.gunzip(chunks):
+        assert len(piece) <= bytestream.PIECE
+        taken += len(piece)
+        if taken > 1 << 20:
+            break
+
+
+def read_tar(data: bytes) -> None:
+    if data[:1] == b"C":  # with the checksums put right, which mutation would never guess
+        blocks = bytearray(data[1:])
+        for start in range(0, len(blocks) - 511, 512):
+            header = blocks[start : start + 512]
+            total = sum(header[:148]) + sum(header[156:]) + 8 * 32
+            blocks[start + 148 : start + 156] = b"%06o\0 " % total
+        data = bytes(blocks)
+    for _ in npm.member(data, MEMBER, 60):
+        pass
+
+
+def read_yaml(data: bytes) -> None:
+    config.load(on_disk(data), (), {})
+
+
+class Server:
+    """In place of a socket: answers every request with the next of the given responses."""
+
+    def __init__(self, responses: list[bytes]) -> None:
+        self._responses = responses
+
+    def makefile(self, mode: str, buffering: int) -> io.RawIOBase:
+        raw: io.RawIOBase = io.FileIO(os.memfd_create("response"), "r+")
+        raw.write(self._responses.pop(0) if self._responses else b"")
+        raw.seek(0)
+        return raw
+
+    def sendall(self, data: bytes) -> None: ...
+    def settimeout(self, seconds: float) -> None: ...
+    def close(self) -> None: ...
+
+
+def read_http(data: bytes) -> None:
+    responses = data.split(b"\xff\xff")
+    web._Connection.connect = lambda self: setattr(self, "sock", Server(responses))
+    web._SecureConnection.connect = web._Connection.connect
+    for _ in web.Web("http://127.0.0.1/").read("file", 1000):
+        pass
+
+
+def no_network(*_: object) -> None:
+    raise AssertionError("a reader opens a connection")
+
+
+def tar(name: str, content: bytes) -> bytes:
+    header = bytearray(512)
+    header[:100] = name.encode().ljust(100, b"\0")
+    header[124:136] = b"%011o\0" % len(content)
+    header[156:157] = b"0"
+    header[257:265] = b"ustar\x0000"
+    header[148:156] = b"%06o\0 " % (sum(header) + 8 * 32)
+    return bytes(header) + content.ljust(-(-len(content) // 512) * 512, b"\0")
+
+
+def gz(data: bytes) -> bytes:
+    packer = zlib.compressobj(wbits=31)
+    return packer.compress(data) + packer.flush()
+
+
+IMAGES = idx.encode(np.arange(18, dtype=np.uint8).reshape(2, 3, 3))
+LABELS = idx.encode(np.arange(52, dtype=np.uint8))
+ARCHIVE = tar("package/package.json", b"{}") + tar(MEMBER, LABELS.ljust(60, b"\0")) + bytes(1024)
+RESPONSES = [
+    b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3;a=b\r\nabc\r\n0\r\nTrailer: x\r\n\r\n",
+    b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1/b\r\n\r\n\xff\xffHTTP/1.0 200 OK\r\n\r\nabc",
+    b"HTTP/1.1 301 Moved\r\nLocation: https://h/\r\n\r\n\xff\xffHTTP/1.1 302 Found\r\nLocation: http://h/\r\n\r\n",
+    b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 404 Not Found\r\nX: y\r\n z\r\n\r\n",
+]
+YAML = [
+    b"seed: 1\ndata: {dataset: mnist, sources: [a, 'b'], offline: no}\n",
+    b"network:\n  hidden: [1, 2]\n  dtype: float64\ntraining:\n  epochs: 1e1\n",
+    b'a: &x "\\u0041"\nb: *x\n--- !!t |\n  text\n',
+    b"? - a\n: >-\n  b\n%YAML 1.1\n",
+]
+
+# By name: what reads, the inputs to begin with, and the longest input tried.
+READERS: dict[str, tuple[Callable[[bytes], None], list[bytes], int]] = {
+    "checkpoint": (
+        read_checkpoint,
+        [data[:-64] for data in CHECKPOINTS] + [b"H" + header_of(data) for data in CHECKPOINTS],
+        1 << 14,
+    ),
+    "idx": (read_idx, [IMAGES, LABELS, gz(IMAGES), gz(LABELS) * 2], 512),
+    "gzip": (read_gzip, [b"\x07" + gz(b"abc" * 100), b"\xff" + gz(b"a") + gz(bytes(5000))], 512),
+    "tar": (read_tar, [ARCHIVE, b"C" + ARCHIVE, gz(ARCHIVE)], 4096),
+    "yaml": (read_yaml, YAML, 128),
+    "http": (read_http, RESPONSES, 512),
+}
+
+
+def guarded(reader: Callable[[bytes], None]) -> Callable[[bytes], None]:
+    def one_input(data: bytes) -> None:
+        try:
+            reader(data)
+        except (MlpcliError, SourceError, GunzipError) as error:
+            message = str(error)
+            assert message and "\n" not in message and len(message) < 1000, message
+
+    return one_input
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Fuzz a reader; ends at the first input it does not stand.")
+    parser.add_argument("reader", choices=READERS)
+    parser.add_argument("--runs", type=int, default=1_000_000)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    reader, seeds, longest = READERS[options.reader]
+    socket.socket.connect = no_network
+    os.environ.clear()  # no proxies, and none to look for before each request
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    web.ssl.create_default_context = lambda: context  # never used: loading certificates takes 50 ms
+    with tempfile.TemporaryDirectory() as folder:
+        for number, data in enumerate(seeds):
+            (Path(folder) / str(number)).write_bytes(data)
+        flags = [f"-runs={options.runs}", f"-seed={options.seed}", f"-max_len={longest}", "-print_final_stats=1"]
+        flags += [f"-rss_limit_mb={RSS_LIMIT_MB}", f"-timeout={SECONDS_LIMIT}", "-verbosity=0"]
+        flags += [f"-artifact_prefix={tempfile.gettempdir()}/{options.reader}-"]
+        atheris.Setup([sys.argv[0], *flags, folder], guarded(reader))
+        atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
