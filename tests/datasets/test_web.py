@@ -149,6 +149,7 @@ def test_a_body_that_stalls(server: Server, answer: Answer):
 
 
 def test_a_slow_server_that_goes_on_is_waited_for(server: Server, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(web, "CONNECT_SECONDS", 0.3)
     monkeypatch.setattr(web, "STALL_SECONDS", 1.0)
     monkeypatch.setattr(web, "STALL_BYTES", 100)
 
