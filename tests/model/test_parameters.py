@@ -1,0 +1,90 @@
+"""The flat vector, its views, and the distributions the first weights are drawn from."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from mlpcli.config import NetworkConfig, rule_of
+from mlpcli.model.parameters import SCHEMES, Parameters, initialize
+
+
+def drawn(scheme, activation="sigmoid", sizes=(400, 300, 10), scale=1.0, dtype=np.float64, seed=0):
+    theta = Parameters(sizes, dtype)
+    initialize(theta, scheme, scale, activation, np.random.Generator(np.random.Philox(key=[seed, 3])))
+    return theta
+
+
+def test_views_share_the_vectors_memory_in_order():
+    theta = Parameters((4, 3, 2), np.float32)
+    assert theta.vector.shape == (4 * 3 + 3 + 3 * 2 + 2,)
+    assert [(name, view.shape) for name, view in theta.tensors()] == [
+        ("W1", (4, 3)),
+        ("b1", (3,)),
+        ("W2", (3, 2)),
+        ("b2", (2,)),
+    ]
+    theta.vector[:] = np.arange(23)
+    np.testing.assert_array_equal(np.concatenate([view.ravel() for _, view in theta.tensors()]), np.arange(23))
+    theta.W[1][0, 1] = -1
+    theta.b[0][2] = -2
+    assert (theta.vector[16], theta.vector[14]) == (-1, -2)
+    assert all(np.shares_memory(view, theta.vector) for _, view in theta.tensors())
+
+
+def test_a_given_vector_is_used_and_must_fit():
+    vector = np.zeros(8)
+    assert Parameters((3, 2), np.float64, vector).vector is vector
+    with pytest.raises(ValueError, match=r"\(3, 2\) has 8 parameters, not \(9,\)"):
+        Parameters((3, 2), np.float64, np.zeros(9))
+
+
+def test_every_scheme_is_selectable():
+    assert set(rule_of(NetworkConfig, "initialization").choices) == SCHEMES.keys()
+
+
+# The variance of each scheme by its formula; the sample's own has a standard error of less than 1 %.
+@pytest.mark.parametrize(
+    ("scheme", "activation", "variance"),
+    [
+        ("glorot", "tanh", 2 / 700),
+        ("glorot", "relu", 2 / 700),
+        ("glorot", "sigmoid", 16 * 2 / 700),
+        ("he", "relu", 2 / 400),
+        ("lecun", "sigmoid", 1 / 400),
+        ("nielsen", "sigmoid", 1 / 400),
+    ],
+)
+def test_variance_of_the_weights(scheme, activation, variance):
+    W = drawn(scheme, activation).W[0]
+    assert W.var() == pytest.approx(variance, rel=0.03)
+    assert abs(W.mean()) < 5 * math.sqrt(variance / W.size)
+
+
+def test_glorot_is_uniform_and_the_others_normal():
+    limit = math.sqrt(6 / 700)
+    assert limit * 0.999 < np.abs(drawn("glorot", "tanh").W[0]).max() < limit
+    normal = drawn("lecun").W[0] * math.sqrt(400)
+    assert (np.abs(normal) < 1).mean() == pytest.approx(0.6827, abs=0.01)
+
+
+def test_the_output_layer_has_no_gain():
+    theta = drawn("glorot", "sigmoid", (10, 400, 300))
+    assert theta.W[1].var() == pytest.approx(2 / 700, rel=0.03)
+
+
+def test_biases():
+    for scheme in ("glorot", "he", "lecun"):
+        assert all((b == 0).all() for b in drawn(scheme).b)
+    assert drawn("nielsen").b[0].var() == pytest.approx(1.0, rel=0.3)
+    np.testing.assert_array_equal(drawn("nielsen").W[0], drawn("lecun").W[0])
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_scale_dtype_and_seed(scheme):
+    theta = drawn(scheme)
+    np.testing.assert_array_equal(drawn(scheme, scale=4.0).vector, 4.0 * theta.vector)
+    np.testing.assert_array_equal(drawn(scheme, dtype=np.float32).vector, theta.vector.astype(np.float32))
+    assert (drawn(scheme, seed=1).W[0] != theta.W[0]).all()
