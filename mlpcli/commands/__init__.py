@@ -20,6 +20,7 @@ from mlpcli import __version__
 from mlpcli.commands.group import Group
 from mlpcli.errors import DataError, DivergedError, MlpcliError, RunError, UsageError
 
+COMPLETION_VARIABLE = "_MLPCLI_COMPLETE"  # click's name for it
 EXIT_CHECK_SAID_NO = 1
 EXIT_USAGE = 2
 EXIT_INTERNAL = 70
@@ -87,7 +88,13 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 def _run(arguments: list[str]) -> int:
     try:
-        value: Any = cli.main(arguments, prog_name="mlpcli", standalone_mode=False)
+        if completion := os.environ.get(COMPLETION_VARIABLE):
+            from click.shell_completion import shell_complete
+
+            return shell_complete(cli, {}, "mlpcli", COMPLETION_VARIABLE, completion)
+        # Not cli.main: that exits with 1 when a pipe's reader is gone, and takes an EOFError for an interruption.
+        with cli.make_context("mlpcli", list(arguments)) as context:
+            value: Any = cli.invoke(context)
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.ClickException as error:

@@ -120,7 +120,6 @@ def test_a_bug_is_70_with_its_traceback(bug: Exception, boom: Callable[[Any], En
     assert err.endswith("mlpcli: this is a bug in mlpcli; please report it with the lines above\n")
 
 
-@pytest.mark.xfail(strict=True, reason="click takes an EOFError for an interruption")
 def test_the_end_of_a_file_where_there_should_be_more_is_a_bug_too(boom: Callable[[Any], Ending]) -> None:
     assert boom(EOFError())[0] == 70
 
@@ -175,7 +174,6 @@ sys.modules["mlpcli.commands.print"] = SimpleNamespace(command=click.command()(b
 """
 
 
-@pytest.mark.xfail(strict=True, reason="click exits with 1, which is a check that said no")
 def test_a_reader_that_goes_away_ends_the_program_quietly() -> None:
     with started("print", code=PRINT, stdin=subprocess.PIPE) as process:
         assert process.stdout is not None
