@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from mlpcli.commands import main
+import signal
+
+# Until main sees to it, Ctrl-C ends the program at once: its imports have nothing to undo, and no traceback to show.
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+from mlpcli.commands import main  # noqa: E402
 
 if __name__ == "__main__":
     main()

@@ -1,0 +1,26 @@
+"""What a run comes to, as far as it must be equal between runs that should be: all of it but times and environment."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+TIMES = ("examples_per_second", "seconds")
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    return [{key: value for key, value in json.loads(line).items() if key not in TIMES} for line in lines]
+
+
+def outcome(run: Path) -> dict[str, Any]:
+    """Every file by name: its bytes, its values for metrics, and of the manifest what does not tell its history."""
+    found: dict[str, Any] = {}
+    for path in sorted(run.rglob("*")):
+        if path.is_file():
+            found[str(path.relative_to(run))] = path.read_bytes()
+    found["metrics.jsonl"] = metrics(run)
+    manifest = json.loads(found["manifest.json"])
+    found["manifest.json"] = {key: manifest[key] for key in ("state", "data")}
+    return found

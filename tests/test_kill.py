@@ -1,0 +1,110 @@
+"""A run that is killed at any moment, or stopped by a signal, is resumed to the very end it would have come to."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.nursery import Ended, Nursery, fast_folder
+from tests.run_outcome import outcome
+
+KILLS = 30
+TRAIN = ("train", "--quiet", "--set", "training.epochs=6", "--set", "network.hidden=[8]", "--set")
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    with fast_folder() as path:
+        yield path
+
+
+@pytest.fixture(scope="module")
+def nursery(folder: Path) -> Iterator[Nursery]:
+    with Nursery(folder) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def train(folder: Path, tiny_images: Any) -> tuple[Any, ...]:
+    """The command that trains on the tiny data set, but for its --out."""
+    from mlpcli.datasets import idx
+    from mlpcli.datasets.catalogue import FILE_NAMES, ROLES
+
+    (folder / "tiny").mkdir()
+    for role, array in zip(ROLES, tiny_images, strict=True):
+        (folder / "tiny" / FILE_NAMES[role]).write_bytes(idx.encode(array))
+    return (*TRAIN, "training.batch_size=16", "--set", "data.dataset=./tiny", "--out")
+
+
+@pytest.fixture(scope="module")
+def whole(folder: Path, nursery: Nursery, train: tuple[Any, ...]) -> dict[str, Any]:
+    """The run that nothing interrupts, and how long it takes."""
+    assert nursery.run(*train, "warm").status == 0
+    begun = time.monotonic()
+    assert nursery.run(*train, "whole").status == 0
+    return {"outcome": outcome(folder / "whole"), "seconds": time.monotonic() - begun}
+
+
+def file_operations(nursery: Nursery, train: tuple[Any, ...]) -> int:
+    """How many file operations a run has: the first k at which no signal comes any more."""
+    low, high = 1, 2000
+    while low < high:
+        middle = (low + high) // 2
+        if nursery.run(*train, f"counted-{middle}", k=middle, number=signal.SIGKILL).status == 0:
+            high = middle
+        else:
+            low = middle + 1
+    return low - 1
+
+
+def go_on(nursery: Nursery, train: tuple[Any, ...], run: Path, **interruption: Any) -> Ended:
+    """What a user does: resume the run if there is one, else begin it again."""
+    command = ("train", "--quiet", "--resume") if (run / "config.yaml").exists() else train
+    return nursery.run(*command, run.name, **interruption)
+
+
+def test_a_run_killed_at_thirty_moments_is_resumed_to_the_same_end(
+    folder: Path, nursery: Nursery, train: tuple[Any, ...], whole: dict[str, Any]
+):
+    chance = random.Random(20250101)
+    count = file_operations(nursery, train)
+    assert count > 150
+    killed = 0
+    for number in range(KILLS):
+        run = folder / f"killed-{number}"
+        if number % 3:
+            moment = {"k": chance.randint(1, count)}
+        else:
+            moment = {"after": chance.uniform(0.0, whole["seconds"])}
+        for _ in range(1 + number % 2):  # some are killed again, at their second attempt
+            ended = go_on(nursery, train, run, number=signal.SIGKILL, **moment)
+            assert ended.status in (0, -signal.SIGKILL), ended
+            killed += ended.status != 0
+        assert go_on(nursery, train, run).status == 0, moment
+        assert outcome(run) == whole["outcome"], moment
+    assert killed >= 20
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_a_run_at_any_moment_and_says_how_to_go_on(
+    folder: Path, nursery: Nursery, train: tuple[Any, ...], whole: dict[str, Any], number: int
+):
+    chance = random.Random(int(number))
+    for attempt in range(12):
+        run = folder / f"stopped-{number}-{attempt}"
+        moment = {"k": chance.randint(1, 180)} if attempt % 2 else {"after": chance.uniform(0.0, whole["seconds"])}
+        ended = nursery.run(*train, run.name, number=number, **moment)
+        if ended.status == 0:
+            continue  # it was over already
+        assert ended.status == 128 + number, (moment, ended)
+        assert "Traceback" not in ended.stderr and "Exception" not in ended.stderr, ended.stderr
+        if (run / "manifest.json").exists() and (run / "metrics.jsonl").exists():
+            assert f"mlpcli train --resume {run.name}\n" in ended.stderr
+        assert go_on(nursery, train, run).status == 0
+        assert outcome(run) == whole["outcome"], moment
