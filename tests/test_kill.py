@@ -78,10 +78,7 @@ def test_a_run_killed_at_thirty_moments_is_resumed_to_the_same_end(
     killed = 0
     for number in range(KILLS):
         run = folder / f"killed-{number}"
-        if number % 3:
-            moment = {"k": chance.randint(1, count)}
-        else:
-            moment = {"after": chance.uniform(0.0, whole["seconds"])}
+        moment = {"k": chance.randint(1, count)} if number % 3 else {"after": chance.uniform(0.0, whole["seconds"])}
         for _ in range(1 + number % 2):  # some are killed again, at their second attempt
             ended = go_on(nursery, train, run, number=signal.SIGKILL, **moment)
             assert ended.status in (0, -signal.SIGKILL), ended
