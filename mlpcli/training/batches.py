@@ -56,7 +56,7 @@ class Batches:
             X = scale(images, self._X[:rows])
             Y = np.take(self._one_hot, labels, axis=0, out=self._Y[:rows], mode="clip")
             for first in range(0, rows, self._batch_size):
-                own = slice(first, min(first + self._batch_size, rows))
+                own = slice(first, first + self._batch_size)
                 yield Batch(X[own], Y[own], labels[own])
 
 

@@ -375,6 +375,15 @@ def test_parameters_that_are_no_numbers_are_found_though_the_loss_before_was_one
         next(Trainer(config, dataset_of(40)).epochs())
 
 
+def test_a_validation_loss_that_is_no_number_is_found_though_training_sees_nothing_of_it():
+    """The weights are huge, and only the validation images are not black."""
+    config = unstable("network.dtype=float32", "network.initial_scale=1e30", "training.learning_rate=0.1")
+    dataset = dataset_of(40, 10)
+    black = Split(np.zeros_like(dataset.train.images), dataset.train.labels)
+    with pytest.raises(DivergedError, match="no longer finite at the end of epoch 1"):
+        next(Trainer(config, replace(dataset, train=black)).epochs())
+
+
 def test_a_start_that_is_no_number_diverges_at_once():
     config = config_of("network.initial_scale=1e300", "network.dtype=float32")
     with pytest.raises(DivergedError, match="at step 1, in epoch 1"):
