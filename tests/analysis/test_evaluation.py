@@ -264,7 +264,9 @@ def test_a_confidence_that_float32_would_round_to_one_is_kept():
     assert ev.outputs(one, random_split(1)).confidence[0] == pytest.approx(1 / (1 + 2 * math.exp(-20)), rel=1e-15)
 
 
-@pytest.mark.parametrize(("objective", "size"), [("softmax_cross_entropy", 3e38), ("linear_quadratic", 1e25)])
+@pytest.mark.parametrize(
+    ("objective", "size"), [("softmax_cross_entropy", 3e38), ("linear_quadratic", 1e25), ("sigmoid_quadratic", 3e38)]
+)
 def test_outputs_that_are_not_finite_are_refused(objective, size):
     one = member(objective)
     one.checkpoint.parameters.vector[...] = size
@@ -316,6 +318,11 @@ def test_a_network_that_could_have_fallen_back_and_did_not_never_does():
     )
     assert ev.fallback_from(own) is None
     assert (ev.data_for(own).dataset, ev.data_for(own).fallback) == ("mnist", None)
+
+
+def test_a_network_trained_on_the_sample_by_its_own_config_did_not_fall_back():
+    config = Config(data=DataConfig("mnist-sample", fallback="mnist-sample"))
+    assert ev.fallback_from(replace(member().checkpoint, config=config, dataset="mnist-sample")) is None
 
 
 def test_a_folder_that_bears_the_name_of_the_sample_is_no_fallback(tmp_path):

@@ -179,6 +179,7 @@ def test_the_screen_shows_the_same_figures(mlpcli, runs):
     assert [line.replace(" . ", " 0 ").replace(" .", " 0").split() for line in table[1:]] == [
         [str(number) for number in (label, *row)] for label, row in enumerate(found["confusion"])
     ]
+    assert not any(re.search(" 0( |$)", line) for line in table[1:])
     start = lines.index(f"Most confidently wrong, of {found['errors']}")
     assert [line.split()[:3] for line in lines[start + 2 :]] == [
         [str(each[key]) for key in ("index", "label", "predicted")] for each in found["worst"]
