@@ -324,10 +324,9 @@ def wilson_interval(count: int, total: int, level: float = LEVEL) -> Interval:
     z = NormalDist().inv_cdf((1 + level) / 2)
     q, z2 = count / total, z * z / total
     middle, half = q + z2 / 2, math.sqrt(z2 * (q * (1 - q) + z2 / 4))
-    # None or all: one end is exactly 0 or 1, which rounding would miss.
-    low = (middle - half) / (1 + z2) if count else 0.0
+    # For all of them the upper end is exactly 1, which rounding would miss; for none the lower comes out as 0.
     high = (middle + half) / (1 + z2) if count < total else 1.0
-    return Interval(low, high, level)
+    return Interval((middle - half) / (1 + z2), high, level)
 
 
 def confusion_matrix(labels: Array, predicted: Array, classes: int) -> Array:

@@ -67,6 +67,11 @@ def test_wilson_interval_has_the_published_ends(count, total, low, high):
     assert interval.level == 0.95
 
 
+def test_wilson_interval_of_another_level():
+    # None of n: z^2 / (n + z^2), and z = 1 leaves 15.866 % on either side.
+    assert ev.wilson_interval(0, 9, level=0.682689492137).high == pytest.approx(0.1)
+
+
 COUNTS = st.integers(1, 10**6).flatmap(lambda total: st.tuples(st.integers(0, total), st.just(total)))
 
 
