@@ -31,7 +31,7 @@ TIMES = ("seconds", "examples_per_second")
 
 
 class Diary(Observer):
-    """Writes down what it is told, and does ``after[epoch]`` once that epoch is saved."""
+    """Writes down what it is told, and does ``after["epoch_2"]`` once that epoch is saved, ``after["end"]`` then."""
 
     def __init__(self, **after: Callable[[], object]) -> None:
         self.told: list[Any] = []
@@ -55,6 +55,7 @@ class Diary(Observer):
 
     def end(self) -> None:
         self.told.append("end")
+        self._after.get("end", lambda: None)()
 
 
 def metrics_of(run: Path) -> list[dict[str, Any]]:
@@ -245,6 +246,14 @@ def test_the_test_files_are_opened_after_the_last_epoch(tiny_config: MakeConfig,
     damage(tiny_folder, *TEST_FILES)
     mended = Diary(epoch_3=lambda: [(tiny_folder / name).write_bytes(whole[name]) for name in TEST_FILES])
     assert train(tiny_config(), out=tmp_path / "run", observer=mended).test_examples == 30
+
+
+def test_the_end_of_training_is_told_before_the_test_files_are_opened(
+    tiny_config: MakeConfig, tiny_folder: Path, tmp_path: Path
+):
+    diary = Diary(end=lambda: damage(tiny_folder, *TEST_FILES))
+    with pytest.raises(DataError, match="not an IDX file"):
+        train(tiny_config(), out=tmp_path / "run", observer=diary)
 
 
 def test_test_files_damaged_during_training_show_at_its_end(tiny_config: MakeConfig, tiny_folder: Path, tmp_path: Path):

@@ -293,6 +293,13 @@ def test_source_and_offline_go_into_the_config(run: Run, tiny: tuple[str, ...]):
     assert config_of("r").data.offline is True
 
 
+def test_a_flag_of_its_own_counts_more_than_a_set(run: Run, tiny: tuple[str, ...]):
+    sets = ("--set", "data.sources=[/set]", "--set", "data.offline=false")
+    assert run("--source", "/flag", "--offline", *tiny, *sets, "--out", "r")[0] == 0
+    assert config_of("r").data.sources == ("/flag",)
+    assert config_of("r").data.offline is True
+
+
 def test_the_config_of_a_run_trains_the_same_run_again_in_another_process():
     status, _, err = ended(*SAMPLE, "--out", "one")
     assert status == 0, err
