@@ -9,7 +9,8 @@ from __future__ import annotations
 import shlex
 import tempfile
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -107,7 +108,7 @@ def train(config: Config, *, name: str = "mnist", out: Path | None = None, obser
         directory.refuse_taken(out)  # before data are fetched for nothing
     dataset = load_dataset(config.data, say=observer.say, progress=observer.progress)
     trainer = Trainer(config, dataset)
-    with directory.create(out, name, config, _manifest(dataset)) as run:
+    with directory.create(out, name, config, _manifest(dataset)) as run, _saying_how_to_go_on(run):
         return _train(run, config, trainer, dataset, observer)
 
 
@@ -142,8 +143,9 @@ def resume(path: Path, overrides: tuple[str, ...] = (), *, observer: Observer | 
         if changed:
             observer.say(f"not the environment the run began in ({', '.join(changed)}): the numbers may differ")
         resumed = [*run.manifest.get("resumed", []), {"epoch": trainer.state.epoch, "environment": here}]
-        run.write_manifest(**{**_manifest(dataset), **run.manifest, "state": "running", "resumed": resumed})
-        return _train(run, config, trainer, dataset, observer)
+        with _saying_how_to_go_on(run):
+            run.write_manifest(**{**_manifest(dataset), **run.manifest, "state": "running", "resumed": resumed})
+            return _train(run, config, trainer, dataset, observer)
 
 
 def reproduce(path: Path, *, keep: Path | None = None, observer: Observer | None = None) -> Reproduction:
@@ -175,6 +177,17 @@ def reproduce(path: Path, *, keep: Path | None = None, observer: Observer | None
             else:
                 found = differences(where, scratch, checkpoint.epoch)
     return Reproduction(where, checkpoint.epoch, config.training.epochs, found, _changes(manifest))
+
+
+@contextmanager
+def _saying_how_to_go_on(run: RunDirectory) -> Iterator[None]:
+    try:
+        yield
+    except RunError as error:
+        if not run.checkpoint("last").parent.exists():
+            raise  # what there was to go on from is gone
+        how = f"mlpcli train --resume {shlex.quote(str(run.path))}"
+        raise RunError(f"{error}; the last good state is kept; go on with: {how}") from error
 
 
 def _changes(manifest: dict[str, Any]) -> list[tuple[str, str, str]]:

@@ -117,7 +117,8 @@ def locked(path: Path, *, wait: bool) -> Iterator[None]:
         fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     finally:
-        os.close(descriptor)
+        with suppress(OSError):  # it is let go of even so, and holds no data
+            os.close(descriptor)
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

@@ -1,0 +1,281 @@
+"""Whatever fails under a run, its last good checkpoint survives, the message says what happened, and it can go on."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mlpcli import experiment, files
+from mlpcli.config import Config
+from mlpcli.errors import RunError
+from mlpcli.experiment import Observer
+from mlpcli.runs import checkpoint as checkpoints
+from mlpcli.runs import directory
+from mlpcli.runs.summary import summarize
+from tests.nursery import Nursery, fast_folder
+from tests.run_outcome import outcome
+from tests.test_files import FaultyOs, failing
+
+Make = Callable[..., Config]
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with fast_folder() as path:
+        yield path
+
+
+class At(Observer):
+    """Does something when an epoch is saved."""
+
+    def __init__(self, epoch: int, action: Callable[[], Any]) -> None:
+        self._epoch, self._action = epoch, action
+
+    def epoch(self, record: Any, best: bool) -> None:
+        if record.epoch == self._epoch:
+            self._action()
+
+
+def stop() -> None:
+    raise KeyboardInterrupt
+
+
+def go_on(config: Config, run: Path) -> None:
+    """What a user does: resume the run if there is one, else begin it again."""
+    if (run / "config.yaml").exists():
+        experiment.resume(run)
+    else:
+        experiment.train(config, out=run)
+
+
+def check_last_good(run: Path) -> int:
+    """The epoch of the last checkpoint, which is whole if there is one; 0 without."""
+    path = run / "checkpoints/last.npz"
+    return checkpoints.read(path).epoch if path.exists() else 0
+
+
+# Every file operation in turn ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO], ids=["ENOSPC", "EIO"])
+def test_whichever_file_operation_fails_the_last_good_state_loads_and_the_end_is_the_same(
+    tiny_config: Make, folder: Path, monkeypatch: pytest.MonkeyPatch, number: int
+):
+    config = tiny_config("training.epochs=2")
+    counter = FaultyOs(0, failing(number))
+    monkeypatch.setattr(files, "os", counter)
+    experiment.train(config, out=folder / "whole")
+    whole = outcome(folder / "whole")
+    assert counter.calls > 60
+    refused = 0
+    for k in range(1, counter.calls + 1):
+        run = folder / str(k)
+        monkeypatch.setattr(files, "os", FaultyOs(k, failing(number)))
+        try:
+            experiment.train(config, out=run)
+        except RunError as error:
+            where = rf"{run}\S*: cannot be (written|read): {os.strerror(number)}"
+            assert re.match(rf"{where}(; the last good state is kept; go on with: .* --resume {run})?$", str(error))
+            refused += 1
+        monkeypatch.undo()
+        assert 0 <= check_last_good(run) <= 2
+        go_on(config, run)
+        assert outcome(run) == whole, f"call {k} of {counter.calls}"
+        shutil.rmtree(run)
+    assert refused > 0.9 * counter.calls  # the rest are the closing of locks and the like
+
+
+def test_wherever_the_process_dies_the_last_good_state_loads_and_the_end_is_the_same(tiny_config: Make, folder: Path):
+    config = tiny_config("training.epochs=2")
+    experiment.train(config, out=folder / "whole")
+    whole = outcome(folder / "whole")
+    found = set()
+    with Nursery(folder) as nursery:
+        for k in range(1, 1000):
+            run = folder / f"run-{k}"
+            train = ("train", folder / "whole/config.yaml", "--quiet", "--out", run)
+            status = nursery.run(*train, k=k, number=signal.SIGKILL).status
+            if status == 0:
+                break
+            assert status == -signal.SIGKILL
+            found.add(check_last_good(run))
+            go_on(config, run)
+            assert outcome(run) == whole, f"call {k}"
+            shutil.rmtree(run)
+    assert k > 60 and found == {0, 1, 2}
+
+
+# Disks and folders ---------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def small_disk(folder: Path, size: str = "48k") -> Iterator[Path]:
+    """A file system of ``size``, which only root can make."""
+    disk = folder / "disk"
+    disk.mkdir()
+    mount = shutil.which("mount")
+    command = [mount or "mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(disk)]
+    if mount is None or os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_full_disk_ends_a_run_that_goes_on_when_there_is_room(tiny_config: Make, folder: Path):
+    config = tiny_config("training.epochs=6")
+    experiment.train(config, out=folder / "whole")
+    with small_disk(folder) as disk:
+        run = disk / "run"
+        ballast = disk / "ballast"
+
+        def fill() -> None:
+            with suppress(OSError), ballast.open("wb", buffering=0) as file:
+                while True:
+                    file.write(bytes(1024))
+
+        with pytest.raises(RunError, match=rf"^{run}\S*: cannot be written: No space left on device; .* go on with: "):
+            experiment.train(config, out=run, observer=At(2, fill))
+        assert check_last_good(run) == 2
+        with pytest.raises(RunError, match="No space left on device"):
+            experiment.resume(run)
+        assert check_last_good(run) == 2
+        ballast.unlink()
+        experiment.resume(run)
+        assert outcome(run) == outcome(folder / "whole")
+
+
+def test_a_limit_on_the_size_of_files_is_a_failure_like_any_other(tiny_config: Make, folder: Path):
+    config = tiny_config("training.epochs=3")
+    experiment.train(config, out=folder / "whole")
+    run = folder / "run"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(RunError, match=r"best\.npz: cannot be written: File too large|File too large"):
+            experiment.train(
+                config, out=run, observer=At(1, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (500, limits[1])))
+            )
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert check_last_good(run) == 1
+    experiment.resume(run)
+    assert outcome(run) == outcome(folder / "whole")
+
+
+def test_a_run_on_a_read_only_disk_is_read_and_not_touched(tiny_config: Make, folder: Path):
+    config = tiny_config()
+    experiment.train(config, out=folder / "whole")
+    with small_disk(folder, "1m") as disk:
+        run = disk / "run"
+        with pytest.raises(KeyboardInterrupt):
+            experiment.train(config, out=run, observer=At(1, stop))
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        for begin in (lambda: experiment.resume(run), lambda: experiment.train(config, out=disk / "other")):
+            with pytest.raises(RunError, match=r"cannot be written: Read-only file system$"):
+                begin()
+        assert check_last_good(run) == 1
+        assert summarize(run).state == "interrupted"
+        subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+        experiment.resume(run)
+        assert outcome(run) == outcome(folder / "whole")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write to every folder")
+def test_a_folder_of_someone_else_is_refused(tiny_config: Make, folder: Path):
+    (folder / "theirs").mkdir(mode=0o555)
+    with pytest.raises(RunError, match=r"theirs.*: cannot be written: Permission denied"):
+        experiment.train(tiny_config(), out=folder / "theirs")
+
+
+def test_a_folder_that_goes_away_under_the_run_is_named(tiny_config: Make, folder: Path):
+    run = folder / "run"
+    with pytest.raises(RunError, match=f"^{run}/metrics.jsonl: cannot be written: No such file or directory$"):
+        experiment.train(tiny_config(), out=run, observer=At(1, lambda: shutil.rmtree(run)))
+    assert not run.exists()
+    with pytest.raises(RunError, match=r"checkpoints/\S*: cannot be written: No such file or directory$"):
+        experiment.train(tiny_config(), out=run, observer=At(1, lambda: shutil.rmtree(run / "checkpoints")))
+
+
+# Others ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_second_process_is_refused_and_does_no_harm(tiny_config: Make, folder: Path):
+    config = tiny_config("training.epochs=4")
+    run = folder / "run"
+    refused = []
+
+    def interfere() -> None:
+        for arguments in (["--resume", str(run)], [str(run / "config.yaml"), "--out", str(run)]):
+            refused.append(
+                subprocess.run(
+                    [sys.executable, "-m", "mlpcli", "train", *arguments],
+                    cwd=Path(__file__).parents[1],
+                    capture_output=True,
+                    text=True,
+                    check=False,
+                )
+            )
+
+    experiment.train(config, out=run, observer=At(2, interfere))
+    assert [child.returncode for child in refused] == [4, 4]
+    assert (
+        refused[0].stderr == f"mlpcli: {run}: is in use by another mlpcli; wait for it to end, or name another --out\n"
+    )
+    assert "is a run already" in refused[1].stderr
+    experiment.train(config, out=folder / "whole")
+    assert outcome(run) == outcome(folder / "whole")
+
+
+def test_two_that_begin_in_one_directory_at_once_are_one_run_and_one_refusal(tiny_config: Make, folder: Path):
+    run = folder / "run"
+    run.mkdir()
+    with files.locked(run / directory.LOCK, wait=False), pytest.raises(RunError, match="is in use by another mlpcli"):
+        experiment.train(tiny_config(), out=run)
+    experiment.train(tiny_config(), out=run)
+
+
+def test_a_clock_that_goes_backwards_costs_nothing(tiny_config: Make, folder: Path, monkeypatch: pytest.MonkeyPatch):
+    config = tiny_config()
+    experiment.train(config, out=folder / "whole")
+    now = [2_000_000_000.0]
+
+    def earlier() -> float:
+        now[0] -= 3600.0
+        return now[0]
+
+    clock = SimpleNamespace(
+        gmtime=lambda: time.gmtime(earlier()),
+        strftime=lambda form, *when: time.strftime(form, *(when or (time.gmtime(earlier()),))),
+    )
+    for module in (experiment, directory):
+        monkeypatch.setattr(module, "time", clock)
+    monkeypatch.chdir(folder)
+    with pytest.raises(KeyboardInterrupt):
+        experiment.train(config, observer=At(1, stop))
+    (run,) = Path("runs").iterdir()
+    experiment.resume(run)
+    assert outcome(run) == outcome(folder / "whole")
+
+
+def test_runs_that_begin_at_the_same_second_have_directories_of_their_own(
+    tiny_config: Make, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(directory, "time", SimpleNamespace(strftime=lambda form: "20250101-120000"))
+    monkeypatch.chdir(folder)
+    paths = [str(experiment.train(tiny_config("training.epochs=1")).path) for _ in range(3)]
+    assert paths == [f"runs/mnist-20250101-120000{suffix}" for suffix in ("", "-2", "-3")]
