@@ -454,21 +454,30 @@ GRADIENT_NORM = [[0.211529226, 0.178459509], [0.146426355, 0.101783348], [0.2115
 def test_the_loss_curve_of_the_bundled_sample():
     """A change of the mathematics anywhere, from the shuffle to the last digit of an update, shows here.
 
-    Made by ``mlpcli train --set data.dataset=mnist-sample --set network.hidden=[30] --set network.dtype=float64
-    --set training.epochs=3 --set training.l2=1e-4 --set training.warmup_epochs=0.5`` with numpy 2.4 and OpenBLAS on
-    x86-64. Other machines and threads sum in another order, which shows in the fifteenth digit.
+    Made by ``mlpcli train`` with this config, numpy 2.4 and OpenBLAS on x86-64, and copied from its metrics.jsonl.
+    Other machines and threads sum in another order, which shows in the fifteenth digit.
     """
-    config = config_module.load(
-        None,
-        (
-            "data.dataset=mnist-sample",
-            "network.hidden=[30]",
-            "network.dtype=float64",
-            "training.epochs=3",
-            "training.l2=1e-4",
-            "training.warmup_epochs=0.5",
+    config = Config(
+        seed=0,
+        data=DataConfig(dataset="mnist-sample", validation=0.1),
+        network=NetworkConfig(
+            hidden=(30,),
+            activation="sigmoid",
+            objective="softmax_cross_entropy",
+            initialization="glorot",
+            initial_scale=1.0,
+            dtype="float64",
         ),
-        {},
+        training=TrainingConfig(
+            epochs=3,
+            batch_size=128,
+            optimizer="nesterov",
+            learning_rate=0.2,
+            momentum=0.9,
+            schedule="cosine",
+            warmup_epochs=0.5,
+            l2=1e-4,
+        ),
     )
     records, _ = records_of(config, load_dataset(config.data))
     assert [r.train_loss for r in records] == pytest.approx(TRAIN_LOSS, rel=1e-6)
