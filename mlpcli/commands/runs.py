@@ -95,7 +95,7 @@ def show(run: Path, as_json: bool) -> None:
         return
     state = output.colour(summary.state, COLOURS[summary.state])
     lines = [("run", str(where)), ("state", f"{state}, {summary.epochs} of {summary.epochs_wanted} epochs")]
-    lines += [("started", summary.started or "unknown"), ("data", _shown(summary.dataset or "unknown"))]
+    lines += [("started", _shown(summary.started or "unknown")), ("data", _shown(summary.dataset or "unknown"))]
     for session in manifest.get("resumed", []):
         lines.append(("resumed", f"from epoch {session['epoch']}"))
     if summary.validation_error is not None:

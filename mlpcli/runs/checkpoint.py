@@ -202,8 +202,9 @@ def _members(data: bytes, refuse: Refuse) -> dict[str, memoryview]:
     end = len(data) - _SEAL_BYTES - _DIRECTORY_END.size
     if end < 0:
         refuse("is no zip archive: too short")
-    signature, _, _, _, count, size, position, comment = _DIRECTORY_END.unpack_from(data, end)
-    if signature != b"PK\5\6" or comment != _SEAL_BYTES or position + size != end or count > MAX_MEMBERS:
+    *fixed, count, size, position, comment = _DIRECTORY_END.unpack_from(data, end)
+    in_order = fixed == [b"PK\5\6", 0, 0, count] and comment == _SEAL_BYTES and position + size == end
+    if not in_order or count > MAX_MEMBERS:
         refuse("is no zip archive as a checkpoint is one: its directory is not in order")
     member_end, directory_start = 0, position
     for _ in range(count):
@@ -212,19 +213,22 @@ def _members(data: bytes, refuse: Refuse) -> dict[str, memoryview]:
         entry = _DIRECTORY_ENTRY.unpack_from(data, position)
         signature, flags, method, packed, size, start = entry[0], entry[3], entry[4], entry[8], entry[9], entry[16]
         position += _DIRECTORY_ENTRY.size + entry[10]
-        name = data[position - entry[10] : position]
-        if not re.fullmatch(rb"[A-Za-z0-9_]{1,20}\.npy", name) or name.decode()[:-4] in members:
-            refuse(f"has a member that no checkpoint has: {ascii(name)[1:]:.60}")
+        file_name = data[position - entry[10] : position]
+        if not re.fullmatch(rb"[A-Za-z0-9_]{1,20}\.npy", file_name) or file_name.decode()[:-4] in members:
+            refuse(f"has a member that no checkpoint has: {ascii(file_name)[1:]:.60}")
+        name = file_name.decode()[:-4]
         if signature != b"PK\1\2" or flags or method != zipfile.ZIP_STORED or packed != size or any(entry[11:13]):
-            refuse(f"its member {name.decode()} is compressed, encrypted or extended, which a checkpoint's never is")
+            refuse(f"its member {name} is compressed, encrypted or extended, which a checkpoint's never is")
         if start != member_end or start + _MEMBER_START.size > directory_start:
-            refuse(f"its member {name.decode()} does not begin where the one before it ends")
+            refuse(f"its member {name} does not begin where the one before it ends")
         local = _MEMBER_START.unpack_from(data, start)
-        begin = start + _MEMBER_START.size + len(name)
+        name_start = start + _MEMBER_START.size
+        begin = name_start + len(file_name)
         member_end = begin + size
-        if (local[0], *local[9:]) != (b"PK\3\4", len(name), 0) or data[begin - len(name) : begin] != name:
-            refuse(f"its member {name.decode()} is not what the zip directory says")
-        members[name.decode()[:-4]] = memoryview(data)[begin:member_end]
+        agrees = (local[0], *local[9:]) == (b"PK\3\4", len(file_name), 0)
+        if not agrees or data[name_start:begin] != file_name:
+            refuse(f"its member {name} is not what the zip directory says")
+        members[name] = memoryview(data)[begin:member_end]
     if position != end or member_end != directory_start:
         refuse("has bytes that belong to no member")
     return members

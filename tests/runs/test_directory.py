@@ -1,0 +1,239 @@
+"""A run's files are read as carefully as any others, and its directory tells nothing it need not."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from mlpcli import config as config_module
+from mlpcli import experiment
+from mlpcli.config import Config
+from mlpcli.errors import MlpcliError, RunError
+from mlpcli.files import locked
+from mlpcli.runs import directory
+from mlpcli.runs.summary import Summary, summaries, summarize
+from tests.nursery import fast_folder
+
+Make = Callable[..., Config]
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with fast_folder() as path:
+        yield path
+
+
+@pytest.fixture
+def run(tiny_config: Make, folder: Path) -> Path:
+    return experiment.train(tiny_config(), out=folder / "run").path
+
+
+def test_a_run_has_the_files_the_design_names_and_no_other(run: Path):
+    assert sorted(str(path.relative_to(run)) for path in run.rglob("*")) == [
+        ".lock",
+        "checkpoints",
+        "checkpoints/best.npz",
+        "checkpoints/last.npz",
+        "checkpoints/previous.npz",
+        "config.yaml",
+        "manifest.json",
+        "metrics.jsonl",
+        "test.json",
+    ]
+
+
+def test_its_config_trains_the_same_run_again(tiny_config: Make, run: Path):
+    assert config_module.load(run / "config.yaml", (), {}) == tiny_config()
+
+
+def test_the_manifest_has_no_absolute_path_host_or_user(run: Path, tiny_folder: Path):
+    text = (run / "manifest.json").read_text()
+    for name in (str(run), str(tiny_folder), str(Path.home()), socket.gethostname(), getpass.getuser()):
+        assert len(name) < 3 or name not in text
+    values: list[Any] = [json.loads(text)]
+    while values:
+        value = values.pop()
+        values += value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
+        assert not (isinstance(value, str) and value.startswith(os.sep))
+    assert directory.read_manifest(run)["data"]["dataset"] == "tiny"
+
+
+def test_each_line_of_the_metrics_is_an_epoch(run: Path):
+    lines = directory.read_metrics(run)
+    assert [line["epoch"] for line in lines] == [1, 2, 3]
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 4')
+    assert directory.read_metrics(run) == lines
+    (run / "metrics.jsonl").unlink()
+    assert directory.read_metrics(run) == []
+
+
+def test_a_run_means_its_best_checkpoint_else_its_last(run: Path):
+    checkpoints = run / "checkpoints"
+    assert directory.find_checkpoint(run) == checkpoints / "best.npz"
+    (checkpoints / "best.npz").unlink()
+    assert directory.find_checkpoint(run) == checkpoints / "last.npz"
+    assert directory.find_checkpoint(checkpoints / "previous.npz") == checkpoints / "previous.npz"
+    (checkpoints / "last.npz").unlink()
+    with pytest.raises(RunError, match="has no checkpoint yet"):
+        directory.find_checkpoint(run)
+    for name, what in (("checkpoints", "is no run"), ("none", "no such run"), ("x" * 5000, "no such run"), ("\0", "no such run")):
+        with pytest.raises(RunError, match=what):
+            directory.find_checkpoint(run / name)
+
+
+def test_the_run_of_a_checkpoint_is_found_from_anywhere(run: Path, monkeypatch: pytest.MonkeyPatch):
+    assert directory.run_of(run / "checkpoints/last.npz") == run
+    assert directory.run_of(run / "last.npz") is None
+    monkeypatch.chdir(run / "checkpoints")
+    assert directory.run_of(Path("last.npz")) == run
+
+
+def test_what_a_process_leaves_that_died_at_once_is_no_obstacle(tiny_config: Make, folder: Path):
+    run = folder / "run"
+    run.mkdir()
+    for name in (".lock", ".config.yaml.partial"):
+        (run / name).write_text("half")
+    experiment.train(tiny_config(), out=run)
+    assert summarize(run).state == "finished"
+
+
+# What a run comes to at a glance -------------------------------------------------------------------------------------
+
+
+def test_a_summary_has_what_the_run_has(run: Path):
+    lines = directory.read_metrics(run)
+    test = directory.read_test(run)
+    best = min(lines, key=lambda line: (line["validation_error"], line["validation_loss"]))
+    assert test is not None
+    assert summarize(run) == Summary(
+        path=run,
+        state="finished",
+        started=directory.read_manifest(run)["started"],
+        dataset="tiny",
+        epochs=3,
+        epochs_wanted=3,
+        best_epoch=best["epoch"],
+        validation_error=best["validation_error"],
+        train_error=lines[-1]["train_error"],
+        test_error=test["error"],
+    )
+
+
+def test_a_run_is_running_while_it_is_held_and_else_interrupted(run: Path):
+    path = run / "manifest.json"
+    path.write_text(path.read_text().replace('"finished"', '"running"'))
+    assert summarize(run).state == "interrupted"
+    with locked(run / directory.LOCK, wait=False):
+        assert summarize(run).state == "running"
+    path.unlink()
+    assert summarize(run).state == "interrupted"
+
+
+def test_runs_are_listed_newest_first_and_the_damaged_with_what_is_wrong(tiny_config: Make, folder: Path, run: Path):
+    for name, started in (("a", "2020"), ("b", "2030"), ("c", "2025")):
+        path = experiment.train(tiny_config("training.epochs=1"), out=folder / name).path / "manifest.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "started": started}))
+    (run / "manifest.json").write_text("{")
+    (folder / "no run").mkdir()
+    (folder / "file").touch()
+    found = summaries(folder)
+    assert [(each.path.name, each.state) for each in found] == [
+        ("b", "finished"),
+        ("c", "finished"),
+        ("a", "finished"),
+        ("run", "damaged"),
+    ]
+    assert found[-1].problem == f"{run}/manifest.json: is damaged: no JSON document"
+    with pytest.raises(RunError, match="none: cannot be read"):
+        summaries(folder / "none")
+
+
+# Files that anyone may have written ----------------------------------------------------------------------------------
+
+READERS: dict[str, Callable[[Path], Any]] = {
+    "manifest.json": directory.read_manifest,
+    "metrics.jsonl": directory.read_metrics,
+    "test.json": directory.read_test,
+}
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@pytest.fixture(scope="module")
+def fuzzed(tiny_images: Any) -> Iterator[Path]:
+    """A run whose files are overwritten; what they were is in ``.original``."""
+    from mlpcli.datasets import idx
+    from mlpcli.datasets.catalogue import FILE_NAMES, ROLES
+
+    with fast_folder() as folder:
+        for role, array in zip(ROLES, tiny_images, strict=True):
+            (folder / FILE_NAMES[role]).write_bytes(idx.encode(array))
+        settings = ["network.hidden=[2]", "training.epochs=1", f"data.dataset={folder}"]
+        run = experiment.train(config_module.load(None, settings, {}), out=folder / "run").path
+        for name in READERS:
+            (folder / f"{name}.original").write_bytes((run / name).read_bytes())
+        yield run
+
+
+def stands(run: Path, name: str, data: bytes) -> None:
+    """Reading ``name``, and the whole run, is a value or an error in one line."""
+    path = run / name
+    path.write_bytes(data)
+    for read in (READERS[name], summarize):
+        try:
+            read(run)
+        except MlpcliError as error:
+            assert str(error).startswith(str(path)) and "\n" not in str(error)
+    path.write_bytes((run.parent / f"{name}.original").read_bytes())
+
+
+@pytest.mark.parametrize("name", READERS)
+@given(data=st.binary(max_size=60))
+@example(data=b"[" * 100_000)
+@example(data=b"1" * 10_000 + b"\n")
+@example(data=b"NaN\n")
+@example(data=b'"\\ud800"\n')
+@example(data=b"\xff\n")
+def test_any_bytes_are_a_value_or_an_error(fuzzed: Path, name: str, data: bytes):
+    stands(fuzzed, name, data)
+
+
+@pytest.mark.parametrize("name", READERS)
+@given(choice=st.data(), value=JSON)
+def test_any_value_anywhere_is_a_value_or_an_error(fuzzed: Path, name: str, choice: st.DataObject, value: Any):
+    document = json.loads((fuzzed / name).read_bytes())
+    place = document
+    key = choice.draw(st.sampled_from(sorted(place)))
+    while isinstance(place[key], dict) and place[key] and choice.draw(st.booleans()):
+        place = place[key]
+        key = choice.draw(st.sampled_from(sorted(place)))
+    place[key] = value
+    stands(fuzzed, name, json.dumps(document).encode() + b"\n")
+    del place[key]
+    stands(fuzzed, name, json.dumps(document).encode() + b"\n")
+
+
+def test_what_is_no_file_or_too_large_is_refused(run: Path):
+    for name, read in READERS.items():
+        (run / name).unlink()
+        os.mkfifo(run / name)
+        with pytest.raises(RunError, match=f"{name}: cannot be read: not a regular file"):
+            read(run)
+        (run / name).unlink()
+        with (run / name).open("wb") as file:
+            file.truncate(1 << 40)
+        with pytest.raises(RunError, match=f"{name}: cannot be read: larger than"):
+            read(run)
