@@ -86,7 +86,12 @@ def test_a_run_means_its_best_checkpoint_else_its_last(run: Path):
     (checkpoints / "last.npz").unlink()
     with pytest.raises(RunError, match="has no checkpoint yet"):
         directory.find_checkpoint(run)
-    for name, what in (("checkpoints", "is no run"), ("none", "no such run"), ("x" * 5000, "no such run"), ("\0", "no such run")):
+    for name, what in (
+        ("checkpoints", "is no run"),
+        ("none", "no such run"),
+        ("x" * 5000, "no such run"),
+        ("\0", "no such run"),
+    ):
         with pytest.raises(RunError, match=what):
             directory.find_checkpoint(run / name)
 
