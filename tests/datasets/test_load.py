@@ -210,6 +210,14 @@ class TestFetching:
         with pytest.raises(UnavailableError, match="offline nothing is fetched"):
             load_dataset(replace(data, offline=True))
 
+    @pytest.mark.parametrize("folder", ["x" * 300, "~nobody-of-this-name"])
+    def test_data_folders_that_cannot_be(self, data: DataConfig, folder: str, tmp_path: Path):
+        (tmp_path / "~nobody-of-this-name").write_text("")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(tmp_path)
+            with pytest.raises((DataError, RunError), match=folder):
+                load_dataset(replace(data, folder=folder))
+
     def test_a_file_where_the_data_folder_should_be(self, data: DataConfig, tmp_path: Path):
         (tmp_path / "data").write_text("")
         with pytest.raises(RunError, match="the data folder cannot be used"):
@@ -356,6 +364,8 @@ class TestFolders:
             ("fashion", "did you mean fashion-mnist?"),
             ("/no/such/folder", "the data sets are mnist, fashion-mnist, mnist-sample"),
             (__file__, "neither a data set nor a folder"),
+            ("~nobody-of-this-name/digits", "neither a data set nor a folder"),
+            ("x" * 5000, "neither a data set nor a folder"),
         ],
     )
     def test_that_are_none(self, name: str, words: str):

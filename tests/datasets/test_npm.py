@@ -113,6 +113,13 @@ def test_sizes_that_are_none(size: bytes):
         take(gzip.compress(bytes(header) + bytes(5000)))
 
 
+def test_a_header_that_was_changed():
+    tar = bytearray(gzip.decompress(archive(("package/data/file", DATA))))
+    tar[300] ^= 1
+    with pytest.raises(SourceError, match="damaged"):
+        take(gzip.compress(tar))
+
+
 def test_an_archive_that_expands_without_end(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(npm, "MAX_DECODED_BYTES", 10_000_000)
     tgz = archive(("package/bomb", bytes(20_000_000)), ("package/data/file", DATA))
@@ -169,7 +176,15 @@ def called_npm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     return write
 
 
-def test_npm_pack_is_called_as_it_must_be(called_npm, tmp_path: Path):
+def test_npm_pack_is_called_as_it_must_be(called_npm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    inputs: list[object] = []
+
+    class Popen(subprocess.Popen):
+        def __init__(self, *arguments, stdin=None, **options):
+            inputs.append(stdin)
+            super().__init__(*arguments, stdin=stdin, **options)
+
+    monkeypatch.setattr(npm.subprocess, "Popen", Popen)
     (tmp_path / "package.tgz").write_bytes(archive(("package/data/file", DATA), ("package/data/more", DATA[:7])))
     called_npm(f'echo "$@" >> {tmp_path}/asked; pwd >> {tmp_path}/asked; cat; cp {tmp_path}/package.tgz .')
     source = npm.Npm(f"npm:{PACKAGE}")
@@ -178,7 +193,9 @@ def test_npm_pack_is_called_as_it_must_be(called_npm, tmp_path: Path):
     arguments, folder = (tmp_path / "asked").read_text().splitlines()
     assert arguments.startswith(f"pack {PACKAGE} --ignore-scripts --fetch-retries=0 ")
     assert "--fetch-timeout=30000" in arguments
+    assert f"--cache={folder}/cache" in arguments
     assert not Path(folder).exists()
+    assert inputs == [subprocess.DEVNULL]
 
 
 def test_npm_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
