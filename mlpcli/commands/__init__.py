@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import click
 
 from mlpcli import __version__
+from mlpcli.commands import output
 from mlpcli.commands.group import Group
 from mlpcli.errors import DataError, DivergedError, MlpcliError, RunError, UsageError
 
@@ -83,6 +84,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and exit with the documented status."""
     for number in _RAISED:
         signal.signal(number, _stop)
+    # A stream that was closed before we began ('>&-') is None, which nothing that prints expects.
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: PTH123, SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: PTH123, SIM115
     sys.exit(_run(sys.argv[1:] if arguments is None else arguments))
 
 
@@ -101,13 +105,13 @@ def _run(arguments: list[str]) -> int:
         error.show()
         return EXIT_USAGE
     except MlpcliError as error:
-        click.echo(f"mlpcli: {error}", err=True)
+        output.say(f"mlpcli: {error}")
         return next(EXIT_STATUS[kind] for kind in type(error).__mro__ if kind in EXIT_STATUS)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("mlpcli: interrupted", err=True)
+        output.say("mlpcli: interrupted")
         return 128 + signal.SIGINT
     except Terminated:
-        click.echo("mlpcli: terminated", err=True)
+        output.say("mlpcli: terminated")
         return 128 + signal.SIGTERM
     except BrokenPipeError:
         # The reader of our output has gone; what is left in the buffer must not fail again at exit.
@@ -115,7 +119,7 @@ def _run(arguments: list[str]) -> int:
         return 128 + signal.SIGPIPE
     except Exception:
         traceback.print_exc()
-        click.echo("mlpcli: this is a bug in mlpcli; please report it with the lines above", err=True)
+        output.say("mlpcli: this is a bug in mlpcli; please report it with the lines above")
         return EXIT_INTERNAL
     return value if isinstance(value, int) else 0
 

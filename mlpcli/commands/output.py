@@ -5,24 +5,33 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import suppress
 from typing import Any
 
 import click
 
+from mlpcli.errors import RunError
+
 
 def say(message: str) -> None:
-    """Print a message for a person to stderr."""
-    click.echo(message, err=True)
+    """Print a message for a person to stderr; that nobody can read it is no reason to end what it is about."""
+    with suppress(OSError):
+        click.echo(message, err=True)
 
 
 def result(text: str) -> None:
-    """Print a result to stdout."""
-    click.echo(text)
+    """Print a result to stdout. Raises ``RunError`` where it cannot be written, as on a full disk."""
+    try:
+        click.echo(text)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise RunError(f"stdout: cannot be written: {error.strerror or error}") from error
 
 
 def result_json(document: dict[str, Any] | list[Any]) -> None:
     """Print ``document`` to stdout as the one JSON document of the command."""
-    click.echo(json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False))
+    result(json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False))
 
 
 def colour(text: str, name: str) -> str:

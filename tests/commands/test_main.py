@@ -290,3 +290,16 @@ def test_colour_is_for_terminals_that_want_it(
     if no_color is not None:
         monkeypatch.setenv("NO_COLOR", no_color)
     assert output.colour("text", "green") == ("\x1b[32mtext\x1b[0m" if coloured else "text")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_result_that_cannot_be_written_is_said_and_is_no_bug() -> None:
+    with Path("/dev/full").open("w") as full:
+        ending = subprocess.run([sys.executable, "-m", "mlpcli", "config", "list"], stdout=full, stderr=subprocess.PIPE)
+    assert ending.returncode == 4
+    assert ending.stderr == b"mlpcli: stdout: cannot be written: No space left on device\n"
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_streams_closed_before_the_start_are_nothing_to_fail_of(closed: str) -> None:
+    assert subprocess.run(["/bin/sh", "-c", f'"{sys.executable}" -m mlpcli config list {closed}']).returncode == 0
