@@ -55,9 +55,13 @@ class Nursery:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None):
         self._process.communicate()
 
-    def run(self, *arguments: Any, k: int = 0, after: float = 0.0, number: int = 0) -> Ended:
-        """Run ``mlpcli ARGUMENTS``; signal ``number`` comes half-way into the k-th file operation, or ``after`` s."""
+    def run(self, *arguments: Any, k: int = 0, after: float = 0.0, number: int = 0, twice: bool = False) -> Ended:
+        """Run ``mlpcli ARGUMENTS``; signal ``number`` comes half-way into the k-th file operation, or ``after`` s.
+
+        ``twice``: and again at the next file operation, which is part of the tidying up.
+        """
         job = {"arguments": [str(argument) for argument in arguments], "k": k, "after": after, "number": number}
+        job["twice"] = twice
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.write(json.dumps(job) + "\n")
         self._process.stdin.flush()
@@ -79,10 +83,11 @@ def _serve(folder: str) -> None:
             child = os.fork()
             if child == 0:
 
-                def fault(name: str, arguments: tuple[Any, ...], number: int = job["number"]) -> Any:
-                    if number == signal.SIGKILL:
+                def fault(name: str, arguments: tuple[Any, ...], job: dict[str, Any] = job) -> Any:
+                    if job["number"] == signal.SIGKILL:
                         half_done(name, arguments)
-                    os.kill(os.getpid(), number)
+                    files.os.k += job["twice"]
+                    os.kill(os.getpid(), job["number"])
                     return getattr(os, name)(*arguments)
 
                 os.dup2(stdout.fileno(), 1)

@@ -105,3 +105,14 @@ def test_a_signal_stops_a_run_at_any_moment_and_says_how_to_go_on(
             assert f"mlpcli train --resume {run.name}\n" in ended.stderr
         assert go_on(nursery, train, run).status == 0
         assert outcome(run) == whole["outcome"], moment
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_a_run_at_once(
+    folder: Path, nursery: Nursery, train: tuple[Any, ...], whole: dict[str, Any], number: int
+):
+    run = folder / f"twice-{number}"
+    ended = nursery.run(*train, run.name, k=100, number=number, twice=True)
+    assert (ended.status, ended.stderr) == (-number, "")
+    assert go_on(nursery, train, run).status == 0
+    assert outcome(run) == whole["outcome"]
