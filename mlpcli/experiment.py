@@ -136,15 +136,14 @@ def resume(path: Path, overrides: tuple[str, ...] = (), *, observer: Observer | 
                 f"{where}: its checkpoint's step {trainer.state.step} is not the end of epoch {trainer.state.epoch}, "
                 f"at {trainer.steps_per_epoch} mini-batches an epoch"
             )
-        run.write_config(config)
-        run.go_on_from(checkpoint and replace(checkpoint, config=config))
         here = environment()
         changed = [key for key, value in here.items() if run.manifest.get("environment", here).get(key) != value]
         if changed:
             observer.say(f"not the environment the run began in ({', '.join(changed)}): the numbers may differ")
         resumed = [*run.manifest.get("resumed", []), {"epoch": trainer.state.epoch, "environment": here}]
+        manifest = {**_manifest(dataset), **run.manifest, "resumed": resumed}
+        run.go_on_from(config, checkpoint and replace(checkpoint, config=config), manifest)
         with _saying_how_to_go_on(run):
-            run.write_manifest(**{**_manifest(dataset), **run.manifest, "state": "running", "resumed": resumed})
             return _train(run, config, trainer, dataset, observer)
 
 

@@ -119,6 +119,29 @@ def test_wherever_the_process_dies_the_last_good_state_loads_and_the_end_is_the_
     assert k > 60 and found == {0, 1, 2}
 
 
+def test_whichever_file_operation_of_going_back_to_previous_fails_the_end_is_the_same(
+    tiny_config: Make, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    config = tiny_config("training.epochs=4")
+    experiment.train(config, out=folder / "whole")
+    whole = outcome(folder / "whole")
+    for k in range(1, 1000):
+        run = folder / str(k)
+        shutil.copytree(folder / "whole", run)
+        faulty = FaultyOs(k, failing(errno.EIO))
+        monkeypatch.setattr(files, "os", faulty)
+        with suppress(RunError):
+            experiment.resume(run / "checkpoints/previous.npz")
+        monkeypatch.undo()
+        if faulty.calls < k:
+            break
+        assert check_last_good(run) in (3, 4)
+        experiment.resume(run)
+        assert outcome(run) == whole, f"call {k}"
+        shutil.rmtree(run)
+    assert k > 40
+
+
 # Disks and folders ---------------------------------------------------------------------------------------------------
 
 

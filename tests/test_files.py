@@ -16,7 +16,7 @@ import pytest
 
 from mlpcli import files
 
-CALLS = ("open", "write", "fsync", "replace", "unlink", "close", "fstat", "ftruncate", "pread")
+CALLS = ("open", "write", "fsync", "replace", "unlink", "close", "fstat", "ftruncate", "pread", "mkdir")
 
 
 class FaultyOs:
@@ -187,6 +187,56 @@ def test_the_new_content_reaches_the_disk_before_its_name_does(tmp_path: Path, m
     monkeypatch.setattr(files, "os", watched)
     files.write_atomically(tmp_path / "file", [b"content"])
     assert order == ["write", "fsync", "replace", "fsync"]
+
+
+def test_the_names_of_new_files_and_folders_reach_the_disk_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[str] = []
+    watched = SimpleNamespace(**{name: getattr(os, name) for name in dir(os)})
+    paths: dict[int, str] = {}
+
+    def opened(path: Any, *arguments: Any) -> int:
+        descriptor = os.open(path, *arguments)
+        paths[descriptor] = Path(path).name
+        return descriptor
+
+    watched.open = opened
+    watched.fsync = lambda descriptor: (flushed.append(paths[descriptor]), os.fsync(descriptor))
+    monkeypatch.setattr(files, "os", watched)
+    files.make_folder(tmp_path / "folder")
+    files.append_line(tmp_path / "folder" / "lines", "one")
+    files.append_line(tmp_path / "folder" / "lines", "two")
+    assert flushed == [tmp_path.name, "lines", "folder", "lines"]
+
+
+def test_a_file_is_read_whole_if_it_is_one_and_not_too_large(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(OLD)
+    assert files.read(path, len(OLD)) == OLD
+    os.mkfifo(tmp_path / "pipe")
+    for wrong, limit, number in (
+        (path, len(OLD) - 1, errno.EFBIG),
+        (tmp_path, 9, errno.EINVAL),
+        (tmp_path / "pipe", 9, errno.EINVAL),
+        (Path("/dev/zero"), 9, errno.EINVAL),
+        (tmp_path / "none", 9, errno.ENOENT),
+    ):
+        with pytest.raises(OSError) as caught:
+            files.read(wrong, limit)
+        assert (caught.value.errno, caught.value.filename) == (number, str(wrong))
+
+
+def test_a_file_that_does_not_fit_in_memory_is_an_os_error(tmp_path: Path) -> None:
+    with (tmp_path / "huge").open("wb") as file:
+        file.truncate(1 << 62 if os.uname().sysname == "Darwin" else 1 << 42)
+    with pytest.raises(OSError, match="does not fit in memory"):
+        files.read(tmp_path / "huge", 1 << 63)
+
+
+def test_removing_what_is_not_there_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    files.remove(tmp_path / "file")
+    files.remove(tmp_path / "file")
+    assert names(tmp_path) == []
 
 
 def test_an_error_in_the_middle_of_the_chunks_leaves_the_old_file(tmp_path: Path) -> None:

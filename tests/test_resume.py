@@ -264,6 +264,19 @@ def test_a_damaged_last_never_replaces_previous(tiny_config: Make, folder: Path)
             assert checkpoints.read(run / f"checkpoints/{name}.npz").epoch in (2, 3)
 
 
+def test_a_last_that_is_damaged_while_the_run_goes_on_never_replaces_previous(tiny_config: Make, folder: Path):
+    run = folder / "run"
+
+    class Damage(Stop):
+        def epoch(self, record: Any, best: bool) -> None:
+            if record.epoch == 2:
+                flip(run / "checkpoints/last.npz")
+            super().epoch(record, best)
+
+    begin(tiny_config("training.epochs=5"), run, Damage(3))
+    assert checkpoints.read(run / "checkpoints/previous.npz").epoch == 2
+
+
 def test_going_back_to_previous_does_it_over_even_if_interrupted(tiny_config: Make, folder: Path):
     config = tiny_config("training.epochs=5")
     whole = outcome(begin(config, folder / "whole"))

@@ -83,12 +83,12 @@ class RunDirectory:
             write_atomically(self.checkpoint("last"), [data])
         self._last = data
 
-    def go_on_from(self, checkpoint: Checkpoint | None) -> None:
+    def go_on_from(self, config: Config, checkpoint: Checkpoint | None, manifest: dict[str, Any]) -> None:
         """Make the run what it was when ``checkpoint`` was its last; None: before its first epoch.
 
-        Drops from metrics.jsonl what is newer, a torn line included, and test.json. Raises ``RunError``, and then has
-        changed nothing, if lines of epochs up to the checkpoint's are missing or damaged, or if best.npz is not what
-        the epochs to come need it to be.
+        Its state is 'running' again, its config ``config``. Drops from metrics.jsonl what is newer, a torn line
+        included, and test.json. Raises ``RunError``, and then has changed nothing, if lines of epochs up to the
+        checkpoint's are missing or damaged, or if best.npz is not what the epochs to come need it to be.
         """
         epoch = checkpoint.epoch if checkpoint else 0
         lines = _lines(self.path)
@@ -100,6 +100,9 @@ class RunDirectory:
             )
         best = self._best(checkpoint) if checkpoint else None
         with _writing(self.path):
+            write_atomically(self.path / CONFIG, [config_module.to_yaml(config).encode()])
+            # Before anything goes: a run that lacks its end must not be called finished.
+            self.write_manifest(**{**manifest, "state": "running"})
             remove(self.path / TEST)
             if checkpoint is not None:
                 # Before the lines of later epochs go: a last.npz ahead of metrics.jsonl could not be resumed.
@@ -124,11 +127,6 @@ class RunDirectory:
         if best.epoch != wanted and not checkpoint.epoch < best.epoch <= checkpoint.config.training.epochs:
             raise RunError(f"{path}: is of epoch {best.epoch}, and {wanted} was the best; {_train_again(self.path)}")
         return best
-
-    def write_config(self, config: Config) -> None:
-        """Write config.yaml anew."""
-        with _writing(self.path):
-            write_atomically(self.path / CONFIG, [config_module.to_yaml(config).encode()])
 
     def write_test(self, result: dict[str, Any]) -> None:
         """Write test.json."""

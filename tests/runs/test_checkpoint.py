@@ -246,6 +246,19 @@ def test_members_that_no_checkpoint_has_are_refused():
     assert refusal(with_members(optimizer_v=None)) == "the array optimizer_v is missing"
 
 
+def test_more_members_than_any_network_has_are_not_looked_at():
+    many = archive([(f"W{number}.npy", b"") for number in range(checkpoints.MAX_MEMBERS + 1)])
+    assert "its directory is not in order" in refusal(many)
+
+
+def test_the_largest_config_has_a_checkpoint():
+    config_of_layers = f"network.hidden={[1] * config_module.MAX_LAYERS}"
+    data = checkpoints.encode(make(config_of_layers, "training.optimizer=adam"))
+    with zipfile.ZipFile(io.BytesIO(data)) as zipped:
+        assert len(zipped.namelist()) == checkpoints.MAX_MEMBERS
+    assert len(checkpoints.decode(data, "here").parameters.W) == config_module.MAX_LAYERS + 1
+
+
 def test_pickled_objects_are_refused_unread():
     for name in ("W1", "header", "optimizer_v"):
         assert (
