@@ -1,0 +1,275 @@
+"""What the benchmarks share: the data, the machine, turns taken in rounds, medians, tables and results.
+
+Nothing heavy is imported before it is needed: a child process's peak of memory counts what its parent held.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from mlpcli.datasets.load import Dataset
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# (hidden layers, batch size) of the published table.
+ROWS = (((30,), 10), ((100,), 64), ((512,), 128), ((800,), 128), ((1024, 1024), 256))
+
+# Idle threads of OpenBLAS, OpenMP and Eigen poll for some hundredths of a second before they sleep.
+SETTLE_SECONDS = 0.15
+
+# From here on a turn is called disturbed: processors kept busy by others, on average over the turn.
+DISTURBED = 0.05
+
+THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+
+
+class Spread(NamedTuple):
+    """The median of some samples, their least and their greatest."""
+
+    median: float
+    low: float
+    high: float
+
+
+class WorkerError(Exception):
+    """A worker could not do what it was asked, with the reason in one line."""
+
+
+# Options and data ---------------------------------------------------------------------------------------------
+
+
+def parser(description: str | None, *, repeats: int = 7, seconds: float | None = None) -> argparse.ArgumentParser:
+    """The options that every benchmark has; ``seconds`` is the default of ``--seconds``, None: no such option."""
+    options = argparse.ArgumentParser(description=description)
+    options.add_argument("--data", default="mnist", help="a data set of mlpcli's, or a folder with its four IDX files")
+    options.add_argument("--repeats", type=int, default=repeats, help="rounds; at least 7 for a published figure")
+    if seconds is not None:
+        options.add_argument("--seconds", type=float, default=seconds, help="the least length of one turn")
+    options.add_argument("--threads", type=int, default=processors(), help="threads of every participant")
+    options.add_argument("--json", type=Path, metavar="FILE", help="write machine, versions and every sample")
+    options.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables that are printed")
+    return options
+
+
+def processors() -> int:
+    """The processors there are for this process."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def set_threads(threads: int, environment: Any = os.environ) -> None:
+    """Give numpy's BLAS, and all who read the same variables, so many threads; before they are loaded."""
+    for name in THREAD_VARIABLES:
+        environment[name] = str(threads)
+
+
+def dataset(name: str, examples: int = 0) -> Dataset:
+    """The training images of ``name``, none held out; only the first ``examples`` unless that is 0."""
+    from dataclasses import replace
+
+    from mlpcli import config
+    from mlpcli.datasets.load import Split, load_dataset
+
+    data = config.load(None, [f"data.dataset={json.dumps(name)}", "data.validation=0", "data.test=false"]).data
+    loaded = load_dataset(data)
+    if examples:
+        loaded = replace(loaded, train=Split(loaded.train.images[:examples], loaded.train.labels[:examples]))
+    return loaded
+
+
+def form(hidden: Sequence[int]) -> str:
+    """A network's sizes in words: 784-30-10."""
+    return "-".join(map(str, (784, *hidden, 10)))
+
+
+# Turns --------------------------------------------------------------------------------------------------------
+
+
+def rounds(names: Sequence[str], repeats: int) -> Iterator[tuple[int, str]]:
+    """Who has the next turn: A B C, B C A, C A B ...; who comes first changes, so that a drift favours no one."""
+    for number in range(repeats):
+        first = number % len(names)
+        for name in (*names[first:], *names[:first]):
+            yield number, name
+
+
+def spread(samples: Sequence[float]) -> Spread:
+    """Median, least and greatest of ``samples``."""
+    return Spread(statistics.median(samples), min(samples), max(samples))
+
+
+def ratios(over: Sequence[float], under: Sequence[float]) -> Spread:
+    """The spread of the ratios taken round by round: what slows a whole round down cancels."""
+    return spread([a / b for a, b in zip(over, under, strict=True)])
+
+
+def busy() -> float | None:
+    """Seconds that this machine's processors have worked, or were taken away, since it started; None if not told."""
+    try:
+        user, nice, system, _idle, _wait, irq, soft, steal = map(int, _proc("/proc/stat").split()[1:9])
+    except (OSError, ValueError):
+        return None
+    return float(user + nice + system + irq + soft + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def _proc(path: str) -> str:
+    return Path(path).read_text().partition("\n")[0]
+
+
+class Worker:
+    """A process that does what it is asked, one request at a time, and waits asleep between them.
+
+    Requests and answers are lines of JSON over its pipes. Raises :class:`WorkerError` when it can't start or answer.
+    """
+
+    def __init__(self, module: str, *arguments: str, threads: int, limit: float = 900.0) -> None:
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+        set_threads(threads, environment)
+        self._limit = limit
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+
+    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The answer to ``request``."""
+        assert self._process.stdin
+        try:
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise WorkerError(f"ended with status {self._process.wait()}") from None
+        return self.answer()
+
+    def answer(self) -> dict[str, Any]:
+        """The next line it writes."""
+        assert self._process.stdout
+        watch = threading.Timer(self._limit, self._process.kill)
+        watch.start()
+        try:
+            line = self._process.stdout.readline()
+        finally:
+            watch.cancel()
+        if not line:
+            raise WorkerError(f"ended with status {self._process.wait()}")
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise WorkerError(answer["error"])
+        return answer
+
+    def prepare(self, hidden: Sequence[int], batch: int, examples: int = 0) -> str:
+        """Have it make a network, warm up, and say how it trains; ``examples`` of the images are used, 0: all."""
+        answer = self.ask({"do": "prepare", "hidden": hidden, "batch": batch, "examples": examples})
+        return str(answer["note"])
+
+    def turn(self, seconds: float) -> dict[str, Any]:
+        """One measured turn while everybody else sleeps; ``others`` are the processors that others kept busy in it."""
+        time.sleep(SETTLE_SECONDS)
+        busy_before, before = busy(), time.perf_counter()
+        answer = self.ask({"do": "turn", "seconds": seconds})
+        busy_after, after = busy(), time.perf_counter()
+        others = None
+        if busy_before is not None and busy_after is not None:
+            others = max(0.0, (busy_after - busy_before - answer.pop("processor_seconds")) / (after - before))
+        return {**answer, "others": others}
+
+    def close(self) -> None:
+        """End it."""
+        if self._process.stdin:
+            self._process.stdin.close()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+# Results ------------------------------------------------------------------------------------------------------
+
+
+def machine() -> dict[str, Any]:
+    """What it was measured on: mlpcli's own record of versions and processor, and the processors there are."""
+    from mlpcli.runs.environment import environment
+
+    return {**{key: value for key, value in environment().items() if key != "threads"}, "processors": processors()}
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, its columns aligned for whoever reads it as text; all but the first to the right."""
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+
+    def line(cells: Sequence[str]) -> str:
+        return f"| {cells[0]:<{widths[0]}} |" + "".join(
+            f" {cell:>{width}} |" for cell, width in zip(cells[1:], widths[1:], strict=True)
+        )
+
+    ruler = f"| {'-' * widths[0]} |" + "".join(f" {'-' * (width - 1)}: |" for width in widths[1:])
+    return "\n".join([line(header), ruler, *map(line, rows)])
+
+
+def number(value: float) -> str:
+    """A rate with thousands separated, a small one with three digits."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def with_range(values: Spread, digits: int = 2) -> str:
+    """``1.25 (1.20-1.31)``: the median, and least and greatest."""
+    return f"{values.median:.{digits}f} ({values.low:.{digits}f}-{values.high:.{digits}f})"
+
+
+def disturbance(samples: Sequence[dict[str, Any]]) -> str:
+    """How many turns were disturbed by other processes, in a sentence."""
+    known = [sample["others"] for sample in samples if sample.get("others") is not None]
+    if not known:
+        return "Whether other processes disturbed the turns is not known here."
+    share = sum(others > DISTURBED for others in known)
+    return (
+        f"{share} of {len(known)} turns were disturbed: other processes kept more than {DISTURBED:.0%} of a processor "
+        f"busy (at most {max(known):.2f} processors)."
+    )
+
+
+def report(options: argparse.Namespace, name: str, document: dict[str, Any], text: str) -> None:
+    """Print ``text`` under what it was measured on; write it and ``document`` where the options say."""
+    found = machine()
+    command = " ".join(["python -m", f"benchmarks.{name}", *_arguments()])
+    settings = {key: value for key, value in vars(options).items() if key not in ("json", "markdown", "data", "plot")}
+    versions = {"python": found["python"], "numpy": found["numpy"], "mlpcli": found["mlpcli"]}
+    versions |= document.pop("versions", {})
+    listed = ", ".join(f"{package} {version}" for package, version in versions.items())
+    head = (
+        f"{found['processor']}, {found['processors']} processors; threads: {settings.get('threads', '-')}; "
+        f"{found['blas']}; {listed}.\nCommand: `{command}`"
+    )
+    text = f"{head}\n\n{text}\n"
+    print(text)
+    if options.markdown:
+        options.markdown.write_text(text, "utf-8")
+    if options.json:
+        whole = {
+            "benchmark": name,
+            "command": command,
+            "settings": settings,
+            "machine": found,
+            "versions": versions,
+            **document,
+        }
+        options.json.write_text(json.dumps(whole, indent=1, default=str) + "\n", "utf-8")
+
+
+def _arguments() -> list[str]:
+    """The command's arguments, with the last parts of paths only: no folder of this machine goes into a result."""
+    return [Path(argument).name if "/" in argument else argument for argument in sys.argv[1:]]

@@ -1,0 +1,130 @@
+"""Training throughput: mlpcli beside its peers, and beside the bare matrix products of the step."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from benchmarks import common
+from benchmarks.common import Worker, WorkerError
+from benchmarks.peers import PEERS
+
+OURS, FLOOR = "mlpcli", "products"
+
+
+def main() -> None:
+    """Measure the rows that are asked for, every participant in a process of its own, one at a time."""
+    options = common.parser(__doc__, seconds=1.0)
+    options.add_argument("--rows", default="1,2,3,4,5", help="which rows of the table, by number")
+    options.add_argument("--peers", default=",".join(PEERS), help=f"of {', '.join(PEERS)}; {OURS} is always there")
+    options.add_argument("--examples", type=int, default=0, help="train on the first so many images; 0: on all")
+    given = options.parse_args()
+    rows = [common.ROWS[int(row) - 1] for row in given.rows.split(",")]
+    wanted = [OURS, *(name for name in given.peers.split(",") if name != OURS)]
+    unknown = [name for name in wanted if name not in PEERS]
+    if unknown:
+        options.error(f"no such peer: {', '.join(unknown)}")
+
+    workers, versions, absent = start(wanted, given)
+    samples: list[dict[str, Any]] = []
+    notes: dict[str, dict[str, str]] = {}
+    for hidden, batch in rows:
+        row = f"{common.form(hidden)}, {batch}"
+        taking_part = {}
+        notes[row] = {}
+        for name, worker in list(workers.items()):
+            progress(f"{row}: {name} warms up")
+            try:
+                notes[row][name] = worker.prepare(hidden, batch)
+                taking_part[name] = worker
+            except WorkerError as error:
+                absent[f"{name}, {row}"] = str(error)
+                workers.pop(name).close()
+        for number, name in common.rounds(list(taking_part), given.repeats):
+            progress(f"{row}: round {number + 1} of {given.repeats}, {name}")
+            samples.append({"row": row, "peer": name, "round": number, **taking_part[name].turn(given.seconds)})
+    for worker in workers.values():
+        worker.close()
+    progress("")
+
+    summary = [summarize(row, samples, notes[row]) for row in notes]
+    document = {"versions": versions, "not_run": absent, "summary": summary, "samples": samples}
+    common.report(given, "throughput", document, text(summary, absent, samples))
+
+
+def start(names: list[str], given: Any) -> tuple[dict[str, Worker], dict[str, str], dict[str, str]]:
+    """The participants that can be started, the versions of their packages, and why the others can't."""
+    arguments = (given.data, str(given.examples), str(given.threads))
+    started = {name: Worker("benchmarks.peers", name, *arguments, threads=given.threads) for name in names}
+    workers, versions, absent = {}, {}, {}
+    for name, worker in started.items():
+        progress(f"{name} starts")
+        try:
+            versions.update(worker.answer()["versions"])
+            workers[name] = worker
+        except WorkerError as error:
+            worker.close()
+            absent[name] = str(error)
+    if OURS not in workers:
+        sys.exit(f"{OURS} cannot be run: {absent[OURS]}")
+    return workers, versions, absent
+
+
+def summarize(row: str, samples: list[dict[str, Any]], notes: dict[str, str]) -> dict[str, Any]:
+    """Of one row: each participant's examples a second, and mlpcli's over it, round by round."""
+    rates: dict[str, list[float]] = {}
+    for sample in samples:
+        if sample["row"] == row:
+            rates.setdefault(sample["peer"], []).append(sample["examples"] / sample["seconds"])
+    return {
+        "row": row,
+        "peers": {
+            name: {
+                "examples_per_second": common.spread(own)._asdict(),
+                "mlpcli_over": common.ratios(rates[OURS], own)._asdict(),
+                "note": notes[name],
+            }
+            for name, own in rates.items()
+        },
+    }
+
+
+def text(summary: list[dict[str, Any]], absent: dict[str, str], samples: list[dict[str, Any]]) -> str:
+    """The tables: how many times as fast mlpcli is, then everybody's examples a second with their notes."""
+    names = list(dict.fromkeys(name for row in summary for name in row["peers"]))
+    over, rates = [], []
+    for row in summary:
+        cells = {name: row["peers"].get(name) for name in names}
+        over.append(
+            [row["row"]]
+            + [
+                common.with_range(common.Spread(**cell["mlpcli_over"])) if cell else "-"
+                for name, cell in cells.items()
+                if name != OURS
+            ]
+        )
+        for name, cell in cells.items():
+            if cell:
+                rate = common.Spread(**cell["examples_per_second"])
+                times = f"{cell['mlpcli_over']['median']:.2f}"
+                rates.append([row["row"], name, *map(common.number, rate), times, cell["note"]])
+    others = ["of the matrix products" if name == FLOOR else f"over {name}" for name in names if name != OURS]
+    parts = [
+        "mlpcli's examples a second, as a multiple of each other's: the median of the rounds' ratios (least-greatest).",
+        common.table(["network, batch", *others], over),
+        "Examples a second.",
+        common.table(["network, batch", "who", "median", "least", "greatest", "mlpcli over it", "note"], rates),
+    ]
+    if absent:
+        parts += ["Not run:", "\n".join(f"- {name}: {reason}" for name, reason in absent.items())]
+    return "\n\n".join([*parts, common.disturbance(samples)])
+
+
+def progress(message: str) -> None:
+    """Say on a terminal what is being done."""
+    if sys.stderr.isatty():
+        print(f"\r\033[K{message}", end="", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()
