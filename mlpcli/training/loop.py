@@ -137,14 +137,14 @@ class Trainer:
 
     def _epoch(self, epoch: int, on_step: Callable[[float], None] | None) -> EpochRecord:
         network, state, training = self.network, self.state, self._config.training
-        theta, gradient, examples = state.theta, self._gradient, len(self._train)
+        theta, gradient, examples, steps = state.theta, self._gradient, len(self._train), self.steps_per_epoch
         last_full = state.step + max(1, examples // len(self._full.p))
         order = stream(self._config.seed, "order", epoch).permutation(examples)
         total, wrong, rate, norms = 0.0, 0, 0.0, [0.0]
         started = time.perf_counter()
         for batch in self._batches.in_order(order):
             t = self._full if len(batch.y) == len(self._full.p) else self._last
-            rate = learning_rate(training, state.step, len(self._batches))
+            rate = learning_rate(training, state.step, steps)
             network.forward(theta, batch.X, t)
             loss = float(network.loss(batch.Y, t))
             network.backward(theta, batch.X, batch.Y, t, gradient)

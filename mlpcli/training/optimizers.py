@@ -36,7 +36,7 @@ class Optimizer:
         ]
 
     def step(self, learning_rate: float, step: int) -> None:
-        """Move theta by the gradient (n,), which is spent in the process; ``step`` counts from 1."""
+        """Move theta by the gradient (n,), which may be spent in the process; ``step`` counts from 1."""
         for piece in self._pieces:
             self.update(learning_rate, step, *piece)
 
@@ -50,9 +50,9 @@ class Sgd(Optimizer):
 
     def update(self, learning_rate: float, step: int, *piece: Array) -> None:
         """The rule, on one piece."""
-        g, theta, _ = piece
-        g *= learning_rate
-        theta -= g
+        g, theta, change = piece
+        np.multiply(g, learning_rate, out=change)
+        theta -= change
 
 
 class Momentum(Optimizer):
@@ -62,10 +62,10 @@ class Momentum(Optimizer):
 
     def update(self, learning_rate: float, step: int, *piece: Array) -> None:
         """The rule, on one piece."""
-        g, theta, v, _ = piece
+        g, theta, v, change = piece
         v *= self.momentum
-        g *= learning_rate
-        v -= g
+        np.multiply(g, learning_rate, out=change)
+        v -= change
         theta += v
 
 
@@ -81,13 +81,13 @@ class Nesterov(Optimizer):
 
     def update(self, learning_rate: float, step: int, *piece: Array) -> None:
         """The rule, on one piece."""
-        g, theta, v, ahead = piece
+        g, theta, v, change = piece
         v *= self.momentum
-        g *= learning_rate
-        v -= g
-        theta -= g
-        np.multiply(v, self.momentum, out=ahead)
-        theta += ahead
+        np.multiply(g, learning_rate, out=change)
+        v -= change
+        theta -= change
+        np.multiply(v, self.momentum, out=change)
+        theta += change
 
 
 class Adam(Optimizer):
