@@ -17,6 +17,7 @@ from mlpcli.config import Config, DataConfig, NetworkConfig
 from mlpcli.datasets import idx
 from mlpcli.datasets.catalogue import FILE_NAMES
 from mlpcli.datasets.load import load_dataset
+from mlpcli.model import gradcheck
 from mlpcli.model.activations import ACTIVATIONS
 from mlpcli.model.network import Network
 from mlpcli.model.objectives import OBJECTIVES
@@ -312,6 +313,18 @@ def test_json_is_one_document(run):
 def test_the_seed_draws_and_nothing_else_does(run):
     first, again, other = (run(*small(), "--json", seed)[1] for seed in ("--seed=1", "--seed=1", "--seed=2"))
     assert first == again != other
+
+
+def test_labels_are_random_and_seeded(run, monkeypatch):
+    seen = []
+    check = gradcheck.check
+    monkeypatch.setattr(gradcheck, "check", lambda *given, **more: seen.append(given[3]) or check(*given, **more))
+    for seed in range(4):
+        run(*small(hidden="[]"), f"--seed={seed}")
+    assert all((Y.sum(axis=1) == 1).all() and Y.shape == (EXAMPLES, 10) for Y in seen)
+    labels = [tuple(Y.argmax(axis=1)) for Y in seen]
+    assert len(set(labels)) == 4
+    assert len({label for each in labels for label in each}) > 6
 
 
 def test_kinks_are_named(run):

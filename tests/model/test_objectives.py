@@ -175,6 +175,11 @@ def test_extreme_logits_in_float32_as_in_float64(name, label, row):
     np.testing.assert_allclose(p, exact_p, rtol=1e-6, atol=2e-7)
 
 
+def test_a_confident_hit_keeps_its_small_cost_in_float32():
+    z, Y = np.array([[20, -20]], np.float32), one_hot([0], 2, np.float32)
+    assert value_and_delta("sigmoid_cross_entropy", z, Y)[0] == pytest.approx(2 * math.log1p(math.exp(-20)), rel=1e-5)
+
+
 # What float64 says is itself held against a value known exactly.
 @pytest.mark.parametrize(
     ("name", "value", "delta"),
