@@ -49,14 +49,17 @@ class WorkerError(Exception):
 # Options and data ---------------------------------------------------------------------------------------------
 
 
-def parser(description: str | None, *, repeats: int = 7, seconds: float | None = None) -> argparse.ArgumentParser:
+def parser(
+    description: str | None, *, repeats: int = 7, seconds: float | None = None, threads: bool = True
+) -> argparse.ArgumentParser:
     """The options that every benchmark has; ``seconds`` is the default of ``--seconds``, None: no such option."""
     options = argparse.ArgumentParser(description=description)
     options.add_argument("--data", default="mnist", help="a data set of mlpcli's, or a folder with its four IDX files")
     options.add_argument("--repeats", type=int, default=repeats, help="rounds; at least 7 for a published figure")
     if seconds is not None:
         options.add_argument("--seconds", type=float, default=seconds, help="the least length of one turn")
-    options.add_argument("--threads", type=int, default=processors(), help="threads of every participant")
+    if threads:
+        options.add_argument("--threads", type=int, default=processors(), help="threads of every participant")
     options.add_argument("--json", type=Path, metavar="FILE", help="write machine, versions and every sample")
     options.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables that are printed")
     return options
