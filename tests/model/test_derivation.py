@@ -42,7 +42,7 @@ def test_every_line_of_code_cites_an_equation_there_is():
         (7, "np.matmul(dz, theta.W[layer].T, out=da)"),
         (8, "self.activation.backward(a, da, t.scratch[layer - 1])"),
         (9, "np.dot(W.ravel(), W.ravel())"),
-        (10, "dW += 2.0 * l2 * W"),
+        (10, "+= 2.0 * l2 * W"),
     ],
 )
 def test_the_code_of_each_equation_cites_it(number, code):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mlpcli.config import DataConfig
 from mlpcli.datasets.load import load_dataset
 from mlpcli.model.activations import ACTIVATIONS
-from mlpcli.model.network import Network
+from mlpcli.model.network import PENALTY_ENTRIES, Network
 from mlpcli.model.objectives import OBJECTIVES
 from mlpcli.model.parameters import initialize
 
@@ -140,6 +140,15 @@ def test_the_penalty_is_of_weights_alone_and_is_added():
     for W, b, dW, db in zip(theta.W, theta.b, gradient.W, gradient.b, strict=True):
         np.testing.assert_allclose(dW, 1 + 0.5 * W, rtol=1e-15)
         np.testing.assert_array_equal(db, np.ones_like(b))
+
+
+def test_the_penalty_reaches_every_row_of_a_large_layer():
+    network = Network((3, 1000, 501, 2, PENALTY_ENTRIES + 1), "sigmoid", "softmax_cross_entropy")
+    theta, gradient = network.parameters(np.float32), network.parameters(np.float32)
+    theta.vector[:] = 1.0
+    network.add_penalty_gradient(theta, 0.5, gradient)
+    assert all((dW == 1).all() for dW in gradient.W)
+    assert all((db == 0).all() for db in gradient.b)
 
 
 def test_logistic_regression_and_its_gradient():
