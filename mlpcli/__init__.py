@@ -1,10 +1,10 @@
 """mlpcli trains a multilayer perceptron on MNIST from one YAML file.
 
-    import mlpcli
+import mlpcli
 
-    config = mlpcli.load_config(mlpcli.find_config("quickstart"), ["training.epochs=3"])
-    run = mlpcli.train(config)
-    print(run.test_error)
+config = mlpcli.load_config(mlpcli.find_config("quickstart"), ["training.epochs=3"])
+run = mlpcli.train(config)
+print(run.test_error)
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ import click
 from mlpcli.commands import EXIT_CHECK_SAID_NO, output
 from mlpcli.commands.options import set_option
 from mlpcli.errors import DataError, UsageError
+from mlpcli.runs.environment import THREAD_VARIABLES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -174,7 +175,7 @@ def _tolerances(texts: tuple[str, ...], defaults: dict[str, float]) -> dict[str,
 
 def _one_thread() -> None:
     """Unless told otherwise: for matrices of five examples, a second thread costs more than it gives."""
-    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):
+    for name in THREAD_VARIABLES:
         os.environ.setdefault(name, "1")
 
 

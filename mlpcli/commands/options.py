@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 import click
 
+from mlpcli.runs.environment import THREAD_VARIABLES
+
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
@@ -41,5 +43,5 @@ def _set_threads(context: click.Context, option: click.Parameter, threads: int |
     # BLAS reads them once, when numpy is loaded.
     if "numpy" in sys.modules:
         raise RuntimeError("numpy was imported before --threads could be set")
-    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):
+    for name in THREAD_VARIABLES:
         os.environ[name] = str(threads)

@@ -7,16 +7,17 @@ import platform
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mlpcli import __version__
 
-# The first that is set decides, as in OpenBLAS; MKL and Accelerate have their own.
+# The first that is set decides, as in OpenBLAS; MKL and Accelerate have their own. They have to be set before
+# numpy is loaded, which is why this module does not load it with itself.
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
 def environment() -> dict[str, Any]:
     """Versions, processor, BLAS and threads, as plain values; equal environments compute the same bytes."""
+    import numpy as np
+
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     return {
         "mlpcli": __version__,
