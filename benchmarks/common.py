@@ -1,13 +1,15 @@
 """What the benchmarks share: the data, the machine, turns taken in rounds, medians, tables and results.
 
-Nothing heavy is imported before it is needed: a child process's peak of memory counts what its parent held.
+Nothing heavy is imported before it is needed: threads are set before numpy is loaded.
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -90,6 +92,37 @@ def dataset(name: str, examples: int = 0) -> Dataset:
     return loaded
 
 
+TRAIN_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
+TEST_FILES = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+
+
+def header_size(name: str) -> int:
+    """The bytes before the first element of an IDX file of that name."""
+    return 16 if "idx3" in name else 8
+
+
+def decoded_folder(name: str, scratch: Path) -> Path:
+    """A folder with the four IDX files of ``name`` plain; ``scratch`` is filled with them if any is compressed."""
+    from mlpcli import config
+    from mlpcli.datasets.load import locate
+
+    data = config.load(None, [f"data.dataset={json.dumps(name)}"]).data
+    _, folder = locate(data.dataset, data.folder)
+    files = (*TRAIN_FILES, *TEST_FILES)
+    if all((folder / file).is_file() for file in files):
+        return folder
+    scratch.mkdir()
+    for file in files:
+        with gzip.open(folder / f"{file}.gz") as packed, (scratch / file).open("wb") as plain:
+            shutil.copyfileobj(packed, plain)
+    return scratch
+
+
+def environment() -> dict[str, str]:
+    """This process's environment for a child, which is to find this checkout's mlpcli and benchmarks."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
+
+
 def form(hidden: Sequence[int]) -> str:
     """A network's sizes in words: 784-30-10."""
     return "-".join(map(str, (784, *hidden, 10)))
@@ -136,15 +169,15 @@ class Worker:
     """
 
     def __init__(self, module: str, *arguments: str, threads: int, limit: float = 900.0) -> None:
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-        set_threads(threads, environment)
+        variables = environment()
+        set_threads(threads, variables)
         self._limit = limit
         self._process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=environment,
+            env=variables,
         )
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -205,9 +238,12 @@ class Worker:
 
 def machine() -> dict[str, Any]:
     """What it was measured on: mlpcli's own record of versions and processor, and the processors there are."""
-    from mlpcli.runs.environment import environment
+    from mlpcli.runs import environment as recorded
 
-    return {**{key: value for key, value in environment().items() if key != "threads"}, "processors": processors()}
+    return {
+        **{key: value for key, value in recorded.environment().items() if key != "threads"},
+        "processors": processors(),
+    }
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -114,15 +114,23 @@ class Products(Peer):
         return self.examples
 
 
-def products(a: list[Any], dz: list[Any], W: list[Any], *, backward: bool = True) -> list[tuple[Any, Any, Any]]:
+def products(a: list[Any], dz: list[Any], W: list[Any]) -> list[tuple[Any, Any, Any]]:
     """A step's products, (left, right, where to): a_{l-1} W_l for each layer, then a_{l-1}^T dz_l and dz_l W_l^T."""
-    z = [np.empty_like(v) for v in dz]
-    found = list(zip(a, W, z, strict=True))
-    if backward:
-        for layer in reversed(range(len(W))):
-            found.append((a[layer].T, dz[layer], np.empty_like(W[layer])))
-            if layer:
-                found.append((dz[layer], W[layer].T, np.empty_like(dz[layer - 1])))
+    found = [(left, right, np.empty_like(out)) for left, right, out in zip(a, W, dz, strict=True)]
+    for layer in reversed(range(len(W))):
+        found.append((a[layer].T, dz[layer], np.empty_like(W[layer])))
+        if layer:
+            found.append((dz[layer], W[layer].T, np.empty_like(dz[layer - 1])))
+    return found
+
+
+def forward_products(X: Any, units: Sequence[int]) -> list[tuple[Any, Any, Any]]:
+    """The forward pass's products of the inputs X (B, D), for layers of so many units: (left, right, where to)."""
+    found, left, rng = [], X, np.random.default_rng(0)
+    for columns in units:
+        W = rng.random((left.shape[1], columns), np.float32) - np.float32(0.5)
+        found.append((left, W, np.empty((len(X), columns), np.float32)))
+        left = rng.random((len(X), columns), np.float32)
     return found
 
 
