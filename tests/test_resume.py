@@ -159,6 +159,15 @@ def test_where_the_data_are_may_change(tiny_config: Make, folder: Path):
     assert outcome(run) == whole
 
 
+def test_a_best_of_the_past_is_of_the_prolonged_run_too(tiny_config: Make, folder: Path):
+    config = ("training.schedule=constant", "training.learning_rate=5")
+    whole = outcome(begin(tiny_config(*config, "training.epochs=6"), folder / "whole"))
+    run = begin(tiny_config(*config, "training.epochs=5"), folder / "run")
+    assert checkpoints.read(folder / "whole/checkpoints/best.npz").epoch <= 5
+    experiment.resume(run, ("training.epochs=6",))
+    assert outcome(run) == whole
+
+
 @pytest.mark.parametrize("stop", [Stop(2), None], ids=["interrupted", "finished"])
 def test_more_epochs_at_a_constant_rate_prolong_a_run(tiny_config: Make, folder: Path, stop: Stop | None):
     constant = "training.schedule=constant"
@@ -318,6 +327,15 @@ def test_a_best_that_can_not_be_made_again_is_asked_for_before_anything_is_chang
         experiment.resume(run)
     changed = {name for name, what in snapshot(run).items() if what[1] != before[name][1]}
     assert changed == set()
+
+
+def test_what_a_killed_process_left_half_written_is_cleared_away(tiny_config: Make, folder: Path):
+    whole = outcome(begin(tiny_config("data.validation=0"), folder / "whole"))
+    run = begin(tiny_config("data.validation=0"), folder / "run", Stop(2))
+    for name in (".evaluations.jsonl.partial", "checkpoints/.best.npz.partial"):
+        (run / name).write_bytes(b"half")
+    experiment.resume(run)
+    assert outcome(run) == whole
 
 
 def test_metrics_of_epochs_not_yet_in_the_checkpoint_are_cut_off_and_torn_lines_too(tiny_config: Make, folder: Path):

@@ -279,8 +279,8 @@ def _contradiction(header: Mapping[str, Any], config: Config) -> str | None:
     epoch, best, best_epoch = header["epoch"], header["best"], header["best_epoch"]
     if epoch > config.training.epochs:
         return f"epoch {epoch} of {config.training.epochs}"
-    if (best is None) != (best_epoch == 0) or best_epoch > epoch:
-        return f"epoch {best_epoch} as the best up to epoch {epoch}"
+    if (best is None) != (best_epoch == 0):
+        return f"epoch {best_epoch} as the best, of score {best}"
     if header["patience_used"] != (epoch - best_epoch if best else 0):
         return f"patience used for {header['patience_used']} epochs since epoch {best_epoch}, at epoch {epoch}"
     return None

@@ -327,7 +327,14 @@ def test_a_header_that_says_what_none_says_is_refused(key: str, value: Any):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"epoch": 10}, {"best_epoch": 4}, {"best_epoch": 0}, {"best": None}, {"patience_used": 0}, {"epoch": 4}],
+    [
+        {"epoch": 10, "best_epoch": 10, "patience_used": 0},
+        {"best_epoch": 4},
+        {"best_epoch": 0, "patience_used": 3},
+        {"best": None, "patience_used": 0},
+        {"patience_used": 0},
+        {"epoch": 4},
+    ],
 )
 def test_a_header_that_contradicts_itself_is_refused(changes: dict[str, Any]):
     assert refusal(with_header(lambda values: values.update(changes))).startswith("its header contradicts itself: ")
@@ -346,8 +353,10 @@ def test_headers_that_are_none():
         assert "its header's 'best'" in refusal(with_header(text=text))
     assert "its header is not a text" in refusal(with_members(header=npy(np.zeros(3))))
     assert "its header is not a text" in refusal(with_members(header=npy(np.array(["a", "b"]))))
-    no_characters = npy(np.array("aaaa"))[:-16] + struct.pack("<4I", 0x110000, 0xFFFFFFFF, 0xD800, 0)
-    assert "its header is not JSON" in refusal(with_members(header=no_characters))
+    text = json.dumps({**header(), "config": {"Ω": 1}}, ensure_ascii=False)
+    for number in (0x110000, 0xFFFFFFFF):
+        no_character = npy(np.array(text)).replace(struct.pack("<I", ord("Ω")), struct.pack("<I", number))
+        assert "its header is not JSON" in refusal(with_members(header=no_character))
 
 
 @pytest.mark.parametrize(
@@ -408,6 +417,29 @@ def test_members_that_overlap_or_leave_gaps_are_refused():
     local = bytearray(content)
     local[30:36] = b"W2.npy"
     assert refusal(sealed(bytes(local))) == "its member W1 is not what the zip directory says"
+
+
+@pytest.mark.parametrize(
+    ("position", "form", "number"),
+    [(0, "<I", 0), (8, "<H", 1), (10, "<H", 8), (20, "<I", 1), (24, "<I", 1), (30, "<H", 1), (32, "<H", 1)],
+    ids=["signature", "encrypted", "deflated", "packed size", "size", "extra field", "comment"],
+)
+def test_each_field_of_a_directory_entry_is_what_a_stored_member_has(position: int, form: str, number: int):
+    content = bytearray(USUAL[:-64])
+    entry = content.index(b"PK\1\2")
+    content[entry + position : entry + position + struct.calcsize(form)] = struct.pack(form, number)
+    assert "its member W1 is compressed, encrypted or extended" in refusal(sealed(bytes(content)))
+
+
+def test_bytes_that_belong_to_no_member_are_refused():
+    content = USUAL[:-64]
+    directory, end = content.index(b"PK\1\2"), len(content) - 22
+    hidden = bytearray(content[:directory] + b"hidden" + content[directory:])
+    hidden[end + 6 + 16 : end + 6 + 20] = struct.pack("<I", directory + 6)
+    assert refusal(sealed(bytes(hidden))) == "has bytes that belong to no member"
+    longer = bytearray(content[:end] + b"hidden" + content[end:])
+    longer[end + 6 + 12 : end + 6 + 16] = struct.pack("<I", end - directory + 6)
+    assert refusal(sealed(bytes(longer))) == "has bytes that belong to no member"
 
 
 def test_a_directory_that_is_not_in_order_is_refused():
