@@ -1,0 +1,124 @@
+"""Whole processes, cold: ``mlpcli train configs/fast.yaml`` against the best PyTorch script, prompt to finished run.
+
+Both train the same network on the same decoded files and measure the test error once. Pair after pair, a seed a pair;
+who goes first changes with every pair. What has to hold beside the time: the accuracy of every single run.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks import common
+
+WANTED = 0.98
+SCRIPT = Path(__file__).with_name("pytorch_mnist.py")
+OURS, THEIRS = "mlpcli", "pytorch"
+
+
+def main() -> None:
+    """Run every pair, and compare medians."""
+    options = common.parser(__doc__, repeats=10)
+    options.add_argument("--config", default="fast", help="a config of mlpcli's, by name or file")
+    options.add_argument("--seeds", type=int, default=5, help="seeds 0, 1 ... of the pairs, over and over")
+    options.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="passed on to mlpcli train")
+    options.add_argument("--pytorch", default="", metavar="OPTIONS", help="passed on to the PyTorch script")
+    given = options.parse_args()
+    with tempfile.TemporaryDirectory(prefix="mlpcli-cold-") as scratch:
+        samples, reason = pairs(given, Path(scratch))
+    report(given, samples, reason)
+
+
+def pairs(given: Any, scratch: Path) -> tuple[list[dict[str, Any]], str]:
+    """Every run, and why PyTorch did not run if it did not."""
+    folder = common.decoded_folder(given.data, scratch / "decoded")
+    dataset = given.data if folder != scratch / "decoded" else str(folder)
+    program = shutil.which("mlpcli", path=str(Path(sys.executable).parent))
+    mlpcli = [program] if program else [sys.executable, "-m", "mlpcli"]
+
+    def command(who: str, seed: int) -> list[str]:
+        if who == THEIRS:
+            return [
+                *(sys.executable, str(SCRIPT), "--data", str(folder), "--seed", str(seed)),
+                *("--threads", str(given.threads), *given.pytorch.split()),
+            ]
+        overrides = [f"seed={seed}", f"data.dataset={dataset}", *given.set]
+        return [
+            *(*mlpcli, "train", given.config, "--json", "--out", str(scratch / "run"), "--threads", str(given.threads)),
+            *(argument for override in overrides for argument in ("--set", override)),
+        ]
+
+    names, reason = [OURS, THEIRS], ""
+    samples: list[dict[str, Any]] = []
+    for name in list(names):  # the files, and the programs' own, are in the system's cache from here on
+        try:
+            run(command(name, 0), given, scratch)
+        except common.WorkerError as error:
+            if name == OURS:
+                sys.exit(f"mlpcli: {error}")
+            names.remove(name)
+            reason = str(error)
+    for pair, name in common.rounds(names, given.repeats):
+        seed = pair % given.seeds
+        busy = common.busy()
+        seconds, found, used = run(command(name, seed), given, scratch)
+        others = None if busy is None else max(0.0, (common.busy() or 0.0) - busy - used) / seconds
+        error = found["error"] if name == THEIRS else found["test_error"]
+        samples.append(
+            {"who": name, "pair": pair, "seed": seed, "seconds": seconds, "accuracy": 1 - error, "others": others}
+        )
+    return samples, reason
+
+
+def run(command: list[str], given: Any, scratch: Path) -> tuple[float, dict[str, Any], float]:
+    """Seconds of a whole process by the clock, what it found, and the processor seconds it used."""
+    variables = common.environment()
+    common.set_threads(given.threads, variables)
+    used = processor_seconds()
+    started = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True, env=variables)
+    seconds = time.perf_counter() - started
+    shutil.rmtree(scratch / "run", ignore_errors=True)
+    if done.returncode:
+        raise common.WorkerError((done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1])
+    return seconds, json.loads(done.stdout), processor_seconds() - used
+
+
+def processor_seconds() -> float:
+    """What the processes started from here, and ended, have used so far."""
+    import resource
+
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def report(given: Any, samples: list[dict[str, Any]], reason: str) -> None:
+    """Seconds and accuracies, and the ratio of the medians."""
+    rows, medians = [], {}
+    for name in (OURS, THEIRS):
+        own = [sample for sample in samples if sample["who"] == name]
+        if own:
+            seconds = common.spread([sample["seconds"] for sample in own])
+            medians[name] = seconds.median
+            least = min(sample["accuracy"] for sample in own)
+            rows.append([name, str(len(own)), common.with_range(seconds), f"{least:.2%}"])
+    lines = [common.table(["who", "runs", "seconds", "least test accuracy"], rows)]
+    if THEIRS in medians:
+        lines.append(f"Ratio of the medians: {medians[OURS] / medians[THEIRS]:.3f}.")
+    else:
+        lines.append(f"pytorch was not run: {reason}")
+    short = [f"{s['who']}, seed {s['seed']}: {s['accuracy']:.2%}" for s in samples if s["accuracy"] < WANTED]
+    lines.append(f"Below {WANTED:.1%}: {'; '.join(sorted(set(short))) or 'no run'}.")
+    lines.append(common.disturbance(samples))
+    document = {"medians": medians, "samples": samples, "pytorch_not_run": reason}
+    common.report(given, "cold", document, "\n\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""Every benchmark once, on the bundled sample with the least budget: do they still run? Their figures mean nothing.
+
+Whatever needs a package that isn't installed is skipped, and says so. torch.compile is left out: it takes minutes.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks import common
+
+NEEDS = {
+    "pytorch": "torch",
+    "scikit-learn": "sklearn",
+    "jax": "jax",
+    "nerva-numpy": "nerva_numpy",
+    "neural-network-digits": "nn_digits",
+}
+
+
+def main() -> None:
+    """Run them one after the other; exit with 1 if one failed or wrote no result."""
+    there = [peer for peer, module in NEEDS.items() if importlib.util.find_spec(module)]
+    for peer in NEEDS:
+        if peer not in there:
+            print(f"skipped: {peer} is not installed")
+    print("skipped: torch.compile takes too long for this")
+    peers = ",".join(["mlpcli", "products", *there])
+    fewest = ["--repeats", "1", "--threads", "1"]
+    turns = [*fewest, "--seconds", "0.01"]
+    growth = ["--repeats", "1", "--threads", "1", "--seconds", "0.001", "--axes", "width,depth", "--most", "32"]
+    short = ["--set", "training.epochs=1", "--set", "training.warmup_epochs=0"]
+    plots = importlib.util.find_spec("matplotlib") is not None
+    if not plots:
+        print("skipped: matplotlib is not installed, nothing is drawn")
+    benchmarks = {
+        "throughput": ["--rows", "1", "--peers", peers, "--examples", "500", *turns],
+        "growth": growth,
+        "evaluation": ["--rows", "1", *turns],
+        "memory": ["--epochs", "1", *fewest],
+        "start": fewest,
+        "cold": [*fewest, *short, "--pytorch=--epochs 1"],
+    }
+    failed = []
+    with tempfile.TemporaryDirectory(prefix="mlpcli-smoke-") as scratch:
+        for name, arguments in benchmarks.items():
+            results = Path(scratch) / f"{name}.json", Path(scratch) / f"{name}.md", Path(scratch) / f"{name}.svg"
+            wanted = ["--json", str(results[0]), "--markdown", str(results[1])]
+            if name == "growth" and plots:
+                wanted += ["--plot", str(results[2])]
+            started = time.perf_counter()
+            command = [sys.executable, "-m", f"benchmarks.{name}", "--data", "mnist-sample", *arguments, *wanted]
+            done = subprocess.run(command, capture_output=True, text=True, cwd=common.ROOT)
+            missing = [path for path in wanted[1::2] if not (Path(path).is_file() and Path(path).stat().st_size)]
+            print(f"{'FAILED' if done.returncode or missing else 'ran'}: {name}, {time.perf_counter() - started:.1f} s")
+            if done.returncode or missing:
+                print(done.stdout, done.stderr, *missing, sep="\n")
+                failed.append(name)
+            elif name in ("throughput", "cold"):
+                print(*(f"  {line}" for line in done.stdout.splitlines() if "not run:" in line), sep="\n", end="")
+    print(f"{len(benchmarks) - len(failed)} passed, {len(failed)} failed")
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
