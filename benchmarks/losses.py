@@ -1,0 +1,379 @@
+"""The tables of docs/losses.md: every ``mlpcli train`` they need, and what came of it as Markdown.
+
+    python benchmarks/losses.py                     # all of them, one after the other
+    python benchmarks/losses.py start depth         # some: rates objectives same start output depth classes
+    python benchmarks/losses.py --jobs 2            # two trainings at a time, a thread each
+
+It needs mlpcli, and MNIST where ``mlpcli data fetch mnist`` puts it. Each command is printed to stderr as it starts.
+Its run stays in runs/losses (``--out``), where it is taken up again the next time: remove the folder to measure anew.
+Errors are per cent, as the mean of seeds 0, 1, 2 with the least and the greatest. Only ``objectives`` looks at test
+images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+SEEDS = (0, 1, 2)
+DIVERGED = 5
+
+# The rate that each config has; `rates` measures the half and the double of it too.
+RATES = {
+    "softmax-cross-entropy": 1.6,
+    "sigmoid-cross-entropy": 0.8,
+    "sigmoid-quadratic": 6.4,
+    "linear-quadratic": 0.4,
+    "linear-hinge": 0.4,
+    "normalized-sigmoid": 0.8,
+}
+DEPTHS = (1, 2, 3, 4, 5)
+EPOCHS_SHOWN = (1, 2, 3, 5, 10)
+WRONG = "network.initial_scale=20"
+STILL = ("training.learning_rate=1e-12", "training.epochs=1", "training.warmup_epochs=0")
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One ``mlpcli train``: a shipped config and what is set in it; ``test`` if it may look at the test images."""
+
+    config: str
+    settings: tuple[str, ...]
+    seed: int
+    test: bool = False
+
+    @property
+    def arguments(self) -> list[str]:
+        """After ``mlpcli train``, all but ``--out``."""
+        settings = [*self.settings, f"seed={self.seed}", *([] if self.test else ["data.test=false"])]
+        return [self.config, *(part for setting in settings for part in ("--set", setting))]
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        parts = [self.config, *self.settings, f"seed={self.seed}", *(["test"] if self.test else [])]
+        return "-".join(part.replace("/", "_").replace(" ", "") for part in parts)
+
+
+class Bench:
+    """Trains what a table asks for, and reads it."""
+
+    def __init__(self, out: Path, jobs: int) -> None:
+        self.out = out
+        self._jobs = jobs
+
+    def seeds(self, config: str, *settings: str, test: bool = False) -> list[Run]:
+        """The same run for each seed."""
+        return [Run(config, settings, seed, test) for seed in SEEDS]
+
+    def train(self, runs: Iterable[Run]) -> None:
+        """Train the runs that are not there yet."""
+        with ThreadPoolExecutor(self._jobs) as pool:
+            list(pool.map(self._train, dict.fromkeys(runs)))
+
+    def metrics(self, run: Run) -> list[Record] | None:
+        """A line an epoch; None where training diverged."""
+        if self._state(run) != "finished":
+            return None
+        return [json.loads(line) for line in (self.out / run.name / "metrics.jsonl").read_text().splitlines()]
+
+    def validation(self, run: Run) -> float:
+        """The least validation error: that of the checkpoint that stands for the run. A diverged one has 1."""
+        metrics = self.metrics(run)
+        return min(record["validation_error"] for record in metrics) if metrics else 1.0
+
+    def test(self, run: Run) -> float:
+        """The test error of that checkpoint."""
+        error: float = json.loads((self.out / run.name / "test.json").read_text())["error"]
+        return error
+
+    def _state(self, run: Run) -> str | None:
+        try:
+            state: str = json.loads((self.out / run.name / "manifest.json").read_text())["state"]
+        except FileNotFoundError:
+            return None
+        return state
+
+    def _train(self, run: Run) -> None:
+        state, folder = self._state(run), self.out / run.name
+        if state in ("finished", "diverged"):
+            return
+        arguments = ["--resume", str(folder)] if state else [*run.arguments, "--out", str(folder)]
+        arguments = ["train", *arguments, "--threads", "1", "--quiet"]
+        sys.stderr.write(f"mlpcli {shlex.join(arguments)}\n")
+        done = subprocess.run([sys.executable, "-m", "mlpcli", *arguments], capture_output=True, text=True)
+        if done.returncode not in (0, DIVERGED):
+            raise SystemExit(f"{done.stderr}mlpcli ended with status {done.returncode}")
+
+
+def table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    sys.stdout.write(f"\n{title}\n\n{body}\n")
+    sys.stdout.flush()
+
+
+def spread(errors: Sequence[float]) -> str:
+    """Mean, least and greatest, per cent."""
+    if max(errors) == 1.0:
+        return "diverges"
+    return f"{mean(errors):.2%} ({min(errors):.2%} .. {max(errors):.2%})".replace("%", "")
+
+
+def rates(bench: Bench) -> None:
+    """The choice of each config's learning rate."""
+    of = {
+        name: [
+            bench.seeds(f"objectives/{name}", f"training.learning_rate={rate / 2:g}"),
+            bench.seeds(f"objectives/{name}"),
+            bench.seeds(f"objectives/{name}", f"training.learning_rate={rate * 2:g}"),
+        ]
+        for name, rate in RATES.items()
+    }
+    bench.train(run for columns in of.values() for runs in columns for run in runs)
+    table(
+        "Validation error by learning rate",
+        ["objective", "rate", "half the rate", "the rate", "twice the rate"],
+        [
+            [f"`{name}`", f"{RATES[name]:g}", *(spread([bench.validation(run) for run in runs]) for runs in columns)]
+            for name, columns in of.items()
+        ],
+    )
+
+
+def objectives(bench: Bench) -> None:
+    """Each shipped config as it is, test error and all; the best linear classifier of each objective beside it."""
+    of = {name: bench.seeds(f"objectives/{name}", test=True) for name in RATES}
+    bench.train(run for runs in of.values() for run in runs)
+    rows = []
+    for name, runs in of.items():
+        last = [metrics[-1] for run in runs if (metrics := bench.metrics(run))]
+        rows.append(
+            [
+                f"`{name}`",
+                spread([record["train_error"] for record in last]),
+                spread([bench.validation(run) for run in runs]),
+                spread([bench.test(run) for run in runs]),
+            ]
+        )
+    table("From an ordinary start, ten epochs", ["objective", "training error", "validation error", "test error"], rows)
+
+
+def same(bench: Bench) -> None:
+    """Three losses at one rate, and at their own without the warm-up."""
+    names = ("softmax-cross-entropy", "sigmoid-cross-entropy", "sigmoid-quadratic")
+    of = {
+        name: [
+            bench.seeds(f"objectives/{name}"),
+            bench.seeds(f"objectives/{name}", *(["training.learning_rate=0.8"] if RATES[name] != 0.8 else [])),
+            bench.seeds(f"objectives/{name}", "training.warmup_epochs=0"),
+        ]
+        for name in names
+    }
+    bench.train(run for columns in of.values() for runs in columns for run in runs)
+    table(
+        "Validation error from an ordinary start, by learning rate and warm-up",
+        ["objective", "its own rate", "0.8 for all", "its own, no warm-up"],
+        [[f"`{name}`", *(spread([*map(bench.validation, runs)]) for runs in columns)] for name, columns in of.items()],
+    )
+
+
+def start(bench: Bench) -> None:
+    """Learning curves from a badly wrong start, with a hidden layer and without."""
+    names = ("softmax-cross-entropy", "sigmoid-cross-entropy", "sigmoid-quadratic", "normalized-sigmoid")
+    for title, settings in (
+        (f"784-100-10 from a badly wrong start, {WRONG}", (WRONG,)),
+        (f"784-10 from a badly wrong start, {WRONG}", (WRONG, "network.hidden=[]", "training.learning_rate=0.2")),
+    ):
+        of = {name: bench.seeds(f"objectives/{name}", *settings) for name in names}
+        bench.train(run for runs in of.values() for run in runs)
+        rows = []
+        for name, runs in of.items():
+            curves = [metrics for run in runs if (metrics := bench.metrics(run))]
+            cells = [
+                spread([curve[epoch - 1]["validation_error"] for curve in curves] if len(curves) == len(runs) else [1])
+                for epoch in EPOCHS_SHOWN
+            ]
+            rows.append([f"`{name}`", *cells])
+        table(f"{title}: validation error", ["objective", *(f"epoch {epoch}" for epoch in EPOCHS_SHOWN)], rows)
+
+
+def output(bench: Bench) -> None:
+    """Softmax and normalised sigmoids on the same footing: same rates, from small to large initial weights."""
+    scales = (1, 5, 10, 20)
+    names = ("softmax-cross-entropy", "normalized-sigmoid")
+    of = {
+        (name, scale): bench.seeds(f"objectives/{name}", *((f"network.initial_scale={scale}",) if scale > 1 else ()))
+        for name in names
+        for scale in scales
+    }
+    bench.train(run for runs in of.values() for run in runs)
+    rows = [
+        [f"`{name}`", *(spread([bench.validation(run) for run in of[name, scale]]) for scale in scales)]
+        for name in names
+    ]
+    table(
+        "Validation error after ten epochs, by network.initial_scale",
+        ["objective", *(f"{scale}" for scale in scales)],
+        rows,
+    )
+
+
+def depth(bench: Bench) -> None:
+    """Gradients and saturation by layer as hidden layers are added, before training and after it."""
+    config = "objectives/softmax-cross-entropy"
+    deepest = hidden(max(DEPTHS))
+    schemes = ("glorot", "lecun")
+    before = {
+        (scheme, layers): bench.seeds(config, f"network.initialization={scheme}", hidden(layers), *STILL)
+        for scheme in schemes
+        for layers in DEPTHS
+    }
+    after = {
+        (scheme, layers): bench.seeds(config, f"network.initialization={scheme}", hidden(layers), half(config))
+        for scheme in schemes
+        for layers in DEPTHS
+    }
+    others = {
+        (scheme, name): bench.seeds(f"objectives/{name}", f"network.initialization={scheme}", deepest, *STILL)
+        for scheme in schemes
+        for name in ("softmax-cross-entropy", "sigmoid-cross-entropy", "sigmoid-quadratic")
+    }
+    trained = {
+        (scheme, name): bench.seeds(
+            f"objectives/{name}", f"network.initialization={scheme}", deepest, half(f"objectives/{name}")
+        )
+        for scheme, name in others
+    }
+    for runs_of in (before, others, after, trained):
+        bench.train(run for runs in runs_of.values() for run in runs)
+
+    layer_names = [f"layer {layer}" for layer in range(1, max(DEPTHS) + 2)]
+    rows, apart = [], 1.0
+    for (scheme, layers), runs in before.items():
+        norms = [record["gradient_norm"] for record in last_of(bench, runs)]
+        apart = max(apart, *(max(column) / min(column) for column in zip(*norms, strict=True)))
+        cells = [f"{mean(column):.1e}" for column in zip(*norms, strict=True)]
+        rows.append([scheme, f"{layers}", *cells, *[""] * (max(DEPTHS) - layers)])
+    table(
+        f"gradient_norm before training, mean of the seeds (between two seeds at most a factor {apart:.2f})",
+        ["initialization", "hidden layers", *layer_names],
+        rows,
+    )
+
+    rows = []
+    for (scheme, name), runs in others.items():
+        norms = [record["gradient_norm"] for record in last_of(bench, runs)]
+        shares = [[norm / seed[-1] for norm in seed] for seed in norms]
+        rows.append([scheme, f"`{name}`", *(f"{mean(column):.1e}" for column in zip(*shares, strict=True))])
+    table(
+        "gradient_norm before training as a share of the output layer's, five hidden layers, mean of the seeds",
+        ["initialization", "objective", *layer_names],
+        rows,
+    )
+
+    rows = []
+    for (scheme, layers), runs in after.items():
+        records = last_of(bench, runs)
+        errors = [bench.validation(run) for run in runs]
+        flat = [f"{mean(column):.1%}".rstrip("%") for column in zip(*(r["saturation"] for r in records), strict=True)]
+        at_start = zip(*(r["saturation"] for r in last_of(bench, before[scheme, layers])), strict=True)
+        first = ", ".join(f"{mean(column):.1%}".rstrip("%") for column in at_start)
+        rows.append([scheme, f"{layers}", spread(errors), first, ", ".join(flat)])
+    table(
+        "Ten epochs: validation error, and saturation (per cent) by hidden layer, mean of the seeds",
+        ["initialization", "hidden layers", "validation error", "saturation before", "saturation after"],
+        rows,
+    )
+    table(
+        "Five hidden layers, ten epochs: validation error",
+        ["initialization", "objective", "validation error"],
+        [[scheme, f"`{name}`", spread([*map(bench.validation, runs)])] for (scheme, name), runs in trained.items()],
+    )
+
+
+def classes(bench: Bench) -> None:
+    """MNIST with digit k called 9 - k, beside MNIST."""
+    folder = renumbered(bench.out / "mnist-renumbered")
+    config = "objectives/softmax-cross-entropy"
+    of = {"k": bench.seeds(config), "9 - k": bench.seeds(config, f"data.dataset={folder}")}
+    bench.train(run for runs in of.values() for run in runs)
+    table(
+        "Validation error by the number that digit k is given",
+        ["class of digit k", *(f"seed {seed}" for seed in SEEDS), "mean"],
+        [
+            [
+                name,
+                *(f"{bench.validation(run):.2%}".rstrip("%") for run in runs),
+                spread([*map(bench.validation, runs)]),
+            ]
+            for name, runs in of.items()
+        ],
+    )
+
+
+def hidden(layers: int) -> str:
+    """The setting of so many hidden layers of 100 units."""
+    return f"network.hidden=[{', '.join(['100'] * layers)}]"
+
+
+def half(config: str) -> str:
+    """The setting of half a config's learning rate: with more layers its own is on the high side."""
+    return f"training.learning_rate={RATES[config.rpartition('/')[2]] / 2:g}"
+
+
+def last_of(bench: Bench, runs: Iterable[Run]) -> list[Record]:
+    """The last epoch's record of each run."""
+    return [metrics[-1] for run in runs if (metrics := bench.metrics(run))]
+
+
+def renumbered(folder: Path) -> Path:
+    """A folder with MNIST's files, each label k written as 9 - k."""
+    if not folder.exists():
+        original = Path(os.environ.get("MLPCLI_DATA", "data")) / "mnist"
+        scratch = folder.with_suffix(".part")
+        shutil.copytree(original, scratch, dirs_exist_ok=True)
+        for path in scratch.glob("*-labels-idx1-ubyte"):
+            data = path.read_bytes()  # eight bytes of header, then a byte a label
+            path.write_bytes(data[:8] + bytes(9 - label for label in data[8:]))
+        scratch.rename(folder)
+    return folder
+
+
+TABLES: dict[str, Callable[[Bench], None]] = {
+    function.__name__: function for function in (rates, objectives, same, start, output, depth, classes)
+}
+
+
+def main() -> None:
+    """Make the tables that the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tables", nargs="*", metavar="TABLE", help=f"of: {' '.join(TABLES)}; none: all")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time (default: 1)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/losses"), help="where the runs are (default: runs/losses)"
+    )
+    options = parser.parse_args()
+    if unknown := set(options.tables) - set(TABLES):
+        parser.error(f"no such table: {', '.join(sorted(unknown))}; there are: {' '.join(TABLES)}")
+    options.out.mkdir(parents=True, exist_ok=True)
+    for name in options.tables or TABLES:
+        TABLES[name](Bench(options.out, options.jobs))
+
+
+if __name__ == "__main__":
+    main()
