@@ -27,11 +27,11 @@ ROOT = Path(__file__).resolve().parents[1]
 # (hidden layers, batch size) of the published table.
 ROWS = (((30,), 10), ((100,), 64), ((512,), 128), ((800,), 128), ((1024, 1024), 256))
 
-# Idle threads of OpenBLAS, OpenMP and Eigen poll for some hundredths of a second before they sleep.
-SETTLE_SECONDS = 0.15
+# Idle threads of OpenBLAS, OpenMP and Eigen poll for up to 0.2 s before they sleep.
+SETTLE_SECONDS = 0.25
 
 # From here on a turn is called disturbed: processors kept busy by others, on average over the turn.
-DISTURBED = 0.05
+DISTURBED = 0.1
 
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
