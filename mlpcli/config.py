@@ -105,7 +105,7 @@ class NetworkConfig(_Section):
         ),
     )
     initialization: str = _key(
-        "glorot", "how the weights are drawn (README, 'Initialization')", choices=("glorot", "he", "lecun", "nielsen")
+        "lecun", "how the weights are drawn (README, 'Initialization')", choices=("glorot", "he", "lecun", "nielsen")
     )
     initial_scale: float = _key(1.0, "multiplies all initial parameters (a badly wrong start)", low=0.0)
     dtype: str = _key("float32", "of parameters, data and arithmetic", choices=("float32", "float64"))
@@ -120,16 +120,16 @@ class NetworkConfig(_Section):
 class TrainingConfig(_Section):
     """How the parameters are moved, and for how long."""
 
-    epochs: int = _key(30, "passes over the training images", low=1, high=1_000_000)
-    batch_size: int = _key(128, "images in a mini-batch; the last of an epoch may be smaller", low=1, high=1_000_000)
-    optimizer: str = _key("nesterov", "update rule", choices=("sgd", "momentum", "nesterov", "adam"))
-    learning_rate: float = _key(0.2, "the schedule's highest", low=0.0, above=True)
+    epochs: int = _key(20, "passes over the training images", low=1, high=1_000_000)
+    batch_size: int = _key(32, "images in a mini-batch; the last of an epoch may be smaller", low=1, high=1_000_000)
+    optimizer: str = _key("momentum", "update rule", choices=("sgd", "momentum", "nesterov", "adam"))
+    learning_rate: float = _key(0.4, "the schedule's highest", low=0.0, above=True)
     momentum: float | None = _key(
         None, "null: 0.9 (for adam its beta1), and none for sgd, which takes no other value", low=0.0, high=0.9999
     )
     schedule: str = _key("cosine", "of the learning rate, over all epochs", choices=("cosine", "constant", "step"))
-    warmup_epochs: float = _key(0.0, "epochs in which the learning rate rises from 0", low=0.0)
-    l2: float = _key(5e-5, "coefficient of sum(W^2), added to the loss; biases are not penalised", low=0.0)
+    warmup_epochs: float = _key(1.0, "epochs in which the learning rate rises from 0", low=0.0)
+    l2: float = _key(1e-5, "coefficient of sum(W^2), added to the loss; biases are not penalised", low=0.0)
     patience: int | None = _key(
         None, "epochs without a better validation error before it stops; null: never", low=1, high=1_000_000
     )
