@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch.nn import functional
 
-HIDDEN = 256
+HIDDEN = 320
 MOMENTUM = 0.9
 HELD_OUT = 6_000
 
@@ -29,10 +29,11 @@ def main() -> None:
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--threads", type=int, default=os.cpu_count())
     options.add_argument("--validation", action="store_true", help="leave the test files alone: to choose a recipe")
-    options.add_argument("--epochs", type=int, default=6)
-    options.add_argument("--batch", type=int, default=128)
-    options.add_argument("--rate", type=float, default=1.0)
+    options.add_argument("--epochs", type=int, default=5)
+    options.add_argument("--batch", type=int, default=256)
+    options.add_argument("--rate", type=float, default=2.0)
     options.add_argument("--warmup", type=float, default=0.5, help="epochs in which the rate rises from 0")
+    options.add_argument("--decay", type=float, default=6e-5, help="weight decay; the fused kernel does it in passing")
     given = options.parse_args()
     torch.set_num_threads(given.threads)
     torch.manual_seed(given.seed)
@@ -92,7 +93,7 @@ def train(X: torch.Tensor, y: torch.Tensor, given: argparse.Namespace) -> list[t
                     lr=rate,
                     momentum=MOMENTUM,
                     nesterov=True,
-                    weight_decay=0.0,
+                    weight_decay=given.decay,
                     dampening=0.0,
                     maximize=False,
                     is_first_step=False,

@@ -33,7 +33,7 @@ def main() -> None:
     peers = ",".join(["mlpcli", "products", *there])
     fewest = ["--repeats", "1", "--threads", "1"]
     turns = [*fewest, "--seconds", "0.01"]
-    growth = ["--repeats", "1", "--threads", "1", "--seconds", "0.001", "--axes", "width,depth", "--most", "32"]
+    growth = ["--repeats", "1", "--threads", "1", "--seconds", "0.001", "--axes", "depth,batch", "--most", "1"]
     short = ["--set", "training.epochs=1", "--set", "training.warmup_epochs=0"]
     plots = importlib.util.find_spec("matplotlib") is not None
     if not plots:
