@@ -229,7 +229,7 @@ def test_a_finished_run_has_nothing_to_resume(run: Run, tiny: tuple[str, ...]):
 
 
 def test_on_a_terminal_there_is_a_bar_and_a_line_an_epoch():
-    status, written = on_a_terminal(*SAMPLE, "--out", "r")
+    status, written = on_a_terminal(*SAMPLE, "--set", "training.batch_size=128", "--out", "r")
     assert status == 0
     assert re.search(r"\r +0%\|.*\| 0/72 ", written)
     lines = [line.rpartition("\r")[2] for line in written.replace("\r\n", "\n").split("\n")]

@@ -19,6 +19,7 @@ from mlpcli.errors import ConfigError, DivergedError
 from mlpcli.training.loop import EpochRecord, State, Trainer
 from mlpcli.training.optimizers import OPTIMIZERS, learning_rate
 from mlpcli.training.streams import stream
+from tests.conftest import NO_DEFAULTS
 
 Array = np.ndarray
 CLASSES = 3
@@ -40,7 +41,7 @@ def dataset_of(train: int, validation: int = 0, pixels: int = 4, seed: int = 0) 
 
 def config_of(*overrides: str) -> Config:
     few = ("network.hidden=[5]", "network.dtype=float64", "training.batch_size=8", "training.epochs=3")
-    return config_module.load(None, (*few, *overrides), {})
+    return config_module.load(None, (*few, *NO_DEFAULTS, *overrides), {})
 
 
 def records_of(config: Config, dataset: Dataset) -> tuple[list[EpochRecord], State]:

@@ -198,7 +198,7 @@ def test_no_gradient_ever_moves_nothing(rule: str):
 
 def rates(**values: Any) -> Callable[[int], float]:
     """The learning rate of a step, ten steps an epoch, 0.4 the highest."""
-    config = TrainingConfig(learning_rate=0.4, **values)
+    config = TrainingConfig(**{"learning_rate": 0.4, "warmup_epochs": 0.0, **values})
     return lambda step: learning_rate(config, step, 10)
 
 
