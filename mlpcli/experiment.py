@@ -6,6 +6,7 @@ way is an :class:`Observer`'s business.
 
 from __future__ import annotations
 
+import math
 import shlex
 import tempfile
 import time
@@ -15,6 +16,8 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from mlpcli import config as config_module
 from mlpcli.config import Config
@@ -236,7 +239,10 @@ def _look_at_test(run: RunDirectory, config: Config, trainer: Trainer, dataset: 
     path = directory.find_checkpoint(run.path)
     checkpoint = checkpoints.read(path)
     measure = Measure(trainer.network, dataset.test(), dataset.classes, config.network.dtype)
-    loss, errors = measure.loss_and_errors(checkpoint.parameters)
+    with np.errstate(all="ignore"):
+        loss, errors = measure.loss_and_errors(checkpoint.parameters)
+    if not math.isfinite(loss):
+        raise DivergedError(f"the test loss is {loss}: on the test images the network leaves the finite numbers")
     run.write_manifest(data={**run.manifest["data"], "hashes": dataset.hashes})
     run.write_test(
         {

@@ -404,3 +404,14 @@ def test_images_of_any_size_and_number_of_classes(tmp_path: Path):
     checkpoint = checkpoints.read(run.path / "checkpoints/last.npz")
     assert (checkpoint.image_shape, checkpoint.classes) == ((3, 7), 26)
     assert [tensor.shape for _, tensor in checkpoint.parameters.tensors()] == [(21, 4), (4,), (4, 26), (26,)]
+
+
+def test_a_test_loss_that_is_no_number_is_said_and_not_written(tiny_config: MakeConfig, tiny_folder: Path):
+    """Black training images leave huge weights unseen; bright test images do not."""
+    for role, shade in (("train_images", 0), ("test_images", 255)):
+        path = tiny_folder / FILE_NAMES[role]
+        path.write_bytes(idx.encode(np.full_like(idx.decode(path.read_bytes(), str(path), 3), shade)))
+    huge = ("network.hidden=[]", "network.objective=linear_quadratic", "network.initial_scale=1e30", "training.l2=0")
+    with pytest.raises(DivergedError, match="the test loss is inf"):
+        train(tiny_config(*huge, "training.learning_rate=1e-30"), out=tiny_folder.parent / "run")
+    assert not (tiny_folder.parent / "run/test.json").exists()
