@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlpcli.commands import output
+from mlpcli.commands.options import threads_option
 from mlpcli.errors import RunError, UsageError
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ SHADES = " .:-=+*#%@"
     metavar="FILE.csv",
     help="Write index, label, predicted, p0, p1 ... of every image; an existing file is replaced.",
 )
+@threads_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def command(
     paths: tuple[str, ...],
