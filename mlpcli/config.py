@@ -197,13 +197,6 @@ def load(
     return _build(Config, values, "", places)
 
 
-def override(config: Config, overrides: Iterable[str]) -> Config:
-    """``config`` with ``overrides`` ("section.key=value"). Raises ``ConfigError``."""
-    values, places = to_dict(config), {"": ""}
-    _apply(overrides, values, places)
-    return _build(Config, values, "", places)
-
-
 def from_dict(values: Mapping[str, Any], where: str) -> Config:
     """The config that :func:`to_dict` made ``values`` of. Raises ``ConfigError``; its message opens with ``where``."""
     if not isinstance(values, Mapping):

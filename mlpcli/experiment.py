@@ -194,10 +194,10 @@ def _saying_how_to_go_on(run: RunDirectory) -> Iterator[None]:
 
 def _changes(manifest: dict[str, Any]) -> list[tuple[str, str, str]]:
     """What differs between the environments a run was trained in and the one here."""
-    sessions = [manifest["environment"], *(session["environment"] for session in manifest["resumed"])]
+    environments = [manifest["environment"], *(resumed["environment"] for resumed in manifest["resumed"])]
     changes = []
     for key, value in environment().items():
-        recorded = list(dict.fromkeys(str(session.get(key)) for session in sessions))
+        recorded = list(dict.fromkeys(str(each.get(key)) for each in environments))
         if recorded != [str(value)]:
             changes.append((key, ", then ".join(recorded), str(value)))
     return changes

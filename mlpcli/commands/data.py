@@ -8,6 +8,7 @@ import click
 
 from mlpcli.commands import EXIT_CHECK_SAID_NO, output
 from mlpcli.commands.group import Group
+from mlpcli.commands.options import source_option
 from mlpcli.errors import UsageError
 
 _folder = click.option(
@@ -82,13 +83,7 @@ def list_(folder: str, as_json: bool) -> None:
 @command.command()
 @click.argument("name")
 @_folder
-@click.option(
-    "--source",
-    "sources",
-    metavar="S",
-    multiple=True,
-    help="A URL, a folder or npm:NAME@VERSION to fetch from instead of the usual places. Repeatable: tried in turn.",
-)
+@source_option
 @click.option("--offline", is_flag=True, help="Fetch nothing: only see whether everything is there and verifies.")
 @_json
 def fetch(name: str, folder: str, sources: tuple[str, ...], offline: bool, as_json: bool) -> None:

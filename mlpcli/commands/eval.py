@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlpcli.commands import output
-from mlpcli.commands.options import threads_option
+from mlpcli.commands.options import source_option, threads_option
 from mlpcli.errors import RunError, UsageError
 
 if TYPE_CHECKING:
@@ -38,13 +38,7 @@ SHADES = " .:-=+*#%@"
     show_envvar=True,
     help="Where downloaded files are kept. [default: as in the run's config]",
 )
-@click.option(
-    "--source",
-    "sources",
-    metavar="S",
-    multiple=True,
-    help="A URL, a folder or npm:NAME@VERSION to fetch from instead of the usual places. Repeatable: tried in turn.",
-)
+@source_option
 @click.option("--offline", is_flag=True, help="Fetch nothing.")
 @click.option(
     "--worst",

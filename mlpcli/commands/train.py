@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlpcli.commands import Terminated, output
-from mlpcli.commands.options import set_option, threads_option
+from mlpcli.commands.options import set_option, source_option, threads_option
 from mlpcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Go on with an interrupted run, from its last checkpoint or the one named, to the same end bit for bit.",
 )
-@click.option("--source", "sources", metavar="S", multiple=True, help="Fetch missing data from here; repeatable.")
+@source_option
 @click.option("--offline", is_flag=True, help="Fetch nothing.")
 @threads_option
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")
