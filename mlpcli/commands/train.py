@@ -70,14 +70,14 @@ def command(
             path = None if config is None else config_module.find(config)
             loaded = config_module.load(path, overrides)
             run = experiment.train(loaded, name=path.stem if path else "mnist", out=out, observer=screen)
+        if as_json:
+            output.result_json(_document(run))
+        else:
+            _print(run)
     except (KeyboardInterrupt, Terminated):
         if screen.run is not None:
             output.say(f"stopped; go on with: mlpcli train --resume {shlex.quote(str(screen.run))}")
         raise
-    if as_json:
-        output.result_json(_document(run))
-    else:
-        _print(run)
 
 
 def _data_overrides(sources: tuple[str, ...], offline: bool) -> list[str]:
