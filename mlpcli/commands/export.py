@@ -1,0 +1,104 @@
+"""``mlpcli export``: a trained network as an ONNX model, or as safetensors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from mlpcli.commands import output
+from mlpcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from mlpcli.analysis.export import Export, InputType, Tensor
+
+Format = Literal["onnx", "safetensors"]
+FORMATS: dict[str, Format] = {".onnx": "onnx", ".safetensors": "safetensors"}
+
+
+@click.command()
+@click.argument("run", metavar="RUN|CHECKPOINT")
+@click.option(
+    "-o", "--output", "file", metavar="FILE", required=True, help="Where to write it; an existing file is replaced."
+)
+@click.option("--to", type=click.Choice([*FORMATS.values()]), help="The format. [default: by the suffix of FILE]")
+@click.option(
+    "--input",
+    "input_type",
+    type=click.Choice(["uint8", "float32"]),
+    help="What the ONNX model takes: bytes from 0 to 255, or numbers from 0 to 1. [default: uint8]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def command(run: str, file: str, to: Format | None, input_type: InputType | None, as_json: bool) -> None:
+    """Write a trained network as ONNX or safetensors.
+
+    RUN means its best checkpoint if there is one, else its last. The ONNX model goes from images (N, rows, columns) to
+    p, the values of the output unit (N, classes), and predicted, the classes (N,). A safetensors file has the
+    parameters W1, b1, W2 ... and the config. docs/export.md shows how to use both from Python. ONNX needs the package
+    onnx: pip install 'mlpcli[export]'.
+
+    \b
+    Examples:
+      mlpcli export runs/mnist-... -o digits.onnx
+      mlpcli export runs/mnist-... -o digits.onnx --input float32
+      mlpcli export runs/mnist-... -o digits.safetensors
+      mlpcli export runs/mnist-.../checkpoints/last.npz --to onnx -o last.bin --json
+    """
+    path = Path(file)
+    wanted = _format(path, to)
+    if input_type is not None and wanted != "onnx":
+        raise UsageError(f"--input says what an ONNX model takes; a {wanted} file has tensors only")
+
+    from mlpcli.analysis import export
+    from mlpcli.analysis.evaluation import open_member
+
+    checkpoint = open_member(Path(run)).checkpoint
+    onnx = wanted == "onnx"
+    made = export.to_onnx(checkpoint, input_type or "uint8") if onnx else export.to_safetensors(checkpoint)
+    export.write(path, made)
+    document = _document(path, wanted, made)
+    if as_json:
+        output.result_json(document)
+        return
+    output.result(f"{document['path']}: {wanted}, {document['bytes']:,} bytes, sha256 {document['sha256']}")
+    lines = [("input", made.inputs), ("output", made.outputs)] if onnx else [("tensor", made.tensors)]
+    for kind, tensors in lines:
+        for each in tensors:
+            output.result(f"{kind:<7} {each.name:<10} {each.dtype:<8} {_shape(each)}")
+
+
+def _format(path: Path, to: Format | None) -> Format:
+    """The format wanted. Raises ``UsageError`` where nothing says which, or the suffix says another."""
+    suffix = path.suffix.lower()
+    named = FORMATS.get(suffix)
+    if to is None:
+        if named is None:
+            raise UsageError(f"-o {path}: name it .onnx or .safetensors, or say --to onnx or --to safetensors")
+        return named
+    # .npz is a checkpoint's, and nothing should take the place of one by mistake.
+    if named not in (None, to) or suffix == ".npz":
+        raise UsageError(f"-o {path}: has the suffix of a {named or 'checkpoint'} file, and --to says {to}")
+    return to
+
+
+def _document(path: Path, wanted: Format, made: Export) -> dict[str, Any]:
+    from dataclasses import asdict
+    from hashlib import sha256
+
+    digest = sha256()
+    for chunk in made.chunks:
+        digest.update(chunk)
+    return {
+        "path": click.format_filename(path),
+        "format": wanted,
+        "bytes": sum(len(chunk) for chunk in made.chunks),
+        "sha256": digest.hexdigest(),
+        "inputs": [asdict(each) for each in made.inputs],
+        "outputs": [asdict(each) for each in made.outputs],
+        "tensors": [asdict(each) for each in made.tensors],
+    }
+
+
+def _shape(tensor: Tensor) -> str:
+    return f"({', '.join(map(str, tensor.shape))}{',' if len(tensor.shape) == 1 else ''})"
