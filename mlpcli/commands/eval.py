@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlpcli.commands import output
-from mlpcli.commands.options import source_option, threads_option
-from mlpcli.errors import RunError, UsageError
+from mlpcli.commands.options import data_options, threads_option
+from mlpcli.errors import UsageError
 
 if TYPE_CHECKING:
-    from mlpcli.analysis.evaluation import Evaluation, Member, Outputs
+    from mlpcli.analysis.evaluation import Evaluation, Outputs
+    from mlpcli.analysis.look import Look
     from mlpcli.datasets.load import Bytes, Part, SplitName
 
 # From dark to bright.
@@ -28,18 +29,7 @@ SHADES = " .:-=+*#%@"
     show_default=True,
     help="Which images. Those of validation are the last of the training file, as the run's config says.",
 )
-@click.option(
-    "--data", "dataset", metavar="NAME|DIR", help="Another data set of the same shape. [default: what it trained on]"
-)
-@click.option(
-    "--folder",
-    metavar="DIR",
-    envvar="MLPCLI_DATA",
-    show_envvar=True,
-    help="Where downloaded files are kept. [default: as in the run's config]",
-)
-@source_option
-@click.option("--offline", is_flag=True, help="Fetch nothing.")
+@data_options
 @click.option(
     "--worst",
     metavar="N",
@@ -83,81 +73,51 @@ def command(
       mlpcli eval runs/mnist-... --data ./my-digits     other images of the same size
       mlpcli eval runs/mnist-... --predictions p.csv --json
     """
-    if offline and sources:
-        raise UsageError("--offline fetches nothing, so --source has no use with it")
     if show and as_json:
         raise UsageError("--show draws for the screen; with --json there is nothing to draw on")
     if show and not worst:
         raise UsageError("--show draws the images that --worst lists, and --worst 0 lists none")
 
-    from mlpcli.analysis import evaluation
+    from mlpcli.analysis.evaluation import evaluate
+    from mlpcli.analysis.look import look
     from mlpcli.commands.progress import download_progress
-    from mlpcli.datasets.load import load_split
 
-    members = [evaluation.open_member(Path(path)) for path in paths]
-    evaluation.check_committee(members, split, dataset)
-    first = members[0].checkpoint
-    data = evaluation.data_for(first, dataset=dataset, folder=folder, sources=sources, offline=offline)
-    part = load_split(data, split, say=output.say, progress=download_progress())
-    evaluation.check_fit(first, part)
-    if changed := evaluation.changed_files(first, part):
-        output.say(f"{part.name}: not the files it was trained on: the SHA-256 of {', '.join(changed)} differs")
-
-    labels = part.split.labels
-    said = [evaluation.outputs(member, part.split) for member in members]
-    alone = [evaluation.evaluate(each, labels) for each in said]
-    for member, result in zip(members, alone, strict=True):
-        _record(member, evaluation.record_of(member, result, part, split, len(members) > 1))
-    together = evaluation.committee(said, labels)
-    result = evaluation.evaluate(together, labels, worst)
+    found = look(
+        [Path(path) for path in paths],
+        split,
+        dataset=dataset,
+        folder=folder,
+        sources=sources,
+        offline=offline,
+        say=output.say,
+        progress=download_progress(),
+    )
+    labels = found.part.split.labels
+    result = evaluate(found.together, labels, worst)
     if predictions is not None:
-        _write_predictions(Path(predictions), together, labels)
+        output.write_file(Path(predictions), _csv(found.together, labels))
     if as_json:
-        output.result_json(_document(members, alone, result, part, split, dataset))
+        output.result_json(_document(found, result, dataset))
     else:
-        _print(members, alone, result, part, split, dataset)
+        _print(found, result, dataset)
         if show:
-            _draw(result, part)
+            _draw(result, found.part)
 
 
-def _record(member: Member, line: dict[str, Any]) -> None:
-    from mlpcli.runs import directory
-
-    if member.run is not None:
-        try:
-            directory.append_evaluation(member.run, line)
-        except RunError as error:
-            output.say(f"mlpcli: this look is not recorded: {error}")
-
-
-def _write_predictions(path: Path, said: Outputs, labels: Bytes) -> None:
-    from mlpcli.files import write_atomically
-
+def _csv(said: Outputs, labels: Bytes) -> bytes:
     header = ",".join(["index", "label", "predicted", *(f"p{k}" for k in range(said.p.shape[1]))])
     rows = zip(labels.tolist(), said.predicted.tolist(), said.p.tolist(), strict=True)
     lines = (f"{i},{label},{predicted},{','.join(map(repr, p))}" for i, (label, predicted, p) in enumerate(rows))
-    try:
-        if path.exists() and not path.is_file():  # a folder, or a device that a file must not take the place of
-            raise RunError(f"{path}: cannot be written: is no regular file")
-        write_atomically(path, ["\n".join([header, *lines, ""]).encode()])
-    except OSError as error:
-        raise RunError(f"{path}: cannot be written: {error.strerror}") from error
+    return "\n".join([header, *lines, ""]).encode()
 
 
-def _document(
-    members: list[Member],
-    alone: list[Evaluation],
-    result: Evaluation,
-    part: Part,
-    split: SplitName,
-    dataset: str | None,
-) -> dict[str, Any]:
+def _document(look: Look, result: Evaluation, dataset: str | None) -> dict[str, Any]:
     """Everything, for --json: the result of the one checkpoint or of the committee, then each checkpoint in brief."""
     return {
-        "dataset": part.name,
-        "fallback_from": _fallback_from(members, dataset),
-        "split": split,
-        "committee": len(members) > 1,
+        "dataset": look.part.name,
+        "fallback_from": _fallback_from(look, dataset),
+        "split": look.split,
+        "committee": len(look.members) > 1,
         **result.to_dict(),
         "checkpoints": [
             {
@@ -172,30 +132,24 @@ def _document(
                 "loss": own.loss,
                 "expected_calibration_error": _ece(own),
             }
-            for member, own in zip(members, alone, strict=True)
+            for member, own in zip(look.members, look.alone, strict=True)
         ],
     }
 
 
-def _print(
-    members: list[Member],
-    alone: list[Evaluation],
-    result: Evaluation,
-    part: Part,
-    split: SplitName,
-    dataset: str | None,
-) -> None:
+def _print(look: Look, result: Evaluation, dataset: str | None) -> None:
+    members, part = look.members, look.part
     for member in members:
         network = member.checkpoint.config.network
         inputs = member.checkpoint.image_shape[0] * member.checkpoint.image_shape[1]
         sizes = "-".join(map(str, [inputs, *network.hidden, member.checkpoint.classes]))
         epoch = f"epoch {member.checkpoint.epoch}"
         output.result(f"{click.format_filename(member.path)}: {sizes}, {network.objective}, {epoch}")
-    output.result(f"{part.name}, {split}: {result.examples:,} images")
-    if wanted := _fallback_from(members, dataset):
+    output.result(f"{part.name}, {look.split}: {result.examples:,} images")
+    if wanted := _fallback_from(look, dataset):
         output.result(f"trained on {part.name}, as {wanted} could not be had: these are no {wanted} results")
 
-    named = [(click.format_filename(member.path), own) for member, own in zip(members, alone, strict=True)]
+    named = [(click.format_filename(member.path), own) for member, own in zip(members, look.alone, strict=True)]
     rows = [["error", "95 % interval", "errors", "loss", "calibration error"]]
     if len(members) > 1:
         named.append(("committee", result))
@@ -272,10 +226,10 @@ def _table(rows: list[list[str]], title: str = "") -> None:
         output.result("  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)))
 
 
-def _fallback_from(members: list[Member], dataset: str | None) -> str | None:
+def _fallback_from(look: Look, dataset: str | None) -> str | None:
     from mlpcli.analysis.evaluation import fallback_from
 
-    return fallback_from(members[0].checkpoint) if dataset is None else None
+    return fallback_from(look.members[0].checkpoint) if dataset is None else None
 
 
 def _ece(result: Evaluation) -> float | None:

@@ -36,6 +36,29 @@ def source_option(command: Decorated) -> Decorated:
     )(command)
 
 
+def data_options(command: Decorated) -> Decorated:
+    """``--data``, ``--folder``, ``--source`` and ``--offline``: which images trained networks are held against."""
+    for option in (
+        click.option("--offline", is_flag=True, help="Fetch nothing."),
+        source_option,
+        click.option(
+            "--folder",
+            metavar="DIR",
+            envvar="MLPCLI_DATA",
+            show_envvar=True,
+            help="Where downloaded files are kept. [default: as in the run's config]",
+        ),
+        click.option(
+            "--data",
+            "dataset",
+            metavar="NAME|DIR",
+            help="Another data set of the same shape. [default: what it trained on]",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 def threads_option(command: Decorated) -> Decorated:
     """``--threads N``, in effect when the command's body begins."""
     return click.option(

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import click
@@ -32,6 +33,19 @@ def result(text: str) -> None:
 def result_json(document: dict[str, Any] | list[Any]) -> None:
     """Print ``document`` to stdout as the one JSON document of the command."""
     result(json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False))
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a result to the file ``path``, whole or not at all; one that is there is replaced. Raises ``RunError``."""
+    from mlpcli.files import write_atomically
+
+    try:
+        if path.exists() and not path.is_file():  # a folder, or a device that a file must not take the place of
+            raise RunError(f"{path}: cannot be written: is no regular file")
+        write_atomically(path, [data])
+    except (OSError, ValueError) as error:  # a name with a NUL in it is a ValueError
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise RunError(f"{path}: cannot be written: {reason}") from error
 
 
 def colour(text: str, name: str) -> str:
