@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -18,8 +16,7 @@ from numpy.typing import NDArray
 
 from mlpcli import __version__
 from mlpcli import config as config_module
-from mlpcli.errors import RunError, UsageError
-from mlpcli.files import write_atomically
+from mlpcli.errors import UsageError
 from mlpcli.model.network import Network
 from mlpcli.runs.checkpoint import Checkpoint
 from mlpcli.training.loop import network_for
@@ -52,12 +49,12 @@ class Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Export:
-    """The bytes of a file, in ``chunks``, and what it has in it.
+    """The bytes of a file, ``data``, and what it has in it.
 
     ``tensors`` are the parameters W1, b1, W2 ...; ``inputs`` and ``outputs`` are there where the file can compute.
     """
 
-    chunks: Sequence[bytes]
+    data: bytes
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     tensors: tuple[Tensor, ...]
@@ -70,10 +67,11 @@ def metadata(checkpoint: Checkpoint) -> dict[str, str]:
     """
     config = config_module.to_dict(checkpoint.config)
     config["data"] = {key: value for key, value in config["data"].items() if key not in _OF_THE_MACHINE}
-    config["data"]["dataset"] = checkpoint.dataset
+    dataset = checkpoint.dataset.encode(errors="replace").decode()  # neither format takes half a character
+    config["data"]["dataset"] = dataset
     return {
         "mlpcli": __version__,
-        "dataset": checkpoint.dataset,
+        "dataset": dataset,
         "epoch": str(checkpoint.epoch),
         "image_shape": json.dumps(list(checkpoint.image_shape)),
         "sizes": json.dumps(list(checkpoint.parameters.sizes)),
@@ -101,7 +99,7 @@ def to_safetensors(checkpoint: Checkpoint) -> Export:
     # The flat vector is W1, b1, W2 ... one after the other, each in C order: the file's elements as they are.
     vector = checkpoint.parameters.vector
     elements = vector.astype(vector.dtype.newbyteorder("<"), copy=False).tobytes()
-    return Export([struct.pack("<Q", len(text)), text, elements], (), (), _tensors(checkpoint))
+    return Export(b"".join([struct.pack("<Q", len(text)), text, elements]), (), (), _tensors(checkpoint))
 
 
 def to_onnx(checkpoint: Checkpoint, input_type: InputType = "uint8") -> Export:
@@ -157,17 +155,7 @@ def to_onnx(checkpoint: Checkpoint, input_type: InputType = "uint8") -> Export:
     )
     helper.set_model_props(model, metadata(checkpoint))
     onnx.checker.check_model(model, full_check=True)
-    return Export([model.SerializeToString(deterministic=True)], inputs, outputs, _tensors(checkpoint))
-
-
-def write(path: Path, export: Export) -> None:
-    """Write ``export`` to ``path``, whole or not at all; what was there is replaced. Raises ``RunError``."""
-    try:
-        if path.exists() and not path.is_file():  # a folder, or a device that a file must not take the place of
-            raise RunError(f"{path}: cannot be written: is no regular file")
-        write_atomically(path, export.chunks)
-    except OSError as error:
-        raise RunError(f"{path}: cannot be written: {error.strerror}") from error
+    return Export(model.SerializeToString(deterministic=True), inputs, outputs, _tensors(checkpoint))
 
 
 class _Graph:

@@ -56,7 +56,7 @@ def command(run: str, file: str, to: Format | None, input_type: InputType | None
     checkpoint = open_member(Path(run)).checkpoint
     onnx = wanted == "onnx"
     made = export.to_onnx(checkpoint, input_type or "uint8") if onnx else export.to_safetensors(checkpoint)
-    export.write(path, made)
+    output.write_file(path, made.data)
     document = _document(path, wanted, made)
     if as_json:
         output.result_json(document)
@@ -86,14 +86,11 @@ def _document(path: Path, wanted: Format, made: Export) -> dict[str, Any]:
     from dataclasses import asdict
     from hashlib import sha256
 
-    digest = sha256()
-    for chunk in made.chunks:
-        digest.update(chunk)
     return {
         "path": click.format_filename(path),
         "format": wanted,
-        "bytes": sum(len(chunk) for chunk in made.chunks),
-        "sha256": digest.hexdigest(),
+        "bytes": len(made.data),
+        "sha256": sha256(made.data).hexdigest(),
         "inputs": [asdict(each) for each in made.inputs],
         "outputs": [asdict(each) for each in made.outputs],
         "tensors": [asdict(each) for each in made.tensors],

@@ -1,0 +1,289 @@
+"""``mlpcli export`` on real runs, onnxruntime on a whole test set, and the examples of docs/export.md."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import safetensors.numpy
+
+from mlpcli import config, experiment
+from mlpcli.analysis.evaluation import open_member, outputs
+from mlpcli.commands import _run
+from mlpcli.config import DataConfig
+from mlpcli.datasets.load import BUNDLED, load_split
+
+DOCS = Path(__file__).parents[2] / "docs" / "export.md"
+SAMPLE = ("data.dataset=mnist-sample", "training.epochs=1", "network.hidden=[16]", "data.validation=0.02")
+
+
+@dataclass(frozen=True)
+class Said:
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def mlpcli(capsys):
+    def run(*arguments):
+        status = _run([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return Said(status, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "one"
+    experiment.train(config.load(None, SAMPLE, {}), out=path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def test_split():
+    return load_split(DataConfig("mnist-sample"), "test").split
+
+
+def refused(said, status):
+    assert (said.status, said.out) == (status, "")
+    assert said.err.count("\n") == 1
+    return said.err
+
+
+# What is written --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("input_type", ["uint8", "float32"])
+def test_onnxruntime_agrees_on_the_whole_test_set(mlpcli, run, tmp_path, test_split, input_type):
+    assert mlpcli("export", run, "-o", tmp_path / "x.onnx", "--input", input_type).status == 0
+    images = test_split.images.reshape(-1, 28, 28)
+    images = images if input_type == "uint8" else (images / 255).astype(np.float32)
+    p, predicted = onnxruntime.InferenceSession(tmp_path / "x.onnx").run(["p", "predicted"], {"images": images})
+    own = outputs(open_member(run), test_split)
+    assert len(p) == 1000
+    assert np.abs(p - own.p).max() < 1e-5
+    assert predicted.tolist() == own.predicted.tolist()
+    # And not because the network says the same of all.
+    assert np.mean(predicted == test_split.labels) > 0.8
+
+
+def test_bytes_are_the_default(mlpcli, run, tmp_path):
+    for name, *options in (("one",), ("two", "--input", "uint8"), ("three", "--input", "float32")):
+        assert mlpcli("export", run, "-o", tmp_path / f"{name}.onnx", *options).status == 0
+    one, two, three = ((tmp_path / f"{name}.onnx").read_bytes() for name in ("one", "two", "three"))
+    assert one == two != three
+
+
+def test_the_best_checkpoint_stands_for_a_run_and_another_can_be_named(mlpcli, tmp_path, tiny_config):
+    experiment.train(tiny_config(), out=tmp_path / "run")
+    names = ("best", "last", "previous")
+    checkpoints = {name: tmp_path / "run" / "checkpoints" / f"{name}.npz" for name in names}
+    for name, source in (("run", tmp_path / "run"), *checkpoints.items()):
+        assert mlpcli("export", source, "-o", tmp_path / f"{name}.safetensors").status == 0
+    files = {name: (tmp_path / f"{name}.safetensors").read_bytes() for name in ("run", *names)}
+    assert files["run"] == files["best"]
+    assert files["last"] != files["previous"]
+    for name in names:
+        W1 = safetensors.numpy.load(files[name])["W1"]
+        assert W1.tolist() == open_member(checkpoints[name]).checkpoint.parameters.W[0].tolist()
+
+
+@pytest.mark.parametrize("suffix", ["onnx", "safetensors"])
+def test_json_says_what_was_written(mlpcli, run, tmp_path, suffix):
+    path = tmp_path / f"x.{suffix}"
+    said = mlpcli("export", run, "-o", path, "--json")
+    assert said.err == ""
+    document = json.loads(said.out)
+    data = path.read_bytes()
+    tensors = [("W1", [784, 16]), ("b1", [16]), ("W2", [16, 10]), ("b2", [10])]
+    images = [{"name": "images", "dtype": "uint8", "shape": ["N", 28, 28]}]
+    p = {"name": "p", "dtype": "float32", "shape": ["N", 10]}
+    predicted = {"name": "predicted", "dtype": "int64", "shape": ["N"]}
+    assert document == {
+        "path": str(path),
+        "format": suffix,
+        "bytes": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "inputs": images if suffix == "onnx" else [],
+        "outputs": [p, predicted] if suffix == "onnx" else [],
+        "tensors": [{"name": name, "dtype": "float32", "shape": shape} for name, shape in tensors],
+    }
+
+
+def test_the_screen_shows_the_same(mlpcli, run, tmp_path):
+    for suffix, kinds in (("onnx", ["input", "output", "output"]), ("safetensors", ["tensor"] * 4)):
+        path = tmp_path / f"x.{suffix}"
+        document = json.loads(mlpcli("export", run, "-o", path, "--json").out)
+        head, *lines = mlpcli("export", run, "-o", path).out.splitlines()
+        assert head == f"{path}: {suffix}, {document['bytes']:,} bytes, sha256 {document['sha256']}"
+        assert [line.split()[0] for line in lines] == kinds
+    assert lines[0].split(maxsplit=3) == ["tensor", "W1", "float32", "(784, 16)"]
+    assert lines[1].split(maxsplit=3) == ["tensor", "b1", "float32", "(16,)"]
+
+
+# Formats and files ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "starts"),
+    [
+        ("x.onnx", [], b"\x08\x07"),
+        ("X.ONNX", [], b"\x08\x07"),
+        ("x.SafeTensors", [], None),
+        ("x.bin", ["--to", "onnx"], b"\x08\x07"),
+        ("x", ["--to", "safetensors"], None),
+        ("x.onnx", ["--to", "onnx"], b"\x08\x07"),
+    ],
+)
+def test_the_suffix_or_to_says_the_format(mlpcli, run, tmp_path, name, options, starts):
+    assert mlpcli("export", run, "-o", tmp_path / name, *options).status == 0
+    data = (tmp_path / name).read_bytes()
+    assert data.startswith(starts) if starts else data[8:9] == b"{"
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "what"),
+    [
+        ("x.bin", [], "say --to onnx or --to safetensors"),
+        ("x", [], "say --to onnx or --to safetensors"),
+        ("x.onnx", ["--to", "safetensors"], "suffix of a onnx file, and --to says safetensors"),
+        ("x.safetensors", ["--to", "onnx"], "suffix of a safetensors file, and --to says onnx"),
+        ("x.npz", ["--to", "onnx"], "suffix of a checkpoint file"),
+        ("x.safetensors", ["--input", "uint8"], "--input says what an ONNX model takes"),
+    ],
+)
+def test_what_contradicts_itself_is_told(mlpcli, run, tmp_path, name, options, what):
+    assert what in refused(mlpcli("export", run, "-o", tmp_path / name, *options), 2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wrong_usage(mlpcli, run):
+    for arguments in ([], [run], ["-o", "x.onnx"], [run, "-o", "x.onnx", "--to", "pickle"], [run, run, "-o", "x.onnx"]):
+        said = mlpcli("export", *arguments)
+        assert (said.status, said.out) == (2, "")
+
+
+def test_a_file_that_is_there_is_replaced(mlpcli, run, tmp_path):
+    (tmp_path / "x.onnx").write_text("what was there before")
+    document = json.loads(mlpcli("export", run, "-o", tmp_path / "x.onnx", "--json").out)
+    assert hashlib.sha256((tmp_path / "x.onnx").read_bytes()).hexdigest() == document["sha256"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["x.onnx"]
+
+
+def test_a_place_that_cannot_be_written(mlpcli, run, tmp_path):
+    (tmp_path / "folder.onnx").mkdir()
+    os.mkfifo(tmp_path / "pipe.onnx")
+    (tmp_path / "file").write_text("")
+    for path in ("folder.onnx", "pipe.onnx", "none/x.onnx", "file/x.onnx", f"{'x' * 300}.onnx"):
+        message = refused(mlpcli("export", run, "-o", tmp_path / path), 4)
+        assert f"{tmp_path / path}: cannot be written: " in message
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file", "folder.onnx", "pipe.onnx"]
+
+
+def test_a_run_that_is_not_there_or_damaged(mlpcli, run, tmp_path):
+    assert "no such run" in refused(mlpcli("export", tmp_path / "none", "-o", tmp_path / "x.onnx"), 4)
+    assert "is no run" in refused(mlpcli("export", tmp_path, "-o", tmp_path / "x.onnx"), 4)
+    data = (run / "checkpoints" / "best.npz").read_bytes()
+    for damaged in (b"", data[:-1], data[:1000] + b"x" + data[1001:]):
+        (tmp_path / "x.npz").write_bytes(damaged)
+        assert "is damaged" in refused(mlpcli("export", tmp_path / "x.npz", "-o", tmp_path / "x.onnx"), 4)
+    assert not (tmp_path / "x.onnx").exists()
+
+
+def test_help_comes_without_numpy_and_onnx():
+    program = (
+        "import sys; from mlpcli.commands import _run; _run(['export', '-h']);"
+        "sys.exit(bool({'numpy', 'onnx'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "Examples:" in done.stdout
+
+
+def test_without_onnx_one_line_says_what_to_install(run, tmp_path):
+    program = (
+        "import sys; sys.modules['onnx'] = None; from mlpcli.commands import main;"
+        f"main(['export', {str(run)!r}, '-o', {str(tmp_path / 'x.onnx')!r}])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "mlpcli: an ONNX model needs the package onnx: pip install 'mlpcli[export]'\n"
+
+
+# The examples of docs/export.md -----------------------------------------------------------------------------------
+
+
+def example(library):
+    """The Python block of docs/export.md that uses ``library``."""
+    blocks = re.findall(r"^```python\n(.*?)^```$", DOCS.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    (found,) = [block for block in blocks if re.search(rf"^import {library}$", block, re.MULTILINE)]
+    return found
+
+
+def output_units():
+    """The table of docs/export.md: objective -> the code of the last module."""
+    rows = re.findall(r"^\| (`.*`) \| `(torch\..*)` \|$", DOCS.read_text("utf-8"), re.MULTILINE)
+    return {name: code for names, code in rows for name in re.findall(r"`(\w+)`", names)}
+
+
+def test_the_example_for_onnxruntime(mlpcli, run, tmp_path, monkeypatch, test_split):
+    folder = tmp_path / "data" / "mnist"
+    folder.mkdir(parents=True)
+    images = gzip.decompress((BUNDLED / "t10k-images-idx3-ubyte.gz").read_bytes())
+    (folder / "t10k-images-idx3-ubyte").write_bytes(images)
+    mlpcli("export", run, "-o", tmp_path / "digits.onnx")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, np.ndarray] = {}
+    exec(example("onnxruntime"), names)
+    assert np.abs(names["p"] - outputs(open_member(run), test_split).p).max() < 1e-5
+    assert names["p"].shape == (1000, 10)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("network", [("sigmoid", [16]), ("tanh", [9, 8]), ("relu", [9, 8, 7]), ("sigmoid", [])])
+def test_the_example_for_torch(mlpcli, tmp_path, monkeypatch, test_split, network, dtype):
+    torch = pytest.importorskip("torch")
+    activation, hidden = network
+    overrides = (*SAMPLE, f"network.activation={activation}", f"network.hidden={hidden}", f"network.dtype={dtype}")
+    experiment.train(config.load(None, (*overrides, "training.learning_rate=0.05"), {}), out=tmp_path / "run")
+    mlpcli("export", tmp_path / "run", "-o", tmp_path / "digits.safetensors")
+    monkeypatch.chdir(tmp_path)
+    code, names = example("torch"), {}
+    exec(code, names)
+    images = torch.tensor(test_split.images.reshape(-1, 28, 28))
+    assert "`model(images / 255)`" in DOCS.read_text("utf-8")
+    assert "`model(images.double() / 255)`" in DOCS.read_text("utf-8")
+    with torch.no_grad():
+        p = names["model"](images / 255 if dtype == "float32" else images.double() / 255).numpy()
+    own = outputs(open_member(tmp_path / "run"), test_split)
+    assert p.shape == (1000, 10)
+    assert np.abs(p - own.p).max() < (1e-5 if dtype == "float32" else 1e-12)
+    assert len(set(own.predicted)) > 5
+
+
+@pytest.mark.torch
+def test_the_output_units_of_the_other_objectives():
+    torch = pytest.importorskip("torch")
+    from mlpcli.model.objectives import OBJECTIVES
+
+    z = np.random.default_rng(0).normal(size=(50, 10)) * 20
+    units = {**output_units(), "softmax_cross_entropy": "torch.nn.Softmax(dim=1)"}
+    assert units.keys() == OBJECTIVES.keys()
+    assert units["softmax_cross_entropy"] in example("torch")
+    for name, objective in OBJECTIVES.items():
+        p = np.empty_like(z)
+        objective.output(z, p)
+        module = eval(units[name], {"torch": torch})
+        assert np.abs(module(torch.tensor(z)).numpy() - p).max() < 1e-12, name
