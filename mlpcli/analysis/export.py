@@ -175,7 +175,9 @@ class _Graph:
         self.constants |= dict(checkpoint.parameters.tensors())
         a, last = "X", len(network.layers)
         for layer in range(1, last + 1):
-            self._node("Gemm", [a, f"W{layer}", f"b{layer}"], f"z{layer}")
+            # Not Gemm: onnxruntime 1.15 fuses that with its activation to what it has no float64 code for.
+            self._node("MatMul", [a, f"W{layer}"], f"{a}W{layer}")
+            self._node("Add", [f"{a}W{layer}", f"b{layer}"], f"z{layer}")
             if layer < last:
                 a = f"a{layer}"
                 self._node(_ONNX_ACTIVATION[network.activation.name], [f"z{layer}"], a)
