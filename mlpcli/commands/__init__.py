@@ -35,7 +35,7 @@ COMMANDS = {
     "export": "Write a trained network as ONNX or safetensors.",
     "config": "List, show and check configs.",
     "data": "List, fetch and verify data sets.",
-    "runs": "List, show and reproduce runs.",
+    "runs": "List, show, compare and reproduce runs.",
 }
 
 

@@ -1,20 +1,25 @@
-"""``mlpcli runs``: which runs there are, what one came to, and whether it comes out the same again."""
+"""``mlpcli runs``: which runs there are, what came out, how they differ, whether one comes out the same again."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mlpcli.commands import EXIT_CHECK_SAID_NO, output
 from mlpcli.commands.group import Group
 from mlpcli.commands.options import threads_option
-from mlpcli.errors import RunError
+
+if TYPE_CHECKING:
+    from mlpcli.runs.ranking import Row, SeedGroup, Spread
+    from mlpcli.runs.summary import Summary
 
 COLOURS = {"running": "cyan", "finished": "green", "interrupted": "yellow", "diverged": "red", "damaged": "red"}
 MOST_DIFFERENCES = 20
+LONGEST_SETTING = 40
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 _path = click.Path(path_type=Path)
@@ -22,12 +27,13 @@ _path = click.Path(path_type=Path)
 
 @click.group(cls=Group)
 def command() -> None:
-    """List, show and reproduce runs.
+    """List, show, compare and reproduce runs.
 
     \b
     Examples:
       mlpcli runs list
       mlpcli runs show runs/mnist-20250101-120000
+      mlpcli runs compare runs/
       mlpcli runs reproduce runs/mnist-20250101-120000
     """
 
@@ -51,15 +57,16 @@ def list_(folder: Path, as_json: bool) -> None:
 
     found = [] if folder == Path("runs") and not folder.exists() else summaries(folder)
     if as_json:
-        output.result_json([{**asdict(summary), "path": str(summary.path)} for summary in found])
+        output.result_json([{**asdict(summary), "path": click.format_filename(summary.path)} for summary in found])
         return
     if not found:
         output.say(f"no runs in {folder}")
         return
     rows = [("run", "state", "epochs", "validation", "data")]
     for run in found:
-        epochs = "" if run.epochs is None else f"{run.epochs}/{run.epochs_wanted}"
-        rows.append((_shown(str(run.path)), run.state, epochs, _share(run.validation_error), _shown(run.dataset or "")))
+        rows.append(
+            (_shown(str(run.path)), run.state, _epochs(run), _share(run.validation_error), _shown(run.dataset or ""))
+        )
     _table(rows, state_column=1)
     for run in found:
         if run.problem:
@@ -70,7 +77,7 @@ def list_(folder: Path, as_json: bool) -> None:
 @click.argument("run", type=_path)
 @_json
 def show(run: Path, as_json: bool) -> None:
-    """Show a run: its state, what came out, its config, and what it was trained with.
+    """Show a run: its state, what came out, its learning curve, its config, and what it was trained with.
 
     \b
     Examples:
@@ -80,21 +87,20 @@ def show(run: Path, as_json: bool) -> None:
     from dataclasses import asdict
 
     from mlpcli import config as config_module
+    from mlpcli.commands.curve import learning_curve
     from mlpcli.runs import directory
-    from mlpcli.runs.summary import summarize
+    from mlpcli.runs.summary import run_at, summarize
 
-    where, at = directory.locate(run)
-    if at is not None:
-        raise RunError(f"{run}: is a checkpoint; name its run: {where}")
+    where = run_at(run)
     summary = summarize(where)
     config = config_module.load(where / directory.CONFIG, (), {})
     manifest = directory.read_manifest(where) if (where / directory.MANIFEST).exists() else {}
     if as_json:
-        document = {**asdict(summary), "path": str(where), "test": directory.read_test(where)}
+        document = {**asdict(summary), "path": click.format_filename(where), "test": directory.read_test(where)}
         output.result_json({**document, "config": config_module.to_dict(config), "manifest": manifest})
         return
     state = output.colour(summary.state, COLOURS[summary.state])
-    lines = [("run", str(where)), ("state", f"{state}, {summary.epochs} of {summary.epochs_wanted} epochs")]
+    lines = [("run", _shown(str(where))), ("state", f"{state}, {summary.epochs} of {summary.epochs_wanted} epochs")]
     lines += [("started", _shown(summary.started or "unknown")), ("data", _shown(summary.dataset or "unknown"))]
     for session in manifest.get("resumed", []):
         lines.append(("resumed", f"from epoch {session['epoch']}"))
@@ -106,6 +112,8 @@ def show(run: Path, as_json: bool) -> None:
         lines.append(("test error", _share(summary.test_error)))
     for name, value in lines:
         output.result(f"{name:<17} {value}")
+    if curve := learning_curve(where, sys.stdout):
+        output.result("\n".join(["", *curve]))
     output.result(f"\nconfig\n{_indented(config_module.to_yaml(config))}")
     environment = {key: _shown(str(value)) for key, value in manifest.get("environment", {}).items()}
     if environment:
@@ -113,6 +121,47 @@ def show(run: Path, as_json: bool) -> None:
         output.result("\nenvironment")
         for key, text in environment.items():
             output.result(f"  {key:<{width}}  {text}")
+
+
+@command.command()
+@click.argument("paths", metavar="RUN|FOLDER...", type=_path, nargs=-1, required=True)
+@click.option(
+    "--group-seeds", is_flag=True, help="Show runs that differ in their seed alone as one, with their spread."
+)
+@click.option("--test", is_flag=True, help="Show the test errors too. They should decide nothing.")
+@_json
+def compare(paths: tuple[Path, ...], group_seeds: bool, test: bool, as_json: bool) -> None:
+    """Compare runs: what came out, and what differs in their configs, the lowest validation error first.
+
+    FOLDER means all runs in it. Error and loss are those of a run's best epoch on the images held out, seconds and
+    images/s those of training alone. A mean is that of the finished runs, with the least and the greatest.
+
+    \b
+    Examples:
+      mlpcli runs compare runs/
+      mlpcli runs compare runs/small runs/large --test
+      mlpcli runs compare runs/ --group-seeds --json
+    """
+    from mlpcli.runs import ranking
+
+    known = ranking.collect(paths)
+    keys, rows = ranking.differing(known), ranking.rank(known)
+    if group_seeds:
+        keys = [key for key in keys if key != ranking.SEED]
+        groups = ranking.group_seeds(known)
+        if as_json:
+            output.result_json({"differing": keys, "groups": [_group_document(group, test) for group in groups]})
+        else:
+            _print_groups(groups, keys, test)
+    elif as_json:
+        output.result_json({"differing": keys, "runs": [_row_document(row, test) for row in rows]})
+    else:
+        _print_rows(rows, keys, test)
+        if keys == [ranking.SEED]:
+            _print_spread(ranking.group_seeds(known))
+    for row in rows:
+        if row.summary.problem and not as_json:
+            output.say(f"mlpcli: {row.summary.problem}")
 
 
 @command.command()
@@ -167,17 +216,128 @@ def reproduce(run: Path, keep: Path | None, as_json: bool, quiet: bool) -> int:
     return EXIT_CHECK_SAID_NO
 
 
-def _table(rows: Sequence[tuple[str, ...]], state_column: int | None = None) -> None:
+# Of a row's columns, what is shown between its state and its settings, and how.
+OUTCOMES = ("validation error", "loss", "epochs", "seconds", "images/s")
+
+
+def _print_rows(rows: list[Row], keys: list[str], test: bool) -> None:
+    table = [("run", "state", *_heads(keys, test))]
+    for row in rows:
+        run = row.summary
+        outcomes = [_share(run.validation_error), _loss(run.validation_loss), _epochs(run)]
+        outcomes += [_rounded(run.seconds, ".1f"), _rounded(run.examples_per_second, ",.0f")]
+        outcomes += [_share(run.test_error)] if test else []
+        table.append((_shown(str(run.path)), run.state, *outcomes, *_cells(row.settings, keys)))
+    _table(table, state_column=1, right=range(2, 2 + len(OUTCOMES) + test))
+
+
+def _print_groups(groups: list[SeedGroup], keys: list[str], test: bool) -> None:
+    table = [("run", "state", "seeds", *_heads(keys, test))]
+    for group in groups:
+        best, *others = group.rows
+        name = _shown(str(best.summary.path)) + (f" +{len(others)}" if others else "")
+        state = ", ".join(f"{count} {state}" for state, count in group.states.items())
+        seeds = " ".join(map(str, group.seeds))
+        outcomes = [_spread(group.validation_error), _loss(_mean(group.validation_loss))]
+        outcomes.append(_rounded(_mean(group.epochs), ".4g"))
+        outcomes += [_rounded(_mean(group.seconds), ".1f"), _rounded(_mean(group.examples_per_second), ",.0f")]
+        outcomes += [_spread(group.test_error)] if test else []
+        state = state if others else best.summary.state
+        table.append((name, state, seeds, *outcomes, *_cells(group.settings, keys)))
+    _table(table, state_column=1, right=range(3, 3 + len(OUTCOMES) + test))
+
+
+def _print_spread(groups: list[SeedGroup]) -> None:
+    """Of runs that differ in their seed alone."""
+    for group in groups:
+        finished = group.states.get("finished", 0)
+        if group.validation_error is not None and finished > 1:
+            spread = _spread(group.validation_error)
+            output.result(f"only the seed differs: validation error {spread} of {finished} finished runs")
+
+
+def _heads(keys: Sequence[str], test: bool) -> list[str]:
+    return [*OUTCOMES, *(["test error"] if test else []), *_short(_columns(keys))]
+
+
+def _cells(settings: dict[str, Any], keys: Sequence[str]) -> list[str]:
+    return [_setting(settings[key]) if key in settings else "" for key in _columns(keys)]
+
+
+def _columns(keys: Sequence[str]) -> list[str]:
+    """The keys that have a column: not the epochs, which are beside the epochs done."""
+    return [key for key in keys if key != "training.epochs"]
+
+
+def _short(keys: Sequence[str]) -> list[str]:
+    """``keys`` without their section where that leaves no two the same."""
+    names = [key.rpartition(".")[2] for key in keys]
+    return [name if names.count(name) == 1 else key for name, key in zip(names, keys, strict=True)]
+
+
+def _row_document(row: Row, test: bool) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    document = {**asdict(row.summary), "path": click.format_filename(row.summary.path), "settings": row.settings}
+    if not test:
+        del document["test_error"]
+    return document
+
+
+def _group_document(group: SeedGroup, test: bool) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    document = {**asdict(group), "rows": None, "runs": [_row_document(row, test) for row in group.rows]}
+    for key in ("rows", *(() if test else ("test_error",))):
+        del document[key]
+    return document
+
+
+def _table(rows: Sequence[tuple[str, ...]], state_column: int | None = None, right: Sequence[int] = ()) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        cells = [f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)]
+        cells = [
+            f"{cell:>{width}}" if column in right else f"{cell:<{width}}"
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
         if state_column is not None and row[state_column] in COLOURS:
             cells[state_column] = output.colour(cells[state_column], COLOURS[row[state_column]])
         output.result("  ".join(cells).rstrip())
 
 
+def _epochs(run: Summary) -> str:
+    return "" if run.epochs is None else f"{run.epochs}/{run.epochs_wanted}"
+
+
 def _share(value: float | None) -> str:
-    return "" if value is None else f"{value:.2%}"
+    return _rounded(value, ".2%")
+
+
+def _loss(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}" if value < 1e6 else f"{value:.2e}"
+
+
+def _rounded(value: float | None, form: str) -> str:
+    return "" if value is None else f"{value:{form}}"
+
+
+def _mean(spread: Spread | None) -> float | None:
+    return None if spread is None else spread.mean
+
+
+def _spread(spread: Spread | None) -> str:
+    """A share with the range it is the mean of, if it is one of several."""
+    if spread is None or spread.low == spread.high:
+        return _share(_mean(spread))
+    return f"{spread.mean:.2%} ({100 * spread.low:.2f} .. {100 * spread.high:.2f})"
+
+
+def _setting(value: Any) -> str:
+    """A value of a config, as it is written there, if not too long."""
+    import json
+
+    text = _shown(value) if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= LONGEST_SETTING else f"{text[: LONGEST_SETTING - 3]}..."
 
 
 def _shown(text: str) -> str:

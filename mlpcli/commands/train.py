@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,7 @@ def command(
     """
     from mlpcli import config as config_module
     from mlpcli import experiment
+    from mlpcli.commands.curve import learning_curve
     from mlpcli.commands.show import Screen
 
     overrides = (*overrides, *_data_overrides(sources, offline))
@@ -73,6 +75,8 @@ def command(
         if as_json:
             output.result_json(_document(run))
         else:
+            if not quiet and (curve := learning_curve(run.path, sys.stderr)):
+                output.say("\n".join(["", *curve, ""]))
             _print(run)
     except (KeyboardInterrupt, Terminated):
         if screen.run is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from mlpcli.runs import directory
 class Summary:
     """A run in a line. ``state`` is running, finished, interrupted, diverged, or damaged: then ``problem`` says how.
 
-    ``best_epoch`` is the one with the lowest (validation error, validation loss); errors are shares of the images. What
+    ``best_epoch`` is the one with the lowest (validation error, validation loss); errors are shares of the images.
+    ``seconds`` of training alone, validation and all else left out, and ``examples_per_second`` over all of them. What
     is not known is None.
     """
 
@@ -26,9 +28,20 @@ class Summary:
     epochs_wanted: int | None = None
     best_epoch: int | None = None
     validation_error: float | None = None
+    validation_loss: float | None = None
     train_error: float | None = None
     test_error: float | None = None
+    seconds: float | None = None
+    examples_per_second: float | None = None
     problem: str | None = None
+
+
+def run_at(path: Path) -> Path:
+    """The run that ``path`` is. Raises ``RunError`` when it is none, also for a checkpoint inside one."""
+    where, at = directory.locate(path)
+    if at is not None:
+        raise RunError(f"{path}: is a checkpoint; name its run: {where}")
+    return where
 
 
 def summarize(path: Path) -> Summary:
@@ -47,6 +60,8 @@ def summarize(path: Path) -> Summary:
         if line["validation_error"] is not None and line["validation_loss"] is not None
     ]
     best = min(scores, default=None)
+    seconds = sum(line["seconds"] for line in metrics)
+    examples = sum(line["seconds"] * line["examples_per_second"] for line in metrics)
     return Summary(
         path=path,
         state=state,
@@ -56,9 +71,20 @@ def summarize(path: Path) -> Summary:
         epochs_wanted=config.training.epochs,
         best_epoch=best[2] if best else None,
         validation_error=best[0] if best else None,
+        validation_loss=best[1] if best else None,
         train_error=metrics[-1]["train_error"] if metrics else None,
         test_error=test["error"] if test else None,
+        seconds=seconds if metrics and math.isfinite(seconds) else None,
+        examples_per_second=examples / seconds if seconds > 0 and math.isfinite(examples) else None,
     )
+
+
+def try_to_summarize(path: Path) -> Summary:
+    """The summary of the run ``path``, of state damaged where there can be none."""
+    try:
+        return summarize(path)
+    except MlpcliError as error:
+        return Summary(path, "damaged", problem=str(error))
 
 
 def summaries(folder: Path) -> list[Summary]:
@@ -67,10 +93,4 @@ def summaries(folder: Path) -> list[Summary]:
         paths = sorted(path for path in folder.iterdir() if (path / directory.CONFIG).is_file())
     except OSError as error:
         raise RunError(f"{folder}: cannot be read: {error.strerror}") from error
-    found = []
-    for path in paths:
-        try:
-            found.append(summarize(path))
-        except MlpcliError as error:
-            found.append(Summary(path, "damaged", problem=str(error)))
-    return sorted(found, key=lambda summary: summary.started or "", reverse=True)
+    return sorted(map(try_to_summarize, paths), key=lambda summary: summary.started or "", reverse=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from mlpcli import commands, experiment
+from mlpcli.analysis.curve import learning_curve
 from mlpcli.config import Config
 from mlpcli.experiment import Observer
 from mlpcli.runs import checkpoint as checkpoints
@@ -51,9 +53,13 @@ def interrupt(config: Config, out: Path) -> None:
         experiment.train(config, out=out, observer=Stop())
 
 
+def metrics_of(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
 def change_metrics(run: Path, epoch: int, **values: Any) -> None:
     path = run / "metrics.jsonl"
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines = metrics_of(run)
     lines[epoch - 1].update(values)
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
@@ -110,6 +116,9 @@ def test_show(tiny_config: Make, folder: Path, mlpcli: Any):
     assert f"training error    {run.train_error:.2%} (epoch 3)" in lines
     assert f"test error        {run.test_error:.2%}" in lines
     assert "    hidden: [6]" in lines and "environment" in lines and "resumed" not in out
+    errors = [[line[f"{split}_error"] for line in metrics_of(Path("first"))] for split in ("train", "validation")]
+    start = lines.index("") + 1
+    assert lines[start : lines.index("config")] == [*learning_curve(*errors), ""]
     document = json.loads(mlpcli("runs", "show", "first", "--json")[1])
     assert document["config"]["network"]["hidden"] == [6] and document["manifest"]["state"] == "finished"
     assert (document["state"], document["epochs"], document["test"]["errors"]) == ("finished", 3, run.test_errors)
@@ -136,6 +145,15 @@ def test_a_file_does_not_steer_the_terminal(tiny_config: Make, folder: Path, mlp
         assert status == 0 and "\x1b" not in out
 
 
+def test_nor_does_a_name(tiny_config: Make, folder: Path, mlpcli: Any):
+    name = "runs/\x1b]0;mine\x07\udcff"
+    experiment.train(tiny_config(), out=Path(name))
+    for arguments in (("list",), ("show", name), ("compare", name), ("compare", name, "--group-seeds")):
+        for form in ((), ("--json",)):
+            status, out, _ = mlpcli("runs", *arguments, *form)
+            assert status == 0 and "\x1b" not in out
+
+
 @pytest.mark.parametrize("command", ["show", "reproduce"])
 def test_what_is_no_run(tiny_config: Make, folder: Path, mlpcli: Any, command: str):
     interrupt(tiny_config(), Path("part"))
@@ -145,6 +163,127 @@ def test_what_is_no_run(tiny_config: Make, folder: Path, mlpcli: Any, command: s
     )
     assert "is no run: it has no config.yaml" in mlpcli("runs", command, ".")[2]
     assert "is a checkpoint; name its run: " in mlpcli("runs", command, "part/checkpoints/last.npz")[2]
+
+
+def test_the_curve_is_of_the_errors_there_are(tiny_config: Make, folder: Path, mlpcli: Any):
+    experiment.train(tiny_config("data.validation=0"), out=Path("no-validation"))
+    experiment.train(tiny_config("training.epochs=1"), out=Path("one-epoch"))
+    out = mlpcli("runs", "show", "no-validation")[1]
+    assert " error └" in out and "validation 0" not in out.replace("validation: 0", "")
+    assert "└" not in mlpcli("runs", "show", "one-epoch")[1]
+    assert "└" not in mlpcli("runs", "show", "no-validation", "--json")[1]
+
+
+# compare -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def several(tiny_config: Make, folder: Path) -> dict[str, experiment.Run]:
+    """Under runs/: two seeds of one config, one of another, one without validation images, interrupted and damaged."""
+    made = {
+        name: experiment.train(tiny_config(*settings), out=Path("runs", name))
+        for name, *settings in (
+            ("a-0", "seed=0"),
+            ("a-1", "seed=1"),
+            ("b", "network.hidden=[]", "training.l2=0.1"),
+        )
+    }
+    interrupt(tiny_config("data.validation=0"), Path("runs/part"))
+    Path("runs/bad").mkdir()
+    Path("runs/bad/config.yaml").write_text("seed: -1")
+    return made
+
+
+def cells(out: str) -> list[list[str]]:
+    return [re.split("  +", line.strip()) for line in out.splitlines()]
+
+
+def test_compare(several: dict[str, experiment.Run], mlpcli: Any):
+    status, out, err = mlpcli("runs", "compare", "runs")
+    assert status == 0
+    heads, *rows = cells(out)
+    assert heads == [
+        *("run", "state", "validation error", "loss", "epochs", "seconds", "images/s"),
+        *("seed", "validation", "hidden", "l2"),
+    ]
+    ranked = sorted(several.values(), key=lambda run: (run.validation_error, run.validation_loss))
+    assert [row[0] for row in rows] == [*(f"runs/{run.path.name}" for run in ranked), "runs/bad", "runs/part"]
+    best = ranked[0]
+    assert rows[0][1:5] == ["finished", f"{best.validation_error:.2%}", f"{best.validation_loss:.4f}", "3/3"]
+    b = next(row for row in rows if row[0] == "runs/b")
+    assert b[-4:] == ["0", "0.1", "[]", "0.1"]
+    assert rows[-2] == ["runs/bad", "damaged"]
+    assert rows[-1][:3] == ["runs/part", "interrupted", "2/3"]
+    assert err.startswith("mlpcli: runs/bad/config.yaml:1: seed: -1 is not allowed")
+
+
+def test_compare_as_json_keeps_the_test_errors_to_itself(several: dict[str, experiment.Run], mlpcli: Any):
+    status, out, err = mlpcli("runs", "compare", "runs/a-0", "runs/b", "--json")
+    assert (status, err, "test" in out) == (0, "", False)
+    document = json.loads(out)
+    assert document["differing"] == ["network.hidden", "training.l2"]
+    of_b = next(run for run in document["runs"] if run["path"] == "runs/b")
+    assert of_b["settings"] == {"network.hidden": [], "training.l2": 0.1}
+    assert of_b["validation_loss"] == several["b"].validation_loss
+    assert of_b["seconds"] == several["b"].seconds and of_b["examples_per_second"] > 0
+    document = json.loads(mlpcli("runs", "compare", "runs", "--json", "--test")[1])
+    assert {run["path"]: run["test_error"] for run in document["runs"]} == {
+        **{f"runs/{name}": run.test_error for name, run in several.items()},
+        **dict.fromkeys(("runs/bad", "runs/part")),
+    }
+    assert next(run for run in document["runs"] if run["path"] == "runs/bad")["problem"].startswith("runs/bad/config")
+
+
+def test_the_test_errors_are_shown_when_asked_for(several: dict[str, experiment.Run], mlpcli: Any):
+    heads, first, _ = cells(mlpcli("runs", "compare", "runs/a-0", "runs/b", "--test")[1])
+    run = several[first[0].removeprefix("runs/")]
+    assert first[heads.index("test error")] == f"{run.test_error:.2%}"
+
+
+def test_seeds_as_one(several: dict[str, experiment.Run], mlpcli: Any):
+    errors = [several[name].validation_error or 0.0 for name in ("a-0", "a-1")]
+    spread = f"{sum(errors) / 2:.2%} ({100 * min(errors):.2f} .. {100 * max(errors):.2f})"
+    assert errors[0] != errors[1]
+    heads, *rows = cells(mlpcli("runs", "compare", "runs", "--group-seeds")[1])
+    assert heads[:4] == ["run", "state", "seeds", "validation error"] and "seed" not in heads
+    row = next(row for row in rows if row[0].startswith("runs/a"))
+    assert row[:4] == [row[0], "2 finished", "0 1", spread] and row[0].endswith(" +1")
+    document = json.loads(mlpcli("runs", "compare", "runs", "--group-seeds", "--json")[1])
+    assert document["differing"] == ["data.validation", "network.hidden", "training.l2"]
+    group = next(group for group in document["groups"] if group["seeds"] == [0, 1])
+    assert group["validation_error"]["low"] == min(errors) and "test_error" not in group
+    assert [run["settings"]["seed"] for run in group["runs"]] == ([0, 1] if errors[0] < errors[1] else [1, 0])
+    *table, note = mlpcli("runs", "compare", "runs/a-0", "runs/a-1")[1].splitlines()
+    assert len(table) == 3
+    assert note == f"only the seed differs: validation error {spread} of 2 finished runs"
+
+
+def test_two_keys_of_one_name_keep_their_section(tiny_config: Make, folder: Path, mlpcli: Any):
+    for name, share in (("a", 0.1), ("b", 0.2)):
+        experiment.train(tiny_config(f"data.validation={share}"), out=Path(name))
+    assert cells(mlpcli("runs", "compare", "a", "b")[1])[0][-1] == "validation"
+    from mlpcli.commands.runs import _short
+
+    assert _short(["data.x", "network.x", "network.y"]) == ["data.x", "network.x", "y"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        ((), 2, "Missing argument"),
+        (("nowhere",), 4, "nowhere: no such run"),
+        ((".",), 4, ".: is no run, and holds none"),
+        (("runs", "nowhere"), 4, "nowhere: no such run"),
+        (("runs/a/checkpoints/last.npz",), 4, "is a checkpoint; name its run: "),
+    ],
+)
+def test_what_can_not_be_compared(
+    arguments: tuple[str, ...], status: int, message: str, tiny_config: Make, folder: Path, mlpcli: Any
+):
+    experiment.train(tiny_config("training.epochs=1"), out=Path("runs/a"))
+    found, out, err = mlpcli("runs", "compare", *arguments)
+    assert (found, out) == (status, "")
+    assert message in err.splitlines()[-1]
 
 
 # reproduce -----------------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ import pytest
 
 from mlpcli import commands
 from mlpcli import config as config_module
+from mlpcli.analysis.curve import learning_curve
 from mlpcli.config import Config
 
 ROOT = Path(__file__).parents[2]
@@ -135,12 +136,30 @@ def test_results_go_to_stdout_and_the_way_there_to_stderr(run: Run):
         "network  784-16-10, sigmoid, softmax_cross_entropy; 12,730 parameters",
         "run      r",
     ]
-    for line, record in zip(lines[3:], metrics, strict=True):
+    for line, record in zip(lines[3:5], metrics, strict=True):
         assert line.removesuffix("  best") == (
             f"epoch {record['epoch']}/2  loss {record['train_loss']:.4f}  train {record['train_error']:6.2%}  "
             f"validation {record['validation_error']:6.2%}  {record['examples_per_second']:,.0f} images/s"
         )
         assert line.endswith("  best")
+    errors = [[line[f"{split}_error"] for line in metrics] for split in ("train", "validation")]
+    assert lines[5:] == ["", *learning_curve(*errors), ""]
+
+
+def test_the_curve_is_drawn_with_the_characters_there_are(tiny: tuple[str, ...]):
+    for encoding, characters in (("utf-8", "┤⠒"), ("ascii", "|o")):
+        status, out, err = ended(
+            *tiny, "--out", encoding, environment={"PYTHONIOENCODING": encoding}, encoding=encoding
+        )
+        assert status == 0
+        assert set(characters) <= set(err)
+        assert characters[0] not in out
+
+
+@pytest.mark.parametrize("option", ["--quiet", "--json"])
+def test_no_curve_is_drawn_where_nobody_looks(option: str, run: Run, tiny: tuple[str, ...]):
+    assert "┤" not in "".join(map(str, run(*tiny, "--out", "r", option)))
+    assert "┤" not in run(*tiny, "--out", "s", "--set", "training.epochs=1")[2]
 
 
 def test_json_is_one_document_and_nothing_else_on_stdout(run: Run):
@@ -213,7 +232,7 @@ def test_running_out_of_patience_is_said(run: Run, tiny: tuple[str, ...]):
     for patience, words in (("1", "1 epoch:"), ("3", "3 epochs:")):
         status, out, err = run(*tiny, *still, "--set", f"training.patience={patience}", "--out", patience)
         assert status == 0
-        assert err.endswith(f"\nstopped  no better validation error in {words} training.patience\n")
+        assert f"\nstopped  no better validation error in {words} training.patience\n" in err
         assert f"of epoch 1 of {1 + int(patience)})" in out
     assert "stopped" not in run(*tiny, "--set", "training.patience=30", "--out", "r")[2]
 
@@ -222,7 +241,7 @@ def test_a_finished_run_has_nothing_to_resume(run: Run, tiny: tuple[str, ...]):
     _, before, _ = run(*tiny, "--out", "r")
     status, out, err = run("--resume", "r")
     assert (status, out) == (0, before)
-    assert err == "r: is finished; there is nothing to resume\n"
+    assert err.startswith("r: is finished; there is nothing to resume\n\n")
 
 
 # Terminals -----------------------------------------------------------------------------------------------------------

@@ -129,8 +129,11 @@ def test_a_summary_has_what_the_run_has(run: Path):
         epochs_wanted=3,
         best_epoch=best["epoch"],
         validation_error=best["validation_error"],
+        validation_loss=best["validation_loss"],
         train_error=lines[-1]["train_error"],
         test_error=test["error"],
+        seconds=sum(line["seconds"] for line in lines),
+        examples_per_second=pytest.approx(3 * 63 / sum(line["seconds"] for line in lines)),
     )
 
 

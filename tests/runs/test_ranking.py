@@ -1,0 +1,192 @@
+"""Runs side by side: their order, the keys that differ, what becomes of several seeds, and runs in any state."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlpcli import config as config_module
+from mlpcli import experiment
+from mlpcli.config import Config
+from mlpcli.errors import RunError
+from mlpcli.runs.ranking import Known, Spread, collect, differing, group_seeds, rank
+from mlpcli.runs.summary import Summary
+
+Make = Callable[..., Config]
+
+
+@cache
+def config(*overrides: str) -> Config:
+    return config_module.load(None, overrides, {})
+
+
+def known(name: str, *overrides: str, **found: Any) -> Known:
+    values = {"state": "finished", "dataset": "mnist", "validation_error": 0.02, "validation_loss": 0.1, **found}
+    return Summary(Path(name), **values), config(*overrides)
+
+
+def names(runs: list[Any]) -> list[str]:
+    return [str(row.summary.path) for row in runs]
+
+
+def test_the_lowest_validation_error_comes_first_then_the_loss_then_the_name():
+    runs = [
+        known("none", validation_error=None, validation_loss=None),
+        known("worse", validation_error=0.03),
+        known("b"),
+        known("a"),
+        known("loss", validation_loss=0.05),
+        known("best", validation_error=0.01, validation_loss=9.0),
+    ]
+    assert names(rank(runs)) == ["best", "loss", "a", "b", "worse", "none"]
+
+
+def test_the_settings_are_the_keys_that_differ():
+    runs = [
+        known("a", "network.hidden=[3]", "training.learning_rate=0.1", "seed=1"),
+        known("b", "network.hidden=[3]", "training.learning_rate=0.2", "seed=1"),
+        known("c", "network.hidden=[4]", "training.learning_rate=0.2", "seed=1"),
+    ]
+    assert differing(runs) == ["network.hidden", "training.learning_rate"]
+    assert [row.settings for row in rank(runs)] == [
+        {"network.hidden": [3], "training.learning_rate": 0.1},
+        {"network.hidden": [3], "training.learning_rate": 0.2},
+        {"network.hidden": [4], "training.learning_rate": 0.2},
+    ]
+    assert rank(runs[:1])[0].settings == rank([runs[0]] * 2)[1].settings == {}
+
+
+def test_where_the_data_lie_and_whether_there_is_a_test_are_no_differences():
+    elsewhere = ("data.folder=elsewhere", "data.sources=[x]", "data.offline=true", "data.test=false")
+    runs = [known("a"), known("b", *elsewhere)]
+    assert rank(runs)[0].settings == {}
+    assert len(group_seeds(runs)) == 1
+
+
+def test_a_run_that_fell_back_on_the_sample_is_another_data_set():
+    fallback = "data.fallback=mnist-sample"
+    runs = [known("a", fallback, dataset="mnist-sample"), known("b", fallback, dataset="mnist")]
+    assert [row.settings for row in rank(runs)] == [{"data.dataset": "mnist-sample"}, {"data.dataset": "mnist"}]
+    assert len(group_seeds(runs)) == 2
+    unknown = known("c", state="damaged", dataset=None)  # and has no fallback either
+    assert rank([unknown, known("d")])[0].settings == {}
+
+
+def test_seeds_are_grouped_with_their_spread():
+    runs = [
+        known(f"{rate}-{seed}", f"seed={seed}", f"training.learning_rate={rate}", validation_error=error, epochs=20)
+        for rate, errors in ((0.1, (0.01, 0.05, 0.03)), (0.2, (0.02, 0.02, 0.02)))
+        for seed, error in enumerate(errors)
+    ]
+    first, second = group_seeds(runs)
+    assert (first.settings, second.settings) == ({"training.learning_rate": 0.2}, {"training.learning_rate": 0.1})
+    assert (first.seeds, first.states) == ((0, 1, 2), {"finished": 3})
+    assert first.validation_error == Spread(0.02, 0.02, 0.02)
+    assert second.validation_error == Spread(pytest.approx(0.03), 0.01, 0.05)
+    assert names([*second.rows]) == ["0.1-0", "0.1-2", "0.1-1"]
+    assert (first.epochs, first.seconds, first.test_error) == (Spread(20, 20, 20), None, None)
+
+
+def test_only_finished_runs_are_averaged_the_others_are_counted():
+    runs = [known("a", validation_error=0.01), known("b", "seed=1", validation_error=0.9, state="diverged")]
+    (group,) = group_seeds(runs)
+    assert (group.states, group.validation_error) == ({"finished": 1, "diverged": 1}, Spread(0.01, 0.01, 0.01))
+    (group,) = group_seeds(runs[1:])
+    assert (group.states, group.validation_error) == ({"diverged": 1}, None)
+
+
+def test_a_run_without_a_config_stands_alone():
+    runs = [known("a"), (Summary(Path("b"), "damaged"), None), (Summary(Path("c"), "damaged"), None), known("d")]
+    runs[3] = (runs[3][0], replace(runs[3][1] or Config(), seed=7))
+    assert [(str(row.summary.path), row.settings) for row in rank(runs)] == [
+        ("a", {"seed": 0}),
+        ("d", {"seed": 7}),
+        ("b", {}),
+        ("c", {}),
+    ]
+    assert [(names([*group.rows]), group.seeds) for group in group_seeds(runs)] == [
+        (["a", "d"], (0, 7)),
+        (["b"], ()),
+        (["c"], ()),
+    ]
+
+
+runs_of_any_kind = st.lists(
+    st.tuples(
+        st.sampled_from(["finished", "diverged", "interrupted", "running"]),
+        st.integers(0, 3),
+        st.sampled_from([0.1, 0.2]),
+        st.none() | st.floats(0, 1),
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+@given(runs_of_any_kind)
+def test_no_run_is_lost_and_no_mean_leaves_its_range(kinds: list[tuple[str, int, float, float | None]]):
+    runs = []
+    for number, (state, seed, rate, error) in enumerate(kinds):
+        settings = (f"seed={seed}", f"training.learning_rate={rate}")
+        loss = None if error is None else 0.5
+        runs.append(known(str(number), *settings, state=state, validation_error=error, validation_loss=loss))
+    rows, groups = rank(runs), group_seeds(runs)
+    assert sorted(names(rows)) == sorted(str(number) for number in range(len(kinds)))
+    assert sorted(name for group in groups for name in names([*group.rows])) == sorted(names(rows))
+    for group in groups:
+        assert len({*map(repr, [{**row.settings, "seed": 0} for row in group.rows])}) == 1
+        spread = group.validation_error
+        assert spread is None or spread.low <= spread.mean <= spread.high
+    means = [group.validation_error.mean for group in groups if group.validation_error]
+    assert means == sorted(means)
+
+
+# From disk -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tiny_config: Make, tmp_path: Path) -> Path:
+    """Two finished runs, ``a`` and ``b``, of one config but for its seed."""
+    for name, seed in (("a", 0), ("b", 1)):
+        experiment.train(tiny_config(f"seed={seed}", "training.epochs=1"), out=tmp_path / "runs" / name)
+    return tmp_path / "runs"
+
+
+def test_a_folder_means_its_runs_and_no_run_comes_twice(folder: Path):
+    assert {summary.path for summary, _ in collect([folder])} == {folder / "a", folder / "b"}
+    assert len(collect([folder / "a", folder, folder / "b", folder / ".." / "runs" / "a"])) == 2
+    assert [summary.path for summary, _ in collect([folder / "b"])] == [folder / "b"]
+    assert all(found is not None for _, found in collect([folder]))
+
+
+def test_damaged_runs_are_collected_too(folder: Path):
+    (folder / "a" / "metrics.jsonl").write_text("{\n")
+    (folder / "b" / "config.yaml").write_text("seed: -1\n")
+    found = {run[0].path.name: run for run in collect([folder])}
+    assert [summary.state for summary, _ in found.values()] == ["damaged"] * 2
+    assert "metrics.jsonl:1: is damaged" in str(found["a"][0].problem)
+    assert found["a"][1] is not None and found["b"][1] is None
+
+
+def test_what_is_no_run_and_holds_none_is_refused(folder: Path, tmp_path: Path):
+    (tmp_path / "empty").mkdir()
+    for path, reason in (
+        (tmp_path / "empty", "is no run, and holds none"),
+        (tmp_path / "nowhere", "no such run"),
+        (folder / "a" / "checkpoints" / "last.npz", "is a checkpoint; name its run"),
+        (folder / "a" / "test.json", "no such run"),
+        (Path("x" * 300), "cannot be read: File name too long"),
+        (Path("a\0b"), "no such run"),
+    ):
+        with pytest.raises(RunError, match=reason):
+            collect([folder, path])
+    shutil.rmtree(folder / "a")
+    assert len(collect([folder])) == 1
