@@ -2,9 +2,10 @@
 
 import mlpcli
 
-config = mlpcli.load_config(mlpcli.find_config("quickstart"), ["training.epochs=3"])
-run = mlpcli.train(config)
-print(run.test_error)
+run = mlpcli.train("quickstart")            # a shipped config, a file, or a Config
+print(run.test_error)                       # a share of the test images
+said = mlpcli.load(run).predict(images)     # (N, 28, 28), uint8 or floats from 0 to 1
+print(said.predicted, said.p)               # the classes (N,), the probabilities (N, 10)
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from mlpcli.analysis.predict import Model as Model
+    from mlpcli.analysis.predict import load as load
     from mlpcli.config import Config as Config
     from mlpcli.config import find as find_config
     from mlpcli.config import load as load_config
@@ -28,6 +31,8 @@ _LAZY = {
     "Config": ("mlpcli.config", "Config"),
     "find_config": ("mlpcli.config", "find"),
     "load_config": ("mlpcli.config", "load"),
+    "Model": ("mlpcli.analysis.predict", "Model"),
+    "load": ("mlpcli.analysis.predict", "load"),
     "MlpcliError": ("mlpcli.errors", "MlpcliError"),
     "Observer": ("mlpcli.experiment", "Observer"),
     "Run": ("mlpcli.experiment", "Run"),
@@ -35,7 +40,18 @@ _LAZY = {
     "train": ("mlpcli.experiment", "train"),
 }
 
-__all__ = ["Config", "MlpcliError", "Observer", "Run", "find_config", "load_config", "resume", "train"]
+__all__ = [
+    "Config",
+    "MlpcliError",
+    "Model",
+    "Observer",
+    "Run",
+    "find_config",
+    "load",
+    "load_config",
+    "resume",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -45,3 +61,7 @@ def __getattr__(name: str) -> Any:
 
     module, attribute = _LAZY[name]
     return getattr(import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -7,10 +7,11 @@ way is an :class:`Observer`'s business.
 from __future__ import annotations
 
 import math
+import os
 import shlex
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -36,6 +37,8 @@ from mlpcli.training.measure import Measure
 # What may differ between a run and its resumption: nothing here changes what has been computed.
 RESUMABLE = ("data.folder", "data.sources", "data.offline")
 EPOCHS = "training.epochs"
+# Of a run whose config has no name of its own.
+NAME = "mnist"
 
 
 class Observer:
@@ -101,21 +104,33 @@ class Reproduction:
     environment: list[tuple[str, str, str]]
 
 
-def train(config: Config, *, name: str = "mnist", out: Path | None = None, observer: Observer | None = None) -> Run:
+def train(
+    config: Config | str | os.PathLike[str] | None = None,
+    overrides: Iterable[str] = (),
+    *,
+    name: str | None = None,
+    out: str | os.PathLike[str] | None = None,
+    observer: Observer | None = None,
+) -> Run:
     """Train ``config`` in a new run directory: ``out``, or else runs/NAME-TIME.
 
-    Raises ``DataError``, ``RunError`` or ``DivergedError``; the directory then keeps the last good checkpoint.
+    ``config`` is a ``Config``, a config file, the name of a shipped config, or None for the defaults; but for a
+    ``Config``, ``overrides`` change it as ``--set`` does: "training.epochs=3". NAME is the config's, unless ``name`` is
+    given. Raises ``ConfigError``, ``UsageError``, ``DataError``, ``RunError`` or ``DivergedError``; the directory then
+    keeps the last good checkpoint.
     """
     observer = observer or Observer()
-    if out is not None:
-        directory.refuse_taken(out)  # before data are fetched for nothing
+    config, own_name = _config_of(config, overrides)
+    path = None if out is None else Path(out)
+    if path is not None:
+        directory.refuse_taken(path)  # before data are fetched for nothing
     dataset = load_dataset(config.data, say=observer.say, progress=observer.progress)
     trainer = Trainer(config, dataset)
-    with directory.create(out, name, config, _manifest(dataset)) as run, _saying_how_to_go_on(run):
+    with directory.create(path, name or own_name, config, _manifest(dataset)) as run, _saying_how_to_go_on(run):
         return _train(run, config, trainer, dataset, observer)
 
 
-def resume(path: Path, overrides: tuple[str, ...] = (), *, observer: Observer | None = None) -> Run:
+def resume(path: str | os.PathLike[str], overrides: Iterable[str] = (), *, observer: Observer | None = None) -> Run:
     """Go on with the run ``path`` from its last checkpoint, or from the checkpoint of a run that ``path`` names.
 
     The end is that of a run never interrupted, bit for bit. ``overrides`` may change what can't change the past:
@@ -123,10 +138,10 @@ def resume(path: Path, overrides: tuple[str, ...] = (), *, observer: Observer | 
     are. Raises ``UsageError`` for any other, and as :func:`train` does.
     """
     observer = observer or Observer()
-    where, at = directory.locate(path)
+    where, at = directory.locate(Path(path))
     with directory.reopen(where) as run:
         checkpoint = _checkpoint_to_resume(run, at)
-        config = config_module.load(where / directory.CONFIG, overrides)
+        config = config_module.load(where / directory.CONFIG, _listed(overrides))
         if checkpoint is not None:
             _refuse_to_change_the_past(checkpoint, config, where)
             if run.manifest.get("state") == "finished" and at is None and config.training == checkpoint.config.training:
@@ -179,6 +194,25 @@ def reproduce(path: Path, *, keep: Path | None = None, observer: Observer | None
             else:
                 found = differences(where, scratch, checkpoint.epoch)
     return Reproduction(where, checkpoint.epoch, config.training.epochs, found, _changes(manifest))
+
+
+def _config_of(config: Config | str | os.PathLike[str] | None, overrides: Iterable[str]) -> tuple[Config, str]:
+    """The config that is meant, and its name."""
+    overrides = _listed(overrides)
+    if isinstance(config, Config):
+        if overrides:
+            raise UsageError("a Config takes no overrides: change it with dataclasses.replace, or name a config")
+        return config, NAME
+    if config is None:
+        return config_module.load(None, overrides), NAME
+    if not isinstance(config, (str, os.PathLike)):
+        raise UsageError(f"{config!r:.60} is no config; give a Config, a file, or a name from 'mlpcli config list'")
+    path = config_module.find(os.fspath(config))
+    return config_module.load(path, overrides), path.stem
+
+
+def _listed(overrides: Iterable[str]) -> tuple[str, ...]:
+    return (overrides,) if isinstance(overrides, str) else tuple(overrides)
 
 
 @contextmanager

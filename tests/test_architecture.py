@@ -36,7 +36,7 @@ LIBRARIES = {
     "errors": set[str](),
     "files": set[str](),
     "config": {"yaml"},
-    "analysis": {"numpy", "onnx"},
+    "analysis": {"numpy", "onnx", "PIL"},
     "commands": {"click", "tqdm", "numpy", "yaml"},
     "__init__": set[str](),
     "__main__": set[str](),

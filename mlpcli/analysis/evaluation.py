@@ -22,12 +22,14 @@ from mlpcli.config import DataConfig
 from mlpcli.datasets.catalogue import CATALOGUE
 from mlpcli.datasets.load import Part, Split, SplitName
 from mlpcli.errors import DataError, RunError, UsageError
+from mlpcli.model.network import Network
 from mlpcli.model.objectives import OBJECTIVES, SoftmaxCrossEntropy
 from mlpcli.runs import checkpoint as checkpoints
 from mlpcli.runs import directory
 from mlpcli.runs.checkpoint import Checkpoint
 from mlpcli.training.loop import network_for
 from mlpcli.training.measure import Measure
+from mlpcli.training.measure import logits as measured_logits
 
 Array = NDArray[Any]
 
@@ -49,7 +51,8 @@ class Outputs:
     """What a network, or a committee of networks, says of N images.
 
     ``p`` (N, K) float64; ``predicted`` (N,); ``loss`` its objective's mean, penalty excluded, None for a committee that
-    has none; ``probabilities``: whether p can be read as such; ``log_likelihood``: whether the loss is -ln p_label.
+    has none and where there are no labels; ``probabilities``: whether p can be read as such; ``log_likelihood``:
+    whether the loss is -ln p_label.
     """
 
     p: Array
@@ -63,6 +66,10 @@ class Outputs:
         """p of the predicted class, (N,)."""
         confidence: Array = self.p[np.arange(len(self.p)), self.predicted]
         return confidence
+
+    def __array__(self, *_: Any, **__: Any) -> Array:
+        # So that taking it for an array of labels, or of p, fails where it is done.
+        raise TypeError("these are Outputs, not an array: take .predicted (N,) or .p (N, K)")
 
 
 @dataclass(frozen=True)
@@ -246,8 +253,22 @@ def outputs(member: Member, split: Split) -> Outputs:
     network = network_for(checkpoint.config, split.images.shape[1], checkpoint.classes)
     measure = Measure(network, split, checkpoint.classes, checkpoint.config.network.dtype)
     with np.errstate(all="ignore"):  # what overflows is seen in the logits or the loss
-        loss, logits = measure.loss_and_logits(checkpoint.parameters)
-    if not (np.isfinite(logits).all() and math.isfinite(loss)):
+        return _said(member, network, *measure.loss_and_logits(checkpoint.parameters))
+
+
+def predictions(member: Member, images: Array) -> Outputs:
+    """The outputs of the network of ``member`` on ``images`` (N, D) without labels: bytes, or numbers from 0 to 1.
+
+    Their ``loss`` is None. Raises ``RunError`` when they are no finite numbers.
+    """
+    checkpoint = member.checkpoint
+    network = network_for(checkpoint.config, images.shape[1], checkpoint.classes)
+    with np.errstate(all="ignore"):
+        return _said(member, network, None, measured_logits(network, checkpoint.parameters, images))
+
+
+def _said(member: Member, network: Network, loss: float | None, logits: Array) -> Outputs:
+    if not (np.isfinite(logits).all() and (loss is None or math.isfinite(loss))):
         raise RunError(f"{member.path}: its outputs are not finite numbers: its parameters are too large")
     # In float64 fewer outputs are rounded to the same number, to 1 above all, and mistakes can be ranked.
     z = logits.astype(np.float64)

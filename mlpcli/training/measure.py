@@ -12,7 +12,7 @@ from mlpcli.datasets.load import Split
 from mlpcli.model.activations import SATURATED
 from mlpcli.model.network import Buffers, Network
 from mlpcli.model.parameters import Parameters
-from mlpcli.training.batches import Batch, Batches
+from mlpcli.training.batches import Batch, Batches, scale
 
 Array = NDArray[Any]
 
@@ -62,6 +62,23 @@ class Measure:
         for _, t in self.passes(theta):
             flat += np.array([np.count_nonzero(np.abs(z) > SATURATED) for z in t.z[:-1]], np.int64)
         return [int(n) / (self.examples * units) for n, units in zip(flat, self._network.sizes[1:-1], strict=True)]
+
+
+def logits(network: Network, theta: Parameters, images: Array) -> Array:
+    """The logits z (N, K) of ``images`` (N, D) that have no labels: bytes, or numbers from 0 to 1."""
+    dtype = theta.vector.dtype
+    z = np.empty((len(images), network.sizes[-1]), dtype)
+    X = np.empty((min(BATCH_SIZE, len(images)), network.sizes[0]), dtype)
+    buffers = network.buffers(len(X), dtype)
+    for first in range(0, len(images), BATCH_SIZE):
+        batch = images[first : first + BATCH_SIZE]
+        inputs = X[: len(batch)]
+        if batch.dtype == np.uint8:
+            scale(batch, inputs)
+        else:
+            inputs[...] = batch
+        z[first : first + len(batch)] = network.forward(theta, inputs, buffers.rows(len(batch)))
+    return z
 
 
 def errors(t: Buffers, batch: Batch) -> int:

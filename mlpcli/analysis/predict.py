@@ -1,0 +1,156 @@
+"""What a trained network says of images that have no labels: as arrays from Python, or from files one by one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mlpcli.analysis.evaluation import Member, Outputs, open_member, predictions
+from mlpcli.analysis.images import BLANK, Images
+from mlpcli.config import Config
+from mlpcli.errors import DataError, UsageError
+from mlpcli.model.parameters import Parameters
+
+Array = NDArray[Any]
+
+TOP = 3
+UNSURE = "the network is unsure: more than 1 bit of entropy"
+UNSURE_BITS = 1.0  # as much as between two classes alike
+
+
+class HasPath(Protocol):
+    """A run as training returns it, or whatever else says where it lies."""
+
+    @property
+    def path(self) -> Path:
+        """The run's folder, or a checkpoint."""
+
+
+class Model:
+    """A trained network, ready to predict; :func:`load` makes it.
+
+    ``path`` is the checkpoint it was read from, ``epoch`` the last epoch of training in it, ``config`` what it was
+    trained with, ``image_shape`` (rows, columns) what it takes, ``classes`` the number K it tells apart, and
+    ``parameters`` has its weights ``W[0]`` (D, H), ``W[1]`` ... and biases ``b[0]`` (H,), ``b[1]`` ...
+    """
+
+    def __init__(self, member: Member) -> None:
+        self._member = member
+        self.path: Path = member.path
+        self.epoch: int = member.checkpoint.epoch
+        self.config: Config = member.checkpoint.config
+        self.image_shape: tuple[int, int] = member.checkpoint.image_shape
+        self.classes: int = member.checkpoint.classes
+        self.parameters: Parameters = member.checkpoint.parameters
+
+    def __repr__(self) -> str:
+        sizes = "-".join(map(str, self.parameters.sizes))
+        return f"<mlpcli.Model {sizes}, {self.config.network.objective}, epoch {self.epoch}: {self.path}>"
+
+    def predict(self, images: ArrayLike) -> Outputs:
+        """What the network says of ``images``, which are taken as they are, ink light.
+
+        They are N images (N, rows, columns) or (N, rows * columns), or one image (rows, columns) or (rows * columns,);
+        uint8 from 0 to 255, or floats from 0 to 1. What comes back has ``predicted`` (N,), the classes, ``p`` (N, K)
+        float64, the values of the output unit, which are probabilities if ``probabilities`` is true, and
+        ``confidence`` (N,), p of the predicted class; N is 1 for one image. Raises ``DataError`` for images of another
+        shape or type, or with values that are not allowed; ``RunError`` when the outputs are no finite numbers.
+        """
+        return predictions(self._member, self._rows(images))
+
+    def _rows(self, images: ArrayLike) -> Array:
+        """``images`` as (N, D), checked."""
+        try:
+            array = np.asarray(images)
+        except (ValueError, TypeError) as error:
+            raise DataError(f"images: are no array: {str(error).partition('. ')[0]}") from None
+        rows, columns = self.image_shape
+        inputs = rows * columns
+        if array.shape not in ((rows, columns), (inputs,)) and array.shape[1:] not in ((rows, columns), (inputs,)):
+            raise DataError(
+                f"images: have the shape {array.shape}; allowed: (N, {rows}, {columns}), (N, {inputs}), "
+                f"({rows}, {columns}) or ({inputs},)"
+            )
+        if array.dtype != np.uint8 and array.dtype.kind != "f":
+            raise DataError(
+                f"images: are {array.dtype}; allowed: uint8 from 0 to 255, or floats from 0 to 1; "
+                "numbers from 0 to 255 of another type become bytes by images.astype('uint8')"
+            )
+        if array.dtype.kind == "f" and array.size:
+            low, high = float(array.min()), float(array.max())
+            if not (low >= 0.0 and high <= 1.0):  # so that NaN is refused too
+                raise DataError(
+                    f"images: have values from {low:g} to {high:g}; allowed: floats from 0 to 1, or uint8 from 0 to 255"
+                )
+        return array.reshape(-1, inputs)
+
+
+def load(run: HasPath | str | os.PathLike[str]) -> Model:
+    """The trained network of a run, or of a checkpoint: a ``Run``, or the path of either.
+
+    A run's best checkpoint if it has one, else its last. Raises ``RunError`` when it is missing or damaged.
+    """
+    path = run if isinstance(run, (str, os.PathLike)) else getattr(run, "path", None)
+    if not isinstance(path, (str, os.PathLike)):
+        raise UsageError(f"{run!r:.60} is no run; give a Run, or the path of a run or of a checkpoint")
+    return Model(open_member(Path(path)))
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What a network says of one image, ``pixels`` (rows, columns) uint8, of the file ``name``.
+
+    ``index`` counts the images of an IDX file from 0 and is None for a picture. ``p`` (K,) are the values of the output
+    unit; ``predicted`` is None where the image is blank. ``entropy`` is that of p in bits, None where p are no
+    probabilities. ``warnings`` say what speaks against the answer.
+    """
+
+    name: str
+    index: int | None
+    pixels: NDArray[np.uint8]
+    p: Array
+    predicted: int | None
+    entropy: float | None
+    warnings: tuple[str, ...]
+
+    def top(self, count: int = TOP) -> list[tuple[int, float]]:
+        """The ``count`` classes of the largest p, with it, the largest first."""
+        # Where several p are rounded to the same, the class of the largest logit goes first.
+        order = sorted(range(len(self.p)), key=lambda k: (-self.p[k], k != self.predicted))
+        return [(k, float(self.p[k])) for k in order[:count]]
+
+
+def answers(model: Model, images: Images) -> Iterator[Answer]:
+    """What ``model`` says of each of ``images``, which have its shape. Raises ``RunError`` as ``predict`` does."""
+    said = model.predict(images.pixels)
+    bits = entropy(said.p) if said.probabilities else np.full(len(said.p), np.nan)
+    for i, (pixels, blank) in enumerate(zip(images.pixels, images.blank.tolist(), strict=True)):
+        warnings = (*images.remarks, *([BLANK] if blank else [UNSURE] if bits[i] > UNSURE_BITS else []))
+        yield Answer(
+            name=images.name,
+            index=i if images.numbered else None,
+            pixels=pixels,
+            p=said.p[i],
+            predicted=None if blank else int(said.predicted[i]),
+            entropy=None if np.isnan(bits[i]) else float(bits[i]),
+            warnings=warnings,
+        )
+
+
+def entropy(p: Array) -> Array:
+    """- sum_k q_k log2 q_k of each row of ``p`` (N, K), q = p / sum_k p_k, in bits: (N,), NaN where all p are 0.
+
+    Shannon 1948, "A mathematical theory of communication", section 6. Softmax outputs sum to 1 as they are; those of
+    sigmoid units need not.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        q = p / p.sum(axis=1, keepdims=True)
+        terms = np.where(q > 0, q * np.log2(q), np.where(q == 0, 0.0, np.nan))
+    bits: Array = np.abs(terms.sum(axis=1))  # not -0.0 where one class has it all
+    return bits
