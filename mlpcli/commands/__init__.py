@@ -32,6 +32,7 @@ COMMANDS = {
     "train": "Train a network and write a run.",
     "eval": "Measure trained networks on the test images.",
     "gradcheck": "Prove every gradient on the code that trains.",
+    "report": "Make a page of a run, with a board to draw on.",
     "export": "Write a trained network as ONNX or safetensors.",
     "config": "List, show and check configs.",
     "data": "List, fetch and verify data sets.",

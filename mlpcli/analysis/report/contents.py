@@ -1,0 +1,174 @@
+"""What stands in a report: the run in numbers, its weights, and the images that are worth a look.
+
+N images of D pixels, K classes. The weights travel as the bytes of the flat parameter vector, W1 b1 W2 b2 ..., little
+endian, in the run's own dtype; the images as their pixels, one image after the other, with each run of n zeros, n from
+1 to 255, written as the two bytes 0 n. Most of a digit is background: that is a quarter of the bytes, and nothing of an
+image is lost.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlpcli import __version__
+from mlpcli import config as config_module
+from mlpcli.analysis.evaluation import Evaluation, Member, evaluate, fallback_from
+from mlpcli.analysis.look import Look
+from mlpcli.model.objectives import OBJECTIVES
+from mlpcli.runs import directory
+from mlpcli.runs.summary import summarize
+
+Array = NDArray[Any]
+
+WORST = 24
+MOST_OF_A_CELL = 60
+IMAGE_BYTES = 300_000
+MOST_EPOCHS = 500
+MOST_WEIGHT_BYTES = 64 * 1024 * 1024
+# Sides of an image that one can draw: between a grid too coarse and one too fine for a pen.
+DRAWABLE = (4, 512)
+# A data set that is not centred and scaled as MNIST is.
+NOT_NORMALISED = ("fashion-mnist",)
+
+
+@dataclass(frozen=True, eq=False)
+class Contents:
+    """All of a report: ``document`` has plain values; ``weights`` is None where there are too many to carry."""
+
+    title: str
+    document: dict[str, Any]
+    weights: bytes | None
+    images: bytes
+    pictures: int
+
+
+def contents(member: Member, look: Look | None, no_images: str | None = None) -> Contents:
+    """What to report of the network of ``member`` and of the ``look`` that it, and no other, took at images.
+
+    ``no_images`` says why there was no ``look``. Raises ``RunError`` or ``ConfigError`` when the run is damaged.
+    """
+    checkpoint = member.checkpoint
+    theta = checkpoint.parameters
+    small = theta.vector.nbytes <= MOST_WEIGHT_BYTES
+    result = evaluate(look.together, look.part.split.labels, WORST) if look else None
+    chosen = _chosen(look, result) if look and result else []
+    title = _readable(member.run.name if member.run else member.path.name)
+    document = {
+        "title": title,
+        "version": __version__,
+        "checkpoint": {"name": _readable(member.path.stem), "epoch": checkpoint.epoch},
+        "dataset": checkpoint.dataset,
+        "fallback_from": fallback_from(checkpoint),
+        "network": {
+            "sizes": theta.sizes,
+            "parameters": len(theta.vector),
+            "activation": checkpoint.config.network.activation,
+            "objective": checkpoint.config.network.objective,
+            "probabilities": OBJECTIVES[checkpoint.config.network.objective].probabilities,
+            "dtype": checkpoint.config.network.dtype,
+            "image_shape": checkpoint.image_shape,
+        },
+        "board": {
+            "why_not": _no_board(checkpoint.image_shape, small),
+            "normalise": checkpoint.image_shape == (28, 28) and checkpoint.dataset not in NOT_NORMALISED,
+        },
+        **_run(member),
+        "look": _look(look, result, chosen) if look and result else None,
+        "no_images": no_images,
+    }
+    weights = theta.vector.astype(theta.vector.dtype.newbyteorder("<")).tobytes() if small else None
+    pixels = look.part.split.images[chosen] if look else np.empty(0, np.uint8)
+    return Contents(title, document, weights, squeeze(pixels), len(chosen))
+
+
+def squeeze(pixels: NDArray[np.uint8]) -> bytes:
+    """The bytes of ``pixels``, each run of n zeros as 0 n."""
+    return re.sub(rb"\0{1,255}", lambda zeros: bytes((0, len(zeros[0]))), pixels.tobytes())
+
+
+def _run(member: Member) -> dict[str, Any]:
+    """What the run's directory tells, if the checkpoint lies in one; else its config alone."""
+    run = member.run
+    if run is None:
+        config = config_module.to_yaml(member.checkpoint.config)
+        return {"run": None, "epochs": [], "test": None, "config": config, "manifest": None}
+    manifest = directory.read_manifest(run) if (run / directory.MANIFEST).exists() else None
+    metrics = directory.read_metrics(run)
+    summary = summarize(run)
+    return {
+        "run": {
+            **{key: value for key, value in asdict(summary).items() if key != "path"},
+            "seconds": sum(line["seconds"] for line in metrics),
+        },
+        "epochs": _thinned(metrics, summary.best_epoch),
+        "test": directory.read_test(run),
+        "config": config_module.to_yaml(config_module.load(run / directory.CONFIG, (), {})),
+        "manifest": manifest,
+    }
+
+
+def _look(look: Look, result: Evaluation, chosen: list[int]) -> dict[str, Any]:
+    """The measurements, and of each image in the page [index in the split, label, predicted, confidence]."""
+    labels, said = look.part.split.labels, look.together
+    confidence = said.confidence
+    place = {index: position for position, index in enumerate(chosen)}
+    measured = result.to_dict()
+    return {
+        "dataset": look.part.name,
+        "split": look.split,
+        **{key: measured[key] for key in ("examples", "errors", "error", "interval", "loss", "confusion", "per_class")},
+        "calibration_error": measured["calibration"] and measured["calibration"]["expected_calibration_error"],
+        "images": [[i, int(labels[i]), int(said.predicted[i]), float(confidence[i])] for i in chosen],
+        "worst": [place[mistake.index] for mistake in result.worst if mistake.index in place],
+    }
+
+
+def _chosen(look: Look, result: Evaluation) -> list[int]:
+    """The images to carry, as indices into the split: the worst mistakes first, then each cell in turn gives one.
+
+    A cell of the confusion matrix gives its mistakes by falling confidence, or what is right by rising confidence,
+    until ``IMAGE_BYTES`` are spent or every cell has given all, or ``MOST_OF_A_CELL``.
+    """
+    labels, predicted, confidence = look.part.split.labels, look.together.predicted, look.together.confidence
+    cell = labels.astype(np.int64) * look.together.p.shape[1] + predicted
+    key = np.where(labels == predicted, confidence, -confidence)
+    order = np.lexsort((key, cell))  # by cell, then as the cell gives them; equal ones in file order
+    begins = np.searchsorted(cell[order], cell[order])
+    turn = np.arange(len(order)) - begins
+    in_turn = order[np.argsort(turn, kind="stable")][: int(np.count_nonzero(turn < MOST_OF_A_CELL))]
+    chosen: dict[int, None] = {}
+    left = IMAGE_BYTES
+    for index in (*(mistake.index for mistake in result.worst), *in_turn.tolist()):
+        if index not in chosen:
+            left -= len(squeeze(look.part.split.images[index]))
+            if left < 0:
+                break
+            chosen[index] = None
+    return list(chosen)
+
+
+def _thinned(metrics: list[dict[str, Any]], best: int | None) -> list[dict[str, Any]]:
+    """At most about ``MOST_EPOCHS`` lines, evenly; the first, the last and the best among them."""
+    step = -(-len(metrics) // MOST_EPOCHS)
+    always = (1, len(metrics), best)
+    return [line for line in metrics if line["epoch"] % step == 0 or line["epoch"] in always]
+
+
+def _no_board(shape: tuple[int, int], small: bool) -> str | None:
+    low, high = DRAWABLE
+    if not small:
+        return f"The network is too large for a page: its weights take more than {MOST_WEIGHT_BYTES >> 20} MiB."
+    if min(shape) < low or max(shape) > high:
+        return f"Images of {shape[0]} × {shape[1]} pixels cannot be drawn: a side has to be {low} to {high} pixels."
+    return None
+
+
+def _readable(name: str) -> str:
+    """A file's name as text, also where its bytes are none."""
+    return Path(name).name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -1,0 +1,52 @@
+"use strict";
+// Small words for the page: elements are made of text nodes, so that nothing a run says is ever read as HTML.
+
+const byId = (id) => document.getElementById(id);
+
+// element("li", { class: "first" }, "some text", otherElement)
+function element(name, attributes = {}, ...children) {
+  return dress(document.createElement(name), attributes, children);
+}
+
+function svg(name, attributes = {}, ...children) {
+  return dress(document.createElementNS("http://www.w3.org/2000/svg", name), attributes, children);
+}
+
+function dress(node, attributes, children) {
+  for (const [key, value] of Object.entries(attributes)) {
+    if (value !== null && value !== false) node.setAttribute(key, value === true ? "" : value);
+  }
+  node.append(...children);
+  return node;
+}
+
+const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
+const count = (n) => n.toLocaleString("en-US");
+const plural = (n, word) => `${count(n)} ${word}${n === 1 ? "" : "s"}`;
+const percent = (share, digits = 2) => (share === null ? "–" : `${(100 * share).toFixed(digits)} %`);
+
+// A probability as it is shown: never rounded to a certainty that it is not.
+function chance(p) {
+  if (p < 0.0005) return "< 0.1 %";
+  if (p > 0.9995) return "> 99.9 %";
+  return `${(100 * p).toFixed(1)} %`;
+}
+
+const score = (value) => (Math.abs(value) < 1e4 ? value.toFixed(3) : value.toExponential(2)).replace("-", "−");
+
+// Minutes and seconds, as people say them.
+function duration(seconds) {
+  if (seconds < 100) return `${seconds.toFixed(1)} s`;
+  const minutes = Math.round(seconds / 60);
+  return minutes < 100 ? `${minutes} min` : `${(minutes / 60).toFixed(1)} h`;
+}
+
+const SUBSCRIPTS = "₀₁₂₃₄₅₆₇₈₉";
+const subscript = (n) => [...String(n)].map((digit) => SUBSCRIPTS[digit]).join("");
+
+function bytesOf(base64) {
+  const text = atob(base64);
+  const bytes = new Uint8Array(text.length);
+  for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
+  return bytes;
+}
