@@ -31,7 +31,9 @@ EXIT_STATUS: dict[type[MlpcliError], int] = {UsageError: EXIT_USAGE, DataError: 
 COMMANDS = {
     "train": "Train a network and write a run.",
     "eval": "Measure trained networks on the test images.",
+    "predict": "Say which digits one's own pictures show.",
     "gradcheck": "Prove every gradient on the code that trains.",
+    "plot": "Draw learning curves, mistakes, weights and more.",
     "report": "Make a page of a run, with a board to draw on.",
     "export": "Write a trained network as ONNX or safetensors.",
     "config": "List, show and check configs.",

@@ -1,0 +1,173 @@
+"""``mlpcli predict``: what a trained network takes one's own pictures for."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mlpcli.commands import EXIT_STATUS, output
+from mlpcli.commands.options import threads_option
+from mlpcli.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from mlpcli.analysis.images import Images
+    from mlpcli.analysis.predict import Answer, Model
+    from mlpcli.datasets.load import Bytes
+
+STDIN = "-"
+# From dark to bright, and what stands for a bright pixel above or below a dark one.
+SHADES, UPPER, LOWER = " ░▒▓█", "▀", "▄"
+
+
+@click.command()
+@click.argument("run", metavar="RUN|CHECKPOINT")
+@click.argument("files", metavar="IMAGE...", nargs=-1, required=True)
+@click.option(
+    "--raw",
+    is_flag=True,
+    help="Take pictures as they are, light being ink: not inverted, cut, scaled or centred. They must have the "
+    "network's size.",
+)
+@click.option("--show", is_flag=True, help="Draw what the network saw.")
+@threads_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document, with every probability in full.")
+def command(run: str, files: tuple[str, ...], raw: bool, show: bool, as_json: bool) -> int | None:
+    """Say which digits one's own pictures show.
+
+    IMAGE is a picture of one digit, of any size and colour, dark on light or light on dark: PNG, JPEG and whatever else
+    Pillow reads (pip install 'mlpcli[images]'). It is cut out, scaled and centred as MNIST's digits are. An IDX file,
+    plain or gzip, may hold many images, which are taken as they are and need no Pillow. - is standard input.
+
+    Each answer has the three classes the network finds most likely, and the entropy of all its probabilities: 0 bits
+    where it is sure of one, 3.32 where ten are alike. A file that cannot be read is told on stderr, the others are
+    answered, and the exit status is 3.
+
+    \b
+    Examples:
+      mlpcli predict runs/mnist-... three.png
+      mlpcli predict runs/mnist-... *.jpg --show
+      mlpcli predict runs/mnist-... data/mnist/t10k-images-idx3-ubyte --json
+      mlpcli predict runs/mnist-... - <three.png
+    """
+    if show and as_json:
+        raise UsageError("--show draws for the screen; with --json there is nothing to draw on")
+
+    from mlpcli.analysis.predict import answers, load
+
+    model = load(run)
+    answered, failed = [], []
+    for file in files:
+        try:
+            images = _images(file, model, raw)
+        except DataError as error:
+            output.say(f"mlpcli: {error}")
+            failed.append({"image": click.format_filename(file), "reason": str(error)})
+            continue
+        found = list(answers(model, images))
+        _warn(images, found)
+        if as_json:
+            answered += found
+        else:
+            _print(model, found, show)
+    if as_json:
+        output.result_json(_document(model, answered, failed))
+    return EXIT_STATUS[DataError] if failed else None
+
+
+def _images(file: str, model: Model, raw: bool) -> Images:
+    from mlpcli.analysis import images
+
+    if file != STDIN:
+        return images.from_file(Path(file), click.format_filename(file), model.image_shape, raw=raw)
+    try:
+        data = sys.stdin.buffer.read(images.MAX_BYTES + 1)
+    except (OSError, AttributeError) as error:  # AttributeError where there is no standard input: '<&-'
+        raise DataError(f"stdin: cannot be read: {getattr(error, 'strerror', None) or 'it is closed'}") from error
+    return images.from_bytes(data, "stdin", model.image_shape, raw=raw)
+
+
+def _warn(images: Images, answers: Sequence[Answer]) -> None:
+    """What speaks against the answers, a line each; of an IDX file's many images a line each kind."""
+    for warning, count in Counter(warning for answer in answers for warning in answer.warnings).items():
+        of = f"{count:,} of {len(answers):,} images: " if images.numbered and len(answers) > 1 else ""
+        output.say(f"{images.name}: {of}{warning}")
+
+
+def _document(model: Model, answers: Sequence[Answer], failed: list[dict[str, str]]) -> dict[str, Any]:
+    return {
+        "checkpoint": click.format_filename(model.path),
+        "objective": model.config.network.objective,
+        "images": [
+            {
+                "image": answer.name,
+                "index": answer.index,
+                "predicted": answer.predicted,
+                "confidence": None if answer.predicted is None else float(answer.p[answer.predicted]),
+                "entropy": answer.entropy,
+                "p": answer.p.tolist(),
+                "top": [{"class": k, "p": p} for k, p in answer.top()],
+                "warnings": list(answer.warnings),
+            }
+            for answer in answers
+        ],
+        "failed": failed,
+    }
+
+
+def _print(model: Model, answers: Sequence[Answer], show: bool) -> None:
+    from mlpcli.model.objectives import OBJECTIVES
+
+    probabilities = OBJECTIVES[model.config.network.objective].probabilities
+
+    def number(p: float) -> str:
+        return f"{100 * p:.2f} %" if probabilities else f"score {p:.4g}"
+
+    for answer in answers:
+        name = answer.name if answer.index is None else f"{answer.name}[{answer.index}]"
+        if answer.predicted is None:
+            output.result(f"{name}: no digit")
+        else:
+            (_, most), *others = answer.top()
+            rest = [f"{k} {number(p)}" for k, p in others]
+            bits = [] if answer.entropy is None else [f"entropy {answer.entropy:.2f} bits"]
+            output.result(f"{name}: {answer.predicted}  {number(most)}  ({'; '.join([', '.join(rest), *bits])})")
+        if show:
+            for line in _drawing(answer.pixels):
+                output.result(f"  {line}".rstrip())
+
+
+def _drawing(pixels: Bytes) -> list[str]:
+    """``pixels`` (rows, columns) in lines; a character is two pixels, one above the other; more where room is short."""
+    from shutil import get_terminal_size
+
+    from mlpcli.commands.eval import _picture
+
+    width = max(1, get_terminal_size().columns - 2)
+    fits = pixels.shape[1] <= width
+    return _blocks(pixels) if fits and _can_print(SHADES + UPPER + LOWER) else _picture(pixels, width)
+
+
+def _can_print(characters: str) -> bool:
+    try:
+        characters.encode(sys.stdout.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+def _blocks(pixels: Bytes) -> list[str]:
+    import numpy as np
+
+    padded = np.pad(pixels, ((0, len(pixels) % 2), (0, 0))).astype(int)
+
+    def character(upper: int, lower: int) -> str:
+        if (upper < 128) != (lower < 128):
+            return UPPER if upper > lower else LOWER
+        return SHADES[(upper + lower) * len(SHADES) // 512]
+
+    return ["".join(map(character, *pair)) for pair in zip(padded[::2].tolist(), padded[1::2].tolist(), strict=True)]
