@@ -54,7 +54,6 @@ def command(
       mlpcli train --out runs/first --threads 1
       mlpcli train --resume runs/first
     """
-    from mlpcli import config as config_module
     from mlpcli import experiment
     from mlpcli.commands.curve import learning_curve
     from mlpcli.commands.show import Screen
@@ -69,9 +68,7 @@ def command(
                 )
             run = experiment.resume(resume, overrides, observer=screen)
         else:
-            path = None if config is None else config_module.find(config)
-            loaded = config_module.load(path, overrides)
-            run = experiment.train(loaded, name=path.stem if path else "mnist", out=out, observer=screen)
+            run = experiment.train(config, overrides, out=out, observer=screen)
         if as_json:
             output.result_json(_document(run))
         else:
