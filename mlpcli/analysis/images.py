@@ -272,7 +272,7 @@ def _read_picture(data: bytes, name: str, raw: bool) -> tuple[Array, list[str]]:
     except DataError:
         raise
     except UnidentifiedImageError:
-        raise DataError(f"{name}: is no picture that can be read here, nor an IDX file; save it as PNG") from None
+        raise DataError(f"{name}: is damaged, or neither a picture that can be read here nor an IDX file") from None
     except Image.DecompressionBombError:
         raise DataError(f"{name}: {TOO_LARGE}") from None
     except MemoryError:
