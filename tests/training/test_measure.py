@@ -118,3 +118,20 @@ def test_saturation_over_several_batches(monkeypatch: pytest.MonkeyPatch):
     expected = [float(np.mean(np.abs(z) > 4.6)) for z in (z1, z2)]
     assert 0 < min(expected) <= max(expected) < 1
     assert Measure(network, split, 3, "float64").saturation(theta) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("count", [0, 1, 6, 7, 8, 20])
+@pytest.mark.parametrize("hidden", [(), (5, 6)])
+def test_logits_without_labels_are_the_same(count: int, hidden: tuple[int, ...], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(measure, "BATCH_SIZE", 7)
+    network = Network((4, *hidden, 3), "sigmoid", "softmax_cross_entropy")
+    theta, images = drawn(network), split_of(count).images
+    for given in (images, images / 255):
+        found = measure.logits(network, theta, given)
+        assert found.shape == (count, 3)
+        np.testing.assert_allclose(found, logits(theta, images), rtol=1e-12, atol=1e-12)
+    if count:
+        assert np.array_equal(
+            measure.logits(network, theta, images),
+            Measure(network, split_of(count), 3, "float64").loss_and_logits(theta)[1],
+        )

@@ -1,0 +1,240 @@
+"""A trained network from Python: what it takes, what it refuses, and that it says what it says when it is measured."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlpcli.analysis import predict
+from mlpcli.analysis.evaluation import Member, outputs
+from mlpcli.analysis.images import BLANK, Images
+from mlpcli.config import Config, NetworkConfig
+from mlpcli.datasets.load import Split
+from mlpcli.errors import DataError, RunError, UsageError
+from mlpcli.experiment import train
+from mlpcli.model.objectives import OBJECTIVES
+from mlpcli.runs.checkpoint import Checkpoint
+from mlpcli.training.loop import State, network_for
+
+
+def model(objective="softmax_cross_entropy", *, activation="sigmoid", hidden=(5,), pixels=(3, 2), classes=4):
+    """A network of parameters drawn from N(0, 1), in float64 where its outputs are held against formulas."""
+    config = Config(network=NetworkConfig(hidden, activation, objective, dtype="float64"))
+    theta = network_for(config, math.prod(pixels), classes).parameters("float64")
+    theta.vector[...] = np.random.default_rng(0).normal(size=theta.vector.shape)
+    return predict.Model(Member(Path("it.npz"), None, Checkpoint(config, "x", {}, pixels, classes, State(theta))))
+
+
+def images_of(count, pixels=(3, 2)):
+    return np.random.default_rng(1).integers(0, 256, (count, *pixels), np.uint8)
+
+
+# What is predicted ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("activation", ["sigmoid", "tanh", "relu"])
+@pytest.mark.parametrize("hidden", [(), (5,), (5, 6, 7)])
+def test_predictions_are_what_evaluation_measures(objective, activation, hidden):
+    network, images = model(objective, activation=activation, hidden=hidden), images_of(1203)
+    said = network.predict(images)
+    measured = outputs(network._member, Split(images.reshape(1203, 6), np.zeros(1203, np.uint8)))
+    assert np.array_equal(said.p, measured.p)
+    assert np.array_equal(said.predicted, measured.predicted)
+    assert said.probabilities == measured.probabilities
+    assert said.loss is None
+
+
+def test_p_by_hand():
+    network = model(hidden=(), pixels=(1, 2), classes=2)
+    network.parameters.W[0][...] = [[math.log(3), 0], [0, math.log(2)]]
+    network.parameters.b[0][...] = 0
+    said = network.predict(np.array([[255, 0], [0, 255], [255, 255]], np.uint8))
+    np.testing.assert_allclose(said.p, [[3 / 4, 1 / 4], [1 / 3, 2 / 3], [3 / 5, 2 / 5]], rtol=1e-12)
+    assert said.predicted.tolist() == [0, 1, 0]
+    np.testing.assert_allclose(said.confidence, [3 / 4, 2 / 3, 3 / 5])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_floats_from_0_to_1_are_bytes_over_255(dtype):
+    network, images = model(), images_of(20)
+    tolerance = {"float16": 1e-2, "float32": 1e-5, "float64": 1e-12}[dtype]
+    np.testing.assert_allclose(
+        network.predict((images / 255).astype(dtype)).p, network.predict(images).p, atol=tolerance
+    )
+
+
+def test_floats_are_not_rounded_to_bytes():
+    network = model()
+    assert (network.predict(np.full((3, 2), 0.5)).p != network.predict(np.full((3, 2), 0.5001)).p).any()
+
+
+def test_every_form_of_the_same_images():
+    network, images = model(), images_of(4)
+    expected = network.predict(images).p
+    assert expected.shape == (4, 4)
+    assert np.array_equal(network.predict(images.reshape(4, 6)).p, expected)
+    assert np.array_equal(network.predict(list(images)).p, expected)
+    assert np.array_equal(network.predict(np.asfortranarray(images)).p, expected)
+    for one in (images[2], images[2].reshape(6), images[2:3]):
+        np.testing.assert_allclose(network.predict(one).p, expected[2:3], rtol=1e-12)
+    assert np.array_equal(network.predict((images / 255).tolist()).p, network.predict(images / 255).p)
+
+
+def test_no_images_have_no_predictions():
+    said = model().predict(np.zeros((0, 3, 2), np.uint8))
+    assert (said.p.shape, said.predicted.shape, said.confidence.shape) == ((0, 4), (0,), (0,))
+
+
+@pytest.mark.parametrize(
+    ("images", "what"),
+    [
+        (np.zeros((4, 2, 3), np.uint8), r"shape \(4, 2, 3\); allowed: \(N, 3, 2\), \(N, 6\), \(3, 2\) or \(6,\)"),
+        (np.zeros((4, 3, 2, 1), np.uint8), r"shape \(4, 3, 2, 1\)"),
+        (np.zeros((4, 7), np.uint8), r"shape \(4, 7\)"),
+        (np.zeros(5), r"shape \(5,\)"),
+        (3.0, r"shape \(\)"),
+        ([], r"shape \(0,\)"),
+        (np.zeros((3, 2), np.int64), r"are int64; allowed: uint8 from 0 to 255, or floats.*astype\('uint8'\)"),
+        (np.zeros((3, 2), bool), "are bool"),
+        (np.zeros((3, 2), complex), "are complex128"),
+        ([["a", "b"]] * 3, "are <U1"),
+        (np.full((3, 2), None), "are object"),
+        ([[1.0], [1.0, 2.0]], "are no array"),
+        (np.full((3, 2), 255.0), "have values from 255 to 255; allowed: floats from 0 to 1"),
+        (np.array([[0, 0], [0, -0.1], [0, 0]]), "have values from -0.1 to 0"),
+        (np.array([[0, 0], [0, math.nan], [0, 0]]), "have values from nan to nan"),
+        (np.array([[0, 0], [0, math.inf], [0, 0]]), "have values from 0 to inf"),
+    ],
+)
+def test_what_no_images_of_the_network_are(images, what):
+    with pytest.raises(DataError, match=f"^images: .*{what}") as told:
+        model().predict(images)
+    assert "\n" not in str(told.value)
+
+
+def test_what_is_no_array_of_labels_says_so_where_it_is_taken_for_one():
+    """The habits of scikit-learn and of Keras, which would otherwise go wrong further on, or never."""
+    network, images = model(), images_of(3)
+    for habit in (
+        lambda: np.argmax(network.predict(images), axis=1),
+        lambda: np.zeros(3, int) == network.predict(images),
+        lambda: np.asarray(network.predict(images)),
+        lambda: network.predict(network.predict(images)),
+    ):
+        with pytest.raises((TypeError, DataError), match=r"take \.predicted \(N,\) or \.p"):
+            habit()
+
+
+def test_parameters_too_large_for_numbers():
+    network = model("linear_quadratic")
+    network.parameters.vector[...] = 1e308
+    with pytest.raises(RunError, match=r"it\.npz: its outputs are not finite numbers"):
+        network.predict(images_of(1))
+
+
+# Loading -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_its_folder_and_its_checkpoint_are_loaded_alike(tiny_config, tiny_images, tmp_path):
+    run = train(tiny_config(), out=tmp_path / "run")
+    checkpoint = run.path / "checkpoints/best.npz"
+    images, labels = tiny_images[2:]
+    for given_ in (run, run.path, str(run.path), checkpoint, str(checkpoint)):
+        network = predict.load(given_)
+        assert network.path == checkpoint
+        assert np.count_nonzero(network.predict(images).predicted != labels) == run.test_errors
+    assert (network.image_shape, network.classes, network.config) == ((5, 4), 3, run.config)
+    assert network.epoch == run.best_epoch
+    assert [W.shape for W in network.parameters.W] == [(20, 6), (6, 3)]
+    assert repr(network) == f"<mlpcli.Model 20-6-3, softmax_cross_entropy, epoch {run.best_epoch}: {checkpoint}>"
+
+
+def test_what_is_no_run(tmp_path):
+    with pytest.raises(RunError, match="no such run or checkpoint"):
+        predict.load(tmp_path / "none")
+    for thing in (None, 3, object(), [tmp_path], Config()):
+        with pytest.raises(UsageError, match="is no run; give a Run, or the path of a run or of a checkpoint"):
+            predict.load(thing)
+
+
+# Entropy -------------------------------------------------------------------------------------------------------------
+
+
+def test_entropy_by_hand():
+    p = np.array([[1, 0, 0, 0], [0.5, 0.5, 0, 0], [0.25] * 4, [0.5, 0.25, 0.125, 0.125], [0.9, 0.9, 0, 0], [0] * 4])
+    found = predict.entropy(p)
+    assert found[:5].tolist() == [0, 1, 2, 1.75, 1]
+    assert math.copysign(1, found[0]) == 1
+    assert math.isnan(found[5])
+
+
+@given(st.integers(0, 2**32), st.integers(2, 12))
+def test_entropy_is_between_none_and_that_of_classes_all_alike(seed, classes):
+    random = np.random.default_rng(seed)
+    p = random.dirichlet(np.full(classes, 10.0 ** random.uniform(-3, 3)), 20)
+    found = predict.entropy(p)
+    assert (found >= 0).all()
+    assert (found <= math.log2(classes) + 1e-12).all()
+    np.testing.assert_allclose(predict.entropy(p[:, ::-1]), found, atol=1e-12)
+
+
+# Answers -------------------------------------------------------------------------------------------------------------
+
+
+def answers(network, pixels, **changes):
+    blank = np.ptp(pixels, axis=(1, 2)) == 0
+    return list(predict.answers(network, replace(Images("it", pixels, blank, numbered=True), **changes)))
+
+
+def test_answers_are_the_predictions_one_by_one():
+    network, pixels = model(hidden=()), images_of(50)
+    network.parameters.vector[...] *= 2  # surer of some
+    said = network.predict(pixels)
+    found = answers(network, pixels)
+    assert [answer.index for answer in found] == list(range(50))
+    assert [answer.predicted for answer in found] == said.predicted.tolist()
+    assert [answer.p.tolist() for answer in found] == said.p.tolist()
+    assert [answer.entropy for answer in found] == predict.entropy(said.p).tolist()
+    for answer in found:
+        assert answer.warnings == ((predict.UNSURE,) if answer.entropy > 1 else ())
+        assert [k for k, _ in answer.top()] == np.argsort(-answer.p)[:3].tolist()
+    assert len({answer.warnings for answer in found}) == 2
+
+
+def test_a_blank_image_is_no_digit():
+    pixels = images_of(3)
+    pixels[1] = 7
+    found = answers(model(), pixels, numbered=False, remarks=("is odd",))
+    assert [answer.index for answer in found] == [None] * 3
+    assert found[1].predicted is None
+    assert found[1].warnings == ("is odd", BLANK)
+    assert found[0].predicted is not None
+    assert BLANK not in found[0].warnings
+    assert len(found[1].top()) == 3
+
+
+def test_scores_have_no_entropy():
+    assert {answer.entropy for answer in answers(model("linear_hinge"), images_of(9))} == {None}
+
+
+def test_of_outputs_rounded_to_the_same_the_predicted_is_on_top():
+    network = model("sigmoid_cross_entropy", hidden=(), classes=2)
+    network.parameters.vector[...] = 0
+    network.parameters.b[0][...] = 800, 900
+    (answer,) = answers(network, images_of(1))
+    assert answer.top() == [(1, 1.0), (0, 1.0)]
+
+
+def test_sigmoids_that_are_all_0_have_no_entropy():
+    network = model("sigmoid_cross_entropy", hidden=())
+    network.parameters.vector[...] = 0
+    network.parameters.b[0][...] = -800
+    (answer,) = answers(network, images_of(1))
+    assert (answer.entropy, answer.warnings) == (None, ())
