@@ -15,6 +15,7 @@ class Board {
     this.held = new Set(); // the arrow keys that are down
     this.pixels = null; // what the network sees, and what it says of it; null while the board is empty
     this.said = null;
+    this.spoken = ""; // what was last announced of it
 
     this.canvas = byId("sheet");
     [this.canvas.width, this.canvas.height] = [this.sheet.width, this.sheet.height];
@@ -88,7 +89,8 @@ class Board {
   }
 
   look() {
-    this.sheet.ink.forEach((ink, at) => (this.picture.data[4 * at + 3] = 255 * ink));
+    const { ink } = this.sheet;
+    for (let at = 0; at < ink.length; at++) this.picture.data[4 * at + 3] = 255 * ink[at];
     this.canvas.getContext("2d").putImageData(this.picture, 0, 0);
     const empty = !this.example && this.strokes.length === 0;
     byId("undo").disabled = byId("clear").disabled = empty;
@@ -140,7 +142,9 @@ class Board {
       bar.className = p < 0 ? "bar negative" : "bar";
     });
     const spoken = first < 0 ? "The board is empty" : `The network says ${first}, ${value}`;
-    if (spoken !== this.spoken && (this.spoken || this.pixels)) this.announce((this.spoken = spoken));
+    if (spoken === this.spoken) return;
+    if (this.spoken || this.pixels) this.announce(spoken); // an empty board says nothing of itself at first
+    this.spoken = spoken;
   }
 
   _hiddenLayers() {
@@ -269,7 +273,7 @@ class Board {
         this.begin(this.pen.x, this.pen.y);
         this.drawing = "keyboard";
       }
-      this.announce(this.drawing ? "Pen down" : "Pen up");
+      this.announce(this.drawing ? "Pen down" : `Pen up. ${this.spoken}`);
     } else if (event.key === "Escape") this.lift();
     else if (event.key === "Backspace") this.undo();
     else if (event.key === "Delete") this.clear();

@@ -1,0 +1,607 @@
+"""The report in a real browser: drawn on by mouse, finger and keyboard, and held against ``mlpcli predict``.
+
+Debian's Chromium, or a Chrome that is there, driven by Playwright; skipped where there is none. No browser is fetched.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, BrowserContext, CDPSession, Page, expect, sync_playwright
+
+from mlpcli import config, experiment
+from mlpcli.analysis.evaluation import open_member
+from mlpcli.analysis.images import centred
+from mlpcli.analysis.look import look
+from mlpcli.analysis.report.contents import contents
+from mlpcli.analysis.report.page import page as page_of
+from mlpcli.commands import _run
+from mlpcli.datasets import idx
+from mlpcli.datasets.catalogue import FILE_NAMES, ROLES
+from mlpcli.model.parameters import initialize
+from mlpcli.runs import checkpoint as checkpoints
+from mlpcli.runs.checkpoint import Checkpoint
+from mlpcli.training.loop import State, network_for
+from tests.conftest import NO_DEFAULTS
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+BROWSER = next(filter(None, map(shutil.which, NAMES)), None)
+pytestmark = [
+    pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed (Debian's package: chromium)"),
+    pytest.mark.xdist_group("browser"),
+]
+
+ACTIVATIONS = ("sigmoid", "tanh", "relu")
+OBJECTIVES = (
+    "softmax_cross_entropy",
+    "sigmoid_cross_entropy",
+    "linear_quadratic",
+    "sigmoid_quadratic",
+    "linear_hinge",
+    "normalized_sigmoid",
+)
+SCORES = ("linear_quadratic", "linear_hinge")
+HOSTILE = "<img src=x onerror=hacked=1>"
+
+
+def arc(x: float, y: float, across: float, down: float, first: float, last: float) -> list[tuple[float, float]]:
+    """Points of an ellipse's arc, in shares of the board; angles in degrees, clockwise from the right."""
+    angles = [math.radians(first + (last - first) * i / 7) for i in range(8)]
+    return [(x + across * math.cos(a), y + down * math.sin(a)) for a in angles]
+
+
+# As a hand draws them, a list of strokes each.
+DIGITS = {
+    0: [arc(0.5, 0.5, 0.18, 0.28, -90, 270)],
+    1: [[(0.52, 0.2), (0.48, 0.8)]],
+    3: [arc(0.47, 0.34, 0.17, 0.15, -150, 90) + arc(0.47, 0.65, 0.2, 0.17, -90, 150)],
+    4: [[(0.4, 0.2), (0.3, 0.55), (0.7, 0.55)], [(0.6, 0.25), (0.58, 0.8)]],
+    7: [[(0.3, 0.25), (0.7, 0.25), (0.45, 0.8)]],
+}
+
+
+# Pages ---------------------------------------------------------------------------------------------------------------
+
+
+def report(checkpoint: Path, file: Path, split: Any = "validation") -> Path:
+    found = look([checkpoint], split)
+    file.write_bytes(page_of(contents(found.members[0], found)))
+    return file
+
+
+def untrained(file: Path, *overrides: str) -> Path:
+    """A checkpoint of weights as they are drawn, for the images of the bundled sample."""
+    made = config.load(None, ("data.dataset=mnist-sample", "data.validation=20", *overrides), {})
+    theta = network_for(made, 784, 10).parameters(made.network.dtype)
+    initialize(theta, "nielsen", made.network.initial_scale, made.network.activation, np.random.default_rng(5))
+    zeros = np.zeros_like(theta.vector)
+    # The default optimizer has one memory, as long as the parameters.
+    state = State(theta, {"v": zeros}, epoch=1, step=1, best=(0.9, 2.3), best_epoch=1)
+    checkpoints.write(file, Checkpoint(made, "mnist-sample", {}, (28, 28), 10, state))
+    return file
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run, one epoch on the sample, that knows some digits; its name is not to be trusted."""
+    run = tmp_path_factory.mktemp("runs") / f"a {HOSTILE} b"
+    overrides = ("data.dataset=mnist-sample", "network.hidden=[32]", "training.epochs=2", "data.test=false")
+    experiment.train(config.load(None, (*overrides, *NO_DEFAULTS), {}), out=run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained_page(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return report(trained, tmp_path_factory.mktemp("page") / "report.html")
+
+
+# The browser ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def browser() -> Any:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@dataclass
+class Sheet:
+    """A page, what it asked for and complained of, and the hands that draw on it."""
+
+    page: Page
+    requests: list[str] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
+
+    def go(self, file: Path) -> Sheet:
+        self.page.goto(file.as_uri())
+        return self
+
+    def evaluate(self, code: str, argument: Any = None) -> Any:
+        return self.page.evaluate(code, argument)
+
+    def settle(self) -> None:
+        """Wait for the frame in which the page draws; its policy forbids the code of Playwright's own waiting."""
+        self.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        assert not self.evaluate("board.waiting")
+
+    def on_screen(self, strokes: list[list[tuple[float, float]]]) -> list[list[tuple[float, float]]]:
+        """``strokes`` in shares of the board, as points of the window, the board in the middle of it."""
+        self.evaluate("byId('sheet').scrollIntoView({block: 'center'})")
+        place = self.evaluate("byId('sheet').getBoundingClientRect()")
+        left, top, width, height = (place[key] for key in ("left", "top", "width", "height"))
+        return [[(left + x * width, top + y * height) for x, y in stroke] for stroke in strokes]
+
+    def draw(self, strokes: list[list[tuple[float, float]]]) -> None:
+        """By mouse."""
+        for first, *rest in self.on_screen(strokes):
+            self.page.mouse.move(*first)
+            self.page.mouse.down()
+            for point in rest:
+                self.page.mouse.move(*point)
+            self.page.mouse.up()
+        self.settle()
+
+    def touch(self, finger: CDPSession, strokes: list[list[tuple[float, float]]]) -> None:
+        """By finger."""
+
+        def send(kind: str, *points: tuple[float, float]) -> None:
+            found = [{"x": x, "y": y} for x, y in points]
+            finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": found})
+
+        for first, *rest in self.on_screen(strokes):
+            send("touchStart", first)
+            for point in rest:
+                send("touchMove", point)
+            send("touchEnd")
+        self.settle()
+
+    @property
+    def pixels(self) -> np.ndarray:
+        return np.array(self.evaluate("board.pixels && Array.from(board.pixels)"), np.uint8)
+
+    @property
+    def p(self) -> np.ndarray:
+        """What the page shows, by class, in full."""
+        rows = self.evaluate("[...document.querySelectorAll('#outputs li')].map((row) => ({...row.dataset}))")
+        assert [row["class"] for row in rows] == [str(k) for k in range(len(rows))]
+        return np.array([float(row["value"]) for row in rows])
+
+    @property
+    def verdict(self) -> str:
+        return self.page.locator("#verdict").inner_text()
+
+
+def open_page(context: BrowserContext) -> Sheet:
+    sheet = Sheet(context.new_page())
+    sheet.page.on("request", lambda request: sheet.requests.append(request.url))
+    sheet.page.on("pageerror", lambda error: sheet.complaints.append(str(error)))
+    sheet.page.on("console", lambda message: sheet.complaints.append(message.text))
+    return sheet
+
+
+@pytest.fixture
+def sheet(browser: Browser, request: pytest.FixtureRequest) -> Any:
+    """A page that has asked for nothing but itself, and not complained, when the test is over."""
+    context = browser.new_context(**getattr(request, "param", {"viewport": {"width": 1000, "height": 640}}))
+    sheet = open_page(context)
+    yield sheet
+    assert sheet.requests, "the page was never opened"
+    assert [url for url in sheet.requests if not url.startswith("file://")] == []
+    assert len(sheet.requests) == len({*sheet.requests}), "a page asked for itself again"
+    assert sheet.complaints == []
+    context.close()
+
+
+PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True, "device_scale_factor": 2}
+phone = pytest.mark.parametrize("sheet", [PHONE], indirect=True, ids=["phone"])
+
+
+def predicted(capsys: pytest.CaptureFixture[str], run: Path, images: list[np.ndarray], folder: Path) -> np.ndarray:
+    """What ``mlpcli predict --raw`` says of images (rows, columns): p (N, K)."""
+    file = folder / "images-idx3-ubyte"
+    file.write_bytes(idx.encode(np.stack(images)))
+    capsys.readouterr()
+    assert _run(["predict", str(run), str(file), "--raw", "--json"]) == 0
+    return np.array([image["p"] for image in json.loads(capsys.readouterr().out)["images"]])
+
+
+# The board ------------------------------------------------------------------------------------------------------------
+
+
+def test_drawn_digits_are_recognised_and_the_page_says_what_predict_says(
+    sheet: Sheet, trained: Path, trained_page: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    sheet.go(trained_page)
+    pixels, p, verdicts = [], [], []
+    for strokes in DIGITS.values():
+        sheet.evaluate("board.clear()")
+        sheet.draw(strokes)
+        pixels.append(sheet.pixels.reshape(28, 28))
+        p.append(sheet.p)
+        verdicts.append(sheet.verdict)
+    np.testing.assert_allclose(p, predicted(capsys, trained, pixels, tmp_path), rtol=0, atol=1e-5)
+    assert verdicts == [str(k) for k in np.argmax(p, axis=1)]
+    # It has learnt for a second: that it knows most is enough to see that its images are not upside down.
+    assert sum(verdict == str(digit) for verdict, digit in zip(verdicts, DIGITS, strict=True)) >= 4
+    np.testing.assert_allclose(np.sum(p, axis=1), 1, atol=1e-12)
+
+
+NETWORKS = [
+    *product(["[]"], ["sigmoid"], OBJECTIVES),
+    *product(["[20]"], ACTIVATIONS, ["softmax_cross_entropy"]),
+    *zip(["[12,9]"] * 3, ACTIVATIONS, OBJECTIVES[1:4], strict=True),
+]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_every_depth_activation_and_objective_agrees_with_predict(
+    sheet: Sheet, dtype: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    # All of them in float32, some of two hidden layers in float64 too.
+    for number, (hidden, activation, objective) in enumerate(NETWORKS if dtype == "float32" else NETWORKS[-2:]):
+        overrides = (f"network.{key}={value}" for key, value in (("activation", activation), ("objective", objective)))
+        form = (f"network.hidden={hidden}", f"network.dtype={dtype}", *overrides)
+        path = untrained(tmp_path / f"{number}.npz", *form)
+        sheet.go(report(path, tmp_path / f"{number}.html"))
+        sheet.draw((DIGITS[1], DIGITS[4], DIGITS[7])[number % 3])
+        expected = predicted(capsys, path, [sheet.pixels.reshape(28, 28)], tmp_path)[0]
+        assert np.ptp(expected) > 0.01, form
+        np.testing.assert_allclose(sheet.p, expected, rtol=1e-6, atol=1e-5, err_msg=str(form))
+        assert sheet.verdict == str(expected.argmax()), form
+        note = sheet.page.locator("#outputs-note").inner_text()
+        assert ("no probabilities" in note or "not probabilities" in note) == (objective in SCORES)
+        assert sheet.page.locator(".units").count() == (0 if hidden == "[]" else hidden.count(",") + 1)
+
+
+def test_what_is_drawn_is_centred_as_predict_centres_a_picture(sheet: Sheet, trained_page: Path) -> None:
+    sheet.go(trained_page)
+    small = [[(0.6 + 0.3 * x, 0.1 + 0.25 * y) for x, y in stroke] for stroke in DIGITS[7]]
+    for strokes in (DIGITS[4], small, [[(0.1, 0.9), (0.9, 0.9), (0.9, 0.85)]]):
+        sheet.draw(strokes)
+        # As a text: Playwright is slow with long lists.
+        size = sheet.evaluate("[board.sheet.height, board.sheet.width]")
+        bytes_ = json.loads(
+            sheet.evaluate("JSON.stringify(Array.from(board.sheet.ink, (ink) => Math.round(255 * ink)))")
+        )
+        seen = sheet.pixels.reshape(28, 28).astype(int)
+        wanted, digits = centred(np.array(bytes_, float).reshape(size))
+        assert digits == 1
+        assert np.abs(seen - wanted).max() <= 2
+        rows, columns = (np.flatnonzero(seen.any(axis=axis)) for axis in (1, 0))
+        assert max(np.ptp(rows), np.ptp(columns)) + 1 in (19, 20)  # a last row of next to no ink is rounded away
+        sheet.page.get_by_role("button", name="Clear").click()
+    sheet.page.get_by_label("Centre and scale as MNIST does").uncheck()
+    sheet.draw(small)
+    seen = sheet.pixels.reshape(28, 28)
+    assert seen[:, :14].max() == 0 < seen[:14, 14:].max()
+
+
+@phone
+def test_a_finger_draws_as_a_mouse_does(
+    sheet: Sheet, trained: Path, trained_page: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    sheet.go(trained_page)
+    finger = sheet.page.context.new_cdp_session(sheet.page)
+    sheet.on_screen([])
+    before = sheet.evaluate("scrollY")
+    sheet.touch(finger, DIGITS[3])
+    assert sheet.evaluate("scrollY") == before, "drawing scrolls the page"
+    expected = predicted(capsys, trained, [sheet.pixels.reshape(28, 28)], tmp_path)[0]
+    np.testing.assert_allclose(sheet.p, expected, rtol=0, atol=1e-5)
+    assert sheet.verdict == str(expected.argmax())
+    assert len(sheet.evaluate("board.strokes")) == 1
+
+
+def test_the_keyboard_draws_undoes_and_clears(sheet: Sheet, trained_page: Path) -> None:
+    sheet.go(trained_page)
+    page = sheet.page
+    assert page.get_by_role("button", name="Undo").is_disabled()
+    assert sheet.verdict == "–"
+    for _ in range(10):  # on the way are the skip link and the button for light and dark, and no more
+        page.keyboard.press("Tab")
+        if sheet.evaluate("document.activeElement.id") == "sheet":
+            break
+    assert page.locator("#pen").is_visible()
+    for _ in range(8):
+        page.keyboard.press("ArrowUp")
+    assert sheet.evaluate("board.pixels") is None  # the pen is up
+    page.keyboard.press("Space")
+    for _ in range(16):
+        page.keyboard.press("ArrowDown")
+    page.keyboard.press("Space")
+    sheet.settle()
+    one = sheet.pixels.reshape(28, 28)
+    assert np.flatnonzero(one.any(axis=1)).size == 20  # an upright stroke, as high as the box
+    assert np.flatnonzero(one.any(axis=0)).size <= 4
+    expect(page.locator("#status")).to_have_text(re.compile(f"The network says {sheet.verdict}, "))
+    page.keyboard.down("ArrowRight")  # two arrows held go diagonally
+    page.keyboard.press("Space")
+    for _ in range(5):
+        page.keyboard.press("Shift+ArrowUp")
+    page.keyboard.up("ArrowRight")
+    page.keyboard.press("Escape")
+    [_, second] = sheet.evaluate("board.strokes")
+    moves = np.diff(np.array(second), axis=0)
+    assert len(moves) == 5
+    assert (moves[:, 0] > 0).all()
+    assert (moves[:, 1] < 0).all()
+    page.keyboard.press("Backspace")
+    sheet.settle()
+    np.testing.assert_array_equal(sheet.pixels.reshape(28, 28), one)
+    page.keyboard.press("Delete")
+    sheet.settle()
+    assert sheet.evaluate("board.pixels") is None
+    assert sheet.verdict == "–"
+
+
+def test_undo_takes_one_stroke_back_and_an_image_of_the_data_gives_way_to_a_drawing(
+    sheet: Sheet, trained_page: Path
+) -> None:
+    sheet.go(trained_page)
+    sheet.draw(DIGITS[4][:1])
+    first = sheet.pixels
+    sheet.draw(DIGITS[4][1:])
+    assert (sheet.pixels != first).any()
+    sheet.page.get_by_role("button", name="Undo").click()
+    sheet.settle()
+    np.testing.assert_array_equal(sheet.pixels, first)
+    sheet.page.get_by_role("button", name="Show an example").click()
+    sheet.settle()
+    assert (sheet.pixels != first).any()
+    sheet.draw(DIGITS[4][:1])
+    np.testing.assert_array_equal(sheet.pixels, first)
+
+
+def test_the_hidden_units_light_up_and_tell_their_weights(sheet: Sheet, trained: Path, trained_page: Path) -> None:
+    sheet.go(trained_page)
+    units = sheet.page.locator(".units")
+
+    dark = sheet.evaluate("document.querySelector('.units').toDataURL()")
+    sheet.draw(DIGITS[3])
+    assert sheet.evaluate("document.querySelector('.units').toDataURL()") != dark
+    units.focus()
+    sheet.page.keyboard.press("End")
+    theta = open_member(trained).checkpoint.parameters.tensors()
+    W1, b1 = (array.astype(float) for _, array in list(theta)[:2])
+    a = 1 / (1 + np.exp(-(sheet.pixels / 255 @ W1 + b1)))
+    np.testing.assert_allclose(sheet.evaluate("Array.from(board.said.a[0])"), a, atol=1e-6)
+    assert units.get_attribute("aria-valuetext") == f"unit 31 of layer 1, a = {a[31]:.3f}"
+    np.testing.assert_allclose(sheet.evaluate("Array.from(network.column(31))"), W1[:, 31])
+
+
+# The rest of the page -------------------------------------------------------------------------------------------------
+
+
+def test_the_cells_of_the_confusion_matrix_open_the_images_behind_them(
+    sheet: Sheet, trained: Path, trained_page: Path
+) -> None:
+    sheet.go(trained_page)
+    page = sheet.page
+    found = look([trained], "validation")
+    labels, said = found.part.split.labels, found.together.predicted
+    counts = np.zeros((10, 10), int)
+    np.add.at(counts, (labels, said), 1)
+    shown = sheet.evaluate(
+        "[...document.querySelectorAll('#matrix tbody tr')]"
+        ".map((row) => [...row.cells].slice(1).map((cell) => +cell.innerText))"
+    )
+    assert shown == counts.tolist()
+    wrong = counts - np.diag(np.diag(counts))
+    label, taken_for = (int(i) for i in np.unravel_index(wrong.argmax(), wrong.shape))
+    n = counts[label, taken_for]
+    images = f"{n} image{'s' if n > 1 else ''}"
+    page.get_by_role("button", name=f"{label} taken for {taken_for}: {images}").click()
+    assert page.locator("#cell-title").inner_text() == f"{label} taken for {taken_for}: {images}"
+    there = np.flatnonzero((labels == label) & (said == taken_for))
+    gallery = page.locator("#cell-images button")
+    assert gallery.count() == n
+    indices = [int(str(gallery.nth(i).get_attribute("title")).split()[1]) for i in range(n)]
+    assert sorted(indices) == there.tolist()
+    confidence = found.together.confidence[indices]
+    assert (np.diff(confidence) <= 0).all()
+    ink = sheet.evaluate(
+        "(() => { const c = document.querySelector('#cell-images canvas');"
+        "return Array.from(c.getContext('2d').getImageData(0, 0, 28, 28).data).filter((_, i) => i % 4 === 3) })()"
+    )
+    np.testing.assert_array_equal(ink, found.part.split.images[indices[0]])
+    gallery.first.click()
+    sheet.settle()
+    np.testing.assert_array_equal(sheet.pixels, found.part.split.images[indices[0]])
+    np.testing.assert_allclose(sheet.p, found.together.p[indices[0]], atol=1e-5)
+    assert sheet.verdict == str(taken_for)
+    # By keyboard: from the one cell that can be tabbed to, the arrows go to the next that has images.
+    assert page.locator("#matrix button[tabindex='0']").count() == 1
+    page.locator("#matrix button[tabindex='0']").focus()
+    key = "ArrowLeft" if taken_for > label else "ArrowRight"
+    for _ in range(abs(taken_for - label)):
+        if page.locator("#cell-title").inner_text().startswith(f"{label} recognised"):
+            break
+        page.keyboard.press(key)
+    assert page.locator("#cell-title").inner_text().startswith(f"{label} recognised: ")
+    assert "recognised" in sheet.evaluate("document.activeElement.getAttribute('aria-label')")
+
+
+def test_numbers_curves_and_weights_are_on_the_page(sheet: Sheet, trained: Path, trained_page: Path) -> None:
+    sheet.go(trained_page)
+    page = sheet.page
+    records = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    best = min(record["validation_error"] for record in records)
+    assert f"{100 * best:.2f} %" in page.locator("#summary").inner_text()
+    charts = page.locator("#charts svg")
+    labels = [str(charts.nth(i).get_attribute("aria-label")) for i in range(charts.count())]
+    assert [label.partition(",")[0] for label in labels] == [
+        "Error",
+        "Loss",
+        "Norm of the gradient",
+        "Saturated hidden units",
+    ]
+    first, last = (f"{100 * record['validation_error']:.2f} %" for record in (records[0], records[-1]))
+    assert f"validation from {first} to {last}" in labels[0]
+    path = str(charts.first.locator("path").first.get_attribute("d"))
+    assert path.count("L") == len(records) - 1
+    assert "NaN" not in page.locator("#charts").inner_html()
+    page.get_by_text("The epochs in numbers").click()
+    assert page.locator("#epochs tbody tr").count() == len(records)
+    assert sheet.evaluate("byId('mosaic').width") > 28
+    assert page.locator("#config").inner_text() == (trained / "config.yaml").read_text()
+
+
+@phone
+def test_a_phone_shows_it_without_scrolling_sideways(sheet: Sheet, trained_page: Path) -> None:
+    sheet.go(trained_page)
+    sheet.draw(DIGITS[3])
+    sheet.page.locator("summary").first.click()
+    assert sheet.evaluate("[document.documentElement.scrollWidth, innerWidth]") == [360, 360]
+    for button in ("Undo", "Clear"):
+        box = sheet.page.get_by_role("button", name=button).bounding_box()
+        assert box
+        assert box["height"] >= 40  # for a finger
+
+
+# For every element with text of its own: the ratio of WCAG 2 between its colour and what lies behind it.
+CONTRASTS = """() => {
+  const parse = (colour) => {
+    const [r, g, b, a = 1] = colour.match(/[\\d.]+/g).map(Number);
+    return [r, g, b, a];
+  };
+  const over = ([r, g, b, a], [R, G, B]) => [r * a + R * (1 - a), g * a + G * (1 - a), b * a + B * (1 - a)];
+  const behind = (node) => {
+    const parent = node.parentElement ? behind(node.parentElement) : [255, 255, 255];
+    return over(parse(getComputedStyle(node).backgroundColor), parent);
+  };
+  const luminance = (colour) => {
+    const [r, g, b] = colour.map((c) => (c / 255 <= 0.03928 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const found = [];
+  for (const node of document.body.querySelectorAll("*")) {
+    const own = [...node.childNodes].some((child) => child.nodeType === 3 && child.data.trim());
+    if (!own || !node.getClientRects().length || node.disabled || node.matches("script, noscript, option")) continue;
+    const style = getComputedStyle(node);
+    const back = behind(node);
+    const front = over(parse(node.namespaceURI.endsWith("svg") ? style.fill : style.color), back);
+    const [high, low] = [luminance(front), luminance(back)].sort((a, b) => b - a);
+    found.push([(high + 0.05) / (low + 0.05), node.textContent.trim().slice(0, 30)]);
+  }
+  return found;
+}"""
+
+
+@pytest.mark.parametrize("sheet", [{"color_scheme": "dark"}], indirect=True, ids=["dark"])
+def test_light_and_dark_follow_the_system_until_the_button_is_pressed(sheet: Sheet, trained_page: Path) -> None:
+    sheet.go(trained_page)
+    sheet.draw(DIGITS[3])
+    for now in (True, False):
+        red = int(sheet.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/)[0]"))
+        assert (red < 64) if now else (red > 192)
+        # Ink is light on dark paper and dark on light.
+        assert ("invert" in sheet.evaluate("getComputedStyle(byId('sheet')).filter")) == now
+        contrasts = sheet.evaluate(CONTRASTS)
+        assert len(contrasts) > 150
+        assert [each for each in contrasts if each[0] < 4.5] == []
+        sheet.page.get_by_role("button", name="Light page" if now else "Dark page").click()
+    sheet.page.reload()
+    sheet.requests.pop()
+    sheet.page.emulate_media(color_scheme="light")
+    assert sheet.evaluate("document.documentElement.dataset.theme") == "light"
+
+
+def test_everything_that_can_be_used_has_a_name(sheet: Sheet, trained_page: Path) -> None:
+    sheet.go(trained_page)
+    sheet.draw(DIGITS[3])
+    nameless = sheet.evaluate(
+        "[...document.querySelectorAll('a, button, input, [tabindex], canvas, svg')].filter((node) => "
+        "!(node.getAttribute('aria-label') || node.textContent.trim() || node.closest('[aria-hidden], label')"
+        "|| node.hidden)).map((node) => node.outerHTML)"
+    )
+    assert nameless == []
+    assert sheet.page.get_by_role("application", name="Drawing board").is_visible()
+    assert sheet.page.get_by_role("grid", name="Confusion matrix").is_visible()
+    assert sheet.page.get_by_role("slider").count() == 1
+    assert sheet.evaluate("document.documentElement.lang") == "en"
+    ids = sheet.evaluate("[...document.querySelectorAll('[id]')].map((node) => node.id)")
+    assert len(ids) == len({*ids})
+
+
+@pytest.mark.parametrize("sheet", [{"reduced_motion": "reduce"}], indirect=True, ids=["reduced motion"])
+def test_nothing_moves_for_who_wants_no_motion(sheet: Sheet, trained_page: Path) -> None:
+    sheet.go(trained_page)
+    sheet.page.locator("#worst button").first.click()
+    assert sheet.evaluate("document.getAnimations().length") == 0
+    # At once, not on the way.
+    top = sheet.evaluate("byId('draw').getBoundingClientRect().top")
+    assert abs(top) < 2 or sheet.evaluate("scrollY") == 0
+
+
+def test_what_a_run_says_stays_text(sheet: Sheet, trained_page: Path) -> None:
+    sheet.go(trained_page)
+    assert HOSTILE in sheet.page.locator("h1").inner_text()
+    assert HOSTILE in sheet.page.title()
+    assert sheet.evaluate("[typeof hacked, document.images.length]") == ["undefined", 0]
+
+
+def test_a_dataset_with_a_hostile_name_and_small_images_of_another_shape(
+    sheet: Sheet, tiny_images: tuple[np.ndarray, ...], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "<" / f"script>{HOSTILE}"  # its path has '</script>'
+    folder.mkdir(parents=True)
+    for role, array in zip(ROLES, tiny_images, strict=True):
+        (folder / FILE_NAMES[role]).write_bytes(idx.encode(array))
+    few = (
+        "network.hidden=[6]",
+        "training.epochs=1",
+        "training.batch_size=16",
+        f"data.dataset={json.dumps(str(folder))}",
+    )
+    run = tmp_path / "run"
+    experiment.train(config.load(None, (*few, *NO_DEFAULTS), {}), out=run)
+    sheet.go(report(run, tmp_path / "report.html"))
+    assert "</script>" + HOSTILE in sheet.page.locator("#config").inner_text()
+    assert HOSTILE in sheet.page.locator("#form").inner_text()
+    assert sheet.evaluate("[typeof hacked, document.images.length]") == ["undefined", 0]
+    # Five rows of four pixels, three classes: drawn on as they are, or centred if one likes.
+    for centre in (False, True):
+        sheet.page.get_by_label("Centre and scale as MNIST does").set_checked(centre)
+        sheet.draw(DIGITS[1])
+        pixels = sheet.pixels.reshape(5, 4)
+        assert pixels.max() > 100
+        np.testing.assert_allclose(sheet.p, predicted(capsys, run, [pixels], tmp_path)[0], atol=1e-5)
+
+
+def test_many_classes_are_listed_and_images_too_flat_to_draw_on_are_said_to_be(sheet: Sheet, tmp_path: Path) -> None:
+    random = np.random.default_rng(1)
+    labels = np.arange(200, dtype=np.uint8) % 40
+    arrays = [random.integers(0, 256, (200, 2, 9)).astype(np.uint8), labels] * 2
+    for role, array in zip(ROLES, arrays, strict=True):
+        (tmp_path / FILE_NAMES[role]).write_bytes(idx.encode(array))
+    few = ("network.hidden=[]", "training.epochs=1", "data.validation=0.5", f"data.dataset={json.dumps(str(tmp_path))}")
+    experiment.train(config.load(None, (*few, *NO_DEFAULTS), {}), out=tmp_path / "run")
+    sheet.go(report(tmp_path / "run", tmp_path / "report.html"))
+    assert sheet.page.locator("#no-board").inner_text().startswith("Images of 2 × 9 pixels cannot be drawn")
+    assert not sheet.page.locator("#bench").is_visible()
+    rows = sheet.page.locator("#matrix tbody tr")
+    assert 0 < rows.count() <= 100
+    rows.first.locator("button").click()
+    assert sheet.page.locator("#cell-images li").count() >= 1
+
+
+def test_a_page_without_images_draws_all_the_same(sheet: Sheet, trained: Path, tmp_path: Path) -> None:
+    file = tmp_path / "report.html"
+    file.write_bytes(page_of(contents(open_member(trained), None, "There are none.")))
+    sheet.go(file)
+    assert sheet.page.locator("#no-images").inner_text() == "There are none."
+    assert not sheet.page.locator("#matrix").is_visible()
+    assert not sheet.page.get_by_role("button", name="Show an example").is_visible()
+    sheet.draw(DIGITS[3])
+    assert sheet.p.sum() == pytest.approx(1)
