@@ -1,0 +1,158 @@
+"""``mlpcli report`` on real runs: what it writes, what it records, and how it fails."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import dataclass
+
+import pytest
+
+from mlpcli import config, experiment
+from mlpcli.commands import _run
+from mlpcli.runs import directory
+
+SAMPLE = ("data.dataset=mnist-sample", "training.epochs=1", "network.hidden=[8]")
+
+
+@dataclass(frozen=True)
+class Said:
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def mlpcli(capsys, monkeypatch):
+    monkeypatch.delenv("MLPCLI_DATA", raising=False)
+
+    def run(*arguments):
+        status = _run([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return Said(status, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "one"
+    experiment.train(config.load(None, SAMPLE, {}), out=path)
+    return path
+
+
+@pytest.fixture
+def run(trained, tmp_path, monkeypatch):
+    """A copy of the run, in the folder one is in."""
+    monkeypatch.chdir(tmp_path)
+    return shutil.copytree(trained, tmp_path / "run")
+
+
+@pytest.fixture
+def without_data(tiny_config, tiny_folder, tmp_path, monkeypatch):
+    """A run whose data are gone."""
+    monkeypatch.chdir(tmp_path)
+    experiment.train(tiny_config(), out=tmp_path / "tiny-run")
+    shutil.rmtree(tiny_folder)
+    return tmp_path / "tiny-run"
+
+
+def document(path):
+    text = path.read_text("utf-8")
+    return json.loads(re.search(r'<script type="application/json" id="document">(.*?)</script>', text, re.DOTALL)[1])
+
+
+def recorded(run):
+    path = run / directory.EVALUATIONS
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def refused(said, status):
+    assert (said.status, said.out) == (status, "")
+    assert said.err.startswith(("mlpcli: ", "Usage: ", "Error: "))
+    assert "Traceback" not in said.err
+    return said.err
+
+
+def test_report_html_has_the_validation_images(mlpcli, run, tmp_path):
+    said = mlpcli("report", run)
+    assert (said.status, said.err) == (0, "")
+    assert re.fullmatch(r"report\.html: 0\.\d MB, \d+ images; open it in a browser\n", said.out)
+    look = document(tmp_path / "report.html")["look"]
+    assert (look["split"], look["examples"], look["dataset"]) == ("validation", 500, "mnist-sample")
+    # The test images were not looked at.
+    assert [line["split"] for line in recorded(run)] == ["validation"]
+
+
+def test_the_test_images_are_looked_at_when_asked_and_that_is_recorded_as_eval_does_it(mlpcli, run, tmp_path):
+    assert mlpcli("report", run, "--split", "test", "-o", tmp_path / "r.html").status == 0
+    assert document(tmp_path / "r.html")["look"]["error"] == directory.read_test(run)["error"]
+    assert mlpcli("eval", run, "--split", "test").status == 0
+    own, of_eval = ({**line, "time": ""} for line in recorded(run))
+    assert own == of_eval
+
+
+def test_json_says_what_was_written(mlpcli, run, tmp_path):
+    said = json.loads(mlpcli("report", run, "--json", "-o", "other.html").out)
+    size = (tmp_path / "other.html").stat().st_size
+    images = len(document(tmp_path / "other.html")["look"]["images"])
+    assert said == {"path": "other.html", "bytes": size, "images": images, "split": "validation", "board": True}
+    assert mlpcli("report", run / "checkpoints" / "last.npz", "-o", "last.html").status == 0
+    assert document(tmp_path / "last.html")["checkpoint"]["name"] == "last"
+
+
+def test_an_existing_report_is_replaced_and_another_kind_of_thing_is_not(mlpcli, run, tmp_path):
+    (tmp_path / "report.html").write_text("old")
+    assert mlpcli("report", run).status == 0
+    assert (tmp_path / "report.html").read_text().startswith("<!doctype html>")
+    for path in (tmp_path, "/dev/null", tmp_path / "nowhere" / "report.html"):
+        assert "cannot be written" in refused(mlpcli("report", run, "-o", path), 4)
+
+
+def test_no_images_looks_at_none(mlpcli, run, tmp_path):
+    assert mlpcli("report", run, "--no-images").out.endswith("0 images; open it in a browser\n")
+    found = document(tmp_path / "report.html")
+    assert (found["look"], found["no_images"]) == (None, "This page was made without images.")
+    assert recorded(run) == []
+    for option, value in (("--split", "test"), ("--data", "mnist"), ("--source", "x")):
+        assert option in refused(mlpcli("report", run, "--no-images", option, value), 2)
+
+
+def test_where_the_data_are_gone_the_page_is_made_without_images_unless_they_were_asked_for(
+    mlpcli, without_data, tmp_path
+):
+    said = mlpcli("report", without_data)
+    assert said.status == 0
+    assert "the folder it was trained on is not here" in said.err
+    assert said.err.endswith("the page is made without images\n")
+    found = document(tmp_path / "report.html")
+    assert found["look"] is None
+    # A page is passed on: it does not tell where on this machine things were looked for.
+    assert found["no_images"] == "The images could not be had where this page was made."
+    (tmp_path / "report.html").unlink()
+    refused(mlpcli("report", without_data, "--split", "validation"), 3)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_a_run_without_validation_images_shows_what_it_trained_on(mlpcli, tiny_config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    experiment.train(tiny_config("data.validation=0", "data.test=false"), out=tmp_path / "run")
+    assert mlpcli("report", "run").status == 0
+    found = document(tmp_path / "report.html")
+    assert (found["look"]["split"], found["look"]["examples"]) == ("train", 70)
+    assert found["run"]["validation_error"] is None
+
+
+def test_what_is_no_run_or_damaged(mlpcli, run, tmp_path):
+    assert "no such run" in refused(mlpcli("report", tmp_path / "none"), 4)
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write("{}\n")
+    assert "is damaged" in refused(mlpcli("report", run), 4)
+    (run / "checkpoints" / "best.npz").write_bytes(b"junk")
+    assert "is damaged" in refused(mlpcli("report", run), 4)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_sources_and_offline_contradict_each_other(mlpcli, run):
+    refused(mlpcli("report", run, "--offline", "--source", "x"), 2)
