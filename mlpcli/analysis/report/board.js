@@ -1,6 +1,9 @@
 "use strict";
 // The board: strokes by mouse, finger, pen or keyboard, and what the network makes of them while they are drawn.
 
+const MOST_LAYERS = 6; // of hidden units that are shown
+const MOST_BARS = 12; // of outputs
+
 class Board {
   // `network` is a Network with image_shape; `normalise` says whether drawings are centred and scaled at first.
   constructor(network, normalise, announce) {
@@ -291,6 +294,3 @@ class Board {
     ring.style.top = `${(100 * this.pen.y) / this.sheet.height}%`;
   }
 }
-
-const MOST_LAYERS = 6;
-const MOST_BARS = 12;
