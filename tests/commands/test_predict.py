@@ -1,0 +1,314 @@
+"""``mlpcli predict`` on a real run: pictures and IDX files, what it prints, and what it makes of the unreadable."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import mlpcli as api
+from mlpcli import config, experiment
+from mlpcli.commands import _run
+from mlpcli.commands.predict import _blocks
+from mlpcli.config import DataConfig
+from mlpcli.datasets import idx
+from mlpcli.datasets.load import load_split
+
+SAMPLE = ("data.dataset=mnist-sample", "training.epochs=2", "network.hidden=[32]")
+
+
+@dataclass(frozen=True)
+class Said:
+    status: int
+    out: str
+    err: str
+
+    def json(self, status=0):
+        assert self.status == status, self.err
+        return json.loads(self.out)
+
+
+class Stdin:
+    def __init__(self, data):
+        self.buffer = io.BytesIO(data)
+
+
+@pytest.fixture
+def mlpcli(capsys, monkeypatch):
+    def run(*arguments, stdin=b""):
+        monkeypatch.setattr(sys, "stdin", None if stdin is None else Stdin(stdin))
+        status = _run(["predict", *map(str, arguments)])
+        captured = capsys.readouterr()
+        return Said(status, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    for name, *overrides in (
+        ("softmax",),
+        ("hinge", "network.hidden=[]", "network.objective=linear_hinge", "training.learning_rate=0.01"),
+    ):
+        experiment.train(config.load(None, (*SAMPLE, *overrides), {}), out=folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(trained):
+    return trained / "softmax"
+
+
+@pytest.fixture(scope="module")
+def digits():
+    split = load_split(DataConfig("mnist-sample"), "test").split
+    return split.images.reshape(-1, 28, 28), split.labels
+
+
+def picture(digit, kind="PNG", **options):
+    """``digit`` enlarged and inverted, as the bytes of a file."""
+    file = io.BytesIO()
+    light = 255 - np.asarray(Image.fromarray(digit).resize((100, 100), Image.Resampling.BICUBIC))
+    Image.fromarray(light).save(file, kind, **options)
+    return file.getvalue()
+
+
+def test_pictures_are_recognised(mlpcli, run, digits, tmp_path):
+    """Enlarged, inverted and written as PNG, digits are recognised as well as the originals."""
+    images, labels = digits
+    paths = [tmp_path / f"{i}.png" for i in range(100)]
+    for path, image in zip(paths, images, strict=False):
+        path.write_bytes(picture(image))
+    found = mlpcli(run, *paths, "--json").json()["images"]
+    assert [each["image"] for each in found] == list(map(str, paths))
+    right = np.count_nonzero(np.array([each["predicted"] for each in found]) == labels[:100])
+    assert right >= np.count_nonzero(api.load(run).predict(images[:100]).predicted == labels[:100]) - 3
+    assert right > 80
+
+
+def test_json_has_every_probability_in_full(mlpcli, run, digits, tmp_path):
+    (tmp_path / "digits").write_bytes(idx.encode(digits[0][:20]))
+    said = mlpcli(run, tmp_path / "digits", "--json")
+    document = said.json()
+    expected = api.load(run).predict(digits[0][:20])
+    assert (document["checkpoint"], document["objective"]) == (
+        str(run / "checkpoints/best.npz"),
+        "softmax_cross_entropy",
+    )
+    assert document["failed"] == []
+    assert [each["index"] for each in document["images"]] == list(range(20))
+    assert [each["p"] for each in document["images"]] == expected.p.tolist()
+    assert [each["predicted"] for each in document["images"]] == expected.predicted.tolist()
+    assert [each["confidence"] for each in document["images"]] == expected.confidence.tolist()
+    for each in document["images"]:
+        assert list(each) == ["image", "index", "predicted", "confidence", "entropy", "p", "top", "warnings"]
+        assert each["top"] == [
+            {"class": k, "p": each["p"][k]} for k in sorted(range(10), key=lambda k: -each["p"][k])[:3]
+        ]
+        assert each["entropy"] == pytest.approx(-sum(p * np.log2(p) for p in each["p"]))
+
+
+def test_the_screen_shows_the_same(mlpcli, run, digits, tmp_path):
+    (tmp_path / "one.png").write_bytes(picture(digits[0][0]))
+    (tmp_path / "two").write_bytes(idx.encode(digits[0][:2]))
+    found = mlpcli(run, tmp_path / "one.png", tmp_path / "two", "--json").json()["images"]
+    lines = mlpcli(run, tmp_path / "one.png", tmp_path / "two").out.splitlines()
+    assert len(lines) == len(found) == 3
+    for line, each, name in zip(lines, found, ("one.png", "two[0]", "two[1]"), strict=True):
+        (_, first), (second, p2), (third, p3) = ((top["class"], top["p"]) for top in each["top"])
+        assert line == (
+            f"{tmp_path}/{name}: {each['predicted']}  {100 * first:.2f} %  ({second} {100 * p2:.2f} %, "
+            f"{third} {100 * p3:.2f} %; entropy {each['entropy']:.2f} bits)"
+        )
+
+
+def test_scores_are_not_called_probabilities(mlpcli, trained, digits, tmp_path):
+    (tmp_path / "one.png").write_bytes(picture(digits[0][0]))
+    assert re.fullmatch(
+        r"\S+: \d  score -?[\d.]+  \(\d score -?[\d.]+, \d score -?[\d.]+\)\n",
+        mlpcli(trained / "hinge", tmp_path / "one.png").out,
+    )
+    assert mlpcli(trained / "hinge", tmp_path / "one.png", "--json").json()["images"][0]["entropy"] is None
+
+
+def test_an_idx_file_gives_what_eval_gives(mlpcli, run, digits, tmp_path):
+    (tmp_path / "all.gz").write_bytes(gzip.compress(idx.encode(digits[0]), 1))
+    found = mlpcli(run, tmp_path / "all.gz", "--json").json()["images"]
+    errors = np.count_nonzero(np.array([each["predicted"] for each in found]) != digits[1])
+    assert errors == json.loads((run / "test.json").read_text())["errors"] > 0
+
+
+def test_a_checkpoint_will_do(mlpcli, run, digits, tmp_path):
+    (tmp_path / "one.png").write_bytes(picture(digits[0][0]))
+    last = run / "checkpoints/last.npz"
+    assert mlpcli(last, tmp_path / "one.png", "--json").json()["checkpoint"] == str(last)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "idx"])
+def test_standard_input(mlpcli, run, digits, kind):
+    data = idx.encode(digits[0][:1]) if kind == "idx" else picture(digits[0][0], kind)
+    (found,) = mlpcli(run, "-", "--json", stdin=data).json()["images"]
+    assert found["image"] == "stdin"
+    assert found["predicted"] == api.load(run).predict(digits[0][0]).predicted[0]
+
+
+def test_raw_takes_a_picture_as_it_is(mlpcli, run, digits, tmp_path):
+    Image.fromarray(digits[0][3]).save(tmp_path / "it.png")
+    (found,) = mlpcli(run, tmp_path / "it.png", "--raw", "--json").json()["images"]
+    assert found["p"] == pytest.approx(api.load(run).predict(digits[0][3]).p[0].tolist(), rel=1e-12)
+    (tmp_path / "large.png").write_bytes(picture(digits[0][3]))
+    said = mlpcli(run, tmp_path / "large.png", "--raw")
+    assert said.status == 3
+    assert "is of 100 x 100 pixels, the network takes 28 x 28; without --raw" in said.err
+
+
+# Honesty ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_blank_picture_is_no_digit(mlpcli, run, tmp_path):
+    Image.new("L", (90, 60), 255).save(tmp_path / "blank.png")
+    said = mlpcli(run, tmp_path / "blank.png")
+    assert said == Said(
+        0, f"{tmp_path}/blank.png: no digit\n", f"{tmp_path}/blank.png: is blank: there is no digit to see\n"
+    )
+    (found,) = mlpcli(run, tmp_path / "blank.png", "--json").json()["images"]
+    assert (found["predicted"], found["confidence"]) == (None, None)
+    assert found["warnings"] == ["is blank: there is no digit to see"]
+
+
+def test_several_digits_are_warned_of(mlpcli, run, digits, tmp_path):
+    two = Image.fromarray(255 - np.hstack(digits[0][:2])).resize((400, 200))
+    two.save(tmp_path / "two.png")
+    said = mlpcli(run, tmp_path / "two.png")
+    assert said.status == 0
+    assert f"{tmp_path}/two.png: shows 2 things that lie apart, perhaps 2 digits" in said.err
+    assert said.out.startswith(f"{tmp_path}/two.png: ")
+
+
+def test_a_picture_that_could_be_anything_is_warned_of(mlpcli, run, tmp_path):
+    noise = np.random.default_rng(4).integers(0, 256, (20, 28, 28), np.uint8)
+    (tmp_path / "noise").write_bytes(idx.encode(noise))
+    found = mlpcli(run, tmp_path / "noise", "--json")
+    unsure = [each for each in found.json()["images"] if each["entropy"] > 1]
+    assert unsure
+    assert all(each["warnings"] == ["the network is unsure: more than 1 bit of entropy"] for each in unsure)
+    assert found.err == (
+        f"{tmp_path}/noise: {len(unsure)} of 20 images: the network is unsure: more than 1 bit of entropy\n"
+    )
+
+
+def test_of_an_animation_the_first_frame_is_looked_at(mlpcli, run, digits, tmp_path):
+    frames = [Image.fromarray(255 - digit) for digit in digits[0][:3]]
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    said = mlpcli(run, tmp_path / "moving.gif")
+    assert said.status == 0
+    assert f"{tmp_path}/moving.gif: has 3 frames; only the first is looked at\n" in said.err
+
+
+# What the network saw ------------------------------------------------------------------------------------------------
+
+
+def test_two_pixels_are_one_character():
+    pixels = np.array([[0, 255, 0, 255, 110], [0, 0, 255, 255, 110], [0, 60, 200, 255, 0]], np.uint8)
+    assert _blocks(pixels) == [" ▀▄█▒", "  ▀▀ "]
+
+
+def shown(run, path, **environment):
+    done = subprocess.run(
+        [sys.executable, "-m", "mlpcli", "predict", str(run), str(path), "--show"],
+        env={**os.environ, **environment},
+        capture_output=True,
+        check=True,
+    )
+    return done.stdout
+
+
+def test_show_draws_what_the_network_saw(mlpcli, run, digits, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    (tmp_path / "seven.png").write_bytes(picture(digits[0][0]))
+    lines = shown(run, tmp_path / "seven.png", PYTHONIOENCODING="utf-8").decode().splitlines()
+    assert len(lines) == 1 + 14
+    assert max(map(len, lines[1:])) <= 2 + 28
+    assert set("".join(lines[1:])) <= set(" ░▒▓█▀▄")
+    assert "▀" in "".join(lines[1:])
+    plain = shown(run, tmp_path / "seven.png", PYTHONIOENCODING="ascii").decode("ascii").splitlines()
+    assert len(plain) == 15
+    assert "#" in "".join(plain[1:])
+    narrow = shown(run, tmp_path / "seven.png", PYTHONIOENCODING="utf-8", COLUMNS="20").decode().splitlines()
+    assert max(map(len, narrow[1:])) <= 20
+
+
+def test_show_and_json_do_not_go_together(mlpcli, run):
+    said = mlpcli(run, "it.png", "--show", "--json")
+    assert (said.status, said.out) == (2, "")
+    assert "--show draws for the screen" in said.err
+
+
+# What goes wrong -----------------------------------------------------------------------------------------------------
+
+
+def test_one_bad_file_does_not_keep_the_others_from_being_answered(mlpcli, run, digits, tmp_path):
+    whole = picture(digits[0][0])
+    for name, data in (("a.png", whole), ("b.png", whole[:200]), ("c.png", b""), ("d.png", whole)):
+        (tmp_path / name).write_bytes(data)
+    paths = [tmp_path / name for name in ("a.png", "b.png", "c.png", "none.png", "d.png")] + [tmp_path, "-"]
+    said = mlpcli(run, *paths)
+    assert said.status == 3
+    assert [line.split(":")[0] for line in said.out.splitlines()] == [f"{tmp_path}/a.png", f"{tmp_path}/d.png"]
+    reasons = ("b.png: is damaged", "c.png: is empty", "none.png: cannot be read: No such file", ": is a folder")
+    lines = said.err.splitlines()
+    assert len(lines) == 5
+    for line, reason in zip(lines, reasons, strict=False):
+        assert line.startswith(f"mlpcli: {tmp_path}")
+        assert reason in line
+    assert lines[4] == "mlpcli: stdin: is empty"
+    document = mlpcli(run, *paths, "--json").json(status=3)
+    assert [each["image"] for each in document["images"]] == [f"{tmp_path}/a.png", f"{tmp_path}/d.png"]
+    assert [f"mlpcli: {each['reason']}" for each in document["failed"]] == lines
+
+
+def test_no_standard_input(mlpcli, run):
+    said = mlpcli(run, "-", stdin=None)
+    assert (said.status, said.out, said.err) == (3, "", "mlpcli: stdin: cannot be read: it is closed\n")
+
+
+def test_images_of_another_size(mlpcli, run):
+    said = mlpcli(run, "-", stdin=idx.encode(np.zeros((2, 14, 14), np.uint8)))
+    assert (said.status, said.err) == (
+        3,
+        "mlpcli: stdin: its images are of 14 x 14 pixels, the network takes 28 x 28\n",
+    )
+
+
+def test_no_run(mlpcli, tmp_path):
+    said = mlpcli(tmp_path / "none", "it.png")
+    assert (said.status, said.out, said.err.count("\n")) == (4, "", 1)
+
+
+def test_without_pillow_a_picture_says_how_to_get_it(mlpcli, run, monkeypatch, tmp_path, digits):
+    (tmp_path / "one.png").write_bytes(picture(digits[0][0]))
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    said = mlpcli(run, tmp_path / "one.png")
+    assert (said.status, said.out) == (2, "")
+    assert said.err == f"mlpcli: {tmp_path}/one.png: reading pictures needs Pillow: pip install 'mlpcli[images]'\n"
+    assert mlpcli(run, "-", stdin=idx.encode(digits[0][:1])).status == 0
+
+
+def test_no_image(mlpcli, run):
+    assert mlpcli(run).status == 2
+
+
+def test_help_comes_without_numpy():
+    program = "import sys; from mlpcli.commands import _run; _run(['predict', '-h']); sys.exit('numpy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "Examples:" in done.stdout
