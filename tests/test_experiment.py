@@ -19,8 +19,8 @@ from mlpcli.config import Config
 from mlpcli.datasets import idx
 from mlpcli.datasets.catalogue import FILE_NAMES, ROLES
 from mlpcli.datasets.load import Dataset
-from mlpcli.errors import DataError, DivergedError, RunError, UnavailableError
-from mlpcli.experiment import Observer, Run, train
+from mlpcli.errors import ConfigError, DataError, DivergedError, RunError, UnavailableError, UsageError
+from mlpcli.experiment import Observer, Run, resume, train
 from mlpcli.runs import checkpoint as checkpoints
 from mlpcli.training.loop import EpochRecord, Trainer
 
@@ -297,6 +297,51 @@ def test_the_config_of_a_run_trains_the_same_run_again(tiny_config: MakeConfig, 
 def test_another_seed_gives_another_run(tiny_config: MakeConfig, tmp_path: Path):
     one, other = (train(tiny_config(f"seed={seed}"), out=tmp_path / str(seed)).path for seed in (0, 1))
     assert timeless(metrics_of(one)) != timeless(metrics_of(other))
+
+
+# How the config is said ---------------------------------------------------------------------------------------------
+
+
+def test_a_config_may_be_a_file_a_name_or_the_defaults(
+    tiny_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    config = tiny_config("training.epochs=1")
+    flat = config_module.flatten(config)
+    everything = [f"{key}={json.dumps(value)}" for key, value in flat.items()]
+    Path("my.yaml").write_text(config_module.to_yaml(config))
+    runs = {
+        "mnist": [train(config), train(overrides=everything), train(None, everything, out="here")],
+        "my": [train("my.yaml"), train(Path("my.yaml"))],
+        "quickstart": [train("quickstart", everything), train("quickstart", iter(everything))],
+        "mine": [train("quickstart", everything, name="mine")],
+    }
+    assert runs["mnist"].pop().path == Path("here")
+    for name, found in runs.items():
+        for run in found:
+            assert run.config == config
+            assert re.fullmatch(rf"runs/{name}-\d{{8}}-\d{{6}}(-\d+)?", str(run.path))
+
+
+def test_a_single_override_may_be_a_text(tiny_config: MakeConfig, tmp_path: Path):
+    (tmp_path / "my.yaml").write_text(config_module.to_yaml(tiny_config()))
+    run = train(str(tmp_path / "my.yaml"), "training.epochs=2", out=str(tmp_path / "run"))
+    assert run.epochs == 2
+    assert resume(str(run.path)) == run
+    with pytest.raises(UsageError, match=r"training\.epochs: 2 -> 1"):
+        resume(str(run.path), "training.epochs=1")
+
+
+def test_what_is_no_config(tiny_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    for thing in (3, {"seed": 1}, ["seed=1"]):
+        with pytest.raises(UsageError, match="is no config; give a Config, a file, or a name from"):
+            train(thing)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="did you mean quickstart"):
+        train("quikstart")
+    with pytest.raises(UsageError, match=r"a Config takes no overrides: change it with dataclasses\.replace"):
+        train(tiny_config(), ["seed=1"])
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
 
 
 # Where it goes -------------------------------------------------------------------------------------------------------
