@@ -87,6 +87,20 @@ class DataConfig(_Section):
 
 
 @dataclass(frozen=True)
+class AugmentationConfig(_Section):
+    """How far training images are distorted, anew each epoch; each draw is uniform between minus and plus its bound."""
+
+    rotation: float = _key(0.0, "degrees, at most, either way", low=0.0, high=180.0)
+    scale: float = _key(0.0, "share by which width and height, each on its own, grow or shrink", low=0.0, high=0.9)
+    shear: float = _key(0.0, "degrees by which upright strokes lean, either way", low=0.0, high=80.0)
+    shift: float = _key(0.0, "pixels, across and down, either way", low=0.0, high=1000.0)
+    elastic_alpha: float = _key(0.0, "of random displacements, in pixels, before they are smoothed", low=0.0, high=1e4)
+    elastic_sigma: float = _key(4.0, "pixels over which they are smoothed", low=0.5, high=20.0)
+    final_strength: float = _key(1.0, "what all of these are multiplied by in the last epochs", low=0.0, high=1.0)
+    final_epochs: int = _key(0, "how many epochs are the last", low=0, high=1_000_000)
+
+
+@dataclass(frozen=True)
 class NetworkConfig(_Section):
     """The network: its layers, its loss, and where its parameters start."""
 

@@ -1,0 +1,203 @@
+"""Distorted training images, anew each epoch: turned, scaled, slanted, moved, and warped by smooth random fields.
+
+An output pixel at p = (x, y), x to the right and y down, seen from the image's centre, shows what the input has at
+
+    q(p) = M (p + d(p)) + m            M (2, 2), m (2,) of this image; d a displacement field
+
+read bilinearly between its four neighbours, 0 (the background) outside. So the image is transformed first and warped
+then. The transformation is diag(scale x, scale y), then H(shear), R(rotation) and a shift t, and M and m its inverse:
+
+    M = (R H S)^-1                     m = -M t
+
+R turns counter-clockwise as seen, H(k) leans strokes to the right by k = tan(shear) a pixel up, and the two scales are
+drawn apart, as in Ciresan, Meier, Gambardella, Schmidhuber 2010, "Deep, big, simple neural nets for handwritten digit
+recognition". The fields are those of Simard, Steinkraus, Platt 2003, "Best practices for convolutional neural networks
+applied to visual document analysis": each of the two components is alpha times uniform noise of (-1, 1), smoothed by a
+Gaussian of standard deviation sigma and unit sum; they have alpha 34 and sigma 4.
+
+    d = alpha G_h N G_w^T              G_n (n, n + 2r): the Gaussian g, cut off at r, a step further in each row
+
+The noise N (h + 2r, w + 2r) reaches r pixels beyond the border, so that a displacement at the edge is as large as one
+in the middle: its standard deviation is alpha / sqrt(3) sum(g^2), about alpha / (6.14 sigma), in pixels.
+
+What happens to an image is a function of seed, epoch and the image's number alone, bit for bit: not of its batch, nor
+of what came before.
+
+    B images at a time, N training images, D = h w pixels
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlpcli.config import AugmentationConfig
+from mlpcli.errors import DataError
+from mlpcli.training.streams import stream
+
+Array = NDArray[Any]
+
+# Smoothing noise costs much. So an epoch has a pool of 2,048 displacements across and as many down, of which each image
+# draws one of each: four million fields. There are fewer for few images, and no more than fit in so much memory.
+POOL = 2048
+POOL_BYTES = 1 << 28
+
+# So many pixels, and so many planes of noise, are worked on at a time: what there is of each stays in a core's cache.
+BLOCK_PIXELS = 1 << 15
+BLOCK_PLANES = 64
+
+LARGEST = 1 << 24  # pixels that float32 can count
+
+
+class Augmentation:
+    """Distorts training images of ``shape`` (h, w) as ``config`` says; its memory is allocated once.
+
+    ``examples`` is the number N of training images, ``epochs`` that of all epochs, which ``final_epochs`` end. Raises
+    ``DataError`` for images of more than 16 million pixels.
+    """
+
+    def __init__(
+        self, config: AugmentationConfig, shape: tuple[int, int], examples: int, epochs: int, seed: int
+    ) -> None:
+        self._config, self._shape, self._examples, self._epochs, self._seed = config, shape, examples, epochs, seed
+        h, w = shape
+        # One row and column of background before the image and two after: every neighbour of a clipped point is there.
+        padded = (h + 3) * (w + 3)
+        if padded > LARGEST:
+            raise DataError(f"augmentation: images of {h} x {w} pixels are too large to be distorted")
+        pool = min(POOL, examples, POOL_BYTES // (8 * h * w)) if config.elastic_alpha else 1
+        self._pool = np.empty((2, max(1, pool), h * w), np.float32)  # p + d(p), x and y
+        self._drawn = np.zeros((2, examples), np.intp)
+        self._M = np.empty((examples, 2, 2), np.float32)
+        self._m = np.empty((examples, 2), np.float32)
+
+        rows = max(1, min(BLOCK_PIXELS // padded, examples))
+        self._padded = np.zeros((rows, h + 3, w + 3), np.float32)
+        self._first = np.repeat(np.arange(rows, dtype=np.float32) * padded, h * w).reshape(rows, h * w)
+        self._p = np.empty((2, rows, h * w), np.float32)
+        self._q = np.empty((2, rows, h * w), np.float32)
+        self._index = np.empty((rows, h * w), np.intp)
+        self._right = np.empty((2, rows, h * w), np.float32)
+
+    def begin(self, epoch: int) -> None:
+        """Draw the distortions of ``epoch``, from 1: of all images, so that none depends on which are asked for."""
+        config, (h, w) = self._config, self._shape
+        strength = strength_in(config, epoch, self._epochs)
+        draws = stream(self._seed, "affine", epoch).random((self._examples, 6))
+        self._M[...], self._m[...] = inverses(config, 2 * draws - 1, strength)
+        self._m += [(w + 1) / 2, (h + 1) / 2]  # from here on seen from the padded image's corner
+        xs, ys = pools = self._pool.reshape(2, -1, h, w)
+        if config.elastic_alpha:
+            rng = stream(self._seed, "elastic", epoch)
+            self._drawn[...] = rng.integers(len(xs), size=self._drawn.shape)
+            draw_fields(pools.reshape(-1, h, w), config.elastic_alpha * strength, config.elastic_sigma, rng)
+        else:
+            pools[...] = 0
+        xs += from_the_middle(w)
+        ys += from_the_middle(h)[:, None]
+
+    def distort(self, images: NDArray[np.uint8], chosen: Array, out: Array) -> Array:
+        """Write the bytes ``images`` (B, D), distorted, to ``out`` (B, D), 0 .. 255 becoming 0 .. 1, and return it.
+
+        ``chosen`` (B,) are the images' numbers among the N: row i is distorted as image ``chosen[i]`` is this epoch.
+        """
+        rows = len(self._padded)
+        for start in range(0, len(images), rows):
+            own = slice(start, start + rows)
+            self._distort(images[own], chosen[own], out[own])
+        return out
+
+    def _distort(self, images: NDArray[np.uint8], chosen: Array, out: Array) -> None:
+        B, (h, w) = len(images), self._shape
+        self._padded[:B, 1 : h + 1, 1 : w + 1] = images.reshape(B, h, w)
+
+        # q(p): one small product an image, so that its bits do not depend on the others.
+        p, q = self._p[:, :B], self._q[:, :B]
+        for axis in (0, 1):
+            np.take(self._pool[axis], self._drawn[axis, chosen], axis=0, out=p[axis], mode="clip")
+        np.matmul(self._M[chosen], p.transpose(1, 0, 2), out=q.transpose(1, 0, 2))
+        q += self._m[chosen].T[:, :, None]
+        x, y = q
+        np.clip(x, np.float32(0), np.float32(w + 1), out=x)
+        np.clip(y, np.float32(0), np.float32(h + 1), out=y)
+
+        # The neighbour to the left and above, and how far q is from it: x and y become shares.
+        floor = np.floor(q, out=p)  # p has served
+        q -= floor
+        left, top = floor
+        top *= np.float32(w + 3)
+        top += left
+        top += self._first[:B]
+        index = self._index[:B]
+        np.copyto(index, top, casting="unsafe")
+
+        # The pixels there, of both rows, and those to their right. In one flat array all are always as far apart.
+        flat, lefts, rights = self._padded.reshape(-1), floor, self._right[:, :B]
+        for row, start in enumerate((0, w + 3)):
+            np.take(flat[start:], index, out=lefts[row], mode="clip")
+            np.take(flat[start + 1 :], index, out=rights[row], mode="clip")
+
+        # one + share (other - one): exactly one where the share is 0.
+        rights -= lefts
+        rights *= x
+        lefts += rights
+        upper, lower = lefts
+        lower -= upper
+        lower *= y
+        upper += lower
+        np.multiply(upper, 1.0 / 255.0, out=out, dtype=out.dtype)
+
+
+def strength_in(config: AugmentationConfig, epoch: int, epochs: int) -> float:
+    """What every bound is multiplied by in ``epoch``, from 1, of ``epochs``: 1, and less in the last few."""
+    return config.final_strength if epoch > epochs - config.final_epochs else 1.0
+
+
+def inverses(config: AugmentationConfig, draws: Array, strength: float) -> tuple[Array, Array]:
+    """M (N, 2, 2) and m (N, 2), in pixels, from ``draws`` (N, 6), uniform in (-1, 1).
+
+    The draws are those of rotation, scale x, scale y, shear, shift x and shift y, each a share of its bound.
+    """
+    rotation, shear = math.radians(config.rotation), math.radians(config.shear)
+    bounds = np.array([rotation, config.scale, config.scale, shear, config.shift, config.shift])
+    angle, wider, taller, slant, x, y = (draws * (strength * bounds)).T
+    c, s, k = np.cos(angle), np.sin(angle), np.tan(slant)
+    M = np.stack([(c + k * s) / (1 + wider), (k * c - s) / (1 + wider), s / (1 + taller), c / (1 + taller)], axis=1)
+    M = M.reshape(-1, 2, 2)
+    return M, -np.einsum("nij,nj->ni", M, np.stack([x, y], axis=1))
+
+
+def draw_fields(planes: Array, alpha: float, sigma: float, rng: np.random.Generator) -> None:
+    """Fill ``planes`` (P, h, w), float32, each with one component of a displacement field, in pixels."""
+    count, h, w = planes.shape
+    G_h, G_w = (alpha / 128 * smoothing(h, sigma)).astype(np.float32), smoothing(w, sigma).astype(np.float32)
+    H, W = G_h.shape[1], G_w.shape[1]
+    N = np.empty((min(BLOCK_PLANES, count), H, W), np.float32)
+    for start in range(0, count, BLOCK_PLANES):
+        block = planes[start : start + BLOCK_PLANES]
+        noise = N[: len(block)]
+        # A random word is eight of them: 256 values evenly in (-1, 1), here times 128. A pixel of d sums hundreds.
+        words = rng.bit_generator.random_raw(-(-noise.size // 8)).astype("<u8", copy=False)
+        np.add(words.view(np.int8)[: noise.size].reshape(noise.shape), np.float32(0.5), out=noise)
+        np.matmul(G_h, (noise.reshape(-1, W) @ G_w.T).reshape(-1, H, w), out=block)
+
+
+def smoothing(size: int, sigma: float) -> NDArray[np.float64]:
+    """G (size, size + 2r): the Gaussian of ``sigma``, of unit sum, a step further in each row.
+
+    It reaches r = 3 sigma pixels, rounded up; beyond is 0.3 % of it.
+    """
+    radius = math.ceil(3 * sigma)
+    g = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
+    G: NDArray[np.float64] = np.zeros((size, size + 2 * radius))
+    for row in range(size):
+        G[row, row : row + len(g)] = g / g.sum()
+    return G
+
+
+def from_the_middle(size: int) -> Array:
+    """The coordinates of ``size`` pixels, from their middle: (size,)."""
+    return (np.arange(size) - (size - 1) / 2).astype(np.float32)

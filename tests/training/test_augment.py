@@ -1,0 +1,328 @@
+"""Distorted images are what the formulas say, and a pure function of seed, epoch and the image's number."""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlpcli.config import AugmentationConfig
+from mlpcli.errors import DataError
+from mlpcli.training import augment
+from mlpcli.training.augment import Augmentation, draw_fields, inverses, smoothing, strength_in
+from mlpcli.training.batches import scale
+from mlpcli.training.streams import stream
+
+Array = np.ndarray
+
+EVERYTHING = AugmentationConfig(rotation=15, scale=0.15, shear=10, shift=2, elastic_alpha=34, elastic_sigma=4)
+
+
+def images_of(count: int, shape: tuple[int, int], high: int = 255, seed: int = 0) -> Array:
+    return np.random.default_rng(seed).integers(0, high + 1, (count, shape[0] * shape[1]), np.uint8)
+
+
+def distorted(
+    config: AugmentationConfig, images: Array, shape: tuple[int, int], *, epoch: int = 1, seed: int = 0, **more: Any
+) -> Array:
+    """All images, distorted, in float32."""
+    made = Augmentation(config, shape, len(images), more.pop("epochs", 10), seed)
+    made.begin(epoch)
+    return made.distort(images, np.arange(len(images)), np.empty(images.shape, more.pop("dtype", np.float32)))
+
+
+def with_draws(monkeypatch: pytest.MonkeyPatch, *draws: float) -> None:
+    """Let every image draw these shares of the bounds: rotation, scale x, scale y, shear, shift x, shift y."""
+
+    class Fixed:
+        def random(self, size: tuple[int, int]) -> Array:
+            return np.broadcast_to((np.array(draws) + 1) / 2, size)
+
+    monkeypatch.setattr(augment, "stream", lambda seed, purpose, epoch: Fixed())
+
+
+def bounds(**bounds: float) -> AugmentationConfig:
+    return AugmentationConfig(**bounds)
+
+
+# Against the definition ----------------------------------------------------------------------------------------------
+
+
+def one_pixel(image: Array, x: float, y: float) -> float:
+    """Bilinear by definition, at column ``x`` and row ``y`` of ``image`` (h, w)."""
+    h, w = image.shape
+    left, top = math.floor(x), math.floor(y)
+    value = 0.0
+    for row, column in product((top, top + 1), (left, left + 1)):
+        if 0 <= row < h and 0 <= column < w:
+            value += (1 - abs(x - column)) * (1 - abs(y - row)) * float(image[row, column])
+    return value / 255
+
+
+@settings(max_examples=25)
+@given(
+    st.integers(1, 9),
+    st.integers(1, 9),
+    st.integers(1, 6),
+    st.sampled_from([0.0, 20.0, 400.0]),
+    st.floats(0, 180),
+    st.floats(0, 0.9),
+    st.floats(0, 80),
+    st.floats(0, 20),
+    st.integers(1, 3),
+)
+def test_a_pixel_is_what_the_input_has_at_q(h, w, count, alpha, rotation, scale_, shear, shift, epoch):
+    config = AugmentationConfig(
+        rotation=rotation, scale=scale_, shear=shear, shift=shift, elastic_alpha=alpha, elastic_sigma=1
+    )
+    images = images_of(count, (h, w))
+    made = Augmentation(config, (h, w), count, 3, seed=5)
+    made.begin(epoch)
+    out = made.distort(images, np.arange(count), np.empty((count, h * w), np.float32))
+
+    # The same draws, and then plain loops.
+    shares = 2 * stream(5, "affine", epoch).random((count, 6)) - 1
+    Ms, ms = inverses(config, shares, 1.0)
+    planes, drawn = np.zeros((2, count, h, w), np.float32), np.zeros((2, count), int)
+    if alpha:
+        rng = stream(5, "elastic", epoch)
+        drawn = rng.integers(count, size=(2, count))
+        draw_fields(planes.reshape(-1, h, w), alpha, 1.0, rng)
+    for i, (row, column) in product(range(count), product(range(h), range(w))):
+        d = np.array([planes[0, drawn[0, i], row, column], planes[1, drawn[1, i], row, column]], float)
+        middle = np.array([(w - 1) / 2, (h - 1) / 2])
+        q = Ms[i] @ (np.array([column, row]) - middle + d) + ms[i] + middle
+        # A rounding of q moves a pixel by no more than the image's steepest slope: 1 a pixel, times that rounding.
+        tolerance = 1e-5 * (1 + float(np.abs(q).max()))
+        assert out[i, row * w + column] == pytest.approx(one_pixel(images[i].reshape(h, w), *q), abs=tolerance)
+
+
+def test_the_inverse_undoes_scale_then_slant_then_turn_then_shift():
+    config = AugmentationConfig(rotation=40, scale=0.5, shear=30, shift=7)
+    share = np.array([[0.5, 0.2, -0.4, 0.75, 0.3, -0.6]])
+    (M,), (m,) = inverses(config, share, 1.0)
+    theta, k = math.radians(20), math.tan(math.radians(22.5))
+    # y runs down: turned counter-clockwise, a point on the right goes up; what is further up leans more to the right.
+    R = np.array([[math.cos(theta), math.sin(theta)], [-math.sin(theta), math.cos(theta)]])
+    H = np.array([[1, -k], [0, 1]])
+    S = np.diag([1.1, 0.8])
+    for point in np.random.default_rng(0).normal(0, 10, (5, 2)):
+        seen_at = R @ H @ S @ point + [2.1, -4.2]
+        assert M @ seen_at + m == pytest.approx(point)
+
+
+# Worked by hand ------------------------------------------------------------------------------------------------------
+
+
+def test_a_shift_by_one_pixel(monkeypatch: pytest.MonkeyPatch):
+    with_draws(monkeypatch, 0, 0, 0, 0, 0.5, -0.25)
+    image = np.array([[0, 0, 0, 0], [0, 10, 20, 0], [0, 30, 40, 255]], np.uint8).reshape(1, 12)
+    out = distorted(bounds(shift=2), image, (3, 4)).reshape(3, 4) * 255  # one to the right, half a pixel up
+    assert out == pytest.approx(np.array([[0, 0, 5, 10], [0, 0, 20, 30], [0, 0, 15, 20]]))
+
+
+def test_a_quarter_turn_about_the_middle_is_counter_clockwise(monkeypatch: pytest.MonkeyPatch):
+    with_draws(monkeypatch, 0.5, 0, 0, 0, 0, 0)
+    images = images_of(3, (28, 28))
+    out = distorted(bounds(rotation=180), images, (28, 28))
+    turned = np.rot90(images.reshape(3, 28, 28), axes=(1, 2))  # numpy's is counter-clockwise as printed
+    assert out.reshape(3, 28, 28) * 255 == pytest.approx(turned, abs=0.01)
+
+
+def test_twice_as_large_is_read_at_half_the_distance(monkeypatch: pytest.MonkeyPatch):
+    with_draws(monkeypatch, 0, 1, 0, 0, 0, 0)
+    out = distorted(bounds(scale=0.5), np.array([[0, 30, 90, 30, 0]], np.uint8), (1, 5)) * 255
+    # 1.5 times as wide: read at 2 + (-2 .. 2) / 1.5 = 2/3, 4/3, 2, 8/3, 10/3
+    assert out == pytest.approx(np.array([[20, 50, 90, 50, 20]]), abs=1e-4)
+
+
+def test_slanted_strokes_lean_to_the_right(monkeypatch: pytest.MonkeyPatch):
+    with_draws(monkeypatch, 0, 0, 0, 1, 0, 0)
+    upright = np.zeros((5, 5), np.uint8)
+    upright[:, 2] = 255
+    out = distorted(bounds(shear=45), upright.reshape(1, 25), (5, 5)).reshape(5, 5)
+    assert out == pytest.approx(np.fliplr(np.eye(5)), abs=1e-5)
+
+
+# At no strength, and outside the image -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [(28, 28), (5, 4), (1, 7), (1, 1), (40, 3)])
+@pytest.mark.parametrize(
+    ("config", "epoch"),
+    [
+        (AugmentationConfig(), 1),
+        (
+            AugmentationConfig(
+                rotation=30, scale=0.5, shear=9, shift=3, elastic_alpha=50, final_epochs=1, final_strength=0
+            ),
+            10,
+        ),
+    ],
+)
+def test_nothing_is_distorted_by_nothing(config, epoch, shape, dtype):
+    images = images_of(101, shape)
+    out = distorted(config, images, shape, epoch=epoch, dtype=dtype)
+    assert out.dtype == dtype
+    assert np.array_equal(out, scale(images, np.empty(images.shape, dtype)))
+
+
+def test_an_empty_image_stays_empty_and_no_pixel_leaves_0_to_1():
+    wild = AugmentationConfig(rotation=180, scale=0.9, shear=80, shift=20, elastic_alpha=10_000, elastic_sigma=0.5)
+    assert not distorted(wild, np.zeros((50, 784), np.uint8), (28, 28)).any()
+    for config in (wild, EVERYTHING):
+        for dtype in ("float32", "float64"):
+            out = distorted(config, np.full((200, 784), 255, np.uint8), (28, 28), dtype=dtype)
+            assert (out.min(), out.max()) == (0.0, 1.0)
+
+
+def test_what_is_moved_out_is_gone(monkeypatch: pytest.MonkeyPatch):
+    for x, y in product((-1, 0, 1), (-1, 0, 1)):
+        with monkeypatch.context() as patch:
+            with_draws(patch, 0, 0, 0, 0, x, y)
+            out = distorted(bounds(shift=28), np.full((1, 784), 255, np.uint8), (28, 28))
+        assert out.all() == out.any() == (x == y == 0)
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 2**32), st.integers(1, 100))
+def test_it_is_linear_in_the_image(seed: int, count: int):
+    one, other = images_of(count, (9, 8), 127, seed), images_of(count, (9, 8), 127, seed + 1)
+    parts = [distorted(EVERYTHING, each, (9, 8), seed=seed) for each in (one, other, one + other)]
+    assert parts[0] + parts[1] == pytest.approx(parts[2], abs=1e-6)
+
+
+# A pure function of seed, epoch and number ---------------------------------------------------------------------------
+
+
+@settings(max_examples=20)
+@given(st.integers(2, 120), st.randoms(use_true_random=False), st.integers(1, 50), st.booleans())
+def test_it_depends_on_neither_the_order_nor_the_batch(count: int, random: Any, batch: int, elastic: bool):
+    config = EVERYTHING if elastic else AugmentationConfig(rotation=20, scale=0.1, shift=1)
+    shape = (28, 28)
+    images = images_of(count, shape)
+    together = distorted(config, images, shape, epoch=4, seed=9)
+
+    made = Augmentation(config, shape, count, 10, 9)
+    made.begin(2)
+    made.begin(4)  # whatever was before
+    order = np.array(random.sample(range(count), random.randint(1, count)))
+    for start in range(0, len(order), batch):
+        chosen = order[start : start + batch]
+        alone = made.distort(images[chosen], chosen, np.empty((len(chosen), 784), np.float32))
+        assert alone.tobytes() == together[chosen].tobytes()
+
+
+def test_seed_and_epoch_and_number_each_count():
+    images = np.repeat(images_of(1, (28, 28)), 3, axis=0)
+    runs = [distorted(EVERYTHING, images, (28, 28), epoch=epoch, seed=seed) for epoch, seed in [(1, 0), (2, 0), (1, 1)]]
+    assert len({row.tobytes() for run in runs for row in run}) == 9
+
+
+def test_the_affine_part_is_drawn_anew_for_every_image_from_all_of_the_range():
+    made = Augmentation(AugmentationConfig(shift=3), (2, 2), 20_000, 10, 0)
+    made.begin(1)
+    shifts = 1.5 - made._m  # 1.5: the middle, in the padded image
+    assert np.abs(shifts).max() <= 3
+    assert np.unique(shifts).size > 39_000
+    assert shifts.mean(axis=0) == pytest.approx([0, 0], abs=0.05)
+    assert shifts.std(axis=0) == pytest.approx([3 / math.sqrt(3)] * 2, rel=0.02)
+    assert np.corrcoef(shifts.T)[0, 1] == pytest.approx(0, abs=0.03)
+
+
+def test_the_last_epochs_are_weaker():
+    config = AugmentationConfig(shift=4, elastic_alpha=30, final_strength=0.25, final_epochs=2)
+    assert [strength_in(config, epoch, 5) for epoch in range(1, 6)] == [1, 1, 1, 0.25, 0.25]
+    assert [strength_in(AugmentationConfig(final_strength=0.25), epoch, 5) for epoch in (1, 5)] == [1, 1]
+    made = Augmentation(config, (8, 8), 5000, 5, 0)
+    spread = []
+    for epoch in (3, 4):
+        made.begin(epoch)
+        grid = np.arange(8) - 3.5
+        spread.append((made._m.std(), (made._pool[0].reshape(-1, 8, 8) - grid).std()))
+    assert np.divide(*spread) == pytest.approx([4, 4], rel=0.05)
+
+
+# The fields ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sigma", [0.5, 1.0, 4.0, 7.3, 20.0])
+def test_the_gaussian_has_unit_sum_and_its_own_width(sigma: float):
+    G = smoothing(5, sigma)
+    radius = math.ceil(3 * sigma)
+    assert G.shape == (5, 5 + 2 * radius)
+    assert G.sum(axis=1) == pytest.approx(np.ones(5))
+    for row in range(5):
+        assert np.array_equal(G[row, row : row + 2 * radius + 1], G[0, : 2 * radius + 1])
+        assert np.count_nonzero(G[row]) == 2 * radius + 1
+    offsets = np.arange(-radius, radius + 1)
+    if sigma >= 1:
+        assert math.sqrt(G[0, : 2 * radius + 1] @ offsets**2) == pytest.approx(sigma, rel=0.02)
+
+
+def test_a_field_is_alpha_times_the_noise_smoothed():
+    """Against the sum written out: d[r, c] = alpha sum over i, j of g[i] g[j] N[r + i, c + j]."""
+    planes = np.empty((3, 4, 5), np.float32)
+    draw_fields(planes, 34.0, 1.2, stream(1, "elastic", 2))
+    words = stream(1, "elastic", 2).bit_generator.random_raw(-(-3 * 12 * 13 // 8))
+    N = (np.frombuffer(words.astype("<u8").tobytes(), np.int8)[: 3 * 12 * 13].reshape(3, 12, 13) + 0.5) / 128
+    assert -1 < N.min() < -0.95 and 0.95 < N.max() < 1
+    g = np.exp(-0.5 * (np.arange(-4, 5) / 1.2) ** 2)
+    g /= g.sum()
+    for plane, row, column in product(range(3), range(4), range(5)):
+        expected = 34 * g @ N[plane, row : row + 9, column : column + 9] @ g
+        assert planes[plane, row, column] == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_fields_are_as_large_as_predicted_at_the_edge_as_in_the_middle_and_smooth():
+    alpha, sigma, count = 34.0, 4.0, 4096
+    planes = np.empty((count, 28, 28), np.float32)
+    draw_fields(planes, alpha, sigma, stream(0, "elastic", 1))
+    g = smoothing(1, sigma)[0]
+    predicted = alpha / math.sqrt(3) * float(g @ g)
+    assert predicted == pytest.approx(alpha / (2 * math.sqrt(3 * math.pi) * sigma), rel=0.01)
+    assert predicted == pytest.approx(1.39, abs=0.01)
+    error = predicted / math.sqrt(2 * count)  # of a standard deviation estimated from so many
+    everywhere = planes.std(axis=0)
+    assert np.abs(everywhere - predicted).max() < 5 * error
+    border = np.ones((28, 28), bool)
+    border[1:-1, 1:-1] = False
+    assert everywhere[border].mean() == pytest.approx(everywhere[10:18, 10:18].mean(), abs=2 * error)
+    assert np.abs(planes.mean(axis=0)).max() < 5 * predicted / math.sqrt(count)
+    # Smooth: at a distance of 1 the correlation is that of a Gaussian smoothed twice, exp(-1 / (4 sigma^2)).
+    for one, other in ((planes[:, 1:], planes[:, :-1]), (planes[:, :, 1:], planes[:, :, :-1])):
+        assert np.mean(one * other) / np.mean(planes**2) == pytest.approx(math.exp(-1 / (4 * sigma**2)), abs=0.01)
+    # And fields are independent of one another.
+    assert np.corrcoef(planes[:, 14, 14][:-1], planes[:, 14, 14][1:])[0, 1] == pytest.approx(0, abs=5 / 64)
+
+
+def test_the_pool_is_as_large_as_promised_redrawn_each_epoch_and_shared_by_all():
+    made = Augmentation(EVERYTHING, (28, 28), 60_000, 10, 0)
+    made.begin(1)
+    first, drawn = made._pool.copy(), made._drawn.copy()
+    across, down = (len(np.unique(each)) for each in drawn)
+    assert (across, down) == (2048, 2048)
+    assert len(np.unique(drawn, axis=1).T) > 59_000, "nearly every image has a field of its own"
+    assert len(np.unique(first[0], axis=0)) == len(np.unique(first[1], axis=0)) == 2048
+    made.begin(2)
+    assert not (made._pool == first).any(axis=2).all(axis=1).any()
+    assert (made._drawn == drawn).mean() < 0.01
+
+
+def test_the_memory_is_bounded():
+    large = Augmentation(EVERYTHING, (512, 512), 60_000, 10, 0)
+    assert large._pool.nbytes <= augment.POOL_BYTES
+    assert len(Augmentation(EVERYTHING, (28, 28), 7, 10, 0)._pool[0]) == 7
+    assert Augmentation(bounds(rotation=1), (28, 28), 60_000, 10, 0)._pool.shape == (2, 1, 784)
+    assert large._padded.shape[0] == 1
+
+
+def test_images_too_large_to_count_their_pixels_are_refused():
+    with pytest.raises(DataError, match="augmentation: images of 4096 x 4096 pixels are too large to be distorted"):
+        Augmentation(EVERYTHING, (4096, 4096), 1, 1, 0)
