@@ -420,6 +420,7 @@ def test_the_cells_of_the_confusion_matrix_open_the_images_behind_them(
     np.testing.assert_array_equal(sheet.pixels, found.part.split.images[indices[0]])
     np.testing.assert_allclose(sheet.p, found.together.p[indices[0]], atol=1e-5)
     assert sheet.verdict == str(taken_for)
+    assert sheet.page.locator("#verdict-note").inner_text().endswith(f"; its label is {label}")
     # By keyboard: from the one cell that can be tabbed to, the arrows go to the next that has images.
     assert page.locator("#matrix button[tabindex='0']").count() == 1
     page.locator("#matrix button[tabindex='0']").focus()
@@ -514,7 +515,7 @@ def test_light_and_dark_follow_the_system_until_the_button_is_pressed(sheet: She
     sheet.page.reload()
     sheet.requests.pop()
     sheet.page.emulate_media(color_scheme="light")
-    assert sheet.evaluate("document.documentElement.dataset.theme") == "light"
+    expect(sheet.page.locator("html")).to_have_attribute("data-theme", "light")
 
 
 def test_everything_that_can_be_used_has_a_name(sheet: Sheet, trained_page: Path) -> None:

@@ -12,7 +12,7 @@ class Board {
     [this.rows, this.columns] = network.image_shape;
     this.sheet = new Sheet(this.rows, this.columns);
     this.strokes = []; // each a list of points [x, y] of the sheet
-    this.example = null; // the bytes of an image of the data, shown instead of a drawing
+    this.example = null; // { pixels, label } of an image of the data, shown instead of a drawing
     this.drawing = null; // the pointer that draws, or "keyboard"
     this.pen = { x: this.sheet.width / 2, y: this.sheet.height / 2 };
     this.held = new Set(); // the arrow keys that are down
@@ -72,9 +72,9 @@ class Board {
   }
 
   // Puts an image of the data on the board, its bytes as they are.
-  show(pixels) {
+  show(pixels, label) {
     this.clear();
-    this.example = pixels;
+    this.example = { pixels, label };
     this.sheet.lay(pixels);
     this._changed();
   }
@@ -99,7 +99,7 @@ class Board {
     byId("undo").disabled = byId("clear").disabled = empty;
     byId("invitation").hidden = !empty;
     if (empty) this.pixels = null;
-    else if (this.example) this.pixels = this.example;
+    else if (this.example) this.pixels = this.example.pixels;
     else this.pixels = byId("normalise").checked ? this.sheet.normalised() : this.sheet.asDrawn();
     this.said = this.pixels && this.network.forward(this.pixels);
     paintInk(byId("seen"), this.pixels || new Uint8Array(this.rows * this.columns), this.rows, this.columns);
@@ -124,7 +124,8 @@ class Board {
     const { probabilities } = this.network;
     const first = this.said ? this.said.predicted : -1;
     byId("verdict").textContent = first < 0 ? "–" : String(first);
-    const value = first < 0 ? "" : probabilities ? chance(this.said.p[first]) : `score ${score(this.said.p[first])}`;
+    const number = first < 0 ? "" : probabilities ? chance(this.said.p[first]) : `score ${score(this.said.p[first])}`;
+    const value = this.example ? `${number}; its label is ${this.example.label}` : number;
     byId("verdict-note").textContent = this.pixels ? value : "nothing drawn yet";
     // Of many classes, those the network thinks of first.
     const classes = this.network.sizes[this.network.sizes.length - 1];
@@ -153,6 +154,10 @@ class Board {
   _hiddenLayers() {
     const { sizes, activation } = this.network;
     const hidden = sizes.slice(1, -1);
+    if (hidden.length === 0) {
+      const text = "There is no hidden layer: each class weighs the pixels themselves, as the weights below show.";
+      byId("hidden-layers").append(element("p", { class: "small" }, text));
+    }
     const shown = hidden.slice(0, MOST_LAYERS).map((units, index) => this._hiddenLayer(units, index, activation));
     if (hidden.length > shown.length) {
       const rest = plural(hidden.length - shown.length, "more hidden layer");
@@ -182,7 +187,7 @@ class Board {
         {},
         element("figcaption", {}, formula, element("span", {}, plural(units, "hidden unit"))),
         canvas,
-        element("div", { class: index ? "" : "unit" }, weights, text),
+        element("div", { class: index ? "unit low" : "unit" }, weights, text),
       ),
     );
     const layer = { index, canvas, text, hint, chosen: -1, lamps: new Lamps(canvas, units) };

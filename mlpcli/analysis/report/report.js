@@ -136,8 +136,9 @@ function images(board) {
   const size = rows * columns;
   const pixels = spread(bytesOf(byId("image-bytes").textContent), look.images.length * size);
   const pixelsOf = (position) => pixels.subarray(position * size, (position + 1) * size);
+  const show = (position) => board.show(pixelsOf(position), look.images[position][1]);
   const open = (position) => {
-    board.show(pixelsOf(position));
+    show(position);
     const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
     byId("draw").scrollIntoView({ behavior: still ? "auto" : "smooth" });
     byId("sheet").focus({ preventScroll: true });
@@ -149,7 +150,7 @@ function images(board) {
     byId("example").addEventListener("click", () => {
       // One after the other, mistakes and all, in an order that mixes them: 7919 is a prime.
       turn = (turn + 7919) % look.images.length;
-      board.show(pixelsOf(turn));
+      show(turn);
     });
   }
   const scores = ({ precision, recall, f1 }) => [precision, recall, f1].map((share) => percent(share));
@@ -163,10 +164,10 @@ function weights(network) {
   const hidden = network.sizes.length > 2;
   const all = network.sizes[1];
   const units = Math.min(all, MOST_TILES);
-  const what = hidden ? `hidden unit${all === 1 ? "" : "s"}` : "classes, in their order";
-  const some = units < all ? `the first ${count(units)} of ${count(all)}` : count(all);
+  const some = `each of ${units < all ? `the first ${count(units)} of ` : ""}${plural(all, "hidden unit")}`;
+  const whose = hidden ? some : `each class, from 0 to ${all - 1},`;
   byId("weights-note").textContent =
-    `What each of ${some} ${what} looks for in an image: ink on blue raises it, ink on orange lowers it.`;
+    `What ${whose} looks for in an image: ink on blue raises it, ink on orange lowers it.`;
   const canvas = byId("mosaic");
   const each = hidden ? "hidden unit" : "class";
   canvas.setAttribute("aria-label", `${count(units)} images of first-layer weights, one a ${each}.`);
