@@ -36,7 +36,7 @@ LIBRARIES = {
     "errors": set[str](),
     "files": set[str](),
     "config": {"yaml"},
-    "analysis": {"numpy", "onnx", "PIL"},
+    "analysis": {"numpy", "onnx", "PIL", "matplotlib"},
     "commands": {"click", "tqdm", "numpy", "yaml"},
     "__init__": set[str](),
     "__main__": set[str](),

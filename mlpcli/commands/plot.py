@@ -1,0 +1,191 @@
+"""``mlpcli plot``: runs as a picture, for a page or a slide."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mlpcli.commands import output
+from mlpcli.commands.options import data_options, threads_option
+from mlpcli.errors import RunError, UsageError
+
+if TYPE_CHECKING:
+    from mlpcli.analysis.evaluation import Member
+    from mlpcli.analysis.plots import Draw, History
+    from mlpcli.datasets.load import SplitName
+
+KINDS = ("curves", "layers", "confusion", "mistakes", "weights")
+# Of the options that only some kinds have a use for.
+NEEDED_BY = {
+    **dict.fromkeys(("split", "dataset", "folder", "sources", "offline"), ("confusion", "mistakes")),
+    "images": ("mistakes", "weights"),
+}
+IMAGES = {"mistakes": 24, "weights": 100}
+
+
+@click.command()
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True)
+@click.option(
+    "-o",
+    "--output",
+    "file",
+    metavar="FILE.png|svg",
+    required=True,
+    help="Where to draw it; an existing file is replaced.",
+)
+@click.option("--kind", type=click.Choice(KINDS), default="curves", show_default=True, help="What to draw.")
+@click.option(
+    "--split",
+    type=click.Choice(["train", "validation", "test"]),
+    help="Which images, for confusion and mistakes. [default: validation, or train where none were held out]",
+)
+@data_options
+@click.option(
+    "--images",
+    metavar="N",
+    type=click.IntRange(1, 1000),
+    help="Draw N images at most. [default: 24 mistakes, the weights of 100 units]",
+)
+@threads_option
+def command(
+    runs: tuple[str, ...],
+    file: str,
+    kind: str,
+    split: SplitName | None,
+    dataset: str | None,
+    folder: str | None,
+    sources: tuple[str, ...],
+    offline: bool,
+    images: int | None,
+) -> None:
+    """Draw runs: their learning curves, or one of them more closely.
+
+    \b
+      curves     loss and error by the epoch, of up to 40 runs
+      layers     gradient norms, and saturation of sigmoids, by the epoch
+      confusion  which classes are taken for which
+      mistakes   the most confidently wrong images
+      weights    what each unit of the first layer looks for
+
+    For the last three RUN may also be a checkpoint, and means its best one if there is one, else its last. Each look at
+    images is recorded in the run's evaluations.jsonl, as mlpcli eval does it. It needs matplotlib: pip install
+    'mlpcli[plots]'.
+
+    \b
+    Examples:
+      mlpcli plot runs/mnist-... -o curves.png
+      mlpcli plot runs/small runs/large -o both.svg
+      mlpcli plot runs/mnist-... --kind confusion --split test -o confusion.png
+      mlpcli plot runs/mnist-... --kind weights --images 25 -o weights.png
+    """
+    path = Path(file)
+    form = _format(path)
+    _refuse_what_has_no_use(kind)
+    if len(runs) > 1 and kind != "curves":
+        raise UsageError(f"--kind {kind} draws one run, and {len(runs)} are named; only curves draws several")
+
+    from functools import partial
+
+    from mlpcli.analysis import plots
+
+    plots.require_matplotlib()
+    most = images or IMAGES.get(kind, 0)
+    draw: Draw
+    if kind == "curves":
+        histories = _histories(runs)
+        title = ", ".join(plots.shown(history.name) for history in histories)
+        draw = partial(plots.draw_curves, runs=histories)
+    elif kind == "layers":
+        (history,) = _histories(runs)
+        title = plots.shown(history.name)
+        draw = partial(plots.draw_layers, run=history)
+    elif kind == "weights":
+        from mlpcli.analysis.evaluation import open_member
+
+        member = open_member(Path(runs[0]))
+        units = member.checkpoint.parameters.W[0].shape[1]
+        what = "units of the first layer" if member.checkpoint.config.network.hidden else "classes"
+        title = (
+            f"{_name(member)}\nweights into {f'the first {most} of {units}' if most < units else f'the {units}'} {what}"
+        )
+        draw = partial(plots.draw_weights, checkpoint=member.checkpoint, title=title, most=most)
+    else:
+        from mlpcli.analysis.evaluation import evaluate
+        from mlpcli.analysis.look import look
+        from mlpcli.commands.progress import download_progress
+
+        where: dict[str, Any] = {"dataset": dataset, "folder": folder, "sources": sources, "offline": offline}
+        found = look([Path(runs[0])], split, **where, say=output.say, progress=download_progress())
+        part = found.part
+        result = evaluate(found.together, part.split.labels, most)
+        wrong = (
+            f"{result.error:.2%} error, {result.errors:,} of {result.examples:,} {found.split} images of {part.name}"
+        )
+        title = f"{_name(found.members[0])}\n{wrong}"
+        if kind == "confusion":
+            draw = partial(plots.draw_confusion, result=result, title=title)
+        else:
+            pixels = part.split.images.reshape(-1, *part.image_shape)
+            draw = partial(plots.draw_mistakes, result=result, images=pixels, title=title)
+    output.write_file(path, plots.render(draw, form, f"{kind}: {title}"))
+    output.result(click.format_filename(path))
+
+
+def _format(path: Path) -> str:
+    """The format that the suffix of ``path`` asks for."""
+    from mlpcli.analysis.plots import FORMATS
+
+    form = path.suffix.lower().removeprefix(".")
+    if form not in FORMATS:
+        raise UsageError(f"-o {click.format_filename(path)}: name it {' or '.join(f'.{each}' for each in FORMATS)}")
+    return form
+
+
+def _refuse_what_has_no_use(kind: str) -> None:
+    """Raise ``UsageError`` for an option that was typed and that ``kind`` would ignore."""
+    context = click.get_current_context()
+    for option in context.command.params:
+        kinds = NEEDED_BY.get(option.name or "", KINDS)
+        typed = context.get_parameter_source(option.name or "") is click.core.ParameterSource.COMMANDLINE
+        if typed and kind not in kinds:
+            raise UsageError(f"{option.opts[0]} has no use with --kind {kind}, only with {' and '.join(kinds)}")
+
+
+def _histories(runs: Sequence[str]) -> list[History]:
+    """The epochs of ``runs``, those that have none yet left out and named. Raises ``RunError`` when none is left."""
+    from mlpcli import config as config_module
+    from mlpcli.analysis import plots
+    from mlpcli.runs import directory
+    from mlpcli.runs.summary import run_at, summarize
+
+    paths = [run_at(Path(run)) for run in runs]
+    names = [path.resolve().name for path in paths]
+    histories = []
+    for path, name in zip(paths, names, strict=True):
+        summary, records = summarize(path), directory.read_metrics(path)
+        if not records:
+            output.say(f"{path}: has no epoch to draw yet")
+            continue
+        label = name if names.count(name) == 1 else str(path)
+        if summary.state != "finished":
+            label += f" ({summary.state}, {len(records)} of {summary.epochs_wanted} epochs)"
+        objective = config_module.load(path / directory.CONFIG, (), {}).network.objective
+        histories.append(plots.History(label, objective, records))
+    if not histories:
+        raise RunError(f"{' '.join(map(str, paths))}: nothing to draw: no epoch was completed")
+    if len(histories) > plots.MOST_RUNS:
+        raise UsageError(f"{len(histories)} runs do not fit one picture; at most {plots.MOST_RUNS} do")
+    return histories
+
+
+def _name(member: Member) -> str:
+    """The run and the checkpoint of it, or the file of one that lies in none."""
+    from mlpcli.analysis.plots import shown
+
+    epoch = f"epoch {member.checkpoint.epoch}"
+    if member.run is None:
+        return f"{shown(member.path.name)}, {epoch}"
+    return f"{shown(member.run.resolve().name)}, {member.path.stem} checkpoint, {epoch}"
