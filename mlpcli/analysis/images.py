@@ -46,7 +46,7 @@ DIGIT = (0.2, 0.5)  # of the largest part's ink, and of its longer side: a part 
 CELLS = 64  # a side: parts are looked for on a grid no finer than this
 
 TOO_LARGE = f"has more than {MAX_PIXELS:,} pixels, which is more than is read here; make it smaller"
-BLANK = "is blank: there is no digit to see"
+BLANK = "is blank, or nothing on it stands out from its rim: no digit"
 
 
 @dataclass(frozen=True, eq=False)

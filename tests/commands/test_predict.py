@@ -179,11 +179,13 @@ def test_a_blank_picture_is_no_digit(mlpcli, run, tmp_path):
     Image.new("L", (90, 60), 255).save(tmp_path / "blank.png")
     said = mlpcli(run, tmp_path / "blank.png")
     assert said == Said(
-        0, f"{tmp_path}/blank.png: no digit\n", f"{tmp_path}/blank.png: is blank: there is no digit to see\n"
+        0,
+        f"{tmp_path}/blank.png: no digit\n",
+        f"{tmp_path}/blank.png: is blank, or nothing on it stands out from its rim: no digit\n",
     )
     (found,) = mlpcli(run, tmp_path / "blank.png", "--json").json()["images"]
     assert (found["predicted"], found["confidence"]) == (None, None)
-    assert found["warnings"] == ["is blank: there is no digit to see"]
+    assert found["warnings"] == ["is blank, or nothing on it stands out from its rim: no digit"]
 
 
 def test_several_digits_are_warned_of(mlpcli, run, digits, tmp_path):
