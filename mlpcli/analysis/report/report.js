@@ -69,7 +69,9 @@ function head() {
 function curves() {
   const { epochs } = run;
   byId("no-curves").hidden = epochs.length > 0;
-  byId("no-curves").textContent = "The checkpoint lies in no run, so how it was learnt is not known.";
+  byId("no-curves").textContent = run.run
+    ? "The run has no metrics."
+    : "The checkpoint lies in no run, so how it was learnt is not known.";
   byId("epochs-details").hidden = epochs.length === 0;
   if (epochs.length === 0) return;
   const at = epochs.map(({ epoch }) => epoch);
@@ -87,7 +89,11 @@ function curves() {
     { name: "validation", values: of(`validation_${what}`) },
     { name: "training", values: of(`train_${what}`) },
   ];
-  const positive = (series) => series.every(({ values }) => values.every((value) => value === null || value > 0));
+  // A logarithm is for what falls over magnitudes, and never to 0.
+  const overMagnitudes = (series) => {
+    const known = series.flatMap(({ values }) => values.filter((value) => value !== null));
+    return Math.min(...known) > 0 && Math.max(...known) >= 5 * Math.min(...known);
+  };
   const charts = [
     { title: "Error", series: pair("error"), format: share, best },
     { title: "Loss", series: pair("loss"), format: number, best },
@@ -98,7 +104,7 @@ function curves() {
     charts.push({ title: "Saturated hidden units, |z| > 4.6", series, format: share, linear: true });
   }
   for (const chart of charts) {
-    const log = !chart.linear && positive(chart.series);
+    const log = !chart.linear && overMagnitudes(chart.series);
     const title = chart.title + (log ? ", logarithmic" : "");
     byId("charts").append(lineChart({ ...chart, title, epochs: at, log }));
   }
