@@ -31,9 +31,10 @@ def distorted(
     config: AugmentationConfig, images: Array, shape: tuple[int, int], *, epoch: int = 1, seed: int = 0, **more: Any
 ) -> Array:
     """All images, distorted, in float32."""
-    made = Augmentation(config, shape, len(images), more.pop("epochs", 10), seed)
+    dtype = more.pop("dtype", np.float32)
+    made = Augmentation(config, shape, len(images), more.pop("epochs", 10), seed, dtype)
     made.begin(epoch)
-    return made.distort(images, np.arange(len(images)), np.empty(images.shape, more.pop("dtype", np.float32)))
+    return made.distort(images, np.arange(len(images)), np.empty(images.shape, dtype))
 
 
 def with_draws(monkeypatch: pytest.MonkeyPatch, *draws: float) -> None:
