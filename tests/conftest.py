@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
+
+# Two processes of tests on two cores: threads of BLAS that wait for each other would take most of their time. Said
+# before numpy is loaded, and to the programs that the tests start.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
