@@ -91,7 +91,16 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     # A stream that was closed before we began ('>&-') is None, which nothing that prints expects.
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: PTH123, SIM115
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: PTH123, SIM115
-    sys.exit(_run(sys.argv[1:] if arguments is None else arguments))
+    try:
+        status = _run(sys.argv[1:] if arguments is None else arguments)
+        # What was asked for is done and said: a signal on the way out changes nothing.
+        for number in _RAISED:
+            signal.signal(number, signal.SIG_IGN)
+    except KeyboardInterrupt:
+        status = 128 + signal.SIGINT
+    except Terminated:
+        status = 128 + signal.SIGTERM
+    sys.exit(status)
 
 
 def _run(arguments: list[str]) -> int:
