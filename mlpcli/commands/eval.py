@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlpcli.commands import output
+from mlpcli.commands.drawing import abreast, shades, terminal_width
 from mlpcli.commands.options import data_options, threads_option
 from mlpcli.errors import UsageError
 
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
     from mlpcli.analysis.evaluation import Evaluation, Outputs
     from mlpcli.analysis.look import Look
     from mlpcli.datasets.load import Bytes, Part, SplitName
-
-# From dark to bright.
-SHADES = " .:-=+*#%@"
 
 
 @click.command()
@@ -190,32 +188,16 @@ def _print(look: Look, result: Evaluation, dataset: str | None) -> None:
 
 def _draw(result: Evaluation, part: Part) -> None:
     """The images of the mistakes, as many side by side as the terminal has room for."""
-    from shutil import get_terminal_size
-
-    width = get_terminal_size().columns
+    width = terminal_width()
     pictures = []
     for m in result.worst:
-        rows = _picture(part.split.images[m.index].reshape(part.image_shape), width)
+        rows = shades(part.split.images[m.index].reshape(part.image_shape), width)
         caption = f"{m.index}: {m.label} taken for {m.predicted}"
         pictures.append([caption, *rows])
-    wide = max(len(line) for picture in pictures for line in picture)
-    abreast = max(1, (width + 2) // (wide + 2))
-    for start in range(0, len(pictures), abreast):
-        output.result("")
-        for lines in zip(*pictures[start : start + abreast], strict=True):
-            output.result("  ".join(f"{line:<{wide}}" for line in lines).rstrip())
-
-
-def _picture(image: Bytes, width: int) -> list[str]:
-    """``image`` (rows, columns) in shades of ASCII at most ``width`` wide; a character is twice as high as wide."""
-    import numpy as np
-
-    rows, columns = image.shape
-    across = -(-columns // width)
-    down = 2 * across
-    padded = np.pad(image, ((0, -rows % down), (0, -columns % across)))
-    cells = padded.reshape(padded.shape[0] // down, down, padded.shape[1] // across, across).mean(axis=(1, 3))
-    return ["".join(SHADES[int(cell) * len(SHADES) // 256] for cell in row) for row in cells]
+    if pictures:
+        wide = max(len(line) for picture in pictures for line in picture)
+        for line in abreast(pictures, max(1, (width + 2) // (wide + 2))):
+            output.result(line)
 
 
 def _table(rows: list[list[str]], title: str = "") -> None:

@@ -11,17 +11,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlpcli.commands import EXIT_STATUS, output
+from mlpcli.commands.drawing import drawing, terminal_width
 from mlpcli.commands.options import threads_option
 from mlpcli.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from mlpcli.analysis.images import Images
     from mlpcli.analysis.predict import Answer, Model
-    from mlpcli.datasets.load import Bytes
 
 STDIN = "-"
-# From dark to bright, and what stands for a bright pixel above or below a dark one.
-SHADES, UPPER, LOWER = " ░▒▓█", "▀", "▄"
 
 
 @click.command()
@@ -137,37 +135,5 @@ def _print(model: Model, answers: Sequence[Answer], show: bool) -> None:
             bits = [] if answer.entropy is None else [f"entropy {answer.entropy:.2f} bits"]
             output.result(f"{name}: {answer.predicted}  {number(most)}  ({'; '.join([', '.join(rest), *bits])})")
         if show:
-            for line in _drawing(answer.pixels):
+            for line in drawing(answer.pixels, terminal_width() - 2):
                 output.result(f"  {line}".rstrip())
-
-
-def _drawing(pixels: Bytes) -> list[str]:
-    """``pixels`` (rows, columns) in lines; a character is two pixels, one above the other; more where room is short."""
-    from shutil import get_terminal_size
-
-    from mlpcli.commands.eval import _picture
-
-    width = max(1, get_terminal_size().columns - 2)
-    fits = pixels.shape[1] <= width
-    return _blocks(pixels) if fits and _can_print(SHADES + UPPER + LOWER) else _picture(pixels, width)
-
-
-def _can_print(characters: str) -> bool:
-    try:
-        characters.encode(sys.stdout.encoding or "ascii")
-    except (UnicodeEncodeError, LookupError):
-        return False
-    return True
-
-
-def _blocks(pixels: Bytes) -> list[str]:
-    import numpy as np
-
-    padded = np.pad(pixels, ((0, len(pixels) % 2), (0, 0))).astype(int)
-
-    def character(upper: int, lower: int) -> str:
-        if (upper < 128) != (lower < 128):
-            return UPPER if upper > lower else LOWER
-        return SHADES[(upper + lower) * len(SHADES) // 512]
-
-    return ["".join(map(character, *pair)) for pair in zip(padded[::2].tolist(), padded[1::2].tolist(), strict=True)]

@@ -17,7 +17,7 @@ import pytest
 
 from mlpcli import config, experiment
 from mlpcli.commands import _run
-from mlpcli.commands.eval import _picture
+from mlpcli.commands.drawing import shades
 from mlpcli.config import DataConfig
 from mlpcli.datasets import idx
 from mlpcli.datasets.load import BUNDLED, load_split
@@ -215,7 +215,7 @@ def test_the_worst_are_drawn_side_by_side(mlpcli, runs, test_split, monkeypatch,
     drawn = lines[lines.index("", lines.index(next(line for line in lines if line.startswith("Most")))) :]
     assert len(drawn) == math.ceil(4 / abreast) * (1 + 1 + 14)
     assert max(map(len, drawn)) <= columns
-    first = _picture(test_split.images[worst[0]["index"]].reshape(28, 28), 28)
+    first = shades(test_split.images[worst[0]["index"]].reshape(28, 28), 28)
     assert drawn[1].startswith(f"{worst[0]['index']}: {worst[0]['label']} taken for {worst[0]['predicted']}")
     assert [f"{line:<28}"[:28].rstrip() for line in drawn[2:16]] == [line.rstrip() for line in first]
     assert "\x1b" not in "".join(drawn)
@@ -224,11 +224,11 @@ def test_the_worst_are_drawn_side_by_side(mlpcli, runs, test_split, monkeypatch,
 def test_a_picture_is_half_as_many_lines_of_shades():
     image = np.array([[0, 255, 128], [0, 255, 128], [255, 52, 0]], np.uint8)
     # An odd last row is averaged with a dark one.
-    assert _picture(image, 80) == [" @+", "=. "]
+    assert shades(image, 80) == [" @+", "=. "]
 
 
 def test_a_picture_wider_than_the_screen_is_shrunk():
-    assert _picture(np.full((100, 200), 255, np.uint8), 50) == ["@" * 50] * 12 + ["=" * 50]
+    assert shades(np.full((100, 200), 255, np.uint8), 50) == ["@" * 50] * 12 + ["=" * 50]
 
 
 # Predictions ----------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from PIL import Image
 import mlpcli as api
 from mlpcli import config, experiment
 from mlpcli.commands import _run
-from mlpcli.commands.predict import _blocks
+from mlpcli.commands.drawing import blocks
 from mlpcli.config import DataConfig
 from mlpcli.datasets import idx
 from mlpcli.datasets.load import load_split
@@ -222,7 +222,7 @@ def test_of_an_animation_the_first_frame_is_looked_at(mlpcli, run, digits, tmp_p
 
 def test_two_pixels_are_one_character():
     pixels = np.array([[0, 255, 0, 255, 110], [0, 0, 255, 255, 110], [0, 60, 200, 255, 0]], np.uint8)
-    assert _blocks(pixels) == [" ▀▄█▒", "  ▀▀ "]
+    assert blocks(pixels) == [" ▀▄█▒", "  ▀▀ "]
 
 
 def shown(run, path, **environment):

@@ -1,0 +1,90 @@
+"""Images in the terminal: in shades of ASCII, in half blocks, or in dots, whatever fits and can be printed."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlpcli.datasets.load import Bytes
+
+# From dark to bright.
+ASCII = " .:-=+*#%@"
+# The same, and what stands for a bright pixel above or below a dark one.
+SHADES, UPPER, LOWER = " ░▒▓█", "▀", "▄"
+# The bit of a braille character (U+2800 + bits) for each of its dots, by row and column.
+DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
+
+
+def terminal_width() -> int:
+    """Columns of the terminal; 80 where there is none."""
+    from shutil import get_terminal_size
+
+    return get_terminal_size().columns
+
+
+def drawing(image: Bytes, width: int) -> list[str]:
+    """``image`` (rows, columns) in lines at most ``width`` wide, as finely as these and stdout's encoding allow."""
+    width = max(1, width)
+    if image.shape[1] <= width and can_print(SHADES + UPPER + LOWER):
+        return blocks(image)
+    if image.shape[1] <= 2 * width and can_print("\u28ff"):
+        return dots(image)
+    return shades(image, width)
+
+
+def abreast(pictures: list[list[str]], columns: int) -> list[str]:
+    """The lines of ``pictures`` of equal height, ``columns`` of them side by side, an empty line above each row."""
+    lines: list[str] = []
+    wide = max(len(line) for picture in pictures for line in picture)
+    for start in range(0, len(pictures), columns):
+        lines.append("")
+        for across in zip(*pictures[start : start + columns], strict=True):
+            lines.append("  ".join(f"{line:<{wide}}" for line in across).rstrip())
+    return lines
+
+
+def can_print(characters: str) -> bool:
+    """Whether stdout's encoding has all of ``characters``."""
+    try:
+        characters.encode(sys.stdout.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+def shades(image: Bytes, width: int) -> list[str]:
+    """``image`` in shades of ASCII at most ``width`` wide; a character is twice as high as wide."""
+    import numpy as np
+
+    rows, columns = image.shape
+    across = -(-columns // width)
+    down = 2 * across
+    padded = np.pad(image, ((0, -rows % down), (0, -columns % across)))
+    cells = padded.reshape(padded.shape[0] // down, down, padded.shape[1] // across, across).mean(axis=(1, 3))
+    return ["".join(ASCII[int(cell) * len(ASCII) // 256] for cell in row) for row in cells]
+
+
+def blocks(image: Bytes) -> list[str]:
+    """``image`` with two pixels a character, one above the other."""
+    import numpy as np
+
+    padded = np.pad(image, ((0, len(image) % 2), (0, 0))).astype(int)
+
+    def character(upper: int, lower: int) -> str:
+        if (upper < 128) != (lower < 128):
+            return UPPER if upper > lower else LOWER
+        return SHADES[(upper + lower) * len(SHADES) // 512]
+
+    return ["".join(map(character, *pair)) for pair in zip(padded[::2].tolist(), padded[1::2].tolist(), strict=True)]
+
+
+def dots(image: Bytes) -> list[str]:
+    """``image`` with eight pixels a character, two across and four down: what is bright is a dot."""
+    import numpy as np
+
+    rows, columns = image.shape
+    padded = np.pad(image, ((0, -rows % 4), (0, -columns % 2))) >= 128
+    cells = padded.reshape(padded.shape[0] // 4, 4, padded.shape[1] // 2, 2)
+    bits = np.einsum("rycx,yx->rc", cells.astype(int), np.array(DOTS))
+    return ["".join(chr(0x2800 + bit) if bit else " " for bit in row) for row in bits.tolist()]
