@@ -36,6 +36,15 @@ def source_option(command: Decorated) -> Decorated:
     )(command)
 
 
+def data_overrides(sources: tuple[str, ...], offline: bool) -> list[str]:
+    """``--source`` and ``--offline`` as ``--set`` would have them."""
+    import json
+
+    # JSON is YAML, but for its escapes: YAML reads a surrogate pair as two halves of a character.
+    given = [f"data.sources={json.dumps(list(sources), ensure_ascii=False)}"] if sources else []
+    return [*given, *(["data.offline=true"] if offline else [])]
+
+
 def data_options(command: Decorated) -> Decorated:
     """``--data``, ``--folder``, ``--source`` and ``--offline``: which images trained networks are held against."""
     for option in (

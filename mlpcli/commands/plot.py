@@ -82,7 +82,7 @@ def command(
       mlpcli plot runs/mnist-... --kind weights --images 25 -o weights.png
     """
     path = Path(file)
-    form = _format(path)
+    form = picture_format(path)
     _refuse_what_has_no_use(kind)
     if len(runs) > 1 and kind != "curves":
         raise UsageError(f"--kind {kind} draws one run, and {len(runs)} are named; only curves draws several")
@@ -134,7 +134,7 @@ def command(
     output.result(click.format_filename(path))
 
 
-def _format(path: Path) -> str:
+def picture_format(path: Path) -> str:
     """The format that the suffix of ``path`` asks for."""
     from mlpcli.analysis.plots import FORMATS
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlpcli.commands import Terminated, output
-from mlpcli.commands.options import set_option, source_option, threads_option
+from mlpcli.commands.options import data_overrides, set_option, source_option, threads_option
 from mlpcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def command(
     from mlpcli.commands.curve import learning_curve
     from mlpcli.commands.show import Screen
 
-    overrides = (*overrides, *_data_overrides(sources, offline))
+    overrides = (*overrides, *data_overrides(sources, offline))
     screen = Screen(quiet=quiet)
     try:
         if resume is not None:
@@ -79,14 +79,6 @@ def command(
         if screen.run is not None:
             output.say(f"stopped; go on with: mlpcli train --resume {shlex.quote(str(screen.run))}")
         raise
-
-
-def _data_overrides(sources: tuple[str, ...], offline: bool) -> list[str]:
-    import json
-
-    # JSON is YAML, but for its escapes: YAML reads a surrogate pair as two halves of a character.
-    given = [f"data.sources={json.dumps(list(sources), ensure_ascii=False)}"] if sources else []
-    return [*given, *(["data.offline=true"] if offline else [])]
 
 
 def _document(run: Run) -> dict[str, Any]:
