@@ -14,7 +14,7 @@ import re
 import stat
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -171,6 +171,28 @@ class Config(_Section):
             raise ConfigError("training.patience: needs validation images, and data.validation is 0")
 
 
+@dataclass(frozen=True)
+class Setting:
+    """A dotted key, the value it is given, and where that is said: what opens the message if it is wrong."""
+
+    key: str
+    value: Any
+    place: str
+
+
+@dataclass(frozen=True)
+class Document:
+    """A YAML file: its value, and the line of each key, dotted, an item of a list by its number: ``list[0].key``."""
+
+    name: str
+    value: Any
+    lines: Mapping[str, int]
+
+    def place(self, key: str = "") -> str:
+        """The file and the line that ``key`` stands on, as a message opens with them."""
+        return f"{self.name}:{self.lines[key]}: " if key in self.lines else f"{self.name}: "
+
+
 def rule_of(section: type, key: str) -> Rule:
     """The rule of one key of a section."""
     rule: Rule = next(f for f in fields(section) if f.name == key).metadata["rule"]
@@ -204,11 +226,33 @@ def load(
     places: dict[str, str] = {}
     if path is not None:
         _read_file(path, values, places)
-    if environment.get(FOLDER_VARIABLE):
-        _assign(values, "data.folder", environment[FOLDER_VARIABLE])
-        places["data.folder"] = f"{FOLDER_VARIABLE}: "
+    _read_environment(environment, values, places)
     _apply(overrides, values, places)
     return _build(Config, values, "", places)
+
+
+def variations(
+    path: Path | None, settings: Iterable[Iterable[Setting]], environment: Mapping[str, str] = os.environ
+) -> Iterator[Config]:
+    """The config of ``path`` with each of the ``settings``: they stand above the file, and below ``MLPCLI_DATA``.
+
+    Raises ``ConfigError`` as :func:`load` does, its message opening with the place of the setting that is wrong.
+    """
+    base: dict[str, Any] = {}
+    lines: dict[str, str] = {}
+    if path is not None:
+        _read_file(path, base, lines)
+    for each in settings:
+        values, places = dict(base), dict(lines)
+        for setting in each:
+            _set(setting, values, places)
+        _read_environment(environment, values, places)
+        yield _build(Config, values, "", places)
+
+
+def check_key(key: str, value: Any, place: str) -> None:
+    """Raise ``ConfigError`` if ``key`` is none that ``value`` could be given to."""
+    _set(Setting(key, value, place), {}, {})
 
 
 def from_dict(values: Mapping[str, Any], where: str) -> Config:
@@ -293,6 +337,12 @@ def read_text(path: Path) -> str:
         raise ConfigError(f"{where}: is not UTF-8 text (byte {error.start})") from error
 
 
+def read_document(path: Path) -> Document:
+    """The YAML file ``path``, read as a config is, but that its keys may have dots. Raises ``ConfigError``."""
+    name = _one_line(str(path))
+    return Document(name, *_read_yaml(read_text(path), f"{name}:", dots=True))
+
+
 # From text to nested dicts --------------------------------------------------------------------------------
 
 _SCALARS = (
@@ -315,8 +365,14 @@ def _read_file(path: Path, values: dict[str, Any], places: dict[str, str]) -> No
     values.update(tree)
 
 
-def _read_yaml(text: str, where: str) -> tuple[Any, dict[str, int]]:
-    """The value of one YAML document, and the line of each of its keys, dotted.
+def _read_environment(environment: Mapping[str, str], values: dict[str, Any], places: dict[str, str]) -> None:
+    if environment.get(FOLDER_VARIABLE):
+        _assign(values, "data.folder", environment[FOLDER_VARIABLE])
+        places["data.folder"] = f"{FOLDER_VARIABLE}: "
+
+
+def _read_yaml(text: str, where: str, *, dots: bool = False) -> tuple[Any, dict[str, int]]:
+    """The value of one YAML document, and the line of each of its keys, dotted; a key has a dot only with ``dots``.
 
     ``where`` opens the messages; a line number follows it where it ends in a colon with no blank.
     """
@@ -344,7 +400,9 @@ def _read_yaml(text: str, where: str) -> tuple[Any, dict[str, int]]:
         if isinstance(event, yaml.SequenceStartEvent):
             items = []
             while not isinstance(event := next(events), yaml.SequenceEndEvent):
-                items.append(value(event, path, depth + 1))
+                item = f"{path}[{len(items)}]"
+                lines[item] = line_of(event)
+                items.append(value(event, item, depth + 1))
             return items
         mapping: dict[str, Any] = {}
         while not isinstance(event := next(events), yaml.MappingEndEvent):
@@ -353,7 +411,7 @@ def _read_yaml(text: str, where: str) -> tuple[Any, dict[str, int]]:
                 fail(line_of(event), "a key is not plain text")
             name = event.value
             dotted = f"{path}.{name}" if path else name
-            if "." in name:
+            if "." in name and not dots:
                 section, _, last = name.rpartition(".")
                 hint = f"write {_short(last)} below {_short(section)}:"
                 fail(line_of(event), f"{_short(dotted)}: no key has a dot; {hint}")
@@ -417,12 +475,17 @@ def _apply(overrides: Iterable[str], values: dict[str, Any], places: dict[str, s
         if not sign:
             raise ConfigError(f"{place}write --set section.key=value")
         value, _ = _read_yaml(text, place)
-        if key in _sections():
-            raise ConfigError(f"{place}{key} is a section; set its keys one by one, as in {key}.{_some_key(key)}=...")
-        if key not in flatten(Config()):
-            _refuse_unknown(key, place)
-        _assign(values, key, value)
-        places[key] = place
+        _set(Setting(key, value, place), values, places)
+
+
+def _set(setting: Setting, values: dict[str, Any], places: dict[str, str]) -> None:
+    key, value, place = setting.key, setting.value, setting.place
+    if key in _sections():
+        raise ConfigError(f"{place}{key} is a section; set its keys one by one, as in {key}.{_some_key(key)}=...")
+    if key not in flatten(Config()):
+        _refuse_unknown(key, place)
+    _assign(values, key, value)
+    places[key] = place
 
 
 def _build(section: type[T], values: Mapping[str, Any], path: str, places: Mapping[str, str]) -> T:
