@@ -54,10 +54,11 @@ class _Section:
     def __post_init__(self) -> None:
         for key, kind in _types(type(self)).items():
             value = getattr(self, key)
-            if not is_dataclass(kind):
+            section = _section(kind)
+            if section is None:
                 object.__setattr__(self, key, _checked(value, kind, rule_of(type(self), key), key))
-            elif type(value) is not kind:
-                name = typing.cast(type, kind).__name__
+            elif type(value) is not section and (value is not None or section is kind):
+                name = section.__name__
                 raise ConfigError(f"{key}: {_in_words(value)} is not allowed; allowed: an instance of {name}")
 
 
@@ -96,8 +97,16 @@ class AugmentationConfig(_Section):
     shift: float = _key(0.0, "pixels, across and down, either way", low=0.0, high=1000.0)
     elastic_alpha: float = _key(0.0, "of random displacements, in pixels, before they are smoothed", low=0.0, high=1e4)
     elastic_sigma: float = _key(4.0, "pixels over which they are smoothed", low=0.5, high=20.0)
-    final_strength: float = _key(1.0, "what all of these are multiplied by in the last epochs", low=0.0, high=1.0)
+    final_strength: float = _key(0.5, "what all of these are multiplied by in the last epochs", low=0.0, high=1.0)
     final_epochs: int = _key(0, "how many epochs are the last", low=0, high=1_000_000)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (self.rotation or self.scale or self.shear or self.shift or self.elastic_alpha):
+            raise ConfigError(
+                "rotation: 0, as are scale, shear, shift and elastic_alpha: nothing is distorted; "
+                "give one of them, or leave the section out"
+            )
 
 
 @dataclass(frozen=True)
@@ -144,6 +153,12 @@ class TrainingConfig(_Section):
     schedule: str = _key("cosine", "of the learning rate, over all epochs", choices=("cosine", "constant", "step"))
     warmup_epochs: float = _key(1.0, "epochs in which the learning rate rises from 0", low=0.0)
     l2: float = _key(1e-5, "coefficient of sum(W^2), added to the loss; biases are not penalised", low=0.0)
+    dropout: float = _key(0.0, "share of hidden units that each step leaves out", low=0.0, high=0.95)
+    input_dropout: float = _key(0.0, "share of inputs that each step leaves out", low=0.0, high=0.95)
+    label_smoothing: float = _key(0.0, "share of each target that is spread evenly over all classes", low=0.0, high=0.9)
+    averaging: float | None = _key(
+        None, "decay, a step, of an average of the parameters, which then stands for the run", low=0.5, high=0.99999
+    )
     patience: int | None = _key(
         None, "epochs without a better validation error before it stops; null: never", low=1, high=1_000_000
     )
@@ -162,6 +177,7 @@ class Config(_Section):
 
     seed: int = _key(0, "of every random stream", low=0, high=2**63 - 1)
     data: DataConfig = field(default_factory=DataConfig)
+    augmentation: AugmentationConfig | None = None
     network: NetworkConfig = field(default_factory=NetworkConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
@@ -169,6 +185,15 @@ class Config(_Section):
         super().__post_init__()
         if self.training.patience is not None and self.data.validation == 0:
             raise ConfigError("training.patience: needs validation images, and data.validation is 0")
+        if self.training.label_smoothing and self.network.objective == "linear_hinge":
+            raise ConfigError(
+                f"training.label_smoothing: {self.training.label_smoothing} has no meaning with network.objective: "
+                "linear_hinge, whose targets name one class; allowed: 0"
+            )
+        if self.training.dropout and not self.network.hidden:
+            raise ConfigError(
+                f"training.dropout: {self.training.dropout} has no effect without hidden layers; use input_dropout"
+            )
 
 
 @dataclass(frozen=True)
@@ -280,12 +305,12 @@ def to_yaml(config: Config) -> str:
 
 
 def flatten(config: Config) -> dict[str, Any]:
-    """``config`` with dotted keys: {'seed': 0, 'data.dataset': 'mnist', ...}."""
+    """``config`` with dotted keys: {'seed': 0, 'data.dataset': 'mnist', ...}; null for those of a section left out."""
     flat: dict[str, Any] = {}
     for key, value in to_dict(config).items():
-        flat.update(
-            {f"{key}.{inner}": item for inner, item in value.items()} if isinstance(value, dict) else {key: value}
-        )
+        section = _section(_types(type(config))[key])
+        inner = value or dict.fromkeys(f.name for f in fields(section)) if section else {}
+        flat.update({f"{key}.{name}": item for name, item in inner.items()} if section else {key: value})
     return flat
 
 
@@ -480,6 +505,9 @@ def _apply(overrides: Iterable[str], values: dict[str, Any], places: dict[str, s
 
 def _set(setting: Setting, values: dict[str, Any], places: dict[str, str]) -> None:
     key, value, place = setting.key, setting.value, setting.place
+    if value is None and key in _sections() and _section(kind := _types(Config)[key]) is not kind:
+        values[key], places[key] = None, place
+        return
     if key in _sections():
         raise ConfigError(f"{place}{key} is a section; set its keys one by one, as in {key}.{_some_key(key)}=...")
     if key not in flatten(Config()):
@@ -496,10 +524,10 @@ def _build(section: type[T], values: Mapping[str, Any], path: str, places: Mappi
         place = _place(dotted, places)
         if key not in kinds:
             _refuse_unknown(dotted, place)
-        if not is_dataclass(kind := kinds[key]):
+        if (inner := _section(kinds[key])) is None:
             arguments[key] = _named(place, path, lambda k=key, v=value: _checked(v, kinds[k], rule_of(section, k), k))
         elif isinstance(value, Mapping):
-            arguments[key] = _build(typing.cast(type, kind), value, dotted, places)
+            arguments[key] = _build(inner, value, dotted, places)
         elif value is not None:
             raise ConfigError(
                 f"{place}{dotted}: is a section, with keys such as {_some_key(dotted)}; got {_in_words(value)}"
@@ -584,11 +612,17 @@ def _types(section: type) -> dict[str, Any]:
 
 
 def _sections() -> list[str]:
-    return [key for key, kind in _types(Config).items() if is_dataclass(kind)]
+    return [key for key, kind in _types(Config).items() if _section(kind)]
+
+
+def _section(kind: Any) -> type | None:
+    """The section that a key declared as ``kind`` holds, if it is one, or one that may be left out."""
+    kind = _without_none(kind) if type(None) in typing.get_args(kind) else kind
+    return typing.cast(type, kind) if is_dataclass(kind) else None
 
 
 def _some_key(section: str) -> str:
-    return fields(_types(Config)[section])[0].name
+    return fields(typing.cast(type, _section(_types(Config)[section])))[0].name
 
 
 def _without_none(kind: Any) -> Any:

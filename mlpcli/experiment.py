@@ -349,6 +349,11 @@ def _refuse_to_change_the_past(checkpoint: Checkpoint, config: Config, where: Pa
             raise UsageError(f"{difference}: a resumed run goes on with the config it began with")
         if config.training.epochs < checkpoint.epoch:
             raise UsageError(f"{difference}: {checkpoint.epoch} epochs are done already")
+        if config.augmentation is not None and config.augmentation.final_epochs:
+            raise UsageError(
+                f"{difference}: would change the strength of the distortions in the epochs done already, as "
+                "augmentation.final_epochs are counted from the last"
+            )
         if config.training.schedule != "constant":
             raise UsageError(
                 f"{difference}: would change the learning rates of the epochs done already, as training.schedule: "

@@ -21,10 +21,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlpcli import config
-from mlpcli.config import Config, DataConfig, NetworkConfig, Rule, TrainingConfig
+from mlpcli.config import AugmentationConfig, Config, DataConfig, NetworkConfig, Rule, TrainingConfig
 from mlpcli.errors import ConfigError
 
-SECTIONS = {"data": DataConfig, "network": NetworkConfig, "training": TrainingConfig}
+SECTIONS = {
+    "data": DataConfig,
+    "augmentation": AugmentationConfig,
+    "network": NetworkConfig,
+    "training": TrainingConfig,
+}
 KEYS = list(config.flatten(Config()))
 
 
@@ -53,14 +58,24 @@ def kind_and_rule(key: str) -> tuple[Any, Rule]:
     return typing.get_type_hints(owner)[name], config.rule_of(owner, name)
 
 
+def company(key: str) -> dict[str, Any]:
+    """What must be in the section beside ``key``."""
+    if not key.startswith("augmentation."):
+        return {}
+    return {"scale": 0.5} if key == "augmentation.shift" else {"shift": 1.0}
+
+
 def as_yaml(key: str, value: str) -> str:
     section, _, name = key.rpartition(".")
-    return f"\n{section}:\n  {name}: {value}\n" if section else f"\n\n{name}: {value}\n"
+    more = "".join(f"  {other}: {its}\n" for other, its in company(key).items())
+    return f"\n{section}:\n  {name}: {value}\n{more}" if section else f"\n\n{name}: {value}\n"
 
 
 def from_python(key: str, value: Any) -> Config:
     section, _, name = key.rpartition(".")
-    return Config(**{section: SECTIONS[section](**{name: value})}) if section else Config(**{name: value})
+    if not section:
+        return Config(**{name: value})
+    return Config(**{section: SECTIONS[section](**{name: value, **company(key)})})
 
 
 # What is read ------------------------------------------------------------------------------------------------------
@@ -185,7 +200,7 @@ def test_the_last_flag_wins_and_the_others_stay(file: Path) -> None:
         ("data:\n  datset: x", "c.yaml:2: data.datset: unknown key; did you mean data.dataset?"),
         ("epochs: 3", "c.yaml:1: epochs: unknown key; did you mean training.epochs?"),
         ("data: {epochs: 3}", "c.yaml:1: data.epochs: unknown key; did you mean training.epochs?"),
-        ("qqqq: 1", "c.yaml:1: qqqq: unknown key; known here: data, network, training, seed"),
+        ("qqqq: 1", "c.yaml:1: qqqq: unknown key; known here: data, augmentation, network, training, seed"),
         ("': 1", "c.yaml:1: is not YAML: found unexpected end of stream; check colons, quotes and indentation"),
         ("seed: 1\n\tdata: 2", "c.yaml:2: is not YAML: found character '\\t' that cannot start any token; check"),
         ("seed: 1 data: 2", "c.yaml:1: is not YAML: mapping values are not allowed here; check"),
@@ -244,7 +259,7 @@ def test_aliases_anchors_and_tags_are_refused(content: str, file: Path) -> None:
         ("training.epohcs=1", "--set training.epohcs=1: training.epohcs: unknown key; did you mean training.epochs?"),
         ("training=1", "--set training=1: training is a section; set its keys one by one, as in training.epochs=..."),
         ("training.epochs.x=1", "--set training.epochs.x=1: training.epochs.x: unknown key"),
-        ("=1", "--set =1: '': unknown key; known here: data, network, training, seed"),
+        ("=1", "--set =1: '': unknown key; known here: data, augmentation, network, training, seed"),
         ("seed=[", "--set seed=[: is not YAML: "),
         ("seed=1\n---\n2", "a second document; a config is one"),
         ("data.folder=", "--set data.folder=: data.folder: null is not allowed; allowed: non-empty text"),
@@ -339,7 +354,8 @@ def test_a_wrong_value_names_file_line_key_value_and_what_is_allowed(key: str, f
         shown = {"None": "null", "{'a': 1}": "a mapping"}.get(repr(value), repr(value))
         wrong = f"{key}: {shown} is not allowed; allowed: {config.allowed(kind, rule)}"
         assert refused(file, as_yaml(key, text)).startswith(f"c.yaml:3: {wrong}"), text
-        assert refused(file, "seed: 1", f"{key}={text}").startswith(f"--set {key}={text}: {wrong}"), text
+        flag = f"{key}={text}" if len(f"{key}={text}") <= 60 else f"{key}={text}"[:57] + "..."
+        assert refused(file, "seed: 1", f"{key}={text}").startswith(f"--set {flag}: {wrong}"), text
         with pytest.raises(ConfigError) as caught:
             from_python(key, value)
         assert str(caught.value).startswith(wrong.rpartition(f"{key}:")[1].rpartition(".")[2]), text
@@ -405,7 +421,7 @@ def test_a_dictionary_that_is_none(values: Any) -> None:
 
 
 def test_the_dictionary_has_plain_values_and_every_key() -> None:
-    plain = config.to_dict(Config(network=NetworkConfig(hidden=(1, 2))))
+    plain = config.to_dict(Config(network=NetworkConfig(hidden=(1, 2)), augmentation=AugmentationConfig(shift=1)))
     assert plain["network"]["hidden"] == [1, 2]
     assert {(key, inner) for key, section in plain.items() if key != "seed" for inner in section} == {
         tuple(key.split(".")) for key in KEYS if "." in key
@@ -461,6 +477,13 @@ def configs(draw: st.DrawFn) -> Config:
         training["momentum"] = draw(st.sampled_from([None, 0.0]))
     if data["validation"] == 0:
         training["patience"] = None
+    values["augmentation"]["shift"] = draw(st.floats(0.5, 9))
+    if not values["network"]["hidden"]:
+        training["dropout"] = 0.0
+    if values["network"]["objective"] == "linear_hinge":
+        training["label_smoothing"] = 0.0
+    if draw(st.booleans()):
+        del values["augmentation"]
     sections = {name: SECTIONS[name](**section) for name, section in values.items()}
     return Config(seed=draw(values_of(*kind_and_rule("seed"))), **sections)
 
@@ -470,9 +493,13 @@ def check_that_it_comes_back(original: Config, file: Path) -> None:
     assert text.isascii()
     assert loaded(file, text) == original
     assert config.from_dict(config.to_dict(original), "x") == original
-    flags = [line.strip().replace(": ", "=", 1) for line in text.splitlines() if not line.endswith(":")]
-    sections = [key.rpartition(".")[0] for key in KEYS]
-    overrides = [f"{section}.{flag}".removeprefix(".") for section, flag in zip(sections, flags, strict=True)]
+    overrides, section = [], ""
+    for line in text.splitlines():
+        if line.endswith(":"):
+            section = line[:-1]
+        else:
+            inner = f"{section}." if line.startswith(" ") else ""
+            overrides.append(inner + line.strip().replace(": ", "=", 1))
     assert config.load(None, overrides, {}) == original
 
 
@@ -693,8 +720,10 @@ def test_the_config_named_mnist_is_the_defaults_with_every_key_and_what_it_means
     values = [line for line in config.read_text(path).splitlines() if not line.startswith("#")]
     written = [line.partition("#")[0].rstrip() for line in values]
     assert "\n".join(written) + "\n" == config.to_yaml(Config())
-    meanings = [line.partition("#")[2].strip() for line in values if "#" in line]
-    assert meanings == [kind_and_rule(key)[1].help for key in KEYS]
+    meanings = [line.partition("#")[2].strip() for line in values if not line.startswith("augmentation")]
+    assert [meaning for meaning in meanings if meaning] == [
+        kind_and_rule(key)[1].help for key in KEYS if not key.startswith("augmentation.")
+    ]
 
 
 def test_every_shipped_config_is_right_and_opens_with_what_it_shows() -> None:

@@ -30,12 +30,14 @@ def documented(text: str) -> list[Row]:
 
 def declared() -> list[Row]:
     """The same of the dataclasses, in their order."""
-    # The default as a user would write it is what is written for him.
-    defaults = [line.partition(": ")[2] for line in config.to_yaml(config.Config()).splitlines() if line[-1] != ":"]
+    # The default as a user would write it is what is written for him; a section that is left out is given one key.
+    given = config.Config(augmentation=config.AugmentationConfig(rotation=1.0))
+    defaults = [line.partition(": ")[2] for line in config.to_yaml(given).splitlines() if line[-1] != ":"]
     rows = []
-    for key, default in zip(config.flatten(config.Config()), defaults, strict=True):
+    for key, default in zip(config.flatten(given), defaults, strict=True):
         section, _, name = key.rpartition(".")
-        owner = typing.get_type_hints(config.Config)[section] if section else config.Config
+        owner = type(getattr(given, section)) if section else config.Config
+        default = "0.0" if key == "augmentation.rotation" else default
         rule = config.rule_of(owner, name)
         allowed = config.allowed(typing.get_type_hints(owner)[name], rule)
         rows.append((f"`{key}`", f"`{default}`", allowed, rule.help))

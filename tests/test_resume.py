@@ -87,6 +87,13 @@ RUNS = {
     "no validation": ["data.validation=0"],
     "patience": ["training.patience=3", "training.learning_rate=2", "training.epochs=30"],
     "no hidden layer": ["network.hidden=[]", "data.test=false"],
+    "distortions, weaker at the end": [
+        "augmentation.rotation=20",
+        "augmentation.elastic_alpha=20",
+        "augmentation.final_epochs=2",
+    ],
+    "dropout": ["training.dropout=0.5", "training.input_dropout=0.2", "training.label_smoothing=0.1"],
+    "averaging": ["training.averaging=0.9", "training.patience=4"],
     "two hidden layers": [
         "network.hidden=[5, 4]",
         "network.activation=tanh",

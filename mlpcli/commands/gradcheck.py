@@ -100,13 +100,16 @@ def command(
     import numpy as np
 
     from mlpcli.model import gradcheck
+    from mlpcli.training.batches import targets
+    from mlpcli.training.loop import dropout_rates
 
     allowed = _tolerances(tolerances, gradcheck.TOLERANCE)
     rng = np.random.Generator(np.random.Philox(key=np.array([seed, STREAM], np.uint64)))
     subject = _subject(what, overrides)
     X, source = _examples(subject, data, rng)
-    Y = np.eye(subject.network.sizes[-1])[rng.integers(subject.network.sizes[-1], size=len(X))]
-    l2 = subject.config.training.l2 or L2
+    training, classes = subject.config.training, subject.network.sizes[-1]
+    Y = targets(classes, training.label_smoothing)[rng.integers(classes, size=len(X))]
+    l2 = training.l2 or L2
     if not as_json:
         _print_head(subject, len(X), source, l2, seed)
     rows = []
@@ -117,6 +120,7 @@ def command(
         Y,
         rng,
         l2=l2,
+        rates=dropout_rates(subject.config),
         entries=None if every else entries or gradcheck.ENTRIES,
         tolerance=allowed,
     ):
@@ -263,8 +267,15 @@ def _print_head(subject: _Subject, examples: int, source: str, l2: float, seed: 
     form = f"{'-'.join(map(str, network.sizes))}, {network.activation.name}, {network.objective.name}"
     output.result(f"network   {form}; {len(subject.theta.vector):,} parameters, {subject.weights}")
     output.result(f"examples  {examples} {source}, their labels drawn at random; seed {seed}")
-    without = "" if subject.config.training.l2 else "; the config has none"
-    output.result(f"penalty   l2 = {l2:g}{without}\n")
+    training = subject.config.training
+    without = "" if training.l2 else "; the config has none"
+    output.result(f"penalty   l2 = {l2:g}{without}")
+    if training.dropout or training.input_dropout:
+        shares = f"{training.input_dropout:g} of the inputs and {training.dropout:g} of the hidden units"
+        output.result(f"dropout   {shares}, the same in every pass")
+    if training.label_smoothing:
+        output.result(f"targets   smoothed by {training.label_smoothing:g}")
+    output.result("")
     output.result(_line("tensor", "shape", "checked", COLUMNS, "verdict"))
 
 

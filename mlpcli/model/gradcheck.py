@@ -32,15 +32,16 @@ that would is taken again with h = 1e-5, and if that crosses it too, the entry i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, isfinite
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from mlpcli.model.activations import SATURATED
+from mlpcli.model.dropout import draw_masks
 from mlpcli.model.network import Buffers, Network
 from mlpcli.model.parameters import Parameters
 
@@ -96,15 +97,17 @@ def check(
     rng: np.random.Generator,
     *,
     l2: float,
+    rates: Sequence[float] = (),
     entries: int | None = ENTRIES,
     tolerance: Mapping[str, float] = TOLERANCE,
 ) -> Iterator[Row]:
-    """Check ``network`` at ``theta`` on inputs ``X`` (B, D) and targets ``Y`` (B, K), one-hot; yield a row a tensor.
+    """Check ``network`` at ``theta`` on inputs ``X`` (B, D) and targets ``Y`` (B, K); yield a row a tensor.
 
-    First the parameters, then the output layer, then the penalty with the coefficient ``l2`` > 0. ``entries`` are drawn
-    by ``rng`` from a tensor that has more, None for all.
+    First the parameters, then the output layer, then the penalty with the coefficient ``l2`` > 0. The targets are
+    one-hot for the hinge, else one-hot or smoothed. ``rates`` (L,) are those of dropout, whose masks are drawn once, by
+    ``rng``, as are ``entries`` of a tensor that has more, None for all.
     """
-    checker = _Checker(network, theta, X, Y, rng, entries, tolerance)
+    checker = _Checker(network, theta, X, Y, rng, rates, entries, tolerance)
     # What is not finite shows as an infinite error; numpy need not warn of it too.
     with np.errstate(all="ignore"):
         by_jacobians, rows = checker.output_layer()
@@ -166,13 +169,16 @@ class _Checker:
         X: Array,
         Y: Array,
         rng: np.random.Generator,
+        rates: Sequence[float],
         entries: int | None,
         tolerance: Mapping[str, float],
     ) -> None:
         self.network = network
         self.theta = network.parameters(np.float64, theta.vector.astype(np.float64))
         self.X, self.Y = X.astype(np.float64), Y.astype(np.float64)
-        self.rng, self.entries, self.tolerance = rng, entries, tolerance
+        self.rng, self.rates, self.entries, self.tolerance = rng, rates, entries, tolerance
+        self.masks = network.buffers(len(X), np.float64, rates).masks
+        draw_masks(rates or [0.0] * len(self.masks), self.masks, rng)
 
     def parameters(self, by_jacobians: Mapping[str, float]) -> Iterator[Row]:
         """W1, b1, W2 ... one by one, then all of them as one vector."""
@@ -217,6 +223,7 @@ class _Checker:
         deltas = self._tensor(f"dz{last}", dz, _Probe(z, function), 0, whole=True, more=more)
 
         a, dW = t.a[-1] if t.a else self.X, np.zeros_like(gradient.W[-1])
+        a = a if t.masks[-1] is None else a * t.masks[-1]
         identity = np.eye(len(delta.T))  # dz/db
         # The whole of dz/dW has K H K entries: parts of the H units at a time, where that is too many.
         parts = np.array_split(np.arange(len(dW)), 1 + dW.size * len(identity) // 2**22)
@@ -253,7 +260,7 @@ class _Checker:
     def _loss(self, vector: Array) -> Function:
         """The data's loss, by the functions that train."""
         network, Y, dtype = self.network, self.Y, vector.dtype
-        theta, X, t = network.parameters(dtype, vector), self.X.astype(dtype), network.buffers(len(Y), dtype)
+        theta, X, t = network.parameters(dtype, vector), self.X.astype(dtype), self._buffers(dtype)
 
         def function() -> tuple[Any, list[Array]]:
             network.forward(theta, X, t)
@@ -264,11 +271,17 @@ class _Checker:
 
     def _backward(self, theta: Parameters) -> tuple[Parameters, Buffers]:
         """The hand-derived gradient at ``theta``, and the buffers as the backward pass left them."""
-        gradient, t = self.network.parameters(np.float64), self.network.buffers(len(self.X), np.float64)
+        gradient, t = self.network.parameters(np.float64), self._buffers(np.float64)
         self.network.forward(theta, self.X, t)
         self.network.loss(self.Y, t)
         self.network.backward(theta, self.X, self.Y, t, gradient)
         return gradient, t
+
+    def _buffers(self, dtype: DTypeLike) -> Buffers:
+        """Buffers with the masks of dropout that were drawn."""
+        t = self.network.buffers(len(self.X), dtype, self.rates)
+        t.masks = [None if mask is None else mask.astype(dtype) for mask in self.masks]
+        return t
 
     def _with_moderate_logits(self) -> Parameters:
         """The parameters, the last layer's shrunk if need be until no logit is beyond 4.6.
@@ -276,7 +289,7 @@ class _Checker:
         The explicit Jacobians have a 1 / p in them, and meet p (1 - p) where the delta has cancelled it.
         """
         theta = self.network.parameters(np.float64, self.theta.vector.copy())
-        t = self.network.buffers(len(self.X), np.float64)
+        t = self._buffers(np.float64)
         largest = np.abs(self.network.forward(theta, self.X, t)).max()
         if largest > SATURATED:
             theta.W[-1] *= SATURATED / largest

@@ -28,6 +28,11 @@ The penalty, which is no part of the data's loss:
 
     (9)  R = l2 sum_l sum W_l^2         (10)  dW_l += 2 l2 W_l
 
+Dropout (:mod:`mlpcli.model.dropout`), while training alone: masks m_l multiply the inputs of a layer, which (1) and (5)
+then see in place of a_{l-1}; (8) is of the a_{l-1} that f gave:
+
+   (11)  a_{l-1} <- m_l * a_{l-1}                (12)  da_{l-1} <- m_l * da_{l-1}
+
 docs/derivation.md derives each from the chain rule. With L = 1 this is softmax regression. The same code runs in
 float32 to train, in float64 and complex128 to check itself (``mlpcli gradcheck``).
 """
@@ -54,10 +59,11 @@ class Buffers:
     """What one pass over a batch of B examples writes to, allocated once.
 
     ``z`` and ``dz`` (B, H) of each layer, (B, K) of the last; ``a`` and ``scratch`` (B, H) of each hidden layer; ``p``
-    (B, K).
+    (B, K). ``masks`` m (B, D) of each layer's inputs, which dropout fills before each pass, and ``kept``, those inputs
+    times m; no mask, and empty, where nothing is left out.
     """
 
-    def __init__(self, sizes: Sequence[int], batch_size: int, dtype: DTypeLike) -> None:
+    def __init__(self, sizes: Sequence[int], batch_size: int, dtype: DTypeLike, rates: Sequence[float]) -> None:
         def empty(layers: Sequence[int]) -> list[Array]:
             return [np.empty((batch_size, units), dtype) for units in layers]
 
@@ -67,14 +73,19 @@ class Buffers:
         self.dz = empty(sizes[1:])
         self.scratch = empty(sizes[1:-1])
         self.ones = np.ones(batch_size, dtype)
+        dropped = list(zip(sizes[:-1], rates, strict=True))
+        self.masks = [np.empty((batch_size, units), dtype) if rate else None for units, rate in dropped]
+        # Where there is no mask there is nothing kept, and nothing that asks for it.
+        self.kept = [np.empty((batch_size, units if rate else 0), dtype) for units, rate in dropped]
 
     def rows(self, examples: int) -> Buffers:
         """The same memory cut to fewer examples, for the last batch of an epoch."""
         if examples == len(self.p):
             return self
         cut = copy(self)
-        for name in ("z", "a", "dz", "scratch"):
+        for name in ("z", "a", "dz", "scratch", "kept"):
             setattr(cut, name, [buffer[:examples] for buffer in getattr(self, name)])
+        cut.masks = [None if mask is None else mask[:examples] for mask in self.masks]
         cut.p, cut.ones = self.p[:examples], self.ones[:examples]
         return cut
 
@@ -95,15 +106,17 @@ class Network:
         """Parameters of this form, zero unless ``vector`` (n,) is given."""
         return Parameters(self.sizes, dtype, vector)
 
-    def buffers(self, batch_size: int, dtype: DTypeLike) -> Buffers:
-        """Buffers for batches of at most ``batch_size`` examples."""
-        return Buffers(self.sizes, batch_size, dtype)
+    def buffers(self, batch_size: int, dtype: DTypeLike, rates: Sequence[float] = ()) -> Buffers:
+        """Buffers for batches of at most ``batch_size`` examples; ``rates`` (L,) of dropout, of each layer's inputs."""
+        return Buffers(self.sizes, batch_size, dtype, rates or [0.0] * len(self.layers))
 
     def forward(self, theta: Parameters, X: Array, t: Buffers) -> Array:
         """The logits z_L (B, K) of the inputs X (B, D); leaves every z_l and a_l in ``t``."""
         a = X  # (B, D)
         for layer in self.layers:
-            z = t.z[layer]
+            z, mask = t.z[layer], t.masks[layer]
+            if mask is not None:
+                a = np.multiply(mask, a, out=t.kept[layer])  # (11) (B, D)
             np.matmul(a, theta.W[layer], out=z)  # (1)  (B, H) = (B, D) (D, H)
             z += theta.b[layer]  # (1)  (B, H) + (H,)
             if z is not t.z[-1]:
@@ -123,12 +136,15 @@ class Network:
         dz = t.dz[-1]
         self.objective.backward(t.z[-1], t.p, Y, dz)  # (4)  (B, K)
         for layer in reversed(self.layers):
-            a = t.a[layer - 1] if layer else X
-            np.matmul(a.T, dz, out=gradient.W[layer])  # (5)  (D, H) = (D, B) (B, H)
+            a, mask = t.a[layer - 1] if layer else X, t.masks[layer]
+            kept = a if mask is None else t.kept[layer]  # (11) (B, D)
+            np.matmul(kept.T, dz, out=gradient.W[layer])  # (5)  (D, H) = (D, B) (B, H)
             np.matmul(t.ones, dz, out=gradient.b[layer])  # (6)  (H,) = (B,) (B, H): a sum over the batch
             if layer:
                 da = t.dz[layer - 1]  # which (8) turns into dz, in place
                 np.matmul(dz, theta.W[layer].T, out=da)  # (7)  (B, D) = (B, H) (H, D)
+                if mask is not None:
+                    da *= mask  # (12) (B, D)
                 self.activation.backward(a, da, t.scratch[layer - 1])  # (8)  (B, D)
                 dz = da
 

@@ -1,8 +1,9 @@
 """The checkpoint file: an .npz of parameters, optimizer state and one JSON header, sealed by a hash of all its bytes.
 
-``numpy.load(path, allow_pickle=False)`` opens it: arrays W1, b1, W2, b2 ..., one vector per memory of the optimizer
-(``optimizer_v``), and ``header``, a JSON text. The zip archive's comment is the SHA-256 of every byte before it; it is
-checked before anything is parsed, as a hash of the arrays alone would miss damage to the zip's own structure.
+``numpy.load(path, allow_pickle=False)`` opens it: arrays W1, b1, W2, b2 ..., their moving averages (``average_W1``) if
+the config asks for them, one vector per memory of the optimizer (``optimizer_v``), and ``header``, a JSON text. The zip
+archive's comment is the SHA-256 of every byte before it; it is checked before anything is parsed, as a hash of the
+arrays alone would miss damage to the zip's own structure.
 
 The hash finds damage, not malice: whoever writes a file can seal it. So nothing that the file says is believed before
 it is checked, and of all that zip and .npy allow, only what :func:`encode` writes is taken: members stored one after
@@ -41,10 +42,11 @@ SUFFIX = ".npz"
 MAX_BYTES = 2**31 - 1  # beyond that a zip archive needs an extension, which is neither written nor read here
 MAX_HEADER = 256 * 1024  # characters
 MAX_PIXELS_A_SIDE = 100_000
-MAX_MEMBERS = 2 * (config_module.MAX_LAYERS + 1) + 2 + 1  # weights and biases, an optimizer's memory, the header
+MAX_MEMBERS = 4 * (config_module.MAX_LAYERS + 1) + 2 + 1  # parameters, averages, an optimizer's memory, the header
 
 _SEAL_BYTES = 64
 _OPTIMIZER = "optimizer_"
+_AVERAGE = "average_"
 _DIRECTORY_END = struct.Struct(
     "<4s4H2IH"
 )  # of the zip format: signature, disks, members, bytes, start, comment's length
@@ -76,8 +78,8 @@ class Checkpoint:
 
     @property
     def parameters(self) -> Parameters:
-        """The trained parameters."""
-        return self.state.theta
+        """The trained parameters: their average, if there is one."""
+        return self.state.parameters
 
     @property
     def epoch(self) -> int:
@@ -117,6 +119,7 @@ def encode(checkpoint: Checkpoint) -> bytes:
     }
     arrays = {
         **dict(state.theta.tensors()),
+        **{f"{_AVERAGE}{name}": tensor for name, tensor in (state.average.tensors() if state.average else ())},
         **{f"{_OPTIMIZER}{name}": vector for name, vector in state.optimizer.items()},
         "header": np.array(json.dumps(header, ensure_ascii=False)),
     }
@@ -162,18 +165,23 @@ def decode(data: bytes, where: str) -> Checkpoint:
     shapes = _shapes(network.sizes)
     length = sum(math.prod(shape) for shape in shapes.values())
     memory = [f"{_OPTIMIZER}{name}" for name in OPTIMIZERS[config.training.optimizer].memory]
-    wanted = {**shapes, **dict.fromkeys(memory, (length,))}
+    averages = {f"{_AVERAGE}{name}": shape for name, shape in shapes.items()} if config.training.averaging else {}
+    wanted = {**shapes, **averages, **dict.fromkeys(memory, (length,))}
     if missing := [name for name in wanted if name not in members]:
         refuse(f"the array {missing[0]} is missing")
     if extra := [name for name in members if name not in wanted and name != "header"]:
         refuse(f"the array {extra[0]!r:.60} does not belong to the network of its config")
     dtype = np.dtype(config.network.dtype)
     arrays = {name: _array(members[name], name, dtype, shape, refuse) for name, shape in wanted.items()}
-    theta = network.parameters(dtype)
-    for name, view in theta.tensors():
-        view[...] = arrays[name]
-    if not np.isfinite(theta.vector).all():
-        refuse("is damaged: a parameter is not a finite number")
+
+    def parameters(prefix: str) -> Parameters:
+        found = network.parameters(dtype)
+        for name, view in found.tensors():
+            view[...] = arrays[f"{prefix}{name}"]
+        if not np.isfinite(found.vector).all():
+            refuse("is damaged: a parameter is not a finite number")
+        return found
+
     best = header["best"]
     return Checkpoint(
         config=config,
@@ -182,7 +190,8 @@ def decode(data: bytes, where: str) -> Checkpoint:
         image_shape=(rows, columns),
         classes=header["classes"],
         state=State(
-            theta=theta,
+            theta=parameters(""),
+            average=parameters(_AVERAGE) if averages else None,
             optimizer={name.removeprefix(_OPTIMIZER): arrays[name].copy() for name in memory},
             epoch=header["epoch"],
             step=header["step"],

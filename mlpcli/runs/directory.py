@@ -352,6 +352,8 @@ def _check_lines(path: Path, lines: list[bytes]) -> list[dict[str, Any]]:
             record = json.loads(line, parse_constant=_refuse) if line.endswith(b"\n") else None
         except (ValueError, RecursionError):
             record = None
+        if isinstance(record, dict):
+            record = {**dict.fromkeys(_BESIDE_AN_AVERAGE), **record}
         if not isinstance(record, dict) or _misfit(record, _RECORD) or record["epoch"] != number:
             raise RunError(f"{path / METRICS}:{number}: is damaged: no line of epoch {number}; {_train_again(path)}")
         records.append(record)
@@ -423,3 +425,5 @@ _OF_TYPE: dict[str, Fits] = {
     "list[float] | None": _or_null(_list_of(_is_number)),
 }
 _RECORD: Schema = {field.name: _OF_TYPE[str(field.type)] for field in fields(EpochRecord)}
+# Lines written before there were averages lack what is beside one.
+_BESIDE_AN_AVERAGE = ("raw_validation_loss", "raw_validation_error")

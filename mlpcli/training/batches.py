@@ -1,4 +1,4 @@
-"""Shuffled mini-batches: bytes are gathered, scaled to [0, 1] and given their targets."""
+"""Shuffled mini-batches: bytes are gathered, distorted or not, scaled to [0, 1] and given their targets."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from mlpcli.datasets.load import Split
+from mlpcli.training.augment import Augmentation
 
 Array = NDArray[Any]
 
@@ -20,7 +21,7 @@ GATHERED_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Batch:
-    """Inputs ``X`` (B, D) in [0, 1], one-hot targets ``Y`` (B, K), labels ``y`` (B,); valid until the next is made."""
+    """Inputs ``X`` (B, D) in [0, 1], targets ``Y`` (B, K), labels ``y`` (B,); valid until the next is made."""
 
     X: Array
     Y: Array
@@ -28,10 +29,24 @@ class Batch:
 
 
 class Batches:
-    """Makes the mini-batches of a split; the memory for them is allocated once."""
+    """Makes the mini-batches of a split; the memory for them is allocated once.
 
-    def __init__(self, split: Split, classes: int, batch_size: int, dtype: DTypeLike) -> None:
+    Targets are one-hot, or smoothed; images are as they are, or as ``augmentation`` distorts them, whose epoch must
+    have been begun.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        classes: int,
+        batch_size: int,
+        dtype: DTypeLike,
+        *,
+        smoothing: float = 0.0,
+        augmentation: Augmentation | None = None,
+    ) -> None:
         self._split = split
+        self._augmentation = augmentation
         self._batch_size = batch_size
         inputs = split.images.shape[1]
         gathered = max(1, GATHERED_BYTES // (np.dtype(dtype).itemsize * inputs * batch_size)) * batch_size
@@ -40,7 +55,7 @@ class Batches:
         self._X = np.empty((rows, inputs), dtype)
         self._Y = np.empty((rows, classes), dtype)
         self._y = np.empty(rows, np.uint8)
-        self._one_hot = np.eye(classes, dtype=dtype)
+        self._targets = targets(classes, smoothing).astype(dtype)
 
     def __len__(self) -> int:
         return -(-len(self._split) // self._batch_size)
@@ -53,11 +68,25 @@ class Batches:
             # mode="clip" lets numpy write straight to out; the indices are in range.
             images = np.take(self._split.images, chosen, axis=0, out=self._bytes[:rows], mode="clip")
             labels = np.take(self._split.labels, chosen, out=self._y[:rows], mode="clip")
-            X = scale(images, self._X[:rows])
-            Y = np.take(self._one_hot, labels, axis=0, out=self._Y[:rows], mode="clip")
+            if self._augmentation is None:
+                X = scale(images, self._X[:rows])
+            else:
+                X = self._augmentation.distort(images, chosen, self._X[:rows])
+            Y = np.take(self._targets, labels, axis=0, out=self._Y[:rows], mode="clip")
             for first in range(0, rows, self._batch_size):
                 own = slice(first, first + self._batch_size)
                 yield Batch(X[own], Y[own], labels[own])
+
+
+def targets(classes: int, smoothing: float) -> NDArray[np.float64]:
+    """The target of each class, (K, K): row k is (1 - s) [j = k] + s / K, which is one-hot for s = 0.
+
+    Szegedy et al. 2016, "Rethinking the Inception architecture for computer vision", section 7. As the loss is linear
+    in the target, it is 1 - s times that of the label and s times that of a class drawn at random: no probability is
+    driven to 0, nor a logit to infinity. The delta stays p - Y.
+    """
+    one_hot: NDArray[np.float64] = np.eye(classes)
+    return (1.0 - smoothing) * one_hot + smoothing / classes
 
 
 def scale(images: NDArray[np.uint8], out: Array) -> Array:

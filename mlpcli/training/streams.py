@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 # The numbers are part of what a seed means: they are never changed or used again.
-PURPOSES = {"initialization": 1, "order": 2, "affine": 3, "elastic": 4, "sweep": 6}
+PURPOSES = {"initialization": 1, "order": 2, "affine": 3, "elastic": 4, "dropout": 5, "sweep": 6}
 
 
 def stream(seed: int, purpose: str, epoch: int = 0) -> np.random.Generator:

@@ -21,12 +21,12 @@ EQUATIONS = re.findall(r"^(.*) \\qquad \((\d+)\)$", DERIVATION, re.MULTILINE)
 def test_equations_are_numbered_in_order_as_the_code_numbers_them():
     numbers = [int(number) for _, number in EQUATIONS]
     listed = re.findall(r"\((\d+)\)  ", network.__doc__)
-    assert numbers == list(range(1, 11)) == sorted(int(number) for number in listed)
+    assert numbers == list(range(1, 13)) == sorted(int(number) for number in listed)
 
 
 def test_every_line_of_code_cites_an_equation_there_is():
     cited = [int(number) for number in re.findall(r"# \((\d+)\)", inspect.getsource(network))]
-    assert set(cited) == set(range(1, 11))
+    assert set(cited) == set(range(1, 13))
 
 
 # The left-hand side, as the code writes it.
@@ -37,12 +37,14 @@ def test_every_line_of_code_cites_an_equation_there_is():
         (2, "self.activation.forward(z, a)"),
         (3, "self.objective.forward(t.z[-1], Y, t.p)"),
         (4, "self.objective.backward(t.z[-1], t.p, Y, dz)"),
-        (5, "np.matmul(a.T, dz, out=gradient.W[layer])"),
+        (5, "np.matmul(kept.T, dz, out=gradient.W[layer])"),
         (6, "np.matmul(t.ones, dz, out=gradient.b[layer])"),
         (7, "np.matmul(dz, theta.W[layer].T, out=da)"),
         (8, "self.activation.backward(a, da, t.scratch[layer - 1])"),
         (9, "np.dot(W.ravel(), W.ravel())"),
         (10, "+= 2.0 * l2 * W"),
+        (11, "np.multiply(mask, a, out=t.kept[layer])"),
+        (12, "da *= mask"),
     ],
 )
 def test_the_code_of_each_equation_cites_it(number, code):

@@ -32,7 +32,10 @@ def make(*overrides: str, shape: tuple[int, int] = (2, 2), classes: int = 3, **s
     theta = network_for(config, shape[0] * shape[1], classes).parameters(config.network.dtype)
     theta.vector[:] = random.normal(size=len(theta.vector))
     memory = OPTIMIZERS[config.training.optimizer].memory
+    average = network_for(config, shape[0] * shape[1], classes).parameters(config.network.dtype)
+    average.vector[:] = random.normal(size=len(theta.vector))
     values = {
+        "average": average if config.training.averaging else None,
         "optimizer": {name: random.normal(size=len(theta.vector)).astype(theta.vector.dtype) for name in memory},
         "epoch": 3,
         "step": 12,
@@ -61,8 +64,10 @@ def refusal(data: bytes) -> str:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_it_comes_back_as_it_was(optimizer: str, dtype: str, tmp_path: Path):
-    before = make(f"training.optimizer={optimizer}", f"network.dtype={dtype}", "network.hidden=[3, 2]")
+@pytest.mark.parametrize("averaging", ["null", "0.9"])
+def test_it_comes_back_as_it_was(averaging: str, optimizer: str, dtype: str, tmp_path: Path):
+    average = f"training.averaging={averaging}"
+    before = make(f"training.optimizer={optimizer}", f"network.dtype={dtype}", "network.hidden=[3, 2]", average)
     checkpoints.write(tmp_path / "a.npz", before)
     after = checkpoints.read(tmp_path / "a.npz")
     for name in ("config", "dataset", "hashes", "image_shape", "classes", "epoch"):
@@ -71,6 +76,8 @@ def test_it_comes_back_as_it_was(optimizer: str, dtype: str, tmp_path: Path):
         assert getattr(after.state, name) == getattr(before.state, name)
     assert after.parameters.vector.dtype == dtype
     assert after.parameters.vector.tobytes() == before.parameters.vector.tobytes()
+    assert after.state.theta.vector.tobytes() == before.state.theta.vector.tobytes()
+    assert (after.parameters is after.state.average) == (averaging != "null")
     assert after.parameters.sizes == before.parameters.sizes
     assert after.state.optimizer.keys() == before.state.optimizer.keys()
     for name, vector in before.state.optimizer.items():
@@ -244,6 +251,9 @@ def test_members_that_no_checkpoint_has_are_refused():
     assert refusal(with_members(W9=npy(1))) == "the array 'W9' does not belong to the network of its config"
     assert refusal(with_members(W1=None)) == "the array W1 is missing"
     assert refusal(with_members(optimizer_v=None)) == "the array optimizer_v is missing"
+    assert refusal(with_members(average_W1=npy(1))) == (
+        "the array 'average_W1' does not belong to the network of its config"
+    )
 
 
 def test_more_members_than_any_network_has_are_not_looked_at():
@@ -253,7 +263,7 @@ def test_more_members_than_any_network_has_are_not_looked_at():
 
 def test_the_largest_config_has_a_checkpoint():
     config_of_layers = f"network.hidden={[1] * config_module.MAX_LAYERS}"
-    data = checkpoints.encode(make(config_of_layers, "training.optimizer=adam"))
+    data = checkpoints.encode(make(config_of_layers, "training.optimizer=adam", "training.averaging=0.9"))
     with zipfile.ZipFile(io.BytesIO(data)) as zipped:
         assert len(zipped.namelist()) == checkpoints.MAX_MEMBERS
     assert len(checkpoints.decode(data, "here").parameters.W) == config_module.MAX_LAYERS + 1
@@ -527,6 +537,7 @@ def test_any_value_in_the_header_is_a_checkpoint_or_an_error(key: str, value: An
 def test_any_value_in_its_config_is_a_checkpoint_or_an_error(key: str, value: Any):
     def change(values: dict[str, Any]) -> None:
         section, _, name = key.rpartition(".")
+        values["config"]["augmentation"] = {"shift": 1.0}
         (values["config"][section] if section else values["config"])[name] = value
 
     stands(with_header(change))

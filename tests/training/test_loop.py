@@ -155,7 +155,7 @@ def test_the_penalty_pulls_at_weights_and_not_at_biases():
 
 def test_the_fields_of_a_record_and_their_order():
     names = """epoch step learning_rate train_loss train_error validation_loss validation_error
-        examples_per_second seconds gradient_norm saturation"""
+        raw_validation_loss raw_validation_error examples_per_second seconds gradient_norm saturation"""
     assert [field.name for field in fields(EpochRecord)] == names.split()
 
 
