@@ -423,7 +423,7 @@ def _read_yaml(text: str, where: str, *, dots: bool = False) -> tuple[Any, dict[
         if isinstance(event, yaml.ScalarEvent):
             return _scalar(event.value) if event.implicit[0] else event.value
         if isinstance(event, yaml.SequenceStartEvent):
-            items = []
+            items: list[Any] = []
             while not isinstance(event := next(events), yaml.SequenceEndEvent):
                 item = f"{path}[{len(items)}]"
                 lines[item] = line_of(event)
