@@ -39,6 +39,7 @@ COMMANDS = {
     "config": "List, show and check configs.",
     "data": "List, fetch and verify data sets.",
     "runs": "List, show, compare and reproduce runs.",
+    "sweep": "Train many variations of a config, and rank them.",
 }
 
 

@@ -14,7 +14,7 @@ from mlpcli.commands.group import Group
 from mlpcli.commands.options import threads_option
 
 if TYPE_CHECKING:
-    from mlpcli.runs.ranking import Row, SeedGroup, Spread
+    from mlpcli.runs.ranking import Known, Row, SeedGroup, Spread
     from mlpcli.runs.summary import Summary
 
 COLOURS = {"running": "cyan", "finished": "green", "interrupted": "yellow", "diverged": "red", "damaged": "red"}
@@ -145,22 +145,12 @@ def compare(paths: tuple[Path, ...], group_seeds: bool, test: bool, as_json: boo
     from mlpcli.runs import ranking
 
     known = ranking.collect(paths)
-    keys, rows = ranking.differing(known), ranking.rank(known)
-    if group_seeds:
-        keys = [key for key in keys if key != ranking.SEED]
-        groups = ranking.group_seeds(known)
-        if as_json:
-            output.result_json({"differing": keys, "groups": [_group_document(group, test) for group in groups]})
-        else:
-            _print_groups(groups, keys, test)
-    elif as_json:
-        output.result_json({"differing": keys, "runs": [_row_document(row, test) for row in rows]})
-    else:
-        _print_rows(rows, keys, test)
-        if keys == [ranking.SEED]:
-            _print_spread(ranking.group_seeds(known))
-    for row in rows:
-        if row.summary.problem and not as_json:
+    if as_json:
+        output.result_json(comparison(known, group_seeds=group_seeds, test=test))
+        return
+    print_comparison(known, group_seeds=group_seeds, test=test)
+    for row in ranking.rank(known):
+        if row.summary.problem:
             output.say(f"mlpcli: {row.summary.problem}")
 
 
@@ -214,6 +204,30 @@ def reproduce(run: Path, keep: Path | None, as_json: bool, quiet: bool) -> int:
     else:
         output.result("the environment is the one recorded: versions, processor, BLAS and threads")
     return EXIT_CHECK_SAID_NO
+
+
+def comparison(known: list[Known], *, group_seeds: bool, test: bool = False) -> dict[str, Any]:
+    """Runs held against each other, as a document."""
+    from mlpcli.runs import ranking
+
+    keys = ranking.differing(known)
+    if group_seeds:
+        groups = [_group_document(group, test) for group in ranking.group_seeds(known)]
+        return {"differing": [key for key in keys if key != ranking.SEED], "groups": groups}
+    return {"differing": keys, "runs": [_row_document(row, test) for row in ranking.rank(known)]}
+
+
+def print_comparison(known: list[Known], *, group_seeds: bool, test: bool = False) -> None:
+    """Print runs held against each other, as a table."""
+    from mlpcli.runs import ranking
+
+    keys = ranking.differing(known)
+    if group_seeds:
+        _print_groups(ranking.group_seeds(known), [key for key in keys if key != ranking.SEED], test)
+        return
+    _print_rows(ranking.rank(known), keys, test)
+    if keys == [ranking.SEED]:
+        _print_spread(ranking.group_seeds(known))
 
 
 # Of a row's columns, what is shown between its state and its settings, and how.

@@ -1,0 +1,282 @@
+"""``mlpcli sweep``: a file that says what to try in, many runs and their ranking out."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mlpcli.commands import Terminated, output
+from mlpcli.errors import DivergedError, MlpcliError, RunError, UsageError
+from mlpcli.sweep import execute, plan
+from mlpcli.sweep.execute import Outcome, Task, Watcher
+
+if TYPE_CHECKING:
+    from mlpcli.runs.ranking import Known
+    from mlpcli.sweep.execute import Pool
+    from mlpcli.sweep.plan import Plan
+
+# What a run was before this sweep, when nothing has become of it since.
+WORDS = {"new": "to train", "interrupted": "to go on with"}
+# Running ones shown on a terminal; there may be hundreds.
+MOST_SHOWN = 20
+
+
+@click.command()
+@click.argument("sweep", metavar="SWEEP.yaml", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="The folder of the runs; default: runs/SWEEP.")
+@click.option(
+    "--jobs", type=click.IntRange(1, 1024), help="Runs at a time, each in a process of its own; default: one a core."
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 1024),
+    help="Threads of the matrix products of each run; default: cores / jobs, and 1 with MPI.",
+)
+@click.option("--dry-run", is_flag=True, help="List the runs and what there is of them; train nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")
+@click.option("--quiet", is_flag=True, help="No progress: only the result, and warnings.")
+def command(
+    sweep: Path,
+    out: Path | None,
+    jobs: int | None,
+    threads: int | None,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Train many variations of a config, several seeds each, and rank them by validation error.
+
+    SWEEP.yaml names a config and a grid, a list or random draws of values to try (docs/sweep.md). Every combination is
+    an ordinary run in one folder. The same command goes on where it was interrupted, and trains what is new in the
+    file; finished runs are not repeated. No run of a sweep opens the test files.
+
+    Exit status: 0 when every run has come to its end, even if some diverged; 4 when one is broken or its process died;
+    5 when all diverged.
+
+    On many machines by MPI (pip install 'mlpcli[mpi]'), N ranks are one manager and N - 1 workers, one thread each:
+
+    \b
+      mpiexec -n 9 python -m mpi4py.futures -m mlpcli sweep rates.yaml
+
+    \b
+    Examples:
+      mlpcli sweep rates.yaml --dry-run
+      mlpcli sweep rates.yaml --jobs 4
+      mlpcli sweep rates.yaml --out runs/rates --json
+    """
+    mpi = execute.under_mpi()
+    if mpi and jobs is not None:
+        raise UsageError("with MPI the ranks are the workers: give no --jobs")
+    planned = plan.read(sweep)
+    folder = out or Path("runs", planned.name)
+    if dry_run:
+        _list(sweep, folder, planned, as_json)
+        return
+    with execute.held(folder):
+        tasks = execute.tasks(folder, planned)
+        workers = _workers(mpi, jobs, threads)
+        if not quiet:
+            _announce(planned, folder, tasks, workers)
+        outcomes = _execute(sweep, folder, tasks, workers, quiet)
+        _report(planned, folder, tasks, outcomes, as_json)
+
+
+def _workers(mpi: bool, jobs: int | None, threads: int | None) -> Pool:
+    return execute.MpiPool(threads) if mpi else execute.LocalPool(jobs, threads)
+
+
+def _execute(sweep: Path, folder: Path, tasks: list[Task], workers: Pool, quiet: bool) -> dict[Path, Outcome]:
+    from mlpcli.commands.progress import download_progress
+    from mlpcli.config import read_text
+
+    screen = _Screen(tasks, workers.workers, quiet)
+    with workers:
+        try:
+            wanted = [task for task in tasks if task.is_open]
+            wanted = execute.fetch(wanted, say=output.say, progress=None if quiet else download_progress())
+            output.write_file(folder / execute.SWEEP, read_text(sweep).encode())
+            return execute.execute(wanted, workers, screen)
+        except (KeyboardInterrupt, Terminated) as stopped:
+            screen.clear()
+            output.say(f"stopped, with {screen.done} of {len(tasks)} runs done; the same command goes on")
+            workers.stop(128 + (signal.SIGTERM if isinstance(stopped, Terminated) else signal.SIGINT))
+            raise
+        finally:
+            screen.clear()
+
+
+def _announce(planned: Plan, folder: Path, tasks: list[Task], workers: Pool) -> None:
+    output.say(f"sweep    {_size(planned)} in {folder}: {_states(tasks)}")
+    if planned.repeated:
+        output.say(f"         {planned.repeated} more draws were the same as others, and are not repeated")
+    each = f"{workers.threads} thread{'s' * (workers.threads > 1)} each"
+    output.say(f"workers  {workers.workers} at a time, {each}")
+
+
+def _size(planned: Plan) -> str:
+    combinations = f"{planned.combinations} combination{'s' * (planned.combinations > 1)}"
+    seeds = f" x {planned.seeds} seeds = {len(planned.runs)} runs" if planned.seeds > 1 else ""
+    return f"{combinations}{seeds} of {', '.join(planned.keys) or 'the config as it is'}"
+
+
+def _states(tasks: list[Task]) -> str:
+    return ", ".join(f"{count} {WORDS.get(state, state)}" for state, count in Counter(t.state for t in tasks).items())
+
+
+def _list(sweep: Path, folder: Path, planned: Plan, as_json: bool) -> None:
+    """What would be trained."""
+    tasks = execute.tasks(folder, planned)
+    if as_json:
+        from mlpcli.config import to_dict
+
+        runs = [{"path": str(task.path), "state": task.state, "config": to_dict(task.config)} for task in tasks]
+        output.result_json({"sweep": str(sweep), "folder": str(folder), "keys": list(planned.keys), "runs": runs})
+        return
+    width = max(len(str(task.path)) for task in tasks)
+    for task in tasks:
+        output.result(f"{task.path!s:<{width}}  {WORDS.get(task.state, task.state)}")
+    output.say(f"{_size(planned)}: {_states(tasks)}")
+
+
+def _report(planned: Plan, folder: Path, tasks: list[Task], outcomes: dict[Path, Outcome], as_json: bool) -> None:
+    """Print what came out. Raises ``RunError`` when runs are broken, ``DivergedError`` when all diverged."""
+    from mlpcli.commands import runs
+
+    known = _known(folder)
+    states = {task.path: outcomes[task.path].state if task.path in outcomes else task.state for task in tasks}
+    problems = {task.path: outcomes[task.path].problem if task.path in outcomes else task.problem for task in tasks}
+    count = Counter(states.values())
+    broken = [path for path, state in states.items() if state not in ("finished", "diverged")]
+    others = execute.strangers(folder, planned)
+    if as_json:
+        document: dict[str, Any] = {"folder": str(folder), "finished": count["finished"], "diverged": count["diverged"]}
+        document["broken"] = [{"path": str(path), "problem": problems[path]} for path in broken]
+        document["not_of_the_sweep"] = [click.format_filename(path) for path in others]
+        output.result_json({**document, **runs.comparison(known, group_seeds=True)})
+    elif known:
+        runs.print_comparison(known, group_seeds=planned.seeds > 1)
+    if others:
+        some = ", ".join(click.format_filename(path.name) for path in others[:3]) + (", ..." if others[3:] else "")
+        output.say(f"{folder}: has {len(others)} more that the sweep does not ask for (any more): {some}")
+    for path in broken:
+        if path not in outcomes:  # or else it has been said when it happened
+            output.say(f"mlpcli: {problems[path]}")
+    if broken:
+        how = "the same command tries them again" if any(path in outcomes for path in broken) else "see above"
+        raise RunError(f"{folder}: {len(broken)} of {len(tasks)} runs are not finished; {how}")
+    if not count["finished"]:
+        raise DivergedError(f"{folder}: every run diverged; try lower learning rates")
+
+
+def _known(folder: Path) -> list[Known]:
+    from mlpcli.runs import ranking
+
+    try:
+        return ranking.collect([folder])
+    except RunError:  # not one run came to be
+        return []
+
+
+class _Screen(Watcher):
+    """The sweep on stderr: a line when a run begins and when it ends; on a terminal, below them, a live table."""
+
+    def __init__(self, tasks: Sequence[Task], workers: int, quiet: bool) -> None:
+        from mlpcli.runs.summary import try_to_summarize
+
+        self._quiet = quiet
+        self._live = not quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self._shown = 0
+        self._total = len(tasks)
+        self._workers = workers
+        self._begun = time.monotonic()
+        self._ended = 0
+        self._best: tuple[float, str] | None = None
+        self.done = 0
+        for task in tasks:
+            if not task.is_open:
+                self.done += 1
+                if task.state == "finished":
+                    self._remember(task, try_to_summarize(task.path).validation_error)
+
+    def began(self, task: Task) -> None:
+        """A worker has taken it."""
+        if not self._quiet and not self._live:
+            how = "goes on" if task.state == "interrupted" else "begins"
+            output.say(f"{self._number(self.done)}  {how:<8}  {task.path.name}")
+
+    def ended(self, task: Task, outcome: Outcome) -> None:
+        """A worker is done with it."""
+        from mlpcli.runs.summary import try_to_summarize
+
+        self.clear()
+        self._ended += 1
+        self.done += outcome.state in ("finished", "diverged")
+        run = try_to_summarize(task.path)
+        if outcome.state == "finished":
+            self._remember(task, run.validation_error)
+        for message in outcome.said:
+            output.say(f"{task.path.name}: {message}")
+        if not self._quiet:
+            found = "" if run.validation_error is None else f"  validation {run.validation_error:6.2%}"
+            length = "" if run.seconds is None else f"  {run.epochs}/{run.epochs_wanted} epochs, {run.seconds:.1f} s"
+            output.say(f"{self._number(self.done)}  {outcome.state:<8}  {task.path.name}{found}{length}")
+        if outcome.problem and (outcome.state != "diverged" or not self._quiet):
+            output.say(f"mlpcli: {task.path}: {outcome.problem}")
+
+    def tick(self, running: Sequence[Task]) -> None:
+        """Time has passed; on a terminal the table is drawn anew."""
+        if not self._live:
+            return
+        width = shutil.get_terminal_size().columns - 1
+        lines = [self._progress(task) for task in running[:MOST_SHOWN]]
+        if running[MOST_SHOWN:]:
+            lines.append(f"  and {len(running) - MOST_SHOWN} more")
+        best = f"; best {self._best[0]:.2%}, {self._best[1]}" if self._best else ""
+        lines.append(f"{self.done} of {self._total} runs done, {len(running)} running{self._left()}{best}")
+        self.clear()
+        output.say("\n".join(line[:width] for line in lines))
+        self._shown = len(lines)
+
+    def clear(self) -> None:
+        """Wipe the live table off, so that what is said next stands above it."""
+        if self._shown:
+            click.echo(f"\x1b[{self._shown}F\x1b[J", err=True, nl=False)
+            self._shown = 0
+
+    def _progress(self, task: Task) -> str:
+        from mlpcli.runs import directory
+
+        # Not the run's summary, which takes hold of the run to see whether anybody else does.
+        try:
+            metrics = directory.read_metrics(task.path)
+        except MlpcliError:
+            metrics = []
+        last = metrics[-1] if metrics else {"epoch": 0, "validation_error": None}
+        found = "" if last["validation_error"] is None else f"  validation {last['validation_error']:6.2%}"
+        wanted = task.config.training.epochs
+        return f"  epoch {last['epoch']:>{len(str(wanted))}}/{wanted}{found}  {task.path.name}"
+
+    def _left(self) -> str:
+        """About how long it will take, once there is a run to tell by."""
+        to_go = self._total - self.done
+        if not self._ended or not to_go:
+            return ""
+        minutes = (time.monotonic() - self._begun) / self._ended * to_go / 60
+        return f", about {minutes:.0f} min left" if minutes >= 1.5 else ", a minute left"
+
+    def _remember(self, task: Task, error: float | None) -> None:
+        if error is not None and (self._best is None or error < self._best[0]):
+            self._best = error, task.path.name
+
+    def _number(self, number: int) -> str:
+        width = len(str(self._total))
+        return f"[{number:>{width}}/{self._total}]"
