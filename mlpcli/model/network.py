@@ -47,6 +47,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from mlpcli.model.activations import ACTIVATIONS
+from mlpcli.model.memory import aligned
 from mlpcli.model.objectives import OBJECTIVES
 from mlpcli.model.parameters import Parameters
 
@@ -65,7 +66,7 @@ class Buffers:
 
     def __init__(self, sizes: Sequence[int], batch_size: int, dtype: DTypeLike, rates: Sequence[float]) -> None:
         def empty(layers: Sequence[int]) -> list[Array]:
-            return [np.empty((batch_size, units), dtype) for units in layers]
+            return [aligned((batch_size, units), dtype) for units in layers]
 
         self.z = empty(sizes[1:])
         self.a = empty(sizes[1:-1])
@@ -74,9 +75,9 @@ class Buffers:
         self.scratch = empty(sizes[1:-1])
         self.ones = np.ones(batch_size, dtype)
         dropped = list(zip(sizes[:-1], rates, strict=True))
-        self.masks = [np.empty((batch_size, units), dtype) if rate else None for units, rate in dropped]
+        self.masks = [aligned((batch_size, units), dtype) if rate else None for units, rate in dropped]
         # Where there is no mask there is nothing kept, and nothing that asks for it.
-        self.kept = [np.empty((batch_size, units if rate else 0), dtype) for units, rate in dropped]
+        self.kept = [aligned((batch_size, units if rate else 0), dtype) for units, rate in dropped]
 
     def rows(self, examples: int) -> Buffers:
         """The same memory cut to fewer examples, for the last batch of an epoch."""
@@ -139,7 +140,7 @@ class Network:
             a, mask = t.a[layer - 1] if layer else X, t.masks[layer]
             kept = a if mask is None else t.kept[layer]  # (11) (B, D)
             np.matmul(kept.T, dz, out=gradient.W[layer])  # (5)  (D, H) = (D, B) (B, H)
-            np.matmul(t.ones, dz, out=gradient.b[layer])  # (6)  (H,) = (B,) (B, H): a sum over the batch
+            np.dot(t.ones, dz, out=gradient.b[layer])  # (6)  (H,) = (B,) (B, H): a sum over the batch
             if layer:
                 da = t.dz[layer - 1]  # which (8) turns into dz, in place
                 np.matmul(dz, theta.W[layer].T, out=da)  # (7)  (B, D) = (B, H) (H, D)

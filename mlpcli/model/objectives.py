@@ -58,7 +58,7 @@ class _Softmax(_Smooth):
     def output(self, z: Array, p: Array) -> None:
         """Write softmax(z), row by row, to ``p``; both (B, K)."""
         # exp(z - m) / sum exp(z - m) is the same for every m; with the row's largest logit no exp overflows.
-        np.subtract(z, z.real.max(axis=1, keepdims=True), out=p)
+        np.subtract(z, _largest(z), out=p)
         np.exp(p, out=p)
         p /= p.sum(axis=1, keepdims=True)
 
@@ -101,7 +101,7 @@ class SoftmaxCrossEntropy(_Softmax, _Matched):
 
     def forward(self, z: Array, Y: Array, p: Array) -> Any:
         """Write softmax(z) to ``p`` (B, K); return the mean of logsumexp(z) - sum(Y z)."""
-        np.subtract(z, z.real.max(axis=1, keepdims=True), out=p)
+        np.subtract(z, _largest(z), out=p)
         # The shift m drops out of the loss too, as the rows of Y sum to 1.
         likelihood = np.dot(Y.ravel(), p.ravel())
         np.exp(p, out=p)
@@ -235,6 +235,13 @@ class NormalizedSigmoid(SoftmaxCrossEntropy):
         slope = np.negative(z)
         sigmoid(slope, slope)  # 1 - s = sigmoid(-z)
         dz *= slope
+
+
+def _largest(z: Array) -> Array:
+    """The largest real part of each row of ``z`` (B, K), as (B, 1)."""
+    # numpy finds the place of a short row's maximum several times faster than the maximum.
+    largest: Array = z.real[np.arange(len(z)), z.real.argmax(axis=1)]
+    return largest[:, np.newaxis]
 
 
 def _half_square(p: Array, Y: Array) -> Any:

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from mlpcli.model.memory import aligned
+
 Array = NDArray[Any]
 
 
@@ -28,7 +30,7 @@ class Parameters:
     def __init__(self, sizes: Sequence[int], dtype: DTypeLike, vector: Array | None = None) -> None:
         self.sizes = tuple(sizes)
         length = sum((rows + 1) * columns for rows, columns in pairwise(self.sizes))
-        self.vector = np.zeros(length, dtype) if vector is None else vector
+        self.vector = aligned((length,), dtype, 0.0) if vector is None else vector
         if self.vector.shape != (length,):
             raise ValueError(f"a network of sizes {self.sizes} has {length} parameters, not {self.vector.shape}")
         self.W: list[Array] = []

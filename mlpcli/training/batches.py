@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from mlpcli.datasets.load import Split
+from mlpcli.model.memory import aligned
 from mlpcli.training.augment import Augmentation
 
 Array = NDArray[Any]
@@ -19,8 +19,7 @@ Array = NDArray[Any]
 GATHERED_BYTES = 1 << 20
 
 
-@dataclass(frozen=True)
-class Batch:
+class Batch(NamedTuple):
     """Inputs ``X`` (B, D) in [0, 1], targets ``Y`` (B, K), labels ``y`` (B,); valid until the next is made."""
 
     X: Array
@@ -52,22 +51,29 @@ class Batches:
         gathered = max(1, GATHERED_BYTES // (np.dtype(dtype).itemsize * inputs * batch_size)) * batch_size
         rows = min(gathered, -(-len(split) // batch_size) * batch_size)
         self._bytes = np.empty((rows, inputs), np.uint8)
-        self._X = np.empty((rows, inputs), dtype)
-        self._Y = np.empty((rows, classes), dtype)
+        self._X = aligned((rows, inputs), dtype)
+        self._Y = aligned((rows, classes), dtype)
         self._y = np.empty(rows, np.uint8)
         self._targets = targets(classes, smoothing).astype(dtype)
 
     def __len__(self) -> int:
         return -(-len(self._split) // self._batch_size)
 
-    def in_order(self, order: Array) -> Iterator[Batch]:
-        """The batches of the images ``order`` (N,), indices into the split; the last batch may be smaller."""
+    def in_order(self, order: Array | None = None) -> Iterator[Batch]:
+        """The batches of the images ``order`` (N,), indices into the split; the last batch may be smaller.
+
+        None: of all the images, in file order, where nothing need be gathered.
+        """
+        gather = order is not None
+        order = np.arange(len(self._split)) if order is None else order
         for start in range(0, len(order), len(self._X)):
             chosen = order[start : start + len(self._X)]
             rows = len(chosen)
-            # mode="clip" lets numpy write straight to out; the indices are in range.
-            images = np.take(self._split.images, chosen, axis=0, out=self._bytes[:rows], mode="clip")
-            labels = np.take(self._split.labels, chosen, out=self._y[:rows], mode="clip")
+            images, labels = self._split.images[start : start + rows], self._split.labels[start : start + rows]
+            if gather:
+                # mode="clip" lets numpy write straight to out; the indices are in range.
+                images = np.take(self._split.images, chosen, axis=0, out=self._bytes[:rows], mode="clip")
+                labels = np.take(self._split.labels, chosen, out=self._y[:rows], mode="clip")
             if self._augmentation is None:
                 X = scale(images, self._X[:rows])
             else:

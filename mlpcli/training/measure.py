@@ -31,7 +31,7 @@ class Measure:
 
     def passes(self, theta: Parameters) -> Iterator[tuple[Batch, Buffers]]:
         """Each batch with what the forward pass left in the buffers; both are valid until the next."""
-        for batch in self._batches.in_order(np.arange(self.examples)):
+        for batch in self._batches.in_order():
             t = self._buffers.rows(len(batch.y))
             self._network.forward(theta, batch.X, t)
             yield batch, t

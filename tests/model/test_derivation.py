@@ -38,7 +38,7 @@ def test_every_line_of_code_cites_an_equation_there_is():
         (3, "self.objective.forward(t.z[-1], Y, t.p)"),
         (4, "self.objective.backward(t.z[-1], t.p, Y, dz)"),
         (5, "np.matmul(kept.T, dz, out=gradient.W[layer])"),
-        (6, "np.matmul(t.ones, dz, out=gradient.b[layer])"),
+        (6, "np.dot(t.ones, dz, out=gradient.b[layer])"),
         (7, "np.matmul(dz, theta.W[layer].T, out=da)"),
         (8, "self.activation.backward(a, da, t.scratch[layer - 1])"),
         (9, "np.dot(W.ravel(), W.ravel())"),

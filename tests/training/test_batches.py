@@ -26,7 +26,7 @@ def split_of(count: int, pixels: int = 3) -> Split:
 
 
 def all_of(
-    split: Split, batch_size: int, order: np.ndarray, *, block: int = 1 << 20, dtype: str = "float64"
+    split: Split, batch_size: int, order: np.ndarray | None, *, block: int = 1 << 20, dtype: str = "float64"
 ) -> list[Batch]:
     """Copies of the batches, made from blocks of ``block`` bytes."""
     with pytest.MonkeyPatch.context() as patch:
@@ -52,6 +52,17 @@ def test_every_image_comes_once_in_the_order_asked_for(case, dtype: str):
     assert np.array_equal(np.rint(X * 255), split.images[order])
     assert np.array_equal(y, split.labels[order])
     assert np.array_equal(Y, np.arange(CLASSES) == y[:, None])
+
+
+@given(sizes)
+def test_without_an_order_all_images_come_as_in_the_file(case):
+    count, batch_size, block, _ = case
+    split = split_of(count)
+    named = all_of(split, batch_size, np.arange(count), block=block)
+    plain = all_of(split, batch_size, None, block=block)
+    assert len(plain) == len(named)
+    for one, other in zip(plain, named, strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 @given(sizes, st.integers(1, 10_000))

@@ -156,6 +156,48 @@ def test_pieces_do_not_show(rule: str, piece: int, monkeypatch: pytest.MonkeyPat
     assert all(np.array_equal(same[name], memory[name]) for name in memory)
 
 
+@pytest.mark.parametrize("rule", ["momentum", "nesterov", "adam"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_memory_that_fades_ends_at_zero_and_moves_nothing_by_it(
+    rule: str, dtype: type, monkeypatch: pytest.MonkeyPatch
+):
+    """A pixel that is lit once and then dark: without settling its memory would stay at numbers that are not normal."""
+    steps = 12_000 if dtype is np.float64 else 2_000
+
+    def train() -> tuple[np.ndarray, np.ndarray, float]:
+        theta, gradient = np.array([1.0, 1e-3, 0.5], dtype), np.array([0.3, 1e-8, 0.2], dtype)
+        optimizer = make_optimizer(config_of(rule), theta, gradient)
+        first = next(iter(optimizer.state.values()))
+        lowest = np.inf
+        for step in range(steps):
+            gradient[...] = [gradient[0], gradient[1], 0.2] if step == 0 else [0, 0, 0.2]
+            optimizer.step(1e-3, step + 1)
+            lowest = min(lowest, *(size for size in np.abs(first) if size))
+        return theta, first.copy(), lowest
+
+    theta, memory, lowest = train()
+    monkeypatch.setattr(optimizers, "SETTLE_STEPS", steps + 1)
+    same, faded, _ = train()
+    assert np.array_equal(theta, same)
+    assert memory[2] == faded[2] != 0
+    assert np.array_equal(memory[:2], [0, 0])
+    assert (faded[:2] != 0).all()
+    assert lowest >= np.finfo(dtype).tiny
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_settling_hides_no_number_that_is_not_finite(rule: str):
+    theta, gradient = np.zeros(2), np.zeros(2)
+    optimizer = make_optimizer(config_of(rule), theta, gradient)
+    for vector in optimizer.state.values():
+        vector[...] = [np.nan, np.inf]
+    with np.errstate(all="ignore"):
+        optimizer.step(0.1, optimizers.SETTLE_STEPS)
+    for vector in optimizer.state.values():
+        assert np.isnan(vector[0])
+        assert np.isinf(vector[1])
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_a_bowl_is_descended_to_its_bottom(rule: str):
     """f = 1/2 sum k (theta - bottom)^2, ten times steeper one way than the other."""

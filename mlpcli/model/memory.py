@@ -1,0 +1,26 @@
+"""Where arrays that are worked on again and again begin: at the edge of a line of the processor's cache."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+LINE = 64  # bytes, of x86 and most others; Apple's 128 lose little
+
+
+def aligned(shape: tuple[int, ...], dtype: DTypeLike, value: float | None = None) -> NDArray[Any]:
+    """An array whose first byte begins a cache line, filled with ``value``, or with nothing in particular.
+
+    numpy begins arrays 16 bytes past one, so that every vector of 64 bytes lies in two lines, and two threads that
+    share a matrix product write to the same line where their parts meet: a step was up to a fifth slower.
+    """
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    memory = np.empty(size + LINE, np.uint8)
+    start = -memory.ctypes.data % LINE
+    array = memory[start : start + size].view(dtype).reshape(shape)
+    if value is not None:
+        array.fill(value)
+    return array
