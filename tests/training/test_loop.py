@@ -13,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlpcli import config as config_module
-from mlpcli.config import Config, DataConfig, NetworkConfig, TrainingConfig
+from mlpcli.config import AugmentationConfig, Config, DataConfig, NetworkConfig, TrainingConfig
 from mlpcli.datasets.load import Dataset, Split, load_dataset
 from mlpcli.errors import ConfigError, DivergedError
+from mlpcli.model.dropout import draw_mask
+from mlpcli.training.augment import Augmentation
 from mlpcli.training.loop import EpochRecord, State, Trainer
 from mlpcli.training.optimizers import OPTIMIZERS, learning_rate
 from mlpcli.training.streams import stream
@@ -60,23 +62,42 @@ def plainly(config: Config, dataset: Dataset, theta: list[Array]) -> list[dict[s
     """Gradient descent on a network with one hidden sigmoid layer and softmax, equation by equation; float64."""
     images, labels = dataset.train.images / 255, dataset.train.labels
     training = config.training
+    keep_input, keep_hidden = 1 - training.input_dropout, 1 - training.dropout
+    everything, distorted = np.arange(len(labels)), None
+    if config.augmentation:
+        distorted = Augmentation(
+            config.augmentation, dataset.image_shape, len(labels), training.epochs, config.seed, "float64"
+        )
     size, steps = training.batch_size, math.ceil(len(labels) / training.batch_size)
     epochs, step = [], 0
     for epoch in range(1, training.epochs + 1):
         order = stream(config.seed, "order", epoch).permutation(len(labels))
+        dropout = stream(config.seed, "dropout", epoch)
+        if distorted:
+            distorted.begin(epoch)
+            shown = distorted.distort(dataset.train.images, everything, np.empty(images.shape))
+        else:
+            shown = images
         losses, wrong = [], 0
         for start in range(0, len(order), size):
             W1, b1, W2, b2 = theta
             chosen = order[start : start + size]
-            X, y = images[chosen], labels[chosen]
+            X, y = shown[chosen], labels[chosen]
+            Y = (1 - training.label_smoothing) * np.eye(CLASSES)[y] + training.label_smoothing / CLASSES
+            m1, m2 = np.ones(X.shape), np.ones((len(X), len(b1)))
+            if keep_input < 1:
+                draw_mask(training.input_dropout, m1, dropout)
+            if keep_hidden < 1:
+                draw_mask(training.dropout, m2, dropout)
+            X = X * m1
             a1 = 1 / (1 + np.exp(-(X @ W1 + b1)))
-            z2 = a1 @ W2 + b2
+            z2 = a1 * m2 @ W2 + b2
             p = np.exp(z2) / np.exp(z2).sum(axis=1, keepdims=True)
-            losses += list(-np.log(p[np.arange(len(y)), y]))
+            losses += list(-np.sum(Y * np.log(p), axis=1))
             wrong += np.sum(z2.argmax(axis=1) != y)
-            dz2 = (p - np.eye(CLASSES)[y]) / len(y)
-            dz1 = dz2 @ W2.T * a1 * (1 - a1)
-            gradient = [X.T @ dz1, dz1.sum(axis=0), a1.T @ dz2, dz2.sum(axis=0)]
+            dz2 = (p - Y) / len(y)
+            dz1 = dz2 @ W2.T * m2 * a1 * (1 - a1)
+            gradient = [X.T @ dz1, dz1.sum(axis=0), (a1 * m2).T @ dz2, dz2.sum(axis=0)]
             gradient[0] += 2 * training.l2 * W1
             gradient[2] += 2 * training.l2 * W2
             if len(y) == size:
@@ -113,6 +134,74 @@ def test_training_is_the_derivation_step_by_step(count: int, l2: str):
             np.testing.assert_allclose(getattr(record, name), value, rtol=1e-11, err_msg=name)
     for (name, found), value in zip(state.theta.tensors(), theta, strict=True):
         np.testing.assert_allclose(found, value, rtol=1e-11, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["augmentation.shift=1.5", "augmentation.final_epochs=1", "augmentation.final_strength=0.1"],
+        ["augmentation.elastic_alpha=3", "augmentation.elastic_sigma=0.5"],
+        ["training.dropout=0.4"],
+        ["training.input_dropout=0.2"],
+        ["training.label_smoothing=0.2"],
+        ["training.dropout=0.4", "training.input_dropout=0.2", "training.label_smoothing=0.3", "augmentation.shear=20"],
+    ],
+)
+@pytest.mark.parametrize("count", [40, 43])
+def test_distortions_dropout_and_smoothing_are_what_they_say(count: int, overrides: list[str]):
+    config = config_of("training.optimizer=sgd", "training.learning_rate=2.0", *overrides)
+    dataset = dataset_of(count)
+    theta = [array.copy() for _, array in Trainer(config, dataset).state.theta.tensors()]
+    plain, _ = records_of(config_of("training.optimizer=sgd", "training.learning_rate=2.0"), dataset)
+    records, state = records_of(config, dataset)
+    for record, expected in zip(records, plainly(config, dataset, theta), strict=True):
+        for name, value in expected.items():
+            np.testing.assert_allclose(getattr(record, name), value, rtol=1e-10, err_msg=name)
+    for (name, found), value in zip(state.theta.tensors(), theta, strict=True):
+        np.testing.assert_allclose(found, value, rtol=1e-10, err_msg=name)
+    assert records[0].train_loss != plain[0].train_loss
+
+
+def test_validation_images_are_seen_as_they_are():
+    still = ["training.learning_rate=1e-300", "training.epochs=1"]
+    changes = ["augmentation.shift=2", "training.dropout=0.5", "training.input_dropout=0.5"]
+    dataset = dataset_of(40, 20)
+    [plain], _ = records_of(config_of(*still), dataset)
+    [changed], _ = records_of(config_of(*still, *changes, "training.label_smoothing=0.5"), dataset)
+    assert changed.train_loss != plain.train_loss
+    assert (changed.validation_loss, changed.validation_error) == (plain.validation_loss, plain.validation_error)
+
+
+def test_the_average_is_validated_beside_the_parameters_and_stands_for_the_run():
+    dataset = dataset_of(40, 20)
+    plain, without = records_of(config_of(), dataset)
+    averaged, state = records_of(config_of("training.averaging=0.99"), dataset)
+    assert without.average is None
+    assert without.parameters is without.theta
+    assert all(record.raw_validation_loss is None and record.raw_validation_error is None for record in plain)
+    # The average looks on: the parameters are those of a run without it.
+    assert state.theta.vector.tobytes() == without.theta.vector.tobytes()
+    assert [record.raw_validation_loss for record in averaged] == [record.validation_loss for record in plain]
+    assert [record.raw_validation_error for record in averaged] == [record.validation_error for record in plain]
+    assert [record.train_loss for record in averaged] == [record.train_loss for record in plain]
+    assert state.parameters is state.average
+    assert state.average is not None
+    # Five steps an epoch are its interval: of three epochs the average is their ends' mean.
+    ends = [ended(epochs, dataset) for epochs in (1, 2, 3)]
+    np.testing.assert_allclose(state.average.vector, np.mean(ends, axis=0), rtol=1e-12, atol=1e-15)
+    trainer = Trainer(config_of("training.averaging=0.99"), dataset, State(state.average))
+    assert trainer._validation is not None
+    loss, wrong = trainer._validation.loss_and_errors(state.average)
+    assert (averaged[-1].validation_loss, averaged[-1].validation_error) == (loss, wrong / 20)
+    best = min((r.validation_error, r.validation_loss) for r in averaged if r.validation_error is not None)
+    assert state.best == best
+
+
+def ended(epochs: int, dataset: Dataset) -> Array:
+    """The parameters after so many epochs of the three."""
+    trainer = Trainer(config_of(), dataset)
+    list(islice(trainer.epochs(), epochs))
+    return trainer.state.theta.vector.copy()
 
 
 def test_saturation_is_measured_on_the_first_thousand_training_images():
@@ -404,7 +493,9 @@ def configs(draw: st.DrawFn) -> Config:
     optimizer = key(TrainingConfig, "optimizer")
     validation = draw(st.sampled_from([0, 5]))
     epochs = draw(st.integers(1, 3))
+    bound = draw(st.sampled_from([None, "rotation", "elastic_alpha"]))
     return Config(
+        augmentation=None if bound is None else AugmentationConfig(**{bound: 20.0}),
         seed=draw(st.integers(0, 2**63 - 1)),
         data=DataConfig(validation=validation),
         network=NetworkConfig(
@@ -424,6 +515,8 @@ def configs(draw: st.DrawFn) -> Config:
             schedule=key(TrainingConfig, "schedule"),
             warmup_epochs=draw(st.sampled_from([0.0, 0.3, 1.0])),
             l2=draw(st.just(0.0) | magnitudes),
+            input_dropout=draw(st.sampled_from([0.0, 0.5])),
+            averaging=draw(st.none() | st.sampled_from([0.5, 0.999])),
             patience=draw(st.none() | st.integers(1, 3)) if validation else None,
         ),
     )
