@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from mlpcli.commands import EXIT_CHECK_SAID_NO, output
+from mlpcli.commands.drawing import abreast, drawing, terminal_width
 from mlpcli.commands.group import Group
-from mlpcli.commands.options import source_option
+from mlpcli.commands.options import data_overrides, set_option, source_option, threads_option
 from mlpcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from mlpcli.analysis.sheet import Sheet
 
 _folder = click.option(
     "--folder",
@@ -25,13 +30,14 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON doc
 
 @click.group(cls=Group)
 def command() -> None:
-    """List, fetch and verify data sets.
+    """List, fetch and verify data sets, and look at the images as training shows them.
 
     \b
     Examples:
       mlpcli data list
       mlpcli data fetch mnist
       mlpcli data verify mnist
+      mlpcli data show --set augmentation.rotation=10
     """
 
 
@@ -166,6 +172,114 @@ def verify(name: str, folder: str, as_json: bool) -> int:
         if report.mismatch:
             output.result(report.mismatch)
     return 0 if report.ok else EXIT_CHECK_SAID_NO
+
+
+@command.command()
+@click.argument("config", required=False)
+@set_option
+@click.option(
+    "--images",
+    metavar="N",
+    type=click.IntRange(1, 100),
+    default=4,
+    show_default=True,
+    help="Show the first N training images.",
+)
+@click.option("--class", "label", metavar="K", type=click.IntRange(min=0), help="Of the images of class K.")
+@click.option(
+    "--index",
+    "numbers",
+    metavar="I",
+    type=click.IntRange(min=0),
+    multiple=True,
+    help="Show training image I, from 0, instead; repeatable.",
+)
+@click.option(
+    "--epoch",
+    "epochs",
+    metavar="E",
+    type=click.IntRange(min=1),
+    multiple=True,
+    help="Show what becomes of them in epoch E; repeatable. [default: the first few and the last]",
+)
+@click.option(
+    "-o", "--output", "file", metavar="FILE.png|svg", help="Draw it there instead; an existing file is replaced."
+)
+@source_option
+@click.option("--offline", is_flag=True, help="Fetch nothing.")
+@threads_option
+def show(
+    config: str | None,
+    overrides: tuple[str, ...],
+    images: int,
+    label: int | None,
+    numbers: tuple[int, ...],
+    epochs: tuple[int, ...],
+    file: str | None,
+    sources: tuple[str, ...],
+    offline: bool,
+) -> None:
+    """Show training images, and what training with CONFIG makes of them.
+
+    CONFIG is a YAML file or the name of a shipped config; without one, the defaults are used. A row has an image as it
+    is in the file, then as the network is shown it in a few epochs: with the config's own seed and distortions, pixel
+    by pixel. With -o it is a picture, for which matplotlib is needed: pip install 'mlpcli[plots]'.
+
+    \b
+    Examples:
+      mlpcli data show --set augmentation.rotation=10
+      mlpcli data show my.yaml --images 10 -o sheet.png
+      mlpcli data show my.yaml --class 7 --epoch 1 --epoch 30
+      mlpcli data show fashion-mnist --index 0 --index 53999
+    """
+    if numbers and (label is not None or _given("images")):
+        raise UsageError("--index names the images: give it, or --class and --images, not both")
+
+    from mlpcli import config as config_module
+    from mlpcli.analysis import plots
+    from mlpcli.analysis.sheet import sheet
+    from mlpcli.commands.plot import picture_format
+    from mlpcli.commands.progress import download_progress
+
+    form = None if file is None else picture_format(Path(file))
+    if form is not None:
+        plots.require_matplotlib()
+    path = None if config is None else config_module.find(config)
+    loaded = config_module.load(path, (*overrides, *data_overrides(sources, offline)))
+    made = sheet(
+        loaded,
+        images=images,
+        numbers=numbers,
+        label=label,
+        epochs=epochs,
+        say=output.say,
+        progress=download_progress(),
+    )
+    if loaded.augmentation is None:
+        output.say("this config distorts nothing; try --set augmentation.rotation=10")
+    if file is None or form is None:
+        _print_sheet(made)
+        return
+    output.write_file(Path(file), made.render(form))
+    output.result(click.format_filename(file))
+
+
+def _given(option: str) -> bool:
+    source = click.get_current_context().get_parameter_source(option)
+    return source is click.core.ParameterSource.COMMANDLINE
+
+
+def _print_sheet(made: Sheet) -> None:
+    """The sheet in the terminal, each image as fine as there is room for, but at least half its size."""
+    width = terminal_width()
+    captions = (caption for line in made.lines for caption, _ in line)
+    least = max(-(-made.rows.shape[3] // 2), *map(len, captions))
+    columns = max(1, min(max(map(len, made.lines)), (width + 2) // (least + 2)))
+    room = (width + 2) // columns - 2
+    output.result(made.title)
+    for line in made.lines:
+        for text in abreast([[caption[:room], *drawing(image, room)] for caption, image in line], columns):
+            output.result(text)
 
 
 def _is_here(name: str, folder: str) -> bool:

@@ -223,3 +223,81 @@ commands.main(["data", "fetch", "little", "--folder", {str(tmp_path)!r}])
     assert b"3.92M" in shown
     stored = (tmp_path / "little" / "train-images-idx3-ubyte").read_bytes()
     assert hashlib.sha256(stored).hexdigest() == SAMPLE.files["train_images"].sha256
+
+
+# Looking at the images ------------------------------------------------------------------------------------------------
+
+DISTORT = ("--set", "augmentation.rotation=15", "--set", "augmentation.shear=10")
+SHOW = ("show", "--set", "data.dataset=mnist-sample")
+
+
+@pytest.mark.parametrize("columns", [20, 80, 150])
+def test_show_draws_a_row_an_image_as_wide_as_the_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int
+):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    code, out, err = run(capsys, *SHOW, *DISTORT, "--images", "2")
+    assert (code, err) == (0, "")
+    title, *lines = out.splitlines()
+    assert title == "mnist-sample, 4,500 training images: rotation 15, shear 10"
+    assert max(map(len, lines)) <= columns
+    assert "\x1b" not in out
+    captions = " ".join(lines).split("image ")
+    for caption, beginning in zip(captions[1:], ("0: 5", "1: 0"), strict=True):
+        assert caption.startswith(beginning)
+        assert [caption.count(f"epoch {epoch} ") for epoch in (1, 2, 3, 20)] == [1, 1, 1, 1]
+    heads = [line for line in lines if "epoch" in line or "image" in line]
+    assert len(heads) == 2 * {20: 5, 80: 1, 150: 1}[columns]
+    assert len(lines) == len(heads) * (1 + 1 + (14 if columns == 150 else 7))
+
+
+def test_show_of_a_config_that_distorts_nothing_says_how_to(capsys: pytest.CaptureFixture[str]):
+    code, out, err = run(capsys, *SHOW)
+    assert code == 0
+    assert err == "this config distorts nothing; try --set augmentation.rotation=10\n"
+    assert out.startswith("mnist-sample, 4,500 training images: no distortions\n")
+    assert out.count("image ") == 4
+
+
+def test_show_draws_a_picture(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from PIL import Image
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("sheet.png", "sheet.svg"):
+        assert run(capsys, *SHOW, *DISTORT, "-o", name, "--class", "7", "--epoch", "20") == (0, f"{name}\n", "")
+    with Image.open("sheet.png") as image:
+        assert image.info["Title"] == "mnist-sample, 4,500 training images: rotation 15, shear 10"
+        assert min(image.size) > 200
+    assert Path("sheet.svg").read_text().rstrip().endswith("</svg>")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("--index", "1", "--class", "2"), 2, "--index names the images: give it, or --class and --images, not both"),
+        (("--index", "1", "--images", "4"), 2, "--index names the images"),
+        (("--index", "4500"), 2, "--index 4500: mnist-sample has the training images 0 to 4499"),
+        (("--class", "10"), 2, "--class 10: no training image of mnist-sample has that label"),
+        (("--epoch", "1"), 2, "the config has none: --set augmentation.rotation=10"),
+        ((*DISTORT, "--epoch", "21"), 2, "--epoch 21: the config trains for 20"),
+        (("-o", "sheet.gif"), 2, "-o sheet.gif: name it .png or .svg"),
+        (("-o", "missing/sheet.png"), 4, "missing/sheet.png: cannot be written: No such file or directory"),
+        (("no-such-config",), 2, "no-such-config: no such file, and no shipped config of that name"),
+        (("--set", "augmentation.rotation=400"), 2, "at most 180"),
+        (("--set", "data.dataset=./nothing"), 3, "./nothing: neither a data set nor a folder"),
+    ],
+)
+def test_what_show_is_not_given(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    code: int,
+    message: str,
+):
+    monkeypatch.chdir(tmp_path)
+    found, out, err = run(capsys, *SHOW, *arguments)
+    assert (found, out) == (code, "")
+    assert message in err
+    assert "Traceback" not in err
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,120 @@
+"""The contact sheet: what it shows is what training shows the network, pixel by pixel."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mlpcli.analysis.sheet import sheet
+from mlpcli.datasets.load import load_dataset
+from mlpcli.errors import UsageError
+from mlpcli.model.network import Network
+from mlpcli.training.loop import Trainer
+from mlpcli.training.streams import stream
+
+DISTORTED = (
+    "augmentation.rotation=20",
+    "augmentation.scale=0.2",
+    "augmentation.elastic_alpha=6",
+    "augmentation.elastic_sigma=1",
+    "augmentation.final_strength=0.25",
+    "augmentation.final_epochs=1",
+)
+
+
+def shown_in_training(config, monkeypatch):
+    """By epoch, the bytes (N, D) that the network is trained on, in file order: all are in one batch."""
+    dataset = load_dataset(config.data)
+    trainer = Trainer(config, dataset)
+    steps = []
+    backward = Network.backward
+
+    def looking(self, theta, X, *rest):
+        steps.append(np.rint(255 * X).astype(np.uint8))
+        return backward(self, theta, X, *rest)
+
+    monkeypatch.setattr(Network, "backward", looking)
+    shown = {}
+    for record in trainer.epochs():
+        order = stream(config.seed, "order", record.epoch).permutation(len(dataset.train))
+        (step,) = steps
+        shown[record.epoch] = np.empty_like(step)
+        shown[record.epoch][order] = step
+        steps.clear()
+    return shown
+
+
+@pytest.mark.parametrize("overrides", [(), ("network.dtype=float64", "seed=7", "data.validation=9")])
+def test_it_shows_what_training_shows(tiny_config, monkeypatch, overrides):
+    config = tiny_config(*DISTORTED, "training.batch_size=1000", *overrides)
+    shown = shown_in_training(config, monkeypatch)
+    numbers = range(len(shown[1]))
+    made = sheet(config, numbers=numbers, epochs=(3, 1))
+    assert made.heads == ("original", "epoch 3", "epoch 1")
+    original = load_dataset(config.data).train
+    assert (made.name, made.examples) == ("tiny", len(original))
+    assert made.labels == tuple(original.labels.tolist())
+    columns = made.rows.transpose(1, 0, 2, 3).reshape(3, len(original), -1)
+    assert np.array_equal(columns[0], original.images)
+    assert np.array_equal(columns[1], shown[3])
+    assert np.array_equal(columns[2], shown[1])
+    assert not np.array_equal(shown[1], original.images)
+
+
+def test_the_default_is_the_first_epochs_and_the_last(tiny_config):
+    for epochs, expected in ((1, [1]), (2, [1, 2]), (3, [1, 2, 3]), (20, [1, 2, 3, 20])):
+        made = sheet(tiny_config(*DISTORTED, f"training.epochs={epochs}"))
+        assert made.heads == ("original", *(f"epoch {epoch}" for epoch in expected))
+    assert made.numbers == (0, 1, 2, 3)
+    assert made.rows.shape == (4, 5, 5, 4)
+    assert made.title == (
+        "tiny, 63 training images: rotation 20, scale 0.2, elastic_alpha 6, elastic_sigma 1; "
+        "times 0.25 from epoch 20 of 20 on"
+    )
+    assert [caption for caption, _ in made.lines[2]] == [f"image 2: {made.labels[2]}", *made.heads[1:]]
+
+
+def test_a_config_without_distortions_shows_the_originals_in_one_line(tiny_config):
+    made = sheet(tiny_config())
+    assert made.heads == ("original",)
+    assert made.title == "tiny, 63 training images: no distortions"
+    (line,) = made.lines
+    assert [caption for caption, _ in line] == [f"image {i}: {label}" for i, label in enumerate(made.labels)]
+
+
+def test_images_of_one_class(tiny_config, tiny_images):
+    made = sheet(tiny_config(), label=2, images=5)
+    assert made.labels == (2,) * 5
+    assert made.numbers == tuple(np.flatnonzero(tiny_images[1] == 2)[:5].tolist())
+    assert np.array_equal(made.rows[:, 0], tiny_images[0][list(made.numbers)])
+
+
+def test_more_images_than_there_are_is_all(tiny_config):
+    assert sheet(tiny_config(), images=100).numbers == tuple(range(63))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"numbers": (0, 63)}, "--index 63: tiny has the training images 0 to 62"),
+        ({"label": 3}, "--class 3: no training image of tiny has that label"),
+        ({"epochs": (1, 4)}, "--epoch 4: the config trains for 3; --set training.epochs=4"),
+    ],
+)
+def test_what_is_not_there_is_told(tiny_config, options, message):
+    with pytest.raises(UsageError, match=f"^{message}$"):
+        sheet(tiny_config(*DISTORTED), **options)
+
+
+def test_an_epoch_without_distortions_is_told(tiny_config):
+    with pytest.raises(UsageError, match=r"the config has none: --set augmentation.rotation=10$"):
+        sheet(tiny_config(), epochs=(1,))
+
+
+def test_equal_sheets_are_equal_pictures(tiny_config):
+    config = tiny_config(*DISTORTED)
+    first, second = (sheet(config).render("png") for _ in range(2))
+    assert first == second
+    assert first.startswith(b"\x89PNG") and first.endswith(b"IEND\xaeB`\x82")
+    assert sheet(config, images=5).render("png") != first
+    assert b"<svg" in sheet(tiny_config()).render("svg")

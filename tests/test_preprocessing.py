@@ -1,0 +1,198 @@
+"""A network trained on deskewed images is given deskewed images by everything that asks it anything."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import mlpcli
+from mlpcli import config as config_module
+from mlpcli import experiment
+from mlpcli.analysis.evaluation import open_member
+from mlpcli.analysis.look import look
+from mlpcli.commands import _run
+from mlpcli.config import Config
+from mlpcli.datasets import idx
+from mlpcli.datasets.deskew import deskewed
+from mlpcli.datasets.load import load_dataset, load_split
+from mlpcli.errors import UsageError
+from mlpcli.runs import checkpoint as checkpoints
+from mlpcli.runs import directory
+from mlpcli.training.loop import network_for
+from mlpcli.training.measure import logits
+
+DESKEW = "data.preprocessing=deskew"
+
+
+@pytest.fixture
+def runs(tiny_config, tmp_path, monkeypatch):
+    """``plain`` and ``upright``, of one config but for the deskewing."""
+    monkeypatch.delenv("MLPCLI_DATA", raising=False)
+    experiment.train(tiny_config(), out=tmp_path / "plain")
+    experiment.train(tiny_config(DESKEW), out=tmp_path / "upright")
+    return tmp_path
+
+
+@pytest.fixture
+def typed(capsys):
+    def typed(*arguments):
+        status = _run([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return status, out, err
+
+    return typed
+
+
+def expected_p(run, images):
+    """What the network of ``run`` says of ``images`` (N, rows, columns) that are deskewed by hand."""
+    checkpoint = open_member(run).checkpoint
+    network = network_for(checkpoint.config, 20, checkpoint.classes)
+    z = logits(network, checkpoint.parameters, deskewed(images.reshape(-1, 20), (5, 4))).astype(np.float64)
+    p = np.empty_like(z)
+    network.objective.output(z, p)
+    return p
+
+
+def test_it_changes_what_is_learnt(runs):
+    plain, upright = (open_member(runs / name).checkpoint for name in ("plain", "upright"))
+    assert not np.array_equal(plain.parameters.vector, upright.parameters.vector)
+    assert plain.hashes == upright.hashes
+
+
+def test_every_look_is_at_deskewed_images_and_agrees_with_training(runs, tiny_images):
+    run = runs / "upright"
+    best = min(directory.read_metrics(run), key=lambda line: (line["validation_error"], line["validation_loss"]))
+    (validation,) = look([run], "validation").alone
+    assert (validation.error, validation.loss) == (best["validation_error"], best["validation_loss"])
+    found = look([run], "test")
+    test = directory.read_test(run)
+    assert (found.alone[0].errors, found.alone[0].loss) == (test["errors"], test["loss"])
+    assert np.array_equal(found.together.p, expected_p(run, tiny_images[2]))
+    # Shown are the images as in the files.
+    assert np.array_equal(found.part.split.images.reshape(-1, 5, 4), tiny_images[2])
+
+
+def test_a_committee_gives_each_member_what_it_was_trained_on(runs, tiny_images):
+    both = look([runs / "plain", runs / "upright"], "test")
+    p = [look([runs / name], "test").together.p for name in ("plain", "upright")]
+    assert np.array_equal(both.together.p, np.mean(p, axis=0))
+    assert np.array_equal(p[1], expected_p(runs / "upright", tiny_images[2]))
+    assert not np.allclose(p[1], expected_p(runs / "plain", tiny_images[2]), atol=1e-3)
+
+
+def test_predictions_from_python_and_from_files(runs, tiny_images, typed):
+    images = tiny_images[2]
+    expected = expected_p(runs / "upright", images)
+    model = mlpcli.load(runs / "upright")
+    assert np.array_equal(model.predict(images).p, expected)
+    assert np.array_equal(model.predict(images.reshape(-1, 20)).p, expected)
+    assert np.array_equal(model.predict(images[3]).p, expected[3:4])
+    # Floats are deskewed too, but not rounded: half a grey level.
+    assert np.allclose(model.predict(images / 255).p, expected, atol=0.02)
+    (runs / "images").write_bytes(idx.encode(images))
+    status, out, _ = typed("predict", runs / "upright", runs / "images", "--json")
+    assert status == 0
+    assert [image["p"] for image in json.loads(out)["images"]] == expected.tolist()
+
+
+def test_show_draws_what_the_network_saw(runs, tmp_path, typed):
+    line = np.zeros((5, 4), np.uint8)
+    for y in range(3):
+        line[1 + y, 2 - y] = 255
+    (tmp_path / "line").write_bytes(idx.encode(line[np.newaxis]))
+    drawn = {}
+    for name in ("plain", "upright"):
+        status, out, _ = typed("predict", runs / name, tmp_path / "line", "--show")
+        assert status == 0
+        drawn[name] = out.splitlines()[1:]
+    assert drawn == {"plain": ["    ▄", "  ▄▀", ""], "upright": ["   ▄", "   █", ""]}
+
+
+def test_exports_say_it_and_take_deskewed_images(runs, tiny_images, typed):
+    import onnx
+    import onnxruntime
+    import safetensors
+
+    for name, said in (("upright", "deskew"), ("plain", "none")):
+        status, _, err = typed("export", runs / name, "-o", runs / "x.onnx")
+        assert status == 0
+        assert ("trained with data.preprocessing: deskew" in err) == (name == "upright")
+        model = onnx.load(runs / "x.onnx")
+        assert {each.key: each.value for each in model.metadata_props}["preprocessing"] == said
+        assert ("preprocessed beforehand: deskew" in model.graph.input[0].doc_string) == (name == "upright")
+        status, out, err = typed("export", runs / name, "-o", runs / "x.safetensors", "--json")
+        assert json.loads(out)["preprocessing"] == (None if said == "none" else said)
+        with safetensors.safe_open(runs / "x.safetensors", "np") as file:
+            assert file.metadata()["preprocessing"] == said
+    typed("export", runs / "upright", "-o", runs / "x.onnx")
+    images = deskewed(tiny_images[2].reshape(-1, 20), (5, 4)).reshape(-1, 5, 4)
+    (p,) = onnxruntime.InferenceSession(runs / "x.onnx").run(["p"], {"images": images})
+    assert np.allclose(p, expected_p(runs / "upright", tiny_images[2]), atol=1e-5)
+
+
+def test_resuming_and_reproducing_come_to_the_same(runs, tiny_config):
+    assert experiment.reproduce(runs / "upright").differences == []
+    with pytest.raises(UsageError, match=r"data\.preprocessing"):
+        experiment.resume(runs / "upright", ["data.preprocessing=null", "training.epochs=5"])
+
+
+def test_a_checkpoint_from_before_there_was_the_key_is_read_and_looks_at_images_as_they_are(runs, tiny_images):
+    """Format 1, as it was: its config lacks data.preprocessing, augmentation and more."""
+    import hashlib
+    import io
+    import zipfile
+
+    path = directory.find_checkpoint(runs / "plain")
+    with np.load(path, allow_pickle=False) as arrays:
+        arrays = {name: arrays[name] for name in arrays.files}
+    header = json.loads(str(arrays["header"]))
+    assert header["config"]["data"].pop("preprocessing", 0) is None
+    assert header["config"].pop("augmentation", 0) is None
+    header["format"] = 1
+    arrays["header"] = np.array(json.dumps(header))
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in arrays.items():
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w") as member:
+                np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
+        archive.comment = b"0" * 64
+    data = file.getvalue()[:-64]
+    old = checkpoints.decode(data + hashlib.sha256(data).hexdigest().encode(), "old")
+    new = checkpoints.read(path)
+    assert old.config == new.config
+    assert old.config.data.preprocessing is None
+    assert np.array_equal(old.parameters.vector, new.parameters.vector)
+
+
+def test_a_config_without_the_key_is_one_with_null():
+    values = config_module.to_dict(Config())
+    assert values["data"].pop("preprocessing", 0) is None
+    assert config_module.from_dict(values, "x") == Config()
+    upright = replace(Config(), data=replace(Config().data, preprocessing="deskew"))
+    assert config_module.from_dict(config_module.to_dict(upright), "x") == upright
+
+
+def test_gradcheck_takes_such_a_config(typed):
+    status, out, _ = typed("gradcheck", "--set", DESKEW, "--set", "network.hidden=[5]", "--entries", "5", "--json")
+    assert status == 0
+    assert json.loads(out)["verdict"] == "passed"
+
+
+def test_another_preprocessing_is_refused(typed):
+    status, _, err = typed("data", "show", "--set", "data.preprocessing=dekew")
+    assert status == 2
+    assert "data.preprocessing: 'dekew' is not allowed; allowed: deskew, or null" in err
+
+
+def test_the_sheet_shows_the_deskewed_beside_the_original(tiny_config):
+    from mlpcli.analysis.sheet import sheet
+
+    config = tiny_config(DESKEW, "augmentation.rotation=10", "augmentation.shift=1", "training.epochs=9")
+    made = sheet(config)
+    assert made.heads == ("original", "deskewed", "epoch 1", "epoch 2", "epoch 9")
+    trained_on = load_dataset(config.data).train
+    assert np.array_equal(made.rows[:, 1].reshape(4, -1), trained_on.images[:4])
+    assert np.array_equal(made.rows[:, 0].reshape(4, -1), load_split(config.data, "train").split.images[:4])
