@@ -76,6 +76,9 @@ class DataConfig(_Section):
     validation: float = _key(
         0.1, "share (or, from 1 up, number) of the training images held out, the last in file order", low=0.0
     )
+    preprocessing: str | None = _key(
+        None, "what is done to every image before a network sees it, in training and later", choices=("deskew",)
+    )
     test: bool = _key(True, "measure the test error at the end; false: the test files are not opened")
 
     def __post_init__(self) -> None:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from mlpcli.config import DataConfig
 from mlpcli.datasets.catalogue import CATALOGUE
+from mlpcli.datasets.deskew import preprocessed
 from mlpcli.datasets.load import Part, Split, SplitName
 from mlpcli.errors import DataError, RunError, UsageError
 from mlpcli.model.network import Network
@@ -244,13 +245,19 @@ def changed_files(checkpoint: Checkpoint, part: Part) -> list[str]:
     return [name for name, digest in part.hashes.items() if checkpoint.hashes.get(name, digest) != digest]
 
 
+def seen(checkpoint: Checkpoint, images: Array) -> Array:
+    """What the network of ``checkpoint`` is given of ``images`` (N, D): preprocessed as those it was trained on."""
+    return preprocessed(images, checkpoint.image_shape, checkpoint.config.data.preprocessing)
+
+
 def outputs(member: Member, split: Split) -> Outputs:
-    """The outputs of the network of ``member`` on ``split``, which fits it (see :func:`check_fit`).
+    """The outputs of the network of ``member`` on ``split``, images as in the files, which fits it (:func:`check_fit`).
 
     Raises ``RunError`` when they are no finite numbers.
     """
     checkpoint = member.checkpoint
     network = network_for(checkpoint.config, split.images.shape[1], checkpoint.classes)
+    split = replace(split, images=seen(checkpoint, split.images))
     measure = Measure(network, split, checkpoint.classes, checkpoint.config.network.dtype)
     with np.errstate(all="ignore"):  # what overflows is seen in the logits or the loss
         return _said(member, network, *measure.loss_and_logits(checkpoint.parameters))
@@ -259,12 +266,12 @@ def outputs(member: Member, split: Split) -> Outputs:
 def predictions(member: Member, images: Array) -> Outputs:
     """The outputs of the network of ``member`` on ``images`` (N, D) without labels: bytes, or numbers from 0 to 1.
 
-    Their ``loss`` is None. Raises ``RunError`` when they are no finite numbers.
+    The images are not preprocessed yet. Their ``loss`` is None. Raises ``RunError`` when they are no finite numbers.
     """
     checkpoint = member.checkpoint
     network = network_for(checkpoint.config, images.shape[1], checkpoint.classes)
     with np.errstate(all="ignore"):
-        return _said(member, network, None, measured_logits(network, checkpoint.parameters, images))
+        return _said(member, network, None, measured_logits(network, checkpoint.parameters, seen(checkpoint, images)))
 
 
 def _said(member: Member, network: Network, loss: float | None, logits: Array) -> Outputs:

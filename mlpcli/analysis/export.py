@@ -1,7 +1,8 @@
 """A trained network as a file that other programs read: an ONNX model, or its tensors as safetensors.
 
 N images of R x C pixels, K classes. Both files say in their metadata what the network is and what it was trained on,
-but not where that lay on the disk; equal checkpoints give equal bytes.
+but not where that lay on the disk; equal checkpoints give equal bytes. Neither does what ``data.preprocessing`` says: a
+network trained on deskewed images is to be given deskewed ones.
 """
 
 from __future__ import annotations
@@ -74,6 +75,7 @@ def metadata(checkpoint: Checkpoint) -> dict[str, str]:
         "dataset": dataset,
         "epoch": str(checkpoint.epoch),
         "image_shape": json.dumps(list(checkpoint.image_shape)),
+        "preprocessing": checkpoint.config.data.preprocessing or "none",
         "sizes": json.dumps(list(checkpoint.parameters.sizes)),
         "activation": checkpoint.config.network.activation,
         "objective": checkpoint.config.network.objective,
@@ -128,8 +130,10 @@ def to_onnx(checkpoint: Checkpoint, input_type: InputType = "uint8") -> Export:
     graph.forward(network, checkpoint, input_type)
     inputs = (Tensor("images", input_type, ("N", *checkpoint.image_shape)),)
     outputs = (Tensor("p", "float32", ("N", checkpoint.classes)), Tensor("predicted", "int64", ("N",)))
+    preprocessing = checkpoint.config.data.preprocessing
     says = {
-        "images": f"{'0 to 255' if input_type == 'uint8' else '0 to 1'}; strokes bright on a dark ground",
+        "images": f"{'0 to 255' if input_type == 'uint8' else '0 to 1'}; strokes bright on a dark ground"
+        + (f"; preprocessed beforehand: {preprocessing}" if preprocessing else ""),
         "p": "probabilities of the classes" if network.objective.probabilities else "scores of the classes",
         "predicted": "the class of the largest logit",
     }

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mlpcli.analysis.evaluation import Member, Outputs, open_member, predictions
+from mlpcli.analysis.evaluation import Member, Outputs, open_member, predictions, seen
 from mlpcli.analysis.images import BLANK, Images
 from mlpcli.config import Config
 from mlpcli.errors import DataError, UsageError
@@ -54,7 +54,7 @@ class Model:
         return f"<mlpcli.Model {sizes}, {self.config.network.objective}, epoch {self.epoch}: {self.path}>"
 
     def predict(self, images: ArrayLike) -> Outputs:
-        """What the network says of ``images``, which are taken as they are, ink light.
+        """What the network says of ``images``, which are taken as they are, ink light, but for ``data.preprocessing``.
 
         They are N images (N, rows, columns) or (N, rows * columns), or one image (rows, columns) or (rows * columns,);
         uint8 from 0 to 255, or floats from 0 to 1. What comes back has ``predicted`` (N,), the classes, ``p`` (N, K)
@@ -63,6 +63,10 @@ class Model:
         shape or type, or with values that are not allowed; ``RunError`` when the outputs are no finite numbers.
         """
         return predictions(self._member, self._rows(images))
+
+    def seen(self, images: Array) -> Array:
+        """What the network is given of ``images`` (N, rows, columns), as they are or as ``data.preprocessing`` says."""
+        return seen(self._member.checkpoint, images.reshape(len(images), -1)).reshape(images.shape)
 
     def _rows(self, images: ArrayLike) -> Array:
         """``images`` as (N, D), checked."""
@@ -104,7 +108,7 @@ def load(run: HasPath | str | os.PathLike[str]) -> Model:
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """What a network says of one image, ``pixels`` (rows, columns) uint8, of the file ``name``.
+    """What a network says of one image of the file ``name``; ``pixels`` (rows, columns) uint8 are what it saw of it.
 
     ``index`` counts the images of an IDX file from 0 and is None for a picture. ``p`` (K,) are the values of the output
     unit; ``predicted`` is None where the image is blank. ``entropy`` is that of p in bits, None where p are no
@@ -128,9 +132,9 @@ class Answer:
 
 def answers(model: Model, images: Images) -> Iterator[Answer]:
     """What ``model`` says of each of ``images``, which have its shape. Raises ``RunError`` as ``predict`` does."""
-    said = model.predict(images.pixels)
+    said, shown = model.predict(images.pixels), model.seen(images.pixels)
     bits = entropy(said.p) if said.probabilities else np.full(len(said.p), np.nan)
-    for i, (pixels, blank) in enumerate(zip(images.pixels, images.blank.tolist(), strict=True)):
+    for i, (pixels, blank) in enumerate(zip(shown, images.blank.tolist(), strict=True)):
         warnings = (*images.remarks, *([BLANK] if blank else [UNSURE] if bits[i] > UNSURE_BITS else []))
         yield Answer(
             name=images.name,

@@ -57,7 +57,10 @@ def command(run: str, file: str, to: Format | None, input_type: InputType | None
     onnx = wanted == "onnx"
     made = export.to_onnx(checkpoint, input_type or "uint8") if onnx else export.to_safetensors(checkpoint)
     output.write_file(path, made.data)
-    document = _document(path, wanted, made)
+    preprocessing = checkpoint.config.data.preprocessing
+    document = {**_document(path, wanted, made), "preprocessing": preprocessing}
+    if preprocessing:
+        output.say(f"trained with data.preprocessing: {preprocessing}, which the file leaves to whoever uses it")
     if as_json:
         output.result_json(document)
         return

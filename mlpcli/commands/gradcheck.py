@@ -239,13 +239,14 @@ def _examples(subject: _Subject, data: str | None, rng: np.random.Generator) -> 
     """Inputs (B, D), and where they are from."""
     import numpy as np
 
+    from mlpcli.datasets.deskew import preprocessed
     from mlpcli.training.batches import scale
 
     inputs = subject.network.sizes[0]
     if data is None and inputs != 28 * 28:
         return rng.uniform(size=(EXAMPLES, inputs)), "random inputs"
     part = _load(subject.config.data, data if data is not None else "mnist-sample")
-    images = part.split.images[:CANDIDATES]
+    images = preprocessed(part.split.images[:CANDIDATES], part.image_shape, subject.config.data.preprocessing)
     if images.shape[1] != inputs:
         raise DataError(f"{part.name}: its images have {images.shape[1]} pixels, and the network takes {inputs} inputs")
     chosen = _brightest(images)

@@ -1,7 +1,8 @@
 """A name of the catalogue, or a folder, to a data set: arrays of bytes, split, with the hashes of what was read.
 
 The pixels stay the bytes of the files, and every array here is a read-only view on them, so that loading MNIST takes
-the memory of its files and no more. A name of the catalogue means the catalogue's data set even where a folder of that
+the memory of its files and no more; or they are what ``data.preprocessing`` makes of them, where it is for training. A
+name of the catalogue means the catalogue's data set even where a folder of that
 name exists; ``./mnist`` means the folder.
 """
 
@@ -19,6 +20,7 @@ import numpy.typing as npt
 from mlpcli.config import DataConfig
 from mlpcli.datasets import idx
 from mlpcli.datasets.catalogue import CATALOGUE, FILE_NAMES, Entry, File, Role
+from mlpcli.datasets.deskew import preprocessed
 from mlpcli.datasets.download import Downloader, Progress, Say, find, silent
 from mlpcli.datasets.source import is_folder, named_path
 from mlpcli.errors import DataError, UnavailableError
@@ -44,7 +46,10 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A data set as training wants it. ``hashes`` has file name -> SHA-256 of the decoded bytes of each file read."""
+    """A data set as training wants it: its images are what ``data.preprocessing`` makes of those in the files.
+
+    ``hashes`` has file name -> SHA-256 of the decoded bytes of each file read.
+    """
 
     name: str
     image_shape: tuple[int, int]
@@ -62,7 +67,10 @@ class Dataset:
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """One split of a data set; ``classes`` are the catalogue's, or for a folder as many as the files read show."""
+    """One split of a data set, its images as in the files, for what does its own preprocessing or none.
+
+    ``classes`` are the catalogue's, or for a folder as many as the files read show.
+    """
 
     name: str
     image_shape: tuple[int, int]
@@ -87,6 +95,7 @@ def load_dataset(data: DataConfig, *, say: Say = silent, progress: Progress | No
             files.prepare(TEST)
         everything, shape = files.read(*TRAIN)
         classes = files.classes(everything)
+        everything = _preprocessed(everything, shape, data)
         train, validation = _hold_out(everything, data.validation, files.name)
 
         def test() -> Split:
@@ -97,7 +106,7 @@ def load_dataset(data: DataConfig, *, say: Say = silent, progress: Progress | No
                     f"{_size(shape)}"
                 )
             _check_labels(split, classes, files.name)
-            return split
+            return _preprocessed(split, shape, data)
 
         return Dataset(files.name, shape, classes, train, validation, files.hashes, None, test)
 
@@ -230,6 +239,10 @@ def _with_fallback(load: Callable[[DataConfig], _Loaded], data: DataConfig, say:
             raise
         say(f"{error}\nusing {data.fallback} instead of {data.dataset}, as data.fallback says")
         return replace(load(replace(data, dataset=data.fallback)), fallback_from=data.dataset)
+
+
+def _preprocessed(split: Split, shape: tuple[int, int], data: DataConfig) -> Split:
+    return replace(split, images=preprocessed(split.images, shape, data.preprocessing))
 
 
 def _hold_out(split: Split, validation: float, name: str) -> tuple[Split, Split | None]:

@@ -283,6 +283,7 @@ def test_the_file_says_what_the_network_is(make, tmp_path):
         "dataset": "digits",
         "epoch": "7",
         "image_shape": "[5, 4]",
+        "preprocessing": "none",
         "sizes": "[20, 7, 6, 3]",
         "activation": "tanh",
         "objective": "linear_hinge",

@@ -25,8 +25,11 @@ from mlpcli.analysis.look import look
 from mlpcli.analysis.report.contents import contents
 from mlpcli.analysis.report.page import page as page_of
 from mlpcli.commands import _run
+from mlpcli.config import DataConfig
 from mlpcli.datasets import idx
 from mlpcli.datasets.catalogue import FILE_NAMES, ROLES
+from mlpcli.datasets.deskew import deskewed
+from mlpcli.datasets.load import load_split
 from mlpcli.model.parameters import initialize
 from mlpcli.runs import checkpoint as checkpoints
 from mlpcli.runs.checkpoint import Checkpoint
@@ -610,3 +613,42 @@ def test_a_page_without_images_draws_all_the_same(sheet: Sheet, trained: Path, t
     assert not sheet.page.get_by_role("button", name="Show an example").is_visible()
     sheet.draw(DIGITS[3])
     assert sheet.p.sum() == pytest.approx(1)
+
+
+# Deskewing ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_deskewing_network_is_given_on_the_board_what_predict_gives_it(
+    sheet: Sheet, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = untrained(tmp_path / "upright.npz", "data.preprocessing=deskew")
+    sheet.go(report(path, tmp_path / "upright.html"))
+    assert "28 × 28 pixels, deskewed: what the network sees" in sheet.page.locator("#seen-note").inner_text()
+    for number, strokes in enumerate(DIGITS.values()):
+        sheet.evaluate("board.clear()")
+        sheet.draw([[(x + 0.3 * (0.5 - y), y) for x, y in stroke] for stroke in strokes])
+        drawn = np.array(json.loads(sheet.evaluate("JSON.stringify(Array.from(board.sheet.normalised()))")), np.uint8)
+        assert np.array_equal(sheet.pixels, deskewed(drawn[None], (28, 28))[0])
+        assert not np.array_equal(sheet.pixels, drawn)
+        expected = predicted(capsys, path, [drawn.reshape(28, 28)], tmp_path)[0]
+        np.testing.assert_allclose(sheet.p, expected, rtol=1e-6, atol=1e-5, err_msg=str(number))
+    # An image of the data is deskewed once.
+    sheet.page.get_by_role("button", name="Show an example").click()
+    sheet.settle()
+    shown = np.array(json.loads(sheet.evaluate("JSON.stringify(Array.from(board.example.pixels))")), np.uint8)
+    assert shown.tolist() in load_split(DataConfig("mnist-sample", validation=20), "validation").split.images.tolist()
+    assert np.array_equal(sheet.pixels, deskewed(shown[None], (28, 28))[0])
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (9, 40), (40, 3), (1, 6)])
+def test_the_page_deskews_byte_for_byte(sheet: Sheet, trained_page: Path, shape: tuple[int, int]) -> None:
+    random = np.random.default_rng(7)
+    images = random.integers(0, 256, (60, shape[0] * shape[1]), dtype=np.uint8)
+    for image in images[:50]:  # most of them with few pixels of ink, whose slants are large
+        image[random.random(len(image)) > random.random() ** 3] = 0
+    images[0] = 0
+    sheet.go(trained_page)
+    code = "([images, shape]) => JSON.stringify(JSON.parse(images).map((i) => Array.from(deskewed(i, ...shape))))"
+    found = np.array(json.loads(sheet.evaluate(code, [json.dumps(images.tolist()), list(shape)])), np.uint8)
+    assert np.array_equal(found, deskewed(images, shape))
+    assert shape[0] == 1 or not np.array_equal(found, images)

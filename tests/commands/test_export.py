@@ -119,6 +119,7 @@ def test_json_says_what_was_written(mlpcli, run, tmp_path, suffix):
         "inputs": images if suffix == "onnx" else [],
         "outputs": [p, predicted] if suffix == "onnx" else [],
         "tensors": [{"name": name, "dtype": "float32", "shape": shape} for name, shape in tensors],
+        "preprocessing": None,
     }
 
 

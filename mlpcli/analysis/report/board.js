@@ -101,6 +101,7 @@ class Board {
     if (empty) this.pixels = null;
     else if (this.example) this.pixels = this.example.pixels;
     else this.pixels = byId("normalise").checked ? this.sheet.normalised() : this.sheet.asDrawn();
+    this.pixels = this.pixels && preprocessed(this.pixels, this.network.image_shape, this.network.preprocessing);
     this.said = this.pixels && this.network.forward(this.pixels);
     paintInk(byId("seen"), this.pixels || new Uint8Array(this.rows * this.columns), this.rows, this.columns);
     this.layers.forEach((layer) => this._light(layer));

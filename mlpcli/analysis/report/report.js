@@ -202,11 +202,12 @@ function origin() {
 }
 
 // The formulas of the board, in the notation of mlpcli/model/network.py.
-function formulas({ sizes, activation, objective, probabilities, image_shape }) {
+function formulas({ sizes, activation, objective, probabilities, image_shape, preprocessing }) {
   const [L, [rows, columns]] = [sizes.length - 1, image_shape];
   const below = L > 1 ? `a${subscript(L - 1)}` : "x";
   const z = `${below} W${subscript(L)} + b${subscript(L)}`;
-  byId("seen-note").textContent = `${rows} × ${columns} pixels: what the network sees`;
+  const made = preprocessing ? `, ${preprocessing}ed` : "";
+  byId("seen-note").textContent = `${rows} × ${columns} pixels${made}: what the network sees`;
   byId("output-formula").textContent = OUTPUTS[objective].written(z);
   const notes = {
     sigmoid_cross_entropy: "Each output is a probability of its own: they need not sum to 100 %.",
