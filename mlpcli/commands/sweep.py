@@ -138,12 +138,12 @@ def _list(sweep: Path, folder: Path, planned: Plan, as_json: bool) -> None:
     if as_json:
         from mlpcli.config import to_dict
 
-        runs = [{"path": str(task.path), "state": task.state, "config": to_dict(task.config)} for task in tasks]
-        output.result_json({"sweep": str(sweep), "folder": str(folder), "keys": list(planned.keys), "runs": runs})
+        runs = [{"path": _text(task.path), "state": task.state, "config": to_dict(task.config)} for task in tasks]
+        output.result_json({"sweep": _text(sweep), "folder": _text(folder), "keys": list(planned.keys), "runs": runs})
         return
-    width = max(len(str(task.path)) for task in tasks)
+    width = max(len(_text(task.path)) for task in tasks)
     for task in tasks:
-        output.result(f"{task.path!s:<{width}}  {WORDS.get(task.state, task.state)}")
+        output.result(f"{_text(task.path):<{width}}  {WORDS.get(task.state, task.state)}")
     output.say(f"{_size(planned)}: {_states(tasks)}")
 
 
@@ -158,14 +158,18 @@ def _report(planned: Plan, folder: Path, tasks: list[Task], outcomes: dict[Path,
     broken = [path for path, state in states.items() if state not in ("finished", "diverged")]
     others = execute.strangers(folder, planned)
     if as_json:
-        document: dict[str, Any] = {"folder": str(folder), "finished": count["finished"], "diverged": count["diverged"]}
-        document["broken"] = [{"path": str(path), "problem": problems[path]} for path in broken]
-        document["not_of_the_sweep"] = [click.format_filename(path) for path in others]
+        document: dict[str, Any] = {
+            "folder": _text(folder),
+            "finished": count["finished"],
+            "diverged": count["diverged"],
+        }
+        document["broken"] = [{"path": _text(path), "problem": problems[path]} for path in broken]
+        document["not_of_the_sweep"] = [_text(path) for path in others]
         output.result_json({**document, **runs.comparison(known, group_seeds=True)})
     elif known:
-        runs.print_comparison(known, group_seeds=planned.seeds > 1)
+        runs.print_comparison(known, group_seeds=planned.seeds > 1 or plan.SEED in planned.keys)
     if others:
-        some = ", ".join(click.format_filename(path.name) for path in others[:3]) + (", ..." if others[3:] else "")
+        some = ", ".join(_text(path.name) for path in others[:3]) + (", ..." if others[3:] else "")
         output.say(f"{folder}: has {len(others)} more that the sweep does not ask for (any more): {some}")
     for path in broken:
         if path not in outcomes:  # or else it has been said when it happened
@@ -184,6 +188,11 @@ def _known(folder: Path) -> list[Known]:
         return ranking.collect([folder])
     except RunError:  # not one run came to be
         return []
+
+
+def _text(path: Path | str) -> str:
+    """A path as it can be printed, whatever bytes it has."""
+    return click.format_filename(path)
 
 
 class _Screen(Watcher):

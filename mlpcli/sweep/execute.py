@@ -16,7 +16,7 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
@@ -97,16 +97,17 @@ def held(folder: Path) -> Iterator[None]:
     from mlpcli.files import locked
 
     _refuse_a_run(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder / LOCK, wait=False):
-            yield
-    except BlockingIOError as error:
-        raise RunError(f"{folder}: is in use by another mlpcli sweep; wait for it to end, or name another --out") from (
-            error
-        )
-    except OSError as error:
-        raise RunError(f"{error.filename or folder}: cannot be written: {error.strerror or error}") from error
+    with ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(folder / LOCK, wait=False))
+        except BlockingIOError as error:
+            raise RunError(
+                f"{folder}: is in use by another mlpcli sweep; wait for it to end, or name another --out"
+            ) from error
+        except OSError as error:
+            raise RunError(f"{error.filename or folder}: cannot be written: {error.strerror or error}") from error
+        yield
 
 
 def tasks(folder: Path, plan: Plan) -> list[Task]:
