@@ -193,6 +193,7 @@ def test_the_sheet_shows_the_deskewed_beside_the_original(tiny_config):
     config = tiny_config(DESKEW, "augmentation.rotation=10", "augmentation.shift=1", "training.epochs=9")
     made = sheet(config)
     assert made.heads == ("original", "deskewed", "epoch 1", "epoch 2", "epoch 9")
+    assert made.title == "tiny, 63 training images: deskewed; rotation 10, shift 1"
     trained_on = load_dataset(config.data).train
     assert np.array_equal(made.rows[:, 1].reshape(4, -1), trained_on.images[:4])
     assert np.array_equal(made.rows[:, 0].reshape(4, -1), load_split(config.data, "train").split.images[:4])

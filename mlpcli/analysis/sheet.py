@@ -84,7 +84,7 @@ def sheet(
     first ``images``, of class ``label`` if it is given. ``epochs`` are 1 to those of the config; without any, the first
     few and the last. Raises ``UsageError`` for what is not there, and as ``load_dataset`` does.
     """
-    augmentation, last = config.augmentation, config.training.epochs
+    preprocessing, augmentation, last = config.data.preprocessing, config.augmentation, config.training.epochs
     if epochs and augmentation is None:
         raise UsageError(
             "--epoch shows an epoch's distortions, and the config has none: --set augmentation.rotation=10"
@@ -96,7 +96,7 @@ def sheet(
     chosen = _chosen(part, images, numbers, label)
     original = part.split.images[chosen]
     columns, heads = [original], ["original"]
-    if preprocessing := config.data.preprocessing:
+    if preprocessing:
         columns.append(preprocessed(original, part.image_shape, preprocessing))
         heads.append(f"{preprocessing}ed")
     if augmentation is not None:
@@ -113,7 +113,7 @@ def sheet(
     return Sheet(
         name=part.name,
         examples=len(part.split),
-        settings=_in_words(config.augmentation, last),
+        settings="; ".join([*heads[1 : 1 + bool(preprocessing)], _in_words(augmentation, last)]),
         heads=tuple(heads),
         numbers=tuple(chosen.tolist()),
         labels=tuple(part.split.labels[chosen].tolist()),
@@ -157,13 +157,14 @@ def _draw(figure: Figure, made: Sheet) -> None:
     step = math.ceil(max(made.rows.shape[2:]) / MOST_PIXELS_A_SIDE)
     h, w = made.rows[0, 0, ::step, ::step].shape
     gap, head = (max(1, round(share * max(h, w))) for share in (0.07, 0.2))
+    column = max(w, round(0.75 * h)) + gap  # wide enough for a caption
     across = max(map(len, made.lines)) if len(made.lines) > 1 else MOST_ABREAST
     cells = [line[start : start + across] for line in made.lines for start in range(0, len(line), across)]
-    picture = np.full((len(cells) * (h + head) + 1, max(map(len, cells)) * (w + gap)), np.nan)
+    picture = np.full((len(cells) * (h + head) + 1, max(map(len, cells)) * column), np.nan)
     axes = figure.subplots()
     for i, cell in enumerate(cells):
         for j, (caption, image) in enumerate(cell):
-            top, left = i * (h + head) + head, j * (w + gap)
+            top, left = i * (h + head) + head, j * column
             picture[top : top + h, left : left + w] = image[::step, ::step]
             corner = (left - 0.5, top - 0.5)
             axes.add_patch(Rectangle(corner, w, h, fill=False, edgecolor="#999999", linewidth=0.5))

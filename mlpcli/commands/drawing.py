@@ -80,11 +80,17 @@ def blocks(image: Bytes) -> list[str]:
 
 
 def dots(image: Bytes) -> list[str]:
-    """``image`` with eight pixels a character, two across and four down: what is bright is a dot."""
+    """``image`` with eight pixels a character, two across and four down: what is bright is a dot.
+
+    That is half as bright as its ink, whose brightness is the mean of the pixels', each weighed by itself: so that grey
+    clothes are seen as well as white strokes.
+    """
     import numpy as np
 
     rows, columns = image.shape
-    padded = np.pad(image, ((0, -rows % 4), (0, -columns % 2))) >= 128
+    ink = image.astype(np.float64)
+    bright = ink * ink.sum() >= np.square(ink).sum() / 2
+    padded = np.pad(bright & (image > 0), ((0, -rows % 4), (0, -columns % 2)))
     cells = padded.reshape(padded.shape[0] // 4, 4, padded.shape[1] // 2, 2)
     bits = np.einsum("rycx,yx->rc", cells.astype(int), np.array(DOTS))
     return ["".join(chr(0x2800 + bit) if bit else " " for bit in row) for row in bits.tolist()]

@@ -16,9 +16,11 @@ from mlpcli.commands.drawing import ASCII, abreast, dots, drawing
 def test_eight_pixels_are_one_character_of_dots():
     image = np.zeros((5, 3), np.uint8)
     image[0, 0] = image[3, 1] = image[4, 2] = 255
-    image[1, 1] = 127
+    image[1, 1] = 110
     assert dots(image) == ["⢁ ", " ⠁"]
-    assert dots(np.full((4, 2), 128, np.uint8)) == ["⣿"]
+    for grey in (1, 90, 255):
+        assert dots(np.full((4, 2), grey, np.uint8)) == ["⣿"]
+    assert dots(np.zeros((4, 2), np.uint8)) == [" "]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii", "iso-8859-1", "cp437"])
