@@ -14,9 +14,10 @@ import re
 import stat
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -317,6 +318,12 @@ def flatten(config: Config) -> dict[str, Any]:
     return flat
 
 
+@cache
+def known_keys() -> tuple[str, ...]:
+    """Every key of a config, dotted: those of a section that may be left out too."""
+    return tuple(flatten(Config()))
+
+
 def shipped() -> dict[str, Path]:
     """The configs that come with the program, by name: from the package, else from the checkout it is in."""
     package = Path(__file__).parent
@@ -513,7 +520,7 @@ def _set(setting: Setting, values: dict[str, Any], places: dict[str, str]) -> No
         return
     if key in _sections():
         raise ConfigError(f"{place}{key} is a section; set its keys one by one, as in {key}.{_some_key(key)}=...")
-    if key not in flatten(Config()):
+    if key not in known_keys():
         _refuse_unknown(key, place)
     _assign(values, key, value)
     places[key] = place
@@ -601,7 +608,7 @@ def _fit(value: Any, kind: Any, rule: Rule) -> tuple[bool, Any]:
 
 def _refuse_unknown(dotted: str, place: str) -> typing.NoReturn:
     section, _, name = dotted.rpartition(".")
-    known = [*_sections(), *flatten(Config())]
+    known = [*_sections(), *known_keys()]
     siblings = {key.rpartition(".")[2]: key for key in known if key.rpartition(".")[0] == section}
     leaves = {key.rpartition(".")[2]: key for key in known}
     near = get_close_matches(name, siblings, 1) or get_close_matches(name, leaves, 1)
@@ -610,8 +617,7 @@ def _refuse_unknown(dotted: str, place: str) -> typing.NoReturn:
     raise ConfigError(f"{place}{_short(dotted)}: unknown key; {hint}")
 
 
-def _types(section: type) -> dict[str, Any]:
-    return typing.get_type_hints(section)
+_types: Callable[[type], dict[str, Any]] = cache(typing.get_type_hints)
 
 
 def _sections() -> list[str]:

@@ -124,9 +124,10 @@ class _File:
             there = beside.exists()
         except (OSError, ValueError):
             there = False
-        shipped = not there and name.removesuffix(".yaml") in config_module.shipped()
+        shipped = {} if there else config_module.shipped()
+        bare = name.removesuffix(".yaml")
         try:
-            return config_module.find(name if shipped else str(beside))
+            return shipped[bare] if bare in shipped else config_module.find(str(beside))
         except ConfigError as error:
             raise ConfigError(f"{self._document.place('config')}config: {error}") from error
 
@@ -368,18 +369,17 @@ def _rounded(value: float, low: float, high: float) -> float:
 
 
 def _sections() -> set[str]:
-    return {key.partition(".")[0] for key in config_module.flatten(Config()) if "." in key}
+    return {key.partition(".")[0] for key in config_module.known_keys() if "." in key}
 
 
 def _name(combination: _Combination, config: Config) -> str:
     """The name of a run's directory, as ``learning_rate=0.1,hidden=64-32,seed=0``."""
     values = config_module.flatten(config)
-    last = Counter(key.rpartition(".")[2] for key in values)
     parts = []
     for setting in combination.settings:
         if setting.key != SEED:
             short = setting.key.rpartition(".")[2]
-            name = short if last[short] == 1 else setting.key
+            name = short if sum(key.rpartition(".")[2] == short for key in values) == 1 else setting.key
             parts.append(f"{name}={_value(values.get(setting.key, setting.value))}")
     return _file_name(",".join([*parts, f"seed={config.seed}"]))
 
