@@ -1,0 +1,285 @@
+"""What there is of a sweep's runs, what becomes of one in a worker, and of many in any order of ends."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlpcli import experiment
+from mlpcli.config import Config
+from mlpcli.errors import DataError, MlpcliError, RunError, UsageError
+from mlpcli.runs import directory
+from mlpcli.runs.environment import THREAD_VARIABLES
+from mlpcli.sweep import execute
+from mlpcli.sweep.execute import LocalPool, Outcome, Pool, Task, Watcher
+from mlpcli.sweep.plan import Plan, Planned
+from tests.run_outcome import outcome
+
+Make = Callable[..., Config]
+
+
+@pytest.fixture
+def make(tiny_config: Make) -> Make:
+    return lambda *overrides: tiny_config("data.test=false", *overrides)
+
+
+def plan(*runs: Planned) -> Plan:
+    return Plan("s", runs, (), len(runs), 1, 0)
+
+
+class Stop(experiment.Observer):
+    """Stops a run when epoch 2 is saved."""
+
+    def epoch(self, record: Any, best: bool) -> None:
+        if record.epoch == 2:
+            raise KeyboardInterrupt
+
+
+def interrupted(config: Config, path: Path) -> Path:
+    with pytest.raises(KeyboardInterrupt):
+        experiment.train(config, out=path, observer=Stop())
+    return path
+
+
+# What is there -------------------------------------------------------------------------------------------------------
+
+
+def test_the_state_of_each_run(make: Make, tmp_path: Path):
+    folder = tmp_path / "runs"
+    config = make()
+    experiment.train(config, out=folder / "finished")
+    interrupted(config, folder / "interrupted")
+    diverging = make("training.learning_rate=1e30", "network.objective=linear_quadratic")
+    with pytest.raises(MlpcliError, match="diverged"):
+        experiment.train(diverging, out=folder / "diverged")
+    (folder / "begun").mkdir()
+    (folder / "begun" / ".lock").touch()
+    (folder / "killed").mkdir()  # before its manifest was written
+    (folder / "killed/config.yaml").write_bytes((folder / "finished/config.yaml").read_bytes())
+    (folder / "bad config").mkdir()
+    (folder / "bad config/config.yaml").write_text("seed: x")
+    experiment.train(config, out=folder / "bad manifest")
+    (folder / "bad manifest/manifest.json").write_text("{")
+    states = {
+        "new": "new",
+        "begun": "new",
+        "killed": "interrupted",
+        "interrupted": "interrupted",
+        "finished": "finished",
+        "diverged": "diverged",
+        "bad config": "broken",
+        "bad manifest": "broken",
+    }
+    planned = [Planned(name, diverging if name == "diverged" else config) for name in states]
+    found = execute.tasks(folder, plan(*planned))
+    assert {task.path.name: task.state for task in found} == states
+    problems = {task.path.name: task.problem for task in found if task.state == "broken"}
+    assert "config.yaml:1: seed: 'x' is not allowed" in problems["bad config"]
+    assert "manifest.json: is damaged" in problems["bad manifest"]
+    assert [task.path.name for task in found if task.is_open] == ["new", "begun", "killed", "interrupted"]
+    assert not (folder / "new").exists()
+    assert execute.strangers(folder, plan(*planned[2:])) == []
+    assert execute.strangers(folder, plan(*planned[5:])) == [
+        folder / name for name in ("finished", "interrupted", "killed")
+    ]
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_run_of_another_config_is_refused_with_what_differs(make: Make, tmp_path: Path, ended: bool):
+    path = tmp_path / "runs/a"
+    if ended:
+        experiment.train(make("training.l2=0.25"), out=path)
+    else:
+        interrupted(make("training.l2=0.25"), path)
+    with pytest.raises(UsageError) as refused:
+        execute.tasks(path.parent, plan(Planned("a", make("training.epochs=4", "network.hidden=[7]"))))
+    changes = "network.hidden: [6] -> [7], training.epochs: 3 -> 4, training.l2: 0.25 -> 5e-05"
+    assert str(refused.value) == (
+        f"{path}: is a run of another config ({changes}); to keep it, name another --out, to replace it, remove it"
+    )
+
+
+def test_a_run_that_would_open_the_test_files_is_another_config(make: Make, tmp_path: Path):
+    interrupted(make("data.test=true"), tmp_path / "runs/a")
+    with pytest.raises(UsageError, match=r"data\.test: true -> false"):
+        execute.tasks(tmp_path / "runs", plan(Planned("a", make())))
+
+
+def test_where_the_data_are_may_change(make: Make, tmp_path: Path):
+    interrupted(make("data.folder=elsewhere", "data.offline=true"), tmp_path / "runs/a")
+    config = make("data.folder=/some/where", "data.sources=[b]")
+    task = execute.tasks(tmp_path / "runs", plan(Planned("a", config)))[0]
+    assert task.state == "interrupted"
+    assert execute.train(task, 1) == Outcome("finished")
+    assert outcome(task.path) == outcome(experiment.train(config, out=tmp_path / "whole").path)
+
+
+def test_a_folder_is_held_by_one_sweep_and_is_no_run(make: Make, tmp_path: Path):
+    with execute.held(tmp_path / "a/b"):
+        with (
+            pytest.raises(RunError, match="b: is in use by another mlpcli sweep; wait for it"),
+            execute.held(tmp_path / "a/b"),
+        ):
+            pass
+        with pytest.raises(FileNotFoundError):  # of the body: not taken for the folder's
+            (tmp_path / "nothing").read_text()
+    with execute.held(tmp_path / "a/b"):
+        pass
+    interrupted(make(), tmp_path / "run")
+    with pytest.raises(RunError, match="run: is a run, not a folder of runs; name another --out"):
+        execute.tasks(tmp_path / "run", plan())
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match="file: cannot be written: File exists"), execute.held(tmp_path / "file"):
+        pass
+
+
+# One run -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_is_what_train_makes_of_its_config(make: Make, tmp_path: Path):
+    task = Task(tmp_path / "runs/a", make(), "new")
+    assert execute.train(task, 1) == Outcome("finished")
+    assert outcome(task.path) == outcome(experiment.train(make(), out=tmp_path / "whole").path)
+
+
+def test_what_becomes_of_a_run_is_said_and_not_raised(
+    make: Make, tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    diverging = make("training.learning_rate=1e30", "network.objective=linear_quadratic")
+    found = execute.train(Task(tmp_path / "diverged", diverging, "new"), 1)
+    assert found.state == "diverged" and "training diverged" in found.problem
+    found = execute.train(Task(tmp_path / "no data", make("data.dataset=nowhere"), "new"), 1)
+    assert found.state == "failed" and found.problem.startswith("nowhere: neither a data set nor a folder")
+    broken = interrupted(make(), tmp_path / "broken")
+    (broken / "checkpoints/last.npz").write_bytes(b"")
+    found = execute.train(Task(broken, make(), "interrupted"), 1)
+    assert found.state == "failed" and "last.npz: is damaged" in found.problem
+    held = interrupted(make(), tmp_path / "held")
+    monkeypatch.setattr(execute, "PATIENCE_SECONDS", 0.2)
+    with directory.reopen(held):
+        found = execute.train(Task(held, make(), "interrupted"), 1)
+    assert found.state == "failed" and "is in use by another mlpcli" in found.problem
+
+    def bug(*_: Any, **__: Any) -> Any:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(experiment, "train", bug)
+    found = execute.train(Task(tmp_path / "bug", make(), "new"), 1)
+    assert (found.state, found.problem) == ("failed", "ZeroDivisionError: a bug")
+    assert "Traceback" in found.said[0] and found.said[0].endswith("please report it with the lines above")
+    monkeypatch.setattr(experiment, "train", lambda *_, **__: [0] * 2**62)
+    assert execute.train(Task(tmp_path / "memory", make(), "new"), 1).problem == "does not fit in memory"
+
+
+def test_a_run_waits_for_the_process_that_still_holds_it(make: Make, tmp_path: Path):
+    path = interrupted(make(), tmp_path / "held")
+    with directory.reopen(path) as run:
+        threading.Timer(0.3, run.__exit__, (None, None, None)).start()
+        assert execute.train(Task(path, make(), "interrupted"), 1) == Outcome("finished")
+
+
+# The data ------------------------------------------------------------------------------------------------------------
+
+
+def test_data_that_do_not_fit_are_told_before_anything_is_trained(make: Make, tmp_path: Path):
+    fits, not_ = Task(tmp_path / "a", make(), "new"), Task(tmp_path / "b", make("data.validation=70"), "new")
+    said: list[str] = []
+    assert execute.fetch([fits], say=said.append) == [fits]
+    with pytest.raises(DataError, match=r"data\.validation 70 would hold out 70 of 70 training images"):
+        execute.fetch([fits, not_], say=said.append)
+    assert said == []
+
+
+def test_where_data_are_the_fallback_no_worker_asks_for_others_again(make: Make, tmp_path: Path):
+    overrides = (f"data.folder={tmp_path}", f"data.sources=[{tmp_path}/nothing]", "data.fallback=mnist-sample")
+    task = Task(tmp_path / "a", make("data.dataset=mnist", *overrides), "new")
+    said: list[str] = []
+    (wanted,) = execute.fetch([task], say=said.append)
+    assert wanted == replace(task, config=replace(task.config, data=replace(task.config.data, offline=True)))
+    assert len(said) == 1 and "using mnist-sample instead of mnist" in said[0]
+    assert execute.train(wanted, 1).state == "finished"
+    assert directory.read_manifest(task.path)["data"]["fallback_from"] == "mnist"
+    # And the run is still the one that the sweep asks for.
+    assert execute.tasks(tmp_path, plan(Planned("a", task.config)))[0].state == "finished"
+
+
+# Many ----------------------------------------------------------------------------------------------------------------
+
+
+class Seen(Watcher):
+    def __init__(self) -> None:
+        self.events: list[tuple[str, str]] = []
+
+    def began(self, task: Task) -> None:
+        self.events.append((task.path.name, "began"))
+
+    def ended(self, task: Task, outcome: Outcome) -> None:
+        self.events.append((task.path.name, outcome.state))
+
+
+class Broken(Pool):
+    """A pool whose executor loses its workers, as MPI's may."""
+
+    def submit(self, task: Task) -> Any:
+        def lose() -> Outcome:
+            raise RuntimeError("the worker is gone")
+
+        return self._executor.submit(lose)
+
+
+def test_every_run_is_begun_and_ended_once_whatever_becomes_of_it(make: Make, tmp_path: Path):
+    diverging = make("training.learning_rate=1e30", "network.objective=linear_quadratic")
+    tasks = [Task(tmp_path / "a", diverging, "new"), Task(tmp_path / "b", make(), "new")]
+    seen = Seen()
+    with LocalPool(1) as pool:
+        outcomes = execute.execute(tasks, pool, seen)
+    assert {path.name: found.state for path, found in outcomes.items()} == {"a": "diverged", "b": "finished"}
+    assert seen.events[:2] == [("a", "began"), ("a", "diverged")] or seen.events[:2] == [("a", "began"), ("b", "began")]
+    assert sorted(seen.events) == [("a", "began"), ("a", "diverged"), ("b", "began"), ("b", "finished")]
+    # In a process of its own, which has its own BLAS: one thread for one of as many jobs as cores.
+    assert directory.read_manifest(tmp_path / "b")["environment"]["threads"] == pool.threads
+    assert outcome(tmp_path / "b") == outcome(experiment.train(make(), out=tmp_path / "whole").path)
+
+
+def test_a_worker_that_is_lost_is_told(make: Make, tmp_path: Path):
+    task = Task(tmp_path / "a", make(), "new")
+    with Broken(ThreadPoolExecutor(1), 1, 1) as pool:
+        outcomes = execute.execute([task], pool, Watcher())
+    assert outcomes == {task.path: Outcome("died", "RuntimeError: the worker is gone")}
+
+
+def test_cores_are_not_oversubscribed(monkeypatch: pytest.MonkeyPatch):
+    for name in THREAD_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(execute, "cores", lambda: 8)
+    monkeypatch.setattr(execute, "threads", lambda: 8)
+    assert [(pool.workers, pool.threads) for pool in map(LocalPool, (None, 1, 3, 8, 20))] == [
+        (8, 1),
+        (1, 8),
+        (3, 2),
+        (8, 1),
+        (20, 1),
+    ]
+    assert LocalPool(2, 5).threads == 5  # as it was asked for
+    monkeypatch.setattr(execute, "threads", lambda: 2)  # OPENBLAS_NUM_THREADS=2
+    assert [LocalPool(jobs).threads for jobs in (1, 2, 8)] == [2, 2, 1]
+
+
+def test_a_process_among_equals_of_mpi_is_no_sweep(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delitem(sys.modules, "mpi4py.futures", raising=False)
+    for name in execute.LAUNCHED:
+        monkeypatch.delenv(name, raising=False)
+    assert not execute.under_mpi()
+    monkeypatch.setitem(os.environ, "PMI_SIZE", "1")
+    assert not execute.under_mpi()
+    monkeypatch.setitem(os.environ, "PMI_SIZE", "4")
+    with pytest.raises(UsageError, match=r"write: mpiexec -n N python -m mpi4py\.futures -m mlpcli sweep"):
+        execute.under_mpi()
