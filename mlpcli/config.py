@@ -214,6 +214,7 @@ class Document:
     """A YAML file: its value, and the line of each key, dotted, an item of a list by its number: ``list[0].key``."""
 
     name: str
+    text: str
     value: Any
     lines: Mapping[str, int]
 
@@ -374,8 +375,8 @@ def read_text(path: Path) -> str:
 
 def read_document(path: Path) -> Document:
     """The YAML file ``path``, read as a config is, but that its keys may have dots. Raises ``ConfigError``."""
-    name = _one_line(str(path))
-    return Document(name, *_read_yaml(read_text(path), f"{name}:", dots=True))
+    name, text = _one_line(str(path)), read_text(path)
+    return Document(name, text, *_read_yaml(text, f"{name}:", dots=True))
 
 
 # From text to nested dicts --------------------------------------------------------------------------------

@@ -86,7 +86,7 @@ def command(
         workers = _workers(mpi, jobs, threads)
         if not quiet:
             _announce(planned, folder, tasks, workers)
-        outcomes = _execute(sweep, folder, tasks, workers, quiet)
+        outcomes = _execute(planned, folder, tasks, workers, quiet)
         _report(planned, folder, tasks, outcomes, as_json)
 
 
@@ -94,16 +94,15 @@ def _workers(mpi: bool, jobs: int | None, threads: int | None) -> Pool:
     return execute.MpiPool(threads) if mpi else execute.LocalPool(jobs, threads)
 
 
-def _execute(sweep: Path, folder: Path, tasks: list[Task], workers: Pool, quiet: bool) -> dict[Path, Outcome]:
+def _execute(planned: Plan, folder: Path, tasks: list[Task], workers: Pool, quiet: bool) -> dict[Path, Outcome]:
     from mlpcli.commands.progress import download_progress
-    from mlpcli.config import read_text
 
     screen = _Screen(tasks, workers.workers, quiet)
     with workers:
         try:
             wanted = [task for task in tasks if task.is_open]
             wanted = execute.fetch(wanted, say=output.say, progress=None if quiet else download_progress())
-            output.write_file(folder / execute.SWEEP, read_text(sweep).encode())
+            output.write_file(folder / execute.SWEEP, planned.text.encode())
             return execute.execute(wanted, workers, screen)
         except (KeyboardInterrupt, Terminated) as stopped:
             screen.clear()
@@ -115,7 +114,7 @@ def _execute(sweep: Path, folder: Path, tasks: list[Task], workers: Pool, quiet:
 
 
 def _announce(planned: Plan, folder: Path, tasks: list[Task], workers: Pool) -> None:
-    output.say(f"sweep    {_size(planned)} in {folder}: {_states(tasks)}")
+    output.say(f"sweep    {_size(planned)} in {_text(folder)}: {_states(tasks)}")
     if planned.repeated:
         output.say(f"         {planned.repeated} more draws were the same as others, and are not repeated")
     each = f"{workers.threads} thread{'s' * (workers.threads > 1)} each"
@@ -138,8 +137,18 @@ def _list(sweep: Path, folder: Path, planned: Plan, as_json: bool) -> None:
     if as_json:
         from mlpcli.config import to_dict
 
-        runs = [{"path": _text(task.path), "state": task.state, "config": to_dict(task.config)} for task in tasks]
-        output.result_json({"sweep": _text(sweep), "folder": _text(folder), "keys": list(planned.keys), "runs": runs})
+        runs = [
+            {"path": click.format_filename(task.path), "state": task.state, "config": to_dict(task.config)}
+            for task in tasks
+        ]
+        output.result_json(
+            {
+                "sweep": click.format_filename(sweep),
+                "folder": click.format_filename(folder),
+                "keys": list(planned.keys),
+                "runs": runs,
+            }
+        )
         return
     width = max(len(_text(task.path)) for task in tasks)
     for task in tasks:
@@ -163,8 +172,8 @@ def _report(planned: Plan, folder: Path, tasks: list[Task], outcomes: dict[Path,
             "finished": count["finished"],
             "diverged": count["diverged"],
         }
-        document["broken"] = [{"path": _text(path), "problem": problems[path]} for path in broken]
-        document["not_of_the_sweep"] = [_text(path) for path in others]
+        document["broken"] = [{"path": click.format_filename(path), "problem": problems[path]} for path in broken]
+        document["not_of_the_sweep"] = [click.format_filename(path) for path in others]
         output.result_json({**document, **runs.comparison(known, group_seeds=True)})
     elif known:
         runs.print_comparison(known, group_seeds=planned.seeds > 1 or plan.SEED in planned.keys)
@@ -191,8 +200,9 @@ def _known(folder: Path) -> list[Known]:
 
 
 def _text(path: Path | str) -> str:
-    """A path as it can be printed, whatever bytes it has."""
-    return click.format_filename(path)
+    """A path as it can be shown, whatever bytes it has: it must not steer the terminal."""
+    text = click.format_filename(path)
+    return text if text.isprintable() else ascii(text)
 
 
 class _Screen(Watcher):

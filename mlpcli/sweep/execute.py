@@ -141,6 +141,7 @@ def _refuse_a_run(folder: Path) -> None:
 
 def _task(path: Path, config: Config) -> Task:
     from mlpcli.runs import directory
+    from mlpcli.runs.summary import try_to_summarize
 
     if not (path / directory.CONFIG).exists():
         return Task(path, config, "new")
@@ -157,8 +158,10 @@ def _task(path: Path, config: Config) -> Task:
             f"{path}: is a run of another config ({changes}); to keep it, name another --out, to replace it, remove it"
         )
     state = manifest.get("state", "running")
-    problem = "training diverged" if state == "diverged" else ""
-    return Task(path, config, "interrupted" if state == "running" else state, problem)
+    if state == "running":
+        return Task(path, config, "interrupted")
+    summary = try_to_summarize(path)
+    return Task(path, config, "broken" if summary.state == "damaged" else state, summary.problem or "")
 
 
 def _text(value: object) -> str:
@@ -351,19 +354,21 @@ def execute(open_tasks: Sequence[Task], pool: Pool, watcher: Watcher) -> dict[Pa
     begun: set[Path] = set()
     while pending:
         done, _ = wait(pending, TICK_SECONDS, FIRST_COMPLETED)
-        # Who is done has begun: a short run may have come and gone since the last look.
-        for future, task in pending.items():
-            if task.path not in begun and (future.running() or future in done):
-                begun.add(task.path)
-                watcher.began(task)
         for future in done:
             task = pending.pop(future)
+            if task.path not in begun:  # a short run may have come and gone since the last look
+                watcher.began(task)
             try:
                 outcomes[task.path] = future.result()
             except Exception as error:  # the executor's own: the worker is gone, or what it said could not be read
                 outcomes[task.path] = Outcome("died", f"{type(error).__name__}: {error}")
             watcher.ended(task, outcomes[task.path])
-        watcher.tick([task for future, task in pending.items() if future.running()])
+        running = [task for future, task in pending.items() if future.running()]
+        for task in running:
+            if task.path not in begun:
+                begun.add(task.path)
+                watcher.began(task)
+        watcher.tick(running)
     return outcomes
 
 

@@ -52,10 +52,11 @@ class Planned:
 class Plan:
     """What a sweep file asks for: ``combinations`` of values, each once with every one of ``seeds``.
 
-    ``repeated`` draws came out as an earlier one did, and are not among the combinations.
+    ``repeated`` draws came out as an earlier one did, and are not among the combinations. ``text`` is the file's.
     """
 
     name: str
+    text: str
     runs: tuple[Planned, ...]
     keys: tuple[str, ...]
     combinations: int
@@ -108,7 +109,8 @@ class _File:
             for config, combination in found
             for each in ([replace(config, seed=seed) for seed in seeds] if seeds else [config])
         ]
-        return Plan(_file_name(self._path.stem), tuple(planned), keys, len(found), len(seeds or (0,)), repeated)
+        name, text = _file_name(self._path.stem), self._document.text
+        return Plan(name, text, tuple(planned), keys, len(found), len(seeds or (0,)), repeated)
 
     # The parts of the file
 

@@ -354,3 +354,34 @@ def test_mpi_wants_a_worker_and_no_jobs(home: Path):
         out, err = process.communicate(timeout=60)
         assert (process.returncode, out) == (2, "")
         assert err.startswith(message)
+
+
+# The page ------------------------------------------------------------------------------------------------------------
+
+
+def test_what_the_page_shows_is_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    page = (ROOT / "docs/sweep.md").read_text("utf-8")
+    sweeps = re.findall(r"^```yaml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert [text.split(":")[0].splitlines()[-1] for text in sweeps] == ["config", "list", "random"]
+    monkeypatch.chdir(tmp_path)
+    counts = []
+    for text in sweeps:
+        Path("rates.yaml").write_text(text)
+        for line in re.findall("^mlpcli sweep .*--dry-run", page, re.MULTILINE):
+            assert commands._run(line.split()[1:]) == 0
+            said = capsys.readouterr().out.splitlines()
+            counts.append(len(said))
+            named = [name for name in re.findall("`(runs/rates/[^`]+=[^`]+)`", page) if text is sweeps[0]]
+            assert [line.split()[0] for line in said if line.split()[0] in named] == named
+    assert counts == [18, 3, 20]
+    links = re.findall(r"\]\(([^)#:\s]+)\)", page)
+    assert [link for link in links if not (ROOT / "docs" / link).exists()] == []
+    assert "(docs/sweep.md)" in (ROOT / "README.md").read_text("utf-8")
+
+
+def test_a_sweep_file_that_can_be_read_only_once_is_kept_too(home: Path):
+    process = started(home, "/dev/stdin", "--out", "piped", "--quiet", "--json", stdin=subprocess.PIPE)
+    text = "set: {data.dataset: ./tiny, training.epochs: 1, training.warmup_epochs: 0}\nlist: [{}]\n"
+    out, err = process.communicate(text, timeout=60)
+    assert (process.returncode, err) == (0, "") and json.loads(out)["finished"] == 1
+    assert (home / "piped/sweep.yaml").read_text() == text

@@ -32,7 +32,7 @@ def make(tiny_config: Make) -> Make:
 
 
 def plan(*runs: Planned) -> Plan:
-    return Plan("s", runs, (), len(runs), 1, 0)
+    return Plan("s", "", runs, (), len(runs), 1, 0)
 
 
 class Stop(experiment.Observer):
@@ -68,6 +68,8 @@ def test_the_state_of_each_run(make: Make, tmp_path: Path):
     (folder / "bad config/config.yaml").write_text("seed: x")
     experiment.train(config, out=folder / "bad manifest")
     (folder / "bad manifest/manifest.json").write_text("{")
+    experiment.train(config, out=folder / "bad metrics")
+    (folder / "bad metrics/metrics.jsonl").write_text("{}\n")
     states = {
         "new": "new",
         "begun": "new",
@@ -77,6 +79,7 @@ def test_the_state_of_each_run(make: Make, tmp_path: Path):
         "diverged": "diverged",
         "bad config": "broken",
         "bad manifest": "broken",
+        "bad metrics": "broken",
     }
     planned = [Planned(name, diverging if name == "diverged" else config) for name in states]
     found = execute.tasks(folder, plan(*planned))
@@ -84,6 +87,7 @@ def test_the_state_of_each_run(make: Make, tmp_path: Path):
     problems = {task.path.name: task.problem for task in found if task.state == "broken"}
     assert "config.yaml:1: seed: 'x' is not allowed" in problems["bad config"]
     assert "manifest.json: is damaged" in problems["bad manifest"]
+    assert "metrics.jsonl:1: is damaged" in problems["bad metrics"]
     assert [task.path.name for task in found if task.is_open] == ["new", "begun", "killed", "interrupted"]
     assert not (folder / "new").exists()
     assert execute.strangers(folder, plan(*planned[2:])) == []
