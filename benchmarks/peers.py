@@ -96,41 +96,79 @@ class Products(Peer):
         self.steps, self.rest = divmod(examples, batch)
         rng = np.random.default_rng(0)
         sizes = self.sizes(hidden)
-        a = [rng.random((batch, units), np.float32) for units in sizes[:-1]]
+        a = [on_lines(rng.random((batch, units), np.float32)) for units in sizes[:-1]]
         a[0][...] = self.images[:batch] / np.float32(255)
-        dz = [rng.random((batch, units), np.float32) - np.float32(0.5) for units in sizes[1:]]
-        W = [rng.random(shape, np.float32) - np.float32(0.5) for shape in pairwise(sizes)]
+        dz = [on_lines(rng.random((batch, units), np.float32) - np.float32(0.5)) for units in sizes[1:]]
+        W = [on_lines(rng.random(shape, np.float32) - np.float32(0.5)) for shape in pairwise(sizes)]
         self.full = products(a, dz, W)
         self.last = products([v[: self.rest] for v in a], [v[: self.rest] for v in dz], W)
 
     def train(self) -> int:
-        matmul = np.matmul
         for _ in range(self.steps):
-            for left, right, out in self.full:
-                matmul(left, right, out=out)
+            self.multiply(self.full)
         if self.rest:
-            for left, right, out in self.last:
-                matmul(left, right, out=out)
+            self.multiply(self.last)
         return self.examples
+
+    def multiply(self, listed: list[tuple[Any, Any, Any]]) -> None:
+        """Take the products of one step."""
+        matmul = np.matmul
+        for left, right, out in listed:
+            matmul(left, right, out=out)
+
+
+class PyTorchProducts(Products):
+    """The same products, on the same memory, by PyTorch: what its matrix library makes of them."""
+
+    packages = ("torch",)
+    note = "the same matrix products by torch.mm; trains nothing"
+
+    def setup(self) -> None:
+        import torch
+
+        torch.set_num_threads(self.threads)
+
+    def prepare(self, hidden: Sequence[int], batch: int, examples: int) -> None:
+        import torch
+
+        super().prepare(hidden, batch, examples)
+        self.full = [tuple(map(torch.from_numpy, product)) for product in self.full]
+        self.last = [tuple(map(torch.from_numpy, product)) for product in self.last]
+
+    def multiply(self, listed: list[tuple[Any, Any, Any]]) -> None:
+        import torch
+
+        mm = torch.mm
+        for left, right, out in listed:
+            mm(left, right, out=out)
+
+
+def on_lines(array: Any) -> Any:
+    """A copy that begins at a line of the cache, as mlpcli's own arrays do: the products are faster there."""
+    from mlpcli.model.memory import aligned
+
+    copy = aligned(array.shape, array.dtype)
+    copy[...] = array
+    return copy
 
 
 def products(a: list[Any], dz: list[Any], W: list[Any]) -> list[tuple[Any, Any, Any]]:
     """A step's products, (left, right, where to): a_{l-1} W_l for each layer, then a_{l-1}^T dz_l and dz_l W_l^T."""
-    found = [(left, right, np.empty_like(out)) for left, right, out in zip(a, W, dz, strict=True)]
+    found = [(left, right, on_lines(out)) for left, right, out in zip(a, W, dz, strict=True)]
     for layer in reversed(range(len(W))):
-        found.append((a[layer].T, dz[layer], np.empty_like(W[layer])))
+        found.append((a[layer].T, dz[layer], on_lines(W[layer])))
         if layer:
-            found.append((dz[layer], W[layer].T, np.empty_like(dz[layer - 1])))
+            found.append((dz[layer], W[layer].T, on_lines(dz[layer - 1])))
     return found
 
 
 def forward_products(X: Any, units: Sequence[int]) -> list[tuple[Any, Any, Any]]:
     """The forward pass's products of the inputs X (B, D), for layers of so many units: (left, right, where to)."""
-    found, left, rng = [], X, np.random.default_rng(0)
+    found, left, rng = [], on_lines(X), np.random.default_rng(0)
     for columns in units:
-        W = rng.random((left.shape[1], columns), np.float32) - np.float32(0.5)
-        found.append((left, W, np.empty((len(X), columns), np.float32)))
-        left = rng.random((len(X), columns), np.float32)
+        W = on_lines(rng.random((left.shape[1], columns), np.float32) - np.float32(0.5))
+        found.append((left, W, on_lines(np.empty((len(X), columns), np.float32))))
+        left = on_lines(rng.random((len(X), columns), np.float32))
     return found
 
 
@@ -405,6 +443,7 @@ class NeuralNetworkDigits(Peer):
 PEERS: dict[str, type[Peer]] = {
     "mlpcli": Mlpcli,
     "products": Products,
+    "pytorch-products": PyTorchProducts,
     "pytorch": PyTorch,
     "torch.compile": PyTorchCompiled,
     "scikit-learn": ScikitLearn,

@@ -42,6 +42,7 @@ def main() -> None:
         "throughput": ["--rows", "1", "--peers", peers, "--examples", "500", *turns],
         "growth": growth,
         "evaluation": ["--rows", "1", *turns],
+        "profile": ["--rows", "1", "--examples", "500", *fewest],
         "memory": ["--epochs", "1", *fewest],
         "start": fewest,
         "cold": [*fewest, *short, "--pytorch=--epochs 1"],

@@ -1,0 +1,141 @@
+"""Where a training step's time goes: mlpcli's own Trainer, its parts timed while it trains.
+
+Epochs with the clocks alternate with epochs without, whose time is the step's: what the parts leave of it is the loop
+itself, less what the clocks cost. A part's time is its own, without that of the parts it calls.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+from unittest.mock import patch
+
+from benchmarks import common
+from benchmarks.peers import MOMENTUM, RATE
+
+REST = "the loop"
+PARTS = {
+    "products": "matrix products",
+    "update": "update",
+    "batches": "batches: gather, scale, targets",
+    "activation": "activation",
+    "slope": "its slope",
+    "loss": "loss",
+    "forward": "adding biases",
+    "backward": "delta, biases' gradient",
+    "errors": "errors",
+}
+
+
+class Clocks:
+    """Seconds by part, each without its inner parts."""
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(PARTS, 0.0)
+        self._inside = 0.0
+
+    def timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """``function``, its time counted as ``part``."""
+
+        def called(*arguments: Any, **named: Any) -> Any:
+            outer, self._inside = self._inside, 0.0
+            started = time.perf_counter()
+            result = function(*arguments, **named)
+            took = time.perf_counter() - started
+            self.seconds[part] += took - self._inside
+            self._inside = outer + took
+            return result
+
+        return called
+
+    def each(self, part: str, function: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+        """``function``, whose time until each thing it yields is counted as ``part``."""
+
+        def called(*arguments: Any) -> Iterator[Any]:
+            things = function(*arguments)
+            more = self.timed(part, lambda: next(things, None))
+            while (thing := more()) is not None:
+                yield thing
+
+        return called
+
+
+class NoSaturation:
+    """In the place of the look at the hidden units."""
+
+    def saturation(self, theta: Any) -> None:
+        """Nothing is looked at."""
+
+
+def main() -> None:
+    """Profile the networks that are asked for."""
+    options = common.parser(__doc__)
+    options.add_argument("--rows", default="1,2,3,4,5", help="which rows of the throughput table, by number")
+    options.add_argument("--examples", type=int, default=20_000, help="an epoch trains on the first so many images")
+    given = options.parse_args()
+    common.set_threads(given.threads)
+
+    data = common.dataset(given.data, given.examples)
+    profiles = {}
+    for hidden, batch in (common.ROWS[int(row) - 1] for row in given.rows.split(",")):
+        profiles[f"{common.form(hidden)}, {batch}"] = profile(data, hidden, batch, given.repeats)
+    names = {**PARTS, REST: REST, "step": "whole step"}
+    rows = [[words, *(f"{found[part]:.1f}" for found in profiles.values())] for part, words in names.items()]
+    text = "Microseconds a step, medians.\n\n" + common.table(["part", *profiles], rows)
+    common.report(given, "profile", {"microseconds": profiles}, text)
+
+
+def profile(data: Any, hidden: tuple[int, ...], batch: int, repeats: int) -> dict[str, float]:
+    """Microseconds a step by part, and of the whole step."""
+    from mlpcli.config import Config, NetworkConfig, TrainingConfig
+    from mlpcli.training import loop
+
+    training = TrainingConfig(
+        epochs=1_000_000, batch_size=batch, optimizer="momentum", momentum=MOMENTUM, learning_rate=RATE, l2=0.0
+    )
+    trainer = loop.Trainer(Config(network=NetworkConfig(hidden=hidden), training=training), data)
+    trainer._saturation = NoSaturation()  # a forward pass of its own after each epoch, which is no part of a step
+    epochs, steps = trainer.epochs(), trainer.steps_per_epoch
+    next(epochs)  # the warm-up
+    found: dict[str, list[float]] = {part: [] for part in (*PARTS, REST, "step")}
+    for _ in range(repeats):
+        whole = next(epochs).seconds
+        clocks = Clocks()
+        with watched(trainer, clocks):
+            next(epochs)
+        own = {**clocks.seconds, REST: whole - sum(clocks.seconds.values()), "step": whole}
+        for part, seconds in own.items():
+            found[part].append(seconds / steps * 1e6)
+    return {part: statistics.median(own) for part, own in found.items()}
+
+
+def watched(trainer: Any, clocks: Clocks) -> ExitStack:
+    """While this is entered, the parts of ``trainer`` are timed."""
+    import numpy as np
+
+    from mlpcli.training import loop
+
+    network = trainer.network
+    places = {
+        "products": (np, "matmul"),
+        "update": (trainer._optimizer, "step"),
+        "activation": (network.activation, "forward"),
+        "slope": (network.activation, "backward"),
+        "loss": (network, "loss"),
+        "forward": (network, "forward"),
+        "backward": (network, "backward"),
+        "errors": (loop, "errors"),
+    }
+    patches = ExitStack()
+    for part, (owner, name) in places.items():
+        patches.enter_context(patch.object(owner, name, clocks.timed(part, getattr(owner, name))))
+    batches = trainer._batches
+    patches.enter_context(patch.object(batches, "in_order", clocks.each("batches", batches.in_order)))
+    return patches
+
+
+if __name__ == "__main__":
+    main()
