@@ -90,9 +90,10 @@ def summarize(row: str, samples: list[dict[str, Any]], notes: dict[str, str]) ->
 
 
 def text(summary: list[dict[str, Any]], absent: dict[str, str], samples: list[dict[str, Any]]) -> str:
-    """The tables: how many times as fast mlpcli is, then everybody's examples a second with their notes."""
+    """The tables: how many times as fast mlpcli is, then everybody's examples a second; how they trained."""
     names = list(dict.fromkeys(name for row in summary for name in row["peers"]))
     over, rates = [], []
+    notes: dict[str, dict[str, list[str]]] = {}
     for row in summary:
         cells = {name: row["peers"].get(name) for name in names}
         over.append(
@@ -103,21 +104,31 @@ def text(summary: list[dict[str, Any]], absent: dict[str, str], samples: list[di
                 if name != OURS
             ]
         )
+        medians = [cell and common.number(cell["examples_per_second"]["median"]) for cell in cells.values()]
+        rates.append([row["row"], *(median or "-" for median in medians)])
         for name, cell in cells.items():
-            if cell:
-                rate = common.Spread(**cell["examples_per_second"])
-                times = f"{cell['mlpcli_over']['median']:.2f}"
-                rates.append([row["row"], name, *map(common.number, rate), times, cell["note"]])
+            if cell and cell["note"]:
+                notes.setdefault(name, {}).setdefault(cell["note"], []).append(row["row"])
     others = ["of the matrix products" if name == FLOOR else f"over {name}" for name in names if name != OURS]
     parts = [
         "mlpcli's examples a second, as a multiple of each other's: the median of the rounds' ratios (least-greatest).",
         common.table(["network, batch", *others], over),
-        "Examples a second.",
-        common.table(["network, batch", "who", "median", "least", "greatest", "mlpcli over it", "note"], rates),
+        "Examples a second, medians.",
+        common.table(["network, batch", *names], rates),
+        "How they trained:",
+        "\n".join(
+            f"- {name}: " + "; ".join(f"{note}{_where(rows, summary)}" for note, rows in own.items())
+            for name, own in notes.items()
+        ),
     ]
     if absent:
         parts += ["Not run:", "\n".join(f"- {name}: {reason}" for name, reason in absent.items())]
     return "\n\n".join([*parts, common.disturbance(samples)])
+
+
+def _where(rows: list[str], summary: list[dict[str, Any]]) -> str:
+    """In which rows a note holds, if not in all."""
+    return "" if len(rows) == len(summary) else f" ({' and '.join(row.partition(',')[0] for row in rows)})"
 
 
 def progress(message: str) -> None:
