@@ -32,6 +32,7 @@ from mlpcli.sweep.plan import Plan
 
 if TYPE_CHECKING:
     from mlpcli.datasets.download import Progress, Say
+    from mlpcli.experiment import Observer
 
 SWEEP = "sweep.yaml"
 LOCK = ".lock"
@@ -217,11 +218,10 @@ def train(task: Task, threads: int) -> Outcome:
     return Outcome("finished", "", tuple(said))
 
 
-def _train(task: Task, observer: object) -> None:
+def _train(task: Task, observer: Observer) -> None:
     from mlpcli import experiment
     from mlpcli.runs import directory
 
-    assert isinstance(observer, experiment.Observer)
     if not (task.path / directory.CONFIG).exists():
         experiment.train(task.config, out=task.path, observer=observer)
         return
