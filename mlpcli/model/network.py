@@ -49,11 +49,9 @@ from numpy.typing import DTypeLike, NDArray
 from mlpcli.model.activations import ACTIVATIONS
 from mlpcli.model.memory import aligned
 from mlpcli.model.objectives import OBJECTIVES
-from mlpcli.model.parameters import Parameters
+from mlpcli.model.parameters import Parameters, Piece
 
 Array = NDArray[Any]
-
-PENALTY_ENTRIES = 16_384
 
 
 class Buffers:
@@ -153,11 +151,8 @@ class Network:
         """The penalty l2 sum W^2, a scalar; biases are not penalised."""
         return l2 * sum(np.dot(W.ravel(), W.ravel()) for W in theta.W)  # (9)
 
-    def add_penalty_gradient(self, theta: Parameters, l2: float, gradient: Parameters) -> None:
-        """Add the penalty's gradient 2 l2 W to ``gradient``."""
+    def add_penalty_gradient(self, theta: Parameters | Piece, l2: float, gradient: Parameters | Piece) -> None:
+        """Add the penalty's gradient 2 l2 W to ``gradient``; of both all, or the same piece."""
         if l2:
             for W, dW in zip(theta.W, gradient.W, strict=True):
-                # A few rows at a time: the product is a temporary that stays in the cache.
-                rows = max(1, PENALTY_ENTRIES // W.shape[1])
-                for first in range(0, len(W), rows):
-                    dW[first : first + rows] += 2.0 * l2 * W[first : first + rows]  # (10)
+                dW += 2.0 * l2 * W  # (10)

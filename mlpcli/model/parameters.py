@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from math import sqrt
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -47,6 +47,29 @@ class Parameters:
         for layer, (W, b) in enumerate(zip(self.W, self.b, strict=True), start=1):
             yield f"W{layer}", W
             yield f"b{layer}", b
+
+    def pieces(self, entries: int) -> list[Piece]:
+        """All of it, in order, in pieces of so many ``entries``; the last may be smaller."""
+        found = []
+        for first in range(0, len(self.vector), entries):
+            weights, start = [], 0
+            for W, b in zip(self.W, self.b, strict=True):
+                ends = max(start, first), min(start + W.size, first + entries)
+                if ends[0] < ends[1]:
+                    weights.append(self.vector[slice(*ends)])
+                start += W.size + b.size
+            found.append(Piece(self.vector[first : first + entries], weights))
+        return found
+
+
+class Piece(NamedTuple):
+    """A stretch of the flat vector, and in ``W`` the weights, not biases, in it, flat; views.
+
+    For what is done to each parameter alone, a piece at a time, while the piece is in the processor's cache.
+    """
+
+    vector: Array
+    W: list[Array]
 
 
 # A scheme draws the weights (rows, columns) of one layer: rows units below it, columns units of its own, whose

@@ -21,7 +21,7 @@ from mlpcli.training.augment import Augmentation
 from mlpcli.training.averaging import Average
 from mlpcli.training.batches import Batches
 from mlpcli.training.measure import Measure, errors
-from mlpcli.training.optimizers import learning_rate, make_optimizer
+from mlpcli.training.optimizers import PIECE, learning_rate, make_optimizer
 from mlpcli.training.streams import stream
 
 Array = NDArray[Any]
@@ -106,6 +106,7 @@ class Trainer:
         for name, vector in self.state.optimizer.items():
             self._optimizer.state[name][...] = vector
         self.state.optimizer = self._optimizer.state
+        self._pieces = list(zip(self.state.theta.pieces(PIECE), self._gradient.pieces(PIECE), strict=True))
         batch_size = min(training.batch_size, len(dataset.train))
         self._augmentation = (
             Augmentation(
@@ -187,11 +188,10 @@ class Trainer:
             network.forward(theta, batch.X, t)
             loss = float(network.loss(batch.Y, t))
             network.backward(theta, batch.X, batch.Y, t, gradient)
-            network.add_penalty_gradient(theta, training.l2, gradient)
             state.step += 1
             if state.step == last_full:
-                norms = _norms(gradient)
-            self._optimizer.step(rate, state.step)
+                norms = self._gradient_norms()
+            self._optimizer.step(rate, state.step, self._penalise if training.l2 else None)
             if self._average is not None:
                 self._average.step(state.step)
             if not math.isfinite(loss):
@@ -227,6 +227,22 @@ class Trainer:
             saturation=self._saturation.saturation(state.parameters),
         )
 
+    def _penalise(self, number: int) -> None:
+        """Add the penalty's gradient to one piece of the gradient."""
+        theta, gradient = self._pieces[number]
+        self.network.add_penalty_gradient(theta, self._config.training.l2, gradient)
+
+    def _gradient_norms(self) -> list[float]:
+        """By layer, the Euclidean norm of the gradient, penalty included, of its weights and biases together."""
+        gradient = self.network.parameters(self._gradient.vector.dtype, self._gradient.vector.copy())
+        self.network.add_penalty_gradient(self.state.theta, self._config.training.l2, gradient)
+
+        # In float64: a large float32 has a square that is none.
+        def square(array: Array) -> float:
+            return float(np.square(array, dtype=np.float64).sum())
+
+        return [math.sqrt(square(dW) + square(db)) for dW, db in zip(gradient.W, gradient.b, strict=True)]
+
     def _average_of(self, decay: float | None) -> Average | None:
         if decay is None:
             return None
@@ -248,16 +264,6 @@ class Trainer:
             self.state.best, self.state.best_epoch, self.state.patience_used = (error, loss), self.state.epoch, 0
         else:
             self.state.patience_used += 1
-
-
-def _norms(gradient: Parameters) -> list[float]:
-    """By layer, the Euclidean norm of the gradient of its weights and biases together."""
-
-    # In float64: a large float32 has a square that is none.
-    def square(array: Array) -> float:
-        return float(np.square(array, dtype=np.float64).sum())
-
-    return [math.sqrt(square(dW) + square(db)) for dW, db in zip(gradient.W, gradient.b, strict=True)]
 
 
 def _diverged(what: str, rate: float) -> DivergedError:

@@ -8,6 +8,7 @@ line.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -40,9 +41,15 @@ class Optimizer:
             for i in range(0, len(theta), PIECE)
         ]
 
-    def step(self, learning_rate: float, step: int) -> None:
-        """Move theta by the gradient (n,), which may be spent in the process; ``step`` counts from 1."""
-        for piece in self._pieces:
+    def step(self, learning_rate: float, step: int, complete: Callable[[int], None] | None = None) -> None:
+        """Move theta by the gradient (n,), which may be spent in the process; ``step`` counts from 1.
+
+        ``complete`` is called with the number of each piece, of ``PIECE`` entries, before it is moved: the last chance
+        to add to its gradient, when it is brought into the cache anyway.
+        """
+        for number, piece in enumerate(self._pieces):
+            if complete is not None:
+                complete(number)
             self.update(learning_rate, step, *piece)
         if step % SETTLE_STEPS == 0:
             self._settle()

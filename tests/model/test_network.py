@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mlpcli.config import DataConfig
 from mlpcli.datasets.load import load_dataset
 from mlpcli.model.activations import ACTIVATIONS
-from mlpcli.model.network import PENALTY_ENTRIES, Network
+from mlpcli.model.network import Network
 from mlpcli.model.objectives import OBJECTIVES
 from mlpcli.model.parameters import initialize
 
@@ -142,13 +142,15 @@ def test_the_penalty_is_of_weights_alone_and_is_added():
         np.testing.assert_array_equal(db, np.ones_like(b))
 
 
-def test_the_penalty_reaches_every_row_of_a_large_layer():
-    network = Network((3, 1000, 501, 2, PENALTY_ENTRIES + 1), "sigmoid", "softmax_cross_entropy")
-    theta, gradient = network.parameters(np.float32), network.parameters(np.float32)
-    theta.vector[:] = 1.0
-    network.add_penalty_gradient(theta, 0.5, gradient)
-    assert all((dW == 1).all() for dW in gradient.W)
-    assert all((db == 0).all() for db in gradient.b)
+@pytest.mark.parametrize("entries", [1, 2, 7, 20, 24, 38, 39, 1000])
+def test_the_penalty_added_piece_by_piece_is_the_same_to_the_bit(entries: int):
+    network, theta, _, _ = random_network((5, 4, 3))
+    whole, pieced = network.parameters(np.float64), network.parameters(np.float64)
+    network.add_penalty_gradient(theta, 0.3, whole)
+    for piece in zip(theta.pieces(entries), pieced.pieces(entries), strict=True):
+        network.add_penalty_gradient(piece[0], 0.3, piece[1])
+    assert whole.vector.any()
+    np.testing.assert_array_equal(pieced.vector, whole.vector)
 
 
 def test_logistic_regression_and_its_gradient():

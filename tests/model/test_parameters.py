@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mlpcli.config import NetworkConfig, rule_of
 from mlpcli.model.parameters import SCHEMES, Parameters, initialize
@@ -32,6 +34,21 @@ def test_views_share_the_vectors_memory_in_order():
     theta.b[0][2] = -2
     assert (theta.vector[16], theta.vector[14]) == (-1, -2)
     assert all(np.shares_memory(view, theta.vector) for _, view in theta.tensors())
+
+
+@given(st.lists(st.integers(1, 6), min_size=2, max_size=4), st.integers(1, 60))
+def test_pieces_are_all_of_it_once_and_know_weights_from_biases(sizes: list[int], entries: int):
+    theta = Parameters(sizes, np.float64)
+    theta.vector[:] = 1.0
+    pieces = theta.pieces(entries)
+    assert [len(piece.vector) for piece in pieces[:-1]] == [entries] * (len(pieces) - 1)
+    for piece in pieces:
+        piece.vector[:] += 1.0
+        for W in piece.W:
+            assert np.shares_memory(W, piece.vector)
+            W *= 5.0
+    assert all((W == 10).all() for W in theta.W)
+    assert all((b == 2).all() for b in theta.b)
 
 
 def test_a_given_vector_is_used_and_must_fit():
