@@ -1,0 +1,44 @@
+"""docs/performance.md says what the benchmarks wrote."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE = (DOCS / "performance.md").read_text("utf-8")
+RESULTS = DOCS / "performance"
+WRITTEN = {path.stem: path.read_text("utf-8") for path in RESULTS.glob("*.md")}
+OVER = ("products", "pytorch", "scikit-learn")
+
+
+def tables(text: str) -> list[str]:
+    """The Markdown tables of ``text``."""
+    return re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
+
+
+def test_every_table_but_those_of_the_aims_is_one_that_a_benchmark_wrote():
+    before, aims = PAGE.split("## What it aimed at", 1)
+    written = [table for text in WRITTEN.values() for table in tables(text)]
+    assert len(tables(before)) > 4
+    assert [table for table in tables(before) if table not in written] == []
+    assert len(tables(aims)) == 2
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_what_a_benchmark_wrote_names_its_command_and_has_its_samples(name: str):
+    found = json.loads((RESULTS / f"{name}.json").read_text("utf-8"))
+    assert f"Command: `{found['command']}`" in WRITTEN[name]
+    assert f"python -m benchmarks.{found['benchmark']}" in PAGE
+    assert len(found.get("samples", found.get("seconds", found.get("microseconds")))) > 1
+
+
+def test_what_was_reached_is_the_tables():
+    found = json.loads((RESULTS / "throughput.json").read_text("utf-8"))
+    for row in found["summary"]:
+        reached = [f"{row['peers'][name]['mlpcli_over']['median']:.2f} of " for name in OVER]
+        [line] = [line for line in tables(PAGE)[-2].splitlines() if line.startswith(f"| {row['row']} ")]
+        assert [cell.strip()[: len(own)] for cell, own in zip(line.split("|")[2:5], reached, strict=True)] == reached
