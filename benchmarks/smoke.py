@@ -47,6 +47,10 @@ def main() -> None:
         "start": fewest,
         "cold": [*fewest, *short, "--pytorch=--epochs 1"],
     }
+    if importlib.util.find_spec("mpi4py"):
+        benchmarks["scaling"] = ["--repeats", "1", "--seconds", "0.01", "--widths", "8,16", "--batches", "32,256"]
+    else:
+        print("skipped: mpi4py is not installed, nothing is scaled")
     failed = []
     with tempfile.TemporaryDirectory(prefix="mlpcli-smoke-") as scratch:
         for name, arguments in benchmarks.items():

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,10 @@ from mlpcli.runs import directory
 from mlpcli.runs.checkpoint import Checkpoint
 from mlpcli.runs.comparison import Difference, differences
 from mlpcli.runs.directory import RunDirectory
-from mlpcli.runs.environment import environment
+from mlpcli.runs.environment import PROCESSES, environment
 from mlpcli.training.loop import EpochRecord, State, Trainer
 from mlpcli.training.measure import Measure
+from mlpcli.training.parallel import ALONE, Team
 
 # What may differ between a run and its resumption: nothing here changes what has been computed.
 RESUMABLE = ("data.folder", "data.sources", "data.offline")
@@ -111,13 +112,15 @@ def train(
     name: str | None = None,
     out: str | os.PathLike[str] | None = None,
     observer: Observer | None = None,
+    team: Team = ALONE,
 ) -> Run:
     """Train ``config`` in a new run directory: ``out``, or else runs/NAME-TIME.
 
     ``config`` is a ``Config``, a config file, the name of a shipped config, or None for the defaults; but for a
     ``Config``, ``overrides`` change it as ``--set`` does: "training.epochs=3". NAME is the config's, unless ``name`` is
-    given. Raises ``ConfigError``, ``UsageError``, ``DataError``, ``RunError`` or ``DivergedError``; the directory then
-    keeps the last good checkpoint.
+    given. All processes of a ``team`` train one network: rank 0 by this, the others by :func:`assist`. Raises
+    ``ConfigError``, ``UsageError``, ``DataError``, ``RunError`` or ``DivergedError``; the directory then keeps the last
+    good checkpoint.
     """
     observer = observer or Observer()
     config, own_name = _config_of(config, overrides)
@@ -125,12 +128,28 @@ def train(
     if path is not None:
         directory.refuse_taken(path)  # before data are fetched for nothing
     dataset = load_dataset(config.data, say=observer.say, progress=observer.progress)
-    trainer = Trainer(config, dataset)
-    with directory.create(path, name or own_name, config, _manifest(dataset)) as run, _saying_how_to_go_on(run):
+    trainer = Trainer(config, dataset, team=team)
+    manifest = _manifest(dataset, team)
+    with directory.create(path, name or own_name, config, manifest) as run, _saying_how_to_go_on(run):
         return _train(run, config, trainer, dataset, observer)
 
 
-def resume(path: str | os.PathLike[str], overrides: Iterable[str] = (), *, observer: Observer | None = None) -> Run:
+def assist(team: Team) -> None:
+    """Help rank 0 of ``team`` to train, as long as it does; it has the files, the screen and what comes out."""
+    job = team.receive()
+    if job is not None:
+        config, dataset, state = job
+        for _ in Trainer(config, dataset, state, team).epochs():
+            pass
+
+
+def resume(
+    path: str | os.PathLike[str],
+    overrides: Iterable[str] = (),
+    *,
+    observer: Observer | None = None,
+    team: Team = ALONE,
+) -> Run:
     """Go on with the run ``path`` from its last checkpoint, or from the checkpoint of a run that ``path`` names.
 
     The end is that of a run never interrupted, bit for bit. ``overrides`` may change what can't change the past:
@@ -148,18 +167,26 @@ def resume(path: str | os.PathLike[str], overrides: Iterable[str] = (), *, obser
                 observer.say(f"{where}: is finished; there is nothing to resume")
                 return _result(run, config, checkpoint.state)
         dataset = _same_data(config, checkpoint, run.manifest, observer)
-        trainer = Trainer(config, dataset, checkpoint.state if checkpoint else None)
+        trainer = Trainer(config, dataset, checkpoint.state if checkpoint else None, team)
         if trainer.state.step != trainer.state.epoch * trainer.steps_per_epoch:
             raise RunError(
                 f"{where}: its checkpoint's step {trainer.state.step} is not the end of epoch {trainer.state.epoch}, "
                 f"at {trainer.steps_per_epoch} mini-batches an epoch"
             )
-        here = environment()
-        changed = [key for key, value in here.items() if run.manifest.get("environment", here).get(key) != value]
+        here = environment(team.size)
+        changed = [
+            key
+            for key, value in here.items()
+            if key != PROCESSES and run.manifest.get("environment", here).get(key) != value
+        ]
         if changed:
             observer.say(f"not the environment the run began in ({', '.join(changed)}): the numbers may differ")
+        before = _processes(run.manifest)
+        if before not in ([], [team.size]):
+            counts = " and then ".join(map(str, before))
+            observer.say(f"trained by {counts} processes so far, now by {team.size}: the numbers may differ")
         resumed = [*run.manifest.get("resumed", []), {"epoch": trainer.state.epoch, "environment": here}]
-        manifest = {**_manifest(dataset), **run.manifest, "resumed": resumed}
+        manifest = {**_manifest(dataset, team), **run.manifest, "resumed": resumed}
         run.go_on_from(config, checkpoint and replace(checkpoint, config=config), manifest)
         with _saying_how_to_go_on(run):
             return _train(run, config, trainer, dataset, observer)
@@ -230,8 +257,8 @@ def _changes(manifest: dict[str, Any]) -> list[tuple[str, str, str]]:
     """What differs between the environments a run was trained in and the one here."""
     environments = [manifest["environment"], *(resumed["environment"] for resumed in manifest["resumed"])]
     changes = []
-    for key, value in environment().items():
-        recorded = list(dict.fromkeys(str(each.get(key)) for each in environments))
+    for key, value in {**environment(), PROCESSES: 1}.items():
+        recorded = list(dict.fromkeys(str(each.get(key, 1 if key == PROCESSES else None)) for each in environments))
         if recorded != [str(value)]:
             changes.append((key, ", then ".join(recorded), str(value)))
     return changes
@@ -248,6 +275,7 @@ def _train(
     """Train to the end, or until ``epochs`` more epochs are done."""
     state = trainer.state
     observer.begin(run.path, trainer, dataset)
+    trainer.team.send((config, dataset.without_test(), state))
     try:
         for record in islice(trainer.epochs(observer.step), epochs):
             run.save(record, _checkpoint(config, dataset, trainer))
@@ -312,10 +340,16 @@ def _result(run: RunDirectory, config: Config, state: State) -> Run:
     )
 
 
-def _manifest(dataset: Dataset) -> dict[str, Any]:
+def _processes(manifest: dict[str, Any]) -> list[int]:
+    """How many processes have trained a run, in turn."""
+    environments = [manifest.get("environment"), *(resumed["environment"] for resumed in manifest.get("resumed", []))]
+    return [count for count, _ in groupby(each.get(PROCESSES, 1) for each in environments if each is not None)]
+
+
+def _manifest(dataset: Dataset, team: Team = ALONE) -> dict[str, Any]:
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "environment": environment(),
+        "environment": environment(team.size),
         "data": {"dataset": dataset.name, "fallback_from": dataset.fallback_from, "hashes": dataset.hashes},
         "resumed": [],
     }

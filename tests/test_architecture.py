@@ -48,6 +48,7 @@ LIBRARIES = {
     "errors": set[str](),
     "files": set[str](),
     "config": {"yaml"},
+    "training": {"numpy", "mpi4py"},
     "analysis": {"numpy", "onnx", "PIL", "matplotlib"},
     "sweep": {"mpi4py"},
     "commands": {"click", "tqdm", "numpy", "yaml"},

@@ -81,8 +81,12 @@ def threads_option(command: Decorated) -> Decorated:
 
 
 def _set_threads(context: click.Context, option: click.Parameter, threads: int | None) -> None:
-    if threads is None:
-        return
+    if threads is not None:
+        set_threads(threads)
+
+
+def set_threads(threads: int) -> None:
+    """Give the matrix products so many threads; numpy must not have been imported yet."""
     # BLAS reads them once, when numpy is loaded.
     if "numpy" in sys.modules:
         raise RuntimeError("numpy was imported before --threads could be set")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from mlpcli.commands.output import say
 from mlpcli.commands.progress import download_progress
 from mlpcli.datasets.load import Dataset
 from mlpcli.experiment import Observer
+from mlpcli.runs.environment import threads
 from mlpcli.training.loop import EpochRecord, Trainer
 
 
@@ -42,6 +44,10 @@ class Screen(Observer):
         say(f"data     {dataset.name}: {len(dataset.train):,} training{held_out} images")
         say(f"network  {form}; {len(state.theta.vector):,} parameters")
         say(f"run      {run}" + (f", from epoch {state.epoch} on" if state.epoch else ""))
+        if trainer.team.size > 1:
+            # Who dies can't say this, nor can the others, whom the launcher kills.
+            how = f"{trainer.team.command} --resume {shlex.quote(str(run))}"
+            say(f"team     {trainer.team.size} processes, {threads()} BLAS threads each; should one die: {how}")
         if sys.stderr.isatty():
             from tqdm import tqdm
 

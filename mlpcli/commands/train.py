@@ -2,22 +2,49 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlpcli.commands import Terminated, output
-from mlpcli.commands.options import data_overrides, set_option, source_option, threads_option
-from mlpcli.errors import UsageError
+from mlpcli.commands import EXIT_USAGE, Terminated, output
+from mlpcli.commands.options import data_overrides, set_option, set_threads, source_option, threads_option
+from mlpcli.errors import DivergedError, UsageError
+from mlpcli.runs.environment import THREAD_VARIABLES
+from mlpcli.training.parallel import ALONE, MpiTeam, Stopped, Team, launched
 
 if TYPE_CHECKING:
     from mlpcli.experiment import Run
 
 
-@click.command()
+class _Command(click.Command):
+    """Of processes that a launcher started alike, the first says for all of them what is wrong."""
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        with _one_voice():
+            return super().make_context(*args, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _one_voice():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _one_voice() -> Iterator[None]:
+    try:
+        yield
+    except (click.UsageError, UsageError) as error:
+        if (launched() or (0,))[0] > 0:
+            raise click.exceptions.Exit(EXIT_USAGE) from error
+        raise
+
+
+@click.command(cls=_Command)
 @click.argument("config", required=False)
 @set_option
 @click.option("--out", type=click.Path(path_type=Path), help="The run directory; default: runs/CONFIG-TIME.")
@@ -30,6 +57,7 @@ if TYPE_CHECKING:
 @source_option
 @click.option("--offline", is_flag=True, help="Fetch nothing.")
 @threads_option
+@click.option("--mpi", is_flag=True, help="Train one network with all the processes that mpiexec has started.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")
 @click.option("--quiet", is_flag=True, help="No progress: only the result, and warnings.")
 def command(
@@ -39,6 +67,7 @@ def command(
     resume: Path | None,
     sources: tuple[str, ...],
     offline: bool,
+    mpi: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -53,32 +82,55 @@ def command(
       mlpcli train my.yaml --set training.epochs=5 --set network.hidden=[300]
       mlpcli train --out runs/first --threads 1
       mlpcli train --resume runs/first
+      mpiexec -n 4 mlpcli train --mpi
     """
-    from mlpcli import experiment
-    from mlpcli.commands.curve import learning_curve
-    from mlpcli.commands.show import Screen
+    if resume is not None and (config is not None or out is not None):
+        raise UsageError("--resume goes on with the run's own config and directory: give no CONFIG and no --out")
+    with _team(mpi) as team:
+        # Not before: the threads that numpy begins with depend on the number of processes.
+        from mlpcli import experiment
+        from mlpcli.commands.curve import learning_curve
+        from mlpcli.commands.show import Screen
 
-    overrides = (*overrides, *data_overrides(sources, offline))
-    screen = Screen(quiet=quiet)
-    try:
-        if resume is not None:
-            if config is not None or out is not None:
-                raise UsageError(
-                    "--resume goes on with the run's own config and directory: give no CONFIG and no --out"
-                )
-            run = experiment.resume(resume, overrides, observer=screen)
-        else:
-            run = experiment.train(config, overrides, out=out, observer=screen)
-        if as_json:
-            output.result_json(_document(run))
-        else:
-            if not quiet and (curve := learning_curve(run.path, sys.stderr)):
-                output.say("\n".join(["", *curve, ""]))
-            _print(run)
-    except (KeyboardInterrupt, Terminated):
-        if screen.run is not None:
-            output.say(f"stopped; go on with: mlpcli train --resume {shlex.quote(str(screen.run))}")
-        raise
+        if team.rank:
+            with suppress(DivergedError, Stopped):
+                experiment.assist(team)
+            return
+        overrides = (*overrides, *data_overrides(sources, offline))
+        screen = Screen(quiet=quiet)
+        try:
+            if resume is not None:
+                run = experiment.resume(resume, overrides, observer=screen, team=team)
+            else:
+                run = experiment.train(config, overrides, out=out, observer=screen, team=team)
+            if as_json:
+                output.result_json(_document(run))
+            else:
+                if not quiet and (curve := learning_curve(run.path, sys.stderr)):
+                    output.say("\n".join(["", *curve, ""]))
+                _print(run)
+        except (KeyboardInterrupt, Terminated):
+            if screen.run is not None:
+                output.say(f"stopped; go on with: {team.command} --resume {shlex.quote(str(screen.run))}")
+            raise
+
+
+@contextmanager
+def _team(mpi: bool) -> Iterator[Team]:
+    """The processes to train with: all that were started, with ``--mpi``. Without it there must be but one."""
+    started = launched()
+    if not mpi:
+        if started is not None and started[1] > 1:
+            raise UsageError(
+                f"{started[1]} processes were started by mpiexec or the like, and would train {started[1]} runs: "
+                "with --mpi they train one together"
+            )
+        yield ALONE
+        return
+    with MpiTeam() as team:
+        if team.size > 1 and not any(os.environ.get(name) for name in THREAD_VARIABLES):
+            set_threads(max(1, int(team.processors)))
+        yield team
 
 
 def _document(run: Run) -> dict[str, Any]:

@@ -64,6 +64,10 @@ class Dataset:
         """Open, verify and read the test files, now and not before. Raises ``DataError``."""
         return self._read_test()
 
+    def without_test(self) -> Dataset:
+        """The same, to be sent to another process: where there are no files, and so no test set."""
+        return replace(self, _read_test=_no_test)
+
 
 @dataclass(frozen=True, eq=False)
 class Part:
@@ -111,6 +115,10 @@ def load_dataset(data: DataConfig, *, say: Say = silent, progress: Progress | No
         return Dataset(files.name, shape, classes, train, validation, files.hashes, None, test)
 
     return _with_fallback(load, data, say)
+
+
+def _no_test() -> Split:
+    raise DataError("the test files are not here")
 
 
 def load_split(data: DataConfig, split: SplitName, *, say: Say = silent, progress: Progress | None = None) -> Part:

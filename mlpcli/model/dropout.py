@@ -23,17 +23,32 @@ Array = NDArray[Any]
 # A random word gives four numbers of so many values: rates are rounded to 1 / 65,536.
 VALUES = 1 << 16
 
+EVERY = slice(None)
 
-def draw_masks(rates: Sequence[float], masks: Sequence[Array | None], rng: np.random.Generator) -> None:
-    """Fill the masks m (B, H) of the layers in turn; ``rates`` has r of each. A layer that drops nothing has none."""
+
+def draw_masks(
+    rates: Sequence[float],
+    masks: Sequence[Array | None],
+    rng: np.random.Generator,
+    own: slice = EVERY,
+    examples: int | None = None,
+) -> None:
+    """Fill the masks m (B, H) of the layers in turn; ``rates`` has r of each. A layer that drops nothing has none.
+
+    Where the B rows are but those ``own`` of a batch of so many ``examples``, they are what they are in the whole.
+    """
     for rate, mask in zip(rates, masks, strict=True):
         if mask is not None:
-            draw_mask(rate, mask, rng)
+            draw_mask(rate, mask, rng, own, examples)
 
 
-def draw_mask(rate: float, mask: Array, rng: np.random.Generator) -> None:
+def draw_mask(
+    rate: float, mask: Array, rng: np.random.Generator, own: slice = EVERY, examples: int | None = None
+) -> None:
     """Fill ``mask`` (B, H) with 0, for a share ``rate`` below 1 of its entries, and 1 / (1 - rate)."""
     left_out = round(rate * VALUES)
-    words = rng.bit_generator.random_raw(-(-mask.size // 4)).astype("<u8", copy=False)
-    np.greater_equal(words.view("<u2")[: mask.size].reshape(mask.shape), left_out, out=mask)
+    examples = len(mask) if examples is None else examples
+    size = examples * mask.shape[1]
+    words = rng.bit_generator.random_raw(-(-size // 4)).astype("<u8", copy=False)
+    np.greater_equal(words.view("<u2")[:size].reshape(examples, -1)[own], left_out, out=mask)
     mask *= VALUES / (VALUES - left_out)

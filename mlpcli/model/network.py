@@ -130,10 +130,17 @@ class Network:
         """
         return self.objective.forward(t.z[-1], Y, t.p)  # (3)
 
-    def backward(self, theta: Parameters, X: Array, Y: Array, t: Buffers, gradient: Parameters) -> None:
-        """Write dLoss/dtheta to ``gradient``, from what :meth:`forward` and :meth:`loss` left in ``t``."""
+    def backward(
+        self, theta: Parameters, X: Array, Y: Array, t: Buffers, gradient: Parameters, share: float = 1.0
+    ) -> None:
+        """Write dLoss/dtheta to ``gradient``, from what :meth:`forward` and :meth:`loss` left in ``t``.
+
+        ``share`` times it, where the batch is that share of a larger one: the sum over all shares is its gradient.
+        """
         dz = t.dz[-1]
         self.objective.backward(t.z[-1], t.p, Y, dz)  # (4)  (B, K)
+        if share != 1.0:
+            dz *= share
         for layer in reversed(self.layers):
             a, mask = t.a[layer - 1] if layer else X, t.masks[layer]
             kept = a if mask is None else t.kept[layer]  # (11) (B, D)

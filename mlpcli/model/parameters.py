@@ -42,6 +42,9 @@ class Parameters:
             self.b.append(self.vector[end : end + columns])
             start = end + columns
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _copy, (self.sizes, self.vector)  # views that were pickled would be arrays of their own
+
     def tensors(self) -> Iterator[tuple[str, Array]]:
         """The views by name: ("W1", W1), ("b1", b1), ("W2", W2) ..."""
         for layer, (W, b) in enumerate(zip(self.W, self.b, strict=True), start=1):
@@ -70,6 +73,12 @@ class Piece(NamedTuple):
 
     vector: Array
     W: list[Array]
+
+
+def _copy(sizes: Sequence[int], vector: Array) -> Parameters:
+    made = Parameters(sizes, vector.dtype)
+    made.vector[...] = vector
+    return made
 
 
 # A scheme draws the weights (rows, columns) of one layer: rows units below it, columns units of its own, whose

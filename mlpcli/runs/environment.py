@@ -14,7 +14,11 @@ from mlpcli import __version__
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
-def environment() -> dict[str, Any]:
+# How many have trained together; it is not there where it is one.
+PROCESSES = "processes"
+
+
+def environment(processes: int = 1) -> dict[str, Any]:
     """Versions, processor, BLAS and threads, as plain values; equal environments compute the same bytes."""
     import numpy as np
 
@@ -25,6 +29,7 @@ def environment() -> dict[str, Any]:
         "numpy": np.__version__,
         "blas": f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip(),
         "threads": threads(),
+        **({PROCESSES: processes} if processes > 1 else {}),
         "system": platform.system(),
         "machine": platform.machine(),
         "processor": _processor(),

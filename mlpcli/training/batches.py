@@ -11,6 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 from mlpcli.datasets.load import Split
 from mlpcli.model.memory import aligned
 from mlpcli.training.augment import Augmentation
+from mlpcli.training.parallel import ALONE, Team
 
 Array = NDArray[Any]
 
@@ -31,7 +32,7 @@ class Batches:
     """Makes the mini-batches of a split; the memory for them is allocated once.
 
     Targets are one-hot, or smoothed; images are as they are, or as ``augmentation`` distorts them, whose epoch must
-    have been begun.
+    have been begun. Of each batch it makes the share of this process in the ``team``, which may be empty.
     """
 
     def __init__(
@@ -43,13 +44,17 @@ class Batches:
         *,
         smoothing: float = 0.0,
         augmentation: Augmentation | None = None,
+        team: Team = ALONE,
     ) -> None:
         self._split = split
+        self._team = team
         self._augmentation = augmentation
         self._batch_size = batch_size
         inputs = split.images.shape[1]
-        gathered = max(1, GATHERED_BYTES // (np.dtype(dtype).itemsize * inputs * batch_size)) * batch_size
-        rows = min(gathered, -(-len(split) // batch_size) * batch_size)
+        own = team.rows(batch_size)
+        gathered = max(1, GATHERED_BYTES // (np.dtype(dtype).itemsize * inputs * max(1, own)))
+        self._gathered = min(gathered, len(self))  # batches at a time
+        rows = self._gathered * own
         self._bytes = np.empty((rows, inputs), np.uint8)
         self._X = aligned((rows, inputs), dtype)
         self._Y = aligned((rows, classes), dtype)
@@ -66,8 +71,11 @@ class Batches:
         """
         gather = order is not None
         order = np.arange(len(self._split)) if order is None else order
-        for start in range(0, len(order), len(self._X)):
-            chosen = order[start : start + len(self._X)]
+        size, several = self._batch_size, self._gathered * self._batch_size
+        for start in range(0, len(order), several):
+            batches = [order[first : first + size] for first in range(start, min(start + several, len(order)), size)]
+            shares = [batch[self._team.share(len(batch))] for batch in batches]
+            chosen = np.concatenate(shares)
             rows = len(chosen)
             images, labels = self._split.images[start : start + rows], self._split.labels[start : start + rows]
             if gather:
@@ -79,9 +87,11 @@ class Batches:
             else:
                 X = self._augmentation.distort(images, chosen, self._X[:rows])
             Y = np.take(self._targets, labels, axis=0, out=self._Y[:rows], mode="clip")
-            for first in range(0, rows, self._batch_size):
-                own = slice(first, first + self._batch_size)
+            first = 0
+            for share in shares:
+                own = slice(first, first + len(share))
                 yield Batch(X[own], Y[own], labels[own])
+                first = own.stop
 
 
 def targets(classes: int, smoothing: float) -> NDArray[np.float64]:

@@ -15,13 +15,15 @@ from mlpcli.config import Config
 from mlpcli.datasets.load import Dataset, Split
 from mlpcli.errors import DivergedError
 from mlpcli.model.dropout import draw_masks
+from mlpcli.model.memory import aligned
 from mlpcli.model.network import Network
 from mlpcli.model.parameters import Parameters, initialize
 from mlpcli.training.augment import Augmentation
 from mlpcli.training.averaging import Average
-from mlpcli.training.batches import Batches
+from mlpcli.training.batches import Batch, Batches
 from mlpcli.training.measure import Measure, errors
 from mlpcli.training.optimizers import PIECE, learning_rate, make_optimizer
+from mlpcli.training.parallel import ALONE, Team
 from mlpcli.training.streams import stream
 
 Array = NDArray[Any]
@@ -92,16 +94,22 @@ def dropout_rates(config: Config) -> list[float]:
 
 
 class Trainer:
-    """Trains the network of ``config`` on ``dataset``, from its beginning or on from ``state``, which it then owns."""
+    """Trains the network of ``config`` on ``dataset``, from its beginning or on from ``state``, which it then owns.
 
-    def __init__(self, config: Config, dataset: Dataset, state: State | None = None) -> None:
+    Each process of ``team`` has a trainer of its own, of the same config, data and state.
+    """
+
+    def __init__(self, config: Config, dataset: Dataset, state: State | None = None, team: Team = ALONE) -> None:
         self._config = config
+        self.team = team
         self._train = dataset.train
         dtype, training = config.network.dtype, config.training
         inputs = dataset.train.images.shape[1]
         self.network = network_for(config, inputs, dataset.classes)
         self.state = state or State(self._initial_parameters())
-        self._gradient = self.network.parameters(dtype)
+        # What the processes sum in a step: the gradient, the loss, the errors, and an entry that is the team's.
+        self._message = aligned((len(self.state.theta.vector) + 3,), dtype, 0.0)
+        self._gradient = self.network.parameters(dtype, self._message[:-3])
         self._optimizer = make_optimizer(training, self.state.theta.vector, self._gradient.vector)
         for name, vector in self.state.optimizer.items():
             self._optimizer.state[name][...] = vector
@@ -122,10 +130,13 @@ class Trainer:
             dtype,
             smoothing=training.label_smoothing,
             augmentation=self._augmentation,
+            team=team,
         )
         self._rates = dropout_rates(config)
-        self._full = self.network.buffers(batch_size, dtype, self._rates)
-        self._last = self._full.rows(len(dataset.train) % batch_size or batch_size)
+        self._batch_size = batch_size
+        most = self.network.buffers(team.rows(batch_size), dtype, self._rates)
+        last = len(dataset.train) % batch_size or batch_size
+        self._buffers = {rows: most.rows(rows) for rows in map(team.rows, (batch_size, last))}
         self._average = self._average_of(training.averaging)
         self._validation = (
             Measure(self.network, dataset.validation, dataset.classes, dtype) if dataset.validation else None
@@ -156,9 +167,9 @@ class Trainer:
 
         ``on_step`` is called after each mini-batch with its loss. Raises ``DivergedError``; the state is then useless.
         """
-        while not self.finished:
+        while self.team.goes_on(not self.finished):
             # What overflows ends in a loss that is checked, as below.
-            with np.errstate(all="ignore"):
+            with self.team.together(), np.errstate(all="ignore"):
                 record = self._epoch(self.state.epoch + 1, on_step)
             yield record
 
@@ -172,22 +183,20 @@ class Trainer:
         return theta
 
     def _epoch(self, epoch: int, on_step: Callable[[float], None] | None) -> EpochRecord:
-        network, state, training = self.network, self.state, self._config.training
-        theta, gradient, examples, steps = state.theta, self._gradient, len(self._train), self.steps_per_epoch
-        last_full = state.step + max(1, examples // len(self._full.p))
+        state, training = self.state, self._config.training
+        theta, examples, steps = state.theta, len(self._train), self.steps_per_epoch
+        self.team.equalize(theta.vector)  # processors of different kinds may round differently
+        last_full = state.step + max(1, examples // self._batch_size)
         order = stream(self._config.seed, "order", epoch).permutation(examples)
         total, wrong, rate, norms = 0.0, 0, 0.0, [0.0]
         masks = stream(self._config.seed, "dropout", epoch)
         started = time.perf_counter()
         if self._augmentation is not None:
             self._augmentation.begin(epoch)
-        for batch in self._batches.in_order(order):
-            t = self._full if len(batch.y) == len(self._full.p) else self._last
+        for number, own in enumerate(self._batches.in_order(order)):
+            size = min(self._batch_size, examples - number * self._batch_size)
             rate = learning_rate(training, state.step, steps)
-            draw_masks(self._rates, t.masks, masks)
-            network.forward(theta, batch.X, t)
-            loss = float(network.loss(batch.Y, t))
-            network.backward(theta, batch.X, batch.Y, t, gradient)
+            loss, mistakes = self._propagate(own, size, masks)
             state.step += 1
             if state.step == last_full:
                 norms = self._gradient_norms()
@@ -196,8 +205,8 @@ class Trainer:
                 self._average.step(state.step)
             if not math.isfinite(loss):
                 raise _diverged(f"the loss is {loss} at step {state.step}, in epoch {epoch}", rate)
-            total += loss * len(batch.y)
-            wrong += errors(t, batch)
+            total += loss * size
+            wrong += mistakes
             if on_step is not None:
                 on_step(loss)
         seconds = time.perf_counter() - started
@@ -224,8 +233,26 @@ class Trainer:
             examples_per_second=examples / seconds,
             seconds=seconds,
             gradient_norm=norms,
-            saturation=self._saturation.saturation(state.parameters),
+            saturation=self._saturation.saturation(state.parameters, self.team),
         )
+
+    def _propagate(self, own: Batch, size: int, masks: np.random.Generator) -> tuple[float, int]:
+        """Forward and backward: the gradient, the loss and the number of errors of a batch of ``size`` images.
+
+        ``own`` are those of them that are this process's.
+        """
+        network, theta, message, rows = self.network, self.state.theta, self._message, len(own.y)
+        t = self._buffers[rows]
+        draw_masks(self._rates, t.masks, masks, self.team.share(size), size)
+        if rows:
+            network.forward(theta, own.X, t)
+            message[-3] = rows / size * network.loss(own.Y, t)
+            message[-2] = errors(t, own)
+            network.backward(theta, own.X, own.Y, t, self._gradient, rows / size)
+        else:
+            message[...] = 0.0
+        self.team.sum(message)
+        return float(message[-3]), int(message[-2])
 
     def _penalise(self, number: int) -> None:
         """Add the penalty's gradient to one piece of the gradient."""
@@ -254,7 +281,7 @@ class Trainer:
     def _validate(self, theta: Parameters) -> tuple[float, float] | tuple[None, None]:
         if self._validation is None:
             return None, None
-        loss, wrong = self._validation.loss_and_errors(theta)
+        loss, wrong = self._validation.loss_and_errors(theta, self.team)
         return loss, wrong / self._validation.examples
 
     def _remember_best(self, error: float | None, loss: float | None) -> None:

@@ -13,6 +13,7 @@ from mlpcli.model.activations import SATURATED
 from mlpcli.model.network import Buffers, Network
 from mlpcli.model.parameters import Parameters
 from mlpcli.training.batches import Batch, Batches, scale
+from mlpcli.training.parallel import ALONE, Team
 
 Array = NDArray[Any]
 
@@ -29,20 +30,26 @@ class Measure:
         self._batches = Batches(split, classes, batch_size, dtype)
         self._buffers = network.buffers(batch_size, dtype)
 
-    def passes(self, theta: Parameters) -> Iterator[tuple[Batch, Buffers]]:
-        """Each batch with what the forward pass left in the buffers; both are valid until the next."""
-        for batch in self._batches.in_order():
+    def passes(self, theta: Parameters, team: Team = ALONE) -> Iterator[tuple[Batch, Buffers]]:
+        """Each batch with what the forward pass left in the buffers; both are valid until the next.
+
+        Only this process's share of the images, where it is in a ``team``.
+        """
+        own = None if team.size == 1 else np.arange(self.examples)[team.share(self.examples)]
+        for batch in self._batches.in_order(own):
             t = self._buffers.rows(len(batch.y))
             self._network.forward(theta, batch.X, t)
             yield batch, t
 
-    def loss_and_errors(self, theta: Parameters) -> tuple[float, int]:
+    def loss_and_errors(self, theta: Parameters, team: Team = ALONE) -> tuple[float, int]:
         """The mean loss, penalty excluded, and the number of images whose largest logit is not their label's."""
         loss, wrong = 0.0, 0
-        for batch, t in self.passes(theta):
+        for batch, t in self.passes(theta, team):
             loss += float(self._network.loss(batch.Y, t)) * len(batch.y)
             wrong += errors(t, batch)
-        return loss / self.examples, wrong
+        found = np.array([loss, wrong, 0.0])
+        team.sum(found)
+        return float(found[0]) / self.examples, int(found[1])
 
     def loss_and_logits(self, theta: Parameters) -> tuple[float, Array]:
         """The mean loss, penalty excluded, and the logits z (N, K) of all images, in file order."""
@@ -54,14 +61,15 @@ class Measure:
             done += len(batch.y)
         return loss / self.examples, z
 
-    def saturation(self, theta: Parameters) -> list[float] | None:
+    def saturation(self, theta: Parameters, team: Team = ALONE) -> list[float] | None:
         """By hidden layer, the share of units with |z| > 4.6 over all images; None where they are not sigmoids."""
         if self._network.activation.name != "sigmoid":
             return None
-        flat = np.zeros(len(self._network.sizes) - 2, np.int64)
-        for _, t in self.passes(theta):
-            flat += np.array([np.count_nonzero(np.abs(z) > SATURATED) for z in t.z[:-1]], np.int64)
-        return [int(n) / (self.examples * units) for n, units in zip(flat, self._network.sizes[1:-1], strict=True)]
+        flat = np.zeros(len(self._network.sizes) - 1)  # by layer, and an entry for the team
+        for _, t in self.passes(theta, team):
+            flat[:-1] += [np.count_nonzero(np.abs(z) > SATURATED) for z in t.z[:-1]]
+        team.sum(flat)
+        return [int(n) / (self.examples * units) for n, units in zip(flat[:-1], self._network.sizes[1:-1], strict=True)]
 
 
 def logits(network: Network, theta: Parameters, images: Array) -> Array:

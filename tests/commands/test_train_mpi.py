@@ -1,0 +1,354 @@
+"""``mpiexec -n N mlpcli train --mpi``, with real processes: one outcome whatever N, one voice, and never a hang."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlpcli import commands
+from mlpcli.runs.directory import read_manifest
+from mlpcli.runs.environment import THREAD_VARIABLES
+from tests.conftest import NO_DEFAULTS
+from tests.run_outcome import metrics, outcome
+
+ROOT = Path(__file__).parents[2]
+SECONDS = 60  # after which a test says that something hangs
+
+
+def launcher() -> str | None:
+    beside = Path(sys.executable).with_name("mpiexec")  # where pip puts it
+    return str(beside) if beside.exists() else shutil.which("mpiexec")
+
+
+def with_mpi(test: Any) -> Any:
+    """One after the other, as each of them takes every processor."""
+    there = importlib.util.find_spec("mpi4py") is not None and launcher() is not None
+    skip = pytest.mark.skipif(not there, reason="needs mpi4py and mpiexec: pip install '.[mpi]'")
+    return pytest.mark.xdist_group("mpi")(skip(test))
+
+
+KEYS = ("data.dataset=mnist-sample", "network.hidden=[8]", "training.epochs=2", *NO_DEFAULTS)
+SMALL = tuple(part for key in KEYS for part in ("--set", key))
+LONG = (*SMALL, "--set", "training.schedule=constant", "--set", "training.epochs=1000000")
+MAIN = "from mlpcli.commands import main\nmain()\n"
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def command(processes: int, *arguments: str, program: str = MAIN, mpi: bool = True) -> list[str]:
+    begin = [] if processes == 0 else [str(launcher()), "-n", str(processes)]
+    return [*begin, sys.executable, "-c", program, "train", *(["--mpi"] if mpi else []), *arguments]
+
+
+def environment(**variables: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", **variables}
+
+
+def ended(processes: int, *arguments: str, **options: Any) -> tuple[int, str, str]:
+    """Exit status, stdout and stderr of ``mpiexec -n PROCESSES mlpcli train --mpi``; 0 processes: without mpiexec."""
+    variables = options.pop("variables", environment())
+    with subprocess.Popen(
+        command(processes, *arguments, **options),
+        env=variables,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            out, err = process.communicate(timeout=SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+    return process.returncode, out, err
+
+
+def trained(processes: int, out: str, *arguments: str, **options: Any) -> Path:
+    status, _, err = ended(processes, "--quiet", "--out", out, *SMALL, *arguments, **options)
+    assert (status, err) == (0, "")
+    return Path(out)
+
+
+# Without MPI ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "mlpcli: 2 processes were started by mpiexec or the like, and would train 2 runs: with --mpi they train"),
+        (("--no-such-option",), "No such option"),
+        (("--mpi",), "mlpcli: --mpi needs mpi4py and an MPI: pip install 'mlpcli[mpi]'"),
+    ],
+)
+def test_of_processes_started_together_the_first_says_what_is_wrong(
+    arguments: tuple[str, ...],
+    said: str,
+    rank: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    monkeypatch.setenv("PMI_SIZE", "2")
+    monkeypatch.setenv("PMI_RANK", str(rank))
+    monkeypatch.setitem(sys.modules, "mpi4py", None)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    with pytest.raises(SystemExit) as stop:
+        commands.main(["train", *arguments])
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    found = capsys.readouterr()
+    assert (stop.value.code, found.out) == (2, "")
+    assert (said in found.err) if rank == 0 else (found.err == "")
+    assert not Path("runs").exists()
+
+
+# One outcome -------------------------------------------------------------------------------------------------------
+
+
+@with_mpi
+def test_one_process_comes_to_the_bytes_of_none_by_mpi():
+    alone = trained(0, "alone", "--set", "training.dropout=0.1", mpi=False)
+    for processes in (0, 1):
+        together = trained(processes, f"of-{processes}", "--set", "training.dropout=0.1")
+        assert outcome(together) == outcome(alone)
+        assert "processes" not in read_manifest(together)["environment"]
+
+
+@with_mpi
+def test_the_number_of_processes_does_not_matter_and_the_same_number_is_the_same_bytes():
+    # 4,500 images in batches of 32: the last has 20.
+    every = ("network.dtype=float64", "training.dropout=0.1", "training.averaging=0.99", "augmentation.rotation=10")
+    overrides = tuple(part for key in every for part in ("--set", key))
+    one, two, again, four = (
+        trained(processes, out, *overrides) for processes, out in ((1, "1"), (2, "2"), (2, "2b"), (4, "4"))
+    )
+    assert outcome(again) == outcome(two)
+    for many, processes in ((two, 2), (four, 4)):
+        assert read_manifest(many)["environment"]["processes"] == processes
+        for line, expected in zip(metrics(many), metrics(one), strict=True):
+            assert list(line) == list(expected)
+            for key, value in expected.items():
+                assert line[key] == (None if value is None else pytest.approx(value, rel=1e-9)), key
+        tests = [json.loads((run / "test.json").read_text()) for run in (many, one)]
+        assert tests[0].pop("loss") == pytest.approx(tests[1].pop("loss"), rel=1e-9)
+        assert tests[0] == tests[1]
+    assert metrics(four) != metrics(one)  # in the last digits: else they would not have shared anything
+
+
+@with_mpi
+def test_more_processes_than_examples_in_a_batch(tiny_folder: Path):
+    tiny = (
+        "--set",
+        f'data.dataset="{tiny_folder}"',
+        "--set",
+        "training.batch_size=2",
+        "--set",
+        "network.dtype=float64",
+    )
+    one, three = trained(1, "1", *tiny), trained(3, "3", *tiny)
+    for line, expected in zip(metrics(three), metrics(one), strict=True):
+        assert line["train_loss"] == pytest.approx(expected["train_loss"], rel=1e-9)
+
+
+@with_mpi
+def test_processors_are_shared_out_unless_threads_are_asked_for(tiny_folder: Path):
+    tiny = ("--set", f'data.dataset="{tiny_folder}"')
+    variables = {name: value for name, value in environment().items() if name not in THREAD_VARIABLES}
+    shared = trained(2, "shared", *tiny, variables=variables)
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    assert read_manifest(shared)["environment"]["threads"] == max(1, processors // 2)
+    asked = trained(2, "asked", *tiny, "--threads", "3", variables=variables)
+    assert read_manifest(asked)["environment"]["threads"] == 3
+
+
+# One voice ---------------------------------------------------------------------------------------------------------
+
+
+@with_mpi
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (("--set", "training.epochs=none"), 2, "'none' is not allowed"),
+        (("--no-such-option",), 2, "No such option"),
+        (("--resume", "nowhere"), 4, "nowhere"),
+        (("--set", "data.dataset=./nowhere"), 3, "nowhere"),
+        (("--out", "taken"), 4, "taken"),
+        (("--set", "training.learning_rate=1e300", "--set", "training.optimizer=sgd"), 5, "diverged"),
+    ],
+    ids=["config", "option", "run", "data", "taken", "diverged"],
+)
+def test_what_is_wrong_is_said_once(arguments: tuple[str, ...], status: int, said: str):
+    Path("taken").mkdir()
+    Path("taken", "file").touch()
+    found, out, err = ended(2, "--quiet", *SMALL, *arguments)
+    assert (found, out) == (status, "")
+    assert err.count(said) == 1
+    assert err.count("mlpcli: ") + err.count("Error: ") == 1, err
+    assert "Traceback" not in err and "Abort" not in err
+
+
+@with_mpi
+def test_without_the_flag_processes_that_were_started_together_refuse():
+    status, out, err = ended(2, "--quiet", *SMALL, mpi=False)
+    assert (status, out) == (2, "")
+    assert err == (
+        "mlpcli: 2 processes were started by mpiexec or the like, and would train 2 runs: with --mpi they train one "
+        "together\n"
+    )
+    assert not Path("runs").exists()
+
+
+@with_mpi
+def test_results_are_printed_once():
+    status, out, err = ended(2, "--json", *SMALL)
+    assert status == 0
+    assert json.loads(out)["epochs"] == 2
+    assert err.count("epoch 2/2") == 1
+    assert "team     2 processes" in err
+
+
+# Ends ---------------------------------------------------------------------------------------------------------------
+
+
+FULL = """
+import errno
+from mlpcli.runs import directory
+write = directory.write_atomically
+def fail_at_the_second(path, data):
+    if path.name == "previous.npz":
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+    write(path, data)
+directory.write_atomically = fail_at_the_second
+"""
+
+
+@with_mpi
+def test_a_full_disk_ends_all():
+    status, _, err = ended(2, "--quiet", "--out", "run", *LONG, program=FULL + MAIN)
+    assert status == 4
+    assert err.count("No space left on device") == err.count("mlpcli: ") == 1
+    assert "go on with: mlpcli train --resume run" in err
+
+
+BUG = """
+from mlpcli.training import loop
+propagate = loop.Trainer._propagate
+def fail(self, *arguments):
+    if self.team.rank == RANK and self.state.step == 5:
+        raise AssertionError("a bug of ours")
+    return propagate(self, *arguments)
+loop.Trainer._propagate = fail
+"""
+
+
+@with_mpi
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_bug_in_one_process_ends_all(rank: int):
+    status, _, err = ended(2, "--quiet", *LONG, program=BUG.replace("RANK", str(rank)) + MAIN)
+    assert status == 70
+    assert err.count("AssertionError: a bug of ours") == 1
+
+
+SAYS_WHO = """
+import os
+from pathlib import Path
+from mlpcli.training.parallel import launched
+Path(f"pid-{launched()[0]}").write_text(str(os.getpid()))
+"""
+
+
+@contextmanager
+def running(run: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Two processes that train without end, in their third epoch at least."""
+    process = subprocess.Popen(
+        command(2, "--out", run, *LONG, *arguments, program=SAYS_WHO + MAIN),
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        wait_for(lambda: len(lines(run)) >= 2 or process.poll() is not None)
+        assert process.poll() is None, process.communicate()
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def lines(run: str) -> list[str]:
+    path = Path(run, "metrics.jsonl")
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def wait_for(condition: Any) -> None:
+    until = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def is_gone(rank: int) -> bool:
+    try:
+        os.kill(int(Path(f"pid-{rank}").read_text()), 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+@with_mpi
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_process_ends_the_job_which_is_resumed_by_more_or_fewer(rank: int):
+    with running("run") as process:
+        os.kill(int(Path(f"pid-{rank}").read_text()), signal.SIGKILL)
+        _, err = process.communicate(timeout=SECONDS)
+        assert process.returncode != 0
+        assert "should one die: mpiexec -n 2 mlpcli train --mpi --resume run" in err
+        wait_for(lambda: is_gone(0) and is_gone(1))
+    done = len(lines("run"))
+    further = ("--resume", "run", "--set", f"training.epochs={done + 1}")
+    processes = 3 if rank else 0
+    status, out, err = ended(processes, "--quiet", *further, mpi=bool(rank))
+    assert (status, err) == (0, f"trained by 2 processes so far, now by {processes or 1}: the numbers may differ\n")
+    assert len(lines("run")) == done + 1
+    assert out.startswith("validation error")
+
+
+@with_mpi
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_launcher_stops_the_run_in_order(number: int):
+    with running("run") as process:
+        process.send_signal(number)
+        _, err = process.communicate(timeout=SECONDS)
+        assert process.returncode == 128 + number
+        assert err.count("stopped; go on with: mpiexec -n 2 mlpcli train --mpi --resume run") == 1
+        assert "Traceback" not in err and "Abort" not in err and "BAD TERMINATION" not in err
+        wait_for(lambda: is_gone(0) and is_gone(1))
+    done = len(lines("run"))
+    status, _, err = ended(2, "--quiet", "--resume", "run", "--set", f"training.epochs={done + 1}")
+    assert (status, err) == (0, "")
+
+
+@with_mpi
+def test_one_of_the_others_that_is_told_to_stop_stops_all():
+    with running("run", "--quiet") as process:
+        os.kill(int(Path("pid-1").read_text()), signal.SIGTERM)
+        _, err = process.communicate(timeout=SECONDS)
+        assert process.returncode == 128 + signal.SIGTERM
+        assert err == "stopped; go on with: mpiexec -n 2 mlpcli train --mpi --resume run\nmlpcli: terminated\n"
