@@ -133,6 +133,7 @@ class Trainer:
             team=team,
         )
         self._rates = dropout_rates(config)
+        self._drops = any(self._rates)
         self._batch_size = batch_size
         most = self.network.buffers(team.rows(batch_size), dtype, self._rates)
         last = len(dataset.train) % batch_size or batch_size
@@ -243,7 +244,8 @@ class Trainer:
         """
         network, theta, message, rows = self.network, self.state.theta, self._message, len(own.y)
         t = self._buffers[rows]
-        draw_masks(self._rates, t.masks, masks, self.team.share(size), size)
+        if self._drops:
+            draw_masks(self._rates, t.masks, masks, self.team.share(size), size)
         if rows:
             network.forward(theta, own.X, t)
             message[-3] = rows / size * network.loss(own.Y, t)
