@@ -66,7 +66,7 @@ class Clocks:
 class NoSaturation:
     """In the place of the look at the hidden units."""
 
-    def saturation(self, theta: Any) -> None:
+    def saturation(self, theta: Any, team: Any) -> None:
         """Nothing is looked at."""
 
 
