@@ -1,0 +1,69 @@
+"""docs/results.md says what the files of its runs say."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import pytest
+
+from mlpcli import config
+from mlpcli.analysis.evaluation import wilson_interval
+
+DOCS = Path(__file__).parents[1] / "docs"
+RESULTS = DOCS / "results"
+PAGE = (DOCS / "results.md").read_text("utf-8")
+RECIPES = ["plain", "elastic-800", "elastic-deep"]
+SEEDS = ["seed-0", "seed-1", "seed-2"]
+
+
+def read(recipe: str, seed: str) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]:
+    folder = RESULTS / recipe / seed
+    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return json.loads((folder / "test.json").read_text()), metrics, json.loads((folder / "manifest.json").read_text())
+
+
+def row(recipe: str) -> str:
+    """The line of the recipe in the table of records."""
+    [line] = re.findall(rf"^\| \[`{recipe}`\].*$", PAGE, re.MULTILINE)
+    return str(line)
+
+
+def test_there_is_nothing_but_the_recipes_three_runs_each():
+    assert sorted(path.name for path in RESULTS.iterdir()) == sorted(RECIPES)
+    for recipe in RECIPES:
+        assert sorted(path.name for path in (RESULTS / recipe).iterdir()) == SEEDS
+        for seed in SEEDS:
+            names = sorted(path.name for path in (RESULTS / recipe / seed).iterdir())
+            assert names == ["manifest.json", "metrics.jsonl", "test.json"]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_row_of_a_recipe_says_what_its_runs_say(recipe: str):
+    tests = [read(recipe, seed)[0] for seed in SEEDS]
+    assert [test["examples"] for test in tests] == [10_000] * 3
+    minutes = [sum(line["seconds"] for line in read(recipe, seed)[1]) / 60 for seed in SEEDS]
+    interval = wilson_interval(sum(test["errors"] for test in tests), 30_000)
+    name, _, errors, average, wilson, times = row(recipe).strip("| ").split(" | ")
+    assert name == f"[`{recipe}`](../configs/records/{recipe}.yaml)"
+    assert errors == ", ".join(f"{100 * test['error']:.2f}" for test in tests)
+    assert average == f"**{100 * mean(test['error'] for test in tests):.2f}**"
+    assert wilson == f"{100 * interval.low:.2f} .. {100 * interval.high:.2f}"
+    assert times == ", ".join(f"{each:.1f}" for each in minutes)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_run_is_the_whole_of_its_recipe_on_all_images(recipe: str, seed: str):
+    read_config = config.load(config.find(f"records/{recipe}"), [], {})
+    _, metrics, manifest = read(recipe, seed)
+    assert manifest["state"] == "finished"
+    assert manifest["data"]["dataset"] == "mnist"
+    assert len(metrics) == read_config.training.epochs
+    steps = -(-60_000 // read_config.training.batch_size)
+    assert metrics[-1]["step"] == steps * len(metrics)
+    assert metrics[-1]["validation_error"] is None
+    assert read_config.data.validation == 0
