@@ -14,7 +14,6 @@ from typing import Any
 from unittest.mock import patch
 
 from benchmarks import common
-from benchmarks.peers import MOMENTUM, RATE
 
 REST = "the loop"
 PARTS = {
@@ -90,6 +89,7 @@ def main() -> None:
 
 def profile(data: Any, hidden: tuple[int, ...], batch: int, repeats: int) -> dict[str, float]:
     """Microseconds a step by part, and of the whole step."""
+    from benchmarks.peers import MOMENTUM, RATE  # not before the threads are set: it loads numpy
     from mlpcli.config import Config, NetworkConfig, TrainingConfig
     from mlpcli.training import loop
 
