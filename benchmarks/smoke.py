@@ -43,6 +43,7 @@ def main() -> None:
         "growth": growth,
         "evaluation": ["--rows", "1", *turns],
         "profile": ["--rows", "1", "--examples", "500", *fewest],
+        "features": ["--examples", "500", *fewest],
         "memory": ["--epochs", "1", *fewest],
         "start": fewest,
         "cold": [*fewest, *short, "--pytorch=--epochs 1"],

@@ -1,0 +1,62 @@
+"""What distortions, dropout and averaging add to a training step, at 784-800-10 with batches of 128.
+
+Trainers with one of them each train an epoch in turn, beside one with none; what is drawn once an epoch, the fields of
+the distortions, is in the epoch's time.
+"""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+from benchmarks import common
+
+NETWORK = ("network.hidden=[800]", "training.batch_size=128", "training.epochs=1000000", "training.l2=0")
+FEATURES = {
+    "none": (),
+    "distortions": (
+        "augmentation.rotation=10",
+        "augmentation.scale=0.1",
+        "augmentation.shear=10",
+        "augmentation.elastic_alpha=34",
+        "augmentation.elastic_sigma=5",
+    ),
+    "dropout": ("training.dropout=0.5", "training.input_dropout=0.2"),
+    "averaging": ("training.averaging=0.9998",),
+}
+
+
+def main() -> None:
+    """Time them in turns."""
+    options = common.parser(__doc__)
+    options.add_argument("--examples", type=int, default=0, help="an epoch trains on the first so many images; 0: all")
+    given = options.parse_args()
+    common.set_threads(given.threads)
+    samples = measure(common.dataset(given.data, given.examples), given.repeats)
+    none = statistics.median(samples["none"])
+    rows = []
+    for name, own in samples.items():
+        found = common.spread(own)
+        share = "" if name == "none" else f"{1 - none / found.median:.0%}"
+        rows.append([name, common.with_range(found, 0), f"{found.median / none:.2f}", share])
+    header = ["with", "microseconds a step", "of a step with none", "share of its own step"]
+    common.report(given, "features", {"microseconds": samples}, common.table(header, rows))
+
+
+def measure(data: Any, repeats: int) -> dict[str, list[float]]:
+    """Microseconds a step, by what is switched on."""
+    from mlpcli import config
+    from mlpcli.training.loop import Trainer
+
+    trainers = {name: Trainer(config.load(None, [*NETWORK, *own], {}), data) for name, own in FEATURES.items()}
+    epochs = {name: trainer.epochs() for name, trainer in trainers.items()}
+    for own in epochs.values():
+        next(own)  # the warm-up
+    samples: dict[str, list[float]] = {name: [] for name in FEATURES}
+    for _, name in common.rounds(list(FEATURES), repeats):
+        samples[name].append(next(epochs[name]).seconds / trainers[name].steps_per_epoch * 1e6)
+    return samples
+
+
+if __name__ == "__main__":
+    main()
