@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-from multiprocessing import connection
+from multiprocessing import connection, resource_tracker
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +29,7 @@ from mlpcli.config import Config
 from mlpcli.errors import DivergedError, MlpcliError, RunError, UsageError
 from mlpcli.runs.environment import THREAD_VARIABLES, threads
 from mlpcli.sweep.plan import Plan
+from mlpcli.training.parallel import launched, processors
 
 if TYPE_CHECKING:
     from mlpcli.datasets.download import Progress, Say
@@ -42,8 +43,6 @@ NOT_COMPARED = frozenset({"data.folder", "data.sources", "data.offline"})
 PATIENCE_SECONDS = 10.0
 # Between two looks at how far the runs are.
 TICK_SECONDS = 0.5
-# How many processes the launchers of MPI say there are.
-LAUNCHED = ("PMI_SIZE", "PMIX_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 
 
 @dataclass(frozen=True)
@@ -339,7 +338,8 @@ def under_mpi() -> bool:
     """Whether this is rank 0 of ``python -m mpi4py.futures``; raises ``UsageError`` for one of many equal processes."""
     if "mpi4py.futures" in sys.modules:
         return True
-    if any(os.environ.get(name, "").isdecimal() and int(os.environ[name]) > 1 for name in LAUNCHED):
+    started = launched()
+    if started is not None and started[1] > 1:
         raise UsageError(
             "started by an MPI launcher, each process would be a sweep of its own; "
             "write: mpiexec -n N python -m mpi4py.futures -m mlpcli sweep ..."
@@ -374,7 +374,7 @@ def execute(open_tasks: Sequence[Task], pool: Pool, watcher: Watcher) -> dict[Pa
 
 def cores() -> int:
     """The processors there are for this process."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return len(processors())
 
 
 def _child(sending: connection.Connection, task: Task, threads: int) -> None:
@@ -393,6 +393,8 @@ def _end_with(sentinel: int) -> None:
 @contextmanager
 def _without_interrupts() -> Iterator[None]:
     """A process begun in here is deaf to Ctrl-C, which is the sweep's to answer."""
+    # Which would be begun with the first process, and would let the signal through again when it has been.
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -123,8 +123,7 @@ class MpiTeam(Team):
         # Processors of this machine for each of its processes. A launcher may have bound each process to some of them:
         # together they have them all.
         here = self._comm.Split_type(MPI.COMM_TYPE_SHARED)
-        own = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
-        self.processors = len(set().union(*here.allgather(own))) / here.Get_size()
+        self.processors = len(set().union(*here.allgather(processors()))) / here.Get_size()
         self._let_go = False  # nothing is waited for any more
         self._busy = False  # the others wait for what only an orderly end of this brings
         self._signal: int | None = None
@@ -248,6 +247,11 @@ class MpiTeam(Team):
         if self._signal is not None:
             number, self._signal = self._signal, None
             signal.raise_signal(number)
+
+
+def processors() -> set[int]:
+    """The numbers of the processors that this process may use."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
 
 
 def launched(environment: Mapping[str, str] = os.environ) -> tuple[int, int] | None:

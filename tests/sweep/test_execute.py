@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 import threading
@@ -21,6 +22,7 @@ from mlpcli.runs.environment import THREAD_VARIABLES
 from mlpcli.sweep import execute
 from mlpcli.sweep.execute import LocalPool, Outcome, Pool, Task, Watcher
 from mlpcli.sweep.plan import Plan, Planned
+from mlpcli.training import parallel
 from tests.run_outcome import outcome
 
 Make = Callable[..., Config]
@@ -279,9 +281,10 @@ def test_cores_are_not_oversubscribed(monkeypatch: pytest.MonkeyPatch):
 
 def test_a_process_among_equals_of_mpi_is_no_sweep(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delitem(sys.modules, "mpi4py.futures", raising=False)
-    for name in execute.LAUNCHED:
+    for name in itertools.chain(*parallel.LAUNCHERS):
         monkeypatch.delenv(name, raising=False)
     assert not execute.under_mpi()
+    monkeypatch.setitem(os.environ, "PMI_RANK", "0")
     monkeypatch.setitem(os.environ, "PMI_SIZE", "1")
     assert not execute.under_mpi()
     monkeypatch.setitem(os.environ, "PMI_SIZE", "4")
