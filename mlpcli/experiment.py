@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from mlpcli.runs.directory import RunDirectory
 from mlpcli.runs.environment import PROCESSES, environment
 from mlpcli.training.loop import EpochRecord, State, Trainer
 from mlpcli.training.measure import Measure
-from mlpcli.training.parallel import ALONE, Team
+from mlpcli.training.parallel import ALONE, MOST_PROCESSES, ForkedTeam, Team
 
 # What may differ between a run and its resumption: nothing here changes what has been computed.
 RESUMABLE = ("data.folder", "data.sources", "data.offline")
@@ -130,7 +131,7 @@ def train(
     dataset = load_dataset(config.data, say=observer.say, progress=observer.progress)
     trainer = Trainer(config, dataset, team=team)
     manifest = _manifest(dataset, team)
-    with directory.create(path, name or own_name, config, manifest) as run, _saying_how_to_go_on(run):
+    with directory.create(path, name or own_name, config, manifest) as run, _saying_how_to_go_on(run, team):
         return _train(run, config, trainer, dataset, observer)
 
 
@@ -139,8 +140,13 @@ def assist(team: Team) -> None:
     job = team.receive()
     if job is not None:
         config, dataset, state = job
-        for _ in Trainer(config, dataset, state, team).epochs():
-            pass
+        _share(Trainer(config, dataset, state, team))
+
+
+def _share(trainer: Trainer) -> None:
+    """What another rank than 0 does in training."""
+    for _ in trainer.epochs():
+        pass
 
 
 def resume(
@@ -173,7 +179,7 @@ def resume(
                 f"{where}: its checkpoint's step {trainer.state.step} is not the end of epoch {trainer.state.epoch}, "
                 f"at {trainer.steps_per_epoch} mini-batches an epoch"
             )
-        here = environment(team.size)
+        here = environment(team.label)
         changed = [
             key
             for key, value in here.items()
@@ -182,13 +188,13 @@ def resume(
         if changed:
             observer.say(f"not the environment the run began in ({', '.join(changed)}): the numbers may differ")
         before = _processes(run.manifest)
-        if before not in ([], [team.size]):
+        if before not in ([], [team.label]):
             counts = " and then ".join(map(str, before))
-            observer.say(f"trained by {counts} processes so far, now by {team.size}: the numbers may differ")
+            observer.say(f"trained by {counts} processes so far, now by {team.label}: the numbers may differ")
         resumed = [*run.manifest.get("resumed", []), {"epoch": trainer.state.epoch, "environment": here}]
         manifest = {**_manifest(dataset, team), **run.manifest, "resumed": resumed}
         run.go_on_from(config, checkpoint and replace(checkpoint, config=config), manifest)
-        with _saying_how_to_go_on(run):
+        with _saying_how_to_go_on(run, team):
             return _train(run, config, trainer, dataset, observer)
 
 
@@ -210,17 +216,18 @@ def reproduce(path: Path, *, keep: Path | None = None, observer: Observer | None
     _refuse_to_change_the_past(checkpoint, config, where)
     config = replace(config, data=replace(config.data, test=False))
     dataset = _same_data(config, checkpoint, manifest, observer)
-    trainer = Trainer(config, dataset)
     with ExitStack() as stack:
+        team = stack.enter_context(_team_of(manifest))
+        trainer = Trainer(config, dataset, team=team)
         scratch = keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mlpcli-"))) / where.name
-        with directory.create(scratch, where.name, config, _manifest(dataset)) as run:
+        with directory.create(scratch, where.name, config, _manifest(dataset, team)) as run:
             try:
                 _train(run, config, trainer, dataset, observer, epochs=checkpoint.epoch)
             except DivergedError as error:
                 found = [Difference("training", f"came to epoch {checkpoint.epoch}", str(error))]
             else:
                 found = differences(where, scratch, checkpoint.epoch)
-    return Reproduction(where, checkpoint.epoch, config.training.epochs, found, _changes(manifest))
+    return Reproduction(where, checkpoint.epoch, config.training.epochs, found, _changes(manifest, team))
 
 
 def _config_of(config: Config | str | os.PathLike[str] | None, overrides: Iterable[str]) -> tuple[Config, str]:
@@ -243,21 +250,21 @@ def _listed(overrides: Iterable[str]) -> tuple[str, ...]:
 
 
 @contextmanager
-def _saying_how_to_go_on(run: RunDirectory) -> Iterator[None]:
+def _saying_how_to_go_on(run: RunDirectory, team: Team) -> Iterator[None]:
     try:
         yield
     except RunError as error:
         if not run.checkpoint("last").parent.exists():
             raise  # what there was to go on from is gone
-        how = f"mlpcli train --resume {shlex.quote(str(run.path))}"
+        how = f"{team.command} --resume {shlex.quote(str(run.path))}"
         raise RunError(f"{error}; the last good state is kept; go on with: {how}") from error
 
 
-def _changes(manifest: dict[str, Any]) -> list[tuple[str, str, str]]:
+def _changes(manifest: dict[str, Any], team: Team) -> list[tuple[str, str, str]]:
     """What differs between the environments a run was trained in and the one here."""
     environments = [manifest["environment"], *(resumed["environment"] for resumed in manifest["resumed"])]
     changes = []
-    for key, value in {**environment(), PROCESSES: 1}.items():
+    for key, value in {**environment(), PROCESSES: team.label}.items():
         recorded = list(dict.fromkeys(str(each.get(key, 1 if key == PROCESSES else None)) for each in environments))
         if recorded != [str(value)]:
             changes.append((key, ", then ".join(recorded), str(value)))
@@ -274,8 +281,8 @@ def _train(
 ) -> Run:
     """Train to the end, or until ``epochs`` more epochs are done."""
     state = trainer.state
+    trainer.team.send((config, dataset.without_test(), state), partial(_share, trainer))
     observer.begin(run.path, trainer, dataset)
-    trainer.team.send((config, dataset.without_test(), state))
     try:
         for record in islice(trainer.epochs(observer.step), epochs):
             run.save(record, _checkpoint(config, dataset, trainer))
@@ -340,16 +347,24 @@ def _result(run: RunDirectory, config: Config, state: State) -> Run:
     )
 
 
-def _processes(manifest: dict[str, Any]) -> list[int]:
+def _processes(manifest: dict[str, Any]) -> list[int | str]:
     """How many processes have trained a run, in turn."""
     environments = [manifest.get("environment"), *(resumed["environment"] for resumed in manifest.get("resumed", []))]
     return [count for count, _ in groupby(each.get(PROCESSES, 1) for each in environments if each is not None)]
 
 
+def _team_of(manifest: dict[str, Any]) -> Team:
+    """A team like that which has trained a run, where one can be made here."""
+    processes = _processes(manifest)
+    if len(processes) == 1 and processes[0] in range(2, MOST_PROCESSES + 1) and hasattr(os, "fork"):
+        return ForkedTeam(int(processes[0]))
+    return ALONE
+
+
 def _manifest(dataset: Dataset, team: Team = ALONE) -> dict[str, Any]:
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "environment": environment(team.size),
+        "environment": environment(team.label),
         "data": {"dataset": dataset.name, "fallback_from": dataset.fallback_from, "hashes": dataset.hashes},
         "resumed": [],
     }

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from mlpcli.runs.environment import THREAD_VARIABLES
+from mlpcli.runs.environment import MOST_THREADS, THREAD_VARIABLES
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -72,7 +72,7 @@ def threads_option(command: Decorated) -> Decorated:
     """``--threads N``, in effect when the command's body begins."""
     return click.option(
         "--threads",
-        type=click.IntRange(1, 1024),
+        type=click.IntRange(1, MOST_THREADS),
         callback=_set_threads,
         is_eager=True,
         expose_value=False,
@@ -83,6 +83,11 @@ def threads_option(command: Decorated) -> Decorated:
 def _set_threads(context: click.Context, option: click.Parameter, threads: int | None) -> None:
     if threads is not None:
         set_threads(threads)
+
+
+def threads_are_set() -> bool:
+    """Whether somebody has said how many threads the matrix products take."""
+    return any(os.environ.get(name) for name in THREAD_VARIABLES)
 
 
 def set_threads(threads: int) -> None:

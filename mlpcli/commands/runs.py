@@ -11,7 +11,8 @@ import click
 
 from mlpcli.commands import EXIT_CHECK_SAID_NO, output
 from mlpcli.commands.group import Group
-from mlpcli.commands.options import threads_option
+from mlpcli.commands.options import set_threads, threads_are_set, threads_option
+from mlpcli.runs.environment import recorded_threads
 
 if TYPE_CHECKING:
     from mlpcli.runs.ranking import Known, Row, SeedGroup, Spread
@@ -164,13 +165,18 @@ def reproduce(run: Path, keep: Path | None, as_json: bool, quiet: bool) -> int:
     """Train a run again and compare: exit status 1 if anything is not equal, bit for bit.
 
     Compared are metrics, but for times, and the parameters and optimizer state of the last and the best checkpoint; of
-    a run that is not finished, the epochs it has. The test set is not looked at.
+    a run that is not finished, the epochs it has. The test set is not looked at. As many threads and processes train as
+    did then, unless --threads says otherwise.
 
     \b
     Examples:
       mlpcli runs reproduce runs/first
       mlpcli runs reproduce runs/first --threads 1 --keep runs/again
     """
+    threads = recorded_threads(run)
+    if threads is not None and not threads_are_set():
+        set_threads(threads)
+
     from dataclasses import asdict
 
     from mlpcli import experiment

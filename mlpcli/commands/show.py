@@ -45,9 +45,11 @@ class Screen(Observer):
         say(f"network  {form}; {len(state.theta.vector):,} parameters")
         say(f"run      {run}" + (f", from epoch {state.epoch} on" if state.epoch else ""))
         if trainer.team.size > 1:
-            # Who dies can't say this, nor can the others, whom the launcher kills.
-            how = f"{trainer.team.command} --resume {shlex.quote(str(run))}"
-            say(f"team     {trainer.team.size} processes, {threads()} BLAS threads each; should one die: {how}")
+            line = f"team     {trainer.team.size} processes, {threads()} BLAS threads each"
+            if trainer.team.dies_together:
+                # Who is killed can't say this, nor can the others, whom the launcher kills.
+                line += f"; should one die: {trainer.team.command} --resume {shlex.quote(str(run))}"
+            say(line)
         if sys.stderr.isatty():
             from tqdm import tqdm
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from collections.abc import Iterator
@@ -13,10 +12,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlpcli.commands import EXIT_USAGE, Terminated, output
-from mlpcli.commands.options import data_overrides, set_option, set_threads, source_option, threads_option
+from mlpcli.commands.options import (
+    data_overrides,
+    set_option,
+    set_threads,
+    source_option,
+    threads_are_set,
+    threads_option,
+)
 from mlpcli.errors import DivergedError, UsageError
-from mlpcli.runs.environment import THREAD_VARIABLES
-from mlpcli.training.parallel import ALONE, MpiTeam, Stopped, Team, launched
+from mlpcli.training.parallel import ALONE, MOST_PROCESSES, ForkedTeam, MpiTeam, Stopped, Team, launched
 
 if TYPE_CHECKING:
     from mlpcli.experiment import Run
@@ -57,6 +62,13 @@ def _one_voice() -> Iterator[None]:
 @source_option
 @click.option("--offline", is_flag=True, help="Fetch nothing.")
 @threads_option
+@click.option(
+    "--processes",
+    type=click.IntRange(1, MOST_PROCESSES),
+    default=1,
+    show_default=True,
+    help="Train with so many processes, each with its share of every batch: the faster way to use several processors.",
+)
 @click.option("--mpi", is_flag=True, help="Train one network with all the processes that mpiexec has started.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")
 @click.option("--quiet", is_flag=True, help="No progress: only the result, and warnings.")
@@ -67,6 +79,7 @@ def command(
     resume: Path | None,
     sources: tuple[str, ...],
     offline: bool,
+    processes: int,
     mpi: bool,
     as_json: bool,
     quiet: bool,
@@ -81,12 +94,13 @@ def command(
       mlpcli train quickstart
       mlpcli train my.yaml --set training.epochs=5 --set network.hidden=[300]
       mlpcli train --out runs/first --threads 1
+      mlpcli train --processes 2
       mlpcli train --resume runs/first
       mpiexec -n 4 mlpcli train --mpi
     """
     if resume is not None and (config is not None or out is not None):
         raise UsageError("--resume goes on with the run's own config and directory: give no CONFIG and no --out")
-    with _team(mpi) as team:
+    with _team(mpi, processes) as team:
         # Not before: the threads that numpy begins with depend on the number of processes.
         from mlpcli import experiment
         from mlpcli.commands.curve import learning_curve
@@ -116,19 +130,19 @@ def command(
 
 
 @contextmanager
-def _team(mpi: bool) -> Iterator[Team]:
-    """The processes to train with: all that were started, with ``--mpi``. Without it there must be but one."""
+def _team(mpi: bool, processes: int) -> Iterator[Team]:
+    """The processes to train with: all that were started, with ``--mpi``; else there must be but one, which forks."""
     started = launched()
-    if not mpi:
-        if started is not None and started[1] > 1:
-            raise UsageError(
-                f"{started[1]} processes were started by mpiexec or the like, and would train {started[1]} runs: "
-                "with --mpi they train one together"
-            )
-        yield ALONE
-        return
-    with MpiTeam() as team:
-        if team.size > 1 and not any(os.environ.get(name) for name in THREAD_VARIABLES):
+    if mpi and processes > 1:
+        raise UsageError("--mpi trains with the processes that mpiexec starts: leave --processes out")
+    if not mpi and started is not None and started[1] > 1:
+        raise UsageError(
+            f"{started[1]} processes were started by mpiexec or the like, and would train {started[1]} runs: "
+            "with --mpi they train one together"
+        )
+    team = MpiTeam() if mpi else ForkedTeam(processes) if processes > 1 else ALONE
+    with team:
+        if team.size > 1 and not threads_are_set():
             set_threads(max(1, int(team.processors)))
         yield team
 

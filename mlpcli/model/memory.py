@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
+
+# What makes an array, (shape, dtype).
+Allocate = Callable[[tuple[int, ...], DTypeLike], NDArray[Any]]
 
 LINE = 64  # bytes, of x86 and most others; Apple's 128 lose little
 

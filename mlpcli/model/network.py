@@ -47,9 +47,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from mlpcli.model.activations import ACTIVATIONS
-from mlpcli.model.memory import aligned
+from mlpcli.model.memory import Allocate, aligned
 from mlpcli.model.objectives import OBJECTIVES
-from mlpcli.model.parameters import Parameters, Piece
+from mlpcli.model.parameters import LayerPart, Parameters, Piece
 
 Array = NDArray[Any]
 
@@ -62,9 +62,11 @@ class Buffers:
     times m; no mask, and empty, where nothing is left out.
     """
 
-    def __init__(self, sizes: Sequence[int], batch_size: int, dtype: DTypeLike, rates: Sequence[float]) -> None:
+    def __init__(
+        self, sizes: Sequence[int], batch_size: int, dtype: DTypeLike, rates: Sequence[float], allocate: Allocate
+    ) -> None:
         def empty(layers: Sequence[int]) -> list[Array]:
-            return [aligned((batch_size, units), dtype) for units in layers]
+            return [allocate((batch_size, units), dtype) for units in layers]
 
         self.z = empty(sizes[1:])
         self.a = empty(sizes[1:-1])
@@ -73,19 +75,19 @@ class Buffers:
         self.scratch = empty(sizes[1:-1])
         self.ones = np.ones(batch_size, dtype)
         dropped = list(zip(sizes[:-1], rates, strict=True))
-        self.masks = [aligned((batch_size, units), dtype) if rate else None for units, rate in dropped]
+        self.masks = [allocate((batch_size, units), dtype) if rate else None for units, rate in dropped]
         # Where there is no mask there is nothing kept, and nothing that asks for it.
-        self.kept = [aligned((batch_size, units if rate else 0), dtype) for units, rate in dropped]
+        self.kept = [allocate((batch_size, units if rate else 0), dtype) for units, rate in dropped]
 
-    def rows(self, examples: int) -> Buffers:
-        """The same memory cut to fewer examples, for the last batch of an epoch."""
-        if examples == len(self.p):
+    def rows(self, own: slice) -> Buffers:
+        """The same memory, of some of the examples."""
+        if own == slice(0, len(self.p)):
             return self
         cut = copy(self)
         for name in ("z", "a", "dz", "scratch", "kept"):
-            setattr(cut, name, [buffer[:examples] for buffer in getattr(self, name)])
-        cut.masks = [None if mask is None else mask[:examples] for mask in self.masks]
-        cut.p, cut.ones = self.p[:examples], self.ones[:examples]
+            setattr(cut, name, [buffer[own] for buffer in getattr(self, name)])
+        cut.masks = [None if mask is None else mask[own] for mask in self.masks]
+        cut.p, cut.ones = self.p[own], self.ones[own]
         return cut
 
 
@@ -105,9 +107,11 @@ class Network:
         """Parameters of this form, zero unless ``vector`` (n,) is given."""
         return Parameters(self.sizes, dtype, vector)
 
-    def buffers(self, batch_size: int, dtype: DTypeLike, rates: Sequence[float] = ()) -> Buffers:
+    def buffers(
+        self, batch_size: int, dtype: DTypeLike, rates: Sequence[float] = (), allocate: Allocate = aligned
+    ) -> Buffers:
         """Buffers for batches of at most ``batch_size`` examples; ``rates`` (L,) of dropout, of each layer's inputs."""
-        return Buffers(self.sizes, batch_size, dtype, rates or [0.0] * len(self.layers))
+        return Buffers(self.sizes, batch_size, dtype, rates or [0.0] * len(self.layers), allocate)
 
     def forward(self, theta: Parameters, X: Array, t: Buffers) -> Array:
         """The logits z_L (B, K) of the inputs X (B, D); leaves every z_l and a_l in ``t``."""
@@ -130,29 +134,37 @@ class Network:
         """
         return self.objective.forward(t.z[-1], Y, t.p)  # (3)
 
-    def backward(
-        self, theta: Parameters, X: Array, Y: Array, t: Buffers, gradient: Parameters, share: float = 1.0
-    ) -> None:
-        """Write dLoss/dtheta to ``gradient``, from what :meth:`forward` and :meth:`loss` left in ``t``.
+    def backward(self, theta: Parameters, X: Array, Y: Array, t: Buffers, gradient: Parameters) -> None:
+        """Write dLoss/dtheta to ``gradient``, from what :meth:`forward` and :meth:`loss` left in ``t``."""
+        self.deltas(theta, Y, t)
+        self.gradients(X, t, gradient.layers())
 
-        ``share`` times it, where the batch is that share of a larger one: the sum over all shares is its gradient.
+    def deltas(self, theta: Parameters, Y: Array, t: Buffers, share: float = 1.0) -> None:
+        """Write dLoss/dz_l (B, H) of every layer to ``t``, from what :meth:`forward` and :meth:`loss` left there.
+
+        ``share`` times it, where the batch is that share of a larger one, whose mean is meant.
         """
         dz = t.dz[-1]
         self.objective.backward(t.z[-1], t.p, Y, dz)  # (4)  (B, K)
         if share != 1.0:
             dz *= share
+        for layer in reversed(self.layers[1:]):
+            dz, mask = t.dz[layer], t.masks[layer]
+            da = t.dz[layer - 1]  # which (8) turns into dz, in place
+            np.matmul(dz, theta.W[layer].T, out=da)  # (7)  (B, D) = (B, H) (H, D)
+            if mask is not None:
+                da *= mask  # (12) (B, D)
+            self.activation.backward(t.a[layer - 1], da, t.scratch[layer - 1])  # (8)  (B, D)
+
+    def gradients(self, X: Array, t: Buffers, gradient: Sequence[LayerPart]) -> None:
+        """Write dLoss/dtheta, or a part of it, to ``gradient``, from X (B, D) and what :meth:`deltas` left in ``t``."""
         for layer in reversed(self.layers):
-            a, mask = t.a[layer - 1] if layer else X, t.masks[layer]
-            kept = a if mask is None else t.kept[layer]  # (11) (B, D)
-            np.matmul(kept.T, dz, out=gradient.W[layer])  # (5)  (D, H) = (D, B) (B, H)
-            np.dot(t.ones, dz, out=gradient.b[layer])  # (6)  (H,) = (B,) (B, H): a sum over the batch
-            if layer:
-                da = t.dz[layer - 1]  # which (8) turns into dz, in place
-                np.matmul(dz, theta.W[layer].T, out=da)  # (7)  (B, D) = (B, H) (H, D)
-                if mask is not None:
-                    da *= mask  # (12) (B, D)
-                self.activation.backward(a, da, t.scratch[layer - 1])  # (8)  (B, D)
-                dz = da
+            rows, columns, dW, db = gradient[layer]
+            a, dz = t.a[layer - 1] if layer else X, t.dz[layer]
+            if t.masks[layer] is not None:
+                a = t.kept[layer]  # (11) (B, D)
+            np.matmul(a[:, rows].T, dz, out=dW)  # (5)  (D, H) = (D, B) (B, H)
+            np.dot(t.ones, dz[:, columns], out=db)  # (6)  (H,) = (B,) (B, H): a sum over the batch
 
     def penalty(self, theta: Parameters, l2: float) -> Any:
         """The penalty l2 sum W^2, a scalar; biases are not penalised."""

@@ -6,7 +6,7 @@ sees. Both are the same memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from math import sqrt
 from typing import Any, NamedTuple
@@ -17,6 +17,14 @@ from numpy.typing import DTypeLike, NDArray
 from mlpcli.model.memory import aligned
 
 Array = NDArray[Any]
+
+# Which of so many rows or columns are meant.
+Part = Callable[[int], slice]
+
+
+def every(count: int) -> slice:
+    """All of them."""
+    return slice(0, count)
 
 
 class Parameters:
@@ -51,18 +59,54 @@ class Parameters:
             yield f"W{layer}", W
             yield f"b{layer}", b
 
-    def pieces(self, entries: int) -> list[Piece]:
-        """All of it, in order, in pieces of so many ``entries``; the last may be smaller."""
+    def layers(self, part: Part = every) -> list[LayerPart]:
+        """Of each layer the ``part`` of W's rows, and of b's columns, that is asked for; views."""
+        parts = [(part(rows), part(columns)) for rows, columns in pairwise(self.sizes)]
+        return [
+            LayerPart(rows, columns, W[rows], b[columns])
+            for (rows, columns), W, b in zip(parts, self.W, self.b, strict=True)
+        ]
+
+    def stretches(self, entries: int, part: Part = every) -> list[slice]:
+        """Where that ``part`` of all layers is in the flat vector, in order; none of more than so many ``entries``."""
+        ranges, start = [[0, 0]], 0
+        for rows, columns in pairwise(self.sizes):
+            end = start + rows * columns
+            own, units = part(rows), part(columns)
+            for first, last in (
+                (start + own.start * columns, start + own.stop * columns),
+                (end + units.start, end + units.stop),
+            ):
+                if first == ranges[-1][1]:
+                    ranges[-1][1] = last
+                else:
+                    ranges.append([first, last])
+            start = end + columns
+        return [
+            slice(first, min(first + entries, last)) for start, last in ranges for first in range(start, last, entries)
+        ]
+
+    def pieces(self, stretches: Iterable[slice]) -> list[Piece]:
+        """What is in each of these stretches of the flat vector."""
         found = []
-        for first in range(0, len(self.vector), entries):
+        for own in stretches:
             weights, start = [], 0
             for W, b in zip(self.W, self.b, strict=True):
-                ends = max(start, first), min(start + W.size, first + entries)
-                if ends[0] < ends[1]:
-                    weights.append(self.vector[slice(*ends)])
+                first, last = max(start, own.start), min(start + W.size, own.stop)
+                if first < last:
+                    weights.append(self.vector[first:last])
                 start += W.size + b.size
-            found.append(Piece(self.vector[first : first + entries], weights))
+            found.append(Piece(self.vector[own], weights))
         return found
+
+
+class LayerPart(NamedTuple):
+    """Some ``rows`` of a layer's weights W (D, H), and some ``columns`` of its biases b (H,)."""
+
+    rows: slice
+    columns: slice
+    W: Array
+    b: Array
 
 
 class Piece(NamedTuple):

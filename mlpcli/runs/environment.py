@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 from pathlib import Path
@@ -14,11 +15,13 @@ from mlpcli import __version__
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
-# How many have trained together; it is not there where it is one.
+MOST_THREADS = 1024
+
+# How many have trained together, and how they talked; it is not there where it is one.
 PROCESSES = "processes"
 
 
-def environment(processes: int = 1) -> dict[str, Any]:
+def environment(processes: int | str = 1) -> dict[str, Any]:
     """Versions, processor, BLAS and threads, as plain values; equal environments compute the same bytes."""
     import numpy as np
 
@@ -29,7 +32,7 @@ def environment(processes: int = 1) -> dict[str, Any]:
         "numpy": np.__version__,
         "blas": f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip(),
         "threads": threads(),
-        **({PROCESSES: processes} if processes > 1 else {}),
+        **({PROCESSES: processes} if processes != 1 else {}),
         "system": platform.system(),
         "machine": platform.machine(),
         "processor": _processor(),
@@ -42,6 +45,15 @@ def threads() -> int:
         if os.environ.get(name, "").isdecimal():
             return int(os.environ[name])
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def recorded_threads(run: Path) -> int | None:
+    """The threads that the run ``run`` says it was begun with; None if it does not say so in an orderly way."""
+    try:
+        threads = json.loads((run / "manifest.json").read_text("utf-8"))["environment"]["threads"]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return threads if type(threads) is int and 1 <= threads <= MOST_THREADS else None
 
 
 def _processor() -> str:

@@ -13,6 +13,7 @@ that the average is the plain mean of what there has been and not of the initial
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,23 +22,22 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 INTERVAL = 8
-PIECE = 16_384
 
 
 class Average:
     """Keeps ``average`` (n,) the moving average of ``theta`` (n,), with the decay of one step.
 
-    ``steps_per_epoch`` bounds the interval: after each epoch there is something to validate.
+    ``steps_per_epoch`` bounds the interval: after each epoch there is something to validate. Only the ``stretches`` of
+    both are touched, one after the other.
     """
 
-    def __init__(self, average: Array, theta: Array, decay: float, steps_per_epoch: int) -> None:
+    def __init__(
+        self, average: Array, theta: Array, decay: float, steps_per_epoch: int, stretches: Sequence[slice]
+    ) -> None:
         self._interval = min(INTERVAL, steps_per_epoch)
         self._decay = decay**self._interval
-        scratch = np.empty_like(theta[:PIECE])
-        self._pieces = [
-            (average[i : i + PIECE], theta[i : i + PIECE], scratch[: len(theta) - i])
-            for i in range(0, len(theta), PIECE)
-        ]
+        scratch = np.empty(max((own.stop - own.start for own in stretches), default=0), theta.dtype)
+        self._pieces = [(average[own], theta[own], scratch[: own.stop - own.start]) for own in stretches]
 
     def step(self, step: int) -> None:
         """Take ``theta`` after ``step`` steps, from 1, into the average, if it is its turn."""

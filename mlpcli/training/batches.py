@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,11 +22,16 @@ GATHERED_BYTES = 1 << 20
 
 
 class Batch(NamedTuple):
-    """Inputs ``X`` (B, D) in [0, 1], targets ``Y`` (B, K), labels ``y`` (B,); valid until the next is made."""
+    """Inputs ``X`` (B, D) in [0, 1], targets ``Y`` (B, K), labels ``y`` (B,); valid until the next is made.
+
+    ``held`` are the inputs that the gradient is made from: those same rows, or, where processes share memory, all of
+    the batch, of which ``X`` are this process's own.
+    """
 
     X: Array
     Y: Array
     y: NDArray[np.uint8]
+    held: Array
 
 
 class Batches:
@@ -51,12 +57,13 @@ class Batches:
         self._augmentation = augmentation
         self._batch_size = batch_size
         inputs = split.images.shape[1]
-        own = team.rows(batch_size)
+        # Rank 0 makes the memory, also of those that are forked later: it has no fewer rows than any of them.
+        own, held = team.rows(batch_size), team.rows_held(batch_size)
         gathered = max(1, GATHERED_BYTES // (np.dtype(dtype).itemsize * inputs * max(1, own)))
         self._gathered = min(gathered, len(self))  # batches at a time
         rows = self._gathered * own
         self._bytes = np.empty((rows, inputs), np.uint8)
-        self._X = aligned((rows, inputs), dtype)
+        self._X = team.allocate((self._gathered * held, inputs), dtype)
         self._Y = aligned((rows, classes), dtype)
         self._y = np.empty(rows, np.uint8)
         self._targets = targets(classes, smoothing).astype(dtype)
@@ -71,27 +78,31 @@ class Batches:
         """
         gather = order is not None
         order = np.arange(len(self._split)) if order is None else order
-        size, several = self._batch_size, self._gathered * self._batch_size
-        for start in range(0, len(order), several):
-            batches = [order[first : first + size] for first in range(start, min(start + several, len(order)), size)]
-            shares = [batch[self._team.share(len(batch))] for batch in batches]
-            chosen = np.concatenate(shares)
+        several = self._gathered * self._batch_size
+        whole = len(order) - len(order) % self._batch_size
+        starts = [*range(0, whole, several), *([whole] if whole < len(order) else [])]
+        for start, end in pairwise([*starts, len(order)]):
+            size = min(self._batch_size, end - start)
+            batches = order[start:end].reshape(-1, size)
+            chosen = batches[:, self._team.share(size)].ravel()
             rows = len(chosen)
             images, labels = self._split.images[start : start + rows], self._split.labels[start : start + rows]
             if gather:
                 # mode="clip" lets numpy write straight to out; the indices are in range.
                 images = np.take(self._split.images, chosen, axis=0, out=self._bytes[:rows], mode="clip")
                 labels = np.take(self._split.labels, chosen, out=self._y[:rows], mode="clip")
+            count, held = len(batches), self._team.rows_held(size)
+            each = rows // count
+            X = self._X[: count * held].reshape(count, held, self._X.shape[1])
+            own = X[:, self._team.rows_among(size)]
             if self._augmentation is None:
-                X = scale(images, self._X[:rows])
-            else:
-                X = self._augmentation.distort(images, chosen, self._X[:rows])
+                scale(images.reshape(own.shape), own)
             Y = np.take(self._targets, labels, axis=0, out=self._Y[:rows], mode="clip")
-            first = 0
-            for share in shares:
-                own = slice(first, first + len(share))
-                yield Batch(X[own], Y[own], labels[own])
-                first = own.stop
+            for number in range(count):
+                at = slice(number * each, (number + 1) * each)
+                if self._augmentation is not None:
+                    self._augmentation.distort(images[at], chosen[at], own[number])
+                yield Batch(own[number], Y[at], labels[at], X[number])
 
 
 def targets(classes: int, smoothing: float) -> NDArray[np.float64]:
@@ -106,7 +117,7 @@ def targets(classes: int, smoothing: float) -> NDArray[np.float64]:
 
 
 def scale(images: NDArray[np.uint8], out: Array) -> Array:
-    """Write the bytes ``images`` (N, D) to ``out`` (N, D), 0 .. 255 becoming 0 .. 1, and return it."""
+    """Write the bytes ``images`` (..., D) to ``out`` (..., D), 0 .. 255 becoming 0 .. 1, and return it."""
     # The product is taken in out's own dtype: bytes times a float would go by way of float64, four times slower.
     np.copyto(out, images)
     out *= 1.0 / 255.0

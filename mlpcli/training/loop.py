@@ -15,14 +15,13 @@ from mlpcli.config import Config
 from mlpcli.datasets.load import Dataset, Split
 from mlpcli.errors import DivergedError
 from mlpcli.model.dropout import draw_masks
-from mlpcli.model.memory import aligned
 from mlpcli.model.network import Network
 from mlpcli.model.parameters import Parameters, initialize
 from mlpcli.training.augment import Augmentation
 from mlpcli.training.averaging import Average
 from mlpcli.training.batches import Batch, Batches
 from mlpcli.training.measure import Measure, errors
-from mlpcli.training.optimizers import PIECE, learning_rate, make_optimizer
+from mlpcli.training.optimizers import OPTIMIZERS, PIECE, learning_rate, make_optimizer
 from mlpcli.training.parallel import ALONE, Team
 from mlpcli.training.streams import stream
 
@@ -107,14 +106,11 @@ class Trainer:
         inputs = dataset.train.images.shape[1]
         self.network = network_for(config, inputs, dataset.classes)
         self.state = state or State(self._initial_parameters())
-        # What the processes sum in a step: the gradient, the loss, the errors, and an entry that is the team's.
-        self._message = aligned((len(self.state.theta.vector) + 3,), dtype, 0.0)
+        self._bring_state_within_reach()
+        # What the processes add up in a step: the gradient, the loss, the errors, and an entry that is the team's.
+        self._message = team.allocate((len(self.state.theta.vector) + 3,), dtype)
+        self._told = team.told(self._message)
         self._gradient = self.network.parameters(dtype, self._message[:-3])
-        self._optimizer = make_optimizer(training, self.state.theta.vector, self._gradient.vector)
-        for name, vector in self.state.optimizer.items():
-            self._optimizer.state[name][...] = vector
-        self.state.optimizer = self._optimizer.state
-        self._pieces = list(zip(self.state.theta.pieces(PIECE), self._gradient.pieces(PIECE), strict=True))
         batch_size = min(training.batch_size, len(dataset.train))
         self._augmentation = (
             Augmentation(
@@ -135,10 +131,7 @@ class Trainer:
         self._rates = dropout_rates(config)
         self._drops = any(self._rates)
         self._batch_size = batch_size
-        most = self.network.buffers(team.rows(batch_size), dtype, self._rates)
-        last = len(dataset.train) % batch_size or batch_size
-        self._buffers = {rows: most.rows(rows) for rows in map(team.rows, (batch_size, last))}
-        self._average = self._average_of(training.averaging)
+        self._most = self.network.buffers(team.rows_held(batch_size), dtype, self._rates, team.allocate)
         self._validation = (
             Measure(self.network, dataset.validation, dataset.classes, dtype) if dataset.validation else None
         )
@@ -168,11 +161,47 @@ class Trainer:
 
         ``on_step`` is called after each mini-batch with its loss. Raises ``DivergedError``; the state is then useless.
         """
+        self._take_part()
         while self.team.goes_on(not self.finished):
             # What overflows ends in a loss that is checked, as below.
             with self.team.together(), np.errstate(all="ignore"):
                 record = self._epoch(self.state.epoch + 1, on_step)
             yield record
+
+    def _bring_state_within_reach(self) -> None:
+        """Copy the state to where all processes that share memory see it; what it does not have yet, it has then."""
+        state, training = self.state, self._config.training
+
+        def reached(vector: Array) -> Array:
+            copy = self.team.allocate(vector.shape, vector.dtype)
+            copy[...] = vector
+            return copy
+
+        theta = state.theta.vector
+        if training.averaging is not None:
+            average = theta if state.average is None else state.average.vector
+            state.average = self.network.parameters(theta.dtype, reached(average))
+        names = OPTIMIZERS[training.optimizer].memory
+        state.optimizer = {name: reached(state.optimizer.get(name, np.zeros_like(theta))) for name in names}
+        state.theta = self.network.parameters(theta.dtype, reached(theta))
+
+    def _take_part(self) -> None:
+        """Make what depends on which process of the team this is."""
+        state, training, team = self.state, self._config.training, self.team
+        stretches = state.theta.stretches(PIECE, team.part)
+        theta, gradient = state.theta.vector, self._gradient.vector
+        self._optimizer = make_optimizer(training, theta, gradient, state.optimizer, stretches)
+        self._moved = self._gradient.layers(team.part)
+        self._pieces = list(zip(state.theta.pieces(stretches), self._gradient.pieces(stretches), strict=True))
+        self._average = None
+        if training.averaging is not None and state.average is not None:
+            decay = training.averaging
+            self._average = Average(state.average.vector, theta, decay, self.steps_per_epoch, stretches)
+        last = len(self._train) % self._batch_size or self._batch_size
+        self._buffers = {}
+        for size in (self._batch_size, last):
+            held = self._most.rows(slice(0, team.rows_held(size)))
+            self._buffers[size] = held, held.rows(team.rows_among(size))
 
     def _initial_parameters(self) -> Parameters:
         network = self._config.network
@@ -204,6 +233,7 @@ class Trainer:
             self._optimizer.step(rate, state.step, self._penalise if training.l2 else None)
             if self._average is not None:
                 self._average.step(state.step)
+            self.team.meet()  # all parts of theta have moved
             if not math.isfinite(loss):
                 raise _diverged(f"the loss is {loss} at step {state.step}, in epoch {epoch}", rate)
             total += loss * size
@@ -242,19 +272,21 @@ class Trainer:
 
         ``own`` are those of them that are this process's.
         """
-        network, theta, message, rows = self.network, self.state.theta, self._message, len(own.y)
-        t = self._buffers[rows]
+        network, theta, told, rows = self.network, self.state.theta, self._told, len(own.y)
+        held, t = self._buffers[size]
         if self._drops:
             draw_masks(self._rates, t.masks, masks, self.team.share(size), size)
         if rows:
             network.forward(theta, own.X, t)
-            message[-3] = rows / size * network.loss(own.Y, t)
-            message[-2] = errors(t, own)
-            network.backward(theta, own.X, own.Y, t, self._gradient, rows / size)
+            told[0] = rows / size * network.loss(own.Y, t)
+            told[1] = errors(t, own)
+            network.deltas(theta, own.Y, t, rows / size)
         else:
-            message[...] = 0.0
-        self.team.sum(message)
-        return float(message[-3]), int(message[-2])
+            told[...] = 0.0
+        self.team.meet(told)  # dz is there, of all rows held
+        network.gradients(own.held, held, self._moved)
+        self.team.add_up(self._message)
+        return float(told[0]), int(told[1])
 
     def _penalise(self, number: int) -> None:
         """Add the penalty's gradient to one piece of the gradient."""
@@ -263,22 +295,16 @@ class Trainer:
 
     def _gradient_norms(self) -> list[float]:
         """By layer, the Euclidean norm of the gradient, penalty included, of its weights and biases together."""
+        self.team.meet()  # all parts of the gradient are there
         gradient = self.network.parameters(self._gradient.vector.dtype, self._gradient.vector.copy())
         self.network.add_penalty_gradient(self.state.theta, self._config.training.l2, gradient)
+        self.team.meet()  # no part of it, or of theta, has been changed
 
         # In float64: a large float32 has a square that is none.
         def square(array: Array) -> float:
             return float(np.square(array, dtype=np.float64).sum())
 
         return [math.sqrt(square(dW) + square(db)) for dW, db in zip(gradient.W, gradient.b, strict=True)]
-
-    def _average_of(self, decay: float | None) -> Average | None:
-        if decay is None:
-            return None
-        state = self.state
-        if state.average is None:
-            state.average = self.network.parameters(state.theta.vector.dtype, state.theta.vector.copy())
-        return Average(state.average.vector, state.theta.vector, decay, self.steps_per_epoch)
 
     def _validate(self, theta: Parameters) -> tuple[float, float] | tuple[None, None]:
         if self._validation is None:

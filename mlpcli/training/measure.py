@@ -37,7 +37,7 @@ class Measure:
         """
         own = None if team.size == 1 else np.arange(self.examples)[team.share(self.examples)]
         for batch in self._batches.in_order(own):
-            t = self._buffers.rows(len(batch.y))
+            t = self._buffers.rows(slice(0, len(batch.y)))
             self._network.forward(theta, batch.X, t)
             yield batch, t
 
@@ -85,7 +85,7 @@ def logits(network: Network, theta: Parameters, images: Array) -> Array:
             scale(batch, inputs)
         else:
             inputs[...] = batch
-        z[first : first + len(batch)] = network.forward(theta, inputs, buffers.rows(len(batch)))
+        z[first : first + len(batch)] = network.forward(theta, inputs, buffers.rows(slice(0, len(batch))))
     return z
 
 

@@ -8,7 +8,7 @@ line.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,23 +29,22 @@ class Optimizer:
 
     memory: tuple[str, ...] = ()
 
-    def __init__(self, theta: Array, gradient: Array, momentum: float) -> None:
+    def __init__(
+        self, theta: Array, gradient: Array, momentum: float, state: dict[str, Array], stretches: Sequence[slice]
+    ) -> None:
         self.momentum = momentum
-        self.state = {name: aligned(theta.shape, theta.dtype, 0.0) for name in self.memory}
+        self.state = state
         # With a momentum of 0.9 or more it takes over SETTLE_STEPS from here to numbers that are not normal.
         self._faded = float(np.finfo(theta.dtype).tiny) * 1e6
         vectors = (gradient, theta, *self.state.values())
-        scratch = aligned((min(PIECE, len(theta)),), theta.dtype)
-        self._pieces = [
-            (*(vector[i : i + PIECE] for vector in vectors), scratch[: len(theta) - i])
-            for i in range(0, len(theta), PIECE)
-        ]
+        scratch = aligned((max((own.stop - own.start for own in stretches), default=0),), theta.dtype)
+        self._pieces = [(*(vector[own] for vector in vectors), scratch[: own.stop - own.start]) for own in stretches]
 
     def step(self, learning_rate: float, step: int, complete: Callable[[int], None] | None = None) -> None:
         """Move theta by the gradient (n,), which may be spent in the process; ``step`` counts from 1.
 
-        ``complete`` is called with the number of each piece, of ``PIECE`` entries, before it is moved: the last chance
-        to add to its gradient, when it is brought into the cache anyway.
+        ``complete`` is called with the number of each stretch before it is moved: the last chance to add to its
+        gradient, when it is brought into the cache anyway.
         """
         for number, piece in enumerate(self._pieces):
             if complete is not None:
@@ -61,8 +60,9 @@ class Optimizer:
         and too large to be rounded to 0; there it would stay, and processors take a hundred times as long for such
         numbers. It is far too small to move a parameter.
         """
-        for vector in self.state.values():
-            vector *= np.abs(vector) >= self._faded
+        for _, _, *memory, _ in self._pieces:
+            for vector in memory:
+                vector *= np.abs(vector) >= self._faded
 
     def update(self, learning_rate: float, step: int, *piece: Array) -> None:
         """The rule, on one piece of g, theta, the rule's memory, and scratch space."""
@@ -146,9 +146,24 @@ class Adam(Optimizer):
 OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": Sgd, "momentum": Momentum, "nesterov": Nesterov, "adam": Adam}
 
 
-def make_optimizer(config: TrainingConfig, theta: Array, gradient: Array) -> Optimizer:
-    """The update rule that ``config`` names, its memory zero, moving ``theta`` (n,) by what is in ``gradient`` (n,)."""
-    return OPTIMIZERS[config.optimizer](theta, gradient, 0.9 if config.momentum is None else config.momentum)
+def make_optimizer(
+    config: TrainingConfig,
+    theta: Array,
+    gradient: Array,
+    state: dict[str, Array] | None = None,
+    stretches: Sequence[slice] | None = None,
+) -> Optimizer:
+    """The update rule that ``config`` names, moving ``theta`` (n,) by what is in ``gradient`` (n,).
+
+    ``state`` is its memory (n,), by name; zeros, if there is none. Of all three only the ``stretches`` are touched, one
+    after the other; without, it is the whole, ``PIECE`` entries at a time.
+    """
+    rule = OPTIMIZERS[config.optimizer]
+    if state is None:
+        state = {name: aligned(theta.shape, theta.dtype, 0.0) for name in rule.memory}
+    if stretches is None:
+        stretches = [slice(i, min(i + PIECE, len(theta))) for i in range(0, len(theta), PIECE)]
+    return rule(theta, gradient, 0.9 if config.momentum is None else config.momentum, state, stretches)
 
 
 def learning_rate(config: TrainingConfig, step: int, steps_per_epoch: int) -> float:

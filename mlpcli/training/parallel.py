@@ -1,17 +1,19 @@
-"""One network trained by several processes: each makes the gradient of its rows of a batch, and they are added up.
+"""One network trained by several processes, each of which has its share of every batch.
 
     B   examples in a batch          B_r   those of process r, of N: the batch in order, cut into N nearly equal shares
 
-A mean over the batch is the mean of the shares' means, each weighted by its share:
+Each goes forward, and back to dLoss/dz, with its own rows. A mean over the batch is the mean of the shares' means, each
+weighted by its share:
 
     dLoss/dtheta = sum_r (B_r / B) dLoss_r/dtheta            Loss_r the mean over the B_r rows alone
 
-All processes begin with the same parameters, add up this one vector in each step, and make the same update of it. What
-a step is does not depend on N but for the rounding of that sum.
+Processes with memory in common (:class:`ForkedTeam`) have everybody's rows before them then. Each makes the gradient,
+of all B rows, of its part of the parameters, and moves that part: nothing has to be added up. Processes that talk by
+messages (:class:`MpiTeam`) each make the gradient of their own rows, add up this one vector, and make the same update
+of it. What a step is does not depend on N but for rounding.
 
-:class:`Team` is a process on its own, :class:`MpiTeam` one of several that talk by MPI. The first, rank 0, decides: it
-alone has files, a screen, and an outcome. The others wait for its word, asleep, between epochs; within an epoch they
-meet in sums alone.
+:class:`Team` is a process on its own. The first of several, rank 0, decides: it alone has files, a screen, and an
+outcome. The others wait for its word, asleep, between epochs.
 
 Numpy is not imported here, so that its threads can be chosen when the number of processes is known.
 """
@@ -19,18 +21,22 @@ Numpy is not imported here, so that its threads can be chosen when the number of
 from __future__ import annotations
 
 import atexit
+import math
+import mmap
 import os
 import signal
+import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from mlpcli.errors import DivergedError, MlpcliError, RunError, UsageError
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from numpy.typing import DTypeLike, NDArray
 
 # What a launcher tells the processes it starts: how many they are, and which is which. By MPICH's and Intel's mpiexec,
 # Open MPI's, MVAPICH's, and Slurm's srun (whose SLURM_NTASKS is also there where nothing was started by srun).
@@ -42,7 +48,11 @@ LAUNCHERS = (
 )
 
 SECONDS_BETWEEN_LOOKS = 0.0005
+LOOKS_BETWEEN_DOUBTS = 1000
 give_way = getattr(os, "sched_yield", lambda: time.sleep(0))
+MOST_PROCESSES = 64
+BUG = 70  # the exit status
+BOARD = 1024  # entries of a sum: more than there are layers
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -56,6 +66,21 @@ class Team:
     rank = 0
     size = 1
     command = "mlpcli train"
+    processors = 1.0  # for each, if they are several
+    dies_together = False  # whether rank 0 is killed where another is
+
+    @property
+    def label(self) -> int | str:
+        """How many they are, and how they talk: teams of equal labels round alike."""
+        return self.size
+
+    def __enter__(self) -> Team:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
 
     def share(self, count: int) -> slice:
         """Which of ``count`` things in order are this process's: none, where there are fewer than processes.
@@ -77,6 +102,35 @@ class Team:
     def equalize(self, vector: NDArray[Any]) -> None:
         """Make ``vector`` (n,) that of rank 0."""
 
+    def part(self, count: int) -> slice:
+        """Which of ``count`` units' parameters this process makes the gradient of, and moves: all of them."""
+        return slice(0, count)
+
+    def rows_held(self, count: int) -> int:
+        """How many rows, of a batch of ``count``, are in the memory that this process makes the gradient from."""
+        return self.rows(count)
+
+    def rows_among(self, count: int) -> slice:
+        """Which of the rows held of a batch are this process's own."""
+        return slice(0, self.rows(count))
+
+    def allocate(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """Zeros, in memory that all have in common who work in the same."""
+        from mlpcli.model.memory import aligned
+
+        return aligned(shape, dtype, 0.0)
+
+    def told(self, message: NDArray[Any]) -> NDArray[Any]:
+        """What is added up beside the gradient: the last three entries of ``message`` (n,)."""
+        return message[-3:]
+
+    def meet(self, told: NDArray[Any] | None = None) -> None:
+        """Wait for all who work in the same memory, where one writes what another reads; ``told`` (n,) is added up."""
+
+    def add_up(self, message: NDArray[Any]) -> None:
+        """Make ``message`` (n,) the sum of all processes' own, where each has but that of its own rows."""
+        self.sum(message)
+
     def goes_on(self, wanted: bool) -> bool:
         """Whether another epoch begins: rank 0 wants it. If so, :meth:`together` must follow."""
         return wanted
@@ -86,8 +140,8 @@ class Team:
         """What all processes do alike: sums, in the same order. Signals wait, and raise what they do at a sum."""
         yield
 
-    def send(self, job: Any) -> None:
-        """Tell the others what there is to do; ``job`` can be pickled."""
+    def send(self, job: Any, work: Callable[[], None]) -> None:
+        """Have the others do ``work`` if they are copies of this process, else what ``job`` says, which is pickled."""
 
     def receive(self) -> Any:
         """What rank 0 sends; None if there is nothing to do."""
@@ -101,6 +155,8 @@ class MpiTeam(Team):
 
     Raises ``UsageError`` where there is no mpi4py, or where its MPI is not the launcher's.
     """
+
+    dies_together = True
 
     def __init__(self) -> None:
         try:
@@ -129,7 +185,12 @@ class MpiTeam(Team):
         self._signal: int | None = None
         self._handlers: dict[int, Any] = {}
 
-    def __enter__(self) -> MpiTeam:
+    @property
+    def label(self) -> int | str:
+        """How many they are, and how they talk: teams of equal labels round alike."""
+        return f"{self.size} (MPI)" if self.size > 1 else 1
+
+    def __enter__(self) -> Team:
         if self.rank:
             self._note_signals()
         return self
@@ -193,8 +254,8 @@ class MpiTeam(Team):
         finally:
             self._mind_signals()
 
-    def send(self, job: Any) -> None:
-        """Tell the others what there is to do; ``job`` can be pickled."""
+    def send(self, job: Any, work: Callable[[], None]) -> None:
+        """Have the others do ``work`` if they are copies of this process, else what ``job`` says, which is pickled."""
         self._note_signals()
         self._busy = True
         with self._in_touch():
@@ -247,6 +308,165 @@ class MpiTeam(Team):
         if self._signal is not None:
             number, self._signal = self._signal, None
             signal.raise_signal(number)
+
+
+class ForkedTeam(Team):
+    """Processes of this machine, forked when there is work, which share the memory that they train in.
+
+    Where all must have come to a point they wait at full speed, which takes a microsecond or two: twice in a step, when
+    dLoss/dz is there and when the parameters have moved. The others have no files and no screen, and end when rank 0
+    does, in whatever way. Raises ``UsageError`` where processes can't be forked.
+    """
+
+    def __init__(self, size: int) -> None:
+        if not hasattr(os, "fork"):
+            raise UsageError("--processes needs a system whose processes can fork, as Linux's can: leave it out")
+        self.size = size
+        self.command = f"mlpcli train --processes {size}"
+        self.processors = len(processors()) / size  # for each
+        self._others: list[tuple[int, int]] = []  # a process, and the pipe that brings it the word of rank 0
+        self._hears = -1
+        self._rank_0 = os.getpid()
+        self._fence = threading.Lock()
+        self._fence.acquire()
+        # How often each has come to where all meet, in pages of their own.
+        self._came = [memoryview(mmap.mmap(-1, 8)).cast("Q") for _ in range(size)]
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        while self._others:
+            process, pipe = self._others.pop()
+            os.close(pipe)
+            with suppress(ProcessLookupError, ChildProcessError):
+                os.kill(process, signal.SIGKILL)
+                os.waitpid(process, 0)
+
+    def send(self, job: Any, work: Callable[[], None]) -> None:
+        """Fork the others, each of which does ``work`` and ends. Raises ``RunError`` where there can't be so many."""
+        self._end()  # what they did before
+        self._board = self.allocate((self.size, BOARD), "float64")
+        for rank in range(1, self.size):
+            # A signal in between would be raised in a process that is not yet known, or does not yet know its place.
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+            try:
+                hears, tells = os.pipe()
+                process = os.fork()
+                if not process:
+                    self._be_another(rank, hears, before, work)
+                self._others.append((process, tells))
+                os.close(hears)
+            except OSError as error:
+                raise RunError(f"--processes {self.size}: no further process can be made ({error.strerror})") from error
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def _be_another(self, rank: int, hears: int, mask: set[int | signal.Signals], work: Callable[[], None]) -> NoReturn:
+        status = BUG
+        try:
+            for number in SIGNALS:
+                signal.signal(number, signal.SIG_IGN)  # rank 0 ends the others
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            self.rank, self._hears, self._others = rank, hears, []
+            # The run's lock, and the ends of pipes by which rank 0 is heard: it is gone when the last is closed.
+            for name in os.listdir("/dev/fd"):  # noqa: PTH208 - all of them before the first is closed
+                if int(name) > 2 and int(name) != hears:
+                    with suppress(OSError):
+                        os.close(int(name))
+            with suppress(DivergedError):  # as rank 0 sees it
+                work()
+            os.read(hears, 1)  # rank 0 has come as far, or is gone
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+
+    def part(self, count: int) -> slice:
+        """Which of ``count`` units' parameters this process makes the gradient of, and moves."""
+        return self.share(count)
+
+    def rows_held(self, count: int) -> int:
+        """How many rows, of a batch of ``count``, are in the memory that this process makes the gradient from: all."""
+        return count
+
+    def rows_among(self, count: int) -> slice:
+        """Which of the rows held of a batch are this process's own."""
+        return self.share(count)
+
+    def allocate(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """Zeros that all share, if they are made before the others are forked; they begin a page."""
+        import numpy as np
+
+        kind, size = np.dtype(dtype), math.prod(shape)
+        zeros: NDArray[Any] = np.frombuffer(mmap.mmap(-1, max(1, size * kind.itemsize)), kind, size)
+        return zeros.reshape(shape)
+
+    def told(self, message: NDArray[Any]) -> NDArray[Any]:
+        """What is added up beside the gradient, which all write to the same ``message``: three entries of their own."""
+        own: NDArray[Any] = message[-3:].copy()
+        return own
+
+    def meet(self, told: NDArray[Any] | None = None) -> None:
+        """Wait for all who work in the same memory, where one writes what another reads; ``told`` (n,) is added up."""
+        if told is not None:
+            self._board[self.rank, : len(told)] = told
+        own = self._came[self.rank]
+        self._keep_order()
+        own[0] += 1
+        for came in self._came:
+            looks = 0
+            while came[0] < own[0]:
+                give_way()
+                looks += 1
+                if looks % LOOKS_BETWEEN_DOUBTS == 0:
+                    self._see_that_all_live()
+        self._keep_order()
+        if told is not None:
+            told[...] = self._board[:, : len(told)].sum(axis=0)
+
+    def _keep_order(self) -> None:
+        # Some processors let others see what is written in another order, but not across what a lock does.
+        self._fence.release()
+        self._fence.acquire()
+
+    def _see_that_all_live(self) -> None:
+        if self.rank and os.getppid() != self._rank_0:
+            os._exit(0)
+        for process, _ in self._others:
+            try:
+                found, status = os.waitpid(process, os.WNOHANG)
+            except ChildProcessError:  # where the system was told to forget who ends
+                found, status = process, None
+            if found:
+                self._lost(process, status)
+
+    def _lost(self, process: int, status: int | None) -> NoReturn:
+        code = None if status is None else os.waitstatus_to_exitcode(status)
+        if code == BUG:
+            raise RuntimeError("one of the processes that train together has failed, as it says above")
+        how = "" if code is None else f", by signal {-code}" if code < 0 else f", with status {code}"
+        raise RunError(f"one of the processes that train together has ended before its time{how}")
+
+    def sum(self, vector: NDArray[Any]) -> None:
+        """Make ``vector`` (n,), short, the sum of all processes' own, the same for all."""
+        self.meet(vector)
+        self.meet()  # all have read it
+
+    def add_up(self, message: NDArray[Any]) -> None:
+        """Each part of ``message`` is of all rows."""
+
+    def goes_on(self, wanted: bool) -> bool:
+        """Whether another epoch begins: rank 0 wants it."""
+        if self.rank:
+            return os.read(self._hears, 1) == bytes([True])  # nothing at all: rank 0 is gone
+        for _, pipe in self._others:
+            with suppress(BrokenPipeError):  # who is gone is missed when all meet
+                os.write(pipe, bytes([wanted]))
+        return wanted
 
 
 def processors() -> set[int]:

@@ -139,7 +139,7 @@ def test_the_number_of_processes_does_not_matter_and_the_same_number_is_the_same
     )
     assert outcome(again) == outcome(two)
     for many, processes in ((two, 2), (four, 4)):
-        assert read_manifest(many)["environment"]["processes"] == processes
+        assert read_manifest(many)["environment"]["processes"] == f"{processes} (MPI)"
         for line, expected in zip(metrics(many), metrics(one), strict=True):
             assert list(line) == list(expected)
             for key, value in expected.items():
@@ -242,7 +242,7 @@ def test_a_full_disk_ends_all():
     status, _, err = ended(2, "--quiet", "--out", "run", *LONG, program=FULL + MAIN)
     assert status == 4
     assert err.count("No space left on device") == err.count("mlpcli: ") == 1
-    assert "go on with: mlpcli train --resume run" in err
+    assert "go on with: mpiexec -n 2 mlpcli train --mpi --resume run" in err
 
 
 BUG = """
@@ -323,9 +323,9 @@ def test_a_killed_process_ends_the_job_which_is_resumed_by_more_or_fewer(rank: i
         wait_for(lambda: is_gone(0) and is_gone(1))
     done = len(lines("run"))
     further = ("--resume", "run", "--set", f"training.epochs={done + 1}")
-    processes = 3 if rank else 0
+    processes, now = (3, "3 (MPI)") if rank else (0, "1")
     status, out, err = ended(processes, "--quiet", *further, mpi=bool(rank))
-    assert (status, err) == (0, f"trained by 2 processes so far, now by {processes or 1}: the numbers may differ\n")
+    assert (status, err) == (0, f"trained by 2 (MPI) processes so far, now by {now}: the numbers may differ\n")
     assert len(lines("run")) == done + 1
     assert out.startswith("validation error")
 

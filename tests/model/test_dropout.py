@@ -110,7 +110,7 @@ def test_a_mask_forgotten_on_the_way_back_is_caught(corrupted, monkeypatch):
 
 def test_buffers_cut_to_fewer_examples_have_their_masks_cut():
     t = Network((4, 3, 2), "sigmoid", "softmax_cross_entropy").buffers(8, np.float32, [0.5, 0.0])
-    cut = t.rows(3)
+    cut = t.rows(slice(0, 3))
     assert cut.masks[0].shape == cut.kept[0].shape == (3, 4)
     assert cut.masks[1] is None
     assert np.shares_memory(cut.masks[0], t.masks[0])

@@ -40,7 +40,7 @@ def test_views_share_the_vectors_memory_in_order():
 def test_pieces_are_all_of_it_once_and_know_weights_from_biases(sizes: list[int], entries: int):
     theta = Parameters(sizes, np.float64)
     theta.vector[:] = 1.0
-    pieces = theta.pieces(entries)
+    pieces = theta.pieces(theta.stretches(entries))
     assert [len(piece.vector) for piece in pieces[:-1]] == [entries] * (len(pieces) - 1)
     for piece in pieces:
         piece.vector[:] += 1.0
@@ -49,6 +49,27 @@ def test_pieces_are_all_of_it_once_and_know_weights_from_biases(sizes: list[int]
             W *= 5.0
     assert all((W == 10).all() for W in theta.W)
     assert all((b == 2).all() for b in theta.b)
+
+
+@given(st.lists(st.integers(1, 6), min_size=2, max_size=4), st.integers(1, 60), st.integers(1, 5))
+def test_parts_are_rows_of_weights_and_columns_of_biases_and_all_of_it_together(
+    sizes: list[int], entries: int, parts: int
+):
+    theta = Parameters(sizes, np.float64)
+    for number in range(parts):
+
+        def part(count: int, number: int = number) -> slice:
+            return slice(count * number // parts, count * (number + 1) // parts)
+
+        before = theta.vector.copy()
+        for own in theta.stretches(entries, part):
+            assert 0 < own.stop - own.start <= entries
+            theta.vector[own] += 1.0
+        moved = Parameters(sizes, np.float64, theta.vector - before)
+        for layer, W, b in zip(moved.layers(part), moved.W, moved.b, strict=True):
+            assert (layer.rows, layer.columns) == (part(len(W)), part(len(b)))
+            assert (layer.W.sum(), layer.b.sum()) == (layer.W.size, layer.b.size) == (W.sum(), b.sum())
+    assert (theta.vector == 1.0).all()
 
 
 def test_a_given_vector_is_used_and_must_fit():

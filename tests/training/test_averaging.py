@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
@@ -9,10 +11,12 @@ from mlpcli.training import averaging
 from mlpcli.training.averaging import Average
 
 
-def averages_of(path: np.ndarray, decay: float, steps_per_epoch: int = 1) -> np.ndarray:
+def averages_of(
+    path: np.ndarray, decay: float, steps_per_epoch: int = 1, stretches: Sequence[slice] = ()
+) -> np.ndarray:
     """The averages after each step of ``path`` (steps, n)."""
     average, theta = np.full(path.shape[1], 99.0), np.empty(path.shape[1])
-    made = Average(average, theta, decay, steps_per_epoch)
+    made = Average(average, theta, decay, steps_per_epoch, stretches or [slice(0, path.shape[1])])
     seen = []
     for step, point in enumerate(path, start=1):
         theta[...] = point
@@ -51,14 +55,15 @@ def test_an_epoch_of_few_steps_has_an_average_at_its_end():
     assert averages_of(np.arange(3.0)[:, None], 0.9, steps_per_epoch=3)[2] == 2.0
 
 
-def test_long_vectors_are_averaged_to_their_end():
-    path = np.ones((2, averaging.PIECE * 2 + 5))
-    assert (averages_of(path, 0.9)[1] == 1.0).all()
+def test_only_the_stretches_asked_for_are_touched():
+    path = np.ones((2, 9))
+    assert averages_of(path, 0.9, stretches=[slice(1, 4), slice(6, 8)])[1].tolist() == [99, 1, 1, 1, 99, 99, 1, 1, 99]
+    assert (averages_of(path, 0.9, stretches=[slice(4, 4)])[1] == 99).all()
 
 
 def test_equal_parameters_stay_exactly_as_they_are():
     average, theta = np.full(4, 0.1), np.full(4, 0.1)
-    made = Average(average, theta, 0.97, 1)
+    made = Average(average, theta, 0.97, 1, [slice(0, 4)])
     for step in range(1, 100):
         made.step(step)
     assert (average == 0.1).all()

@@ -32,7 +32,7 @@ def all_of(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(batches, "GATHERED_BYTES", block)
         made = Batches(split, CLASSES, batch_size, dtype)
-    return [Batch(b.X.copy(), b.Y.copy(), b.y.copy()) for b in made.in_order(order)]
+    return [Batch(b.X.copy(), b.Y.copy(), b.y.copy(), b.held.copy()) for b in made.in_order(order)]
 
 
 sizes = st.tuples(st.integers(1, 300), st.integers(1, 330), st.integers(1, 10_000), st.randoms(use_true_random=False))

@@ -21,7 +21,7 @@ from mlpcli.model.parameters import Parameters
 from mlpcli.training.loop import EpochRecord, State, Trainer
 from mlpcli.training.measure import Measure
 from mlpcli.training.optimizers import OPTIMIZERS
-from mlpcli.training.parallel import ALONE, MpiTeam, Team, launched
+from mlpcli.training.parallel import ALONE, ForkedTeam, MpiTeam, Team, launched
 from tests.training.test_loop import config_of, dataset_of, records_of, timeless
 
 COUNTS = st.integers(0, 1000)
@@ -75,7 +75,15 @@ def in_threads(size: int, work: Callable[[Team], Any]) -> list[Any]:
     return outcomes
 
 
-def trained(config: Config, dataset: Dataset, size: int) -> tuple[list[EpochRecord], State]:
+def trained_by_forked(config: Config, dataset: Dataset, size: int) -> tuple[list[EpochRecord], State]:
+    """What rank 0 has in the end, where the others are real processes that share its memory."""
+    with ForkedTeam(size) as team:
+        trainer = Trainer(config, dataset, team=team)
+        team.send(None, lambda: list(trainer.epochs()))
+        return list(trainer.epochs()), trainer.state
+
+
+def trained_by_messages(config: Config, dataset: Dataset, size: int) -> tuple[list[EpochRecord], State]:
     """What rank 0 has in the end; all others have the same parameters, bit for bit."""
 
     def work(team: Team) -> tuple[list[EpochRecord], State]:
@@ -87,6 +95,15 @@ def trained(config: Config, dataset: Dataset, size: int) -> tuple[list[EpochReco
     for _, state in outcomes:
         np.testing.assert_array_equal(state.theta.vector, outcomes[0][1].theta.vector)
     return outcomes[0]
+
+
+Trained = Callable[[Config, Dataset, int], tuple[list[EpochRecord], State]]
+
+
+@pytest.fixture(params=[trained_by_messages, trained_by_forked], ids=["messages", "memory"])
+def trained(request: pytest.FixtureRequest) -> Trained:
+    made: Trained = request.param
+    return made
 
 
 def assert_equal_curves(found: list[EpochRecord], expected: list[EpochRecord]) -> None:
@@ -109,7 +126,7 @@ def test_shares_are_the_whole_in_order_nearly_equal_and_no_larger_of_less(count:
 
 @pytest.mark.parametrize("size", [2, 3, 4])
 @pytest.mark.parametrize("count", [40, 43, 41])  # batches of 8: none short, one of 3, one of a single image
-def test_a_team_trains_as_one_does(count: int, size: int):
+def test_a_team_trains_as_one_does(count: int, size: int, trained: Trained):
     config, dataset = config_of("training.l2=0.01"), dataset_of(count, 13)
     records, state = records_of(config, dataset)
     shared, theirs = trained(config, dataset, size)
@@ -130,21 +147,21 @@ def test_a_team_trains_as_one_does(count: int, size: int):
         *((f"training.optimizer={name}",) for name in OPTIMIZERS),
     ],
 )
-def test_whatever_is_trained(overrides: tuple[str, ...]):
+def test_whatever_is_trained(overrides: tuple[str, ...], trained: Trained):
     config, dataset = config_of(*overrides), dataset_of(43, 12)
     records, _ = records_of(config, dataset)
     assert_equal_curves(trained(config, dataset, 3)[0], records)
 
 
 @pytest.mark.parametrize(("batch_size", "size"), [(2, 5), (1, 3), (8, 11)])
-def test_there_may_be_more_processes_than_examples_in_a_batch(batch_size: int, size: int):
+def test_there_may_be_more_processes_than_examples_in_a_batch(batch_size: int, size: int, trained: Trained):
     # And than there are images held out.
     config, dataset = config_of(f"training.batch_size={batch_size}", "training.dropout=0.2"), dataset_of(9, 2)
     records, _ = records_of(config, dataset)
     assert_equal_curves(trained(config, dataset, size)[0], records)
 
 
-def test_in_float32_it_is_the_same_but_for_rounding():
+def test_in_float32_it_is_the_same_but_for_rounding(trained: Trained):
     config, dataset = config_of("network.dtype=float32"), dataset_of(43, 13)
     records, _ = records_of(config, dataset)
     shared, _ = trained(config, dataset, 4)
@@ -152,7 +169,7 @@ def test_in_float32_it_is_the_same_but_for_rounding():
     assert shared != records
 
 
-def test_the_same_team_comes_to_the_same_bits():
+def test_the_same_team_comes_to_the_same_bits(trained: Trained):
     config, dataset = config_of("network.dtype=float32", "training.dropout=0.2"), dataset_of(43, 13)
     first, again = (trained(config, dataset, 3) for _ in range(2))
     assert list(map(timeless, first[0])) == list(map(timeless, again[0]))
@@ -243,7 +260,7 @@ def test_a_process_on_its_own_is_a_team_of_one():
     vector = np.arange(3.0)
     ALONE.sum(vector)
     ALONE.equalize(vector)
-    ALONE.send(None)
+    ALONE.send(None, lambda: None)
     assert vector.tolist() == [0, 1, 2]
     assert (ALONE.share(7), ALONE.rank, ALONE.size, ALONE.receive()) == (slice(0, 7), 0, 1, None)
     assert [ALONE.goes_on(wanted) for wanted in (True, False)] == [True, False]

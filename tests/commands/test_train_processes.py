@@ -1,0 +1,258 @@
+"""``mlpcli train --processes N``: one outcome whatever N but for rounding, and never a process that is left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlpcli.runs.directory import read_manifest
+from tests.conftest import NO_DEFAULTS
+from tests.run_outcome import metrics, outcome
+
+ROOT = Path(__file__).parents[2]
+SECONDS = 60  # after which a test says that something hangs
+
+KEYS = ("data.dataset=mnist-sample", "network.hidden=[8]", "training.epochs=2", *NO_DEFAULTS)
+SMALL = tuple(part for key in KEYS for part in ("--set", key))
+LONG = (*SMALL, "--set", "training.schedule=constant", "--set", "training.epochs=1000000")
+MAIN = "from mlpcli.commands import main\nmain()\n"
+
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that fork"),
+    pytest.mark.xdist_group("processes"),  # one after the other, as each of them takes every processor
+]
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def started(*arguments: str, program: str = MAIN) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ended(*arguments: str, program: str = MAIN) -> tuple[int, str, str]:
+    """Exit status, stdout and stderr of ``mlpcli ARGUMENTS``."""
+    with started(*arguments, program=program) as process:
+        try:
+            out, err = process.communicate(timeout=SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+    return process.returncode, out, err
+
+
+def trained(processes: int, out: str, *arguments: str) -> Path:
+    command = ("train", "--processes", str(processes), "--quiet", "--out", out, *SMALL, *arguments)
+    status, _, err = ended(*command)
+    assert (status, err) == (0, "")
+    return Path(out)
+
+
+# One outcome ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_number_of_processes_does_not_matter_and_the_same_number_is_the_same_bytes():
+    # 4,500 images in batches of 32: the last has 20.
+    every = ("network.dtype=float64", "training.dropout=0.1", "training.averaging=0.99", "augmentation.rotation=10")
+    overrides = tuple(part for key in every for part in ("--set", key))
+    one, two, again, four = (
+        trained(processes, out, *overrides) for processes, out in ((1, "1"), (2, "2"), (2, "2b"), (4, "4"))
+    )
+    assert outcome(again) == outcome(two)
+    for many, processes in ((two, 2), (four, 4)):
+        assert read_manifest(many)["environment"]["processes"] == processes
+        for found, expected in zip(metrics(many), metrics(one), strict=True):
+            for key, value in expected.items():
+                assert found[key] == (None if value is None else pytest.approx(value, rel=1e-9)), key
+    assert "processes" not in read_manifest(one)["environment"]
+
+
+def test_a_run_is_resumed_to_the_same_bytes_and_reproduced():
+    whole = trained(3, "whole")
+    part = trained(3, "part", "--set", "training.schedule=constant", "--set", "training.epochs=1")
+    status, _, err = ended("train", "--processes", "3", "--quiet", "--resume", "part", "--set", "training.epochs=2")
+    assert (status, err) == (0, "")
+    constant = trained(3, "constant", "--set", "training.schedule=constant")
+    assert outcome(part) == outcome(constant)
+    status, out, _ = ended("runs", "reproduce", str(whole))
+    assert (status, "bit for bit" in out) == (0, True)
+
+
+def test_what_is_printed_is_printed_once():
+    status, out, err = ended("train", "--processes", "2", "--json", *SMALL)
+    assert status == 0
+    assert json.loads(out)["epochs"] == 2
+    assert err.count("epoch 2/2") == 1
+    assert "team     2 processes" in err
+
+
+# Ends -----------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def running(run: str) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
+    """Three processes that train without end, in their third epoch at least: the first, and the others' numbers."""
+    with started("train", "--processes", "3", "--out", run, *LONG) as process:
+        try:
+            wait_for(lambda: len(lines(run)) >= 2 or process.poll() is not None)
+            assert process.poll() is None, process.communicate()
+            others = children(process.pid)
+            assert len(others) == 2
+            yield process, others
+        finally:
+            process.kill()
+            process.communicate(timeout=SECONDS)
+
+
+def children(parent: int) -> list[int]:
+    listed = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout.split("\n")
+    return [int(pid) for pid, of in (line.split() for line in listed if line) if int(of) == parent]
+
+
+def lines(run: str) -> list[str]:
+    path = Path(run, "metrics.jsonl")
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def wait_for(condition: Any) -> None:
+    until = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def are_gone(processes: list[int]) -> bool:
+    return all(subprocess.run(["ps", "-p", str(each)], capture_output=True).returncode for each in processes)
+
+
+def goes_on(run: str, *arguments: str) -> str:
+    """What one more epoch says on stderr."""
+    done = len(lines(run))
+    further = ("train", "--quiet", "--resume", run, "--set", f"training.epochs={done + 1}", *arguments)
+    status, _, err = ended(*further)
+    assert (status, len(lines(run))) == (0, done + 1)
+    return err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_all_in_order(number: int):
+    with running("run") as (process, others):
+        process.send_signal(number)
+        _, err = process.communicate(timeout=SECONDS)
+        assert process.returncode == 128 + number
+        assert err.count("stopped; go on with: mlpcli train --processes 3 --resume run") == 1
+        assert "Traceback" not in err
+        assert are_gone(others)
+    assert goes_on("run", "--processes", "3") == ""
+
+
+def test_who_is_told_to_stop_by_a_terminal_leaves_it_to_the_first():
+    with running("run") as (process, others):
+        for other in others:
+            os.kill(other, signal.SIGINT)
+        before = len(lines("run"))
+        wait_for(lambda: len(lines("run")) > before + 1)
+        assert process.poll() is None
+
+
+def test_one_that_is_killed_ends_all_and_the_run_can_go_on():
+    with running("run") as (process, others):
+        os.kill(others[1], signal.SIGKILL)
+        _, err = process.communicate(timeout=SECONDS)
+        assert process.returncode == 4
+        said = "mlpcli: one of the processes that train together has ended before its time, by signal 9; the last good"
+        assert said in err and "go on with: mlpcli train --processes 3 --resume run" in err
+        assert "Traceback" not in err
+        assert are_gone(others)
+    assert goes_on("run") == "trained by 3 processes so far, now by 1: the numbers may differ\n"
+
+
+def test_when_the_first_is_killed_no_other_stays_and_the_run_is_free():
+    with running("run") as (process, others):
+        process.kill()
+        process.wait()
+        wait_for(lambda: are_gone(others))
+    assert goes_on("run", "--processes", "3") == ""
+
+
+def test_training_that_diverges_ends_all_with_one_line():
+    diverges = ("training.learning_rate=1e30", "network.activation=relu", "training.optimizer=sgd")
+    overrides = tuple(part for key in diverges for part in ("--set", key))
+    status, out, err = ended("train", "--processes", "2", "--quiet", *SMALL, *overrides)
+    assert (status, out, err.count("\n")) == (5, "", 1)
+    assert err.startswith("mlpcli: training diverged")
+
+
+BUG = """
+from mlpcli.training import loop
+propagate = loop.Trainer._propagate
+def fail(self, *arguments):
+    if self.team.rank == RANK and self.state.step == 5:
+        raise AssertionError("a bug of ours")
+    return propagate(self, *arguments)
+loop.Trainer._propagate = fail
+"""
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_bug_in_one_process_ends_all(rank: int):
+    status, _, err = ended("train", "--processes", "2", "--quiet", *LONG, program=BUG.replace("RANK", str(rank)) + MAIN)
+    assert status == 70
+    assert err.count("AssertionError: a bug of ours") == 1
+
+
+# Refusals -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--processes", "2", "--mpi"), "leave --processes out"),
+        (("--processes", "0"), "0 is not in the range 1<=x<=64"),
+        (("--processes", "many"), "'many' is not a valid integer"),
+    ],
+)
+def test_what_cannot_be_is_refused(arguments: tuple[str, ...], said: str):
+    status, out, err = ended("train", *arguments)
+    assert (status, out) == (2, "")
+    assert said in err
+    assert not Path("runs").exists()
+
+
+NO_FORK = """
+import errno, os
+def fork():
+    raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+os.fork = fork
+"""
+
+
+def test_where_there_are_too_many_processes_a_line_says_so():
+    status, _, err = ended("train", "--processes", "2", "--quiet", "--out", "run", *SMALL, program=NO_FORK + MAIN)
+    assert (status, err.count("\n")) == (4, 1)
+    assert err.startswith("mlpcli: --processes 2: no further process can be made (Resource temporarily unavailable)")
+
+
+def test_where_processes_cannot_fork_a_line_says_so():
+    status, _, err = ended("train", "--processes", "2", *SMALL, program=f"import os\ndel os.fork\n{MAIN}")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "--processes needs a system whose processes can fork" in err
