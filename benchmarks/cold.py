@@ -1,7 +1,7 @@
 """Whole processes, cold: ``mlpcli train configs/fast.yaml`` against the best PyTorch script, prompt to finished run.
 
-Both train the same network on the same decoded files and measure the test error once. Pair after pair, a seed a pair;
-who goes first changes with every pair. What has to hold beside the time: the accuracy of every single run.
+Both train the same network on the same decoded files and measure the test error once. Round after round, a seed a
+round; who goes first changes with every round. What has to hold beside the time: the accuracy of every single run.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from benchmarks import common
 
 WANTED = 0.98
 SCRIPT = Path(__file__).with_name("pytorch_mnist.py")
-OURS, THEIRS = "mlpcli", "pytorch"
+OURS, PROCESSES, THEIRS = "mlpcli", "mlpcli --processes", "pytorch"
 
 
 def main() -> None:
@@ -50,17 +50,22 @@ def pairs(given: Any, scratch: Path) -> tuple[list[dict[str, Any]], str]:
             ]
         overrides = [f"seed={seed}", f"data.dataset={dataset}", *given.set]
         return [
-            *(*mlpcli, "train", given.config, "--json", "--out", str(scratch / "run"), "--threads", str(given.threads)),
+            *(*mlpcli, "train", given.config, "--json", "--out", str(scratch / "run")),
+            *(
+                ["--threads", str(given.threads)]
+                if who == OURS
+                else ["--processes", str(given.threads), "--threads", "1"]
+            ),
             *(argument for override in overrides for argument in ("--set", override)),
         ]
 
-    names, reason = [OURS, THEIRS], ""
+    names, reason = [OURS, PROCESSES, THEIRS], ""
     samples: list[dict[str, Any]] = []
     for name in list(names):  # the files, and the programs' own, are in the system's cache from here on
         try:
             run(command(name, 0), given, scratch)
         except common.WorkerError as error:
-            if name == OURS:
+            if name != THEIRS:
                 sys.exit(f"mlpcli: {error}")
             names.remove(name)
             reason = str(error)
@@ -101,7 +106,7 @@ def processor_seconds() -> float:
 def report(given: Any, samples: list[dict[str, Any]], reason: str) -> None:
     """Seconds and accuracies, and the ratio of the medians."""
     rows, medians = [], {}
-    for name in (OURS, THEIRS):
+    for name in (OURS, PROCESSES, THEIRS):
         own = [sample for sample in samples if sample["who"] == name]
         if own:
             seconds = common.spread([sample["seconds"] for sample in own])
@@ -110,7 +115,8 @@ def report(given: Any, samples: list[dict[str, Any]], reason: str) -> None:
             rows.append([name, str(len(own)), common.with_range(seconds), f"{least:.2%}"])
     lines = [common.table(["who", "runs", "seconds", "least test accuracy"], rows)]
     if THEIRS in medians:
-        lines.append(f"Ratio of the medians: {medians[OURS] / medians[THEIRS]:.3f}.")
+        ratios = [f"{medians[name] / medians[THEIRS]:.3f} ({name})" for name in (OURS, PROCESSES)]
+        lines.append(f"Over pytorch, of the medians: {', '.join(ratios)}.")
     else:
         lines.append(f"pytorch was not run: {reason}")
     short = [f"{s['who']}, seed {s['seed']}: {s['accuracy']:.2%}" for s in samples if s["accuracy"] < WANTED]

@@ -12,7 +12,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -58,6 +58,10 @@ class Peer:
         """The images (N, 784) as float32 in [0, 1]."""
         return np.multiply(self.images, np.float32(1 / 255), dtype=np.float32)
 
+    def processor_seconds(self) -> float:
+        """Processor time used so far."""
+        return time.process_time()
+
     def sizes(self, hidden: Sequence[int]) -> tuple[int, ...]:
         """The units of each layer."""
         return (self.images.shape[1], *hidden, self.dataset.classes)
@@ -71,7 +75,6 @@ class Mlpcli(Peer):
 
         from mlpcli.config import Config, NetworkConfig, TrainingConfig
         from mlpcli.datasets.load import Split
-        from mlpcli.training.loop import Trainer
 
         training = TrainingConfig(
             epochs=1_000_000, batch_size=batch, optimizer="momentum", learning_rate=RATE, schedule="constant", l2=0.0
@@ -79,10 +82,32 @@ class Mlpcli(Peer):
         config = Config(network=NetworkConfig(hidden=tuple(hidden)), training=training)
         self.examples = examples
         train = Split(self.images[:examples], self.labels[:examples])
-        self.epochs = Trainer(config, replace(self.dataset, train=train)).epochs()
+        self.epochs = self.records(config, replace(self.dataset, train=train))
+
+    def records(self, config: Any, dataset: Any) -> Iterator[Any]:
+        """The records of the epochs, trained as they are asked for."""
+        from mlpcli.training.loop import Trainer
+
+        return Trainer(config, dataset).epochs()
 
     def epoch(self) -> tuple[int, float]:
         return self.examples, next(self.epochs).seconds
+
+
+class MlpcliProcesses(Mlpcli):
+    """The same with ``--processes``: of one thread each, as many as the others have threads."""
+
+    def records(self, config: Any, dataset: Any) -> Iterator[Any]:
+        from mlpcli.training.loop import Trainer
+        from mlpcli.training.parallel import ForkedTeam
+
+        with ForkedTeam(self.threads) as team:
+            trainer = Trainer(config, dataset, team=team)
+            team.send(None, lambda: list(trainer.epochs()))
+            yield from trainer.epochs()
+
+    def processor_seconds(self) -> float:
+        return time.process_time() + common.processor_seconds_of_children()
 
 
 class Products(Peer):
@@ -442,6 +467,7 @@ class NeuralNetworkDigits(Peer):
 
 PEERS: dict[str, type[Peer]] = {
     "mlpcli": Mlpcli,
+    "mlpcli --processes": MlpcliProcesses,
     "products": Products,
     "pytorch-products": PyTorchProducts,
     "pytorch": PyTorch,
@@ -482,11 +508,11 @@ def _serve(peer: Peer, request: dict[str, Any]) -> dict[str, Any]:
         peer.prepare(request["hidden"], request["batch"], examples)
         peer.epoch()  # the warm-up
         return {"note": peer.note}
-    seen, seconds, processor = 0, 0.0, time.process_time()
+    seen, seconds, processor = 0, 0.0, peer.processor_seconds()
     while seconds < request["seconds"]:
         more, took = peer.epoch()
         seen, seconds = seen + more, seconds + took
-    return {"examples": seen, "seconds": seconds, "processor_seconds": time.process_time() - processor}
+    return {"examples": seen, "seconds": seconds, "processor_seconds": peer.processor_seconds() - processor}
 
 
 if __name__ == "__main__":

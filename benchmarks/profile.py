@@ -24,7 +24,8 @@ PARTS = {
     "slope": "its slope",
     "loss": "loss",
     "forward": "adding biases",
-    "backward": "delta, biases' gradient",
+    "deltas": "delta",
+    "gradients": "biases' gradient",
     "errors": "errors",
 }
 
@@ -126,7 +127,8 @@ def watched(trainer: Any, clocks: Clocks) -> ExitStack:
         "slope": (network.activation, "backward"),
         "loss": (network, "loss"),
         "forward": (network, "forward"),
-        "backward": (network, "backward"),
+        "deltas": (network, "deltas"),
+        "gradients": (network, "gradients"),
         "errors": (loop, "errors"),
     }
     patches = ExitStack()

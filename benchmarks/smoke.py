@@ -30,7 +30,7 @@ def main() -> None:
         if peer not in there:
             print(f"skipped: {peer} is not installed")
     print("skipped: torch.compile takes too long for this")
-    peers = ",".join(["mlpcli", "products", *there])
+    peers = ",".join(["mlpcli", "mlpcli --processes", "products", *there])
     fewest = ["--repeats", "1", "--threads", "1"]
     turns = [*fewest, "--seconds", "0.01"]
     growth = ["--repeats", "1", "--threads", "1", "--seconds", "0.001", "--axes", "depth,batch", "--most", "1"]

@@ -9,7 +9,7 @@ from benchmarks import common
 from benchmarks.common import Worker, WorkerError
 from benchmarks.peers import PEERS
 
-OURS, FLOOR = "mlpcli", "products"
+OURS, PROCESSES, FLOOR = "mlpcli", "mlpcli --processes", "products"
 
 
 def main() -> None:
@@ -55,7 +55,10 @@ def main() -> None:
 def start(names: list[str], given: Any) -> tuple[dict[str, Worker], dict[str, str], dict[str, str]]:
     """The participants that can be started, the versions of their packages, and why the others can't."""
     arguments = (given.data, str(given.examples), str(given.threads))
-    started = {name: Worker("benchmarks.peers", name, *arguments, threads=given.threads) for name in names}
+    started = {
+        name: Worker("benchmarks.peers", name, *arguments, threads=1 if name == PROCESSES else given.threads)
+        for name in names
+    }
     workers, versions, absent = {}, {}, {}
     for name, worker in started.items():
         progress(f"{name} starts")
@@ -81,7 +84,9 @@ def summarize(row: str, samples: list[dict[str, Any]], notes: dict[str, str]) ->
         "peers": {
             name: {
                 "examples_per_second": common.spread(own)._asdict(),
-                "mlpcli_over": common.ratios(rates[OURS], own)._asdict(),
+                "over": {
+                    ours: common.ratios(rates[ours], own)._asdict() for ours in (OURS, PROCESSES) if ours in rates
+                },
                 "note": notes[name],
             }
             for name, own in rates.items()
@@ -92,27 +97,32 @@ def summarize(row: str, samples: list[dict[str, Any]], notes: dict[str, str]) ->
 def text(summary: list[dict[str, Any]], absent: dict[str, str], samples: list[dict[str, Any]]) -> str:
     """The tables: how many times as fast mlpcli is, then everybody's examples a second; how they trained."""
     names = list(dict.fromkeys(name for row in summary for name in row["peers"]))
-    over, rates = [], []
+    rates = []
     notes: dict[str, dict[str, list[str]]] = {}
     for row in summary:
         cells = {name: row["peers"].get(name) for name in names}
-        over.append(
-            [row["row"]]
-            + [
-                common.with_range(common.Spread(**cell["mlpcli_over"])) if cell else "-"
-                for name, cell in cells.items()
-                if name != OURS
-            ]
-        )
         medians = [cell and common.number(cell["examples_per_second"]["median"]) for cell in cells.values()]
         rates.append([row["row"], *(median or "-" for median in medians)])
         for name, cell in cells.items():
             if cell and cell["note"]:
                 notes.setdefault(name, {}).setdefault(cell["note"], []).append(row["row"])
-    others = ["of the matrix products" if name == FLOOR else f"over {name}" for name in names if name != OURS]
-    parts = [
-        "mlpcli's examples a second, as a multiple of each other's: the median of the rounds' ratios (least-greatest).",
-        common.table(["network, batch", *others], over),
+    parts = []
+    for ours in (name for name in (OURS, PROCESSES) if name in names):
+        others = [name for name in names if name not in (OURS, PROCESSES)]
+        over = [
+            [row["row"]]
+            + [
+                common.with_range(common.Spread(**cell["over"][ours])) if cell else "-"
+                for cell in map(row["peers"].get, others)
+            ]
+            for row in summary
+        ]
+        headings = ["of the matrix products" if name == FLOOR else f"over {name}" for name in others]
+        parts += [
+            f"{ours}: its examples a second over each other's, the median of the rounds' ratios (least-greatest).",
+            common.table(["network, batch", *headings], over),
+        ]
+    parts += [
         "Examples a second, medians.",
         common.table(["network, batch", *names], rates),
         "How they trained:",
