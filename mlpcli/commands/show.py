@@ -45,7 +45,8 @@ class Screen(Observer):
         say(f"network  {form}; {len(state.theta.vector):,} parameters")
         say(f"run      {run}" + (f", from epoch {state.epoch} on" if state.epoch else ""))
         if trainer.team.size > 1:
-            line = f"team     {trainer.team.size} processes, {threads()} BLAS threads each"
+            each = threads()
+            line = f"team     {trainer.team.size} processes, {each} BLAS thread{'s' if each > 1 else ''} each"
             if trainer.team.dies_together:
                 # Who is killed can't say this, nor can the others, whom the launcher kills.
                 line += f"; should one die: {trainer.team.command} --resume {shlex.quote(str(run))}"
