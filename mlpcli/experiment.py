@@ -140,10 +140,10 @@ def assist(team: Team) -> None:
     job = team.receive()
     if job is not None:
         config, dataset, state = job
-        _share(Trainer(config, dataset, state, team))
+        _train_along(Trainer(config, dataset, state, team))
 
 
-def _share(trainer: Trainer) -> None:
+def _train_along(trainer: Trainer) -> None:
     """What another rank than 0 does in training."""
     for _ in trainer.epochs():
         pass
@@ -281,7 +281,7 @@ def _train(
 ) -> Run:
     """Train to the end, or until ``epochs`` more epochs are done."""
     state = trainer.state
-    trainer.team.send((config, dataset.without_test(), state), partial(_share, trainer))
+    trainer.team.send((config, dataset.without_test(), state), partial(_train_along, trainer))
     observer.begin(run.path, trainer, dataset)
     try:
         for record in islice(trainer.epochs(observer.step), epochs):

@@ -94,7 +94,7 @@ class Batches:
             count, held = len(batches), self._team.rows_held(size)
             each = rows // count
             X = self._X[: count * held].reshape(count, held, self._X.shape[1])
-            own = X[:, self._team.rows_among(size)]
+            own = X[:, self._team.own_rows(size)]
             if self._augmentation is None:
                 scale(images.reshape(own.shape), own)
             Y = np.take(self._targets, labels, axis=0, out=self._Y[:rows], mode="clip")

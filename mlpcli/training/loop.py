@@ -201,7 +201,7 @@ class Trainer:
         self._buffers = {}
         for size in (self._batch_size, last):
             held = self._most.rows(slice(0, team.rows_held(size)))
-            self._buffers[size] = held, held.rows(team.rows_among(size))
+            self._buffers[size] = held, held.rows(team.own_rows(size))
 
     def _initial_parameters(self) -> Parameters:
         network = self._config.network

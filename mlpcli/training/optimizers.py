@@ -150,20 +150,16 @@ def make_optimizer(
     config: TrainingConfig,
     theta: Array,
     gradient: Array,
-    state: dict[str, Array] | None = None,
-    stretches: Sequence[slice] | None = None,
+    state: dict[str, Array],
+    stretches: Sequence[slice],
 ) -> Optimizer:
     """The update rule that ``config`` names, moving ``theta`` (n,) by what is in ``gradient`` (n,).
 
-    ``state`` is its memory (n,), by name; zeros, if there is none. Of all three only the ``stretches`` are touched, one
-    after the other; without, it is the whole, ``PIECE`` entries at a time.
+    ``state`` is its memory (n,), by name, zeros at first. Of all three only the ``stretches`` are touched, one after
+    the other; they stay in the cache between the rule's lines if they are of ``PIECE`` entries at most.
     """
-    rule = OPTIMIZERS[config.optimizer]
-    if state is None:
-        state = {name: aligned(theta.shape, theta.dtype, 0.0) for name in rule.memory}
-    if stretches is None:
-        stretches = [slice(i, min(i + PIECE, len(theta))) for i in range(0, len(theta), PIECE)]
-    return rule(theta, gradient, 0.9 if config.momentum is None else config.momentum, state, stretches)
+    momentum = 0.9 if config.momentum is None else config.momentum
+    return OPTIMIZERS[config.optimizer](theta, gradient, momentum, state, stretches)
 
 
 def learning_rate(config: TrainingConfig, step: int, steps_per_epoch: int) -> float:

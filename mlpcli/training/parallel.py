@@ -110,7 +110,7 @@ class Team:
         """How many rows, of a batch of ``count``, are in the memory that this process makes the gradient from."""
         return self.rows(count)
 
-    def rows_among(self, count: int) -> slice:
+    def own_rows(self, count: int) -> slice:
         """Which of the rows held of a batch are this process's own."""
         return slice(0, self.rows(count))
 
@@ -202,9 +202,9 @@ class MpiTeam(Team):
         if self._busy or (self.rank and value is not None):
             # There is no orderly way to tell the others. First the reason is printed, at the very end they are stopped.
             ours = isinstance(value, Exception) and not isinstance(value, MlpcliError)
-            atexit.register(self._comm.Abort, 70 if ours else 4)
+            atexit.register(self._comm.Abort, BUG if ours else 4)
         elif not self._let_go and self._word(False):
-            atexit.register(self._comm.Abort, 70)  # rank 0 goes on where this one has ended
+            atexit.register(self._comm.Abort, BUG)  # rank 0 goes on where this one has ended
         self._mind_signals()
 
     def sum(self, vector: NDArray[Any]) -> None:
@@ -393,7 +393,7 @@ class ForkedTeam(Team):
         """How many rows, of a batch of ``count``, are in the memory that this process makes the gradient from: all."""
         return count
 
-    def rows_among(self, count: int) -> slice:
+    def own_rows(self, count: int) -> slice:
         """Which of the rows held of a batch are this process's own."""
         return self.share(count)
 

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,11 +19,21 @@ import pytest
 from mlpcli import commands
 from mlpcli.runs.directory import read_manifest
 from mlpcli.runs.environment import THREAD_VARIABLES
-from tests.conftest import NO_DEFAULTS
+from tests import together
 from tests.run_outcome import metrics, outcome
-
-ROOT = Path(__file__).parents[2]
-SECONDS = 60  # after which a test says that something hangs
+from tests.together import (
+    BUG,
+    LONG,
+    MAIN,
+    SECONDS,
+    SMALL,
+    assert_metrics_but_for_rounding,
+    environment,
+    lines,
+    started,
+    wait_for,
+    wait_for_two_epochs,
+)
 
 
 def launcher() -> str | None:
@@ -39,12 +48,6 @@ def with_mpi(test: Any) -> Any:
     return pytest.mark.xdist_group("mpi")(skip(test))
 
 
-KEYS = ("data.dataset=mnist-sample", "network.hidden=[8]", "training.epochs=2", *NO_DEFAULTS)
-SMALL = tuple(part for key in KEYS for part in ("--set", key))
-LONG = (*SMALL, "--set", "training.schedule=constant", "--set", "training.epochs=1000000")
-MAIN = "from mlpcli.commands import main\nmain()\n"
-
-
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -55,27 +58,10 @@ def command(processes: int, *arguments: str, program: str = MAIN, mpi: bool = Tr
     return [*begin, sys.executable, "-c", program, "train", *(["--mpi"] if mpi else []), *arguments]
 
 
-def environment(**variables: str) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", **variables}
-
-
 def ended(processes: int, *arguments: str, **options: Any) -> tuple[int, str, str]:
     """Exit status, stdout and stderr of ``mpiexec -n PROCESSES mlpcli train --mpi``; 0 processes: without mpiexec."""
-    variables = options.pop("variables", environment())
-    with subprocess.Popen(
-        command(processes, *arguments, **options),
-        env=variables,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            out, err = process.communicate(timeout=SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            raise
-    return process.returncode, out, err
+    variables = options.pop("variables", None)
+    return together.ended(command(processes, *arguments, **options), variables)
 
 
 def trained(processes: int, out: str, *arguments: str, **options: Any) -> Path:
@@ -124,9 +110,9 @@ def test_of_processes_started_together_the_first_says_what_is_wrong(
 def test_one_process_comes_to_the_bytes_of_none_by_mpi():
     alone = trained(0, "alone", "--set", "training.dropout=0.1", mpi=False)
     for processes in (0, 1):
-        together = trained(processes, f"of-{processes}", "--set", "training.dropout=0.1")
-        assert outcome(together) == outcome(alone)
-        assert "processes" not in read_manifest(together)["environment"]
+        by_mpi = trained(processes, f"of-{processes}", "--set", "training.dropout=0.1")
+        assert outcome(by_mpi) == outcome(alone)
+        assert "processes" not in read_manifest(by_mpi)["environment"]
 
 
 @with_mpi
@@ -140,10 +126,7 @@ def test_the_number_of_processes_does_not_matter_and_the_same_number_is_the_same
     assert outcome(again) == outcome(two)
     for many, processes in ((two, 2), (four, 4)):
         assert read_manifest(many)["environment"]["processes"] == f"{processes} (MPI)"
-        for line, expected in zip(metrics(many), metrics(one), strict=True):
-            assert list(line) == list(expected)
-            for key, value in expected.items():
-                assert line[key] == (None if value is None else pytest.approx(value, rel=1e-9)), key
+        assert_metrics_but_for_rounding(many, one)
         tests = [json.loads((run / "test.json").read_text()) for run in (many, one)]
         assert tests[0].pop("loss") == pytest.approx(tests[1].pop("loss"), rel=1e-9)
         assert tests[0] == tests[1]
@@ -245,17 +228,6 @@ def test_a_full_disk_ends_all():
     assert "go on with: mpiexec -n 2 mlpcli train --mpi --resume run" in err
 
 
-BUG = """
-from mlpcli.training import loop
-propagate = loop.Trainer._propagate
-def fail(self, *arguments):
-    if self.team.rank == RANK and self.state.step == 5:
-        raise AssertionError("a bug of ours")
-    return propagate(self, *arguments)
-loop.Trainer._propagate = fail
-"""
-
-
 @with_mpi
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_bug_in_one_process_ends_all(rank: int):
@@ -275,33 +247,13 @@ Path(f"pid-{launched()[0]}").write_text(str(os.getpid()))
 @contextmanager
 def running(run: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """Two processes that train without end, in their third epoch at least."""
-    process = subprocess.Popen(
-        command(2, "--out", run, *LONG, *arguments, program=SAYS_WHO + MAIN),
-        env=environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = started(command(2, "--out", run, *LONG, *arguments, program=SAYS_WHO + MAIN))
     try:
-        wait_for(lambda: len(lines(run)) >= 2 or process.poll() is not None)
-        assert process.poll() is None, process.communicate()
+        wait_for_two_epochs(process, run)
         yield process
     finally:
         process.kill()
         process.communicate()
-
-
-def lines(run: str) -> list[str]:
-    path = Path(run, "metrics.jsonl")
-    return path.read_text().splitlines() if path.exists() else []
-
-
-def wait_for(condition: Any) -> None:
-    until = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.02)
 
 
 def is_gone(rank: int) -> bool:

@@ -7,25 +7,27 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from mlpcli.runs.directory import read_manifest
-from tests.conftest import NO_DEFAULTS
+from tests import together
 from tests.run_outcome import metrics, outcome
-
-ROOT = Path(__file__).parents[2]
-SECONDS = 60  # after which a test says that something hangs
-
-KEYS = ("data.dataset=mnist-sample", "network.hidden=[8]", "training.epochs=2", *NO_DEFAULTS)
-SMALL = tuple(part for key in KEYS for part in ("--set", key))
-LONG = (*SMALL, "--set", "training.schedule=constant", "--set", "training.epochs=1000000")
-MAIN = "from mlpcli.commands import main\nmain()\n"
+from tests.together import (
+    BUG,
+    LONG,
+    MAIN,
+    SECONDS,
+    SMALL,
+    assert_metrics_but_for_rounding,
+    lines,
+    started,
+    wait_for,
+    wait_for_two_epochs,
+)
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that fork"),
@@ -38,31 +40,18 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def started(*arguments: str, program: str = MAIN) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", program, *arguments],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def command(*arguments: str, program: str = MAIN) -> list[str]:
+    return [sys.executable, "-c", program, *arguments]
 
 
 def ended(*arguments: str, program: str = MAIN) -> tuple[int, str, str]:
     """Exit status, stdout and stderr of ``mlpcli ARGUMENTS``."""
-    with started(*arguments, program=program) as process:
-        try:
-            out, err = process.communicate(timeout=SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            raise
-    return process.returncode, out, err
+    return together.ended(command(*arguments, program=program))
 
 
 def trained(processes: int, out: str, *arguments: str) -> Path:
-    command = ("train", "--processes", str(processes), "--quiet", "--out", out, *SMALL, *arguments)
-    status, _, err = ended(*command)
+    how = ("--processes", str(processes), "--quiet", "--out", out)
+    status, _, err = ended("train", *how, *SMALL, *arguments)
     assert (status, err) == (0, "")
     return Path(out)
 
@@ -80,9 +69,8 @@ def test_the_number_of_processes_does_not_matter_and_the_same_number_is_the_same
     assert outcome(again) == outcome(two)
     for many, processes in ((two, 2), (four, 4)):
         assert read_manifest(many)["environment"]["processes"] == processes
-        for found, expected in zip(metrics(many), metrics(one), strict=True):
-            for key, value in expected.items():
-                assert found[key] == (None if value is None else pytest.approx(value, rel=1e-9)), key
+        assert_metrics_but_for_rounding(many, one)
+    assert metrics(four) != metrics(one)  # in the last digits: else they would not have shared anything
     assert "processes" not in read_manifest(one)["environment"]
 
 
@@ -111,10 +99,9 @@ def test_what_is_printed_is_printed_once():
 @contextmanager
 def running(run: str) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
     """Three processes that train without end, in their third epoch at least: the first, and the others' numbers."""
-    with started("train", "--processes", "3", "--out", run, *LONG) as process:
+    with started(command("train", "--processes", "3", "--out", run, *LONG)) as process:
         try:
-            wait_for(lambda: len(lines(run)) >= 2 or process.poll() is not None)
-            assert process.poll() is None, process.communicate()
+            wait_for_two_epochs(process, run)
             others = children(process.pid)
             assert len(others) == 2
             yield process, others
@@ -126,18 +113,6 @@ def running(run: str) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
 def children(parent: int) -> list[int]:
     listed = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout.split("\n")
     return [int(pid) for pid, of in (line.split() for line in listed if line) if int(of) == parent]
-
-
-def lines(run: str) -> list[str]:
-    path = Path(run, "metrics.jsonl")
-    return path.read_text().splitlines() if path.exists() else []
-
-
-def wait_for(condition: Any) -> None:
-    until = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.02)
 
 
 def are_gone(processes: list[int]) -> bool:
@@ -200,17 +175,6 @@ def test_training_that_diverges_ends_all_with_one_line():
     status, out, err = ended("train", "--processes", "2", "--quiet", *SMALL, *overrides)
     assert (status, out, err.count("\n")) == (5, "", 1)
     assert err.startswith("mlpcli: training diverged")
-
-
-BUG = """
-from mlpcli.training import loop
-propagate = loop.Trainer._propagate
-def fail(self, *arguments):
-    if self.team.rank == RANK and self.state.step == 5:
-        raise AssertionError("a bug of ours")
-    return propagate(self, *arguments)
-loop.Trainer._propagate = fail
-"""
 
 
 @pytest.mark.parametrize("rank", [0, 1])

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mlpcli import __version__
-from mlpcli.runs.environment import THREAD_VARIABLES, environment, threads
+from mlpcli.runs.environment import MOST_THREADS, THREAD_VARIABLES, environment, recorded_threads, threads
 
 
 def test_it_names_versions_processor_and_threads():
@@ -39,3 +39,21 @@ def test_the_threads_are_those_blas_was_told_to_use(monkeypatch: pytest.MonkeyPa
     for number, name in enumerate(reversed(THREAD_VARIABLES), start=100):
         monkeypatch.setenv(name, str(number))
         assert threads() == number
+
+
+def test_the_threads_that_a_run_says_it_had(tmp_path: Path):
+    (tmp_path / "manifest.json").write_text(json.dumps({"environment": environment()}))
+    assert recorded_threads(tmp_path) == threads()
+
+
+@pytest.mark.parametrize("number", [0, -1, MOST_THREADS + 1, 2.0, "2", True, None, [2]])
+def test_no_number_of_threads_is_no_answer(tmp_path: Path, number: object):
+    (tmp_path / "manifest.json").write_text(json.dumps({"environment": {"threads": number}}))
+    assert recorded_threads(tmp_path) is None
+
+
+@pytest.mark.parametrize("manifest", [b"", b"\xff", b"[]", b"{}", b'{"environment": 2}', b"[" * 100_000])
+def test_a_manifest_that_is_none_is_no_answer(tmp_path: Path, manifest: bytes):
+    assert recorded_threads(tmp_path) is None
+    (tmp_path / "manifest.json").write_bytes(manifest)
+    assert recorded_threads(tmp_path) is None

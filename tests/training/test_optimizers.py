@@ -13,10 +13,18 @@ from hypothesis import strategies as st
 
 from mlpcli.config import TrainingConfig
 from mlpcli.training import optimizers
-from mlpcli.training.optimizers import OPTIMIZERS, learning_rate, make_optimizer
+from mlpcli.training.optimizers import OPTIMIZERS, Optimizer, learning_rate, make_optimizer
 
 Array = np.ndarray
 RULES = sorted(OPTIMIZERS)
+
+
+def optimizer_of(config: TrainingConfig, theta: Array, gradient: Array) -> Optimizer:
+    """The rule at its start, of all parameters, a piece at a time."""
+    state = {name: np.zeros_like(theta) for name in OPTIMIZERS[config.optimizer].memory}
+    pieces = [slice(i, min(i + optimizers.PIECE, len(theta))) for i in range(0, len(theta), optimizers.PIECE)]
+    return make_optimizer(config, theta, gradient, state, pieces)
+
 
 # A learning rate and a gradient for each step.
 steps = st.lists(
@@ -33,7 +41,7 @@ def moved(
 ) -> tuple[list[Array], dict[str, Array]]:
     """theta after each step, and the rule's memory at the end. ``moves``: (learning rate, gradient) pairs."""
     vector, gradient = np.array(theta, dtype), np.zeros(len(theta), dtype)
-    optimizer = make_optimizer(config_of(rule, momentum), vector, gradient)
+    optimizer = optimizer_of(config_of(rule, momentum), vector, gradient)
     path = []
     for number, (eta, g) in enumerate(moves, start=1):
         gradient[...] = g
@@ -109,7 +117,7 @@ def test_nesterov_is_the_classical_two_point_rule_after_a_change_of_variables(mu
     etas = [0.05 / (1 + number / 7) for number in range(30)]
     theta, v = np.array([0.7, -1.1, 0.2]), np.zeros(3)
     phi, gradient = theta.copy(), np.zeros(3)
-    ours = make_optimizer(config_of("nesterov", mu), phi, gradient)
+    ours = optimizer_of(config_of("nesterov", mu), phi, gradient)
     for number, eta in enumerate(etas, start=1):
         v = mu * v - eta * some_gradient(theta + mu * v)
         theta = theta + v
@@ -166,7 +174,7 @@ def test_memory_that_fades_ends_at_zero_and_moves_nothing_by_it(
 
     def train() -> tuple[np.ndarray, np.ndarray, float]:
         theta, gradient = np.array([1.0, 1e-3, 0.5], dtype), np.array([0.3, 1e-8, 0.2], dtype)
-        optimizer = make_optimizer(config_of(rule), theta, gradient)
+        optimizer = optimizer_of(config_of(rule), theta, gradient)
         first = next(iter(optimizer.state.values()))
         lowest = np.inf
         for step in range(steps):
@@ -188,7 +196,7 @@ def test_memory_that_fades_ends_at_zero_and_moves_nothing_by_it(
 @pytest.mark.parametrize("rule", RULES)
 def test_settling_hides_no_number_that_is_not_finite(rule: str):
     theta, gradient = np.zeros(2), np.zeros(2)
-    optimizer = make_optimizer(config_of(rule), theta, gradient)
+    optimizer = optimizer_of(config_of(rule), theta, gradient)
     for vector in optimizer.state.values():
         vector[...] = [np.nan, np.inf]
     with np.errstate(all="ignore"):
@@ -204,7 +212,7 @@ def test_a_bowl_is_descended_to_its_bottom(rule: str):
     k, bottom = np.array([1.0, 10.0]), np.array([3.0, -2.0])
     theta, gradient = np.zeros(2), np.zeros(2)
     config = config_of(rule, epochs=1000, learning_rate=0.05, schedule="cosine")
-    optimizer = make_optimizer(config, theta, gradient)
+    optimizer = optimizer_of(config, theta, gradient)
     for step in range(1000):
         gradient[...] = k * (theta - bottom)
         optimizer.step(learning_rate(config, step, 1), step + 1)
