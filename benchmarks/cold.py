@@ -23,19 +23,19 @@ OURS, PROCESSES, THEIRS = "mlpcli", "mlpcli --processes", "pytorch"
 
 
 def main() -> None:
-    """Run every pair, and compare medians."""
+    """Run every round, and compare medians."""
     options = common.parser(__doc__, repeats=10)
     options.add_argument("--config", default="fast", help="a config of mlpcli's, by name or file")
-    options.add_argument("--seeds", type=int, default=5, help="seeds 0, 1 ... of the pairs, over and over")
+    options.add_argument("--seeds", type=int, default=5, help="seeds 0, 1 ... of the rounds, over and over")
     options.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="passed on to mlpcli train")
     options.add_argument("--pytorch", default="", metavar="OPTIONS", help="passed on to the PyTorch script")
     given = options.parse_args()
     with tempfile.TemporaryDirectory(prefix="mlpcli-cold-") as scratch:
-        samples, reason = pairs(given, Path(scratch))
+        samples, reason = measure(given, Path(scratch))
     report(given, samples, reason)
 
 
-def pairs(given: Any, scratch: Path) -> tuple[list[dict[str, Any]], str]:
+def measure(given: Any, scratch: Path) -> tuple[list[dict[str, Any]], str]:
     """Every run, and why PyTorch did not run if it did not."""
     folder = common.decoded_folder(given.data, scratch / "decoded")
     dataset = given.data if folder != scratch / "decoded" else str(folder)
@@ -49,13 +49,12 @@ def pairs(given: Any, scratch: Path) -> tuple[list[dict[str, Any]], str]:
                 *("--threads", str(given.threads), *given.pytorch.split()),
             ]
         overrides = [f"seed={seed}", f"data.dataset={dataset}", *given.set]
+        use = {
+            OURS: ["--threads", str(given.threads)],
+            PROCESSES: ["--processes", str(given.threads), "--threads", "1"],
+        }
         return [
-            *(*mlpcli, "train", given.config, "--json", "--out", str(scratch / "run")),
-            *(
-                ["--threads", str(given.threads)]
-                if who == OURS
-                else ["--processes", str(given.threads), "--threads", "1"]
-            ),
+            *(*mlpcli, "train", given.config, "--json", "--out", str(scratch / "run"), *use[who]),
             *(argument for override in overrides for argument in ("--set", override)),
         ]
 

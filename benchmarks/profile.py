@@ -27,6 +27,7 @@ PARTS = {
     "deltas": "delta",
     "gradients": "biases' gradient",
     "errors": "errors",
+    "meet": "waiting for the other processes",
 }
 
 
@@ -75,41 +76,47 @@ def main() -> None:
     options = common.parser(__doc__)
     options.add_argument("--rows", default="1,2,3,4,5", help="which rows of the throughput table, by number")
     options.add_argument("--examples", type=int, default=20_000, help="an epoch trains on the first so many images")
+    options.add_argument("--processes", type=int, default=1, help="train with so many; the profile is the first's")
     given = options.parse_args()
     common.set_threads(given.threads)
 
     data = common.dataset(given.data, given.examples)
     profiles = {}
     for hidden, batch in (common.ROWS[int(row) - 1] for row in given.rows.split(",")):
-        profiles[f"{common.form(hidden)}, {batch}"] = profile(data, hidden, batch, given.repeats)
+        profiles[f"{common.form(hidden)}, {batch}"] = profile(data, hidden, batch, given.repeats, given.processes)
     names = {**PARTS, REST: REST, "step": "whole step"}
+    if given.processes == 1:
+        del names["meet"]
     rows = [[words, *(f"{found[part]:.1f}" for found in profiles.values())] for part, words in names.items()]
     text = "Microseconds a step, medians.\n\n" + common.table(["part", *profiles], rows)
     common.report(given, "profile", {"microseconds": profiles}, text)
 
 
-def profile(data: Any, hidden: tuple[int, ...], batch: int, repeats: int) -> dict[str, float]:
+def profile(data: Any, hidden: tuple[int, ...], batch: int, repeats: int, processes: int) -> dict[str, float]:
     """Microseconds a step by part, and of the whole step."""
     from benchmarks.peers import MOMENTUM, RATE  # not before the threads are set: it loads numpy
     from mlpcli.config import Config, NetworkConfig, TrainingConfig
     from mlpcli.training import loop
+    from mlpcli.training.parallel import ALONE, ForkedTeam
 
     training = TrainingConfig(
         epochs=1_000_000, batch_size=batch, optimizer="momentum", momentum=MOMENTUM, learning_rate=RATE, l2=0.0
     )
-    trainer = loop.Trainer(Config(network=NetworkConfig(hidden=hidden), training=training), data)
-    trainer._saturation = NoSaturation()  # a forward pass of its own after each epoch, which is no part of a step
-    epochs, steps = trainer.epochs(), trainer.steps_per_epoch
-    next(epochs)  # the warm-up
     found: dict[str, list[float]] = {part: [] for part in (*PARTS, REST, "step")}
-    for _ in range(repeats):
-        whole = next(epochs).seconds
-        clocks = Clocks()
-        with watched(trainer, clocks):
-            next(epochs)
-        own = {**clocks.seconds, REST: whole - sum(clocks.seconds.values()), "step": whole}
-        for part, seconds in own.items():
-            found[part].append(seconds / steps * 1e6)
+    with ForkedTeam(processes) if processes > 1 else ALONE as team:
+        trainer = loop.Trainer(Config(network=NetworkConfig(hidden=hidden), training=training), data, team=team)
+        trainer._saturation = NoSaturation()  # a forward pass of its own after each epoch, which is no part of a step
+        team.send(None, lambda: list(trainer.epochs()))
+        epochs, steps = trainer.epochs(), trainer.steps_per_epoch
+        next(epochs)  # the warm-up
+        for _ in range(repeats):
+            whole = next(epochs).seconds
+            clocks = Clocks()
+            with watched(trainer, clocks):
+                next(epochs)
+            own = {**clocks.seconds, REST: whole - sum(clocks.seconds.values()), "step": whole}
+            for part, seconds in own.items():
+                found[part].append(seconds / steps * 1e6)
     return {part: statistics.median(own) for part, own in found.items()}
 
 
@@ -130,6 +137,7 @@ def watched(trainer: Any, clocks: Clocks) -> ExitStack:
         "deltas": (network, "deltas"),
         "gradients": (network, "gradients"),
         "errors": (loop, "errors"),
+        "meet": (trainer.team, "meet"),
     }
     patches = ExitStack()
     for part, (owner, name) in places.items():

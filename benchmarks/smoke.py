@@ -42,7 +42,7 @@ def main() -> None:
         "throughput": ["--rows", "1", "--peers", peers, "--examples", "500", *turns],
         "growth": growth,
         "evaluation": ["--rows", "1", *turns],
-        "profile": ["--rows", "1", "--examples", "500", *fewest],
+        "profile": ["--rows", "1", "--examples", "500", "--processes", "2", *fewest],
         "features": ["--examples", "500", *fewest],
         "memory": ["--epochs", "1", *fewest],
         "start": fewest,
