@@ -25,7 +25,7 @@ PARTS = {
     "loss": "loss",
     "forward": "adding biases",
     "deltas": "delta",
-    "gradients": "biases' gradient",
+    "gradients": "weights of dark pixels",
     "errors": "errors",
     "meet": "waiting for the other processes",
 }
@@ -124,24 +124,30 @@ def watched(trainer: Any, clocks: Clocks) -> ExitStack:
     """While this is entered, the parts of ``trainer`` are timed."""
     import numpy as np
 
+    from mlpcli.model.blas import Product
+    from mlpcli.model.network import Gradients, Pass
     from mlpcli.training import loop
 
     network = trainer.network
-    places = {
-        "products": (np, "matmul"),
-        "update": (trainer._optimizer, "step"),
-        "activation": (network.activation, "forward"),
-        "slope": (network.activation, "backward"),
-        "loss": (network, "loss"),
-        "forward": (network, "forward"),
-        "deltas": (network, "deltas"),
-        "gradients": (network, "gradients"),
-        "errors": (loop, "errors"),
-        "meet": (trainer.team, "meet"),
-    }
+    places = [
+        ("products", np, "matmul"),
+        ("products", Product, "add"),
+        ("update", trainer._optimizer, "step"),
+        ("activation", network.activation, "forward"),
+        ("slope", network.activation, "backward"),
+        ("loss", network, "loss"),
+        ("forward", Pass, "forward"),
+        ("deltas", Pass, "deltas"),
+        ("gradients", Gradients, "add"),
+        ("errors", loop, "errors"),
+        ("meet", trainer.team, "meet"),
+    ]
     patches = ExitStack()
-    for part, (owner, name) in places.items():
+    for part, owner, name in places:
         patches.enter_context(patch.object(owner, name, clocks.timed(part, getattr(owner, name))))
+    for there in (way.there for ways in trainer._ways.values() for way in ways):
+        meeting = there.share._replace(meet=clocks.timed("meet", there.share.meet))
+        patches.enter_context(patch.object(there, "share", meeting))
     batches = trainer._batches
     patches.enter_context(patch.object(batches, "in_order", clocks.each("batches", batches.in_order)))
     return patches

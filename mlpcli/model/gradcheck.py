@@ -42,7 +42,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from mlpcli.model.activations import SATURATED
 from mlpcli.model.dropout import draw_masks
-from mlpcli.model.network import Buffers, Network
+from mlpcli.model.network import Buffers, Network, Pass
 from mlpcli.model.parameters import Parameters
 
 Array = NDArray[Any]
@@ -261,10 +261,11 @@ class _Checker:
         """The data's loss, by the functions that train."""
         network, Y, dtype = self.network, self.Y, vector.dtype
         theta, X, t = network.parameters(dtype, vector), self.X.astype(dtype), self._buffers(dtype)
+        there = Pass(network, theta, X, t)
 
         def function() -> tuple[Any, list[Array]]:
-            network.forward(theta, X, t)
-            value = network.loss(Y, t)
+            there.forward()
+            value = there.loss(Y)
             return value, _kinks(*map(network.activation.branch, t.z[:-1]), network.objective.branch(t.z[-1], Y))
 
         return function

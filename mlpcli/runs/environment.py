@@ -25,12 +25,15 @@ def environment(processes: int | str = 1) -> dict[str, Any]:
     """Versions, processor, BLAS and threads, as plain values; equal environments compute the same bytes."""
     import numpy as np
 
+    from mlpcli.model.blas import routine
+
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     return {
         "mlpcli": __version__,
         "python": platform.python_version(),
         "numpy": np.__version__,
-        "blas": f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip(),
+        "blas": f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip()
+        + ("" if routine("gemm", "f") else ", by numpy alone"),
         "threads": threads(),
         **({PROCESSES: processes} if processes != 1 else {}),
         "system": platform.system(),

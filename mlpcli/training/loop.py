@@ -6,7 +6,8 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from mlpcli.config import Config
 from mlpcli.datasets.load import Dataset, Split
 from mlpcli.errors import DivergedError
 from mlpcli.model.dropout import draw_masks
-from mlpcli.model.network import Network
+from mlpcli.model.network import Gradients, Network, Pass, Share
 from mlpcli.model.parameters import Parameters, initialize
 from mlpcli.training.augment import Augmentation
 from mlpcli.training.averaging import Average
@@ -92,6 +93,14 @@ def dropout_rates(config: Config) -> list[float]:
     return [config.training.input_dropout, *(config.training.dropout for _ in config.network.hidden)]
 
 
+class _Way(NamedTuple):
+    """Through the network with what comes in one place; what adds its gradient to the gradient, and to what moves."""
+
+    there: Pass
+    to_gradient: Gradients
+    to_accumulator: Gradients
+
+
 class Trainer:
     """Trains the network of ``config`` on ``dataset``, from its beginning or on from ``state``, which it then owns.
 
@@ -126,12 +135,14 @@ class Trainer:
             dtype,
             smoothing=training.label_smoothing,
             augmentation=self._augmentation,
+            find_lit=True,
             team=team,
         )
         self._rates = dropout_rates(config)
         self._drops = any(self._rates)
         self._batch_size = batch_size
-        self._most = self.network.buffers(team.rows_held(batch_size), dtype, self._rates, team.allocate)
+        held = team.rows_held(batch_size)
+        self._most = self.network.buffers(held, dtype, self._rates, team.allocate, team.sharers)
         self._validation = (
             Measure(self.network, dataset.validation, dataset.classes, dtype) if dataset.validation else None
         )
@@ -187,21 +198,27 @@ class Trainer:
 
     def _take_part(self) -> None:
         """Make what depends on which process of the team this is."""
-        state, training, team = self.state, self._config.training, self.team
+        state, training, team, network = self.state, self._config.training, self.team, self.network
         stretches = state.theta.stretches(PIECE, team.part)
         theta, gradient = state.theta.vector, self._gradient.vector
         self._optimizer = make_optimizer(training, theta, gradient, state.optimizer, stretches)
-        self._moved = self._gradient.layers(team.part)
-        self._pieces = list(zip(state.theta.pieces(stretches), self._gradient.pieces(stretches), strict=True))
+        accumulator = network.parameters(theta.dtype, self._optimizer.accumulator)
+        self._pieces = list(zip(state.theta.pieces(stretches), accumulator.pieces(stretches), strict=True))
         self._average = None
         if training.averaging is not None and state.average is not None:
             decay = training.averaging
             self._average = Average(state.average.vector, theta, decay, self.steps_per_epoch, stretches)
         last = len(self._train) % self._batch_size or self._batch_size
-        self._buffers = {}
-        for size in (self._batch_size, last):
-            held = self._most.rows(slice(0, team.rows_held(size)))
-            self._buffers[size] = held, held.rows(team.own_rows(size))
+        self._ways: dict[int, list[_Way]] = {}
+        for size in {self._batch_size, last}:
+            t = self._most.rows(slice(0, team.rows_held(size)))
+            rank = team.rank if team.sharers > 1 else 0
+            share = Share(team.own_rows(size), team.part, rank, team.sharers, team.meet)
+            self._ways[size] = []
+            for X in self._batches.places(size):
+                there = Pass(network, state.theta, X, t, share)
+                adds = [there.gradients(of.layers(team.part)) for of in (self._gradient, accumulator)]
+                self._ways[size].append(_Way(there, *adds))
 
     def _initial_parameters(self) -> Parameters:
         network = self._config.network
@@ -216,6 +233,7 @@ class Trainer:
         state, training = self.state, self._config.training
         theta, examples, steps = state.theta, len(self._train), self.steps_per_epoch
         self.team.equalize(theta.vector)  # processors of different kinds may round differently
+        self._optimizer.begin()
         last_full = state.step + max(1, examples // self._batch_size)
         order = stream(self._config.seed, "order", epoch).permutation(examples)
         total, wrong, rate, norms = 0.0, 0, 0.0, [0.0]
@@ -226,20 +244,23 @@ class Trainer:
         for number, own in enumerate(self._batches.in_order(order)):
             size = min(self._batch_size, examples - number * self._batch_size)
             rate = learning_rate(training, state.step, steps)
-            loss, mistakes = self._propagate(own, size, masks)
+            way = self._ways[size][own.place]
+            self._propagate(way.there, own, size, masks)
             state.step += 1
             if state.step == last_full:
-                norms = self._gradient_norms()
-            self._optimizer.step(rate, state.step, self._penalise if training.l2 else None)
+                norms = self._gradient_norms(way, own.lit)
+            add = partial(self._add_gradient, way, own.lit)
+            self._optimizer.step(rate, state.step, add, self._penalise if training.l2 else None)
+            loss, mistakes = float(self._told[0]), int(self._told[1])
             if self._average is not None:
                 self._average.step(state.step)
-            self.team.meet()  # all parts of theta have moved
             if not math.isfinite(loss):
                 raise _diverged(f"the loss is {loss} at step {state.step}, in epoch {epoch}", rate)
             total += loss * size
             wrong += mistakes
             if on_step is not None:
                 on_step(loss)
+        self.team.meet()  # all parts of theta have moved
         seconds = time.perf_counter() - started
         validation_loss, validation_error = self._validate(state.parameters)
         raw_loss, raw_error = (None, None) if state.average is None else self._validate(theta)
@@ -267,34 +288,46 @@ class Trainer:
             saturation=self._saturation.saturation(state.parameters, self.team),
         )
 
-    def _propagate(self, own: Batch, size: int, masks: np.random.Generator) -> tuple[float, int]:
-        """Forward and backward: the gradient, the loss and the number of errors of a batch of ``size`` images.
+    def _propagate(self, there: Pass, own: Batch, size: int, masks: np.random.Generator) -> None:
+        """Forward, and backward to dLoss/dz: its loss and errors are told, of a batch of ``size`` images.
 
         ``own`` are those of them that are this process's.
         """
-        network, theta, told, rows = self.network, self.state.theta, self._told, len(own.y)
-        held, t = self._buffers[size]
+        told, rows = self._told, len(own.y)
         if self._drops:
-            draw_masks(self._rates, t.masks, masks, self.team.share(size), size)
+            draw_masks(self._rates, there.own.masks, masks, self.team.share(size), size)
+        there.forward(own.lit)
+        told[...] = 0.0
         if rows:
-            network.forward(theta, own.X, t)
-            told[0] = rows / size * network.loss(own.Y, t)
-            told[1] = errors(t, own)
-            network.deltas(theta, own.Y, t, rows / size)
-        else:
-            told[...] = 0.0
+            told[0] = rows / size * there.loss(own.Y)
+            told[1] = errors(there.own, own)
+        there.deltas(own.Y, rows / size)
         self.team.meet(told)  # dz is there, of all rows held
-        network.gradients(own.held, held, self._moved)
-        self.team.add_up(self._message)
-        return float(told[0]), int(told[1])
 
-    def _penalise(self, number: int) -> None:
-        """Add the penalty's gradient to one piece of the gradient."""
-        theta, gradient = self._pieces[number]
-        self.network.add_penalty_gradient(theta, self._config.training.l2, gradient)
+    def _add_gradient(self, way: _Way, lit: slice, scale: float, keep: float) -> None:
+        """Make what the update rule accumulates in ``keep`` times itself plus ``scale`` times the batch's gradient."""
+        if not self.team.adds_up:
+            way.to_accumulator.add(scale, keep, lit)
+            return
+        accumulator, gradient = self._optimizer.accumulator, self._gradient.vector
+        way.to_gradient.add(lit=lit)
+        self.team.sum(self._message)
+        if accumulator is not gradient:
+            accumulator *= keep
+            accumulator += scale * gradient
 
-    def _gradient_norms(self) -> list[float]:
-        """By layer, the Euclidean norm of the gradient, penalty included, of its weights and biases together."""
+    def _penalise(self, number: int, scale: float) -> None:
+        """Add ``scale`` times the penalty's gradient to one piece of what the update rule accumulates in."""
+        theta, accumulator = self._pieces[number]
+        self.network.add_penalty_gradient(theta, self._config.training.l2, accumulator, scale)
+
+    def _gradient_norms(self, way: _Way, lit: slice) -> list[float]:
+        """By layer, the Euclidean norm of the gradient of a full batch, penalty included, of weights and biases."""
+        way.to_gradient.add(lit=lit)
+        if self.team.adds_up:
+            told = self._told.copy()
+            self.team.sum(self._message)
+            self._told[...] = told
         self.team.meet()  # all parts of the gradient are there
         gradient = self.network.parameters(self._gradient.vector.dtype, self._gradient.vector.copy())
         self.network.add_penalty_gradient(self.state.theta, self._config.training.l2, gradient)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mlpcli.datasets.load import Split
 from mlpcli.model.activations import SATURATED
-from mlpcli.model.network import Buffers, Network
+from mlpcli.model.network import Buffers, Network, Pass
 from mlpcli.model.parameters import Parameters
 from mlpcli.training.batches import Batch, Batches, scale
 from mlpcli.training.parallel import ALONE, Team
@@ -36,10 +36,13 @@ class Measure:
         Only this process's share of the images, where it is in a ``team``.
         """
         own = None if team.size == 1 else np.arange(self.examples)[team.share(self.examples)]
+        ways: dict[int, Pass] = {}
         for batch in self._batches.in_order(own):
-            t = self._buffers.rows(slice(0, len(batch.y)))
-            self._network.forward(theta, batch.X, t)
-            yield batch, t
+            size = len(batch.y)
+            if size not in ways:
+                ways[size] = Pass(self._network, theta, batch.X, self._buffers.rows(slice(0, size)))
+            ways[size].forward()
+            yield batch, ways[size].t
 
     def loss_and_errors(self, theta: Parameters, team: Team = ALONE) -> tuple[float, int]:
         """The mean loss, penalty excluded, and the number of images whose largest logit is not their label's."""

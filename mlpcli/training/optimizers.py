@@ -3,6 +3,9 @@
 An update rule moves the flat vector of parameters theta (n,) by the gradient g (n,) of the loss, at the learning rate
 of the step. It works through the vectors a piece at a time, so that a piece is still in the cache at the rule's next
 line.
+
+A rule says which vector the gradient is to be added to, and how: rules with momentum keep mu times it and add -eta g,
+which the matrix product that is the gradient does by itself, and nothing is read or written once more for it.
 """
 
 from __future__ import annotations
@@ -24,8 +27,17 @@ PIECE = 32_768
 SETTLE_STEPS = 128
 
 
+# Makes the vector that a rule accumulates in (keep) times itself plus (scale) times the gradient: add(scale, keep).
+AddGradient = Callable[[float, float], None]
+# Adds (scale) times what is missing from the gradient of one piece, by its number: add(number, scale).
+AddToPiece = Callable[[int, float], None]
+
+
 class Optimizer:
-    """An update rule. ``state`` has its vectors (n,) by name: what a checkpoint keeps beside the parameters."""
+    """An update rule. ``state`` has its vectors (n,) by name: what a checkpoint keeps beside the parameters.
+
+    ``accumulator`` (n,) is the vector that takes the gradient.
+    """
 
     memory: tuple[str, ...] = ()
 
@@ -34,21 +46,33 @@ class Optimizer:
     ) -> None:
         self.momentum = momentum
         self.state = state
+        self.accumulator = gradient
         # With a momentum of 0.9 or more it takes over SETTLE_STEPS from here to numbers that are not normal.
         self._faded = float(np.finfo(theta.dtype).tiny) * 1e6
-        vectors = (gradient, theta, *self.state.values())
+        vectors = (theta, *self.state.values())
         scratch = aligned((max((own.stop - own.start for own in stretches), default=0),), theta.dtype)
-        self._pieces = [(*(vector[own] for vector in vectors), scratch[: own.stop - own.start]) for own in stretches]
+        self._pieces = [
+            (gradient[own], *(vector[own] for vector in vectors), scratch[: own.stop - own.start]) for own in stretches
+        ]
 
-    def step(self, learning_rate: float, step: int, complete: Callable[[int], None] | None = None) -> None:
-        """Move theta by the gradient (n,), which may be spent in the process; ``step`` counts from 1.
+    def begin(self) -> None:
+        """Take up theta and the memory as they are, at the beginning of each epoch."""
 
-        ``complete`` is called with the number of each stretch before it is moved: the last chance to add to its
-        gradient, when it is brought into the cache anyway.
+    def weights(self, learning_rate: float) -> tuple[float, float]:
+        """The factors of the gradient and of what is in the accumulator."""
+        return 1.0, 0.0
+
+    def step(self, learning_rate: float, step: int, add: AddGradient, add_to_piece: AddToPiece | None = None) -> None:
+        """Move theta; ``step`` counts from 1.
+
+        ``add`` is called once, to add the gradient to the accumulator. ``add_to_piece`` is called with the number of
+        each stretch before that is moved, to add what depends on each parameter alone when it is in the cache anyway.
         """
+        scale, keep = self.weights(learning_rate)
+        add(scale, keep)
         for number, piece in enumerate(self._pieces):
-            if complete is not None:
-                complete(number)
+            if add_to_piece is not None:
+                add_to_piece(number, scale)
             self.update(learning_rate, step, *piece)
         if step % SETTLE_STEPS == 0:
             self._settle()
@@ -84,34 +108,49 @@ class Momentum(Optimizer):
 
     memory = ("v",)
 
+    def __init__(
+        self, theta: Array, gradient: Array, momentum: float, state: dict[str, Array], stretches: Sequence[slice]
+    ) -> None:
+        super().__init__(theta, gradient, momentum, state, stretches)
+        self.accumulator = state["v"]
+
+    def weights(self, learning_rate: float) -> tuple[float, float]:
+        """The factors of the gradient and of v: the whole of the first line."""
+        return -learning_rate, self.momentum
+
     def update(self, learning_rate: float, step: int, *piece: Array) -> None:
-        """The rule, on one piece."""
-        g, theta, v, change = piece
-        v *= self.momentum
-        np.multiply(g, learning_rate, out=change)
-        v -= change
+        """The second line, on one piece."""
+        _, theta, v, _ = piece
         theta += v
 
 
-class Nesterov(Optimizer):
-    """v <- mu v - eta g; theta <- theta + mu v - eta g. Nesterov 1983; Sutskever et al. 2013, equations 3 and 4.
+class Nesterov(Momentum):
+    """v <- mu v - eta g(phi + mu v); phi <- phi + v. Nesterov 1983; Sutskever et al. 2013, equations 3 and 4.
 
-    There the gradient is taken at theta + mu v. Here theta stands for that point itself, so that gradient and
-    parameters belong together, and the step is written for it: Bengio et al. 2013, "Advances in optimizing recurrent
-    networks", section 3.5.
+    The gradient is taken at phi + mu v. That point is what theta stands for here, so that gradient and parameters
+    belong together (Bengio et al. 2013, "Advances in optimizing recurrent networks", section 3.5). phi is known from
+    theta and v, and kept beside them for an epoch.
     """
 
-    memory = ("v",)
+    def __init__(
+        self, theta: Array, gradient: Array, momentum: float, state: dict[str, Array], stretches: Sequence[slice]
+    ) -> None:
+        super().__init__(theta, gradient, momentum, state, stretches)
+        self._pieces = [(aligned(theta.shape, theta.dtype), theta, *rest) for _, theta, *rest in self._pieces]
+        self.begin()
+
+    def begin(self) -> None:
+        """phi, of theta and v as they are: continued or resumed, an epoch begins with the same."""
+        for phi, theta, v, mu_v in self._pieces:
+            np.multiply(v, self.momentum, out=mu_v)
+            np.subtract(theta, mu_v, out=phi)
 
     def update(self, learning_rate: float, step: int, *piece: Array) -> None:
-        """The rule, on one piece."""
-        g, theta, v, change = piece
-        v *= self.momentum
-        np.multiply(g, learning_rate, out=change)
-        v -= change
-        theta -= change
-        np.multiply(v, self.momentum, out=change)
-        theta += change
+        """The second line, on one piece, and theta for the next step."""
+        phi, theta, v, _ = piece
+        phi += v
+        np.multiply(v, self.momentum, out=theta)
+        theta += phi
 
 
 class Adam(Optimizer):

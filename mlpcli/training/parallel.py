@@ -68,6 +68,8 @@ class Team:
     command = "mlpcli train"
     processors = 1.0  # for each, if they are several
     dies_together = False  # whether rank 0 is killed where another is
+    sharers = 1  # how many have their batches and parameters in the same memory
+    adds_up = False  # whether each has but the gradient of its own rows, and all are to be added up
 
     @property
     def label(self) -> int | str:
@@ -127,10 +129,6 @@ class Team:
     def meet(self, told: NDArray[Any] | None = None) -> None:
         """Wait for all who work in the same memory, where one writes what another reads; ``told`` (n,) is added up."""
 
-    def add_up(self, message: NDArray[Any]) -> None:
-        """Make ``message`` (n,) the sum of all processes' own, where each has but that of its own rows."""
-        self.sum(message)
-
     def goes_on(self, wanted: bool) -> bool:
         """Whether another epoch begins: rank 0 wants it. If so, :meth:`together` must follow."""
         return wanted
@@ -174,6 +172,7 @@ class MpiTeam(Team):
                 f"--mpi: {started[1]} processes were started, but mpi4py's MPI ({library}) sees one: start them with "
                 "that MPI's own mpiexec, or build mpi4py for the other"
             )
+        self.adds_up = self.size > 1
         if self.size > 1:
             self.command = f"mpiexec -n {self.size} mlpcli train --mpi"
         # Processors of this machine for each of its processes. A launcher may have bound each process to some of them:
@@ -321,7 +320,7 @@ class ForkedTeam(Team):
     def __init__(self, size: int) -> None:
         if not hasattr(os, "fork"):
             raise UsageError("--processes needs a system whose processes can fork, as Linux's can: leave it out")
-        self.size = size
+        self.size = self.sharers = size
         self.command = f"mlpcli train --processes {size}"
         self.processors = len(processors()) / size  # for each
         self._others: list[tuple[int, int]] = []  # a process, and the pipe that brings it the word of rank 0
@@ -455,9 +454,6 @@ class ForkedTeam(Team):
         """Make ``vector`` (n,), short, the sum of all processes' own, the same for all."""
         self.meet(vector)
         self.meet()  # all have read it
-
-    def add_up(self, message: NDArray[Any]) -> None:
-        """Each part of ``message`` is of all rows."""
 
     def goes_on(self, wanted: bool) -> bool:
         """Whether another epoch begins: rank 0 wants it."""

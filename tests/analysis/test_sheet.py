@@ -8,7 +8,7 @@ import pytest
 from mlpcli.analysis.sheet import sheet
 from mlpcli.datasets.load import load_dataset
 from mlpcli.errors import UsageError
-from mlpcli.model.network import Network
+from mlpcli.model.network import Pass
 from mlpcli.training.loop import Trainer
 from mlpcli.training.streams import stream
 
@@ -27,13 +27,13 @@ def shown_in_training(config, monkeypatch):
     dataset = load_dataset(config.data)
     trainer = Trainer(config, dataset)
     steps = []
-    gradients = Network.gradients
+    deltas = Pass.deltas
 
-    def looking(self, X, *rest):
-        steps.append(np.rint(255 * X).astype(np.uint8))
-        return gradients(self, X, *rest)
+    def looking(self, *rest):
+        steps.append(np.rint(255 * self._inputs[0]).astype(np.uint8))
+        return deltas(self, *rest)
 
-    monkeypatch.setattr(Network, "gradients", looking)
+    monkeypatch.setattr(Pass, "deltas", looking)
     shown = {}
     for record in trainer.epochs():
         order = stream(config.seed, "order", record.epoch).permutation(len(dataset.train))

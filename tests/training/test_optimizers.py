@@ -26,6 +26,18 @@ def optimizer_of(config: TrainingConfig, theta: Array, gradient: Array) -> Optim
     return make_optimizer(config, theta, gradient, state, pieces)
 
 
+def step(optimizer: Optimizer, gradient: Array, eta: float, number: int) -> None:
+    """One step, with the gradient (n,) added to the accumulator as the rule asks for it."""
+
+    def add(scale: float, keep: float) -> None:
+        if optimizer.accumulator is gradient:
+            assert (scale, keep) == (1.0, 0.0)
+        else:
+            optimizer.accumulator[...] = keep * optimizer.accumulator + scale * gradient
+
+    optimizer.step(eta, number, add)
+
+
 # A learning rate and a gradient for each step.
 steps = st.lists(
     st.tuples(st.floats(1e-4, 1.0), st.lists(st.floats(-10, 10), min_size=3, max_size=3)), min_size=1, max_size=12
@@ -45,7 +57,7 @@ def moved(
     path = []
     for number, (eta, g) in enumerate(moves, start=1):
         gradient[...] = g
-        optimizer.step(eta, number)
+        step(optimizer, gradient, eta, number)
         path.append(vector.copy())
     return path, optimizer.state
 
@@ -122,7 +134,7 @@ def test_nesterov_is_the_classical_two_point_rule_after_a_change_of_variables(mu
         v = mu * v - eta * some_gradient(theta + mu * v)
         theta = theta + v
         gradient[...] = some_gradient(phi)
-        ours.step(eta, number)
+        step(ours, gradient, eta, number)
         np.testing.assert_allclose(phi, theta + mu * v, rtol=1e-11)
 
 
@@ -177,9 +189,9 @@ def test_memory_that_fades_ends_at_zero_and_moves_nothing_by_it(
         optimizer = optimizer_of(config_of(rule), theta, gradient)
         first = next(iter(optimizer.state.values()))
         lowest = np.inf
-        for step in range(steps):
-            gradient[...] = [gradient[0], gradient[1], 0.2] if step == 0 else [0, 0, 0.2]
-            optimizer.step(1e-3, step + 1)
+        for number in range(steps):
+            gradient[...] = [gradient[0], gradient[1], 0.2] if number == 0 else [0, 0, 0.2]
+            step(optimizer, gradient, 1e-3, number + 1)
             lowest = min(lowest, *(size for size in np.abs(first) if size))
         return theta, first.copy(), lowest
 
@@ -200,7 +212,7 @@ def test_settling_hides_no_number_that_is_not_finite(rule: str):
     for vector in optimizer.state.values():
         vector[...] = [np.nan, np.inf]
     with np.errstate(all="ignore"):
-        optimizer.step(0.1, optimizers.SETTLE_STEPS)
+        step(optimizer, gradient, 0.1, optimizers.SETTLE_STEPS)
     for vector in optimizer.state.values():
         assert np.isnan(vector[0])
         assert np.isinf(vector[1])
@@ -213,9 +225,9 @@ def test_a_bowl_is_descended_to_its_bottom(rule: str):
     theta, gradient = np.zeros(2), np.zeros(2)
     config = config_of(rule, epochs=1000, learning_rate=0.05, schedule="cosine")
     optimizer = optimizer_of(config, theta, gradient)
-    for step in range(1000):
+    for number in range(1000):
         gradient[...] = k * (theta - bottom)
-        optimizer.step(learning_rate(config, step, 1), step + 1)
+        step(optimizer, gradient, learning_rate(config, number, 1), number + 1)
     np.testing.assert_allclose(theta, bottom, atol=1e-6)
 
 
@@ -226,6 +238,51 @@ def test_a_rule_keeps_the_dtype_and_agrees_in_both(rule: str):
     single, state = moved(rule, [1.0, -1.0, 0.5], moves, dtype="float32")
     assert {single[-1].dtype, *(vector.dtype for vector in state.values())} == {np.dtype("float32")}
     np.testing.assert_allclose(single, exact, atol=1e-6)
+
+
+def test_what_is_added_to_a_piece_is_moved_by_as_if_the_gradient_had_had_it():
+    """A penalty, say: the rules ask for it times the factor that the gradient had."""
+    random = np.random.default_rng(1)
+    more = random.normal(size=10)
+    for rule in RULES:
+        paths = []
+        for whole in (True, False):
+            theta, gradient = np.arange(10.0), np.zeros(10)
+            optimizer = optimizer_of(config_of(rule), theta, gradient)
+
+            def add(scale: float, keep: float) -> None:
+                g = np.sin(theta) + (more if whole else 0.0)  # noqa: B023
+                optimizer.accumulator[...] = keep * optimizer.accumulator + scale * g  # noqa: B023
+
+            def add_to_piece(number: int, scale: float) -> None:
+                assert number == 0
+                optimizer.accumulator[...] += scale * more  # noqa: B023
+
+            for number in range(5):
+                optimizer.step(0.1, number + 1, add, None if whole else add_to_piece)
+            paths.append(theta.copy())
+        np.testing.assert_allclose(*paths, rtol=1e-12)
+
+
+@pytest.mark.parametrize("rule", ["momentum", "nesterov"])
+def test_an_epoch_begun_again_from_what_is_kept_goes_on_to_the_bit(rule: str):
+    random = np.random.default_rng(2)
+    gradients = random.normal(size=(8, 10)).astype(np.float32)
+    theta, gradient = random.normal(size=10).astype(np.float32), np.zeros(10, np.float32)
+    optimizer = optimizer_of(config_of(rule), theta, gradient)
+    for number in range(4):
+        gradient[...] = gradients[number]
+        step(optimizer, gradient, 0.1, number + 1)
+    kept, v = theta.copy(), optimizer.state["v"].copy()
+    resumed = optimizer_of(config_of(rule), kept, g := np.zeros(10, np.float32))
+    resumed.state["v"][...] = v
+    for each in (optimizer, resumed):
+        each.begin()
+    for number in range(4, 8):
+        gradient[...] = g[...] = gradients[number]
+        step(optimizer, gradient, 0.1, number + 1)
+        step(resumed, g, 0.1, number + 1)
+    assert theta.tobytes() == kept.tobytes()
 
 
 @pytest.mark.parametrize("rule", ["momentum", "nesterov", "adam"])

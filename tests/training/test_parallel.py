@@ -38,6 +38,8 @@ class Meeting:
 class Threads(Team):
     """A team of threads of this process."""
 
+    adds_up = True
+
     def __init__(self, rank: int, meeting: Meeting) -> None:
         self.rank, self.size, self.meeting = rank, len(meeting.brought), meeting
 
