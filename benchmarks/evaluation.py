@@ -2,75 +2,117 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+import sys
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from benchmarks import common
+from benchmarks.common import Worker
+from benchmarks.peers import Peer, forward_products, serve
+from benchmarks.throughput import FLOOR, OURS, PROCESSES
 
 IMAGES = 10_000
 
 
+class Mlpcli(Peer):
+    """A look at all the images: the loss and the errors."""
+
+    def prepare(self, hidden: Sequence[int], batch: int, examples: int) -> None:
+        from mlpcli.config import Config, NetworkConfig
+        from mlpcli.training.loop import network_for
+        from mlpcli.training.measure import Measure
+
+        config = Config(network=NetworkConfig(hidden=tuple(hidden)))
+        network = network_for(config, self.images.shape[1], self.dataset.classes)
+        self.measure = Measure(network, self.dataset.train, self.dataset.classes, "float32")
+        self.theta = network.parameters("float32")
+
+    def train(self) -> int:
+        self.measure.loss_and_errors(self.theta)
+        return len(self.images)
+
+
+class MlpcliProcesses(Mlpcli):
+    """The same shared by processes of one thread each, as many as the others have threads."""
+
+    def prepare(self, hidden: Sequence[int], batch: int, examples: int) -> None:
+        from mlpcli.training.parallel import ForkedTeam
+
+        super().prepare(hidden, batch, examples)
+        self.team = ForkedTeam(self.threads)
+        self.team.send(None, self.look_when_told)
+
+    def look_when_told(self) -> None:
+        """What the others do."""
+        while self.team.goes_on(True):
+            self.measure.loss_and_errors(self.theta, self.team)
+
+    def train(self) -> int:
+        self.team.goes_on(True)
+        self.measure.loss_and_errors(self.theta, self.team)
+        return len(self.images)
+
+    def processor_seconds(self) -> float:
+        return super().processor_seconds() + common.processor_seconds_of_children()
+
+
+class Products(Peer):
+    """The forward products alone, in batches of the same size, always on the same batch."""
+
+    def prepare(self, hidden: Sequence[int], batch: int, examples: int) -> None:
+        from mlpcli.training.measure import BATCH_SIZE
+
+        batch = min(BATCH_SIZE, len(self.images))
+        self.steps, self.batch = len(self.images) // batch, batch
+        self.listed = forward_products(self.images[:batch] / np.float32(255), (*hidden, self.dataset.classes))
+
+    def train(self) -> int:
+        for _ in range(self.steps):
+            for left, right, out in self.listed:
+                np.matmul(left, right, out=out)
+        return self.steps * self.batch
+
+
+PEERS: dict[str, type[Peer]] = {OURS: Mlpcli, PROCESSES: MlpcliProcesses, FLOOR: Products}
+
+
 def main() -> None:
-    """Measure both in turns, in one process: they share its matrix products' threads."""
+    """Measure all in turns, each in a process of its own."""
     options = common.parser(__doc__, seconds=0.5)
     options.add_argument("--rows", default="1,2,3,4,5", help="which networks of the table, by number")
     given = options.parse_args()
-    common.set_threads(given.threads)
-
-    data = common.dataset(given.data, IMAGES)  # training images: time does not depend on what is in them
     samples: list[dict[str, Any]] = []
     rows = []
     for hidden in (common.ROWS[int(row) - 1][0] for row in given.rows.split(",")):
-        turns = {"mlpcli": ours(data, hidden), "products": products(data, hidden)}
-        rates: dict[str, list[float]] = {name: [] for name in turns}
-        for turn in turns.values():
-            turn()
-        for number, name in common.rounds(list(turns), given.repeats):
-            passes, seconds = 0, 0.0
-            while seconds < given.seconds:
-                started = time.perf_counter()
-                turns[name]()
-                passes, seconds = passes + 1, seconds + time.perf_counter() - started
-            rates[name].append(passes * len(data.train) / seconds)
-            samples.append({"network": common.form(hidden), "who": name, "round": number, "rate": rates[name][-1]})
-        share = common.ratios(rates["mlpcli"], rates["products"])
+        # Training images: time does not depend on what is in them.
+        arguments = (given.data, str(IMAGES), str(given.threads))
+        workers = {
+            name: Worker("benchmarks.evaluation", name, *arguments, threads=1 if name == PROCESSES else given.threads)
+            for name in PEERS
+        }
+        for worker in workers.values():
+            worker.answer()
+            worker.prepare(hidden, 0)
+        rates: dict[str, list[float]] = {name: [] for name in PEERS}
+        for number, name in common.rounds(list(PEERS), given.repeats):
+            turn = workers[name].turn(given.seconds)
+            rates[name].append(turn["examples"] / turn["seconds"])
+            samples.append({"network": common.form(hidden), "who": name, "round": number, **turn})
+        for worker in workers.values():
+            worker.close()
         medians = [common.number(common.spread(rate).median) for rate in rates.values()]
-        rows.append([common.form(hidden), *medians, common.with_range(share)])
-    text = common.table(["network", "images/s", "forward products/s", "share of the products"], rows)
-    common.report(given, "evaluation", {"images": len(data.train), "samples": samples}, text)
-
-
-def ours(data: Any, hidden: tuple[int, ...]) -> Callable[[], Any]:
-    """One look at all the images: the loss and the errors."""
-    from mlpcli.config import Config, NetworkConfig
-    from mlpcli.training.loop import network_for
-    from mlpcli.training.measure import Measure
-
-    network = network_for(Config(network=NetworkConfig(hidden=hidden)), data.train.images.shape[1], data.classes)
-    measure = Measure(network, data.train, data.classes, "float32")
-    theta = network.parameters("float32")
-    return lambda: measure.loss_and_errors(theta)
-
-
-def products(data: Any, hidden: tuple[int, ...]) -> Callable[[], Any]:
-    """The forward products alone, in batches of the same size, always on the same batch."""
-    import numpy as np
-
-    from benchmarks.peers import forward_products
-    from mlpcli.training.measure import BATCH_SIZE
-
-    batch = min(BATCH_SIZE, len(data.train))
-    steps = len(data.train) // batch
-    listed = forward_products(data.train.images[:batch] / np.float32(255), (*hidden, data.classes))
-
-    def turn() -> None:
-        for _ in range(steps):
-            for left, right, out in listed:
-                np.matmul(left, right, out=out)
-
-    return turn
+        shares = [common.with_range(common.ratios(rates[ours], rates[FLOOR])) for ours in (OURS, PROCESSES)]
+        rows.append([common.form(hidden), *medians, *shares])
+    headings = ["network", *(f"{name}/s" for name in (OURS, PROCESSES)), "forward products/s"]
+    table = common.table([*headings, "share of the products", "with --processes"], rows)
+    text = f"Images a second, medians.\n\n{table}\n\n{common.disturbance(samples)}"
+    common.report(given, "evaluation", {"images": IMAGES, "samples": samples}, text)
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] and sys.argv[1] in PEERS:
+        serve(PEERS)
+    else:
+        main()

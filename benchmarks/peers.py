@@ -479,8 +479,8 @@ PEERS: dict[str, type[Peer]] = {
 }
 
 
-def main() -> None:
-    """Be the participant named on the command line: requests come in on stdin, answers go out on stdout."""
+def serve(peers: dict[str, type[Peer]]) -> None:
+    """Be that of ``peers`` which the command line names: requests come in on stdin, answers go out on stdout."""
     name, data, examples, threads = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever a library prints is no answer
@@ -493,7 +493,7 @@ def main() -> None:
         if hasattr(os, "sched_setaffinity"):
             # For those who count the machine's processors instead of reading a variable.
             os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
-        peer = PEERS[name](data, examples, threads)
+        peer = peers[name](data, examples, threads)
         answer(versions={package: importlib.metadata.version(package) for package in peer.packages})
         for line in sys.stdin:
             answer(**_serve(peer, json.loads(line)))
@@ -516,4 +516,4 @@ def _serve(peer: Peer, request: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    serve(PEERS)

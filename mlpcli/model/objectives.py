@@ -60,7 +60,7 @@ class _Softmax(_Smooth):
         # exp(z - m) / sum exp(z - m) is the same for every m; with the row's largest logit no exp overflows.
         np.subtract(z, _largest(z), out=p)
         np.exp(p, out=p)
-        p /= p.sum(axis=1, keepdims=True)
+        p /= _sums(p)
 
 
 class _Sigmoid(_Smooth):
@@ -105,7 +105,7 @@ class SoftmaxCrossEntropy(_Softmax, _Matched):
         # The shift m drops out of the loss too, as the rows of Y sum to 1.
         likelihood = np.dot(Y.ravel(), p.ravel())
         np.exp(p, out=p)
-        total = p.sum(axis=1, keepdims=True)
+        total = _sums(p)
         p /= total
         return (np.log(total).sum() - likelihood) / len(Y)
 
@@ -242,6 +242,13 @@ def _largest(z: Array) -> Array:
     # numpy finds the place of a short row's maximum several times faster than the maximum.
     largest: Array = z.real[np.arange(len(z)), z.real.argmax(axis=1)]
     return largest[:, np.newaxis]
+
+
+def _sums(p: Array) -> Array:
+    """The sum of each row of ``p`` (B, K), as (B, 1)."""
+    # As a product with ones, which takes a fifth of the time for short rows.
+    total: Array = np.dot(p, np.ones(p.shape[1], p.dtype))
+    return total[:, np.newaxis]
 
 
 def _half_square(p: Array, Y: Array) -> Any:
