@@ -17,13 +17,13 @@ from benchmarks import common
 
 REST = "the loop"
 PARTS = {
-    "products": "matrix products",
+    "products": "matrix products, added to momentum",
     "update": "update",
     "batches": "batches: gather, scale, targets",
     "activation": "activation",
     "slope": "its slope",
     "loss": "loss",
-    "forward": "adding biases",
+    "forward": "biases, and the sums of terms",
     "deltas": "delta",
     "gradients": "weights of dark pixels",
     "errors": "errors",
@@ -122,15 +122,12 @@ def profile(data: Any, hidden: tuple[int, ...], batch: int, repeats: int, proces
 
 def watched(trainer: Any, clocks: Clocks) -> ExitStack:
     """While this is entered, the parts of ``trainer`` are timed."""
-    import numpy as np
-
     from mlpcli.model.blas import Product
     from mlpcli.model.network import Gradients, Pass
     from mlpcli.training import loop
 
     network = trainer.network
     places = [
-        ("products", np, "matmul"),
         ("products", Product, "add"),
         ("update", trainer._optimizer, "step"),
         ("activation", network.activation, "forward"),
