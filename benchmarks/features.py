@@ -7,6 +7,9 @@ the distortions, is in the epoch's time.
 from __future__ import annotations
 
 import statistics
+from collections import deque
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 from benchmarks import common
@@ -30,9 +33,11 @@ def main() -> None:
     """Time them in turns."""
     options = common.parser(__doc__)
     options.add_argument("--examples", type=int, default=0, help="an epoch trains on the first so many images; 0: all")
+    options.add_argument("--processes", type=int, default=1, help="train with so many")
     given = options.parse_args()
     common.set_threads(given.threads)
-    samples = measure(common.dataset(given.data, given.examples), given.repeats)
+    with ExitStack() as teams:
+        samples = measure(common.dataset(given.data, given.examples), given.repeats, given.processes, teams)
     none = statistics.median(samples["none"])
     rows = []
     for name, own in samples.items():
@@ -43,15 +48,19 @@ def main() -> None:
     common.report(given, "features", {"microseconds": samples}, common.table(header, rows))
 
 
-def measure(data: Any, repeats: int) -> dict[str, list[float]]:
+def measure(data: Any, repeats: int, processes: int, teams: ExitStack) -> dict[str, list[float]]:
     """Microseconds a step, by what is switched on."""
     from mlpcli import config
     from mlpcli.training.loop import Trainer
+    from mlpcli.training.parallel import ALONE, ForkedTeam
 
-    trainers = {name: Trainer(config.load(None, [*NETWORK, *own], {}), data) for name, own in FEATURES.items()}
-    epochs = {name: trainer.epochs() for name, trainer in trainers.items()}
-    for own in epochs.values():
-        next(own)  # the warm-up
+    trainers, epochs = {}, {}
+    for name, own in FEATURES.items():
+        team = teams.enter_context(ForkedTeam(processes) if processes > 1 else ALONE)
+        trainer = trainers[name] = Trainer(config.load(None, [*NETWORK, *own], {}), data, team=team)
+        team.send(None, partial(deque, trainer.epochs(), 0))
+        epochs[name] = trainer.epochs()
+        next(epochs[name])  # the warm-up
     samples: dict[str, list[float]] = {name: [] for name in FEATURES}
     for _, name in common.rounds(list(FEATURES), repeats):
         samples[name].append(next(epochs[name]).seconds / trainers[name].steps_per_epoch * 1e6)

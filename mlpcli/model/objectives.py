@@ -15,6 +15,7 @@ logits of any size. For the complex step they are analytic: maxima and branches 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -247,8 +248,13 @@ def _largest(z: Array) -> Array:
 def _sums(p: Array) -> Array:
     """The sum of each row of ``p`` (B, K), as (B, 1)."""
     # As a product with ones, which takes a fifth of the time for short rows.
-    total: Array = np.dot(p, np.ones(p.shape[1], p.dtype))
+    total: Array = np.dot(p, _ones(p.shape[1], p.dtype))
     return total[:, np.newaxis]
+
+
+@lru_cache
+def _ones(count: int, dtype: np.dtype[Any]) -> Array:
+    return np.ones(count, dtype)
 
 
 def _half_square(p: Array, Y: Array) -> Any:

@@ -199,7 +199,7 @@ class Trainer:
     def _take_part(self) -> None:
         """Make what depends on which process of the team this is."""
         state, training, team, network = self.state, self._config.training, self.team, self.network
-        stretches = state.theta.stretches(PIECE, team.part)
+        self._stretches = stretches = state.theta.stretches(PIECE, team.part)
         theta, gradient = state.theta.vector, self._gradient.vector
         self._optimizer = make_optimizer(training, theta, gradient, state.optimizer, stretches)
         accumulator = network.parameters(theta.dtype, self._optimizer.accumulator)
@@ -313,8 +313,10 @@ class Trainer:
         way.to_gradient.add(lit=lit)
         self.team.sum(self._message)
         if accumulator is not gradient:
-            accumulator *= keep
-            accumulator += scale * gradient
+            for own in self._stretches:
+                accumulator[own] *= keep
+                gradient[own] *= scale
+                accumulator[own] += gradient[own]
 
     def _penalise(self, number: int, scale: float) -> None:
         """Add ``scale`` times the penalty's gradient to one piece of what the update rule accumulates in."""

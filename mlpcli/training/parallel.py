@@ -2,15 +2,19 @@
 
     B   examples in a batch          B_r   those of process r, of N: the batch in order, cut into N nearly equal shares
 
-Each goes forward, and back to dLoss/dz, with its own rows. A mean over the batch is the mean of the shares' means, each
-weighted by its share:
+The gradients of the weights are sums over all examples, and a mean over the batch is the mean of the shares' means,
+each weighted by its share:
 
     dLoss/dtheta = sum_r (B_r / B) dLoss_r/dtheta            Loss_r the mean over the B_r rows alone
 
-Processes with memory in common (:class:`ForkedTeam`) have everybody's rows before them then. Each makes the gradient,
-of all B rows, of its part of the parameters, and moves that part: nothing has to be added up. Processes that talk by
-messages (:class:`MpiTeam`) each make the gradient of their own rows, add up this one vector, and make the same update
-of it. What a step is does not depend on N but for rounding.
+Processes that talk by messages (:class:`MpiTeam`) each go forward and back with their own rows, add up the gradients,
+one vector, and make the same update of it.
+
+Processes with memory in common (:class:`ForkedTeam`) share each step more finely
+(:class:`mlpcli.model.network.Share`): each has a part of every layer's weights, some rows of W_l, that it alone
+multiplies by and moves. So no weight crosses from one processor to another, which would take longer than to multiply by
+it, and nothing has to be added up but the terms of z_l, loss and errors. What a step is does not depend on N but for
+rounding.
 
 :class:`Team` is a process on its own. The first of several, rank 0, decides: it alone has files, a screen, and an
 outcome. The others wait for its word, asleep, between epochs.
@@ -105,7 +109,7 @@ class Team:
         """Make ``vector`` (n,) that of rank 0."""
 
     def part(self, count: int) -> slice:
-        """Which of ``count`` units' parameters this process makes the gradient of, and moves: all of them."""
+        """Which of ``count`` units have their weights with this process, which alone uses and moves them: all."""
         return slice(0, count)
 
     def rows_held(self, count: int) -> int:
@@ -312,8 +316,8 @@ class MpiTeam(Team):
 class ForkedTeam(Team):
     """Processes of this machine, forked when there is work, which share the memory that they train in.
 
-    Where all must have come to a point they wait at full speed, which takes a microsecond or two: twice in a step, when
-    dLoss/dz is there and when the parameters have moved. The others have no files and no screen, and end when rank 0
+    Where all must have come to a point they wait at full speed, which takes a microsecond or two: before a step, before
+    its gradient, and at least once for every hidden layer. The others have no files and no screen, and end when rank 0
     does, in whatever way. Raises ``UsageError`` where processes can't be forked.
     """
 
@@ -385,7 +389,7 @@ class ForkedTeam(Team):
             os._exit(status)
 
     def part(self, count: int) -> slice:
-        """Which of ``count`` units' parameters this process makes the gradient of, and moves."""
+        """Which of ``count`` units have their weights with this process, which alone uses and moves them."""
         return self.share(count)
 
     def rows_held(self, count: int) -> int:

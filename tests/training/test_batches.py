@@ -113,8 +113,10 @@ def test_lit_pixels_begin_and_end_at_multiples_of_eight():
     images = np.zeros((4, 30), np.uint8)
     images[0, 9:20] = images[1, 16] = images[2, 29] = 1
     first, last = lit_pixels(images)
-    assert first.tolist() == [8, 16, 24, 0]
-    assert last.tolist() == [24, 24, 30, 30]  # where nothing is lit, anything may be
+    assert first.tolist() == [1, 2, 3, 0]
+    assert last.tolist() == [3, 3, 4, 4]  # where nothing is lit, anything may be
+    made = Batches(Split(images, np.zeros(4, np.uint8)), 2, 2, "float32", find_lit=True)
+    assert [batch.lit for batch in made.in_order()] == [slice(8, 24), slice(0, 30)]
 
 
 def test_all_may_be_lit_where_nobody_asks_which_are():
