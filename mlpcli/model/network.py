@@ -54,7 +54,6 @@ from mlpcli.model.parameters import LayerPart, Parameters, Part, Piece, every
 
 Array = NDArray[Any]
 
-
 ALL = slice(None)
 
 
@@ -192,7 +191,8 @@ class Pass:
     """The way forward and back through ``network`` with the examples that come in X (B, D), one batch after the other.
 
     It is bound to its arrays: to the parameters ``theta``, to ``X`` and to the buffers ``t``, of as many rows as X has.
-    It does the ``share`` of one process; ``own`` are the buffers of its rows.
+    It does the ``share`` of one process; ``own`` are the buffers of its rows. A process by itself has all rows and all
+    parts, and nobody to meet: it is best read so first.
     """
 
     def __init__(self, network: Network, theta: Parameters, X: Array, t: Buffers, share: Share = WHOLE) -> None:
