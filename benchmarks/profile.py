@@ -25,7 +25,7 @@ PARTS = {
     "loss": "loss",
     "forward": "biases, and the sums of terms",
     "deltas": "delta",
-    "gradients": "weights of dark pixels",
+    "dark": "momentum of dark pixels",
     "errors": "errors",
     "meet": "waiting for the other processes",
 }
@@ -122,20 +122,20 @@ def profile(data: Any, hidden: tuple[int, ...], batch: int, repeats: int, proces
 
 def watched(trainer: Any, clocks: Clocks) -> ExitStack:
     """While this is entered, the parts of ``trainer`` are timed."""
-    from mlpcli.model.blas import Product
-    from mlpcli.model.network import Gradients, Pass
+    from mlpcli.model import blas
+    from mlpcli.model.network import Pass
     from mlpcli.training import loop
 
     network = trainer.network
     places = [
-        ("products", Product, "add"),
+        ("products", blas.Product, "add"),
         ("update", trainer._optimizer, "step"),
         ("activation", network.activation, "forward"),
         ("slope", network.activation, "backward"),
         ("loss", network, "loss"),
         ("forward", Pass, "forward"),
         ("deltas", Pass, "deltas"),
-        ("gradients", Gradients, "add"),
+        ("dark", blas, "_keep"),
         ("errors", loop, "errors"),
         ("meet", trainer.team, "meet"),
     ]

@@ -1,7 +1,8 @@
-"""out <- keep out + scale A B in one pass over ``out``: the product as the BLAS that numpy was built on does it.
+"""out <- keep out + scale A B: the product as the BLAS that numpy was built on does it.
 
-``numpy.matmul`` is the same function of the same library for keep = 0 and scale = 1. With the other two a sum of
-products, or a momentum, which is one, is made without writing each product to memory first and reading it again.
+``numpy.matmul`` calls the same function of the same library, with keep = 0 and scale = 1, but for the smallest. With
+the other two a sum of products, or a momentum, which is one, is made without writing each product to memory first and
+reading it again.
 
 Where numpy's BLAS is not to be found by name (on Windows, for one), numpy makes the product and then adds it. A run's
 ``manifest.json`` says so; results differ by rounding.
@@ -21,9 +22,10 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-# As numpy's own wheels name it, as other builds with 64-bit integers do, and as all the rest do. Integers that are
-# passed in registers or in eight bytes of the stack each, as on Linux, are right for either size.
-NAMES = ("scipy_cblas_{}64_", "cblas_{}64_", *(["cblas_{}"] if sys.platform == "linux" else []))
+# As numpy's own wheels name it, as other builds with 64-bit integers do, and as all the rest do. Where each number is
+# passed in a register or in eight bytes of the stack, as by 64-bit Linux, 64 bits are right for smaller integers too.
+EIGHT_BYTES_EACH = sys.platform == "linux" and ctypes.sizeof(ctypes.c_void_p) == 8
+NAMES = ("scipy_cblas_{}64_", "cblas_{}64_", *(["cblas_{}"] if EIGHT_BYTES_EACH else []))
 LETTERS = {"f": "s", "d": "d", "D": "z"}
 NUMBERS: dict[str, Any] = {"f": ctypes.c_float, "d": ctypes.c_double, "D": ctypes.c_double * 2}
 
@@ -46,13 +48,13 @@ class Product:
         if (*A.shape, *B.shape[1:]) != (*out.shape[:-1], A.shape[-1], out.shape[-1]) or A.shape[-1] != len(B):
             raise ValueError(f"no product of {A.shape} and {B.shape} for {out.shape}")
         self._arrays = A, B, out
-        self._rows = len(out)
+        self._all_rows, self._all_inner = slice(0, len(out)), slice(0, len(B))
+        self._cut = False  # whether the last time it was of some rows or columns alone
         if out.ndim == 2 and out.size and _order(out) != AS_IT_IS:
             raise ValueError("the rows of what is added to have gaps")
         # Where there is nothing there are no strides to go by, and gemv would leave what is there.
         self._routine = routine("gemm" if out.ndim == 2 else "gemv", out.dtype.char) if A.size and B.size else None
         if self._routine is None:
-            self._product = np.empty_like(out)
             return
         # Made once, and changed where they change: ctypes takes longer to make them than to pass them.
         number = NUMBERS[out.dtype.char]
@@ -60,7 +62,7 @@ class Product:
         size, place, kind = ctypes.c_int64, ctypes.c_void_p, ctypes.c_int
         if out.ndim == 2:
             self._first = A.ctypes.data, B.ctypes.data, out.ctypes.data
-            self._M, self._K = size(self._rows), size(len(B))
+            self._M, self._K = size(len(out)), size(len(B))
             self._at_A, self._at_B, self._at_out = map(place, self._first)
             self._arguments: tuple[Any, ...] = (
                 *map(kind, (ROW_MAJOR, _order(A), _order(B))),
@@ -88,31 +90,42 @@ class Product:
         slice with a beginning and an end; they are for matrices.
         """
         A, B, out = self._arrays
-        if rows is not None:
+        cut = rows is not None or inner is not None
+        if cut or self._cut:
+            self._cut = cut
+            rows, inner = rows or self._all_rows, inner or self._all_inner
             first, last = rows.start, rows.stop
             if first:
                 _keep(out[:first], keep)
-            if last < self._rows:
+            if last < len(out):
                 _keep(out[last:], keep)
+            if self._routine is None:
+                A, B, out = A[rows, inner], B[inner], out[rows]
+            else:
+                self._M.value, self._K.value = last - first, inner.stop - inner.start
+                self._at_A.value = self._first[0] + first * A.strides[0] + inner.start * A.strides[1]
+                self._at_B.value = self._first[1] + inner.start * B.strides[0]
+                self._at_out.value = self._first[2] + first * out.strides[0]
         if self._routine is None:
-            A, out = (A, out) if rows is None else (A[rows], out[rows])
-            A, B = (A, B) if inner is None else (A[:, inner], B[inner])
-            product = np.matmul(A, B, out=self._product[: len(out)] if out.ndim == 2 else self._product)
-            product *= scale
-            _keep(out, keep)
-            out += product
+            _by_numpy(A, B, out, scale, keep)
             return
-        if rows is not None:
-            self._M.value = last - first
-            self._at_A.value = self._first[0] + first * A.strides[0]
-            self._at_out.value = self._first[2] + first * out.strides[0]
-        if inner is not None:
-            self._K.value = inner.stop - inner.start
-            self._at_A.value = self._first[0] + inner.start * A.strides[1]
-            self._at_B.value = self._first[1] + inner.start * B.strides[0]
         _set(self._scale, scale)
         _set(self._keep, keep)
         self._routine(*self._arguments)
+
+
+def _by_numpy(A: Array, B: Array, out: Array, scale: float, keep: float) -> None:
+    product = np.dot if out.ndim == 1 else np.matmul
+    if keep:
+        _keep(out, keep)
+        more = product(A, B)
+        if scale != 1.0:
+            more *= scale
+        out += more
+    else:
+        product(A, B, out=out)
+        if scale != 1.0:
+            out *= scale
 
 
 def _keep(out: Array, keep: float) -> None:

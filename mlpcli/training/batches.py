@@ -20,8 +20,8 @@ Array = NDArray[Any]
 # gathered several at a time, as many as stay in a core's cache.
 GATHERED_BYTES = 1 << 18
 
-# The lit pixels of a batch begin and end at multiples of so many: as vectors of the processor do, and of 28 x 28 pixels
-# the number of steps fits a byte.
+# The lit pixels of a batch begin and end at multiples of so many, but for the end of an image: as vectors of the
+# processor do, and of 28 x 28 pixels the number of steps fits a byte.
 LIT_STEP = 8
 IMAGES_AT_A_TIME = 4096
 

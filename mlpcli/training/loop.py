@@ -199,11 +199,12 @@ class Trainer:
     def _take_part(self) -> None:
         """Make what depends on which process of the team this is."""
         state, training, team, network = self.state, self._config.training, self.team, self.network
-        self._stretches = stretches = state.theta.stretches(PIECE, team.part)
+        stretches = state.theta.stretches(PIECE, team.part)
         theta, gradient = state.theta.vector, self._gradient.vector
         self._optimizer = make_optimizer(training, theta, gradient, state.optimizer, stretches)
         accumulator = network.parameters(theta.dtype, self._optimizer.accumulator)
-        self._pieces = list(zip(state.theta.pieces(stretches), accumulator.pieces(stretches), strict=True))
+        parts = (part.pieces(stretches) for part in (state.theta, accumulator, self._gradient))
+        self._pieces = list(zip(*parts, strict=True))
         self._average = None
         if training.averaging is not None and state.average is not None:
             decay = training.averaging
@@ -238,6 +239,7 @@ class Trainer:
         order = stream(self._config.seed, "order", epoch).permutation(examples)
         total, wrong, rate, norms = 0.0, 0, 0.0, [0.0]
         masks = stream(self._config.seed, "dropout", epoch)
+        more = training.l2 or self.team.adds_up
         started = time.perf_counter()
         if self._augmentation is not None:
             self._augmentation.begin(epoch)
@@ -250,7 +252,7 @@ class Trainer:
             if state.step == last_full:
                 norms = self._gradient_norms(way, own.lit)
             add = partial(self._add_gradient, way, own.lit)
-            self._optimizer.step(rate, state.step, add, self._penalise if training.l2 else None)
+            self._optimizer.step(rate, state.step, add, self._add_to_piece if more else None)
             loss, mistakes = float(self._told[0]), int(self._told[1])
             if self._average is not None:
                 self._average.step(state.step)
@@ -305,22 +307,27 @@ class Trainer:
         self.team.meet(told)  # dz is there, of all rows held
 
     def _add_gradient(self, way: _Way, lit: slice, scale: float, keep: float) -> None:
-        """Make what the update rule accumulates in ``keep`` times itself plus ``scale`` times the batch's gradient."""
+        """Make what the update rule accumulates in ``keep`` times itself plus ``scale`` times the batch's gradient.
+
+        Where the processes' gradients have to be added up first, that is left to :meth:`_add_to_piece`.
+        """
         if not self.team.adds_up:
             way.to_accumulator.add(scale, keep, lit)
             return
-        accumulator, gradient = self._optimizer.accumulator, self._gradient.vector
         way.to_gradient.add(lit=lit)
         self.team.sum(self._message)
-        if accumulator is not gradient:
-            for own in self._stretches:
-                accumulator[own] *= keep
-                gradient[own] *= scale
-                accumulator[own] += gradient[own]
+        self._kept = keep
 
-    def _penalise(self, number: int, scale: float) -> None:
-        """Add ``scale`` times the penalty's gradient to one piece of what the update rule accumulates in."""
-        theta, accumulator = self._pieces[number]
+    def _add_to_piece(self, number: int, scale: float) -> None:
+        """Add ``scale`` times what is missing to one piece of what the update rule accumulates in.
+
+        That is the penalty's gradient; and that of the batch, where it had to be added up before.
+        """
+        theta, accumulator, gradient = self._pieces[number]
+        if self.team.adds_up and self._optimizer.accumulator is not self._gradient.vector:
+            accumulator.vector[...] *= self._kept
+            gradient.vector[...] *= scale
+            accumulator.vector[...] += gradient.vector
         self.network.add_penalty_gradient(theta, self._config.training.l2, accumulator, scale)
 
     def _gradient_norms(self, way: _Way, lit: slice) -> list[float]:

@@ -5,7 +5,8 @@ of the step. It works through the vectors a piece at a time, so that a piece is 
 line.
 
 A rule says which vector the gradient is to be added to, and how: rules with momentum keep mu times it and add -eta g,
-which the matrix product that is the gradient does by itself, and nothing is read or written once more for it.
+which the matrix product that is the gradient does by itself: nothing is read or written once more for it, unless the
+gradients of several processes have to be added up before.
 """
 
 from __future__ import annotations

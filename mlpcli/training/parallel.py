@@ -11,10 +11,10 @@ Processes that talk by messages (:class:`MpiTeam`) each go forward and back with
 one vector, and make the same update of it.
 
 Processes with memory in common (:class:`ForkedTeam`) share each step more finely
-(:class:`mlpcli.model.network.Share`): each has a part of every layer's weights, some rows of W_l, that it alone
-multiplies by and moves. So no weight crosses from one processor to another, which would take longer than to multiply by
-it, and nothing has to be added up but the terms of z_l, loss and errors. What a step is does not depend on N but for
-rounding.
+(:class:`mlpcli.model.network.Share`): each has a part of every layer's weights, some rows of W_l, that it alone moves,
+and, but for the last layer's, which are few, alone multiplies by. So hardly a weight crosses from one processor to
+another, which would take longer than to multiply by it, and nothing has to be added up but the terms of z_l, loss and
+errors. What a step is does not depend on N but for rounding.
 
 :class:`Team` is a process on its own. The first of several, rank 0, decides: it alone has files, a screen, and an
 outcome. The others wait for its word, asleep, between epochs.
@@ -109,7 +109,7 @@ class Team:
         """Make ``vector`` (n,) that of rank 0."""
 
     def part(self, count: int) -> slice:
-        """Which of ``count`` units have their weights with this process, which alone uses and moves them: all."""
+        """Which of ``count`` units have their weights with this process, which alone moves them: all."""
         return slice(0, count)
 
     def rows_held(self, count: int) -> int:
@@ -229,6 +229,11 @@ class MpiTeam(Team):
         """Make ``vector`` (n,) that of rank 0."""
         with self._in_touch():
             self._comm.Bcast(vector)
+
+    def meet(self, told: NDArray[Any] | None = None) -> None:
+        """Nobody works in the same memory. A process by itself, which adds up no gradient, minds signals here."""
+        if told is not None and not self.adds_up:
+            self.sum(told)
 
     def goes_on(self, wanted: bool) -> bool:
         """Whether another epoch begins: rank 0 wants it. If so, :meth:`together` must follow."""
@@ -389,7 +394,7 @@ class ForkedTeam(Team):
             os._exit(status)
 
     def part(self, count: int) -> slice:
-        """Which of ``count`` units have their weights with this process, which alone uses and moves them."""
+        """Which of ``count`` units have their weights with this process, which alone moves them."""
         return self.share(count)
 
     def rows_held(self, count: int) -> int:

@@ -64,10 +64,16 @@ def test_a_product_of_matrices_is_added(m, k, n, dtype, of_A, of_B, seed, data):
     assert np.array_equal(out, 0.25 * before - 0.5 * (only @ B))
 
     out[...] = before
-    first, last = sorted(data.draw(st.tuples(st.integers(0, k), st.integers(0, k))))
-    product = Product(A, B, out)
-    product.add(2.0, 0.5, inner=slice(first, last))
-    assert np.array_equal(out, 0.5 * before + 2.0 * (A[:, first:last] @ B[first:last]))
+    start, stop = sorted(data.draw(st.tuples(st.integers(0, k), st.integers(0, k))))
+    product.add(2.0, 0.5, inner=slice(start, stop))
+    assert np.array_equal(out, 0.5 * before + 2.0 * (A[:, start:stop] @ B[start:stop]))
+
+    out[...] = before
+    product.add(2.0, 0.5, rows=slice(first, last), inner=slice(start, stop))
+    assert np.array_equal(out, 0.5 * before + 2.0 * (only[:, start:stop] @ B[start:stop]))
+
+    product.add()
+    assert np.array_equal(out, A @ B)
 
 
 @given(lengths, lengths, st.sampled_from(DTYPES), layouts, st.integers(0, 2**32))
