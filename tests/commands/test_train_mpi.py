@@ -304,3 +304,28 @@ def test_one_of_the_others_that_is_told_to_stop_stops_all():
         _, err = process.communicate(timeout=SECONDS)
         assert process.returncode == 128 + signal.SIGTERM
         assert err == "stopped; go on with: mpiexec -n 2 mlpcli train --mpi --resume run\nmlpcli: terminated\n"
+
+
+STEPS = """
+import os
+import signal
+import numpy as np
+from mlpcli.training.parallel import MpiTeam
+
+team = MpiTeam()
+assert team.goes_on(True)
+with team.together():
+    for step in range(5):
+        print(step, flush=True)
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        team.meet(np.zeros(3))
+"""
+
+
+@with_mpi
+def test_a_process_by_itself_minds_a_signal_in_the_step_it_comes_in():
+    done = subprocess.run(
+        [sys.executable, "-c", STEPS], capture_output=True, text=True, timeout=SECONDS, env=environment()
+    )
+    assert (done.returncode, done.stdout) == (-signal.SIGTERM, "0\n1\n2\n"), done.stderr
