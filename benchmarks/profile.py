@@ -142,9 +142,9 @@ def watched(trainer: Any, clocks: Clocks) -> ExitStack:
     patches = ExitStack()
     for part, owner, name in places:
         patches.enter_context(patch.object(owner, name, clocks.timed(part, getattr(owner, name))))
-    for there in (way.there for ways in trainer._ways.values() for way in ways):
-        meeting = there.share._replace(meet=clocks.timed("meet", there.share.meet))
-        patches.enter_context(patch.object(there, "share", meeting))
+    for bound in (place.bound for places in trainer._places.values() for place in places):
+        meeting = bound.share._replace(meet=clocks.timed("meet", bound.share.meet))
+        patches.enter_context(patch.object(bound, "share", meeting))
     batches = trainer._batches
     patches.enter_context(patch.object(batches, "in_order", clocks.each("batches", batches.in_order)))
     return patches

@@ -61,9 +61,9 @@ class Product:
         self._scale, self._keep = number(), number()
         size, place, kind = ctypes.c_int64, ctypes.c_void_p, ctypes.c_int
         if out.ndim == 2:
-            self._first = A.ctypes.data, B.ctypes.data, out.ctypes.data
+            self._begin = A.ctypes.data, B.ctypes.data, out.ctypes.data
             self._M, self._K = size(len(out)), size(len(B))
-            self._at_A, self._at_B, self._at_out = map(place, self._first)
+            self._at_A, self._at_B, self._at_out = map(place, self._begin)
             self._arguments: tuple[Any, ...] = (
                 *map(kind, (ROW_MAJOR, _order(A), _order(B))),
                 *(self._M, size(out.shape[1]), self._K),
@@ -103,9 +103,9 @@ class Product:
                 A, B, out = A[rows, inner], B[inner], out[rows]
             else:
                 self._M.value, self._K.value = last - first, inner.stop - inner.start
-                self._at_A.value = self._first[0] + first * A.strides[0] + inner.start * A.strides[1]
-                self._at_B.value = self._first[1] + inner.start * B.strides[0]
-                self._at_out.value = self._first[2] + first * out.strides[0]
+                self._at_A.value = self._begin[0] + first * A.strides[0] + inner.start * A.strides[1]
+                self._at_B.value = self._begin[1] + inner.start * B.strides[0]
+                self._at_out.value = self._begin[2] + first * out.strides[0]
         if self._routine is None:
             _by_numpy(A, B, out, scale, keep)
             return

@@ -261,11 +261,11 @@ class _Checker:
         """The data's loss, by the functions that train."""
         network, Y, dtype = self.network, self.Y, vector.dtype
         theta, X, t = network.parameters(dtype, vector), self.X.astype(dtype), self._buffers(dtype)
-        there = Pass(network, theta, X, t)
+        bound = Pass(network, theta, X, t)
 
         def function() -> tuple[Any, list[Array]]:
-            there.forward()
-            value = there.loss(Y)
+            bound.forward()
+            value = bound.loss(Y)
             return value, _kinks(*map(network.activation.branch, t.z[:-1]), network.objective.branch(t.z[-1], Y))
 
         return function

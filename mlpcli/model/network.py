@@ -62,7 +62,7 @@ def nobody() -> None:
 
 
 class Share(NamedTuple):
-    """What one process does of the work on a batch that several have in memory: one of ``size``, it is the ``rank``-th.
+    """What one process does of the work on a batch that several have in memory, of which it is the ``rank``-th.
 
     ``rows`` are the examples whose activations, loss and errors it makes. Of each layer's weights, and of the units
     below them, it has the ``part`` that is told their number: it alone multiplies by these, and moves them. Hidden
@@ -74,7 +74,6 @@ class Share(NamedTuple):
     rows: slice = ALL
     part: Part = every
     rank: int = 0
-    size: int = 1
     meet: Callable[[], None] = nobody
 
 
@@ -170,9 +169,9 @@ class Network:
 
     def backward(self, theta: Parameters, X: Array, Y: Array, t: Buffers, gradient: Parameters) -> None:
         """Write dLoss/dtheta to ``gradient``, from what :meth:`forward` and :meth:`loss` left in ``t``."""
-        there = Pass(self, theta, X, t)
-        there.deltas(Y)
-        there.gradients(gradient.layers()).add()
+        bound = Pass(self, theta, X, t)
+        bound.deltas(Y)
+        bound.gradients(gradient.layers()).add()
 
     def penalty(self, theta: Parameters, l2: float) -> Any:
         """The penalty l2 sum W^2, a scalar; biases are not penalised."""
@@ -243,17 +242,17 @@ class Pass:
         """The objective's mean over this process's rows, a scalar, whose targets are Y (B, K); see the network's."""
         return self.network.loss(Y, self.own)
 
-    def deltas(self, Y: Array, share: float = 1.0) -> None:
+    def deltas(self, Y: Array, weight: float = 1.0) -> None:
         """Write dLoss/dz_l (B, H) of every layer to the buffers, from what :meth:`forward` and :meth:`loss` left there.
 
-        ``share`` times it, where this process's rows are that share of a larger batch, whose mean is meant.
+        ``weight`` times it: the share that this process's rows are of a larger batch, whose mean is meant.
         """
         t, meet = self.own, self.share.meet
         dz = t.dz[-1]
         if len(dz):
             self.network.objective.backward(t.z[-1], t.p, Y, dz)  # (4)  (B, K)
-        if share != 1.0:
-            dz *= share
+        if weight != 1.0:
+            dz *= weight
         for layer in reversed(self.network.layers[1:]):
             da, mask = t.dz[layer - 1], t.masks[layer]
             if layer in self._hidden:
@@ -280,7 +279,7 @@ class Gradients:
     """The products (5) and (6) of all layers, bound to what they read and to what they are added to."""
 
     def __init__(self, products: Sequence[Product], rows: slice) -> None:
-        *self._products, self._first = products
+        *self._products, self._of_X = products
         self._rows = rows
 
     def add(self, scale: float = 1.0, keep: float = 0.0, lit: slice = ALL) -> None:
@@ -290,7 +289,7 @@ class Gradients:
         """
         for product in self._products:
             product.add(scale, keep)
-        self._first.add(scale, keep, rows=_inside(self._rows, lit))
+        self._of_X.add(scale, keep, rows=_inside(self._rows, lit))
 
 
 def _inside(part: slice, lit: slice) -> slice | None:

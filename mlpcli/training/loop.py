@@ -93,10 +93,10 @@ def dropout_rates(config: Config) -> list[float]:
     return [config.training.input_dropout, *(config.training.dropout for _ in config.network.hidden)]
 
 
-class _Way(NamedTuple):
-    """Through the network with what comes in one place; what adds its gradient to the gradient, and to what moves."""
+class _Place(NamedTuple):
+    """One of the places where batches come: the pass from there, and what adds its gradient to two vectors."""
 
-    there: Pass
+    bound: Pass
     to_gradient: Gradients
     to_accumulator: Gradients
 
@@ -210,16 +210,16 @@ class Trainer:
             decay = training.averaging
             self._average = Average(state.average.vector, theta, decay, self.steps_per_epoch, stretches)
         last = len(self._train) % self._batch_size or self._batch_size
-        self._ways: dict[int, list[_Way]] = {}
+        self._places: dict[int, list[_Place]] = {}
         for size in {self._batch_size, last}:
             t = self._most.rows(slice(0, team.rows_held(size)))
             rank = team.rank if team.sharers > 1 else 0
-            share = Share(team.own_rows(size), team.part, rank, team.sharers, team.meet)
-            self._ways[size] = []
+            share = Share(team.own_rows(size), team.part, rank, team.meet)
+            self._places[size] = []
             for X in self._batches.places(size):
-                there = Pass(network, state.theta, X, t, share)
-                adds = [there.gradients(of.layers(team.part)) for of in (self._gradient, accumulator)]
-                self._ways[size].append(_Way(there, *adds))
+                bound = Pass(network, state.theta, X, t, share)
+                adds = [bound.gradients(of.layers(team.part)) for of in (self._gradient, accumulator)]
+                self._places[size].append(_Place(bound, *adds))
 
     def _initial_parameters(self) -> Parameters:
         network = self._config.network
@@ -239,20 +239,20 @@ class Trainer:
         order = stream(self._config.seed, "order", epoch).permutation(examples)
         total, wrong, rate, norms = 0.0, 0, 0.0, [0.0]
         masks = stream(self._config.seed, "dropout", epoch)
-        more = training.l2 or self.team.adds_up
+        piecewise = training.l2 or self.team.adds_up
         started = time.perf_counter()
         if self._augmentation is not None:
             self._augmentation.begin(epoch)
         for number, own in enumerate(self._batches.in_order(order)):
             size = min(self._batch_size, examples - number * self._batch_size)
             rate = learning_rate(training, state.step, steps)
-            way = self._ways[size][own.place]
-            self._propagate(way.there, own, size, masks)
+            place = self._places[size][own.place]
+            self._propagate(place.bound, own, size, masks)
             state.step += 1
             if state.step == last_full:
-                norms = self._gradient_norms(way, own.lit)
-            add = partial(self._add_gradient, way, own.lit)
-            self._optimizer.step(rate, state.step, add, self._add_to_piece if more else None)
+                norms = self._gradient_norms(place, own.lit)
+            add = partial(self._add_gradient, place, own.lit)
+            self._optimizer.step(rate, state.step, add, self._add_to_piece if piecewise else None)
             loss, mistakes = float(self._told[0]), int(self._told[1])
             if self._average is not None:
                 self._average.step(state.step)
@@ -290,31 +290,31 @@ class Trainer:
             saturation=self._saturation.saturation(state.parameters, self.team),
         )
 
-    def _propagate(self, there: Pass, own: Batch, size: int, masks: np.random.Generator) -> None:
+    def _propagate(self, bound: Pass, own: Batch, size: int, masks: np.random.Generator) -> None:
         """Forward, and backward to dLoss/dz: its loss and errors are told, of a batch of ``size`` images.
 
         ``own`` are those of them that are this process's.
         """
         told, rows = self._told, len(own.y)
         if self._drops:
-            draw_masks(self._rates, there.own.masks, masks, self.team.share(size), size)
-        there.forward(own.lit)
+            draw_masks(self._rates, bound.own.masks, masks, self.team.share(size), size)
+        bound.forward(own.lit)
         told[...] = 0.0
         if rows:
-            told[0] = rows / size * there.loss(own.Y)
-            told[1] = errors(there.own, own)
-        there.deltas(own.Y, rows / size)
+            told[0] = rows / size * bound.loss(own.Y)
+            told[1] = errors(bound.own, own)
+        bound.deltas(own.Y, rows / size)
         self.team.meet(told)  # dz is there, of all rows held
 
-    def _add_gradient(self, way: _Way, lit: slice, scale: float, keep: float) -> None:
+    def _add_gradient(self, place: _Place, lit: slice, scale: float, keep: float) -> None:
         """Make what the update rule accumulates in ``keep`` times itself plus ``scale`` times the batch's gradient.
 
         Where the processes' gradients have to be added up first, that is left to :meth:`_add_to_piece`.
         """
         if not self.team.adds_up:
-            way.to_accumulator.add(scale, keep, lit)
+            place.to_accumulator.add(scale, keep, lit)
             return
-        way.to_gradient.add(lit=lit)
+        place.to_gradient.add(lit=lit)
         self.team.sum(self._message)
         self._kept = keep
 
@@ -330,9 +330,9 @@ class Trainer:
             accumulator.vector[...] += gradient.vector
         self.network.add_penalty_gradient(theta, self._config.training.l2, accumulator, scale)
 
-    def _gradient_norms(self, way: _Way, lit: slice) -> list[float]:
+    def _gradient_norms(self, place: _Place, lit: slice) -> list[float]:
         """By layer, the Euclidean norm of the gradient of a full batch, penalty included, of weights and biases."""
-        way.to_gradient.add(lit=lit)
+        place.to_gradient.add(lit=lit)
         if self.team.adds_up:
             told = self._told.copy()
             self.team.sum(self._message)

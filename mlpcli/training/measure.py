@@ -36,13 +36,13 @@ class Measure:
         Only this process's share of the images, where it is in a ``team``.
         """
         own = None if team.size == 1 else np.arange(self.examples)[team.share(self.examples)]
-        ways: dict[int, Pass] = {}
+        bound: dict[int, Pass] = {}
         for batch in self._batches.in_order(own):
             size = len(batch.y)
-            if size not in ways:
-                ways[size] = Pass(self._network, theta, batch.X, self._buffers.rows(slice(0, size)))
-            ways[size].forward()
-            yield batch, ways[size].t
+            if size not in bound:
+                bound[size] = Pass(self._network, theta, batch.X, self._buffers.rows(slice(0, size)))
+            bound[size].forward()
+            yield batch, bound[size].t
 
     def loss_and_errors(self, theta: Parameters, team: Team = ALONE) -> tuple[float, int]:
         """The mean loss, penalty excluded, and the number of images whose largest logit is not their label's."""

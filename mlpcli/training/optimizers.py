@@ -57,7 +57,7 @@ class Optimizer:
         ]
 
     def begin(self) -> None:
-        """Take up theta and the memory as they are, at the beginning of each epoch."""
+        """Take up theta and the memory as they are: to be called before each epoch's first step."""
 
     def weights(self, learning_rate: float) -> tuple[float, float]:
         """The factors of the gradient and of what is in the accumulator."""
@@ -138,7 +138,6 @@ class Nesterov(Momentum):
     ) -> None:
         super().__init__(theta, gradient, momentum, state, stretches)
         self._pieces = [(aligned(theta.shape, theta.dtype), theta, *rest) for _, theta, *rest in self._pieces]
-        self.begin()
 
     def begin(self) -> None:
         """phi, of theta and v as they are: continued or resumed, an epoch begins with the same."""
@@ -193,9 +192,10 @@ def make_optimizer(
     state: dict[str, Array],
     stretches: Sequence[slice],
 ) -> Optimizer:
-    """The update rule that ``config`` names, moving ``theta`` (n,) by what is in ``gradient`` (n,).
+    """The update rule that ``config`` names, for ``theta`` (n,).
 
-    ``state`` is its memory (n,), by name, zeros at first. Of all three only the ``stretches`` are touched, one after
+    ``gradient`` (n,) is where rules without momentum take the gradient, ``state`` the memory (n,) of each, by name,
+    zeros at first. Of all three only the ``stretches`` are touched, one after
     the other; they stay in the cache between the rule's lines if they are of ``PIECE`` entries at most.
     """
     momentum = 0.9 if config.momentum is None else config.momentum

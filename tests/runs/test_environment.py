@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from mlpcli import __version__
+from mlpcli.model import blas
 from mlpcli.runs.environment import MOST_THREADS, THREAD_VARIABLES, environment, recorded_threads, threads
 
 
@@ -21,6 +22,14 @@ def test_it_names_versions_processor_and_threads():
     assert (found["mlpcli"], found["numpy"], found["threads"]) == (__version__, np.__version__, threads())
     assert all(value for value in found.values())
     assert environment() == json.loads(json.dumps(found)) == found
+
+
+@pytest.mark.parametrize("missing", ["gemm", "gemv"])
+def test_it_says_where_numpy_alone_makes_the_products(missing: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(blas, "routine", lambda name, dtype: None if name == missing else print)
+    assert environment()["blas"].endswith(", by numpy alone")
+    monkeypatch.setattr(blas, "routine", lambda name, dtype: print)
+    assert "numpy" not in environment()["blas"]
 
 
 def test_it_has_no_path_host_or_user():

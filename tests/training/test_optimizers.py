@@ -23,7 +23,9 @@ def optimizer_of(config: TrainingConfig, theta: Array, gradient: Array) -> Optim
     """The rule at its start, of all parameters, a piece at a time."""
     state = {name: np.zeros_like(theta) for name in OPTIMIZERS[config.optimizer].memory}
     pieces = [slice(i, min(i + optimizers.PIECE, len(theta))) for i in range(0, len(theta), optimizers.PIECE)]
-    return make_optimizer(config, theta, gradient, state, pieces)
+    optimizer = make_optimizer(config, theta, gradient, state, pieces)
+    optimizer.begin()
+    return optimizer
 
 
 def step(optimizer: Optimizer, gradient: Array, eta: float, number: int) -> None:
