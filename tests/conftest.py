@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # Two processes of tests on two cores: threads of BLAS that wait for each other would take most of their time. Said
@@ -32,6 +33,15 @@ NO_DEFAULTS = (
     "training.warmup_epochs=0",
     "training.l2=5e-5",
 )
+
+
+@pytest.fixture(autouse=True)
+def _signals_as_they_were() -> Iterator[None]:
+    """A command that has ended ignores signals, as will what a later test starts."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")
