@@ -46,7 +46,7 @@ class Batches:
     Targets are one-hot, or smoothed; images are as they are, or as ``augmentation`` distorts them, whose epoch must
     have been begun. Of each batch it makes the share of this process in the ``team``, which may be empty. With
     ``find_lit`` it finds out which pixels are lit in a batch, once it knows of each image; else, and where images are
-    distorted, all may be.
+    distorted, all may be. Images that are neither distorted nor ``scaled`` are left 0 .. 255.
     """
 
     def __init__(
@@ -59,12 +59,14 @@ class Batches:
         smoothing: float = 0.0,
         augmentation: Augmentation | None = None,
         find_lit: bool = False,
+        scaled: bool = True,
         team: Team = ALONE,
     ) -> None:
         self._split = split
         self._team = team
         self._augmentation = augmentation
         self._batch_size = batch_size
+        self._scaled = scaled
         inputs = split.images.shape[1]
         # Rank 0 makes the memory, also of those that are forked later: it has no fewer rows than any of them.
         own = team.rows(batch_size)
@@ -117,16 +119,18 @@ class Batches:
                 at = slice(number * each, (number + 1) * each)
                 place = (start // self._batch_size + number) % len(places)
                 X = places[place]
-                if self._augmentation is None:
+                if self._augmentation is not None:
+                    self._augmentation.distort(images[at], chosen[at], X)
+                elif self._scaled:
                     scale(images[at], X)
                 else:
-                    self._augmentation.distort(images[at], chosen[at], X)
+                    np.copyto(X, images[at])
                 yield Batch(X, Y[at], labels[at], lit[number], place)
 
     def _lit_in(self, batches: Array) -> list[slice]:
         """Where the pixels are that are lit in each of ``batches`` (n, B), indices of images."""
         if self._lit is None:
-            return [slice(0, self._X[0].shape[1])] * len(batches)
+            return [slice(None)] * len(batches)
         first, last = self._lit[0][batches].min(axis=1), self._lit[1][batches].max(axis=1)
         ends = np.minimum(LIT_STEP * last.astype(np.intp), self._X[0].shape[1])
         return list(map(slice, (LIT_STEP * first.astype(np.intp)).tolist(), ends.tolist()))
