@@ -25,7 +25,6 @@ PARTS = {
     "loss": "loss",
     "forward": "biases, and the sums of terms",
     "deltas": "delta",
-    "dark": "momentum of dark pixels",
     "errors": "errors",
     "meet": "waiting for the other processes",
 }
@@ -130,12 +129,12 @@ def watched(trainer: Any, clocks: Clocks) -> ExitStack:
     places = [
         ("products", blas.Product, "add"),
         ("update", trainer._optimizer, "step"),
+        ("update", trainer._optimizer, "end"),
         ("activation", network.activation, "forward"),
         ("slope", network.activation, "backward"),
         ("loss", network, "loss"),
         ("forward", Pass, "forward"),
         ("deltas", Pass, "deltas"),
-        ("dark", blas, "_keep"),
         ("errors", loop, "errors"),
         ("meet", trainer.team, "meet"),
     ]

@@ -1,8 +1,8 @@
-"""out <- keep out + scale A B: the product as the BLAS that numpy was built on does it.
+"""out <- keep out + scale A B, and out <- out + scale A: as the BLAS that numpy was built on does them.
 
 ``numpy.matmul`` calls the same function of the same library, with keep = 0 and scale = 1, but for the smallest. With
-the other two a sum of products, or a momentum, which is one, is made without writing each product to memory first and
-reading it again.
+the other two a sum of products is made without writing each product to memory first and reading it again. Sums of
+vectors are here for the same reason; and BLAS makes long ones in all its threads.
 
 Where numpy's BLAS is not to be found by name (on Windows, for one), numpy makes the product and then adds it. A run's
 ``manifest.json`` says so; results differ by rounding.
@@ -14,7 +14,7 @@ import ctypes
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,11 @@ EIGHT_BYTES_EACH = sys.platform == "linux" and ctypes.sizeof(ctypes.c_void_p) ==
 NAMES = ("scipy_cblas_{}64_", "cblas_{}64_", *(["cblas_{}"] if EIGHT_BYTES_EACH else []))
 LETTERS = {"f": "s", "d": "d", "D": "z"}
 NUMBERS: dict[str, Any] = {"f": ctypes.c_float, "d": ctypes.c_double, "D": ctypes.c_double * 2}
+
+# OpenBLAS makes sums of more entries in all its threads.
+SUM_OF_ONE_THREAD = 10_000
+# Of fewer, that takes longer than it saves.
+SUM_OF_SEVERAL = 32_768
 
 ROW_MAJOR, AS_IT_IS, TRANSPOSED = 101, 111, 112
 
@@ -47,14 +52,15 @@ class Product:
             raise ValueError(f"no product of {A.dtype} and {B.dtype} for {out.dtype}")
         if (*A.shape, *B.shape[1:]) != (*out.shape[:-1], A.shape[-1], out.shape[-1]) or A.shape[-1] != len(B):
             raise ValueError(f"no product of {A.shape} and {B.shape} for {out.shape}")
-        self._arrays = A, B, out
-        self._all_rows, self._all_inner = slice(0, len(out)), slice(0, len(B))
+        self._arrays = self._taken = A, B, out
         self._cut = False  # whether the last time it was of some rows or columns alone
+        self._call: Callable[[], None] | None = None
+        self._factors: tuple[float, float] | None = None  # of the last time
         if out.ndim == 2 and out.size and _order(out) != AS_IT_IS:
             raise ValueError("the rows of what is added to have gaps")
         # Where there is nothing there are no strides to go by, and gemv would leave what is there.
-        self._routine = routine("gemm" if out.ndim == 2 else "gemv", out.dtype.char) if A.size and B.size else None
-        if self._routine is None:
+        found = routine("gemm" if out.ndim == 2 else "gemv", out.dtype.char) if A.size and B.size else None
+        if found is None:
             return
         # Made once, and changed where they change: ctypes takes longer to make them than to pass them.
         number = NUMBERS[out.dtype.char]
@@ -64,7 +70,7 @@ class Product:
             self._begin = A.ctypes.data, B.ctypes.data, out.ctypes.data
             self._M, self._K = size(len(out)), size(len(B))
             self._at_A, self._at_B, self._at_out = map(place, self._begin)
-            self._arguments: tuple[Any, ...] = (
+            arguments: tuple[Any, ...] = (
                 *map(kind, (ROW_MAJOR, _order(A), _order(B))),
                 *(self._M, size(out.shape[1]), self._K),
                 *(self._scale, self._at_A, size(_leading(A)), self._at_B, size(_leading(B))),
@@ -73,13 +79,14 @@ class Product:
         else:
             # B^T A, as BLAS knows it.
             transposed = _order(B) == AS_IT_IS
-            self._arguments = (
+            arguments = (
                 *map(kind, (ROW_MAJOR, TRANSPOSED if transposed else AS_IT_IS)),
                 *map(size, B.shape if transposed else B.shape[::-1]),
                 *(self._scale, place(B.ctypes.data), size(_leading(B))),
                 *(place(A.ctypes.data), size(A.strides[0] // A.itemsize)),
                 *(self._keep, place(out.ctypes.data), size(out.strides[0] // out.itemsize)),
             )
+        self._call = partial(found, *arguments)
 
     def add(
         self, scale: float = 1.0, keep: float = 0.0, *, rows: slice | None = None, inner: slice | None = None
@@ -89,29 +96,67 @@ class Product:
         ``rows`` are the rows of A that are not all 0, ``inner`` its columns, by which B's rows are chosen. Either is a
         slice with a beginning and an end; they are for matrices.
         """
+        if rows is not None or inner is not None or self._cut:
+            self._cut_to(rows, inner, keep)
+        if self._call is None:
+            _by_numpy(*self._taken, scale, keep)
+            return
+        if (scale, keep) != self._factors:
+            self._factors = scale, keep
+            _set(self._scale, scale)
+            _set(self._keep, keep)
+        self._call()
+
+    def _cut_to(self, rows: slice | None, inner: slice | None, keep: float) -> None:
+        """Take these rows and inner ones alone, and do to the other rows of ``out`` what a product of zeros does."""
         A, B, out = self._arrays
-        cut = rows is not None or inner is not None
-        if cut or self._cut:
-            self._cut = cut
-            rows, inner = rows or self._all_rows, inner or self._all_inner
-            first, last = rows.start, rows.stop
-            if first:
-                _keep(out[:first], keep)
-            if last < len(out):
-                _keep(out[last:], keep)
-            if self._routine is None:
-                A, B, out = A[rows, inner], B[inner], out[rows]
-            else:
-                self._M.value, self._K.value = last - first, inner.stop - inner.start
-                self._at_A.value = self._begin[0] + first * A.strides[0] + inner.start * A.strides[1]
-                self._at_B.value = self._begin[1] + inner.start * B.strides[0]
-                self._at_out.value = self._begin[2] + first * out.strides[0]
-        if self._routine is None:
-            _by_numpy(A, B, out, scale, keep)
+        self._cut = rows is not None or inner is not None
+        rows, inner = rows or slice(0, len(out)), inner or slice(0, len(B))
+        first, last = rows.start, rows.stop
+        if keep != 1.0:
+            _keep(out[:first], keep)
+            _keep(out[last:], keep)
+        if self._call is None:
+            self._taken = A[rows, inner], B[inner], out[rows]
+        else:
+            self._M.value, self._K.value = last - first, inner.stop - inner.start
+            self._at_A.value = self._begin[0] + first * A.strides[0] + inner.start * A.strides[1]
+            self._at_B.value = self._begin[1] + inner.start * B.strides[0]
+            self._at_out.value = self._begin[2] + first * out.strides[0]
+
+
+class Addend:
+    """A, to be added to ``out``, of the same shape and dtype, neither with gaps.
+
+    It is bound to its arrays, as a :class:`Product` is. Raises ``ValueError`` for what does not fit.
+    """
+
+    def __init__(self, A: Array, out: Array) -> None:
+        if A.dtype != out.dtype or A.dtype.char not in LETTERS or A.shape != out.shape:
+            raise ValueError(f"no sum of {A.dtype} {A.shape} and {out.dtype} {out.shape}")
+        if not (A.flags.c_contiguous and out.flags.c_contiguous):
+            raise ValueError("what is added, or added to, has gaps")
+        self._arrays = A, out
+        found = routine("axpy", out.dtype.char)
+        self._scale = NUMBERS[out.dtype.char]()
+        size, place, one = ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64(1)
+        step = A.size if A.size >= SUM_OF_SEVERAL else SUM_OF_ONE_THREAD
+        from_A, from_out = A.ctypes.data, out.ctypes.data
+        self._calls = found and [
+            partial(found, size(length), self._scale, place(from_A + at), one, place(from_out + at), one)
+            for start in range(0, A.size, step)
+            for length, at in [(min(step, A.size - start), start * A.itemsize)]
+        ]
+
+    def add(self, scale: float = 1.0) -> None:
+        """Add ``scale`` times A."""
+        if self._calls is None:
+            A, out = self._arrays
+            out += A if scale == 1.0 else scale * A
             return
         _set(self._scale, scale)
-        _set(self._keep, keep)
-        self._routine(*self._arguments)
+        for call in self._calls:
+            call()
 
 
 def _by_numpy(A: Array, B: Array, out: Array, scale: float, keep: float) -> None:
@@ -162,7 +207,7 @@ def _leading(matrix: Array) -> int:
 
 @lru_cache
 def routine(name: str, dtype: str) -> Routine | None:
-    """BLAS's ``gemm`` or ``gemv`` for a dtype's letter, as C sees it; None where it is not to be found."""
+    """BLAS's ``gemm``, ``gemv`` or ``axpy`` for a dtype's letter, as C sees it; None where it is not to be found."""
     # What a library of numpy's links to is found through it.
     module = sys.modules.get("numpy._core._multiarray_umath") or sys.modules["numpy.core._multiarray_umath"]
     try:

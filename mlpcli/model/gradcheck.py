@@ -244,7 +244,7 @@ class _Checker:
         gradient = network.parameters(np.float64)
         # Added twice and halved: a gradient that is written where it should be added is found out.
         for _ in range(2):
-            network.add_penalty_gradient(self.theta, l2, gradient)
+            network.penalty_gradient(self.theta, l2, gradient).add()
         gradient.vector *= 0.5
 
         def function(vector: Array) -> Function:

@@ -47,7 +47,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from mlpcli.model.activations import ACTIVATIONS
-from mlpcli.model.blas import Product
+from mlpcli.model.blas import Addend, Product
 from mlpcli.model.memory import Allocate, aligned
 from mlpcli.model.objectives import OBJECTIVES
 from mlpcli.model.parameters import LayerPart, Parameters, Part, Piece, every
@@ -177,13 +177,22 @@ class Network:
         """The penalty l2 sum W^2, a scalar; biases are not penalised."""
         return l2 * sum(np.dot(W.ravel(), W.ravel()) for W in theta.W)  # (9)
 
-    def add_penalty_gradient(
-        self, theta: Parameters | Piece, l2: float, gradient: Parameters | Piece, scale: float = 1.0
-    ) -> None:
-        """Add ``scale`` times the penalty's gradient 2 l2 W to ``gradient``; of both all, or the same piece."""
-        if l2:
-            for W, dW in zip(theta.W, gradient.W, strict=True):
-                dW += scale * 2.0 * l2 * W  # (10)
+    def penalty_gradient(self, theta: Parameters | Piece, l2: float, gradient: Parameters | Piece) -> PenaltyGradient:
+        """What adds the penalty's gradient 2 l2 W to ``gradient``; of both all, or the same piece."""
+        return PenaltyGradient(theta.W, l2, gradient.W)
+
+
+class PenaltyGradient:
+    """2 l2 W, bound to the weights W and to what they are added to, which have no gaps."""
+
+    def __init__(self, weights: Sequence[Array], l2: float, to: Sequence[Array]) -> None:
+        self._factor = 2.0 * l2
+        self._addends = [Addend(W, dW) for W, dW in zip(weights, to, strict=True)] if l2 else []
+
+    def add(self, scale: float = 1.0) -> None:
+        """Add ``scale`` times it."""
+        for addend in self._addends:
+            addend.add(scale * self._factor)  # (10) (D, H)
 
 
 class Pass:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from mlpcli.config import Config
 from mlpcli.datasets.load import Dataset, Split
 from mlpcli.errors import DivergedError
+from mlpcli.model.blas import Addend
 from mlpcli.model.dropout import draw_masks
 from mlpcli.model.network import Gradients, Network, Pass, Share
 from mlpcli.model.parameters import Parameters, initialize
@@ -29,6 +30,9 @@ from mlpcli.training.streams import stream
 Array = NDArray[Any]
 
 SATURATION_IMAGES = 1000
+
+# Where a pixel takes part in fewer multiplications, images times units, to cut the margins takes longer than it saves.
+LEAST_TO_CUT = 1024
 
 
 @dataclass(frozen=True)
@@ -135,7 +139,7 @@ class Trainer:
             dtype,
             smoothing=training.label_smoothing,
             augmentation=self._augmentation,
-            find_lit=True,
+            find_lit=batch_size * self.network.sizes[1] >= LEAST_TO_CUT,
             team=team,
         )
         self._rates = dropout_rates(config)
@@ -199,16 +203,22 @@ class Trainer:
     def _take_part(self) -> None:
         """Make what depends on which process of the team this is."""
         state, training, team, network = self.state, self._config.training, self.team, self.network
-        stretches = state.theta.stretches(PIECE, team.part)
+        self._piecewise = bool(training.l2 or team.adds_up)
+        stretches = state.theta.stretches(OPTIMIZERS[training.optimizer].entries, team.part)
         theta, gradient = state.theta.vector, self._gradient.vector
         self._optimizer = make_optimizer(training, theta, gradient, state.optimizer, stretches)
         accumulator = network.parameters(theta.dtype, self._optimizer.accumulator)
-        parts = (part.pieces(stretches) for part in (state.theta, accumulator, self._gradient))
-        self._pieces = list(zip(*parts, strict=True))
+        self._accumulates = accumulator.vector is not gradient
+        parts = (vectors.pieces(stretches) for vectors in (state.theta, accumulator, self._gradient))
+        self._pieces = [
+            (to.vector, Addend(more.vector, to.vector), network.penalty_gradient(own, training.l2, to))
+            for own, to, more in zip(*parts, strict=True)
+        ]
         self._average = None
         if training.averaging is not None and state.average is not None:
             decay = training.averaging
-            self._average = Average(state.average.vector, theta, decay, self.steps_per_epoch, stretches)
+            pieces = state.theta.stretches(PIECE, team.part)
+            self._average = Average(state.average.vector, theta, decay, self.steps_per_epoch, pieces)
         last = len(self._train) % self._batch_size or self._batch_size
         self._places: dict[int, list[_Place]] = {}
         for size in {self._batch_size, last}:
@@ -233,13 +243,14 @@ class Trainer:
     def _epoch(self, epoch: int, on_step: Callable[[float], None] | None) -> EpochRecord:
         state, training = self.state, self._config.training
         theta, examples, steps = state.theta, len(self._train), self.steps_per_epoch
-        self.team.equalize(theta.vector)  # processors of different kinds may round differently
+        # Processors of different kinds may round differently.
+        for vector in (theta.vector, *state.optimizer.values(), *([state.average.vector] if state.average else [])):
+            self.team.equalize(vector)
         self._optimizer.begin()
         last_full = state.step + max(1, examples // self._batch_size)
         order = stream(self._config.seed, "order", epoch).permutation(examples)
         total, wrong, rate, norms = 0.0, 0, 0.0, [0.0]
         masks = stream(self._config.seed, "dropout", epoch)
-        piecewise = training.l2 or self.team.adds_up
         started = time.perf_counter()
         if self._augmentation is not None:
             self._augmentation.begin(epoch)
@@ -252,7 +263,7 @@ class Trainer:
             if state.step == last_full:
                 norms = self._gradient_norms(place, own.lit)
             add = partial(self._add_gradient, place, own.lit)
-            self._optimizer.step(rate, state.step, add, self._add_to_piece if piecewise else None)
+            self._optimizer.step(rate, state.step, add, self._add_to_piece if self._piecewise else None)
             loss, mistakes = float(self._told[0]), int(self._told[1])
             if self._average is not None:
                 self._average.step(state.step)
@@ -262,6 +273,7 @@ class Trainer:
             wrong += mistakes
             if on_step is not None:
                 on_step(loss)
+        self._optimizer.end()
         self.team.meet()  # all parts of theta have moved
         seconds = time.perf_counter() - started
         validation_loss, validation_error = self._validate(state.parameters)
@@ -299,36 +311,36 @@ class Trainer:
         if self._drops:
             draw_masks(self._rates, bound.own.masks, masks, self.team.share(size), size)
         bound.forward(own.lit)
-        told[...] = 0.0
         if rows:
             told[0] = rows / size * bound.loss(own.Y)
             told[1] = errors(bound.own, own)
+        else:
+            told[:2] = 0.0
         bound.deltas(own.Y, rows / size)
         self.team.meet(told)  # dz is there, of all rows held
 
-    def _add_gradient(self, place: _Place, lit: slice, scale: float, keep: float) -> None:
-        """Make what the update rule accumulates in ``keep`` times itself plus ``scale`` times the batch's gradient.
+    def _add_gradient(self, place: _Place, lit: slice, scale: float) -> None:
+        """Add ``scale`` times the batch's gradient to what the update rule accumulates in.
 
         Where the processes' gradients have to be added up first, that is left to :meth:`_add_to_piece`.
         """
         if not self.team.adds_up:
-            place.to_accumulator.add(scale, keep, lit)
+            place.to_accumulator.add(scale, float(self._accumulates), lit)
             return
         place.to_gradient.add(lit=lit)
         self.team.sum(self._message)
-        self._kept = keep
 
     def _add_to_piece(self, number: int, scale: float) -> None:
         """Add ``scale`` times what is missing to one piece of what the update rule accumulates in.
 
         That is the penalty's gradient; and that of the batch, where it had to be added up before.
         """
-        theta, accumulator, gradient = self._pieces[number]
-        if self.team.adds_up and self._optimizer.accumulator is not self._gradient.vector:
-            accumulator.vector[...] *= self._kept
-            gradient.vector[...] *= scale
-            accumulator.vector[...] += gradient.vector
-        self.network.add_penalty_gradient(theta, self._config.training.l2, accumulator, scale)
+        accumulator, gradient, penalty = self._pieces[number]
+        if self.team.adds_up and self._accumulates:
+            gradient.add(scale)
+        elif self.team.adds_up:
+            accumulator *= scale
+        penalty.add(scale)
 
     def _gradient_norms(self, place: _Place, lit: slice) -> list[float]:
         """By layer, the Euclidean norm of the gradient of a full batch, penalty included, of weights and biases."""
@@ -339,7 +351,7 @@ class Trainer:
             self._told[...] = told
         self.team.meet()  # all parts of the gradient are there
         gradient = self.network.parameters(self._gradient.vector.dtype, self._gradient.vector.copy())
-        self.network.add_penalty_gradient(self.state.theta, self._config.training.l2, gradient)
+        self.network.penalty_gradient(self.state.theta, self._config.training.l2, gradient).add()
         self.team.meet()  # no part of it, or of theta, has been changed
 
         # In float64: a large float32 has a square that is none.

@@ -108,11 +108,18 @@ def delta(change):
     return corrupt
 
 
+class Changed:
+    """In the place of the penalty's gradient."""
+
+    def __init__(self, change, theta, l2, gradient):
+        self.add = lambda scale=1.0: change(theta, l2, gradient)
+
+
 def add_penalty(change):
     """A corruption of (10)."""
 
     def corrupt(patch):
-        patch(Network, "add_penalty_gradient", change)
+        patch(Network, "penalty_gradient", lambda _, theta, l2, gradient: Changed(change, theta, l2, gradient))
 
     return corrupt
 
@@ -129,26 +136,26 @@ def times(array, factor):
     array *= factor
 
 
-def penalise_biases(network, theta, l2, gradient):
+def penalise_biases(theta, l2, gradient):
     gradient.vector += 2 * l2 * theta.vector
 
 
-def drop_two(network, theta, l2, gradient):
+def drop_two(theta, l2, gradient):
     for W, dW in zip(theta.W, gradient.W, strict=True):
         dW += l2 * W
 
 
-def turn_sign(network, theta, l2, gradient):
+def turn_sign(theta, l2, gradient):
     for W, dW in zip(theta.W, gradient.W, strict=True):
         dW -= 2 * l2 * W
 
 
-def overwrite(network, theta, l2, gradient):
+def overwrite(theta, l2, gradient):
     for W, dW in zip(theta.W, gradient.W, strict=True):
         dW[...] = 2 * l2 * W
 
 
-def skip_first(network, theta, l2, gradient):
+def skip_first(theta, l2, gradient):
     for W, dW in zip(theta.W[1:], gradient.W[1:], strict=True):
         dW += 2 * l2 * W
 
@@ -202,7 +209,7 @@ def test_a_corrupted_gradient_is_caught_by_name(corruption, run, monkeypatch):
 
 
 def test_a_penalty_on_biases_is_caught(run, monkeypatch):
-    monkeypatch.setattr(Network, "add_penalty_gradient", penalise_biases)
+    add_penalty(penalise_biases)(monkeypatch.setattr)
     status, out, _ = run(*small(), "--set=network.initialization=nielsen", "--json")
     failed = {tensor["name"] for tensor in json.loads(out)["tensors"] if tensor["verdict"] != "passed"}
     assert (status, failed) == (1, {"penalty b1", "penalty b2", "penalty b3"})

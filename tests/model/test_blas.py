@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlpcli.model import blas
-from mlpcli.model.blas import Product
+from mlpcli.model.blas import Addend, Product
 
 Array = np.ndarray
 DTYPES = ("float32", "float64", "complex128")
@@ -75,6 +75,12 @@ def test_a_product_of_matrices_is_added(m, k, n, dtype, of_A, of_B, seed, data):
     product.add()
     assert np.array_equal(out, A @ B)
 
+    # With the same factors as the time before, and what is not lit left as it is.
+    out[...] = before
+    product.add(2.0, 1.0, rows=slice(first, last))
+    product.add(2.0, 1.0)
+    assert np.array_equal(out, before + 2.0 * (only @ B) + 2.0 * (A @ B))
+
 
 @given(lengths, lengths, st.sampled_from(DTYPES), layouts, st.integers(0, 2**32))
 @pytest.mark.usefixtures("library")
@@ -117,6 +123,44 @@ def test_of_no_examples_nothing_is_added(dtype):
     Product(np.ones(3, dtype), np.ones((3, 0), dtype), np.ones(0, dtype)).add()
 
 
+@given(
+    st.sampled_from([0, 1, 7, blas.SUM_OF_ONE_THREAD, blas.SUM_OF_ONE_THREAD + 1, blas.SUM_OF_SEVERAL - 1, 70_000]),
+    st.sampled_from(DTYPES),
+    st.integers(0, 2**32),
+)
+@pytest.mark.usefixtures("library")
+def test_a_vector_is_added_to_another(count, dtype, seed):
+    random = np.random.default_rng(seed)
+    A, around = (drawn(random, (length,), dtype) for length in (count, count + 2))
+    before = around.copy()
+    addend = Addend(A, around[1:-1])
+    for scale in (1.0, -0.5, 0.0, 2.0):
+        addend.add(scale)
+    assert np.array_equal(around[1:-1], before[1:-1] + 2.5 * A)
+    assert np.array_equal(around[[0, -1]], before[[0, -1]])
+
+
+@pytest.mark.usefixtures("library")
+def test_a_matrix_is_added_to_another():
+    A, out = np.arange(6.0).reshape(2, 3), np.ones((2, 3))
+    Addend(A, out).add(-2.0)
+    assert np.array_equal(out, 1 - 2 * A)
+
+
+def test_sums_of_what_does_not_fit_are_refused():
+    ones = np.ones
+    for A, out in (
+        (ones(3), ones(4)),
+        (ones((3, 2)), ones(6)),
+        (ones(3, "float32"), ones(3)),
+        (ones(3, int), ones(3, int)),
+        (ones(6)[::2], ones(3)),
+        (ones((2, 3)).T, ones((3, 2))),
+    ):
+        with pytest.raises(ValueError, match=r"no sum of|has gaps"):
+            Addend(A, out)
+
+
 @pytest.mark.usefixtures("library")
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_large_products_are_numpys_but_for_rounding(dtype):
@@ -150,4 +194,4 @@ def test_numpys_wheels_let_their_blas_be_found():
     name = np.show_config(mode="dicts")["Build Dependencies"]["blas"]["name"]
     if name != "scipy-openblas":
         pytest.skip(f"this numpy was built on {name}")
-    assert all(blas.routine(routine, letter) for routine in ("gemm", "gemv") for letter in "fdD")
+    assert all(blas.routine(routine, letter) for routine in ("gemm", "gemv", "axpy") for letter in "fdD")

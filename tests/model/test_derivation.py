@@ -42,7 +42,7 @@ def test_every_line_of_code_cites_an_equation_there_is():
         (7, "self._back[layer - 1].add()"),
         (8, "self.network.activation.backward(t.a[layer - 1], da, t.scratch[layer - 1])"),
         (9, "np.dot(W.ravel(), W.ravel())"),
-        (10, "dW += scale * 2.0 * l2 * W"),
+        (10, "addend.add(scale * self._factor)"),
         (11, "np.multiply(mask, self._inputs[layer], out=t.kept[layer])"),
         (12, "da *= mask"),
     ],

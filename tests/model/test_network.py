@@ -60,7 +60,7 @@ def softmax_regression_by_loops(W, b, X, y, l2):
 def test_softmax_regression_is_the_loop_over_examples_and_classes():
     network, theta, X, Y = random_network((4, 3))
     loss, gradient, _ = loss_and_gradient(network, theta, X, Y)
-    network.add_penalty_gradient(theta, 0.3, gradient)
+    network.penalty_gradient(theta, 0.3, gradient).add()
     expected, dW, db = softmax_regression_by_loops(theta.W[0], theta.b[0], X, Y.argmax(axis=1), 0.3)
     assert loss + network.penalty(theta, 0.3) == pytest.approx(expected, rel=1e-14)
     np.testing.assert_allclose(gradient.W[0], dW, atol=1e-15)
@@ -136,7 +136,7 @@ def test_the_penalty_is_of_weights_alone_and_is_added():
     assert network.penalty(theta, 0.25) == pytest.approx(0.25 * sum((W**2).sum() for W in theta.W), rel=1e-14)
     gradient = network.parameters(np.float64)
     gradient.vector[:] = 1.0
-    network.add_penalty_gradient(theta, 0.25, gradient)
+    network.penalty_gradient(theta, 0.25, gradient).add()
     for W, b, dW, db in zip(theta.W, theta.b, gradient.W, gradient.b, strict=True):
         np.testing.assert_allclose(dW, 1 + 0.5 * W, rtol=1e-15)
         np.testing.assert_array_equal(db, np.ones_like(b))
@@ -146,10 +146,10 @@ def test_the_penalty_is_of_weights_alone_and_is_added():
 def test_the_penalty_added_piece_by_piece_is_the_same_to_the_bit(entries: int):
     network, theta, _, _ = random_network((5, 4, 3))
     whole, pieced = network.parameters(np.float64), network.parameters(np.float64)
-    network.add_penalty_gradient(theta, 0.3, whole)
+    network.penalty_gradient(theta, 0.3, whole).add()
     stretches = theta.stretches(entries)
     for piece in zip(theta.pieces(stretches), pieced.pieces(stretches), strict=True):
-        network.add_penalty_gradient(piece[0], 0.3, piece[1])
+        network.penalty_gradient(piece[0], 0.3, piece[1]).add()
     assert whole.vector.any()
     np.testing.assert_array_equal(pieced.vector, whole.vector)
 

@@ -58,7 +58,7 @@ def test_autograd_agrees(objective, activation, depth):
     network.forward(theta, X, t)
     loss = network.loss(Y, t) + network.penalty(theta, l2)
     network.backward(theta, X, Y, t, gradient)
-    network.add_penalty_gradient(theta, l2, gradient)
+    network.penalty_gradient(theta, l2, gradient).add()
 
     leaves = [torch.tensor(tensor, requires_grad=True) for _, tensor in theta.tensors()]
     a = torch.tensor(X)

@@ -16,7 +16,9 @@ from mlpcli import config as config_module
 from mlpcli.config import AugmentationConfig, Config, DataConfig, NetworkConfig, TrainingConfig
 from mlpcli.datasets.load import Dataset, Split, load_dataset
 from mlpcli.errors import ConfigError, DivergedError
+from mlpcli.model import blas
 from mlpcli.model.dropout import draw_mask
+from mlpcli.training import loop, optimizers
 from mlpcli.training.augment import Augmentation
 from mlpcli.training.loop import EpochRecord, State, Trainer
 from mlpcli.training.optimizers import OPTIMIZERS, learning_rate
@@ -25,6 +27,12 @@ from tests.conftest import NO_DEFAULTS
 
 Array = np.ndarray
 CLASSES = 3
+
+
+@pytest.fixture(autouse=True)
+def _margins_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of networks as small as the tests'."""
+    monkeypatch.setattr(loop, "LEAST_TO_CUT", 0)
 
 
 def dataset_of(train: int, validation: int = 0, pixels: int = 4, seed: int = 0) -> Dataset:
@@ -577,3 +585,37 @@ def test_the_loss_curve_of_the_bundled_sample():
     assert [r.train_loss for r in records] == pytest.approx(TRAIN_LOSS, rel=1e-6)
     assert [r.validation_loss for r in records] == pytest.approx(VALIDATION_LOSS, rel=1e-6)
     assert [r.gradient_norm for r in records] == [pytest.approx(norms, rel=1e-6) for norms in GRADIENT_NORM]
+
+
+# How the work is done ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", sorted(OPTIMIZERS))
+@pytest.mark.parametrize(
+    "changes",
+    [
+        [(loop, "LEAST_TO_CUT", 10**9)],
+        [(optimizers, "LEAST_UNIT", 0.5)],
+        [*((rule, "entries", 7) for rule in OPTIMIZERS.values()), (loop, "PIECE", 5)],
+        [(blas, "routine", lambda name, dtype: None)],
+    ],
+    ids=["nothing left out", "momentum written out every seventh step", "small pieces", "numpy alone"],
+)
+def test_how_it_is_done_does_not_show(rule: str, changes: list[tuple[Any, str, Any]], monkeypatch: pytest.MonkeyPatch):
+    """On images with dark margins, the last batch smaller, with a penalty and an average."""
+    dataset = dataset_of(27, 9, pixels=40)
+    for split in (dataset.train, dataset.validation):
+        assert split is not None
+        split.images[:, :9] = split.images[:, 30:] = 0
+    config = config_of(f"training.optimizer={rule}", "training.averaging=0.9", "training.epochs=5")
+    records, state = records_of(config, dataset)
+    for owner, name, value in changes:
+        monkeypatch.setattr(owner, name, value)
+    same, changed = records_of(config, dataset)
+    for record, other in zip(records, same, strict=True):
+        assert record.train_loss == pytest.approx(other.train_loss, rel=1e-11)
+        assert record.validation_loss == pytest.approx(other.validation_loss, rel=1e-11)
+        assert record.gradient_norm == pytest.approx(other.gradient_norm, rel=1e-11)
+    np.testing.assert_allclose(changed.theta.vector, state.theta.vector, rtol=1e-9, atol=1e-12)
+    for name, vector in state.optimizer.items():
+        np.testing.assert_allclose(changed.optimizer[name], vector, rtol=1e-8, atol=1e-13)

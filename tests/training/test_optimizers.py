@@ -31,11 +31,11 @@ def optimizer_of(config: TrainingConfig, theta: Array, gradient: Array) -> Optim
 def step(optimizer: Optimizer, gradient: Array, eta: float, number: int) -> None:
     """One step, with the gradient (n,) added to the accumulator as the rule asks for it."""
 
-    def add(scale: float, keep: float) -> None:
+    def add(scale: float) -> None:
         if optimizer.accumulator is gradient:
-            assert (scale, keep) == (1.0, 0.0)
+            gradient[...] *= scale
         else:
-            optimizer.accumulator[...] = keep * optimizer.accumulator + scale * gradient
+            optimizer.accumulator[...] += scale * gradient
 
     optimizer.step(eta, number, add)
 
@@ -61,6 +61,7 @@ def moved(
         gradient[...] = g
         step(optimizer, gradient, eta, number)
         path.append(vector.copy())
+    optimizer.end()
     return path, optimizer.state
 
 
@@ -198,13 +199,37 @@ def test_memory_that_fades_ends_at_zero_and_moves_nothing_by_it(
         return theta, first.copy(), lowest
 
     theta, memory, lowest = train()
-    monkeypatch.setattr(optimizers, "SETTLE_STEPS", steps + 1)
-    same, faded, _ = train()
+    monkeypatch.setattr(Optimizer, "_settle", lambda optimizer, vector: None)
+    same, unsettled, lower = train()
     assert np.array_equal(theta, same)
-    assert memory[2] == faded[2] != 0
+    assert memory[2] == unsettled[2] != 0
     assert np.array_equal(memory[:2], [0, 0])
-    assert (faded[:2] != 0).all()
-    assert lowest >= np.finfo(dtype).tiny
+    assert lowest >= np.finfo(dtype).tiny > lower
+
+
+@pytest.mark.parametrize("mu", [0.0, 1e-7, 0.3, 0.9, 0.999])
+@pytest.mark.parametrize("rule", ["momentum", "nesterov"])
+def test_the_unit_of_momentum_does_not_show(rule: str, mu: float):
+    """v = c u, and before c gets too small v is written out: after each step, and however often, v is the paper's."""
+    random = np.random.default_rng(3)
+    theta, v = np.ones(3), np.zeros(3)
+    vector, gradient = np.ones(3), np.zeros(3)
+    optimizer = optimizer_of(config_of(rule, mu), vector, gradient)
+    assert isinstance(optimizer, optimizers.Momentum)
+    units = set()
+    for number in range(300):
+        g = random.normal(size=3)
+        gradient[...] = g
+        step(optimizer, gradient, 0.01, number + 1)
+        v = mu * v - 0.01 * g
+        theta = theta + v
+        np.testing.assert_allclose(vector, theta + mu * v if rule == "nesterov" else theta, rtol=1e-11)
+        units.add(optimizer._unit)
+        assert optimizers.LEAST_UNIT <= optimizer._unit <= 1.0
+        np.testing.assert_allclose(optimizer._unit * optimizer.state["v"], v, rtol=1e-9, atol=1e-14)
+    assert (len(units) > 1) == (mu > 1e-6)
+    optimizer.end()
+    np.testing.assert_allclose(optimizer.state["v"], v, rtol=1e-9, atol=1e-14)
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -215,6 +240,7 @@ def test_settling_hides_no_number_that_is_not_finite(rule: str):
         vector[...] = [np.nan, np.inf]
     with np.errstate(all="ignore"):
         step(optimizer, gradient, 0.1, optimizers.SETTLE_STEPS)
+        optimizer.end()
     for vector in optimizer.state.values():
         assert np.isnan(vector[0])
         assert np.isinf(vector[1])
@@ -252,8 +278,9 @@ def test_what_is_added_to_a_piece_is_moved_by_as_if_the_gradient_had_had_it():
             theta, gradient = np.arange(10.0), np.zeros(10)
             optimizer = optimizer_of(config_of(rule), theta, gradient)
 
-            def add(scale: float, keep: float) -> None:
+            def add(scale: float) -> None:
                 g = np.sin(theta) + (more if whole else 0.0)  # noqa: B023
+                keep = optimizer.accumulator is not gradient  # noqa: B023
                 optimizer.accumulator[...] = keep * optimizer.accumulator + scale * g  # noqa: B023
 
             def add_to_piece(number: int, scale: float) -> None:
@@ -275,6 +302,7 @@ def test_an_epoch_begun_again_from_what_is_kept_goes_on_to_the_bit(rule: str):
     for number in range(4):
         gradient[...] = gradients[number]
         step(optimizer, gradient, 0.1, number + 1)
+    optimizer.end()
     kept, v = theta.copy(), optimizer.state["v"].copy()
     resumed = optimizer_of(config_of(rule), kept, g := np.zeros(10, np.float32))
     resumed.state["v"][...] = v

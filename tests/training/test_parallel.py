@@ -18,6 +18,7 @@ from mlpcli.config import Config
 from mlpcli.datasets.load import Dataset
 from mlpcli.errors import DataError, DivergedError, UsageError
 from mlpcli.model.parameters import Parameters
+from mlpcli.training import loop
 from mlpcli.training.loop import EpochRecord, State, Trainer
 from mlpcli.training.measure import Measure
 from mlpcli.training.optimizers import OPTIMIZERS
@@ -25,6 +26,12 @@ from mlpcli.training.parallel import ALONE, ForkedTeam, MpiTeam, Team, launched
 from tests.training.test_loop import config_of, dataset_of, records_of, timeless
 
 COUNTS = st.integers(0, 1000)
+
+
+@pytest.fixture(autouse=True)
+def _margins_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of networks as small as the tests'."""
+    monkeypatch.setattr(loop, "LEAST_TO_CUT", 0)
 
 
 class Meeting:
