@@ -52,6 +52,7 @@ LAUNCHERS = (
 )
 
 SECONDS_BETWEEN_LOOKS = 0.0005
+SECONDS_TO_PASS_ON = 0.2
 LOOKS_BETWEEN_DOUBTS = 1000
 give_way = getattr(os, "sched_yield", lambda: time.sleep(0))
 MOST_PROCESSES = 64
@@ -205,10 +206,15 @@ class MpiTeam(Team):
         if self._busy or (self.rank and value is not None):
             # There is no orderly way to tell the others. First the reason is printed, at the very end they are stopped.
             ours = isinstance(value, Exception) and not isinstance(value, MlpcliError)
-            atexit.register(self._comm.Abort, BUG if ours else 4)
+            atexit.register(self._abort, BUG if ours else 4)
         elif not self._let_go and self._word(False):
-            atexit.register(self._comm.Abort, BUG)  # rank 0 goes on where this one has ended
+            atexit.register(self._abort, BUG)  # rank 0 goes on where this one has ended
         self._mind_signals()
+
+    def _abort(self, status: int) -> None:
+        """Stop all. The launcher stops with them, and what it has not yet passed on of the reason would be lost."""
+        time.sleep(SECONDS_TO_PASS_ON)
+        self._comm.Abort(status)
 
     def sum(self, vector: NDArray[Any]) -> None:
         """Make ``vector`` (n,) the sum of all processes' own, the same for all. Its last entry is the team's."""
