@@ -210,8 +210,9 @@ class Trainer:
         accumulator = network.parameters(theta.dtype, self._optimizer.accumulator)
         self._accumulates = accumulator.vector is not gradient
         parts = (vectors.pieces(stretches) for vectors in (state.theta, accumulator, self._gradient))
+        apart = team.adds_up and self._accumulates
         self._pieces = [
-            (to.vector, Addend(more.vector, to.vector), network.penalty_gradient(own, training.l2, to))
+            (Addend(more.vector, to.vector) if apart else None, network.penalty_gradient(own, training.l2, to))
             for own, to, more in zip(*parts, strict=True)
         ]
         self._average = None
@@ -322,24 +323,22 @@ class Trainer:
     def _add_gradient(self, place: _Place, lit: slice, scale: float) -> None:
         """Add ``scale`` times the batch's gradient to what the update rule accumulates in.
 
-        Where the processes' gradients have to be added up first, that is left to :meth:`_add_to_piece`.
+        Where the processes' gradients have to be added up first, the sum is left to :meth:`_add_to_piece`.
         """
-        if not self.team.adds_up:
+        if self.team.adds_up:
+            place.to_gradient.add(scale, lit=lit)
+            self.team.sum(self._message)
+        else:
             place.to_accumulator.add(scale, float(self._accumulates), lit)
-            return
-        place.to_gradient.add(lit=lit)
-        self.team.sum(self._message)
 
     def _add_to_piece(self, number: int, scale: float) -> None:
         """Add ``scale`` times what is missing to one piece of what the update rule accumulates in.
 
         That is the penalty's gradient; and that of the batch, where it had to be added up before.
         """
-        accumulator, gradient, penalty = self._pieces[number]
-        if self.team.adds_up and self._accumulates:
-            gradient.add(scale)
-        elif self.team.adds_up:
-            accumulator *= scale
+        gradient, penalty = self._pieces[number]
+        if gradient is not None:
+            gradient.add()
         penalty.add(scale)
 
     def _gradient_norms(self, place: _Place, lit: slice) -> list[float]:
