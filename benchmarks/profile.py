@@ -134,6 +134,7 @@ def watched(trainer: Any, clocks: Clocks) -> ExitStack:
         ("slope", network.activation, "backward"),
         ("loss", network, "loss"),
         ("forward", Pass, "forward"),
+        ("deltas", Pass, "output_delta"),
         ("deltas", Pass, "deltas"),
         ("errors", loop, "errors"),
         ("meet", trainer.team, "meet"),

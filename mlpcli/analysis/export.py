@@ -98,8 +98,7 @@ def to_safetensors(checkpoint: Checkpoint) -> Export:
         header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)  # so that the elements are aligned
-    # The flat vector is W1, b1, W2 ... one after the other, each in C order: the file's elements as they are.
-    vector = checkpoint.parameters.vector
+    vector = checkpoint.parameters.by_rows()
     elements = vector.astype(vector.dtype.newbyteorder("<"), copy=False).tobytes()
     return Export(b"".join([struct.pack("<Q", len(text)), text, elements]), (), (), _tensors(checkpoint))
 

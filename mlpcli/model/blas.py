@@ -34,7 +34,7 @@ SUM_OF_ONE_THREAD = 10_000
 # Of fewer, that takes longer than it saves.
 SUM_OF_SEVERAL = 32_768
 
-ROW_MAJOR, AS_IT_IS, TRANSPOSED = 101, 111, 112
+ROW_MAJOR, COLUMN_MAJOR, AS_IT_IS, TRANSPOSED = 101, 102, 111, 112
 
 Routine = Callable[..., None]
 
@@ -42,9 +42,8 @@ Routine = Callable[..., None]
 class Product:
     """A B, of A (M, K) and B (K, N) to be added to ``out`` (M, N), or of A (K,) to be added to ``out`` (N,).
 
-    It is bound to its arrays: finding out where they are takes longer than a small product. Rows of ``out`` (M, N), of
-    A or of its transpose, and of B or of its transpose are without gaps. All have one dtype: float32, float64 or
-    complex128. Raises ``ValueError`` for others.
+    It is bound to its arrays: finding out where they are takes longer than a small product. Of each matrix the rows or
+    the columns are without gaps. All have one dtype: float32, float64 or complex128. Raises ``ValueError`` for others.
     """
 
     def __init__(self, A: Array, B: Array, out: Array) -> None:
@@ -56,8 +55,6 @@ class Product:
         self._cut = False  # whether the last time it was of some rows or columns alone
         self._call: Callable[[], None] | None = None
         self._factors: tuple[float, float] | None = None  # of the last time
-        if out.ndim == 2 and out.size and _order(out) != AS_IT_IS:
-            raise ValueError("the rows of what is added to have gaps")
         # Where there is nothing there are no strides to go by, and gemv would leave what is there.
         found = routine("gemm" if out.ndim == 2 else "gemv", out.dtype.char) if A.size and B.size else None
         if found is None:
@@ -70,15 +67,16 @@ class Product:
             self._begin = A.ctypes.data, B.ctypes.data, out.ctypes.data
             self._M, self._K = size(len(out)), size(len(B))
             self._at_A, self._at_B, self._at_out = map(place, self._begin)
+            major = _major(out)
             arguments: tuple[Any, ...] = (
-                *map(kind, (ROW_MAJOR, _order(A), _order(B))),
+                *map(kind, (major, *(AS_IT_IS if _major(each) == major else TRANSPOSED for each in (A, B)))),
                 *(self._M, size(out.shape[1]), self._K),
                 *(self._scale, self._at_A, size(_leading(A)), self._at_B, size(_leading(B))),
                 *(self._keep, self._at_out, size(_leading(out))),
             )
         else:
             # B^T A, as BLAS knows it.
-            transposed = _order(B) == AS_IT_IS
+            transposed = _major(B) == ROW_MAJOR
             arguments = (
                 *map(kind, (ROW_MAJOR, TRANSPOSED if transposed else AS_IT_IS)),
                 *map(size, B.shape if transposed else B.shape[::-1]),
@@ -189,18 +187,18 @@ def _set(number: Any, value: float) -> None:
         number.value = value
 
 
-def _order(matrix: Array) -> int:
+def _major(matrix: Array) -> int:
     """Whether the rows of ``matrix`` are without gaps, or its columns."""
     if matrix.strides[1] == matrix.itemsize:
-        return AS_IT_IS
+        return ROW_MAJOR
     if matrix.strides[0] == matrix.itemsize:
-        return TRANSPOSED
+        return COLUMN_MAJOR
     raise ValueError("rows and columns of a matrix have gaps")
 
 
 def _leading(matrix: Array) -> int:
     """The entries from one row, or column, of ``matrix`` to the next."""
-    across = 0 if _order(matrix) == AS_IT_IS else 1
+    across = 0 if _major(matrix) == ROW_MAJOR else 1
     count, length = matrix.shape[across], matrix.shape[1 - across]
     return matrix.strides[across] // matrix.itemsize if count > 1 else max(1, length)
 

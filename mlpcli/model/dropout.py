@@ -12,6 +12,7 @@ function like any other, and its gradient is derived in :mod:`mlpcli.model.netwo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,32 +24,34 @@ Array = NDArray[Any]
 # A random word gives four numbers of so many values: rates are rounded to 1 / 65,536.
 VALUES = 1 << 16
 
-EVERY = slice(None)
+# Some rows and some columns of a mask.
+Cut = tuple[slice, slice]
+WHOLE: Cut = slice(None), slice(None)
 
 
 def draw_masks(
     rates: Sequence[float],
     masks: Sequence[Array | None],
     rng: np.random.Generator,
-    own: slice = EVERY,
-    examples: int | None = None,
+    shapes: Sequence[tuple[int, int]] = (),
+    cuts: Sequence[Cut] = (),
 ) -> None:
     """Fill the masks m (B, H) of the layers in turn; ``rates`` has r of each. A layer that drops nothing has none.
 
-    Where the B rows are but those ``own`` of a batch of so many ``examples``, they are what they are in the whole.
+    Where they are but ``cuts`` of masks of larger ``shapes``, they are what they are in the whole.
     """
-    for rate, mask in zip(rates, masks, strict=True):
+    for layer, (rate, mask) in enumerate(zip(rates, masks, strict=True)):
         if mask is not None:
-            draw_mask(rate, mask, rng, own, examples)
+            draw_mask(rate, mask, rng, shapes[layer] if shapes else mask.shape, cuts[layer] if cuts else WHOLE)
 
 
 def draw_mask(
-    rate: float, mask: Array, rng: np.random.Generator, own: slice = EVERY, examples: int | None = None
+    rate: float, mask: Array, rng: np.random.Generator, shape: tuple[int, ...] | None = None, cut: Cut = WHOLE
 ) -> None:
     """Fill ``mask`` (B, H) with 0, for a share ``rate`` below 1 of its entries, and 1 / (1 - rate)."""
     left_out = round(rate * VALUES)
-    examples = len(mask) if examples is None else examples
-    size = examples * mask.shape[1]
+    shape = mask.shape if shape is None else shape
+    size = math.prod(shape)
     words = rng.bit_generator.random_raw(-(-size // 4)).astype("<u8", copy=False)
-    np.greater_equal(words.view("<u2")[:size].reshape(examples, -1)[own], left_out, out=mask)
+    np.greater_equal(words.view("<u2")[:size].reshape(shape)[cut], left_out, out=mask)
     mask *= VALUES / (VALUES - left_out)

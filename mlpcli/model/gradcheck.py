@@ -184,12 +184,10 @@ class _Checker:
         """W1, b1, W2 ... one by one, then all of them as one vector."""
         gradient, _ = self._backward(self.theta)
         probe = _Probe(self.theta.vector, self._loss)
-        start = 0
-        for name, tensor in gradient.tensors():
+        for (name, tensor), places in zip(gradient.tensors(), self._places(), strict=True):
             more = {"jacobian": by_jacobians[name]} if name in by_jacobians else {}
-            yield self._tensor(name, tensor, probe, start, whole=name.startswith("b"), more=more)
-            start += tensor.size
-        error, _ = self._directions(gradient.vector, probe, 0)
+            yield self._tensor(name, tensor, probe, places, whole=name.startswith("b"), more=more)
+        error, _ = self._directions(gradient.vector, probe, np.arange(len(gradient.vector)))
         yield self._row("theta", gradient.vector, {"direction": error})
 
     def output_layer(self) -> tuple[dict[str, float], list[Row]]:
@@ -220,7 +218,7 @@ class _Checker:
             return lambda: (objective.forward(logits, Y, value), _kinks(objective.branch(logits, Y)))
 
         more = {"jacobian": relative_error(delta, dz)}
-        deltas = self._tensor(f"dz{last}", dz, _Probe(z, function), 0, whole=True, more=more)
+        deltas = self._tensor(f"dz{last}", dz, _Probe(z, function), np.arange(z.size), whole=True, more=more)
 
         a, dW = t.a[-1] if t.a else self.X, np.zeros_like(gradient.W[-1])
         a = a if t.masks[-1] is None else a * t.masks[-1]
@@ -252,10 +250,13 @@ class _Checker:
             return lambda: (network.penalty(theta, l2), [])
 
         probe = _Probe(self.theta.vector, function, PENALTY_STEPS)
-        start = 0
-        for name, tensor in gradient.tensors():
-            yield self._tensor(f"penalty {name}", tensor, probe, start, zero_is_right=name.startswith("b"))
-            start += tensor.size
+        for (name, tensor), places in zip(gradient.tensors(), self._places(), strict=True):
+            yield self._tensor(f"penalty {name}", tensor, probe, places, zero_is_right=name.startswith("b"))
+
+    def _places(self) -> list[Array]:
+        """Where the entries of each tensor, row by row, are in the vector of parameters."""
+        counted = self.network.parameters(np.intp, np.arange(len(self.theta.vector)))
+        return [tensor.ravel() for _, tensor in counted.tensors()]
 
     def _loss(self, vector: Array) -> Function:
         """The data's loss, by the functions that train."""
@@ -302,18 +303,18 @@ class _Checker:
         name: str,
         gradient: Array,
         probe: _Probe,
-        start: int,
+        places: Array,
         *,
         whole: bool = False,
         more: Mapping[str, float] | None = None,
         zero_is_right: bool = False,
     ) -> Row:
-        """Compare ``gradient``, whose entries begin at ``start`` in the probe's vector."""
+        """Compare ``gradient``, whose entries, row by row, are at these ``places`` of the probe's vector."""
         a = gradient.ravel()
-        direction, wrong = self._directions(a, probe, start)
+        direction, wrong = self._directions(a, probe, places)
         drawn = np.arange(a.size) if whole else self._draw(a, wrong)
-        n = np.array([probe.complex_step(start + index) for index in drawn])
-        central = [probe.central(start + index) for index in drawn]
+        n = np.array([probe.complex_step(places[index]) for index in drawn])
+        central = [probe.central(places[index]) for index in drawn]
         smooth = np.array([value is not None for value in central], bool)
         m, by_hand = np.array([value for value in central if value is not None]), a[drawn]
         errors = {
@@ -333,14 +334,14 @@ class _Checker:
         exercised = zero_is_right or bool((a.any() or n.any()) and (by_hand[smooth].any() or m.any()))
         return self._row(name, gradient, errors, len(drawn), exercised, kinks, *worst[:1])
 
-    def _directions(self, a: Array, probe: _Probe, start: int) -> tuple[float, Array]:
+    def _directions(self, a: Array, probe: _Probe, places: Array) -> tuple[float, Array]:
         """The error in a few random directions through all entries, and an entry that is wrong if that is too large."""
 
         def error(indices: Array) -> float:
             steps, products = np.empty(DIRECTIONS), np.empty(DIRECTIONS)
             for k in range(DIRECTIONS):
                 v = self.rng.normal(size=len(indices))
-                steps[k], products[k] = probe.along(start + indices, v), v @ a[indices]
+                steps[k], products[k] = probe.along(places[indices], v), v @ a[indices]
             return relative_error(steps, products)
 
         wrong = np.arange(a.size)

@@ -64,11 +64,12 @@ def nobody() -> None:
 class Share(NamedTuple):
     """What one process does of the work on a batch that several have in memory, of which it is the ``rank``-th.
 
-    ``rows`` are the examples whose activations, loss and errors it makes. Of each layer's weights, and of the units
-    below them, it has the ``part`` that is told their number: it alone multiplies by these, and moves them. Hidden
-    layers' weighted inputs are then sums of what all contribute, and weights, which are the most there is to read, stay
-    with one processor. (The last layer has few: there each takes all of them for its own rows.) Where one reads what
-    another has written they ``meet``.
+    Of each hidden layer's units it has the ``part`` that is told their number, with all weights that lead to them, and
+    of the last layer's weights those that lead on from them. It alone multiplies by these, and moves them: so weights,
+    which are the most there is to read, stay with one processor. What crosses is inputs, the activations of a hidden
+    layer for the next, and what each adds to the logits, and to dLoss/da between two hidden layers. ``rows`` are the
+    examples whose inputs, loss and errors it makes. Where one reads what another has written they ``meet``. (Shoeybi et
+    al. 2019, "Megatron-LM", section 3, cut two layers' weights in this way.)
     """
 
     rows: slice = ALL
@@ -85,8 +86,10 @@ class Buffers:
 
     ``z`` and ``dz`` (B, H) of each layer, (B, K) of the last; ``a`` and ``scratch`` (B, H) of each hidden layer; ``p``
     (B, K). ``masks`` m (B, D) of each layer's inputs, which dropout fills before each pass, and ``kept``, those inputs
-    times m; no mask, and empty, where nothing is left out. ``sums`` are what each of ``size`` processes adds to z
-    (B, H) of each hidden layer, the first's being z itself.
+    times m; no mask, and empty, where nothing is left out. In ``terms`` of the logits z_L, and ``back_terms`` of dz of
+    each hidden layer, is what each of ``size`` processes adds to them, the first's being z_L and dz themselves.
+
+    In memory the numbers of a hidden unit lie side by side, one for each example, as its weights do.
     """
 
     def __init__(
@@ -98,31 +101,33 @@ class Buffers:
         allocate: Allocate,
         size: int,
     ) -> None:
-        def empty(layers: Sequence[int]) -> list[Array]:
-            return [allocate((batch_size, units), dtype) for units in layers]
+        def by_units(layers: Sequence[int]) -> list[Array]:
+            return [allocate((units, batch_size), dtype).T for units in layers]
 
-        self.z = empty(sizes[1:])
-        self.a = empty(sizes[1:-1])
-        self.p = empty(sizes[-1:])[0]
-        self.dz = empty(sizes[1:])
-        self.scratch = empty(sizes[1:-1])
+        *hidden, K = sizes[1:]
+        logits = (batch_size, K)
+        self.terms = [allocate(logits, dtype) for _ in range(size)]
+        self.z = [*by_units(hidden), self.terms[0]]
+        self.a, self.scratch = by_units(hidden), by_units(hidden)
+        self.p = allocate(logits, dtype)
+        self.dz = [*by_units(hidden), allocate(logits, dtype)]
+        self.back_terms = [self.dz[:-1], *(by_units(hidden[:-1]) for _ in range(1, size))]
         self.ones = np.ones(batch_size, dtype)
-        dropped = list(zip(sizes[:-1], rates, strict=True))
-        self.masks = [allocate((batch_size, units), dtype) if rate else None for units, rate in dropped]
         # Where there is no mask there is nothing kept, and nothing that asks for it.
-        self.kept = [allocate((batch_size, units if rate else 0), dtype) for units, rate in dropped]
-        self.sums = [self.z[:-1], *(empty(sizes[1:-1]) for _ in range(1, size))]
+        pixels, *units = [units if rate else 0 for units, rate in zip(sizes[:-1], rates, strict=True)]
+        masks, self.kept = ([allocate((batch_size, pixels), dtype), *by_units(units)] for _ in range(2))
+        self.masks = [mask if rate else None for mask, rate in zip(masks, rates, strict=True)]
 
     def rows(self, own: slice) -> Buffers:
         """The same memory, of some of the examples."""
         if own in (ALL, slice(0, len(self.p))):
             return self
         cut = copy(self)
-        for name in ("z", "a", "dz", "scratch", "kept"):
+        for name in ("z", "a", "dz", "scratch", "kept", "terms"):
             setattr(cut, name, [buffer[own] for buffer in getattr(self, name)])
         cut.masks = [None if mask is None else mask[own] for mask in self.masks]
         cut.p, cut.ones = self.p[own], self.ones[own]
-        cut.sums = [cut.z[:-1], *([buffer[own] for buffer in each] for each in self.sums[1:])]
+        cut.back_terms = [[buffer[own] for buffer in each] for each in self.back_terms]
         return cut
 
 
@@ -170,12 +175,13 @@ class Network:
     def backward(self, theta: Parameters, X: Array, Y: Array, t: Buffers, gradient: Parameters) -> None:
         """Write dLoss/dtheta to ``gradient``, from what :meth:`forward` and :meth:`loss` left in ``t``."""
         bound = Pass(self, theta, X, t)
-        bound.deltas(Y)
+        bound.output_delta(Y)
+        bound.deltas()
         bound.gradients(gradient.layers()).add()
 
     def penalty(self, theta: Parameters, l2: float) -> Any:
         """The penalty l2 sum W^2, a scalar; biases are not penalised."""
-        return l2 * sum(np.dot(W.ravel(), W.ravel()) for W in theta.W)  # (9)
+        return l2 * sum(np.dot(W, W) for W in (W.ravel(order="K") for W in theta.W))  # (9)
 
     def penalty_gradient(self, theta: Parameters | Piece, l2: float, gradient: Parameters | Piece) -> PenaltyGradient:
         """What adds the penalty's gradient 2 l2 W to ``gradient``; of both all, or the same piece."""
@@ -187,7 +193,8 @@ class PenaltyGradient:
 
     def __init__(self, weights: Sequence[Array], l2: float, to: Sequence[Array]) -> None:
         self._factor = 2.0 * l2
-        self._addends = [Addend(W, dW) for W, dW in zip(weights, to, strict=True)] if l2 else []
+        flat = ([W.ravel(order="K") for W in tensors] for tensors in (weights, to))
+        self._addends = [Addend(W, dW) for W, dW in zip(*flat, strict=True)] if l2 else []
 
     def add(self, scale: float = 1.0) -> None:
         """Add ``scale`` times it."""
@@ -199,88 +206,105 @@ class Pass:
     """The way forward and back through ``network`` with the examples that come in X (B, D), one batch after the other.
 
     It is bound to its arrays: to the parameters ``theta``, to ``X`` and to the buffers ``t``, of as many rows as X has.
-    It does the ``share`` of one process; ``own`` are the buffers of its rows. A process by itself has all rows and all
-    parts, and nobody to meet: it is best read so first.
+    It does the ``share`` of one process: ``own`` are the buffers of its rows, ``masks`` its part of those of dropout. A
+    process by itself has all rows and all units, and nobody to meet: it is best read so first.
     """
 
     def __init__(self, network: Network, theta: Parameters, X: Array, t: Buffers, share: Share = WHOLE) -> None:
-        self.network, self.theta, self.t, self.share = network, theta, t, share
-        self.own = own = t.rows(share.rows)
+        self.network, self.t, self.share = network, t, share
+        self.own = t.rows(share.rows)
         *hidden, last = network.layers
-        self._inputs = [X[share.rows], *own.a]
+        layers = theta.layers(share.part)
+        units = [layers[layer].columns for layer in hidden]
+        W, self._b = [layer.W for layer in layers], [*(layer.b for layer in layers[:-1]), theta.b[last]]
+
+        def of_units(buffers: Sequence[Array]) -> list[Array]:
+            return [buffer[:, own] for buffer, own in zip(buffers, units, strict=False)]
+
+        self._z, self._h, self._dz, self._scratch = map(of_units, (t.z, t.a, t.dz, t.scratch))
+        self._back_terms = [of_units(each) for each in t.back_terms[1:]]
+        # Of what goes into each layer: its own rows of the inputs, its own units of what is hidden.
+        inputs = [(share.rows, ALL), *((ALL, own) for own in units)]
+        self.masks = [None if mask is None else mask[own] for mask, own in zip(t.masks, inputs, strict=True)]
+        self._kept = [kept[own] for kept, own in zip(t.kept, inputs, strict=True)]
+        self._below = [X[share.rows], *self._h]
         # What (1) and (5) read: inputs times their masks, where there are masks.
-        a = [below if mask is None else kept for below, mask, kept in zip([X, *t.a], t.masks, t.kept, strict=True)]
-        part = [share.part(units) for units in network.sizes[:-1]]
-        W, z, dz = theta.W, t.sums[share.rank], t.dz
-        self._forward = [Product(a[i][:, part[i]], W[i][part[i]], z[i]) for i in hidden]  # (1)
-        self._forward.append(Product(a[last][share.rows], W[last], own.z[last]))  # (1)
-        self._back = [Product(dz[i], W[i][part[i]].T, dz[i - 1][:, part[i]]) for i in hidden[1:]]  # (7)
+        self._a = a = [
+            below if mask is None else kept for below, mask, kept in zip([X, *t.a], t.masks, t.kept, strict=True)
+        ]
+        term, *back_terms = t.terms[share.rank], *t.back_terms[share.rank]
+        self._term, self._pixels = term, layers[0].rows
+        self._forward = [Product(a[i], W[i], self._z[i]) for i in hidden]  # (1)
+        self._forward.append(Product(a[last][:, layers[last].rows], W[last], term))  # (1)
+        self._back = [Product(self._dz[i], W[i].T, back_terms[i - 1]) for i in hidden[1:]]  # (7)
         if hidden:
-            self._back.append(Product(own.dz[last], W[last].T, own.dz[last - 1]))  # (7)
-        self._hidden, self._a = hidden, a
-        self._columns = part[0] if hidden else every(network.sizes[0])  # of X, that (1) reads
+            self._back.append(Product(t.dz[last], W[last].T, self._dz[-1]))  # (7)
 
     def forward(self, lit: slice = ALL) -> Array:
-        """The logits z_L (B, K); leaves every z_l and a_l in the buffers, of this process's rows.
+        """The logits z_L (B, K) of this process's rows; leaves the z_l and a_l of its units in the buffers.
 
         Inputs that are not ``lit`` are 0 in all examples: no z_1 is the larger for them.
         """
-        t, b, share, meet = self.own, self.theta.b, self.share, self.share.meet
-        columns = _inside(self._columns, lit)
-        meet()  # all parameters and inputs are there, and all have done with the batch before
+        last, share, meet = self.network.layers[-1], self.share, self.share.meet
+        meet()  # all inputs are there, and all have done with the batch before
         for layer, product in enumerate(self._forward):
-            z, mask, inner = t.z[layer], t.masks[layer], None if layer else columns
+            mask, inner = self.masks[layer], None if layer else _inside(self._pixels, lit)
             if mask is not None:
-                np.multiply(mask, self._inputs[layer], out=t.kept[layer])  # (11) (B, D)
-            if layer not in self._hidden:
-                z[...] = b[layer]  # (1)  (B, K) = (K,)
-                product.add(keep=1.0, inner=inner)  # (1)  (B, K) += (B, H) (H, K)
-                break
-            if layer or mask is not None:
-                meet()  # all rows of a_{l-1} are there
+                np.multiply(mask, self._below[layer], out=self._kept[layer])  # (11) (B, D)
+            if mask is not None if layer == 0 else layer < last:
+                meet()  # all of a_{l-1} is there
+            if layer < last:
+                z = self._z[layer]
+                z[...] = self._b[layer]  # (1)  (B, H) = (H,)
+                product.add(keep=1.0, inner=inner)  # (1)  (B, H) += (B, D) (D, H)
+                self.network.activation.forward(z, self._h[layer])  # (2)  (B, H)
+                continue
             if share.rank == 0:
-                self.t.z[layer][...] = b[layer]  # (1)  (B, H) = (H,)
-            product.add(keep=float(share.rank == 0), inner=inner)  # (1)  (B, H) += (B, D) (D, H)
-            meet()  # so are all terms of z_l
-            for other in t.sums[1:]:
-                z += other[layer]  # (1)  (B, H)
-            self.network.activation.forward(z, t.a[layer])  # (2)  (B, H)
-        return z
+                self._term[...] = self._b[layer]  # (1)  (B, K) = (K,)
+            product.add(keep=float(share.rank == 0), inner=inner)  # (1)  (B, K) += (B, H) (H, K)
+            meet()  # all terms of z_L are there
+            for other in self.own.terms[1:]:
+                self.own.z[layer][...] += other  # (1)  (B, K)
+        return self.own.z[-1]
 
     def loss(self, Y: Array) -> Any:
         """The objective's mean over this process's rows, a scalar, whose targets are Y (B, K); see the network's."""
         return self.network.loss(Y, self.own)
 
-    def deltas(self, Y: Array, weight: float = 1.0) -> None:
-        """Write dLoss/dz_l (B, H) of every layer to the buffers, from what :meth:`forward` and :meth:`loss` left there.
+    def output_delta(self, Y: Array, weight: float = 1.0) -> None:
+        """Write dLoss/dz_L (B, K) of this process's rows, from what :meth:`forward` and :meth:`loss` left there.
 
-        ``weight`` times it: the share that this process's rows are of a larger batch, whose mean is meant.
+        ``weight`` times it: the share that these rows are of a larger batch, whose mean is meant.
         """
-        t, meet = self.own, self.share.meet
+        t = self.own
         dz = t.dz[-1]
         if len(dz):
             self.network.objective.backward(t.z[-1], t.p, Y, dz)  # (4)  (B, K)
         if weight != 1.0:
             dz *= weight
+
+    def deltas(self) -> None:
+        """Write dLoss/dz_l (B, H) of every hidden layer's own units, once :meth:`output_delta` of all rows is there."""
         for layer in reversed(self.network.layers[1:]):
-            da, mask = t.dz[layer - 1], t.masks[layer]
-            if layer in self._hidden:
-                meet()  # all rows of dz_l are there
-            self._back[layer - 1].add()  # (7)  (B, D) = (B, H) (H, D)
-            if layer in self._hidden:
-                meet()  # so are all columns of da_{l-1}
+            below = layer - 1
+            dz, mask = self._dz[below], self.masks[layer]
+            self._back[below].add()  # (7)  (B, D) = (B, H) (H, D)
+            if layer < self.network.layers[-1]:
+                self.share.meet()  # all terms of da_{l-1} are there
+                for others in self._back_terms:
+                    dz += others[below]  # (7)  (B, D)
             if mask is not None:
-                da *= mask  # (12) (B, D)
-            self.network.activation.backward(t.a[layer - 1], da, t.scratch[layer - 1])  # (8)  (B, D), da becomes dz
+                dz *= mask  # (12) (B, D)
+            self.network.activation.backward(self._h[below], dz, self._scratch[below])  # (8)  (B, D), da becomes dz
 
     def gradients(self, gradient: Sequence[LayerPart]) -> Gradients:
-        """What adds dLoss/dtheta, or a part of it, to ``gradient``: once :meth:`deltas` of all rows are there."""
+        """What adds dLoss/dtheta, or a part of it, to ``gradient``: once :meth:`deltas` are there."""
         products = []
         for layer in reversed(self.network.layers):
-            rows, columns, dW, db = gradient[layer]
-            a, dz = self._a[layer], self.t.dz[layer]
-            products.append(Product(self.t.ones, dz[:, columns], db))  # (6)  (H,) = (B,) (B, H): a sum over the batch
-            products.append(Product(a[:, rows].T, dz, dW))  # (5)  (D, H) = (D, B) (B, H)
+            part = gradient[layer]
+            a, dz = self._a[layer][:, part.rows], self.t.dz[layer]
+            products.append(Product(self.t.ones, dz[:, part.biases], part.b))  # (6)  (H,) = (B,) (B, H): sums over B
+            products.append(Product(a.T, dz[:, part.columns], part.W))  # (5)  (D, H) = (D, B) (B, H)
         return Gradients(products, gradient[0].rows)
 
 

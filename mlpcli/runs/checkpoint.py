@@ -120,7 +120,10 @@ def encode(checkpoint: Checkpoint) -> bytes:
     arrays = {
         **dict(state.theta.tensors()),
         **{f"{_AVERAGE}{name}": tensor for name, tensor in (state.average.tensors() if state.average else ())},
-        **{f"{_OPTIMIZER}{name}": vector for name, vector in state.optimizer.items()},
+        **{
+            f"{_OPTIMIZER}{name}": Parameters(state.theta.sizes, vector.dtype, vector).by_rows()
+            for name, vector in state.optimizer.items()
+        },
         "header": np.array(json.dumps(header, ensure_ascii=False)),
     }
     if sum(array.nbytes for array in arrays.values()) > MAX_BYTES - 1024 * len(arrays):
@@ -132,7 +135,7 @@ def encode(checkpoint: Checkpoint) -> bytes:
         for name, array in arrays.items():
             # A ZipInfo made here has the date 1980-01-01: the time of writing must not be in the bytes.
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w") as member:
-                np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
+                np.lib.format.write_array(member, np.asarray(array, order="C"), allow_pickle=False)
         archive.comment = b"0" * _SEAL_BYTES
     with file.getbuffer() as data:
         seal = hashlib.sha256(data[:-_SEAL_BYTES]).hexdigest()
@@ -182,6 +185,11 @@ def decode(data: bytes, where: str) -> Checkpoint:
             refuse("is damaged: a parameter is not a finite number")
         return found
 
+    def of_optimizer(name: str) -> NDArray[Any]:
+        found = network.parameters(dtype)
+        found.fill_by_rows(arrays[name])
+        return found.vector
+
     best = header["best"]
     return Checkpoint(
         config=config,
@@ -192,7 +200,7 @@ def decode(data: bytes, where: str) -> Checkpoint:
         state=State(
             theta=parameters(""),
             average=parameters(_AVERAGE) if averages else None,
-            optimizer={name.removeprefix(_OPTIMIZER): arrays[name].copy() for name in memory},
+            optimizer={name.removeprefix(_OPTIMIZER): of_optimizer(name) for name in memory},
             epoch=header["epoch"],
             step=header["step"],
             best=None if best is None else (float(best[0]), float(best[1])),

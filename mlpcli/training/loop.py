@@ -16,7 +16,7 @@ from mlpcli.config import Config
 from mlpcli.datasets.load import Dataset, Split
 from mlpcli.errors import DivergedError
 from mlpcli.model.blas import Addend
-from mlpcli.model.dropout import draw_masks
+from mlpcli.model.dropout import Cut, draw_masks
 from mlpcli.model.network import Gradients, Network, Pass, Share
 from mlpcli.model.parameters import Parameters, initialize
 from mlpcli.training.augment import Augmentation
@@ -98,9 +98,13 @@ def dropout_rates(config: Config) -> list[float]:
 
 
 class _Place(NamedTuple):
-    """One of the places where batches come: the pass from there, and what adds its gradient to two vectors."""
+    """One of the places where batches come: the pass from there, and what adds its gradient to two vectors.
+
+    ``cuts`` are what this process has of dropout's masks.
+    """
 
     bound: Pass
+    cuts: list[Cut]
     to_gradient: Gradients
     to_accumulator: Gradients
 
@@ -226,11 +230,15 @@ class Trainer:
             t = self._most.rows(slice(0, team.rows_held(size)))
             rank = team.rank if team.sharers > 1 else 0
             share = Share(team.own_rows(size), team.part, rank, team.meet)
+            # Masks are drawn as if there were one process: of the inputs its rows are wanted, else its units.
+            rows = team.share(size)
+            every = rows if team.sharers == 1 else slice(None)
+            cuts = [(rows, slice(None)), *((every, team.part(units)) for units in network.sizes[1:-1])]
             self._places[size] = []
             for X in self._batches.places(size):
                 bound = Pass(network, state.theta, X, t, share)
                 adds = [bound.gradients(of.layers(team.part)) for of in (self._gradient, accumulator)]
-                self._places[size].append(_Place(bound, *adds))
+                self._places[size].append(_Place(bound, cuts, *adds))
 
     def _initial_parameters(self) -> Parameters:
         network = self._config.network
@@ -259,7 +267,7 @@ class Trainer:
             size = min(self._batch_size, examples - number * self._batch_size)
             rate = learning_rate(training, state.step, steps)
             place = self._places[size][own.place]
-            self._propagate(place.bound, own, size, masks)
+            self._propagate(place, own, size, masks)
             state.step += 1
             if state.step == last_full:
                 norms = self._gradient_norms(place, own.lit)
@@ -303,22 +311,24 @@ class Trainer:
             saturation=self._saturation.saturation(state.parameters, self.team),
         )
 
-    def _propagate(self, bound: Pass, own: Batch, size: int, masks: np.random.Generator) -> None:
+    def _propagate(self, place: _Place, own: Batch, size: int, masks: np.random.Generator) -> None:
         """Forward, and backward to dLoss/dz: its loss and errors are told, of a batch of ``size`` images.
 
         ``own`` are those of them that are this process's.
         """
-        told, rows = self._told, len(own.y)
+        bound, told, rows = place.bound, self._told, len(own.y)
         if self._drops:
-            draw_masks(self._rates, bound.own.masks, masks, self.team.share(size), size)
+            shapes = [(size, units) for units in self.network.sizes[:-1]]
+            draw_masks(self._rates, bound.masks, masks, shapes, place.cuts)
         bound.forward(own.lit)
         if rows:
             told[0] = rows / size * bound.loss(own.Y)
             told[1] = errors(bound.own, own)
         else:
             told[:2] = 0.0
-        bound.deltas(own.Y, rows / size)
-        self.team.meet(told)  # dz is there, of all rows held
+        bound.output_delta(own.Y, rows / size)
+        self.team.meet(told)  # dz_L is there, of all rows
+        bound.deltas()
 
     def _add_gradient(self, place: _Place, lit: slice, scale: float) -> None:
         """Add ``scale`` times the batch's gradient to what the update rule accumulates in.

@@ -11,10 +11,10 @@ Processes that talk by messages (:class:`MpiTeam`) each go forward and back with
 one vector, and make the same update of it.
 
 Processes with memory in common (:class:`ForkedTeam`) share each step more finely
-(:class:`mlpcli.model.network.Share`): each has a part of every layer's weights, some rows of W_l, that it alone moves,
-and, but for the last layer's, which are few, alone multiplies by. So hardly a weight crosses from one processor to
-another, which would take longer than to multiply by it, and nothing has to be added up but the terms of z_l, loss and
-errors. What a step is does not depend on N but for rounding.
+(:class:`mlpcli.model.network.Share`): each has some of the hidden units, with their weights, which it alone multiplies
+by and moves. So no weight crosses from one processor to another, which would take longer than to multiply by it, and
+nothing has to be added up but the terms of the logits, of dLoss/da between hidden layers, loss and errors. What a step
+is does not depend on N but for rounding.
 
 :class:`Team` is a process on its own. The first of several, rank 0, decides: it alone has files, a screen, and an
 outcome. The others wait for its word, asleep, between epochs.
@@ -327,8 +327,8 @@ class MpiTeam(Team):
 class ForkedTeam(Team):
     """Processes of this machine, forked when there is work, which share the memory that they train in.
 
-    Where all must have come to a point they wait at full speed, which takes a microsecond or two: before a step, before
-    its gradient, and at least once for every hidden layer. The others have no files and no screen, and end when rank 0
+    Where all must have come to a point they wait at full speed, which takes a microsecond or two: three
+    times in a step, and twice more for each hidden layer beyond the first. The others have no files and no screen, and end when rank 0
     does, in whatever way. Raises ``UsageError`` where processes can't be forked.
     """
 

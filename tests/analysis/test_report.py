@@ -105,7 +105,7 @@ def test_the_page_has_the_weights_the_images_and_what_was_measured(tiny_run):
     found = look([tiny_run], "validation")
     parsed = written(contents(found.members[0], found))
     theta = found.members[0].checkpoint.parameters
-    assert base64.b64decode(parsed.data("weight-bytes")) == theta.vector.astype("<f4").tobytes()
+    assert base64.b64decode(parsed.data("weight-bytes")) == theta.by_rows().astype("<f4").tobytes()
     document = json.loads(parsed.data("document"))
     assert document["network"]["sizes"] == [20, 6, 3]
     assert document["run"]["state"] == "finished"
@@ -145,7 +145,7 @@ def test_a_network_in_float64_keeps_its_precision():
     member = member_of("network.dtype=float64", "network.hidden=[3]")
     made = contents(member, None)
     assert made.document["network"]["dtype"] == "float64"
-    np.testing.assert_array_equal(np.frombuffer(made.weights, "<f8"), member.checkpoint.parameters.vector)
+    np.testing.assert_array_equal(np.frombuffer(made.weights, "<f8"), member.checkpoint.parameters.by_rows())
 
 
 def test_a_network_too_large_for_a_page_is_left_out_and_the_page_says_so(monkeypatch):

@@ -301,7 +301,8 @@ class TestProxies:
             server.answers["digits.invalid:443"] = answer
             with pytest.raises(UnreachableError, match=words):
                 get("https://digits.invalid/")
-        assert set(server.requests) == {"digits.invalid:443"}
+        # A library that another test has loaded may ask the proxy too, on its own account.
+        assert {asked for asked in server.requests if "digits" in asked} == {"digits.invalid:443"}
 
     def test_are_passed_by_where_the_environment_says_so(self, server: Server, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setenv("http_proxy", "http://proxy.invalid:1/")

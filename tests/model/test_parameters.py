@@ -29,11 +29,27 @@ def test_views_share_the_vectors_memory_in_order():
         ("b2", (2,)),
     ]
     theta.vector[:] = np.arange(23)
-    np.testing.assert_array_equal(np.concatenate([view.ravel() for _, view in theta.tensors()]), np.arange(23))
+    # The weights that lead to a hidden unit lie side by side, and so do those that lead on from the last.
+    assert [view.tolist() for _, view in theta.tensors()] == [
+        [[0, 4, 8], [1, 5, 9], [2, 6, 10], [3, 7, 11]],
+        [12, 13, 14],
+        [[15, 16], [17, 18], [19, 20]],
+        [21, 22],
+    ]
     theta.W[1][0, 1] = -1
     theta.b[0][2] = -2
     assert (theta.vector[16], theta.vector[14]) == (-1, -2)
     assert all(np.shares_memory(view, theta.vector) for _, view in theta.tensors())
+
+
+@given(st.lists(st.integers(1, 6), min_size=2, max_size=4))
+def test_by_rows_all_tensors_are_as_they_are_written(sizes: list[int]):
+    theta, same = Parameters(sizes, np.float64), Parameters(sizes, np.float64)
+    theta.vector[:] = np.arange(len(theta.vector))
+    found = theta.by_rows()
+    assert found.tolist() == [number for _, tensor in theta.tensors() for number in tensor.flat]
+    same.fill_by_rows(found)
+    np.testing.assert_array_equal(same.vector, theta.vector)
 
 
 @given(st.lists(st.integers(1, 6), min_size=2, max_size=4), st.integers(1, 60))
@@ -52,9 +68,7 @@ def test_pieces_are_all_of_it_once_and_know_weights_from_biases(sizes: list[int]
 
 
 @given(st.lists(st.integers(1, 6), min_size=2, max_size=4), st.integers(1, 60), st.integers(1, 5))
-def test_parts_are_rows_of_weights_and_columns_of_biases_and_all_of_it_together(
-    sizes: list[int], entries: int, parts: int
-):
+def test_parts_have_hidden_units_and_are_all_of_it_together(sizes: list[int], entries: int, parts: int):
     theta = Parameters(sizes, np.float64)
     for number in range(parts):
 
@@ -67,7 +81,10 @@ def test_parts_are_rows_of_weights_and_columns_of_biases_and_all_of_it_together(
             theta.vector[own] += 1.0
         moved = Parameters(sizes, np.float64, theta.vector - before)
         for layer, W, b in zip(moved.layers(part), moved.W, moved.b, strict=True):
-            assert (layer.rows, layer.columns) == (part(len(W)), part(len(b)))
+            last = b is moved.b[-1]
+            assert layer.rows == (part(len(W)) if last else slice(0, len(W)))
+            assert layer.columns == (slice(0, len(b)) if last else part(len(b)))
+            assert layer.biases == part(len(b))
             assert (layer.W.sum(), layer.b.sum()) == (layer.W.size, layer.b.size) == (W.sum(), b.sum())
     assert (theta.vector == 1.0).all()
 
