@@ -108,7 +108,7 @@ def sheet(
         X, seen = np.empty(original.shape, config.network.dtype), columns[-1]
         for epoch in epochs:
             distorting.begin(epoch)
-            columns.append(np.rint(255 * distorting.distort(seen, chosen, X)).astype(np.uint8))
+            columns.append(np.rint(distorting.distort(seen, chosen, X)).astype(np.uint8))
             heads.append(f"epoch {epoch}")
     return Sheet(
         name=part.name,

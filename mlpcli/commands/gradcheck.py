@@ -106,7 +106,7 @@ def command(
     allowed = _tolerances(tolerances, gradcheck.TOLERANCE)
     rng = np.random.Generator(np.random.Philox(key=np.array([seed, STREAM], np.uint64)))
     subject = _subject(what, overrides)
-    X, source = _examples(subject, data, rng)
+    X, unit, source = _examples(subject, data, rng)
     training, classes = subject.config.training, subject.network.sizes[-1]
     Y = targets(classes, training.label_smoothing)[rng.integers(classes, size=len(X))]
     l2 = training.l2 or L2
@@ -120,6 +120,7 @@ def command(
         Y,
         rng,
         l2=l2,
+        unit=unit,
         rates=dropout_rates(subject.config),
         entries=None if every else entries or gradcheck.ENTRIES,
         tolerance=allowed,
@@ -235,22 +236,19 @@ def _load(data: DataConfig, dataset: str) -> Part:
     return load_split(replace(data, dataset=dataset, offline=True, fallback=None, validation=0.0), "train")
 
 
-def _examples(subject: _Subject, data: str | None, rng: np.random.Generator) -> tuple[NDArray[np.float64], str]:
-    """Inputs (B, D), and where they are from."""
-    import numpy as np
-
+def _examples(subject: _Subject, data: str | None, rng: np.random.Generator) -> tuple[NDArray[Any], float, str]:
+    """Inputs (B, D), what they are multiples of, and where they are from."""
     from mlpcli.datasets.deskew import preprocessed
-    from mlpcli.training.batches import scale
+    from mlpcli.training.batches import UNIT
 
     inputs = subject.network.sizes[0]
     if data is None and inputs != 28 * 28:
-        return rng.uniform(size=(EXAMPLES, inputs)), "random inputs"
+        return rng.uniform(size=(EXAMPLES, inputs)), 1.0, "random inputs"
     part = _load(subject.config.data, data if data is not None else "mnist-sample")
     images = preprocessed(part.split.images[:CANDIDATES], part.image_shape, subject.config.data.preprocessing)
     if images.shape[1] != inputs:
         raise DataError(f"{part.name}: its images have {images.shape[1]} pixels, and the network takes {inputs} inputs")
-    chosen = _brightest(images)
-    return scale(images[chosen], np.empty((len(chosen), inputs))), f"images of {part.name}"
+    return images[_brightest(images)], UNIT, f"images of {part.name}"
 
 
 def _brightest(images: NDArray[np.uint8]) -> list[int]:

@@ -97,17 +97,20 @@ def check(
     rng: np.random.Generator,
     *,
     l2: float,
+    unit: float = 1.0,
     rates: Sequence[float] = (),
     entries: int | None = ENTRIES,
     tolerance: Mapping[str, float] = TOLERANCE,
 ) -> Iterator[Row]:
-    """Check ``network`` at ``theta`` on inputs ``X`` (B, D) and targets ``Y`` (B, K); yield a row a tensor.
+    """Check ``network`` at ``theta`` on inputs ``X`` (B, D), in multiples of ``unit``, and targets ``Y`` (B, K).
+
+    Yields a row a tensor.
 
     First the parameters, then the output layer, then the penalty with the coefficient ``l2`` > 0. The targets are
     one-hot for the hinge, else one-hot or smoothed. ``rates`` (L,) are those of dropout, whose masks are drawn once, by
     ``rng``, as are ``entries`` of a tensor that has more, None for all.
     """
-    checker = _Checker(network, theta, X, Y, rng, rates, entries, tolerance)
+    checker = _Checker(network, theta, X, Y, rng, unit, rates, entries, tolerance)
     # What is not finite shows as an infinite error; numpy need not warn of it too.
     with np.errstate(all="ignore"):
         by_jacobians, rows = checker.output_layer()
@@ -169,6 +172,7 @@ class _Checker:
         X: Array,
         Y: Array,
         rng: np.random.Generator,
+        unit: float,
         rates: Sequence[float],
         entries: int | None,
         tolerance: Mapping[str, float],
@@ -176,7 +180,7 @@ class _Checker:
         self.network = network
         self.theta = network.parameters(np.float64, theta.vector.astype(np.float64))
         self.X, self.Y = X.astype(np.float64), Y.astype(np.float64)
-        self.rng, self.rates, self.entries, self.tolerance = rng, rates, entries, tolerance
+        self.rng, self.unit, self.rates, self.entries, self.tolerance = rng, unit, rates, entries, tolerance
         self.masks = network.buffers(len(X), np.float64, rates).masks
         draw_masks(rates or [0.0] * len(self.masks), self.masks, rng)
 
@@ -220,7 +224,7 @@ class _Checker:
         more = {"jacobian": relative_error(delta, dz)}
         deltas = self._tensor(f"dz{last}", dz, _Probe(z, function), np.arange(z.size), whole=True, more=more)
 
-        a, dW = t.a[-1] if t.a else self.X, np.zeros_like(gradient.W[-1])
+        a, dW = t.a[-1] if t.a else self.unit * self.X, np.zeros_like(gradient.W[-1])
         a = a if t.masks[-1] is None else a * t.masks[-1]
         identity = np.eye(len(delta.T))  # dz/db
         # The whole of dz/dW has K H K entries: parts of the H units at a time, where that is too many.
@@ -262,7 +266,7 @@ class _Checker:
         """The data's loss, by the functions that train."""
         network, Y, dtype = self.network, self.Y, vector.dtype
         theta, X, t = network.parameters(dtype, vector), self.X.astype(dtype), self._buffers(dtype)
-        bound = Pass(network, theta, X, t)
+        bound = Pass(network, theta, X, t, self.unit)
 
         def function() -> tuple[Any, list[Array]]:
             bound.forward()
@@ -274,9 +278,9 @@ class _Checker:
     def _backward(self, theta: Parameters) -> tuple[Parameters, Buffers]:
         """The hand-derived gradient at ``theta``, and the buffers as the backward pass left them."""
         gradient, t = self.network.parameters(np.float64), self._buffers(np.float64)
-        self.network.forward(theta, self.X, t)
+        self.network.forward(theta, self.X, t, self.unit)
         self.network.loss(self.Y, t)
-        self.network.backward(theta, self.X, self.Y, t, gradient)
+        self.network.backward(theta, self.X, self.Y, t, gradient, self.unit)
         return gradient, t
 
     def _buffers(self, dtype: DTypeLike) -> Buffers:
@@ -292,7 +296,7 @@ class _Checker:
         """
         theta = self.network.parameters(np.float64, self.theta.vector.copy())
         t = self._buffers(np.float64)
-        largest = np.abs(self.network.forward(theta, self.X, t)).max()
+        largest = np.abs(self.network.forward(theta, self.X, t, self.unit)).max()
         if largest > SATURATED:
             theta.W[-1] *= SATURATED / largest
             theta.b[-1] *= SATURATED / largest

@@ -89,7 +89,8 @@ class Buffers:
     times m; no mask, and empty, where nothing is left out. In ``terms`` of the logits z_L, and ``back_terms`` of dz of
     each hidden layer, is what each of ``size`` processes adds to them, the first's being z_L and dz themselves.
 
-    In memory the numbers of a hidden unit lie side by side, one for each example, as its weights do.
+    In memory the numbers of a hidden unit lie side by side, one for each example, as its weights do; but those of an
+    example where there are more examples than units.
     """
 
     def __init__(
@@ -101,21 +102,24 @@ class Buffers:
         allocate: Allocate,
         size: int,
     ) -> None:
-        def by_units(layers: Sequence[int]) -> list[Array]:
-            return [allocate((units, batch_size), dtype).T for units in layers]
+        def hidden_ones(layers: Sequence[int]) -> list[Array]:
+            return [
+                allocate((batch_size, units), dtype) if units < batch_size else allocate((units, batch_size), dtype).T
+                for units in layers
+            ]
 
         *hidden, K = sizes[1:]
         logits = (batch_size, K)
         self.terms = [allocate(logits, dtype) for _ in range(size)]
-        self.z = [*by_units(hidden), self.terms[0]]
-        self.a, self.scratch = by_units(hidden), by_units(hidden)
+        self.z = [*hidden_ones(hidden), self.terms[0]]
+        self.a, self.scratch = hidden_ones(hidden), hidden_ones(hidden)
         self.p = allocate(logits, dtype)
-        self.dz = [*by_units(hidden), allocate(logits, dtype)]
-        self.back_terms = [self.dz[:-1], *(by_units(hidden[:-1]) for _ in range(1, size))]
+        self.dz = [*hidden_ones(hidden), allocate(logits, dtype)]
+        self.back_terms = [self.dz[:-1], *(hidden_ones(hidden[:-1]) for _ in range(1, size))]
         self.ones = np.ones(batch_size, dtype)
         # Where there is no mask there is nothing kept, and nothing that asks for it.
         pixels, *units = [units if rate else 0 for units, rate in zip(sizes[:-1], rates, strict=True)]
-        masks, self.kept = ([allocate((batch_size, pixels), dtype), *by_units(units)] for _ in range(2))
+        masks, self.kept = ([allocate((batch_size, pixels), dtype), *hidden_ones(units)] for _ in range(2))
         self.masks = [mask if rate else None for mask, rate in zip(masks, rates, strict=True)]
 
     def rows(self, own: slice) -> Buffers:
@@ -161,9 +165,9 @@ class Network:
         """
         return Buffers(self.sizes, batch_size, dtype, rates or [0.0] * len(self.layers), allocate, size)
 
-    def forward(self, theta: Parameters, X: Array, t: Buffers) -> Array:
-        """The logits z_L (B, K) of the inputs X (B, D); leaves every z_l and a_l in ``t``."""
-        return Pass(self, theta, X, t).forward()
+    def forward(self, theta: Parameters, X: Array, t: Buffers, unit: float = 1.0) -> Array:
+        """The logits z_L (B, K) of the inputs X (B, D), in multiples of ``unit``; leaves every z_l and a_l in ``t``."""
+        return Pass(self, theta, X, t, unit).forward()
 
     def loss(self, Y: Array, t: Buffers) -> Any:
         """The objective's mean over the batch, a scalar, of the last forward pass and the targets Y (B, K).
@@ -172,9 +176,11 @@ class Network:
         """
         return self.objective.forward(t.z[-1], Y, t.p)  # (3)
 
-    def backward(self, theta: Parameters, X: Array, Y: Array, t: Buffers, gradient: Parameters) -> None:
+    def backward(
+        self, theta: Parameters, X: Array, Y: Array, t: Buffers, gradient: Parameters, unit: float = 1.0
+    ) -> None:
         """Write dLoss/dtheta to ``gradient``, from what :meth:`forward` and :meth:`loss` left in ``t``."""
-        bound = Pass(self, theta, X, t)
+        bound = Pass(self, theta, X, t, unit)
         bound.output_delta(Y)
         bound.deltas()
         bound.gradients(gradient.layers()).add()
@@ -206,12 +212,16 @@ class Pass:
     """The way forward and back through ``network`` with the examples that come in X (B, D), one batch after the other.
 
     It is bound to its arrays: to the parameters ``theta``, to ``X`` and to the buffers ``t``, of as many rows as X has.
+    X is in multiples of ``unit``, so that bytes need not be multiplied by 1/255: the products by X are.
+
     It does the ``share`` of one process: ``own`` are the buffers of its rows, ``masks`` its part of those of dropout. A
     process by itself has all rows and all units, and nobody to meet: it is best read so first.
     """
 
-    def __init__(self, network: Network, theta: Parameters, X: Array, t: Buffers, share: Share = WHOLE) -> None:
-        self.network, self.t, self.share = network, t, share
+    def __init__(
+        self, network: Network, theta: Parameters, X: Array, t: Buffers, unit: float = 1.0, share: Share = WHOLE
+    ) -> None:
+        self.network, self.t, self.unit, self.share = network, t, unit, share
         self.own = t.rows(share.rows)
         *hidden, last = network.layers
         layers = theta.layers(share.part)
@@ -248,7 +258,7 @@ class Pass:
         last, share, meet = self.network.layers[-1], self.share, self.share.meet
         meet()  # all inputs are there, and all have done with the batch before
         for layer, product in enumerate(self._forward):
-            mask, inner = self.masks[layer], None if layer else _inside(self._pixels, lit)
+            mask, (scale, inner) = self.masks[layer], (1.0, None) if layer else (self.unit, _inside(self._pixels, lit))
             if mask is not None:
                 np.multiply(mask, self._below[layer], out=self._kept[layer])  # (11) (B, D)
             if mask is not None if layer == 0 else layer < last:
@@ -256,12 +266,12 @@ class Pass:
             if layer < last:
                 z = self._z[layer]
                 z[...] = self._b[layer]  # (1)  (B, H) = (H,)
-                product.add(keep=1.0, inner=inner)  # (1)  (B, H) += (B, D) (D, H)
+                product.add(scale, 1.0, inner=inner)  # (1)  (B, H) += (B, D) (D, H)
                 self.network.activation.forward(z, self._h[layer])  # (2)  (B, H)
                 continue
             if share.rank == 0:
                 self._term[...] = self._b[layer]  # (1)  (B, K) = (K,)
-            product.add(keep=float(share.rank == 0), inner=inner)  # (1)  (B, K) += (B, H) (H, K)
+            product.add(scale, float(share.rank == 0), inner=inner)  # (1)  (B, K) += (B, H) (H, K)
             meet()  # all terms of z_L are there
             for other in self.own.terms[1:]:
                 self.own.z[layer][...] += other  # (1)  (B, K)
@@ -305,15 +315,15 @@ class Pass:
             a, dz = self._a[layer][:, part.rows], self.t.dz[layer]
             products.append(Product(self.t.ones, dz[:, part.biases], part.b))  # (6)  (H,) = (B,) (B, H): sums over B
             products.append(Product(a.T, dz[:, part.columns], part.W))  # (5)  (D, H) = (D, B) (B, H)
-        return Gradients(products, gradient[0].rows)
+        return Gradients(products, gradient[0].rows, self.unit)
 
 
 class Gradients:
     """The products (5) and (6) of all layers, bound to what they read and to what they are added to."""
 
-    def __init__(self, products: Sequence[Product], rows: slice) -> None:
+    def __init__(self, products: Sequence[Product], rows: slice, unit: float) -> None:
         *self._products, self._of_X = products
-        self._rows = rows
+        self._rows, self._unit = rows, unit
 
     def add(self, scale: float = 1.0, keep: float = 0.0, lit: slice = ALL) -> None:
         """Make of what they are added to ``keep`` times itself, plus ``scale`` times dLoss/dtheta.
@@ -322,7 +332,7 @@ class Gradients:
         """
         for product in self._products:
             product.add(scale, keep)
-        self._of_X.add(scale, keep, rows=_inside(self._rows, lit))
+        self._of_X.add(scale * self._unit, keep, rows=_inside(self._rows, lit))
 
 
 def _inside(part: slice, lit: slice) -> slice | None:

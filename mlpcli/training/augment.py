@@ -107,7 +107,7 @@ class Augmentation:
         ys += from_the_middle(h)[:, None]
 
     def distort(self, images: NDArray[np.uint8], chosen: Array, out: Array) -> Array:
-        """Write the bytes ``images`` (B, D), distorted, to ``out`` (B, D), 0 .. 255 becoming 0 .. 1, and return it.
+        """Write the bytes ``images`` (B, D), distorted, to ``out`` (B, D), 0 .. 255, and return it.
 
         ``chosen`` (B,) are the images' numbers among the N: row i is distorted as image ``chosen[i]`` is this epoch.
         """
@@ -120,7 +120,6 @@ class Augmentation:
     def _distort(self, images: NDArray[np.uint8], chosen: Array, out: Array) -> None:
         B, (h, w) = len(images), self._shape
         self._padded[:B, 1 : h + 1, 1 : w + 1] = images.reshape(B, h, w)
-        self._padded[:B] *= 1.0 / 255.0
 
         # q(p): one small product an image, so that its bits do not depend on the others.
         p, q = self._p[:, :B], self._q[:, :B]

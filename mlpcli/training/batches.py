@@ -1,4 +1,4 @@
-"""Shuffled mini-batches: bytes are gathered, distorted or not, scaled to [0, 1] and given their targets."""
+"""Shuffled mini-batches: bytes are gathered, distorted or not, and given their targets."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ from mlpcli.training.parallel import ALONE, Team
 
 Array = NDArray[Any]
 
+# What inputs are multiples of: a byte stands for a number from 0 to 1, and the products by it are scaled instead.
+UNIT = 1.0 / 255.0
+
 # Gathering a row costs the same whatever the batch, a call to gather costs as much as many rows: small batches are
 # gathered several at a time, as many as stay in a core's cache.
 GATHERED_BYTES = 1 << 18
@@ -27,7 +30,7 @@ IMAGES_AT_A_TIME = 4096
 
 
 class Batch(NamedTuple):
-    """Inputs ``X`` (B, D) in [0, 1], targets ``Y`` (B, K), labels ``y`` (B,); valid until the next is made.
+    """Inputs ``X`` (B, D), 0 .. 255, targets ``Y`` (B, K), labels ``y`` (B,); valid until the next is made.
 
     Pixels that are not ``lit`` are dark in all images of the batch, also in those of other processes. ``place`` says in
     which of the places ``X`` is.
@@ -46,7 +49,7 @@ class Batches:
     Targets are one-hot, or smoothed; images are as they are, or as ``augmentation`` distorts them, whose epoch must
     have been begun. Of each batch it makes the share of this process in the ``team``, which may be empty. With
     ``find_lit`` it finds out which pixels are lit in a batch, once it knows of each image; else, and where images are
-    distorted, all may be. Images that are neither distorted nor ``scaled`` are left 0 .. 255.
+    distorted, all may be.
     """
 
     def __init__(
@@ -59,14 +62,12 @@ class Batches:
         smoothing: float = 0.0,
         augmentation: Augmentation | None = None,
         find_lit: bool = False,
-        scaled: bool = True,
         team: Team = ALONE,
     ) -> None:
         self._split = split
         self._team = team
         self._augmentation = augmentation
         self._batch_size = batch_size
-        self._scaled = scaled
         inputs = split.images.shape[1]
         # Rank 0 makes the memory, also of those that are forked later: it has no fewer rows than any of them.
         own = team.rows(batch_size)
@@ -121,8 +122,6 @@ class Batches:
                 X = places[place]
                 if self._augmentation is not None:
                     self._augmentation.distort(images[at], chosen[at], X)
-                elif self._scaled:
-                    scale(images[at], X)
                 else:
                     np.copyto(X, images[at])
                 yield Batch(X, Y[at], labels[at], lit[number], place)
@@ -161,11 +160,3 @@ def targets(classes: int, smoothing: float) -> NDArray[np.float64]:
     """
     one_hot: NDArray[np.float64] = np.eye(classes)
     return (1.0 - smoothing) * one_hot + smoothing / classes
-
-
-def scale(images: NDArray[np.uint8], out: Array) -> Array:
-    """Write the bytes ``images`` (..., D) to ``out`` (..., D), 0 .. 255 becoming 0 .. 1, and return it."""
-    # The product is taken in out's own dtype: bytes times a float would go by way of float64, four times slower.
-    np.copyto(out, images)
-    out *= 1.0 / 255.0
-    return out

@@ -21,7 +21,7 @@ from mlpcli.model.network import Gradients, Network, Pass, Share
 from mlpcli.model.parameters import Parameters, initialize
 from mlpcli.training.augment import Augmentation
 from mlpcli.training.averaging import Average
-from mlpcli.training.batches import Batch, Batches
+from mlpcli.training.batches import UNIT, Batch, Batches
 from mlpcli.training.measure import Measure, errors
 from mlpcli.training.optimizers import OPTIMIZERS, PIECE, learning_rate, make_optimizer
 from mlpcli.training.parallel import ALONE, Team
@@ -236,7 +236,7 @@ class Trainer:
             cuts = [(rows, slice(None)), *((every, team.part(units)) for units in network.sizes[1:-1])]
             self._places[size] = []
             for X in self._batches.places(size):
-                bound = Pass(network, state.theta, X, t, share)
+                bound = Pass(network, state.theta, X, t, UNIT, share)
                 adds = [bound.gradients(of.layers(team.part)) for of in (self._gradient, accumulator)]
                 self._places[size].append(_Place(bound, cuts, *adds))
 

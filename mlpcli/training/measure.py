@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 
 from mlpcli.datasets.load import Split
 from mlpcli.model.activations import SATURATED
-from mlpcli.model.memory import aligned
 from mlpcli.model.network import Buffers, Network, Pass
 from mlpcli.model.parameters import Parameters
-from mlpcli.training.batches import Batch, Batches
+from mlpcli.training.batches import UNIT, Batch, Batches
 from mlpcli.training.parallel import ALONE, Team
 
 Array = NDArray[Any]
@@ -22,17 +21,13 @@ BATCH_SIZE = 500
 
 
 class Measure:
-    """Measures networks of one form on one split, in file order; its memory is allocated once.
-
-    Images are not scaled, W_1 is: see :func:`for_bytes`.
-    """
+    """Measures networks of one form on one split, in file order; its memory is allocated once."""
 
     def __init__(self, network: Network, split: Split, classes: int, dtype: str) -> None:
         self._network = network
         self.examples = len(split)
         batch_size = min(BATCH_SIZE, self.examples)
-        self._batches = Batches(split, classes, batch_size, dtype, scaled=False)
-        self._W1 = aligned(network.sizes[:2], dtype)
+        self._batches = Batches(split, classes, batch_size, dtype, find_lit=True)
         self._buffers = network.buffers(batch_size, dtype)
 
     def passes(self, theta: Parameters, team: Team = ALONE) -> Iterator[tuple[Batch, Buffers]]:
@@ -41,13 +36,12 @@ class Measure:
         Only this process's share of the images, where it is in a ``team``.
         """
         own = None if team.size == 1 else np.arange(self.examples)[team.share(self.examples)]
-        theta = for_bytes(self._network, theta, self._W1)
         bound: dict[int, Pass] = {}
         for batch in self._batches.in_order(own):
             size = len(batch.y)
             if size not in bound:
-                bound[size] = Pass(self._network, theta, batch.X, self._buffers.rows(slice(0, size)))
-            bound[size].forward()
+                bound[size] = Pass(self._network, theta, batch.X, self._buffers.rows(slice(0, size)), UNIT)
+            bound[size].forward(batch.lit)
             yield batch, bound[size].t
 
     def loss_and_errors(self, theta: Parameters, team: Team = ALONE) -> tuple[float, int]:
@@ -81,21 +75,10 @@ class Measure:
         return [int(n) / (self.examples * units) for n, units in zip(flat[:-1], self._network.sizes[1:-1], strict=True)]
 
 
-def for_bytes(network: Network, theta: Parameters, W1: Array) -> Parameters:
-    """``theta`` for images that are left in bytes, 0 .. 255: (X / 255) W_1 = X (W_1 / 255), once for all images.
-
-    To be read only: but for W_1, which goes to ``W1``, it is the memory of ``theta``.
-    """
-    own = network.parameters(theta.vector.dtype, theta.vector)
-    own.W[0] = np.multiply(theta.W[0], 1.0 / 255.0, out=W1)
-    return own
-
-
 def logits(network: Network, theta: Parameters, images: Array) -> Array:
     """The logits z (N, K) of ``images`` (N, D) that have no labels: bytes, or numbers from 0 to 1."""
     dtype = theta.vector.dtype
-    if images.dtype == np.uint8:
-        theta = for_bytes(network, theta, aligned(theta.W[0].shape, dtype))
+    unit = UNIT if images.dtype == np.uint8 else 1.0
     z = np.empty((len(images), network.sizes[-1]), dtype)
     X = np.empty((min(BATCH_SIZE, len(images)), network.sizes[0]), dtype)
     buffers = network.buffers(len(X), dtype)
@@ -103,7 +86,7 @@ def logits(network: Network, theta: Parameters, images: Array) -> Array:
         batch = images[first : first + BATCH_SIZE]
         inputs = X[: len(batch)]
         inputs[...] = batch
-        z[first : first + len(batch)] = network.forward(theta, inputs, buffers.rows(slice(0, len(batch))))
+        z[first : first + len(batch)] = network.forward(theta, inputs, buffers.rows(slice(0, len(batch))), unit)
     return z
 
 

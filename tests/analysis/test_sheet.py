@@ -30,7 +30,7 @@ def shown_in_training(config, monkeypatch):
     deltas = Pass.deltas
 
     def looking(self, *rest):
-        steps.append(np.rint(255 * self._a[0]).astype(np.uint8))
+        steps.append(np.rint(self._a[0]).astype(np.uint8))
         return deltas(self, *rest)
 
     monkeypatch.setattr(Pass, "deltas", looking)

@@ -56,8 +56,8 @@ def after_backward(change):
     def corrupt(patch):
         backward = Network.backward
 
-        def corrupted(network, theta, X, Y, t, gradient):
-            backward(network, theta, X, Y, t, gradient)
+        def corrupted(network, theta, X, Y, t, gradient, unit):
+            backward(network, theta, X, Y, t, gradient, unit)
             change(gradient, t)
 
         patch(Network, "backward", corrupted)
@@ -69,10 +69,10 @@ def with_transposed_W2(patch):
     """(7) with W for W^T: the layers below see another matrix."""
     backward = Network.backward
 
-    def corrupted(network, theta, X, Y, t, gradient):
+    def corrupted(network, theta, X, Y, t, gradient, unit):
         other = network.parameters(theta.vector.dtype, theta.vector.copy())
         other.W[1][...] = theta.W[1].T
-        backward(network, other, X, Y, t, gradient)
+        backward(network, other, X, Y, t, gradient, unit)
 
     patch(Network, "backward", corrupted)
 
@@ -164,6 +164,7 @@ PENALTIES = {"penalty W1", "penalty W2", "penalty W3"}
 
 CORRUPTIONS = {
     "sign of dW1": (after_backward(lambda g, t: times(g.W[0], -1)), {"W1"}),
+    "dW1 of bytes": (after_backward(lambda g, t: times(g.W[0], 255)), {"W1"}),
     "sign of db2": (after_backward(lambda g, t: times(g.b[1], -1)), {"b2"}),
     "1/B missing in dW2": (after_backward(lambda g, t: times(g.W[1], EXAMPLES)), {"W2"}),
     "1/B missing in db1": (after_backward(lambda g, t: times(g.b[0], EXAMPLES)), {"b1"}),
@@ -253,8 +254,8 @@ def test_a_loss_that_differs_from_its_gradient_is_caught(run, monkeypatch):
 def test_a_forward_pass_in_float32_is_caught(run, monkeypatch):
     forward = Network.forward
 
-    def corrupted(network, theta, X, t):
-        z = forward(network, theta, X, t)
+    def corrupted(network, theta, X, t, unit):
+        z = forward(network, theta, X, t, unit)
         z.real[...] = z.real.astype(np.float32)
         return z
 
@@ -453,10 +454,10 @@ def test_a_checkpoints_own_weights_are_checked(run, checkpoint, monkeypatch):
     seen = []
     forward = Network.forward
 
-    def spy(network, theta, X, t):
+    def spy(network, theta, X, t, unit):
         if theta.vector.dtype == np.float64 and not seen:
             seen.append(theta.W[0].copy())
-        return forward(network, theta, X, t)
+        return forward(network, theta, X, t, unit)
 
     monkeypatch.setattr(Network, "forward", spy)
     with np.load(checkpoint) as file:

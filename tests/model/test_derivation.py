@@ -33,7 +33,7 @@ def test_every_line_of_code_cites_an_equation_there_is():
 @pytest.mark.parametrize(
     ("number", "code"),
     [
-        (1, "product.add(keep=float(share.rank == 0), inner=inner)"),
+        (1, "product.add(scale, float(share.rank == 0), inner=inner)"),
         (2, "self.network.activation.forward(z, self._h[layer])"),
         (3, "self.objective.forward(t.z[-1], Y, t.p)"),
         (4, "self.network.objective.backward(t.z[-1], t.p, Y, dz)"),

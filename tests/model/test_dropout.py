@@ -93,9 +93,9 @@ def test_a_mask_forgotten_on_the_way_back_is_caught(corrupted, monkeypatch):
     network = Network((6, 7, 5, 3), "sigmoid", "softmax_cross_entropy")
     right = network.backward
 
-    def forgetful(theta, X, Y, t, gradient):
+    def forgetful(theta, X, Y, t, gradient, unit):
         kept, t.masks[corrupted] = t.masks[corrupted], None
-        right(theta, X, Y, t, gradient)
+        right(theta, X, Y, t, gradient, unit)
         t.masks[corrupted] = kept
 
     monkeypatch.setattr(network, "backward", forgetful)

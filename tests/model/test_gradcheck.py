@@ -175,8 +175,8 @@ def test_the_kinks_of_the_hinge_are_found():
 def test_an_entry_that_was_not_drawn_is_found_by_halving(monkeypatch):
     backward = Network.backward
 
-    def corrupted(network, theta, X, Y, t, gradient):
-        backward(network, theta, X, Y, t, gradient)
+    def corrupted(network, theta, X, Y, t, gradient, unit):
+        backward(network, theta, X, Y, t, gradient, unit)
         gradient.W[0][3, 4] *= 1.0001
 
     monkeypatch.setattr(Network, "backward", corrupted)

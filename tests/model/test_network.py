@@ -112,6 +112,22 @@ def test_buffers_cut_to_fewer_examples_give_the_same():
     assert large.rows(slice(0, 10)) is large
 
 
+@pytest.mark.parametrize("hidden", [(), (5,), (5, 7)])
+def test_inputs_may_be_multiples_of_a_unit(hidden):
+    network = Network((6, *hidden, 3), "sigmoid", "softmax_cross_entropy")
+    rng = np.random.default_rng(3)
+    theta = network.parameters(np.float64, rng.normal(size=len(network.parameters(np.float64).vector)))
+    X, Y = rng.integers(256, size=(9, 6)).astype(float), np.eye(3)[rng.integers(3, size=9)]
+    found = []
+    for inputs, unit in ((X, 1 / 255), (X / 255, 1.0)):
+        t, gradient = network.buffers(9, np.float64), network.parameters(np.float64)
+        network.forward(theta, inputs, t, unit)
+        loss = network.loss(Y, t)
+        network.backward(theta, inputs, Y, t, gradient, unit)
+        found.append([loss, *gradient.vector])
+    assert found[0] == pytest.approx(found[1], rel=1e-12)
+
+
 def test_backward_leaves_parameters_inputs_and_targets_alone():
     network, theta, X, Y = random_network((5, 4, 3))
     before = theta.vector.copy(), X.copy(), Y.copy()

@@ -15,7 +15,6 @@ from mlpcli.config import AugmentationConfig
 from mlpcli.errors import DataError
 from mlpcli.training import augment
 from mlpcli.training.augment import Augmentation, draw_fields, inverses, smoothing, strength_in
-from mlpcli.training.batches import scale
 from mlpcli.training.streams import stream
 
 Array = np.ndarray
@@ -62,7 +61,7 @@ def one_pixel(image: Array, x: float, y: float) -> float:
     for row, column in product((top, top + 1), (left, left + 1)):
         if 0 <= row < h and 0 <= column < w:
             value += (1 - abs(x - column)) * (1 - abs(y - row)) * float(image[row, column])
-    return value / 255
+    return value
 
 
 @settings(max_examples=25)
@@ -99,8 +98,8 @@ def test_a_pixel_is_what_the_input_has_at_q(h, w, count, alpha, rotation, scale_
         d = np.array([planes[0, drawn[0, i], row, column], planes[1, drawn[1, i], row, column]], float)
         middle = np.array([(w - 1) / 2, (h - 1) / 2])
         q = Ms[i] @ (np.array([column, row]) - middle + d) + ms[i] + middle
-        # A rounding of q moves a pixel by no more than the image's steepest slope: 1 a pixel, times that rounding.
-        tolerance = 1e-5 * (1 + float(np.abs(q).max()))
+        # A rounding of q moves a pixel by no more than the image's steepest slope: 255 a pixel, times that rounding.
+        tolerance = 255e-5 * (1 + float(np.abs(q).max()))
         assert out[i, row * w + column] == pytest.approx(one_pixel(images[i].reshape(h, w), *q), abs=tolerance)
 
 
@@ -124,7 +123,7 @@ def test_the_inverse_undoes_scale_then_slant_then_turn_then_shift():
 def test_a_shift_by_one_pixel(monkeypatch: pytest.MonkeyPatch):
     with_draws(monkeypatch, 0, 0, 0, 0, 0.5, -0.25)
     image = np.array([[0, 0, 0, 0], [0, 10, 20, 0], [0, 30, 40, 255]], np.uint8).reshape(1, 12)
-    out = distorted(bounds(shift=2), image, (3, 4)).reshape(3, 4) * 255  # one to the right, half a pixel up
+    out = distorted(bounds(shift=2), image, (3, 4)).reshape(3, 4)  # one to the right, half a pixel up
     assert out == pytest.approx(np.array([[0, 0, 5, 10], [0, 0, 20, 30], [0, 0, 15, 20]]))
 
 
@@ -133,12 +132,12 @@ def test_a_quarter_turn_about_the_middle_is_counter_clockwise(monkeypatch: pytes
     images = images_of(3, (28, 28))
     out = distorted(bounds(rotation=180), images, (28, 28))
     turned = np.rot90(images.reshape(3, 28, 28), axes=(1, 2))  # numpy's is counter-clockwise as printed
-    assert out.reshape(3, 28, 28) * 255 == pytest.approx(turned, abs=0.01)
+    assert out.reshape(3, 28, 28) == pytest.approx(turned, abs=0.01)
 
 
 def test_twice_as_large_is_read_at_half_the_distance(monkeypatch: pytest.MonkeyPatch):
     with_draws(monkeypatch, 0, 1, 0, 0, 0, 0)
-    out = distorted(bounds(scale=0.5), np.array([[0, 30, 90, 30, 0]], np.uint8), (1, 5)) * 255
+    out = distorted(bounds(scale=0.5), np.array([[0, 30, 90, 30, 0]], np.uint8), (1, 5))
     # 1.5 times as wide: read at 2 + (-2 .. 2) / 1.5 = 2/3, 4/3, 2, 8/3, 10/3
     assert out == pytest.approx(np.array([[20, 50, 90, 50, 20]]), abs=1e-4)
 
@@ -148,7 +147,7 @@ def test_slanted_strokes_lean_to_the_right(monkeypatch: pytest.MonkeyPatch):
     upright = np.zeros((5, 5), np.uint8)
     upright[:, 2] = 255
     out = distorted(bounds(shear=45), upright.reshape(1, 25), (5, 5)).reshape(5, 5)
-    assert out == pytest.approx(np.fliplr(np.eye(5)), abs=1e-5)
+    assert out == pytest.approx(255 * np.fliplr(np.eye(5)), abs=1e-3)
 
 
 # At no strength, and outside the image -------------------------------------------------------------------------------
@@ -171,16 +170,16 @@ def test_nothing_is_distorted_by_nothing(config, epoch, shape, dtype):
     images = images_of(101, shape)
     out = distorted(config, images, shape, epoch=epoch, dtype=dtype)
     assert out.dtype == dtype
-    assert np.array_equal(out, scale(images, np.empty(images.shape, dtype)))
+    assert np.array_equal(out, images)
 
 
-def test_an_empty_image_stays_empty_and_no_pixel_leaves_0_to_1():
+def test_an_empty_image_stays_empty_and_no_pixel_leaves_0_to_255():
     wild = AugmentationConfig(rotation=180, scale=0.9, shear=80, shift=20, elastic_alpha=100, elastic_sigma=0.5)
     assert not distorted(wild, np.zeros((50, 784), np.uint8), (28, 28)).any()
     for config in (wild, EVERYTHING):
         for dtype in ("float32", "float64"):
             out = distorted(config, np.full((200, 784), 255, np.uint8), (28, 28), dtype=dtype)
-            assert (out.min(), out.max()) == (0.0, 1.0)
+            assert (out.min(), out.max()) == (0.0, 255.0)
 
 
 def test_what_is_moved_out_is_gone(monkeypatch: pytest.MonkeyPatch):
@@ -196,7 +195,7 @@ def test_what_is_moved_out_is_gone(monkeypatch: pytest.MonkeyPatch):
 def test_it_is_linear_in_the_image(seed: int, count: int):
     one, other = images_of(count, (9, 8), 127, seed), images_of(count, (9, 8), 127, seed + 1)
     parts = [distorted(EVERYTHING, each, (9, 8), seed=seed) for each in (one, other, one + other)]
-    assert parts[0] + parts[1] == pytest.approx(parts[2], abs=1e-6)
+    assert parts[0] + parts[1] == pytest.approx(parts[2], abs=255e-6)
 
 
 # A pure function of seed, epoch and number ---------------------------------------------------------------------------

@@ -83,7 +83,7 @@ def plainly(config: Config, dataset: Dataset, theta: list[Array]) -> list[dict[s
         dropout = stream(config.seed, "dropout", epoch)
         if distorted:
             distorted.begin(epoch)
-            shown = distorted.distort(dataset.train.images, everything, np.empty(images.shape))
+            shown = distorted.distort(dataset.train.images, everything, np.empty(images.shape)) / 255
         else:
             shown = images
         losses, wrong = [], 0
