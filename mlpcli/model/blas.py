@@ -26,6 +26,7 @@ Array = NDArray[Any]
 # passed in a register or in eight bytes of the stack, as by 64-bit Linux, 64 bits are right for smaller integers too.
 EIGHT_BYTES_EACH = sys.platform == "linux" and ctypes.sizeof(ctypes.c_void_p) == 8
 NAMES = ("scipy_cblas_{}64_", "cblas_{}64_", *(["cblas_{}"] if EIGHT_BYTES_EACH else []))
+OPENBLAS_NAMES = ("scipy_openblas_{}64_", "openblas_{}64_", "openblas_{}")
 LETTERS = {"f": "s", "d": "d", "D": "z"}
 NUMBERS: dict[str, Any] = {"f": ctypes.c_float, "d": ctypes.c_double, "D": ctypes.c_double * 2}
 
@@ -33,6 +34,14 @@ NUMBERS: dict[str, Any] = {"f": ctypes.c_float, "d": ctypes.c_double, "D": ctype
 SUM_OF_ONE_THREAD = 10_000
 # Of fewer, that takes longer than it saves.
 SUM_OF_SEVERAL = 32_768
+
+# OpenBLAS makes products of no more than so many multiplications from matrices as they are, without packing them first,
+# on processors with AVX-512. A larger one, of one thread, takes a quarter to a half less time in such pieces: where A's
+# rows and B's columns have no gaps, and a piece has a multiple of four rows. (interface/gemm.c, SMALL_MATRIX_OPT.)
+UNPACKED = 1_000_000
+UNPACKED_ROWS = 4
+LEAST_UNPACKED_ROWS = 8
+AVX_512 = (b"SkylakeX", b"Cooperlake", b"SapphireRapids")
 
 ROW_MAJOR, COLUMN_MAJOR, AS_IT_IS, TRANSPOSED = 101, 102, 111, 112
 
@@ -52,6 +61,7 @@ class Product:
         if (*A.shape, *B.shape[1:]) != (*out.shape[:-1], A.shape[-1], out.shape[-1]) or A.shape[-1] != len(B):
             raise ValueError(f"no product of {A.shape} and {B.shape} for {out.shape}")
         self._arrays = self._taken = A, B, out
+        self._pieces = [Product(A[rows], B, out[rows]) for rows in _unpacked(A, B)] if out.ndim == 2 else []
         self._cut = False  # whether the last time it was of some rows or columns alone
         self._call: Callable[[], None] | None = None
         self._factors: tuple[float, float] | None = None  # of the last time
@@ -94,6 +104,10 @@ class Product:
         ``rows`` are the rows of A that are not all 0, ``inner`` its columns, by which B's rows are chosen. Either is a
         slice with a beginning and an end; they are for matrices.
         """
+        if self._pieces and rows is None:
+            for piece in self._pieces:
+                piece.add(scale, keep, inner=inner)
+            return
         if rows is not None or inner is not None or self._cut:
             self._cut_to(rows, inner, keep)
         if self._call is None:
@@ -187,6 +201,26 @@ def _set(number: Any, value: float) -> None:
         number.value = value
 
 
+def _unpacked(A: Array, B: Array) -> list[slice]:
+    """The pieces of A's rows by which A B is made soonest; none: as a whole."""
+    rows = UNPACKED // max(1, B.size) // UNPACKED_ROWS * UNPACKED_ROWS
+    if A.dtype != np.float32 or not LEAST_UNPACKED_ROWS <= rows < len(A):
+        return []
+    if _major(A) != ROW_MAJOR or _major(B) != COLUMN_MAJOR or not _unpacks():
+        return []
+    return [slice(first, min(first + rows, len(A))) for first in range(0, len(A), rows)]
+
+
+def _unpacks() -> bool:
+    """Whether BLAS is an OpenBLAS that takes small matrices as they are, and has one thread."""
+    for each in OPENBLAS_NAMES:
+        with suppress(AttributeError, TypeError):
+            core, threads = (_library()[each.format(name)] for name in ("get_corename", "get_num_threads"))
+            core.restype = ctypes.c_char_p
+            return core() in AVX_512 and threads() == 1
+    return False
+
+
 def _major(matrix: Array) -> int:
     """Whether the rows of ``matrix`` are without gaps, or its columns."""
     if matrix.strides[1] == matrix.itemsize:
@@ -206,14 +240,18 @@ def _leading(matrix: Array) -> int:
 @lru_cache
 def routine(name: str, dtype: str) -> Routine | None:
     """BLAS's ``gemm``, ``gemv`` or ``axpy`` for a dtype's letter, as C sees it; None where it is not to be found."""
-    # What a library of numpy's links to is found through it.
-    module = sys.modules.get("numpy._core._multiarray_umath") or sys.modules["numpy.core._multiarray_umath"]
-    try:
-        library = ctypes.CDLL(str(module.__file__))
-    except OSError:
-        return None
     for each in NAMES:
-        with suppress(AttributeError):
-            found: Routine = library[each.format(LETTERS[dtype] + name)]
+        with suppress(AttributeError, TypeError):
+            found: Routine = _library()[each.format(LETTERS[dtype] + name)]
             return found
     return None
+
+
+@lru_cache
+def _library() -> Any:
+    """What has numpy's BLAS: what a library of numpy's links to is found through it. None where it can't be opened."""
+    module = sys.modules.get("numpy._core._multiarray_umath") or sys.modules["numpy.core._multiarray_umath"]
+    try:
+        return ctypes.CDLL(str(module.__file__))
+    except OSError:
+        return None

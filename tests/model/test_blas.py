@@ -172,6 +172,30 @@ def test_large_products_are_numpys_but_for_rounding(dtype):
     np.testing.assert_allclose(out, expected, atol=30 * np.finfo(dtype).eps)
 
 
+@given(st.integers(1, 40), st.integers(2, 9), st.integers(2, 9), st.integers(1, 400), layouts, st.integers(0, 2**32), st.data())
+def test_a_product_made_in_pieces_is_the_same(m, k, n, most, layout, seed, data):
+    random = np.random.default_rng(seed)
+    A, B = drawn(random, (m, k), "float32", "tight"), drawn(random, (k, n), "float32", "columns")
+    out = drawn(random, (m, n), "float32", layout)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blas, "UNPACKED", most)
+        patch.setattr(blas, "LEAST_UNPACKED_ROWS", 1)
+        patch.setattr(blas, "_unpacks", lambda: True)
+        product = Product(A, B, out)
+    rows = most // (k * n) // 4 * 4
+    assert len(product._pieces) == (-(-m // rows) if 0 < rows < m else 0)
+    before = out.copy()
+    product.add(2.0, 1.0)
+    assert np.array_equal(out, before + 2 * (A @ B))
+    first, last = sorted(data.draw(st.tuples(st.integers(0, k), st.integers(0, k))))
+    product.add(1.0, 0.0, inner=slice(first, last))
+    assert np.array_equal(out, A[:, first:last] @ B[first:last])
+    first, last = sorted(data.draw(st.tuples(st.integers(0, m), st.integers(0, m))))
+    product.add(1.0, 0.0, rows=slice(first, last))
+    assert np.array_equal(out[first:last], A[first:last] @ B)
+    assert not out[:first].any() and not out[last:].any()
+
+
 def test_what_does_not_fit_is_refused():
     ones = np.ones
     for A, B, out in (
