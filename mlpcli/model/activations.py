@@ -11,6 +11,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from mlpcli.model.memory import constant
+
 Array = NDArray[Any]
 
 # A sigmoid is flat beyond |z| = 4.6: there a (1 - a) < 0.01, less than a twenty-fifth of its greatest value, 1/4.
@@ -34,10 +36,11 @@ class Activation(Protocol):
 
 def sigmoid(z: Array, a: Array) -> None:
     """Write 1 / (1 + exp(-z)) to ``a``, of z's shape, as (1 + tanh(z / 2)) / 2: no exp that overflows."""
-    np.multiply(z, 0.5, out=a)
+    half, one = constant(0.5, a.dtype), constant(1.0, a.dtype)
+    np.multiply(z, half, out=a)
     np.tanh(a, out=a)
-    a += 1.0
-    a *= 0.5
+    a += one
+    a *= half
 
 
 class _Smooth:
@@ -59,7 +62,7 @@ class Sigmoid(_Smooth):
 
     def backward(self, a: Array, da: Array, scratch: Array) -> None:
         """dz = da * a * (1 - a), into ``da``; all (B, H)."""
-        np.subtract(1.0, a, out=scratch)
+        np.subtract(constant(1.0, a.dtype), a, out=scratch)
         scratch *= a
         da *= scratch
 

@@ -28,11 +28,27 @@ EIGHT_BYTES_EACH = sys.platform == "linux" and ctypes.sizeof(ctypes.c_void_p) ==
 NAMES = ("scipy_cblas_{}64_", "cblas_{}64_", *(["cblas_{}"] if EIGHT_BYTES_EACH else []))
 OPENBLAS_NAMES = ("scipy_openblas_{}64_", "openblas_{}64_", "openblas_{}")
 LETTERS = {"f": "s", "d": "d", "D": "z"}
-NUMBERS: dict[str, Any] = {"f": ctypes.c_float, "d": ctypes.c_double, "D": ctypes.c_double * 2}
 
-# OpenBLAS makes sums of more entries in all its threads.
-SUM_OF_ONE_THREAD = 10_000
-# Of fewer, that takes longer than it saves.
+
+class Complex(ctypes.Array[ctypes.c_double]):
+    """A complex number whose ``value`` is real."""
+
+    _type_ = ctypes.c_double
+    _length_ = 2
+
+    @property
+    def value(self) -> float:
+        """The real part."""
+        return float(self[0])
+
+    @value.setter
+    def value(self, value: float) -> None:
+        self[0] = value
+
+
+NUMBERS: dict[str, Any] = {"f": ctypes.c_float, "d": ctypes.c_double, "D": Complex}
+
+# From so many entries on OpenBLAS makes sums sooner in all its threads, as its axpy does and its axpby does not.
 SUM_OF_SEVERAL = 32_768
 
 # OpenBLAS makes products of no more than so many multiplications from matrices as they are, without packing them first,
@@ -64,7 +80,6 @@ class Product:
         self._pieces = [Product(A[rows], B, out[rows]) for rows in _unpacked(A, B)] if out.ndim == 2 else []
         self._cut = False  # whether the last time it was of some rows or columns alone
         self._call: Callable[[], None] | None = None
-        self._factors: tuple[float, float] | None = None  # of the last time
         # Where there is nothing there are no strides to go by, and gemv would leave what is there.
         found = routine("gemm" if out.ndim == 2 else "gemv", out.dtype.char) if A.size and B.size else None
         if found is None:
@@ -113,10 +128,7 @@ class Product:
         if self._call is None:
             _by_numpy(*self._taken, scale, keep)
             return
-        if (scale, keep) != self._factors:
-            self._factors = scale, keep
-            _set(self._scale, scale)
-            _set(self._keep, keep)
+        self._scale.value, self._keep.value = scale, keep
         self._call()
 
     def _cut_to(self, rows: slice | None, inner: slice | None, keep: float) -> None:
@@ -149,26 +161,23 @@ class Addend:
         if not (A.flags.c_contiguous and out.flags.c_contiguous):
             raise ValueError("what is added, or added to, has gaps")
         self._arrays = A, out
-        found = routine("axpy", out.dtype.char)
-        self._scale = NUMBERS[out.dtype.char]()
-        size, place, one = ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64(1)
-        step = A.size if A.size >= SUM_OF_SEVERAL else SUM_OF_ONE_THREAD
-        from_A, from_out = A.ctypes.data, out.ctypes.data
-        self._calls = found and [
-            partial(found, size(length), self._scale, place(from_A + at), one, place(from_out + at), one)
-            for start in range(0, A.size, step)
-            for length, at in [(min(step, A.size - start), start * A.itemsize)]
-        ]
+        number = NUMBERS[out.dtype.char]
+        self._scale, keep = number(), number()
+        keep.value = 1.0
+        one = ctypes.c_int64(1)
+        found = routine("axpby" if A.size < SUM_OF_SEVERAL else "axpy", out.dtype.char)
+        before = (ctypes.c_int64(A.size), self._scale, ctypes.c_void_p(A.ctypes.data), one)
+        after = (ctypes.c_void_p(out.ctypes.data), one)
+        self._call = found and partial(found, *before, *([keep] if A.size < SUM_OF_SEVERAL else []), *after)
 
     def add(self, scale: float = 1.0) -> None:
         """Add ``scale`` times A."""
-        if self._calls is None:
+        if self._call is None:
             A, out = self._arrays
             out += A if scale == 1.0 else scale * A
             return
-        _set(self._scale, scale)
-        for call in self._calls:
-            call()
+        self._scale.value = scale
+        self._call()
 
 
 def _by_numpy(A: Array, B: Array, out: Array, scale: float, keep: float) -> None:
@@ -192,13 +201,6 @@ def _keep(out: Array, keep: float) -> None:
         out *= keep
     else:
         out[...] = 0.0  # whatever it was, as BLAS has it
-
-
-def _set(number: Any, value: float) -> None:
-    if isinstance(number, ctypes.Array):
-        number[0] = value  # of a complex number, the real part
-    else:
-        number.value = value
 
 
 def _unpacked(A: Array, B: Array) -> list[slice]:
@@ -239,7 +241,7 @@ def _leading(matrix: Array) -> int:
 
 @lru_cache
 def routine(name: str, dtype: str) -> Routine | None:
-    """BLAS's ``gemm``, ``gemv`` or ``axpy`` for a dtype's letter, as C sees it; None where it is not to be found."""
+    """BLAS's ``gemm``, ``gemv``, ``axpy`` or ``axpby`` for a dtype's letter, as C sees it; None where it is not to be found."""
     for each in NAMES:
         with suppress(AttributeError, TypeError):
             found: Routine = _library()[each.format(LETTERS[dtype] + name)]

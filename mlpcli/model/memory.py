@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,12 @@ from numpy.typing import DTypeLike, NDArray
 Allocate = Callable[[tuple[int, ...], DTypeLike], NDArray[Any]]
 
 LINE = 64  # bytes, of x86 and most others; Apple's 128 lose little
+
+
+@lru_cache
+def constant(value: float, dtype: DTypeLike) -> NDArray[Any]:
+    """A number as an array, which numpy takes up sooner than Python's: on small arrays in half the time."""
+    return np.array(value, dtype)
 
 
 def aligned(shape: tuple[int, ...], dtype: DTypeLike, value: float | None = None) -> NDArray[Any]:
