@@ -30,20 +30,10 @@ OPENBLAS_NAMES = ("scipy_openblas_{}64_", "openblas_{}64_", "openblas_{}")
 LETTERS = {"f": "s", "d": "d", "D": "z"}
 
 
-class Complex(ctypes.Array[ctypes.c_double]):
+class Complex(ctypes.Structure):
     """A complex number whose ``value`` is real."""
 
-    _type_ = ctypes.c_double
-    _length_ = 2
-
-    @property
-    def value(self) -> float:
-        """The real part."""
-        return float(self[0])
-
-    @value.setter
-    def value(self, value: float) -> None:
-        self[0] = value
+    _fields_ = (("value", ctypes.c_double), ("imaginary", ctypes.c_double))
 
 
 NUMBERS: dict[str, Any] = {"f": ctypes.c_float, "d": ctypes.c_double, "D": Complex}
@@ -87,6 +77,7 @@ class Product:
         # Made once, and changed where they change: ctypes takes longer to make them than to pass them.
         number = NUMBERS[out.dtype.char]
         self._scale, self._keep = number(), number()
+        scale, keep = map(_argument, (self._scale, self._keep))
         size, place, kind = ctypes.c_int64, ctypes.c_void_p, ctypes.c_int
         if out.ndim == 2:
             self._begin = A.ctypes.data, B.ctypes.data, out.ctypes.data
@@ -96,8 +87,8 @@ class Product:
             arguments: tuple[Any, ...] = (
                 *map(kind, (major, *(AS_IT_IS if _major(each) == major else TRANSPOSED for each in (A, B)))),
                 *(self._M, size(out.shape[1]), self._K),
-                *(self._scale, self._at_A, size(_leading(A)), self._at_B, size(_leading(B))),
-                *(self._keep, self._at_out, size(_leading(out))),
+                *(scale, self._at_A, size(_leading(A)), self._at_B, size(_leading(B))),
+                *(keep, self._at_out, size(_leading(out))),
             )
         else:
             # B^T A, as BLAS knows it.
@@ -105,9 +96,9 @@ class Product:
             arguments = (
                 *map(kind, (ROW_MAJOR, TRANSPOSED if transposed else AS_IT_IS)),
                 *map(size, B.shape if transposed else B.shape[::-1]),
-                *(self._scale, place(B.ctypes.data), size(_leading(B))),
+                *(scale, place(B.ctypes.data), size(_leading(B))),
                 *(place(A.ctypes.data), size(A.strides[0] // A.itemsize)),
-                *(self._keep, place(out.ctypes.data), size(out.strides[0] // out.itemsize)),
+                *(keep, place(out.ctypes.data), size(out.strides[0] // out.itemsize)),
             )
         self._call = partial(found, *arguments)
 
@@ -166,9 +157,9 @@ class Addend:
         keep.value = 1.0
         one = ctypes.c_int64(1)
         found = routine("axpby" if A.size < SUM_OF_SEVERAL else "axpy", out.dtype.char)
-        before = (ctypes.c_int64(A.size), self._scale, ctypes.c_void_p(A.ctypes.data), one)
+        before = (ctypes.c_int64(A.size), _argument(self._scale), ctypes.c_void_p(A.ctypes.data), one)
         after = (ctypes.c_void_p(out.ctypes.data), one)
-        self._call = found and partial(found, *before, *([keep] if A.size < SUM_OF_SEVERAL else []), *after)
+        self._call = found and partial(found, *before, *([_argument(keep)] if A.size < SUM_OF_SEVERAL else []), *after)
 
     def add(self, scale: float = 1.0) -> None:
         """Add ``scale`` times A."""
@@ -178,6 +169,11 @@ class Addend:
             return
         self._scale.value = scale
         self._call()
+
+
+def _argument(number: Any) -> Any:
+    """``number`` as it is passed: complex ones by where they are."""
+    return ctypes.byref(number) if isinstance(number, Complex) else number
 
 
 def _by_numpy(A: Array, B: Array, out: Array, scale: float, keep: float) -> None:
@@ -241,7 +237,7 @@ def _leading(matrix: Array) -> int:
 
 @lru_cache
 def routine(name: str, dtype: str) -> Routine | None:
-    """BLAS's ``gemm``, ``gemv``, ``axpy`` or ``axpby`` for a dtype's letter, as C sees it; None where it is not to be found."""
+    """BLAS's ``gemm``, ``gemv``, ``axpy`` or ``axpby`` for a dtype's letter, as C sees it; None where there is none."""
     for each in NAMES:
         with suppress(AttributeError, TypeError):
             found: Routine = _library()[each.format(LETTERS[dtype] + name)]
