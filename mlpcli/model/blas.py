@@ -46,7 +46,7 @@ SUM_OF_SEVERAL = 32_768
 # rows and B's columns have no gaps, and a piece has a multiple of four rows. (interface/gemm.c, SMALL_MATRIX_OPT.)
 UNPACKED = 1_000_000
 UNPACKED_ROWS = 4
-LEAST_UNPACKED_ROWS = 8
+LEAST_UNPACKED_ROWS = 16
 AVX_512 = (b"SkylakeX", b"Cooperlake", b"SapphireRapids")
 
 ROW_MAJOR, COLUMN_MAJOR, AS_IT_IS, TRANSPOSED = 101, 102, 111, 112

@@ -17,7 +17,7 @@ from mlpcli.training.parallel import ALONE, Team
 
 Array = NDArray[Any]
 
-BATCH_SIZE = 500
+BATCH_SIZE = 1000
 
 
 class Measure:
@@ -29,15 +29,18 @@ class Measure:
         batch_size = min(BATCH_SIZE, self.examples)
         self._batches = Batches(split, classes, batch_size, dtype, find_lit=True)
         self._buffers = network.buffers(batch_size, dtype)
+        self._theta: Parameters | None = None
+        self._bound: dict[int, Pass] = {}  # to the last theta, by the size of a batch
 
     def passes(self, theta: Parameters, team: Team = ALONE) -> Iterator[tuple[Batch, Buffers]]:
         """Each batch with what the forward pass left in the buffers; both are valid until the next.
 
         Only this process's share of the images, where it is in a ``team``.
         """
-        own = None if team.size == 1 else np.arange(self.examples)[team.share(self.examples)]
-        bound: dict[int, Pass] = {}
-        for batch in self._batches.in_order(own):
+        if theta is not self._theta:
+            self._theta, self._bound = theta, {}
+        bound = self._bound
+        for batch in self._batches.in_order(team.share(self.examples)):
             size = len(batch.y)
             if size not in bound:
                 bound[size] = Pass(self._network, theta, batch.X, self._buffers.rows(slice(0, size)), UNIT)
