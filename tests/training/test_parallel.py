@@ -153,6 +153,9 @@ def test_a_team_trains_as_one_does(count: int, size: int, trained: Trained):
         ("training.patience=1", "training.epochs=9", "training.learning_rate=3"),
         ("network.hidden=[]", "network.objective=linear_hinge"),
         ("network.hidden=[5, 4]", "network.activation=relu"),
+        # More units than examples, which lie in memory the other way about; and both in one network.
+        ("network.hidden=[20, 13, 9]", "training.dropout=0.4", "training.input_dropout=0.2"),
+        ("network.hidden=[20, 5, 11]", "training.dropout=0.4", "training.averaging=0.9"),
         *((f"training.optimizer={name}",) for name in OPTIMIZERS),
     ],
 )
