@@ -19,12 +19,12 @@ REST = "the loop"
 PARTS = {
     "products": "matrix products, added to momentum",
     "update": "update",
-    "batches": "batches: gather, scale, targets",
+    "batches": "batches: gather, to floats, targets",
     "activation": "activation",
     "slope": "its slope",
     "loss": "loss",
-    "forward": "biases, and the sums of terms",
-    "deltas": "delta",
+    "forward": "biases, and the logits' terms",
+    "deltas": "delta, and its terms",
     "errors": "errors",
     "meet": "waiting for the other processes",
 }

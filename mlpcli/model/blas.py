@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mlpcli.model.memory import LINE
+
 Array = NDArray[Any]
 
 # As numpy's own wheels name it, as other builds with 64-bit integers do, and as all the rest do. Where each number is
@@ -31,7 +33,7 @@ LETTERS = {"f": "s", "d": "d", "D": "z"}
 
 
 class Complex(ctypes.Structure):
-    """A complex number whose ``value`` is real."""
+    """A complex number, ``value`` its real part; the other stays 0."""
 
     _fields_ = (("value", ctypes.c_double), ("imaginary", ctypes.c_double))
 
@@ -43,7 +45,8 @@ SUM_OF_SEVERAL = 32_768
 
 # OpenBLAS makes products of no more than so many multiplications from matrices as they are, without packing them first,
 # on processors with AVX-512. A larger one, of one thread, takes a quarter to a half less time in such pieces: where A's
-# rows and B's columns have no gaps, and a piece has a multiple of four rows. (interface/gemm.c, SMALL_MATRIX_OPT.)
+# rows and B's columns have no gaps, and a piece has a multiple of four rows and begins a line of the cache.
+# (interface/gemm.c, SMALL_MATRIX_OPT.)
 UNPACKED = 1_000_000
 UNPACKED_ROWS = 4
 LEAST_UNPACKED_ROWS = 16
@@ -156,10 +159,11 @@ class Addend:
         self._scale, keep = number(), number()
         keep.value = 1.0
         one = ctypes.c_int64(1)
-        found = routine("axpby" if A.size < SUM_OF_SEVERAL else "axpy", out.dtype.char)
+        unthreaded = routine("axpby", out.dtype.char) if A.size < SUM_OF_SEVERAL else None
+        found = unthreaded or routine("axpy", out.dtype.char)
         before = (ctypes.c_int64(A.size), _argument(self._scale), ctypes.c_void_p(A.ctypes.data), one)
         after = (ctypes.c_void_p(out.ctypes.data), one)
-        self._call = found and partial(found, *before, *([_argument(keep)] if A.size < SUM_OF_SEVERAL else []), *after)
+        self._call = found and partial(found, *before, *([_argument(keep)] if unthreaded else []), *after)
 
     def add(self, scale: float = 1.0) -> None:
         """Add ``scale`` times A."""
@@ -204,7 +208,8 @@ def _unpacked(A: Array, B: Array) -> list[slice]:
     rows = UNPACKED // max(1, B.size) // UNPACKED_ROWS * UNPACKED_ROWS
     if A.dtype != np.float32 or not LEAST_UNPACKED_ROWS <= rows < len(A):
         return []
-    if _major(A) != ROW_MAJOR or _major(B) != COLUMN_MAJOR or not _unpacks():
+    in_lines = A.ctypes.data % LINE == UNPACKED_ROWS * A.strides[0] % LINE == 0
+    if not in_lines or _major(A) != ROW_MAJOR or _major(B) != COLUMN_MAJOR or not _unpacks():
         return []
     return [slice(first, min(first + rows, len(A))) for first in range(0, len(A), rows)]
 

@@ -1,4 +1,4 @@
-"""Where arrays that are worked on again and again begin: at the edge of a line of the processor's cache."""
+"""Where arrays that are worked on again and again begin: at the edge of a line of the cache. And numbers as arrays."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ LINE = 64  # bytes, of x86 and most others; Apple's 128 lose little
 @lru_cache
 def constant(value: float, dtype: DTypeLike) -> NDArray[Any]:
     """A number as an array, which numpy takes up sooner than Python's: on small arrays in half the time."""
-    return np.array(value, dtype)
+    made = np.array(value, dtype)
+    made.flags.writeable = False
+    return made
 
 
 def aligned(shape: tuple[int, ...], dtype: DTypeLike, value: float | None = None) -> NDArray[Any]:

@@ -33,6 +33,8 @@ then see in place of a_{l-1}; (8) is of the a_{l-1} that f gave:
 
    (11)  a_{l-1} <- m_l * a_{l-1}                (12)  da_{l-1} <- m_l * da_{l-1}
 
+Where X is given in multiples of a unit, X in (1) and (5) is the unit times it.
+
 docs/derivation.md derives each from the chain rule. With L = 1 this is softmax regression. The same code runs in
 float32 to train, in float64 and complex128 to check itself (``mlpcli gradcheck``).
 """
@@ -65,11 +67,12 @@ class Share(NamedTuple):
     """What one process does of the work on a batch that several have in memory, of which it is the ``rank``-th.
 
     Of each hidden layer's units it has the ``part`` that is told their number, with all weights that lead to them, and
-    of the last layer's weights those that lead on from them. It alone multiplies by these, and moves them: so weights,
-    which are the most there is to read, stay with one processor. What crosses is inputs, the activations of a hidden
-    layer for the next, and what each adds to the logits, and to dLoss/da between two hidden layers. ``rows`` are the
-    examples whose inputs, loss and errors it makes. Where one reads what another has written they ``meet``. (Shoeybi et
-    al. 2019, "Megatron-LM", section 3, cut two layers' weights in this way.)
+    of the last layer's weights those that lead on from them (without hidden layers, from that part of the inputs). It
+    alone multiplies by these, and moves them: so weights, which are the most there is to read, stay with one processor.
+    What crosses is inputs, the activations of a hidden layer for the next, and what each adds to the logits, and to
+    dLoss/da between two hidden layers. ``rows`` are the examples whose inputs, loss and errors it makes. Where one
+    reads what another has written they ``meet``. (Shoeybi et al. 2019, "Megatron-LM", section 3, cut two layers'
+    weights in this way.)
     """
 
     rows: slice = ALL
@@ -86,8 +89,9 @@ class Buffers:
 
     ``z`` and ``dz`` (B, H) of each layer, (B, K) of the last; ``a`` and ``scratch`` (B, H) of each hidden layer; ``p``
     (B, K). ``masks`` m (B, D) of each layer's inputs, which dropout fills before each pass, and ``kept``, those inputs
-    times m; no mask, and empty, where nothing is left out. In ``terms`` of the logits z_L, and ``back_terms`` of dz of
-    each hidden layer, is what each of ``size`` processes adds to them, the first's being z_L and dz themselves.
+    times m; no mask, and empty, where nothing is left out. In ``terms`` of the logits z_L, and in ``back_terms`` of dz
+    of each hidden layer but the last, is what each of ``size`` processes adds to them, the first's being z_L and dz
+    themselves.
 
     In memory the numbers of a hidden unit lie side by side, one for each example, as its weights do; but those of an
     example where there are more examples than units.
@@ -115,7 +119,7 @@ class Buffers:
         self.a, self.scratch = hidden_ones(hidden), hidden_ones(hidden)
         self.p = allocate(logits, dtype)
         self.dz = [*hidden_ones(hidden), allocate(logits, dtype)]
-        self.back_terms = [self.dz[:-1], *(hidden_ones(hidden[:-1]) for _ in range(1, size))]
+        self.back_terms = [self.dz[:-2], *(hidden_ones(hidden[:-1]) for _ in range(1, size))]
         self.ones = np.ones(batch_size, dtype)
         # Where there is no mask there is nothing kept, and nothing that asks for it.
         pixels, *units = [units if rate else 0 for units, rate in zip(sizes[:-1], rates, strict=True)]
@@ -258,10 +262,12 @@ class Pass:
         last, share, meet = self.network.layers[-1], self.share, self.share.meet
         meet()  # all inputs are there, and all have done with the batch before
         for layer, product in enumerate(self._forward):
-            mask, (scale, inner) = self.masks[layer], (1.0, None) if layer else (self.unit, _inside(self._pixels, lit))
+            mask = self.masks[layer]
+            scale, inner = (1.0, None) if layer else (self.unit, _inside(self._pixels, lit))
             if mask is not None:
                 np.multiply(mask, self._below[layer], out=self._kept[layer])  # (11) (B, D)
-            if mask is not None if layer == 0 else layer < last:
+            read_by_others = layer < last if layer else mask is not None
+            if read_by_others:
                 meet()  # all of a_{l-1} is there
             if layer < last:
                 z = self._z[layer]

@@ -1,7 +1,8 @@
 """The checkpoint file: an .npz of parameters, optimizer state and one JSON header, sealed by a hash of all its bytes.
 
 ``numpy.load(path, allow_pickle=False)`` opens it: arrays W1, b1, W2, b2 ..., their moving averages (``average_W1``) if
-the config asks for them, one vector per memory of the optimizer (``optimizer_v``), and ``header``, a JSON text. The zip
+the config asks for them, one vector per memory of the optimizer (``optimizer_v``, of all tensors row by row, in the
+order of W1, b1, W2 ...), and ``header``, a JSON text. The zip
 archive's comment is the SHA-256 of every byte before it; it is checked before anything is parsed, as a hash of the
 arrays alone would miss damage to the zip's own structure.
 

@@ -24,7 +24,7 @@ UNIT = 1.0 / 255.0
 GATHERED_BYTES = 1 << 18
 
 # The lit pixels of a batch begin and end at multiples of so many, but for the end of an image: as vectors of the
-# processor do, without which a small product takes half as long again.
+# processor do. Of matrices that begin in between small products take 1.5 times as long.
 LIT_STEP = 16
 IMAGES_AT_A_TIME = 4096
 
@@ -99,7 +99,7 @@ class Batches:
 
         A slice: of these images in file order, where nothing need be gathered. It has no step.
         """
-        gather, first = not isinstance(order, slice), 0
+        gather, first = self._team.size > 1 or not isinstance(order, slice), 0
         if isinstance(order, slice):
             order = np.arange(len(self._split))[order]
             first = int(order[0]) if len(order) else 0

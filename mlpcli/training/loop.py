@@ -100,10 +100,12 @@ def dropout_rates(config: Config) -> list[float]:
 class _Place(NamedTuple):
     """One of the places where batches come: the pass from there, and what adds its gradient to two vectors.
 
-    ``cuts`` are what this process has of dropout's masks.
+    Dropout's ``masks`` lie as they are drawn: ``cuts`` of masks of these ``shapes``.
     """
 
     bound: Pass
+    masks: list[Array | None]
+    shapes: list[tuple[int, int]]
     cuts: list[Cut]
     to_gradient: Gradients
     to_accumulator: Gradients
@@ -230,15 +232,31 @@ class Trainer:
             t = self._most.rows(slice(0, team.rows_held(size)))
             rank = team.rank if team.sharers > 1 else 0
             share = Share(team.own_rows(size), team.part, rank, team.meet)
-            # Masks are drawn as if there were one process: of the inputs its rows are wanted, else its units.
-            rows = team.share(size)
-            every = rows if team.sharers == 1 else slice(None)
-            cuts = [(rows, slice(None)), *((every, team.part(units)) for units in network.sizes[1:-1])]
             self._places[size] = []
             for X in self._batches.places(size):
                 bound = Pass(network, state.theta, X, t, UNIT, share)
                 adds = [bound.gradients(of.layers(team.part)) for of in (self._gradient, accumulator)]
-                self._places[size].append(_Place(bound, cuts, *adds))
+                self._places[size].append(_Place(bound, *self._as_drawn(bound.masks, size), *adds))
+
+    def _as_drawn(
+        self, masks: list[Array | None], size: int
+    ) -> tuple[list[Array | None], list[tuple[int, int]], list[Cut]]:
+        """Dropout's masks of a batch of ``size`` images, the shapes of the whole ones, and where these are in them.
+
+        Whole masks are those of a process by itself, drawn in the order of its memory.
+        """
+        found, shapes, cuts = [], [], []
+        for layer, (mask, units) in enumerate(zip(masks, self.network.sizes[:-1], strict=True)):
+            # Of hidden layers a process that shares memory has some units, else some examples, as of the inputs.
+            shares = layer > 0 and self.team.sharers > 1
+            cut = (slice(None), self.team.part(units)) if shares else (self.team.share(size), slice(None))
+            shape = size, units
+            if layer > 0 and units >= self._batch_size:
+                mask, shape, cut = None if mask is None else mask.T, shape[::-1], cut[::-1]
+            found.append(mask)
+            shapes.append(shape)
+            cuts.append(cut)
+        return found, shapes, cuts
 
     def _initial_parameters(self) -> Parameters:
         network = self._config.network
@@ -318,8 +336,7 @@ class Trainer:
         """
         bound, told, rows = place.bound, self._told, len(own.y)
         if self._drops:
-            shapes = [(size, units) for units in self.network.sizes[:-1]]
-            draw_masks(self._rates, bound.masks, masks, shapes, place.cuts)
+            draw_masks(self._rates, place.masks, masks, place.shapes, place.cuts)
         bound.forward(own.lit)
         if rows:
             told[0] = rows / size * bound.loss(own.Y)

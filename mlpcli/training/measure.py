@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mlpcli.datasets.load import Split
 from mlpcli.model.activations import SATURATED
+from mlpcli.model.memory import aligned
 from mlpcli.model.network import Buffers, Network, Pass
 from mlpcli.model.parameters import Parameters
 from mlpcli.training.batches import UNIT, Batch, Batches
@@ -83,13 +84,16 @@ def logits(network: Network, theta: Parameters, images: Array) -> Array:
     dtype = theta.vector.dtype
     unit = UNIT if images.dtype == np.uint8 else 1.0
     z = np.empty((len(images), network.sizes[-1]), dtype)
-    X = np.empty((min(BATCH_SIZE, len(images)), network.sizes[0]), dtype)
+    X = aligned((min(BATCH_SIZE, len(images)), network.sizes[0]), dtype)
     buffers = network.buffers(len(X), dtype)
+    bound = Pass(network, theta, X, buffers, unit)
     for first in range(0, len(images), BATCH_SIZE):
         batch = images[first : first + BATCH_SIZE]
-        inputs = X[: len(batch)]
-        inputs[...] = batch
-        z[first : first + len(batch)] = network.forward(theta, inputs, buffers.rows(slice(0, len(batch))), unit)
+        if len(batch) < len(X):
+            X = X[: len(batch)]
+            bound = Pass(network, theta, X, buffers.rows(slice(0, len(batch))), unit)
+        X[...] = batch
+        z[first : first + len(batch)] = bound.forward()
     return z
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from mlpcli.model import blas
 from mlpcli.model.blas import Addend, Product
+from mlpcli.model.memory import aligned
 
 Array = np.ndarray
 DTYPES = ("float32", "float64", "complex128")
@@ -41,12 +42,22 @@ layouts = st.sampled_from(["rows", "columns", "tight"])
 lengths = st.integers(1, 9)
 
 
-@given(lengths, lengths, lengths, st.sampled_from(DTYPES), layouts, layouts, st.integers(0, 2**32), st.data())
+@given(
+    lengths,
+    lengths,
+    lengths,
+    st.sampled_from(DTYPES),
+    layouts,
+    layouts,
+    st.booleans(),
+    st.integers(0, 2**32),
+    st.data(),
+)
 @pytest.mark.usefixtures("library")
-def test_a_product_of_matrices_is_added(m, k, n, dtype, of_A, of_B, seed, data):
+def test_a_product_of_matrices_is_added(m, k, n, dtype, of_A, of_B, turned, seed, data):
     random = np.random.default_rng(seed)
     A, B = drawn(random, (m, k), dtype, of_A), drawn(random, (k, n), dtype, of_B)
-    out = drawn(random, (m, n), dtype)
+    out = drawn(random, (n, m), dtype).T if turned else drawn(random, (m, n), dtype)
     around, before = out.base.copy(), out.copy()
     product = Product(A, B, out)
     for scale, keep in ((1.0, 0.0), (-0.5, 0.25), (2.0, 1.0)):
@@ -183,7 +194,8 @@ def test_large_products_are_numpys_but_for_rounding(dtype):
 )
 def test_a_product_made_in_pieces_is_the_same(m, k, n, most, layout, seed, data):
     random = np.random.default_rng(seed)
-    A, B = drawn(random, (m, k), "float32", "tight"), drawn(random, (k, n), "float32", "columns")
+    A, B = aligned((m, 16), "float32")[:, :k], drawn(random, (k, n), "float32", "columns")
+    A[...] = random.integers(-4, 5, A.shape)
     out = drawn(random, (m, n), "float32", layout)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(blas, "UNPACKED", most)

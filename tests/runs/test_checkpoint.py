@@ -105,6 +105,9 @@ def test_numpy_opens_it_without_pickle(tmp_path: Path):
     with np.load(tmp_path / "a.npz", allow_pickle=False) as arrays:
         assert arrays.files == ["W1", "b1", "W2", "b2", "optimizer_m", "optimizer_s", "header"]
         assert arrays["W1"].tobytes() == checkpoint.parameters.W[0].tobytes()
+        # However they lie in memory, in a file all tensors are row by row.
+        m = checkpoint.state.optimizer["m"]
+        assert arrays["optimizer_m"].tolist() == [*m[:8].reshape(2, 4).T.flat, *m[8:]]
         header = json.loads(str(arrays["header"]))
     assert header["config"] == config_module.to_dict(checkpoint.config) and header["best"] == [0.125, 0.3]
     assert zipfile.ZipFile(tmp_path / "a.npz").testzip() is None
