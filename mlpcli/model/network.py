@@ -94,7 +94,7 @@ class Buffers:
     themselves.
 
     In memory the numbers of a hidden unit lie side by side, one for each example, as its weights do; but those of an
-    example where there are more examples than units.
+    example where one process has more examples than units.
     """
 
     def __init__(
@@ -108,7 +108,9 @@ class Buffers:
     ) -> None:
         def hidden_ones(layers: Sequence[int]) -> list[Array]:
             return [
-                allocate((batch_size, units), dtype) if units < batch_size else allocate((units, batch_size), dtype).T
+                allocate((batch_size, units), dtype)
+                if units < batch_size and size == 1
+                else allocate((units, batch_size), dtype).T
                 for units in layers
             ]
 

@@ -143,8 +143,8 @@ class Batches:
 def lit_pixels(images: NDArray[np.uint8]) -> tuple[Array, Array]:
     """Where the pixels of each image that are not 0 begin and end, (N,) each, in steps of ``LIT_STEP`` pixels.
 
-    Handwriting leaves the margins free: of a batch of MNIST's a tenth of all pixels is before the first that is lit or
-    after the last.
+    Handwriting leaves the margins free: of 32 of MNIST's images a tenth of the pixels is before the first that is lit
+    or after the last.
     """
     count, inputs = images.shape
     first, last = np.empty((2, count), np.min_scalar_type(-(-inputs // LIT_STEP)))
