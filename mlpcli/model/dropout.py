@@ -48,7 +48,10 @@ def draw_masks(
 def draw_mask(
     rate: float, mask: Array, rng: np.random.Generator, shape: tuple[int, ...] | None = None, cut: Cut = WHOLE
 ) -> None:
-    """Fill ``mask`` (B, H) with 0, for a share ``rate`` below 1 of its entries, and 1 / (1 - rate)."""
+    """Fill ``mask`` (B, H) with 0, for a share ``rate`` below 1 of its entries, and 1 / (1 - rate).
+
+    Where it is but the ``cut`` of a mask of a larger ``shape``, it is what it is in the whole.
+    """
     left_out = round(rate * VALUES)
     shape = mask.shape if shape is None else shape
     size = math.prod(shape)

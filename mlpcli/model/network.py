@@ -106,7 +106,7 @@ class Buffers:
         allocate: Allocate,
         size: int,
     ) -> None:
-        def hidden_ones(layers: Sequence[int]) -> list[Array]:
+        def of_layers(layers: Sequence[int]) -> list[Array]:
             return [
                 allocate((batch_size, units), dtype)
                 if units < batch_size and size == 1
@@ -117,15 +117,15 @@ class Buffers:
         *hidden, K = sizes[1:]
         logits = (batch_size, K)
         self.terms = [allocate(logits, dtype) for _ in range(size)]
-        self.z = [*hidden_ones(hidden), self.terms[0]]
-        self.a, self.scratch = hidden_ones(hidden), hidden_ones(hidden)
+        self.z = [*of_layers(hidden), self.terms[0]]
+        self.a, self.scratch = of_layers(hidden), of_layers(hidden)
         self.p = allocate(logits, dtype)
-        self.dz = [*hidden_ones(hidden), allocate(logits, dtype)]
-        self.back_terms = [self.dz[:-2], *(hidden_ones(hidden[:-1]) for _ in range(1, size))]
+        self.dz = [*of_layers(hidden), allocate(logits, dtype)]
+        self.back_terms = [self.dz[:-2], *(of_layers(hidden[:-1]) for _ in range(1, size))]
         self.ones = np.ones(batch_size, dtype)
         # Where there is no mask there is nothing kept, and nothing that asks for it.
         pixels, *units = [units if rate else 0 for units, rate in zip(sizes[:-1], rates, strict=True)]
-        masks, self.kept = ([allocate((batch_size, pixels), dtype), *hidden_ones(units)] for _ in range(2))
+        masks, self.kept = ([allocate((batch_size, pixels), dtype), *of_layers(units)] for _ in range(2))
         self.masks = [mask if rate else None for mask, rate in zip(masks, rates, strict=True)]
 
     def rows(self, own: slice) -> Buffers:

@@ -2,9 +2,8 @@
 
 ``numpy.load(path, allow_pickle=False)`` opens it: arrays W1, b1, W2, b2 ..., their moving averages (``average_W1``) if
 the config asks for them, one vector per memory of the optimizer (``optimizer_v``, of all tensors row by row, in the
-order of W1, b1, W2 ...), and ``header``, a JSON text. The zip
-archive's comment is the SHA-256 of every byte before it; it is checked before anything is parsed, as a hash of the
-arrays alone would miss damage to the zip's own structure.
+order of W1, b1, W2 ...), and ``header``, a JSON text. The zip archive's comment is the SHA-256 of every byte before it;
+it is checked before anything is parsed, as a hash of the arrays alone would miss damage to the zip's own structure.
 
 The hash finds damage, not malice: whoever writes a file can seal it. So nothing that the file says is believed before
 it is checked, and of all that zip and .npy allow, only what :func:`encode` writes is taken: members stored one after

@@ -328,8 +328,8 @@ class ForkedTeam(Team):
     """Processes of this machine, forked when there is work, which share the memory that they train in.
 
     Where all must have come to a point they wait at full speed, which takes a microsecond or two: three times in a
-    step, and twice more for each hidden layer beyond the first. The others have no files and no screen, and end when
-    rank 0 does, in whatever way. Raises ``UsageError`` where processes can't be forked.
+    step, twice more for each hidden layer beyond the first, and once more with input dropout. The others have no files
+    and no screen, and end when rank 0 does, in whatever way. Raises ``UsageError`` where processes can't be forked.
     """
 
     def __init__(self, size: int) -> None:
