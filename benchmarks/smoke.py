@@ -46,6 +46,15 @@ def main() -> None:
         "features": ["--examples", "500", *fewest],
         "memory": ["--epochs", "1", *fewest],
         "start": fewest,
+        "versions": [
+            "HEAD" if (common.ROOT / ".git").exists() else ".",
+            ".",
+            "--rows",
+            "1",
+            "--least",
+            "0",
+            *turns,
+        ],
         "cold": [*fewest, *short, "--pytorch=--epochs 1"],
     }
     if importlib.util.find_spec("mpi4py"):
