@@ -1,0 +1,125 @@
+"""What the mutation test changes, what it runs, and the mutants that are known to survive, each with the reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.mutation import Mutant
+
+# The files that a training step runs through, in mlpcli/.
+FILES = (
+    "model/network.py",
+    "model/blas.py",
+    "model/objectives.py",
+    "model/activations.py",
+    "model/dropout.py",
+    "model/parameters.py",
+    "training/optimizers.py",
+    "training/averaging.py",
+    "training/batches.py",
+    "training/loop.py",
+    "training/measure.py",
+    "training/parallel.py",
+)
+
+
+def _settings(*keys: str) -> tuple[str, ...]:
+    return tuple(part for key in keys for part in ("--set", key))
+
+
+# Arguments of ``mlpcli gradcheck``, cheapest first. A mutant is run with those that reach its line, until one fails.
+CHECKS = tuple(
+    ("--entries", "5", *_settings("network.hidden=[12]", *keys))
+    for keys in (
+        ("network.hidden=[]",),
+        (),
+        ("network.hidden=[12,8]", "training.dropout=0.5", "training.input_dropout=0.2", "network.activation=tanh"),
+        ("network.activation=relu", "network.objective=linear_hinge"),
+        ("network.objective=linear_quadratic",),
+        ("network.objective=sigmoid_quadratic",),
+        ("network.objective=sigmoid_cross_entropy", "training.label_smoothing=0.1"),
+        ("network.objective=normalized_sigmoid",),
+    )
+)
+
+# Arguments of ``mlpcli train``. A mutant that passes the checks trains with these too: does it move a parameter?
+# The 200 images are three batches and a smaller one; rates are low, so that rounding stays what it is.
+_FEW = _settings(
+    "data.dataset=mnist-sample",
+    "data.validation=4800",
+    "data.test=false",
+    "network.hidden=[24]",
+    "network.dtype=float64",
+    "network.initialization=glorot",
+    "training.epochs=2",
+    "training.batch_size=64",
+    "training.learning_rate=0.05",
+    "training.warmup_epochs=0",
+    "training.schedule=constant",
+    "training.l2=1e-4",
+)
+_DISTORTIONS = ("rotation=10", "scale=0.1", "shear=10", "shift=1", "elastic_alpha=34", "elastic_sigma=5")
+TRAININGS = tuple(
+    (*flags, *_FEW, *_settings(*keys))
+    for flags, *keys in (
+        ((), "training.optimizer=momentum"),
+        ((), "training.optimizer=nesterov", "training.averaging=0.9", "training.epochs=3", "network.hidden=[70]"),
+        (
+            (),
+            "training.optimizer=adam",
+            "network.activation=tanh",
+            "network.objective=linear_hinge",
+            "training.epochs=7",
+            "training.batch_size=10",
+        ),
+        (
+            (),
+            "training.optimizer=sgd",
+            "network.hidden=[24,80]",
+            "network.activation=relu",
+            "training.dropout=0.5",
+            "training.input_dropout=0.2",
+            "network.objective=sigmoid_cross_entropy",
+        ),
+        ((), "network.hidden=[]", "training.batch_size=10", "training.l2=0", "network.objective=normalized_sigmoid"),
+        ((), "network.objective=sigmoid_quadratic", *(f"augmentation.{key}" for key in _DISTORTIONS)),
+        ((), "network.objective=linear_quadratic", "training.batch_size=1000", "training.optimizer=momentum"),
+        (("--processes", "2"), "training.optimizer=momentum", "network.hidden=[24,16]"),
+        (
+            ("--processes", "3"),
+            "training.optimizer=nesterov",
+            "network.hidden=[70,65]",
+            "training.dropout=0.5",
+            "training.input_dropout=0.2",
+            "training.averaging=0.9",
+            "training.batch_size=33",
+        ),
+    )
+)
+
+
+@dataclass(frozen=True)
+class Known:
+    """Mutants that move a parameter, and that gradcheck cannot catch or need not catch.
+
+    ``before`` is the statement that is changed, as ``ast.unparse`` writes it, without its body; "" stands for the whole
+    function. ``after`` is the changed statement; "" stands for every change. ``right``: another number, but not a wrong
+    one, such as other random numbers.
+    """
+
+    file: str
+    function: str
+    before: str
+    after: str
+    reason: str
+    right: bool = False
+
+    def covers(self, mutant: Mutant) -> bool:
+        """Whether ``mutant`` is one of these."""
+        same = (self.file, self.function) == (mutant.file, mutant.function)
+        return same and self.before in ("", mutant.before) and self.after in ("", mutant.after)
+
+
+KNOWN: tuple[Known, ...] = ()
