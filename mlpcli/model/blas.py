@@ -43,9 +43,10 @@ class Gemm:
     """
 
     def __init__(self, A: Array | Input, B: Array, C: Array) -> None:
-        self.input, self.scale = (A, A.scale) if isinstance(A, Input) else (None, 1.0)
-        self.transposed = isinstance(A, Input) and A.transposed
-        A = A.matrix if isinstance(A, Input) else A
+        self.input = A if isinstance(A, Input) else None
+        self.scale, self.transposed = 1.0, False
+        if isinstance(A, Input):
+            self.scale, self.transposed, A = A.scale, A.transposed, A.matrix
         if not A.dtype == B.dtype == C.dtype:
             raise ValueError(f"no product of {A.dtype} and {B.dtype} for {C.dtype}")
         if (len(A), B.shape[1]) != C.shape or A.shape[1] != len(B):

@@ -71,10 +71,17 @@ class Arrays:
         def cut(arrays: Sequence[Array]) -> list[Array]:
             return [array[:rows] for array in arrays]
 
-        masks = [None if mask is None else mask[:rows] for mask in self.masks]
-        hidden = map(cut, (self.z, self.h, self.a, self.scratch))
-        terms = [cut(terms) for terms in self.dh_terms]
-        return Arrays(*hidden, masks, terms, cut(self.logits_terms), self.p[:rows], self.dlogits[:rows])
+        return Arrays(
+            z=cut(self.z),
+            h=cut(self.h),
+            a=cut(self.a),
+            scratch=cut(self.scratch),
+            masks=[None if mask is None else mask[:rows] for mask in self.masks],
+            dh_terms=[cut(terms) for terms in self.dh_terms],
+            logits_terms=cut(self.logits_terms),
+            p=self.p[:rows],
+            dlogits=self.dlogits[:rows],
+        )
 
 
 def allocate_arrays(
@@ -90,9 +97,9 @@ def allocate_arrays(
     *hidden, K = sizes[1:]
 
     def of_units(units: int) -> Array:
-        if processes == 1 and units < batch_size:
-            return allocate((batch_size, units), dtype)
-        return allocate((units, batch_size), dtype).T
+        row_major = processes == 1 and units < batch_size
+        array: Array = allocate((batch_size, units), dtype) if row_major else allocate((units, batch_size), dtype).T
+        return array
 
     z, h, scratch = ([of_units(units) for units in hidden] for _ in range(3))
     a = [of_units(units) for units in hidden] if dropout else h

@@ -37,7 +37,7 @@ class Work(Protocol):
     """What the processes of a group do together: each calls the same collective operations in the same order."""
 
     @property
-    def job(self) -> Any:
+    def job(self) -> tuple[Any, Any, Any]:
         """What a process needs to make an equal object; it is pickled."""
 
     def run_worker(self) -> None:
@@ -78,8 +78,9 @@ class ProcessGroup:
     def start_workers(self, work: Work) -> None:
         """Have all other processes do their part of ``work``. Called by rank 0."""
 
-    def wait_for_job(self) -> Any:
+    def wait_for_job(self) -> tuple[Any, Any, Any] | None:
         """Return the job of the work that rank 0 starts; None if there is none. Called by the others."""
+        return None
 
     def continue_training(self, wanted: bool) -> bool:
         """Broadcast from rank 0 whether another epoch begins. If so, :meth:`collective` must follow."""

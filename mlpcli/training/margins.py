@@ -35,4 +35,5 @@ class Margins:
         """Return [first, last + 1] of the columns that may be nonzero in each of ``batches`` (n, B), indices."""
         first, last = self._first[batches].min(axis=1), self._last[batches].max(axis=1)
         ends = np.minimum(MARGIN_ALIGNMENT * last.astype(np.intp), self._width)
-        return np.stack([MARGIN_ALIGNMENT * first.astype(np.intp), ends], axis=1).tolist()
+        columns: list[list[int]] = np.stack([MARGIN_ALIGNMENT * first.astype(np.intp), ends], axis=1).tolist()
+        return columns

@@ -94,7 +94,8 @@ class TrainingStep:
         comm = self._comm
         for layer, units in zip(self.network.hidden, hidden, strict=True):
             block = comm.model.shard(units), comm.data.shard(batch_size)
-            draw_mask(rate, (units, batch_size), rng, layer.mask.T, block)
+            if layer.mask is not None:
+                draw_mask(rate, (units, batch_size), rng, layer.mask.T, block)
 
     def _write_metrics(self, loss: float, y: Array) -> None:
         self._metrics[self._comm.model.rank] = loss, count_errors(self.network.logits, y)

@@ -217,7 +217,7 @@ class Trainer:
     def _held(self, size: int) -> int:
         """Return how many examples of a batch are in the arrays of this process."""
         held = self._comm.data.shard(size)
-        return held.stop - held.start
+        return int(held.stop - held.start)
 
     def _allocate(self, shape: tuple[int, ...]) -> Array:
         return self._comm.allocate(shape, self._config.network.dtype)
