@@ -346,8 +346,12 @@ def warm_up() -> None:
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
         os.environ.setdefault(name, "1")
     sys.path.insert(0, str(ROOT))
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     with _Output():
         status = mlpcli("gradcheck", *CHECKS[0])
+    # A command that has ended ignores signals.
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
     if not Path(sys.modules["mlpcli"].__file__ or "").is_relative_to(PACKAGE) or status:
         sys.exit(f"mlpcli gradcheck ended with status {status}, in {sys.modules['mlpcli'].__file__}")
     stale = set(map(_module, FILES))

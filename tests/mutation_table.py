@@ -11,17 +11,26 @@ if TYPE_CHECKING:
 # The files that a training step runs through, in mlpcli/.
 FILES = (
     "model/network.py",
+    "model/input.py",
     "model/blas.py",
+    "model/small_gemm.py",
+    "model/numerics.py",
     "model/objectives.py",
     "model/activations.py",
     "model/dropout.py",
     "model/parameters.py",
+    "model/build.py",
+    "training/step.py",
     "training/optimizers.py",
     "training/averaging.py",
     "training/batches.py",
-    "training/loop.py",
-    "training/measure.py",
-    "training/parallel.py",
+    "training/margins.py",
+    "training/schedule.py",
+    "training/trainer.py",
+    "parallel/comm.py",
+    "parallel/forked.py",
+    "parallel/mpi.py",
+    "parallel/control.py",
 )
 
 
@@ -30,17 +39,30 @@ def _settings(*keys: str) -> tuple[str, ...]:
 
 
 # Arguments of ``mlpcli gradcheck``, cheapest first. A mutant is run with those that reach its line, until one fails.
+_DISTORTIONS = tuple(
+    f"augmentation.{key}"
+    for key in ("rotation=10", "scale=0.1", "shear=10", "shift=1", "elastic_alpha=34", "elastic_sigma=5")
+)
 CHECKS = tuple(
-    ("--entries", "5", *_settings("network.hidden=[12]", *keys))
-    for keys in (
-        ("network.hidden=[]",),
-        (),
-        ("network.hidden=[12,8]", "training.dropout=0.5", "training.input_dropout=0.2", "network.activation=tanh"),
-        ("network.activation=relu", "network.objective=linear_hinge"),
-        ("network.objective=linear_quadratic",),
-        ("network.objective=sigmoid_quadratic",),
-        ("network.objective=sigmoid_cross_entropy", "training.label_smoothing=0.1"),
-        ("network.objective=normalized_sigmoid",),
+    ("--entries", "5", *flags, *_settings("network.hidden=[12]", *keys))
+    for flags, *keys in (
+        ((), "training.optimizer=momentum"),
+        ((), "network.hidden=[]", "training.l2=0", "network.objective=normalized_sigmoid", "training.batch_size=10"),
+        (
+            ("--processes", "3"),
+            "network.hidden=[70,65]",
+            "network.activation=tanh",
+            "training.optimizer=nesterov",
+            "training.batch_size=33",
+            "training.dropout=0.5",
+            "training.input_dropout=0.2",
+            "training.averaging=0.9",
+            "training.label_smoothing=0.1",
+        ),
+        ((), "network.activation=relu", "network.objective=linear_hinge", "training.optimizer=sgd"),
+        ((), "network.objective=sigmoid_cross_entropy", "training.optimizer=adam", "training.schedule=step"),
+        ((), "network.objective=linear_quadratic", "training.batch_size=130", "training.schedule=constant"),
+        ((), "network.objective=sigmoid_quadratic", *_DISTORTIONS),
     )
 )
 
@@ -60,7 +82,6 @@ _FEW = _settings(
     "training.schedule=constant",
     "training.l2=1e-4",
 )
-_DISTORTIONS = ("rotation=10", "scale=0.1", "shear=10", "shift=1", "elastic_alpha=34", "elastic_sigma=5")
 TRAININGS = tuple(
     (*flags, *_FEW, *_settings(*keys))
     for flags, *keys in (
@@ -84,7 +105,7 @@ TRAININGS = tuple(
             "network.objective=sigmoid_cross_entropy",
         ),
         ((), "network.hidden=[]", "training.batch_size=10", "training.l2=0", "network.objective=normalized_sigmoid"),
-        ((), "network.objective=sigmoid_quadratic", *(f"augmentation.{key}" for key in _DISTORTIONS)),
+        ((), "network.objective=sigmoid_quadratic", *_DISTORTIONS),
         ((), "network.objective=linear_quadratic", "training.batch_size=1000", "training.optimizer=momentum"),
         (("--processes", "2"), "training.optimizer=momentum", "network.hidden=[24,16]"),
         (

@@ -12,16 +12,16 @@ RELU = ACTIVATIONS["relu"]
 
 
 @pytest.mark.parametrize(
-    ("z", "a", "slope"),
+    ("z", "h", "slope"),
     [(-1.0, 0, 0), (-0.01, 0, 0), (-TINY, 0, 0), (0.0, 0, 0), (TINY, TINY, 1), (1e-3, 1e-3, 1), (0.01, 0.01, 1)],
 )
-def test_relu_near_its_kink(z: float, a: float, slope: float) -> None:
-    array, da = np.array([[z]]), np.array([[2.5]])
+def test_relu_near_its_kink(z: float, h: float, slope: float) -> None:
+    array, dz = np.array([[z]]), np.array([[2.5]])
     value = np.empty_like(array)
     RELU.forward(array, value)
-    RELU.backward(value, da, np.empty_like(da))
-    assert value.item() == a
-    assert da.item() == 2.5 * slope
-    branch = RELU.branch(array)
-    assert branch is not None
-    assert branch.item() == (z > 0)
+    RELU.backward(value, dz, np.empty_like(dz))
+    assert value.item() == h
+    assert dz.item() == 2.5 * slope
+    active = RELU.active_set(array)
+    assert active is not None
+    assert active.item() == (z > 0)

@@ -9,7 +9,7 @@ import pytest
 
 from mlpcli.config import Config
 from mlpcli.datasets.load import load_dataset
-from mlpcli.training.loop import Trainer
+from mlpcli.training.trainer import Trainer
 
 
 @pytest.mark.parametrize("decay", [0.5, 0.8])
