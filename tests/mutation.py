@@ -3,6 +3,7 @@
     python -m tests.mutation                       all mutants of all files: docs/reliability.md has the result
     python -m tests.mutation --sample 40           forty of them
     python -m tests.mutation --only optimizers     those with this in their file, function or line
+    python -m tests.mutation --mpi                 those of the step of two processes of MPI
 
 A mutant is a copy of a file with one operator, comparison, constant, end of a slice or statement changed. For each one
 a process is forked that has numpy loaded, imports the mutated file in the place of the right one, and runs gradcheck
@@ -12,6 +13,7 @@ with ``mutation_table.TRAININGS``, in float64, and compares what the checkpoints
     caught      gradcheck ended with status 1, or did not end within the time limit
     crashed     gradcheck ended with an exception, or with another status: noticed, but not proven wrong
     survived    gradcheck passed, and a parameter or an optimizer's state differs by more than rounding
+    metrics     gradcheck passed, all parameters are the same, and a loss or an error that is reported is not
     loud        gradcheck passed, and a training ended with an error, or did not end: no wrong number comes of it
     equivalent  gradcheck passed, and every training gave the same: the mutant changes no number of a step
     unreached   no check and no training comes to the line
@@ -32,12 +34,15 @@ import gc
 import importlib
 import importlib.util
 import json
+import math
 import mmap
 import os
 import random
 import resource
 import shlex
+import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -46,21 +51,32 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
 from types import CodeType
 from typing import Any, ClassVar
 
-from tests.mutation_table import CHECKS, FILES, KNOWN, TRAININGS, Known
+from tests.mutation_table import (
+    CHECKS,
+    FILES,
+    KNOWN,
+    MPI_CHECKS,
+    MPI_FILES,
+    MPI_TRAININGS,
+    TRAININGS,
+    Known,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "mlpcli"
 
 CAUGHT, CRASHED, SURVIVED = "caught", "crashed", "survived"
-LOUD, EQUIVALENT, UNREACHED = "loud", "equivalent", "unreached"
+METRICS, LOUD, EQUIVALENT, UNREACHED = "metrics", "loud", "equivalent", "unreached"
 MEMORY = 1 << 33  # bytes of address space for a mutant
-ROUNDING = 1e-9  # the relative difference of arrays below which they are the same
+MPI_SECONDS = 3.0  # of processor time, that a command by MPI takes at most
+ROUNDING = {"float64": 1e-8, "float32": 1e-3}  # the relative difference of arrays below which they are the same
+RANK = "--be-rank"  # tells a process that mpiexec has started which mutant to run
 # Where files are written much faster than on a disk.
 FAST = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
@@ -130,8 +146,9 @@ class Edit:
 
 @dataclass
 class Mutant:
-    """One change of one file: the statement ``before`` and ``after`` it, without its body."""
+    """The ``number``-th change of a file: the statement ``before`` and ``after`` it, without its body."""
 
+    number: int
     file: str
     function: str
     kind: str
@@ -141,8 +158,9 @@ class Mutant:
     tree: ast.Module
     edit: Edit
 
+    @cached_property
     def code(self) -> CodeType:
-        """Compile the changed file. The tree stays changed: this is the last thing done with it in a process."""
+        """The changed file, compiled. The tree stays changed: no other mutant can be made of it in this process."""
         self.edit.swap()
         return compile(ast.fix_missing_locations(self.tree), str(PACKAGE / self.file), "exec")
 
@@ -162,7 +180,7 @@ class Mutant:
 def mutants_of(file: str, source: str) -> list[Mutant]:
     """Return every mutant of ``source``, which is the text of ``mlpcli/FILE``."""
     tree = ast.parse(source)
-    found = []
+    found: list[Mutant] = []
     for statement, function, kind, edit in _edits_of_body(tree, ""):
         before = _header(statement)
         edit.swap()
@@ -171,7 +189,7 @@ def mutants_of(file: str, source: str) -> list[Mutant]:
         lines = range(statement.lineno, (statement.end_lineno or statement.lineno) + 1)
         if body := getattr(statement, "body", None):
             lines = range(lines.start, max(lines.start + 1, body[0].lineno))
-        found.append(Mutant(file, function, kind, lines, before, after, tree, edit))
+        found.append(Mutant(len(found), file, function, kind, lines, before, after, tree, edit))
     return found
 
 
@@ -293,7 +311,7 @@ def _replacements(node: ast.AST) -> Iterator[tuple[str, ast.expr]]:
         yield "slice", ast.Slice(node.lower, upper, node.step)
     elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "slice":
         for index, end in enumerate(node.args[:2]):
-            if not isinstance(end, ast.Constant):
+            if not isinstance(end, (ast.Constant, ast.Starred)):
                 moved = ast.BinOp(end, ast.Sub() if index else ast.Add(), ast.Constant(1))
                 yield "slice", ast.Call(node.func, [*node.args[:index], moved, *node.args[index + 1 :]], [])
 
@@ -364,7 +382,7 @@ def warm_up() -> None:
         parent, _, leaf = name.rpartition(".")
         if hasattr(sys.modules.get(parent), leaf):
             delattr(sys.modules[parent], leaf)
-    sys.meta_path.insert(0, _Compiled)  # type: ignore[arg-type]
+    sys.meta_path.insert(0, _Compiled)
     gc.freeze()
 
 
@@ -423,16 +441,18 @@ class Child:
 
     @classmethod
     def fork(cls, work: Callable[[], Any], seconds: float, if_hung: str = CAUGHT) -> Child:
-        """Fork a process that sends what ``work`` returns."""
+        """Fork a process that sends what ``work`` returns. It has so many seconds of processor time."""
         read, write = os.pipe()
         process = os.fork()
         if process:
             os.close(write)
-            return cls(process, read, time.monotonic() + seconds, if_hung)
+            # It may wait asleep for ever; on a machine that does other things, work takes many times as long.
+            return cls(process, read, time.monotonic() + 30.0 + 20.0 * seconds, if_hung)
         own = os.getpid()
         try:
             os.setsid()
             resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+            resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(seconds), math.ceil(seconds) + 1))
             answer = work()
             if os.getpid() == own:  # a mutant may have lost control of what it forks
                 os.write(write, json.dumps(answer).encode())
@@ -446,13 +466,14 @@ class Child:
         late = time.monotonic() > self.until
         if late:
             self._kill()
-        if os.waitpid(self.process, 0 if late else os.WNOHANG)[0] == 0:
+        ended, status = os.waitpid(self.process, 0 if late else os.WNOHANG)
+        if ended == 0:
             return None
         self._kill()  # what it has left behind
         with open(self.pipe, "rb", closefd=True) as pipe:  # noqa: PTH123
             os.set_blocking(pipe.fileno(), False)
             sent = pipe.read()
-        if late:
+        if late or (os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGXCPU, signal.SIGKILL)):
             return self.if_hung, "", "did not end"
         return json.loads(sent) if sent else (CRASHED, "", "died")
 
@@ -463,16 +484,27 @@ class Child:
 
 @dataclass
 class Run:
-    """A command: how long it takes, and the lines that it reaches, by file. A training writes to the folder ``out``."""
+    """A command, its processor time, and the lines that it reaches, by file; None: all, by processes of MPI.
+
+    A training writes to the folder ``out``.
+    """
 
     arguments: tuple[str, ...]
     seconds: float
-    lines: dict[str, set[int]]
+    lines: dict[str, set[int]] | None = None
     out: Path | None = None
 
     def reaches(self, mutant: Mutant) -> bool:
         """Whether the mutant's statement is reached."""
-        return not self.lines[mutant.file].isdisjoint(mutant.lines)
+        return self.lines is None or not self.lines[mutant.file].isdisjoint(mutant.lines)
+
+    def of(self, mutant: Mutant | None, *more: str) -> tuple[int, str]:
+        """Run the command with a mutant. Returns the exit status, and the last lines of what was said."""
+        if self.lines is None:
+            return _run_by_mpi(mutant, (*self.arguments, *more))
+        if mutant is not None:
+            _Compiled.codes[_module(mutant.file)] = mutant.code
+        return _run((*self.arguments, *more))
 
 
 def trace(arguments: tuple[str, ...], out: Path | None = None) -> Callable[[], Run | None]:
@@ -498,19 +530,18 @@ def trace(arguments: tuple[str, ...], out: Path | None = None) -> Callable[[], R
             sys.settrace(on_call)
             status = mlpcli(*arguments, *(() if out is None else ("--out", str(out))))
             sys.settrace(None)
-        return status, output.last_lines(10)
+        return status, output.last_lines(10), time.process_time()
 
-    started = time.monotonic()
-    child = Child.fork(work, 300)
+    child = Child.fork(work, 60.0)
 
     def ended() -> Run | None:
         answer = child.answer()
         if answer is None:
             return None
         if answer[0] != 0:
-            sys.exit(f"mlpcli {shlex.join(arguments)}: {answer}, without any mutation")
+            sys.exit(f"mlpcli {shlex.join(arguments)}: {answer[:2]}, without any mutation")
         lines = {file: {line for line, mark in enumerate(marks[str(PACKAGE / file)][:]) if mark} for file in FILES}
-        return Run(arguments, time.monotonic() - started, lines, out)
+        return Run(arguments, answer[2], lines, out)
 
     return ended
 
@@ -532,9 +563,8 @@ def trace_all(commands: Sequence[tuple[tuple[str, ...], Path | None]], jobs: int
 
 def check(mutant: Mutant, runs: Sequence[Run]) -> tuple[str, str, str]:
     """In a child: run gradcheck on the mutant. Returns the verdict, the command that came to it, and its last words."""
-    _Compiled.codes[_module(mutant.file)] = mutant.code()
     for run in runs:
-        status, words = _run(run.arguments)
+        status, words = run.of(mutant)
         if status:
             return CAUGHT if status == 1 else CRASHED, shlex.join(run.arguments), words
     return SURVIVED, "", ""
@@ -542,16 +572,20 @@ def check(mutant: Mutant, runs: Sequence[Run]) -> tuple[str, str, str]:
 
 def train(mutant: Mutant, runs: Sequence[Run]) -> tuple[str, str, str]:
     """In a child: train with a mutant that gradcheck has passed. Returns the same."""
-    _Compiled.codes[_module(mutant.file)] = mutant.code()
+    answer = EQUIVALENT, "", ""
     for run in runs:
         assert run.out is not None
+        command = shlex.join(run.arguments)
         with tempfile.TemporaryDirectory(dir=run.out.parent) as folder:
             out = Path(folder) / "run"
-            status, words = _run((*run.arguments, "--out", str(out)))
-            moved = "" if status else difference(run.out, out)
-        if status or moved:
-            return LOUD if status else SURVIVED, shlex.join(run.arguments), words if status else moved
-    return EQUIVALENT, "", ""
+            status, words = run.of(mutant, "--out", str(out))
+            if status:
+                return LOUD, command, words
+            if moved := difference(run.out, out):
+                return SURVIVED, command, moved
+            if other := difference_of_metrics(run.out, out):
+                answer = METRICS, command, other
+    return answer
 
 
 def _run(arguments: Sequence[str]) -> tuple[int, str]:
@@ -568,20 +602,65 @@ def _run(arguments: Sequence[str]) -> tuple[int, str]:
     return status, output.last_lines(4)
 
 
+def _run_by_mpi(mutant: Mutant | None, arguments: Sequence[str]) -> tuple[int, str]:
+    """The same, of two processes that mpiexec starts, each of which mutates its modules before it imports them."""
+    chosen = "" if mutant is None else f"{mutant.file}:{mutant.number}"
+    command = [str(mpiexec()), "-n", "2", sys.executable, "-m", "tests.mutation", RANK, chosen, *arguments]
+    variables = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=variables, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    return done.returncode, "\n".join((done.stdout + done.stderr).splitlines()[-4:])
+
+
+def mpiexec() -> str | None:
+    """Return the launcher that came with mpi4py's MPI, or else that of the system."""
+    beside = Path(sys.executable).with_name("mpiexec")  # where pip puts it
+    return str(beside) if beside.exists() else shutil.which("mpiexec")
+
+
+def _be_rank(chosen: str, *arguments: str) -> None:
+    """Be one of the processes that mpiexec has started."""
+    if chosen:
+        file, _, number = chosen.partition(":")
+        mutant = mutants_of(file, (PACKAGE / file).read_text("utf-8"))[int(number)]
+        _Compiled.codes[_module(file)] = mutant.code
+        sys.meta_path.insert(0, _Compiled)
+    sys.exit(mlpcli(*arguments))
+
+
 def difference(right: Path, other: Path) -> str:
     """Return the first array of the last checkpoint that differs by more than rounding, and by how much; or ''."""
     import numpy as np
 
     arrays, others = (np.load(run / "checkpoints" / "last.npz", allow_pickle=False) for run in (right, other))
     for name in arrays.files:
-        one, two = arrays[name], others[name] if name in others.files else None
+        one, two = arrays[name], others.get(name)
         if one.dtype.kind != "f":
             continue
         if two is None or one.shape != two.shape:
             return f"{name} has another shape"
         away, size = (float(np.linalg.norm(array)) for array in (one - two, one))
-        if not away <= ROUNDING * size:
+        if not away <= ROUNDING[str(one.dtype)] * size:
             return f"{name} differs by {away / size if size else away:.1e}"
+    return ""
+
+
+def difference_of_metrics(right: Path, other: Path) -> str:
+    """Return the first field of metrics.jsonl that differs by more than rounding in float32, or ''."""
+    ours, theirs = (
+        [json.loads(line) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()] for run in (right, other)
+    )
+    if len(ours) != len(theirs):
+        return f"{len(theirs)} epochs"
+    for one, two in zip(ours, theirs, strict=True):
+        for key in one.keys() - {"seconds", "examples_per_second"}:
+            same = one[key] == two.get(key)
+            numbers = [value if isinstance(value, list) else [value] for value in (one[key], two.get(key))]
+            if not same and (None in numbers[0] + numbers[1] or len(numbers[0]) != len(numbers[1])):
+                return str(key)
+            if not same and not all(
+                math.isclose(a, b, rel_tol=ROUNDING["float32"]) for a, b in zip(*numbers, strict=True)
+            ):
+                return str(key)
     return ""
 
 
@@ -616,7 +695,7 @@ def examine(mutants: Sequence[Mutant], checks: Sequence[Run], trainings: Sequenc
             if stage == 1 and not own and not any(run.reaches(mutant) for run in checks):
                 yield Result(mutant, UNREACHED)
                 continue
-            child = Child.fork(partial(work, mutant, own), 5.0 + 4.0 * sum(run.seconds for run in own), if_hung)
+            child = Child.fork(partial(work, mutant, own), 2.0 + 2.0 * sum(run.seconds for run in own), if_hung)
             working[child.process] = mutant, stage, child
         time.sleep(0.002)
         for process, (mutant, stage, child) in list(working.items()):
@@ -630,9 +709,26 @@ def examine(mutants: Sequence[Mutant], checks: Sequence[Run], trainings: Sequenc
                 yield Result(mutant, *answer)
 
 
-def all_mutants() -> list[Mutant]:
-    """Return the mutants of all files, in the order of their lines."""
-    return [mutant for file in FILES for mutant in mutants_of(file, (PACKAGE / file).read_text("utf-8"))]
+def all_mutants(files: Sequence[str] = FILES) -> list[Mutant]:
+    """Return the mutants of the files, in the order of their lines."""
+    return [mutant for file in files for mutant in mutants_of(file, (PACKAGE / file).read_text("utf-8"))]
+
+
+def make_runs(scratch: Path, jobs: int, by_mpi: bool) -> tuple[list[Run], list[Run]]:
+    """Run the checks and the trainings on the files as they are."""
+    settings = (MPI_CHECKS, MPI_TRAININGS) if by_mpi else (CHECKS, TRAININGS)
+    commands: list[tuple[tuple[str, ...], Path | None]] = [(("gradcheck", *own), None) for own in settings[0]]
+    commands += [(("train", "--quiet", *own), scratch / str(i)) for i, own in enumerate(settings[1])]
+    if not by_mpi:
+        warm_up()
+        runs = trace_all(commands, jobs)
+    else:
+        runs = [Run(arguments, MPI_SECONDS, None, out) for arguments, out in commands]
+        for run in runs:
+            status, words = run.of(None, *(() if run.out is None else ("--out", str(run.out))))
+            if status:
+                sys.exit(f"mpiexec -n 2 mlpcli {shlex.join(run.arguments)}: {status}, {words}, without any mutation")
+    return runs[: len(settings[0])], runs[len(settings[0]) :]
 
 
 def main() -> None:
@@ -643,24 +739,23 @@ def main() -> None:
     options.add_argument(
         "--only", metavar="TEXT", action="append", help="only mutants with TEXT in 'FILE FUNCTION: BEFORE -> AFTER'"
     )
+    options.add_argument("--mpi", action="store_true", help="two processes of MPI, and the files that differ for them")
     options.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="mutants examined at a time")
     options.add_argument("--least", type=float, default=0.95, help="the share that must be noticed")
     options.add_argument("--json", type=Path, metavar="FILE", help="write every mutant and what became of it")
     options.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables for docs/reliability.md")
     given = options.parse_args()
-    mutants = all_mutants()
+    if given.mpi and mpiexec() is None:
+        options.error("--mpi needs mpi4py and mpiexec: pip install '.[mpi]'")
+    mutants = all_mutants(MPI_FILES if given.mpi else FILES)
     if given.only:
         mutants = [mutant for mutant in mutants if any(text in str(mutant) for text in given.only)]
     if given.sample:
         mutants = random.Random(given.seed).sample(mutants, min(given.sample, len(mutants)))
     started = time.monotonic()
-    warm_up()
     results = []
     with tempfile.TemporaryDirectory(prefix="mlpcli-mutation-", dir=FAST) as scratch:
-        commands = [(("gradcheck", *own), None) for own in CHECKS]
-        commands += [(("train", "--quiet", *own), Path(scratch, str(i))) for i, own in enumerate(TRAININGS)]
-        runs = trace_all(commands, given.jobs)
-        checks, trainings = runs[: len(CHECKS)], runs[len(CHECKS) :]
+        checks, trainings = make_runs(Path(scratch), given.jobs, given.mpi)
         for result in examine(mutants, checks, trainings, given.jobs):
             results.append(result)
             if result.found == SURVIVED and not result.mutant.known():
@@ -696,17 +791,18 @@ def noticed(verdicts: Counter[str]) -> float:
 
 def markdown(results: Sequence[Result], seconds: float) -> str:
     """Return the table of the files, and that of the survivors."""
-    by_file = {file: Counter[str]() for file in FILES}
-    for result in results:
-        by_file[result.mutant.file][result.verdict] += 1
+    by_file: dict[str, Counter[str]] = {}
+    for result in sorted(results, key=lambda result: FILES.index(result.mutant.file)):
+        by_file.setdefault(result.mutant.file, Counter())[result.verdict] += 1
     total = sum(by_file.values(), Counter[str]())
-    lines = [
-        "| file | caught | crashed | survived | noticed | loud | equivalent | unreached |",
-        f"| --- |{' --: |' * 7}",
-    ]
+    columns = ("file", CAUGHT, CRASHED, SURVIVED, "noticed", METRICS, LOUD, EQUIVALENT, UNREACHED)
+    lines = [f"| {' | '.join(columns)} |", f"| --- |{' --: |' * (len(columns) - 1)}"]
     for name, own in [*((f"`{file}`", own) for file, own in by_file.items()), ("all", total)]:
-        counts = " | ".join(str(own[each]) for each in (CAUGHT, CRASHED, SURVIVED))
-        lines.append(f"| {name} | {counts} | {noticed(own):.1%} | {own[LOUD]} | {own[EQUIVALENT]} | {own[UNREACHED]} |")
+        changed, others = (
+            " | ".join(str(own[each]) for each in verdicts)
+            for verdicts in ((CAUGHT, CRASHED, SURVIVED), (METRICS, LOUD, EQUIVALENT, UNREACHED))
+        )
+        lines.append(f"| {name} | {changed} | {noticed(own):.1%} | {others} |")
     lines += ["", f"{len(results)} mutants, {seconds:.0f} s."]
     survivors = [result.mutant for result in results if result.verdict == SURVIVED]
     if survivors:
@@ -740,4 +836,6 @@ def _document(results: Sequence[Result], seconds: float) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == [RANK]:
+        _be_rank(*sys.argv[2:])
     main()

@@ -86,6 +86,8 @@ TRAININGS = tuple(
     (*flags, *_FEW, *_settings(*keys))
     for flags, *keys in (
         ((), "training.optimizer=momentum"),
+        # Small products in float32 go another way, on some processors.
+        ((), "network.dtype=float32", "network.hidden=[30]", "training.batch_size=200", "training.optimizer=momentum"),
         ((), "training.optimizer=nesterov", "training.averaging=0.9", "training.epochs=3", "network.hidden=[70]"),
         (
             (),
@@ -94,6 +96,7 @@ TRAININGS = tuple(
             "network.objective=linear_hinge",
             "training.epochs=7",
             "training.batch_size=10",
+            "training.learning_rate=0.001",
         ),
         (
             (),
@@ -117,6 +120,23 @@ TRAININGS = tuple(
             "training.averaging=0.9",
             "training.batch_size=33",
         ),
+    )
+)
+
+# The same by ``mpiexec -n 2`` and ``--mpi``, for the files that do something else there.
+MPI_FILES = ("parallel/mpi.py", "parallel/comm.py", "training/step.py", "training/batches.py", "training/trainer.py")
+MPI_CHECKS = tuple(
+    ("--mpi", "--entries", "5", *_settings("network.hidden=[12]", *keys))
+    for keys in (
+        ("training.optimizer=momentum", "training.l2=0"),
+        ("training.optimizer=adam", "training.dropout=0.5", "training.input_dropout=0.2", "training.averaging=0.9"),
+    )
+)
+MPI_TRAININGS = tuple(
+    ("--mpi", *_FEW, *_settings(*keys))
+    for keys in (
+        ("training.optimizer=momentum", "training.l2=0"),
+        ("training.optimizer=nesterov", "training.dropout=0.5", "training.input_dropout=0.2", "training.averaging=0.9"),
     )
 )
 
