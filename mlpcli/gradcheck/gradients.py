@@ -39,6 +39,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from mlpcli.gradcheck import textbook
 from mlpcli.gradcheck.output_layer import OUTPUT_LAYERS
 from mlpcli.gradcheck.probe import COMPLEX_STEP, Function, Probe
 from mlpcli.gradcheck.rows import TOLERANCE, Row, relative_error, row, without_negligible
@@ -164,9 +165,11 @@ class _Checker:
         return by_jacobians, [deltas, units]
 
     def penalty(self, l2: float) -> Iterator[Row]:
-        """Check the penalty's gradient, which is 0 for the biases."""
+        """Check the penalty and its gradient, which is 0 for the biases."""
         gradient = self.architecture.parameters(np.float64)
         decay = WeightDecay(l2, self.theta.weights, gradient.weights)
+        errors = {"direction": relative_error(np.array(decay.penalty()), np.array(textbook.penalty(l2, self.theta.W)))}
+        yield row("penalty", (), errors, self.tolerance, 1)
         # Added twice and halved: a gradient that overwrites what it should be added to is found out.
         for _ in range(2):
             decay.accumulate()
@@ -174,13 +177,14 @@ class _Checker:
 
         def function(dtype: DTypeLike) -> Function:
             theta = self.architecture.parameters(dtype, self.theta.vector.astype(dtype))
-            weights, unused = theta.weights, np.empty_like(theta.weights)
 
             def changing(index: int) -> nullcontext[Callable[[], Any]]:
-                part = slice(index, index + 1)  # the penalty is a sum
-                return nullcontext(WeightDecay(l2, weights[part], unused[part]).penalty)
+                # The penalty is a sum: what other entries add to it does not change.
+                tensor = next(i for i, own in enumerate(self.entries_of) if own.start <= index < own.stop)
+                parts = [] if tensor % 2 else [theta.vector[index : index + 1]]
+                return nullcontext(lambda: textbook.penalty(l2, parts))
 
-            return Function(theta.vector, WeightDecay(l2, weights, unused).penalty, changing)
+            return Function(theta.vector, lambda: textbook.penalty(l2, theta.W), changing)
 
         probe = Probe(function(np.float64), function(np.complex128), PENALTY_STEPS)
         for (name, tensor), own in zip(gradient.tensors(), self.entries_of, strict=True):
@@ -214,7 +218,8 @@ class _Checker:
 
     def _backward(self, theta: Array) -> tuple[Subject, Parameters]:
         """Return the hand-derived gradient at ``theta``, and the network as the backward pass left it."""
-        subject, gradient = self.problem.subject(theta, np.float64), self.architecture.parameters(np.float64)
+        subject = self.problem.subject(theta, np.float64, scaled=True)
+        gradient = self.architecture.parameters(np.float64)
         subject.loss()
         subject.network.backward(self.problem.Y)
         Gradient(subject.network, gradient.shard(SERIAL)).accumulate()

@@ -8,7 +8,7 @@ direction as it maps the vectors themselves.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,11 @@ RULES: dict[str, Rule] = {"sgd": sgd, "momentum": momentum, "nesterov": nesterov
 def gradient_from_m(before: Array, after: Array, mu: float) -> Array:
     """Return the gradient of a step of Adam, from its first moment ``before`` and ``after`` it."""
     return (after - mu * before) / (1 - mu)
+
+
+def penalty(l2: float, W: Sequence[Array]) -> Any:
+    """Return l2 times the sum of the squares of all weights, a scalar."""
+    return l2 * sum((np.sum(weights**2) for weights in W), 0.0)
 
 
 def learning_rate(config: TrainingConfig, step: int, steps_per_epoch: int) -> float:
