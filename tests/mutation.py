@@ -1,7 +1,7 @@
 """Change one operator of the training step at a time, and see whether ``mlpcli gradcheck`` notices.
 
     python -m tests.mutation                       all mutants of all files: docs/reliability.md has the result
-    python -m tests.mutation --sample 40           forty of them
+    python -m tests.mutation --sample 30           thirty of them
     python -m tests.mutation --only optimizers     those with this in their file, function or line
     python -m tests.mutation --mpi                 those of the step of two processes of MPI
 
