@@ -12,6 +12,7 @@ import json
 import math
 import os
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -214,15 +215,15 @@ def turn(row: Row, version: Version, images: Path, scratch: Path) -> dict[str, A
         capture_output=True,
         text=True,
     )
-    seconds = time.perf_counter() - started
+    seconds, used = time.perf_counter() - started, processor_seconds() - own
     busy_after = common.busy()
     if done.returncode:
         sys.exit(f"{version.given}: {row.name}: status {done.returncode}\n{done.stdout}{done.stderr}")
     others = None
     if busy is not None and busy_after is not None:
-        others = max(0.0, (busy_after - busy - (processor_seconds() - own)) / seconds)
+        others = max(0.0, (busy_after - busy - used) / seconds)
     if out is None:
-        return {"rate": 1.0 / seconds, "seconds": seconds, "others": others}
+        return {"rate": 1.0 / seconds, "seconds": seconds, "processor_seconds": used, "others": others}
     epochs = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()][1:]
     epoch_seconds = sum(epoch["seconds"] for epoch in epochs) / len(epochs)
     # Epochs are equally long: their common rate is the harmonic mean of their rates.
@@ -258,11 +259,22 @@ def text(summary: list[dict[str, Any]], samples: list[dict[str, Any]]) -> str:
         for row in summary
     ]
     below = [row["row"] for row in summary if row["ratio"]["median"] < row["least"]]
+    # It says more than the clock where other processes want the processors too.
+    used = [
+        statistics.median(own)
+        for version in ("old", "new")
+        if (
+            own := [
+                each["processor_seconds"] for each in samples if (each["row"], each["version"]) == (GRADCHECK, version)
+            ]
+        )
+    ]
     return "\n\n".join(
         [
             "Examples per second (checks per second of gradcheck): median (lowest-highest). "
             "NEW / OLD is the median of the rounds' ratios.",
             common.table(["row", "OLD", "NEW", "NEW / OLD", "at least"], rows),
+            *([f"Processor time of gradcheck: {used[0]:.2f} s and {used[1]:.2f} s."] if used else []),
             f"BELOW: {'; '.join(below)}" if below else f"passed: all {len(rows)}",
             common.disturbance(samples),
         ]
