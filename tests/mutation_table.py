@@ -203,6 +203,20 @@ KNOWN: tuple[Known, ...] = (
         "One unit in 65,536 more is dropped: none of those that the check draws.",
     ),
     Known(
+        "training/margins.py",
+        "Margins.__init__",
+        "self._first[own] = nonzero.argmax(axis=1) // MARGIN_ALIGNMENT",
+        "pass",
+        "Reads memory that was not written, where the check happens to find zeros: no margin is cut on the left.",
+    ),
+    Known(
+        "training/step.py",
+        "TrainingStep.accumulate",
+        "self.network.forward()",
+        "pass",
+        "The gradient norm of several processes: one fewer barrier, before which others may still read.",
+    ),
+    Known(
         "training/batches.py",
         "Batches.epoch",
         "number += 1",
