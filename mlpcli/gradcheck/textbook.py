@@ -1,4 +1,4 @@
-"""What a training step is checked against: update rules, schedules and masks as their sources print them.
+"""What training is checked against: activations, update rules, schedules and masks as their sources print them.
 
 Nothing here is used to train. Each rule maps theta, the optimizer's state and the gradient g, arrays of one shape, to
 the new theta and state; ``t`` counts the steps from 1. A rule that is linear maps the projections of vectors on a
@@ -47,6 +47,12 @@ def adam(theta: Array, state: State, g: Array, eta: float, mu: float, t: int) ->
     rate = eta * math.sqrt(1 - b2**t) / (1 - b1**t)
     return theta - rate * m / (np.sqrt(s) + eps * math.sqrt(1 - b2**t)), {"m": m, "s": s}
 
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "sigmoid": lambda z: 1 / (1 + np.exp(-z)),
+    "tanh": lambda z: -np.sign(z) * np.expm1(-2 * np.abs(z)) / (1 + np.exp(-2 * np.abs(z))),
+    "relu": lambda z: np.where(z > 0, z, 0.0),
+}
 
 RULES: dict[str, Rule] = {"sgd": sgd, "momentum": momentum, "nesterov": nesterov, "adam": adam}
 

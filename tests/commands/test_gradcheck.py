@@ -260,7 +260,7 @@ def test_loss_that_differs_from_its_gradient_is_caught(run, monkeypatch):
     monkeypatch.setattr(Network, "loss", lambda self, Y: loss(self, Y) * len(Y))
     status, out, _ = run(*small())
     assert status == 1
-    assert "FAILED: W1, b1, W2, b2, W3, b3, theta" in out
+    assert "FAILED: W1, b1, W2, b2, W3, b3, theta, loss" in out
 
 
 def test_forward_pass_in_float32_is_caught(run, monkeypatch):
@@ -302,11 +302,11 @@ def test_tables_then_the_verdict(run):
         "step",
         "central",
         "direction",
-        "Jacobians",
+        "textbook",
         "verdict",
     ]
     assert [line.split()[0] for line in lines] == [
-        *("W1", "b1", "W2", "b2", "W3", "b3", "theta", "dz3", "dp/dz3"),
+        *("W1", "b1", "W2", "b2", "W3", "b3", "theta", "dz3", "dp/dz3", "loss", "h1", "h2"),
         *["penalty"] * 7,
     ]
     assert lines[0].split()[:6] == ["W1", "784", "x", "5", "30", "of"]
@@ -316,7 +316,7 @@ def test_tables_then_the_verdict(run):
         ["step", name] for name in ("loss", "v", "theta")
     ]
     assert steps.splitlines()[-1].split() == ["allowed", "1e-12"]
-    assert verdict == "passed: all 19"
+    assert verdict == "passed: all 22"
     assert "the config has none" in run(*small())[1]
 
 

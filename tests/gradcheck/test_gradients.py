@@ -60,14 +60,8 @@ def test_every_network_passes(hidden, activation, objective):
     layers = range(1, len(hidden) + 2)
     tensors = [f"{kind}{layer}" for layer in layers for kind in "Wb"]
     last = len(hidden) + 1
-    assert list(found) == [
-        *tensors,
-        "theta",
-        f"dz{last}",
-        f"dp/dz{last}",
-        "penalty",
-        *(f"penalty {name}" for name in tensors),
-    ]
+    output = (f"dz{last}", f"dp/dz{last}", "loss", *(f"h{layer}" for layer in range(1, last)))
+    assert list(found) == [*tensors, "theta", *output, "penalty", *(f"penalty {name}" for name in tensors)]
     for name in tensors:
         by_jacobians = {"jacobian"} if name.endswith(str(last)) else set()
         assert found[name].errors.keys() == {"complex", "central", "direction"} | by_jacobians
@@ -218,7 +212,9 @@ def test_jacobians_are_compared_at_moderate_logits(objective):
 
 def test_tolerances_are_by_method():
     found = rows(tolerance={**TOLERANCE, "jacobian": 1e-20})
-    assert {row.name for row in found.values() if row.verdict == "failed"} == {"W2", "b2", "dz2", "dp/dz2"}
+    assert {row.name for row in found.values() if row.verdict == "failed"} == {
+        *("W2", "b2", "dz2", "dp/dz2", "loss", "h1")
+    }
 
 
 def test_numbers_that_are_not_finite_fail():
@@ -249,14 +245,17 @@ def test_explicit_jacobians_are_those_of_the_textbook(name):
                 "normalized_sigmoid": s[j] * (1 - s[j]) * (same - p[i]) / s.sum(),
             }[name]
             assert dp_dz[i, j] == pytest.approx(expected, abs=1e-16)
-    assert loss(p, y) @ dp_dz == pytest.approx(delta_by_hand(name, z, y), abs=1e-15)
+    value, dC_dp = loss(p, y)
+    dz, C = by_objective(name, z, y)
+    assert dC_dp @ dp_dz == pytest.approx(dz, abs=1e-15)
+    assert value == pytest.approx(C, abs=1e-15)
 
 
-def delta_by_hand(name, z, y):
+def by_objective(name, z, y):
     p, dz = np.empty((1, 3)), np.empty((1, 3))
-    OBJECTIVES[name].forward(z[None], y[None], p)
+    C = OBJECTIVES[name].forward(z[None], y[None], p)
     OBJECTIVES[name].backward(z[None], p, y[None], dz, 1)
-    return dz[0]
+    return dz[0], C
 
 
 def test_derivatives_below_1e_30_count_as_zero():
@@ -288,3 +287,12 @@ def test_saturated_units_allow_for_lost_digits():
     assert found["W1"].verdict == found["b1"].verdict == "passed"
     assert TOLERANCE["complex"] < found["b1"].errors["complex"] < found["b1"].allowed["complex"]
     assert found["W2"].allowed["complex"] == TOLERANCE["complex"]
+
+
+def test_wrong_values_with_right_derivatives_are_caught(monkeypatch):
+    relu, hinge = type(ACTIVATIONS["relu"]), type(OBJECTIVES["linear_hinge"])
+    monkeypatch.setattr(relu, "forward", lambda self, z, h: np.multiply(z, z.real > 0.3, out=h))
+    margins = hinge._margins
+    monkeypatch.setattr(hinge, "_margins", lambda self, z, Y: margins(self, z, Y) + 0.01)
+    found = rows((6,), "relu", "linear_hinge")
+    assert found["h1"].verdict == found["loss"].verdict == "failed"
