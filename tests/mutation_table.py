@@ -210,17 +210,17 @@ KNOWN: tuple[Known, ...] = (
         "Reads memory that was not written, where the check happens to find zeros: no margin is cut on the left.",
     ),
     Known(
-        "training/step.py",
-        "TrainingStep.accumulate",
-        "self.network.forward()",
-        "pass",
-        "The gradient norm of several processes: one fewer barrier, before which others may still read.",
-    ),
-    Known(
         "training/batches.py",
         "Batches.epoch",
         "number += 1",
         "",
         "A batch is written where others may still read the one before. In the check all wait after each step.",
+    ),
+    Known(
+        "training/trainer.py",
+        "Trainer.finished",
+        "",
+        "",
+        "How many epochs a run has, not what a step does: tests/test_resume.py and tests/training hold it.",
     ),
 )
