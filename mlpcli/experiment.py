@@ -70,9 +70,9 @@ class Run:
     """A finished run: its directory, its config, and its results.
 
     Errors are fractions of the images. ``best_epoch`` is that of the lowest validation error, None without validation
-    images; ``test_error`` and ``test_loss`` are those of the best checkpoint, or of the last without validation
-    images, None with ``data.test: false``. ``seconds`` is the time of training alone. ``fallback_from`` names the data set that could not
-    be had, if the run is one on the bundled sample instead.
+    images; ``test_error`` and ``test_loss`` are those of the best checkpoint, or of the last without validation images,
+    None with ``data.test: false``. ``seconds`` is the time of training alone. ``fallback_from`` names the data set that
+    could not be fetched, if the run was trained on the bundled sample instead.
     """
 
     path: Path

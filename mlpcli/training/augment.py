@@ -10,10 +10,10 @@ warped. The transformation is diag(scale x, scale y), then H(shear), R(rotation)
     M = (R H S)^-1                     m = -M t
 
 R rotates counter-clockwise, H(k) shears strokes to the right by k = tan(shear) for each pixel up, and the two scales
-are drawn independently, as in Ciresan, Meier, Gambardella, Schmidhuber 2010, "Deep, big, simple neural nets for handwritten digit
-recognition". The fields are those of Simard, Steinkraus, Platt 2003, "Best practices for convolutional neural networks
-applied to visual document analysis": each of the two components is alpha times uniform noise of (-1, 1), smoothed by a
-Gaussian of standard deviation sigma and unit sum; they have alpha 34 and sigma 4.
+are drawn independently, as in Ciresan, Meier, Gambardella, Schmidhuber 2010, "Deep, big, simple neural nets for
+handwritten digit recognition". The fields are those of Simard, Steinkraus, Platt 2003, "Best practices for
+convolutional neural networks applied to visual document analysis": each of the two components is alpha times uniform
+noise of (-1, 1), smoothed by a Gaussian of standard deviation sigma and unit sum; they have alpha 34 and sigma 4.
 
     d = alpha G_h N G_w^T              G_n (n, n + 2r): the Gaussian g, truncated at r, shifted by one in each row
 
@@ -40,8 +40,8 @@ from mlpcli.training.rng import keyed_rng
 
 Array = NDArray[Any]
 
-# Smoothing noise is expensive. So an epoch has a pool of 2,048 displacements in x and as many in y, and each image draws
-# one of each: four million fields. The pool is smaller for few images, and limited in memory.
+# Smoothing noise is expensive. So an epoch has a pool of 2,048 displacements in x and as many in y, of which each image
+# draws one of each: four million fields. The pool is smaller for few images, and limited in memory.
 POOL = 2048
 POOL_BYTES = 1 << 28
 
