@@ -127,7 +127,7 @@ def train(
     config, own_name = _config_of(config, overrides)
     path = None if out is None else Path(out)
     if path is not None:
-        directory.refuse_taken(path)  # before data are fetched for nothing
+        directory.require_new(path)  # before data are fetched for nothing
     dataset = load_dataset(config.data, say=observer.say, progress=observer.progress)
     trainer = Trainer(config, dataset, team=team)
     manifest = _manifest(dataset, team)
@@ -166,7 +166,7 @@ def resume(
     where, at = directory.locate(Path(path))
     with directory.reopen(where) as run:
         checkpoint = _checkpoint_to_resume(run, at)
-        config = config_module.load(where / directory.CONFIG, _listed(overrides))
+        config = directory.read_config(where, _listed(overrides), os.environ)
         if checkpoint is not None:
             _refuse_to_change_the_past(checkpoint, config, where)
             if run.manifest.get("state") == "finished" and at is None and config.training == checkpoint.config.training:
@@ -193,7 +193,7 @@ def resume(
             observer.say(f"trained by {counts} processes so far, now by {team.label}: the numbers may differ")
         resumed = [*run.manifest.get("resumed", []), {"epoch": trainer.state.epoch, "environment": here}]
         manifest = {**_manifest(dataset, team), **run.manifest, "resumed": resumed}
-        run.go_on_from(config, checkpoint and replace(checkpoint, config=config), manifest)
+        run.rewind_to(config, checkpoint and replace(checkpoint, config=config), manifest)
         with _saying_how_to_go_on(run, team):
             return _train(run, config, trainer, dataset, observer)
 
@@ -209,10 +209,10 @@ def reproduce(path: Path, *, keep: Path | None = None, observer: Observer | None
     if at is not None:
         raise RunError(f"{path}: is a checkpoint; name its run: {where}")
     if keep is not None:
-        directory.refuse_taken(keep)
+        directory.require_new(keep)
     checkpoint = checkpoints.read(where / directory.CHECKPOINTS / f"last{checkpoints.SUFFIX}")
     manifest = directory.read_manifest(where)
-    config = config_module.load(where / directory.CONFIG)
+    config = directory.read_config(where, (), os.environ)
     _refuse_to_change_the_past(checkpoint, config, where)
     config = replace(config, data=replace(config.data, test=False))
     dataset = _same_data(config, checkpoint, manifest, observer)
@@ -254,7 +254,7 @@ def _saying_how_to_go_on(run: RunDirectory, team: Team) -> Iterator[None]:
     try:
         yield
     except RunError as error:
-        if not run.checkpoint("last").parent.exists():
+        if not run.is_in_place():
             raise  # what there was to go on from is gone
         how = f"{team.command} --resume {shlex.quote(str(run.path))}"
         raise RunError(f"{error}; the last good state is kept; go on with: {how}") from error
@@ -325,7 +325,8 @@ def _look_at_test(run: RunDirectory, config: Config, trainer: Trainer, dataset: 
 
 
 def _result(run: RunDirectory, config: Config, state: State) -> Run:
-    metrics = directory.read_metrics(run.path)
+    metrics = directory.read_metrics(run.path, state.epoch)
+    last = metrics.last or {}
     test = directory.read_test(run.path) or {}
     data = run.manifest["data"]
     return Run(
@@ -341,9 +342,9 @@ def _result(run: RunDirectory, config: Config, state: State) -> Run:
         test_errors=test.get("errors"),
         test_error=test.get("error"),
         test_loss=test.get("loss"),
-        train_error=metrics[-1]["train_error"],
-        train_loss=metrics[-1]["train_loss"],
-        seconds=sum(line["seconds"] for line in metrics),
+        train_error=last["train_error"],
+        train_loss=last["train_loss"],
+        seconds=metrics.seconds,
     )
 
 

@@ -22,7 +22,7 @@ from mlpcli.config import DataConfig
 from mlpcli.datasets.catalogue import CATALOGUE
 from mlpcli.datasets.deskew import preprocessed
 from mlpcli.datasets.load import Part, Split, SplitName
-from mlpcli.errors import DataError, RunError, UsageError
+from mlpcli.errors import DataError, RunError, UsageError, shown
 from mlpcli.model.network import Network
 from mlpcli.model.objectives import OBJECTIVES, SoftmaxCrossEntropy
 from mlpcli.runs import checkpoint as checkpoints
@@ -154,11 +154,9 @@ def open_member(path: Path) -> Member:
     try:
         file = directory.find_checkpoint(path)
         return Member(file, directory.run_of(file), checkpoints.read(file))
-    except OSError as error:
-        raise RunError(f"{path}: cannot be read: {error.strerror}") from error
     except RunError as error:
-        others = sorted(path.glob(f"{directory.CHECKPOINTS}/*{checkpoints.SUFFIX}")) if file not in (None, path) else []
-        left = ", ".join(str(other) for other in others if other != file)
+        others = directory.other_checkpoints(path, file) if file not in (None, path) else []
+        left = ", ".join(map(shown, others))
         raise RunError(f"{error}; other checkpoints of the run: {left}" if left else str(error)) from error
 
 

@@ -89,15 +89,13 @@ def show(run: Path, as_json: bool) -> None:
 
     from mlpcli import config as config_module
     from mlpcli.commands.curve import learning_curve
-    from mlpcli.runs import directory
-    from mlpcli.runs.summary import run_at, summarize
+    from mlpcli.runs.summary import read_run, run_at
 
     where = run_at(run)
-    summary = summarize(where)
-    config = config_module.load(where / directory.CONFIG, (), {})
-    manifest = directory.read_manifest(where) if (where / directory.MANIFEST).exists() else {}
+    found = read_run(where)
+    summary, config, manifest = found.summary, found.config, found.manifest
     if as_json:
-        document = {**asdict(summary), "path": click.format_filename(where), "test": directory.read_test(where)}
+        document = {**asdict(summary), "path": click.format_filename(where), "test": found.test}
         output.result_json({**document, "config": config_module.to_dict(config), "manifest": manifest})
         return
     state = output.colour(summary.state, COLOURS[summary.state])
@@ -113,7 +111,7 @@ def show(run: Path, as_json: bool) -> None:
         lines.append(("test error", _share(summary.test_error)))
     for name, value in lines:
         output.result(f"{name:<17} {value}")
-    if curve := learning_curve(where, sys.stdout):
+    if curve := learning_curve(found.metrics, sys.stdout):
         output.result("\n".join(["", *curve]))
     output.result(f"\nconfig\n{_indented(config_module.to_yaml(config))}")
     environment = {key: _shown(str(value)) for key, value in manifest.get("environment", {}).items()}

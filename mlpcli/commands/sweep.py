@@ -274,12 +274,11 @@ class _Screen(Watcher):
     def _progress(self, task: Task) -> str:
         from mlpcli.runs import directory
 
-        # Not the run's summary, which takes hold of the run to see whether anybody else does.
         try:
-            metrics = directory.read_metrics(task.path)
+            last = directory.read_last_record(task.path)
         except MlpcliError:
-            metrics = []
-        last = metrics[-1] if metrics else {"epoch": 0, "validation_error": None}
+            last = None
+        last = last or {"epoch": 0, "validation_error": None}
         found = "" if last["validation_error"] is None else f"  validation {last['validation_error']:6.2%}"
         wanted = task.config.training.epochs
         return f"  epoch {last['epoch']:>{len(str(wanted))}}/{wanted}{found}  {task.path.name}"

@@ -105,6 +105,7 @@ def command(
         from mlpcli import experiment
         from mlpcli.commands.curve import learning_curve
         from mlpcli.commands.show import Screen
+        from mlpcli.runs.directory import read_metrics
 
         if team.rank:
             with suppress(DivergedError, Stopped):
@@ -120,7 +121,7 @@ def command(
             if as_json:
                 output.result_json(_document(run))
             else:
-                if not quiet and (curve := learning_curve(run.path, sys.stderr)):
+                if not quiet and (curve := learning_curve(read_metrics(run.path), sys.stderr)):
                     output.say("\n".join(["", *curve, ""]))
                 _print(run)
         except (KeyboardInterrupt, Terminated):

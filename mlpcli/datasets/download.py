@@ -18,7 +18,7 @@ from mlpcli.datasets.bytestream import GunzipError, chunks_of, decoded, open_reg
 from mlpcli.datasets.catalogue import Entry, File, Role
 from mlpcli.datasets.source import Folder, Source, SourceError, UnreachableError
 from mlpcli.errors import DataError, RunError, UnavailableError
-from mlpcli.files import locked, remove_partials, write_atomically
+from mlpcli.files import locked, write_atomically
 
 LOCK = ".lock"
 
@@ -98,7 +98,6 @@ class Downloader:
                 return []
             self.folder.mkdir(parents=True, exist_ok=True)
             with self._locked():
-                remove_partials(self.folder)
                 return [file.name for file in wanting if self._make_good(file)]
         except OSError as error:
             raise RunError(

@@ -279,15 +279,6 @@ def test_outputs_that_are_not_finite_are_refused(objective, size):
         ev.outputs(one, random_split(3))
 
 
-def test_a_run_that_may_not_be_looked_into(monkeypatch, tmp_path):
-    def refuse(path):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(ev.directory, "find_checkpoint", refuse)
-    with pytest.raises(RunError, match="cannot be read: Permission denied"):
-        ev.open_member(tmp_path)
-
-
 # Which data ------------------------------------------------------------------------------------------------------
 
 

@@ -117,7 +117,7 @@ def test_the_test_set_gives_what_the_run_itself_measured(mlpcli, runs, name):
 
 def test_the_validation_images_give_what_the_run_itself_measured(mlpcli, runs):
     found = mlpcli("eval", runs / "one", "--split", "validation", "--json").json
-    own = directory.read_metrics(runs / "one")[-1]
+    own = directory.read_last_record(runs / "one")
     assert (found["examples"], found["error"], found["loss"]) == (500, own["validation_error"], own["validation_loss"])
 
 

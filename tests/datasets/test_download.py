@@ -309,8 +309,7 @@ def test_a_folder_on_a_read_only_disk(case: Case, monkeypatch: pytest.MonkeyPatc
 
 
 def test_what_a_killed_process_left_is_removed(case: Case):
-    case.write(f".{LABELS}.partial", b"half")
-    case.write(".train-images-idx3-ubyte.partial", b"half")
+    case.write(".mlpcli-0123456789abcdef.partial", b"half")
     case.fetch(case.good)
     assert set(case.stored()) == {LABELS}
 
