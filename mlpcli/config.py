@@ -8,7 +8,6 @@ aliases and tags, which a config has no use for, are refused before they can cos
 from __future__ import annotations
 
 import codecs
-import dataclasses
 import math
 import os
 import re
@@ -20,6 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +28,9 @@ from mlpcli.errors import ConfigError, shown
 MAX_BYTES = 64 * 1024
 MAX_DEPTH = 6
 MAX_LAYERS = 1000
+MAX_CHECKPOINT_BYTES = 2**31 - 1  # beyond that a zip archive needs an extension, which is neither written nor read
+# Vectors as long as the parameters that an update rule keeps.
+OPTIMIZER_VECTORS = {"sgd": 0, "momentum": 1, "nesterov": 1, "adam": 2}
 FOLDER_VARIABLE = "MLPCLI_DATA"
 
 T = TypeVar("T")
@@ -200,6 +203,7 @@ class Config(_Section):
             raise ConfigError(
                 f"training.dropout: {self.training.dropout} has no effect without hidden layers; use input_dropout"
             )
+        check_size(self, 1, 1)  # of the least image and the fewest classes: data are not known here
 
 
 @dataclass(frozen=True)
@@ -225,20 +229,48 @@ class Document:
         return f"{self.name}:{self.lines[key]}: " if key in self.lines else f"{self.name}: "
 
 
-def rule_of(section: type, key: str) -> Rule:
+def check_size(config: Config, inputs: int, classes: int, memory: int | None = None) -> None:
+    """Raise ``ConfigError`` where the network cannot be trained for its size, before anything is made of it.
+
+    That is where its checkpoint would be larger than one can be, or where its parameters, gradient, optimizer state and
+    the largest layers of one mini-batch do not fit in ``memory`` bytes.
+    """
+    sizes = (inputs, *config.network.hidden, classes)
+    parameters = sum((below + 1) * above for below, above in pairwise(sizes))
+    itemsize = 4 if config.network.dtype == "float32" else 8
+    kept = 1 + OPTIMIZER_VECTORS[config.training.optimizer] + (config.training.averaging is not None)
+    what = f"network.hidden: {_short(str(list(config.network.hidden)))}: a network of {parameters:,} parameters"
+    if kept * parameters * itemsize + MAX_BYTES > MAX_CHECKPOINT_BYTES:
+        size = f"{kept * parameters * itemsize / 2**30:.1f} GiB"
+        raise ConfigError(f"{what} has checkpoints of {size}; at most 2 GiB are allowed")
+    needed = itemsize * ((kept + 1) * parameters + 2 * config.training.batch_size * sum(sizes))
+    if memory is not None and needed > memory:
+        have = f"{memory / 2**30:.1f} GiB"
+        raise ConfigError(f"{what} needs {needed / 2**30:.1f} GiB of memory to train, and there are {have}")
+
+
+def physical_memory() -> int | None:
+    """The bytes of memory of this machine, if it tells."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def rule_of(section: Any, key: str) -> Rule:
     """The rule of one key of a section."""
-    rule: Rule = next(f for f in fields(section) if f.name == key).metadata["rule"]
+    rule: Rule = section.__dataclass_fields__[key].metadata["rule"]
     return rule
 
 
 def allowed(kind: Any, rule: Rule) -> str:
     """What a key takes, in words: 'a whole number, at least 1, or null'."""
-    if type(None) in typing.get_args(kind):
+    if type(None) in _arguments(kind):
         return f"{allowed(_without_none(kind), rule)}, or null"
     if rule.choices:
         return " or ".join(rule.choices) if len(rule.choices) < 3 else "one of " + ", ".join(rule.choices)
     if typing.get_origin(kind) is tuple:
-        return f"a list, [a, b, ...], each item {allowed(typing.get_args(kind)[0], rule)}"
+        return f"a list, [a, b, ...], each item {allowed(_arguments(kind)[0], rule)}"
     words = {int: "a whole number", float: "a finite number", bool: "true or false", str: "non-empty text"}[kind]
     if rule.low is not None:
         words += f", {'above' if rule.above else 'at least'} {_number(rule.low)}"
@@ -308,8 +340,7 @@ def from_dict(values: Mapping[str, Any], where: str) -> Config:
 
 def to_dict(config: Any) -> dict[str, Any]:
     """``config`` as plain mappings, lists and scalars, every key with its value."""
-    values = dataclasses.asdict(config)
-    return {key: _plain(value) for key, value in values.items()}
+    return {each.name: _plain(getattr(config, each.name)) for each in fields(config)}
 
 
 def to_yaml(config: Config) -> str:
@@ -580,27 +611,20 @@ def _build(section: type[T], values: Mapping[str, Any], path: str, places: Mappi
         if key not in kinds:
             _refuse_unknown(dotted, place)
         if (inner := _section(kinds[key])) is None:
-            arguments[key] = _named(place, path, lambda k=key, v=value: _checked(v, kinds[k], rule_of(section, k), k))
+            arguments[key] = value
         elif isinstance(value, Mapping):
             arguments[key] = _build(inner, value, dotted, places)
         elif value is not None:
             raise ConfigError(
                 f"{place}{dotted}: is a section, with keys such as {_some_key(dotted)}; got {_in_words(value)}"
             )
-    # What is left to go wrong is two keys that do not go together: the message names the first of them.
+    # A message opens with the key it is about: the first, where two do not go together.
     try:
         return section(**arguments)
     except ConfigError as error:
         key = str(error).split(":", 1)[0]
         dotted = f"{path}.{key}" if path else key
         raise ConfigError(f"{_place(dotted, places)}{f'{path}.' if path else ''}{error}") from error
-
-
-def _named(place: str, path: str, check: Any) -> Any:
-    try:
-        return check()
-    except ConfigError as error:
-        raise ConfigError(f"{place}{f'{path}.' if path else ''}{error}") from error
 
 
 def _place(dotted: str, places: Mapping[str, str]) -> str:
@@ -618,7 +642,7 @@ def _checked(value: Any, kind: Any, rule: Rule, key: str) -> Any:
 
 def _hint(value: Any, kind: Any, rule: Rule) -> str:
     """How to write what was probably meant; empty where that is anyone's guess."""
-    if type(None) in typing.get_args(kind):
+    if type(None) in _arguments(kind):
         kind = _without_none(kind)
     if kind is str and not rule.choices and type(value) in (int, float, bool):
         return f'; as text: "{value}", with the quotes'
@@ -632,12 +656,12 @@ def _hint(value: Any, kind: Any, rule: Rule) -> str:
 
 
 def _fit(value: Any, kind: Any, rule: Rule) -> tuple[bool, Any]:
-    if type(None) in typing.get_args(kind):
+    if type(None) in _arguments(kind):
         return (True, None) if value is None else _fit(value, _without_none(kind), rule)
     if typing.get_origin(kind) is tuple:
         if not isinstance(value, (list, tuple)):
             return False, value
-        items = [_fit(item, typing.get_args(kind)[0], rule) for item in value]
+        items = [_fit(item, _arguments(kind)[0], rule) for item in value]
         return all(fits for fits, _ in items), tuple(item for _, item in items)
     if kind is float and type(value) is int and abs(value) < 2**1000:
         value = float(value)
@@ -664,6 +688,7 @@ def _refuse_unknown(dotted: str, place: str) -> typing.NoReturn:
     raise ConfigError(f"{place}{_short(dotted)}: unknown key; {hint}")
 
 
+_arguments: Callable[[Any], tuple[Any, ...]] = cache(typing.get_args)
 _types: Callable[[type], dict[str, Any]] = cache(typing.get_type_hints)
 
 
@@ -671,9 +696,10 @@ def _sections() -> list[str]:
     return [key for key, kind in _types(Config).items() if _section(kind)]
 
 
+@cache
 def _section(kind: Any) -> type | None:
     """The section that a key declared as ``kind`` holds, if it is one, or one that may be left out."""
-    kind = _without_none(kind) if type(None) in typing.get_args(kind) else kind
+    kind = _without_none(kind) if type(None) in _arguments(kind) else kind
     return typing.cast(type, kind) if is_dataclass(kind) else None
 
 
@@ -682,7 +708,7 @@ def _some_key(section: str) -> str:
 
 
 def _without_none(kind: Any) -> Any:
-    return next(part for part in typing.get_args(kind) if part is not types.NoneType)
+    return next(part for part in _arguments(kind) if part is not types.NoneType)
 
 
 def _assign(values: dict[str, Any], dotted: str, value: Any) -> None:
@@ -696,8 +722,8 @@ def _assign(values: dict[str, Any], dotted: str, value: Any) -> None:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+    if is_dataclass(value):
+        return to_dict(value)
     return list(value) if isinstance(value, tuple) else value
 
 

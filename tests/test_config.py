@@ -735,3 +735,69 @@ def test_every_shipped_config_is_right_and_opens_with_what_it_shows() -> None:
         assert config.read_text(path).startswith("# "), name
         read = config.load(path, [], {})
         assert (read == Config()) == (name == "mnist"), name
+
+
+# Size ----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_network_too_large_for_a_checkpoint_is_refused_before_it_is_made():
+    with pytest.raises(ConfigError, match=r"--set .*network.hidden: .* has checkpoints of [0-9.]+ GiB; at most 2 GiB"):
+        config.load(None, ["network.hidden=[100000, 100000]"], {})
+    assert config.load(None, ["network.hidden=[10000, 10000]"], {})  # 0.8 GB with momentum
+    with pytest.raises(ConfigError, match="at most 2 GiB"):
+        config.load(None, ["network.hidden=[10000, 10000]", "training.optimizer=adam", "network.dtype=float64"], {})
+
+
+def test_a_network_that_does_not_fit_in_memory_is_refused():
+    made = config.load(None, ["network.hidden=[1000]"], {})
+    config.check_size(made, 784, 10, 50_000_000)
+    with pytest.raises(ConfigError, match=r"a network of 795,010 parameters needs 0.0 GiB of memory to train"):
+        config.check_size(made, 784, 10, 5_000_000)
+    with pytest.raises(ConfigError, match="at most 2 GiB"):
+        config.check_size(config.load(None, ["network.hidden=[100000]"], {}), 10_000, 10)
+    assert config.physical_memory() is None or config.physical_memory() > 2**28
+
+
+def test_the_vectors_of_each_optimizer_are_those_it_has():
+    from mlpcli.training.optimizers import OPTIMIZERS
+
+    assert {name: len(rule.memory) for name, rule in OPTIMIZERS.items()} == config.OPTIMIZER_VECTORS
+
+
+# Words for what is easily done wrong ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('training: {epochs: "2"}', "in quotes it is text: write 2"),
+        ('data: {test: "false"}', "in quotes it is text: write false"),
+        ("training:\n  epochs: 2\t", "c.yaml:2: has a tab in column 12; write blanks instead"),
+        ("seed: 1\n\ufeffdata: {}", "c.yaml:2: has a byte order mark"),
+    ],
+)
+def test_what_is_easily_done_wrong_is_named(tmp_path: Path, text: str, words: str):
+    (tmp_path / "c.yaml").write_bytes(text.encode())
+    with pytest.raises(ConfigError) as caught:
+        config.load(tmp_path / "c.yaml", (), {})
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_utf_16_is_named(tmp_path: Path, encoding: str):
+    (tmp_path / "c.yaml").write_bytes("seed: 1\n".encode(encoding))
+    with pytest.raises(ConfigError, match="looks like UTF-16; save it as UTF-8"):
+        config.load(tmp_path / "c.yaml", (), {})
+
+
+@given(text=st.text(alphabet="ab:-[]{},#'\" \n0", max_size=40))
+def test_both_yaml_parsers_read_the_same(text: str):
+    import yaml
+
+    found = []
+    for loader in (yaml.SafeLoader, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+        try:
+            found.append(config._read_events(text, "x:", False, loader))
+        except ConfigError:
+            found.append(None)
+    assert found[0] == found[1]

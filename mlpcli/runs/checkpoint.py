@@ -40,7 +40,7 @@ from mlpcli.training.optimizers import OPTIMIZERS
 
 FORMAT = 1
 SUFFIX = ".npz"
-MAX_BYTES = 2**31 - 1  # beyond that a zip archive needs an extension, which is neither written nor read here
+MAX_BYTES = config_module.MAX_CHECKPOINT_BYTES
 MAX_HEADER = 256 * 1024  # characters
 MAX_PIXELS_A_SIDE = 100_000
 MAX_MEMBERS = 4 * (config_module.MAX_LAYERS + 1) + 2 + 1  # parameters, averages, an optimizer's memory, the header

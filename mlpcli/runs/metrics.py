@@ -12,7 +12,8 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields
-from functools import partial
+from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 from mlpcli.config import MAX_LAYERS, TrainingConfig, rule_of
@@ -57,20 +58,28 @@ _WRITTEN = re.compile(
 _BESIDE_AN_AVERAGE = ("raw_validation_loss", "raw_validation_error")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Metrics:
-    """What metrics.jsonl comes to. ``records`` are its lines, or evenly some of many; the first, the best and the last.
-
-    ``best`` is the line of the lowest (validation error, validation loss). ``seconds`` are those of training, in which
-    ``examples`` were trained on.
+    """What metrics.jsonl comes to: ``epochs`` lines, of which ``best`` is the first of the lowest (validation error,
+    validation loss). ``seconds`` are those of training, in which ``examples`` were trained on. ``kept`` has some lines
+    by their numbers, evenly: the first, the best and the last among them.
     """
 
+    path: Path
     epochs: int = 0
     best: dict[str, Any] | None = None
     last: dict[str, Any] | None = None
     seconds: float = 0.0
     examples: float = 0.0
-    records: list[dict[str, Any]] = field(default_factory=list)
+    kept: dict[int, bytes] = field(default_factory=dict)
+
+    @cached_property
+    def records(self) -> list[dict[str, Any]]:
+        """The lines that were kept. Raises ``RunError`` where they are of different networks."""
+        records = [_parsed(line) for _, line in sorted(self.kept.items())]
+        if len({tuple(len(record[key] or ()) for key in _LISTS) for record in records}) > 1:
+            raise RunError(f"{shown(self.path)}: is damaged: not every epoch has numbers of as many layers")
+        return records
 
 
 def read(folder: Folder, at_least: int = 0) -> Metrics:
@@ -96,13 +105,19 @@ def read(folder: Folder, at_least: int = 0) -> Metrics:
                 step *= 2
                 kept = [each for each in kept if each[0] % step == 0 or each[0] == 1]
     require(folder, number, at_least)
-    lines = dict([*kept, *([(best[2], best_line)] if best else []), *([(number, last_line)] if number else [])])
-    records = {each: _parsed(line) for each, line in sorted(lines.items())}
-    widths = {tuple(len(record[key] or ()) for key in _LISTS) for record in records.values()}
-    if len(widths) > 1:
-        raise RunError(f"{folder.path / METRICS}: is damaged: not every epoch has numbers of as many layers")
+    lines = dict(kept)
+    if best is not None:
+        lines[best[2]] = best_line
+    if number:
+        lines[number] = last_line
     return Metrics(
-        number, records[best[2]] if best else None, records.get(number), seconds, examples, [*records.values()]
+        path=folder.path / METRICS,
+        epochs=number,
+        best=_parsed(best_line) if best else None,
+        last=_parsed(last_line) if number else None,
+        seconds=seconds,
+        examples=examples,
+        kept=lines,
     )
 
 

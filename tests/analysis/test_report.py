@@ -23,7 +23,6 @@ from mlpcli.analysis.report import page as page_module
 from mlpcli.analysis.report.contents import Contents, contents, squeeze
 from mlpcli.analysis.report.page import SCRIPTS, page
 from mlpcli.runs.checkpoint import Checkpoint
-from mlpcli.runs.metrics import Metrics
 from mlpcli.training.loop import State, network_for
 
 HERE = Path(page_module.__file__).parent
@@ -177,9 +176,9 @@ def test_of_many_epochs_the_page_has_some(monkeypatch, tiny_run):
     made = contents(open_member(tiny_run), None).document
     assert {1, 3, made["run"]["best_epoch"]} <= {epoch["epoch"] for epoch in made["epochs"]}
     lines = [{"epoch": epoch} for epoch in range(1, 10_001)]
-    thinned = module._thinned(Metrics(10_000, lines[76], lines[-1], records=lines))
+    thinned = module._thinned(lines, 10_000, 77)
     assert len(thinned) <= 5 and {1, 77, 10_000} <= {line["epoch"] for line in thinned}
-    assert module._thinned(Metrics()) == []
+    assert module._thinned([], 0, None) == []
 
 
 # Its size ------------------------------------------------------------------------------------------------------------

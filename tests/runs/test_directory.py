@@ -77,7 +77,7 @@ def test_each_line_of_the_metrics_is_an_epoch(run: Path):
     assert directory.read_metrics(run) == found
     assert directory.read_last_record(run) == found.last
     (run / "metrics.jsonl").unlink()
-    assert directory.read_metrics(run) == Metrics()
+    assert directory.read_metrics(run) == Metrics(run / "metrics.jsonl")
     assert directory.read_last_record(run) is None
 
 

@@ -21,7 +21,6 @@ from mlpcli import config as config_module
 from mlpcli.analysis.evaluation import Evaluation, Member, evaluate, fallback_from
 from mlpcli.analysis.look import Look
 from mlpcli.model.objectives import OBJECTIVES
-from mlpcli.runs.metrics import Metrics
 from mlpcli.runs.summary import read_run
 
 Array = NDArray[Any]
@@ -105,7 +104,7 @@ def _run(member: Member) -> dict[str, Any]:
             **{key: value for key, value in asdict(found.summary).items() if key != "path"},
             "seconds": found.metrics.seconds,
         },
-        "epochs": _thinned(found.metrics),
+        "epochs": _thinned(found.metrics.records, found.metrics.epochs, found.summary.best_epoch),
         "test": found.test,
         "config": config_module.to_yaml(found.config),
         "manifest": found.manifest or None,
@@ -152,11 +151,10 @@ def _chosen(look: Look, result: Evaluation) -> list[int]:
     return list(chosen)
 
 
-def _thinned(metrics: Metrics) -> list[dict[str, Any]]:
-    """At most about ``MOST_EPOCHS`` lines, evenly; the first, the last and the best among them."""
-    step = -(-metrics.epochs // MOST_EPOCHS)
-    always = [line["epoch"] for line in (metrics.best, metrics.last) if line]
-    return [line for line in metrics.records if line["epoch"] % step == 0 or line["epoch"] in (1, *always)]
+def _thinned(records: list[dict[str, Any]], epochs: int, best: int | None) -> list[dict[str, Any]]:
+    """At most about ``MOST_EPOCHS`` of the ``records``, evenly; the first, the last and the best among them."""
+    step = -(-epochs // MOST_EPOCHS)
+    return [line for line in records if line["epoch"] % step == 0 or line["epoch"] in (1, epochs, best)]
 
 
 def _no_board(shape: tuple[int, int], small: bool) -> str | None:
