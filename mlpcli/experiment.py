@@ -24,8 +24,9 @@ import numpy as np
 from mlpcli import config as config_module
 from mlpcli.config import Config
 from mlpcli.datasets.download import Progress
+from mlpcli.datasets.foreign import data_of_a_run
 from mlpcli.datasets.load import Dataset, load_dataset
-from mlpcli.errors import DataError, DivergedError, RunError, UsageError
+from mlpcli.errors import DataError, DivergedError, RunError, UsageError, shown
 from mlpcli.runs import checkpoint as checkpoints
 from mlpcli.runs import directory
 from mlpcli.runs.checkpoint import Checkpoint
@@ -36,8 +37,8 @@ from mlpcli.training.loop import EpochRecord, State, Trainer
 from mlpcli.training.measure import Measure
 from mlpcli.training.parallel import ALONE, MOST_PROCESSES, ForkedTeam, Team
 
-# What may differ between a run and its resumption: nothing here changes what has been computed.
-RESUMABLE = ("data.folder", "data.sources", "data.offline")
+# What may differ between a run and its resumption: where the data are. That they are the same, their SHA-256 tells.
+RESUMABLE = ("data.dataset", "data.folder", "data.sources", "data.offline")
 EPOCHS = "training.epochs"
 # Of a run whose config has no name of its own.
 NAME = "mnist"
@@ -170,9 +171,10 @@ def resume(
         if checkpoint is not None:
             _refuse_to_change_the_past(checkpoint, config, where)
             if run.manifest.get("state") == "finished" and at is None and config.training == checkpoint.config.training:
-                observer.say(f"{where}: is finished; there is nothing to resume")
-                return _result(run, config, checkpoint.state)
-        dataset = _same_data(config, checkpoint, run.manifest, observer)
+                result = _result(run, config, checkpoint.state)
+                observer.say(f"{shown(where)}: is finished; there is nothing to resume")
+                return result
+        dataset = _same_data(_with_its_data(config, where), checkpoint, run.manifest, observer)
         trainer = Trainer(config, dataset, checkpoint.state if checkpoint else None, team)
         if trainer.state.step != trainer.state.epoch * trainer.steps_per_epoch:
             raise RunError(
@@ -198,11 +200,14 @@ def resume(
             return _train(run, config, trainer, dataset, observer)
 
 
-def reproduce(path: Path, *, keep: Path | None = None, observer: Observer | None = None) -> Reproduction:
+def reproduce(
+    path: Path, overrides: Iterable[str] = (), *, keep: Path | None = None, observer: Observer | None = None
+) -> Reproduction:
     """Train the run ``path`` again in a scratch directory, or in ``keep``, and compare what came out with what it has.
 
-    As many epochs as its last checkpoint has are trained, and the test set is not looked at. Raises ``RunError`` when
-    no epoch was completed, ``DataError`` when the data are not those it was trained on.
+    As many epochs as its last checkpoint has are trained, and the test set is not looked at. ``overrides`` may say
+    where the data are. Raises ``RunError`` when no epoch was completed, ``DataError`` when the data are not those it
+    was trained on.
     """
     observer = observer or Observer()
     where, at = directory.locate(path)
@@ -212,10 +217,10 @@ def reproduce(path: Path, *, keep: Path | None = None, observer: Observer | None
         directory.require_new(keep)
     checkpoint = checkpoints.read(where / directory.CHECKPOINTS / f"last{checkpoints.SUFFIX}")
     manifest = directory.read_manifest(where)
-    config = directory.read_config(where, (), os.environ)
+    config = directory.read_config(where, _listed(overrides), os.environ)
     _refuse_to_change_the_past(checkpoint, config, where)
     config = replace(config, data=replace(config.data, test=False))
-    dataset = _same_data(config, checkpoint, manifest, observer)
+    dataset = _same_data(_with_its_data(config, where), checkpoint, manifest, observer)
     with ExitStack() as stack:
         team = stack.enter_context(_team_of(manifest))
         trainer = Trainer(config, dataset, team=team)
@@ -409,6 +414,11 @@ def _refuse_to_change_the_past(checkpoint: Checkpoint, config: Config, where: Pa
                 f"{difference}: would change the learning rates of the epochs done already, as training.schedule: "
                 f"{config.training.schedule} depends on the number of epochs; only with constant can it be changed"
             )
+
+
+def _with_its_data(config: Config, where: Path) -> Config:
+    """``config`` for the run ``where``, its data looked for where a run may send us, or the command line does."""
+    return replace(config, data=data_of_a_run(directory.read_config(where).data, config.data))
 
 
 def _same_data(config: Config, checkpoint: Checkpoint | None, manifest: dict[str, Any], observer: Observer) -> Dataset:

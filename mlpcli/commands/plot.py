@@ -131,7 +131,7 @@ def command(
             pixels = part.split.images.reshape(-1, *part.image_shape)
             draw = partial(plots.draw_mistakes, result=result, images=pixels, title=title)
     output.write_file(path, plots.render(draw, form, f"{kind}: {title}"))
-    output.result(click.format_filename(path))
+    output.result(shown(path))
 
 
 def picture_format(path: Path) -> str:
@@ -140,7 +140,7 @@ def picture_format(path: Path) -> str:
 
     form = path.suffix.lower().removeprefix(".")
     if form not in FORMATS:
-        raise UsageError(f"-o {click.format_filename(path)}: name it {' or '.join(f'.{each}' for each in FORMATS)}")
+        raise UsageError(f"-o {shown(path)}: name it {' or '.join(f'.{each}' for each in FORMATS)}")
     return form
 
 

@@ -283,7 +283,7 @@ def other_checkpoints(path: Path, file: Path) -> list[Path]:
 
 def run_of(checkpoint: Path) -> Path | None:
     """The run that the file ``checkpoint`` lies in, if it lies in one."""
-    folder = checkpoint.absolute().parent
+    folder = checkpoint.parent if checkpoint.parent.name == CHECKPOINTS else checkpoint.absolute().parent
     return folder.parent if folder.name == CHECKPOINTS and _is_there(folder.parent / CONFIG) else None
 
 

@@ -283,10 +283,10 @@ def test_outputs_that_are_not_finite_are_refused(objective, size):
 
 
 def test_data_are_those_of_the_config_unless_told_otherwise(tmp_path):
-    sources = ("https://example.org/",)
-    config = Config(data=DataConfig(folder="there", sources=sources, validation=0.25))
+    (tmp_path / "mnist").mkdir()
+    config = Config(data=DataConfig(folder=str(tmp_path), sources=("https://example.org/",), validation=0.25))
     own = replace(member().checkpoint, config=config, dataset="mnist")
-    assert ev.data_for(own) == config.data
+    assert ev.data_for(own) == replace(config.data, sources=None)
     assert ev.data_for(own, folder="here").folder == "here"
     assert ev.data_for(own, sources=("x",)).sources == ("x",)
     assert ev.data_for(own, offline=True).offline

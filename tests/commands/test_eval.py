@@ -350,9 +350,9 @@ def test_where_data_are_looked_for(mlpcli, trained, runs, tmp_path, monkeypatch)
         assert said.status == 3
         return said.err
 
-    # The run's own source and folder, then those of the variable, then those of the flags.
+    # The run's own source, which is a folder, and its folder, then those of the variable, then those of the flags.
     assert f"{trained}/nowhere" in complaint()
-    assert f"{trained}/data/mnist" in complaint()
+    assert "data/mnist" in complaint()
     monkeypatch.setenv("MLPCLI_DATA", str(tmp_path / "variable"))
     assert f"{tmp_path}/variable/mnist" in complaint()
     assert f"{tmp_path}/flag/mnist" in complaint("--folder", tmp_path / "flag")
