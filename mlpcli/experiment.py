@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
@@ -27,52 +26,54 @@ from mlpcli.datasets.download import Progress
 from mlpcli.datasets.foreign import data_of_a_run
 from mlpcli.datasets.load import Dataset, load_dataset
 from mlpcli.errors import DataError, DivergedError, RunError, UsageError, shown
+from mlpcli.parallel.control import MAX_PROCESSES, SINGLE, ProcessGroup
+from mlpcli.parallel.forked import ForkedGroup
 from mlpcli.runs import checkpoint as checkpoints
 from mlpcli.runs import directory
 from mlpcli.runs.checkpoint import Checkpoint
 from mlpcli.runs.comparison import Difference, differences
 from mlpcli.runs.directory import RunDirectory
 from mlpcli.runs.environment import PROCESSES, environment
-from mlpcli.training.loop import EpochRecord, State, Trainer
-from mlpcli.training.measure import Measure
-from mlpcli.training.parallel import ALONE, MOST_PROCESSES, ForkedTeam, Team
+from mlpcli.state import EpochRecord, State
+from mlpcli.training.evaluate import Evaluator
+from mlpcli.training.trainer import Trainer
 
 # What may differ between a run and its resumption: where the data are. That they are the same, their SHA-256 tells.
 RESUMABLE = ("data.dataset", "data.folder", "data.sources", "data.offline")
 EPOCHS = "training.epochs"
-# Of a run whose config has no name of its own.
+# The name of a run whose config has none.
 NAME = "mnist"
 
 
 class Observer:
-    """What happens during a run, told to whoever shows it; this one shows nothing."""
+    """Receives the events of a run, to show them; this one shows nothing."""
 
     progress: Progress | None = None
 
     def say(self, message: str) -> None:
-        """A message for a person."""
+        """Show a message."""
 
     def begin(self, run: Path, trainer: Trainer, dataset: Dataset) -> None:
-        """Training begins, or goes on."""
+        """Training begins, or is resumed."""
 
     def step(self, loss: float) -> None:
-        """A mini-batch is done."""
+        """A step is done."""
 
     def epoch(self, record: EpochRecord, best: bool) -> None:
         """An epoch is done and saved; ``best`` if no epoch before it had a lower validation error."""
 
     def end(self) -> None:
-        """Training has ended, however it did."""
+        """Training has ended, in whatever way."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: its directory, its config, and what came out.
+    """A finished run: its directory, its config, and its results.
 
-    Errors are shares of the images. ``best_epoch`` is that of the lowest validation error, None without validation
-    images; ``test_error`` and ``test_loss`` are those of the checkpoint that stands for the run, None with
-    ``data.test: false``. ``seconds`` is the time of training alone. ``fallback_from`` names the data set that could not
-    be had, if the run is one on the bundled sample instead.
+    Errors are fractions of the images. ``best_epoch`` is that of the lowest validation error, None without validation
+    images; ``test_error`` and ``test_loss`` are those of the best checkpoint, or of the last without validation images,
+    None with ``data.test: false``. ``seconds`` is the time of training alone. ``fallback_from`` names the data set that
+    could not be fetched, if the run was trained on the bundled sample instead.
     """
 
     path: Path
@@ -94,10 +95,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What came of training a run again: its first ``epochs`` epochs, of ``epochs_wanted``.
+    """The result of training a run again: its first ``epochs`` epochs, of ``epochs_wanted``.
 
-    ``differences`` are what is not equal, none if the run was reproduced bit for bit; ``environment`` has what differs
-    between here and where the run was trained, as (key, there, here).
+    ``differences`` lists what is not equal: nothing if the run was reproduced bit for bit. ``environment`` lists what
+    differs between here and where the run was trained, as (key, there, here).
     """
 
     run: Path
@@ -114,13 +115,13 @@ def train(
     name: str | None = None,
     out: str | os.PathLike[str] | None = None,
     observer: Observer | None = None,
-    team: Team = ALONE,
+    group: ProcessGroup = SINGLE,
 ) -> Run:
     """Train ``config`` in a new run directory: ``out``, or else runs/NAME-TIME.
 
-    ``config`` is a ``Config``, a config file, the name of a shipped config, or None for the defaults; but for a
-    ``Config``, ``overrides`` change it as ``--set`` does: "training.epochs=3". NAME is the config's, unless ``name`` is
-    given. All processes of a ``team`` train one network: rank 0 by this, the others by :func:`assist`. Raises
+    ``config`` is a ``Config``, a config file, the name of a shipped config, or None for the defaults; ``overrides``
+    change all but a ``Config``, as ``--set`` does: "training.epochs=3". NAME is the config's, unless ``name`` is
+    given. All processes of a ``group`` train one network: rank 0 by this, the others by :func:`run_worker`. Raises
     ``ConfigError``, ``UsageError``, ``DataError``, ``RunError`` or ``DivergedError``; the directory then keeps the last
     good checkpoint.
     """
@@ -130,24 +131,17 @@ def train(
     if path is not None:
         directory.require_new(path)  # before data are fetched for nothing
     dataset = load_dataset(config.data, say=observer.say, progress=observer.progress)
-    trainer = Trainer(config, dataset, team=team)
-    manifest = _manifest(dataset, team)
-    with directory.create(path, name or own_name, config, manifest) as run, _saying_how_to_go_on(run, team):
+    trainer = Trainer(config, dataset, group=group)
+    manifest = _manifest(dataset, group)
+    with directory.create(path, name or own_name, config, manifest) as run, _with_resume_hint(run, group):
         return _train(run, config, trainer, dataset, observer)
 
 
-def assist(team: Team) -> None:
-    """Help rank 0 of ``team`` to train, as long as it does; it has the files, the screen and what comes out."""
-    job = team.receive()
+def run_worker(group: ProcessGroup) -> None:
+    """Train with rank 0 of ``group``, for as long as it does; only rank 0 has files, a terminal and a result."""
+    job = group.wait_for_job()
     if job is not None:
-        config, dataset, state = job
-        _train_along(Trainer(config, dataset, state, team))
-
-
-def _train_along(trainer: Trainer) -> None:
-    """What another rank than 0 does in training."""
-    for _ in trainer.epochs():
-        pass
+        Trainer(*job, group).run_worker()
 
 
 def resume(
@@ -155,9 +149,9 @@ def resume(
     overrides: Iterable[str] = (),
     *,
     observer: Observer | None = None,
-    team: Team = ALONE,
+    group: ProcessGroup = SINGLE,
 ) -> Run:
-    """Go on with the run ``path`` from its last checkpoint, or from the checkpoint of a run that ``path`` names.
+    """Resume the run ``path`` from its last checkpoint, or from the checkpoint of a run that ``path`` names.
 
     The end is that of a run never interrupted, bit for bit. ``overrides`` may change what can't change the past:
     ``training.epochs`` where the schedule leaves the learning rates of the epochs done as they were, and where the data
@@ -169,19 +163,19 @@ def resume(
         checkpoint = _checkpoint_to_resume(run, at)
         config = directory.read_config(where, _listed(overrides), os.environ)
         if checkpoint is not None:
-            _refuse_to_change_the_past(checkpoint, config, where)
+            _check_resume_config(checkpoint, config, where)
             if run.manifest.get("state") == "finished" and at is None and config.training == checkpoint.config.training:
                 result = _result(run, config, checkpoint.state)
                 observer.say(f"{shown(where)}: is finished; there is nothing to resume")
                 return result
         dataset = _same_data(_with_its_data(config, where), checkpoint, run.manifest, observer)
-        trainer = Trainer(config, dataset, checkpoint.state if checkpoint else None, team)
+        trainer = Trainer(config, dataset, checkpoint.state if checkpoint else None, group)
         if trainer.state.step != trainer.state.epoch * trainer.steps_per_epoch:
             raise RunError(
                 f"{where}: its checkpoint's step {trainer.state.step} is not the end of epoch {trainer.state.epoch}, "
                 f"at {trainer.steps_per_epoch} mini-batches an epoch"
             )
-        here = environment(team.label)
+        here = environment(group.label)
         changed = [
             key
             for key, value in here.items()
@@ -190,20 +184,20 @@ def resume(
         if changed:
             observer.say(f"not the environment the run began in ({', '.join(changed)}): the numbers may differ")
         before = _processes(run.manifest)
-        if before not in ([], [team.label]):
+        if before not in ([], [group.label]):
             counts = " and then ".join(map(str, before))
-            observer.say(f"trained by {counts} processes so far, now by {team.label}: the numbers may differ")
+            observer.say(f"trained by {counts} processes so far, now by {group.label}: the numbers may differ")
         resumed = [*run.manifest.get("resumed", []), {"epoch": trainer.state.epoch, "environment": here}]
-        manifest = {**_manifest(dataset, team), **run.manifest, "resumed": resumed}
+        manifest = {**_manifest(dataset, group), **run.manifest, "resumed": resumed}
         run.rewind_to(config, checkpoint and replace(checkpoint, config=config), manifest)
-        with _saying_how_to_go_on(run, team):
+        with _with_resume_hint(run, group):
             return _train(run, config, trainer, dataset, observer)
 
 
 def reproduce(
     path: Path, overrides: Iterable[str] = (), *, keep: Path | None = None, observer: Observer | None = None
 ) -> Reproduction:
-    """Train the run ``path`` again in a scratch directory, or in ``keep``, and compare what came out with what it has.
+    """Train the run ``path`` again in a scratch directory, or in ``keep``, and compare the results.
 
     As many epochs as its last checkpoint has are trained, and the test set is not looked at. ``overrides`` may say
     where the data are. Raises ``RunError`` when no epoch was completed, ``DataError`` when the data are not those it
@@ -218,25 +212,25 @@ def reproduce(
     checkpoint = checkpoints.read(where / directory.CHECKPOINTS / f"last{checkpoints.SUFFIX}")
     manifest = directory.read_manifest(where)
     config = directory.read_config(where, _listed(overrides), os.environ)
-    _refuse_to_change_the_past(checkpoint, config, where)
+    _check_resume_config(checkpoint, config, where)
     config = replace(config, data=replace(config.data, test=False))
     dataset = _same_data(_with_its_data(config, where), checkpoint, manifest, observer)
     with ExitStack() as stack:
-        team = stack.enter_context(_team_of(manifest))
-        trainer = Trainer(config, dataset, team=team)
+        group = stack.enter_context(_group_of(manifest))
+        trainer = Trainer(config, dataset, group=group)
         scratch = keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mlpcli-"))) / where.name
-        with directory.create(scratch, where.name, config, _manifest(dataset, team)) as run:
+        with directory.create(scratch, where.name, config, _manifest(dataset, group)) as run:
             try:
                 _train(run, config, trainer, dataset, observer, epochs=checkpoint.epoch)
             except DivergedError as error:
                 found = [Difference("training", f"came to epoch {checkpoint.epoch}", str(error))]
             else:
                 found = differences(where, scratch, checkpoint.epoch)
-    return Reproduction(where, checkpoint.epoch, config.training.epochs, found, _changes(manifest, team))
+    return Reproduction(where, checkpoint.epoch, config.training.epochs, found, _changes(manifest, group))
 
 
 def _config_of(config: Config | str | os.PathLike[str] | None, overrides: Iterable[str]) -> tuple[Config, str]:
-    """The config that is meant, and its name."""
+    """Return the config and its name."""
     overrides = _listed(overrides)
     if isinstance(config, Config):
         if overrides:
@@ -255,21 +249,21 @@ def _listed(overrides: Iterable[str]) -> tuple[str, ...]:
 
 
 @contextmanager
-def _saying_how_to_go_on(run: RunDirectory, team: Team) -> Iterator[None]:
+def _with_resume_hint(run: RunDirectory, group: ProcessGroup) -> Iterator[None]:
     try:
         yield
     except RunError as error:
         if not run.is_in_place():
             raise  # what there was to go on from is gone
-        how = f"{team.command} --resume {shlex.quote(str(run.path))}"
+        how = f"{group.command} --resume {shlex.quote(str(run.path))}"
         raise RunError(f"{error}; the last good state is kept; go on with: {how}") from error
 
 
-def _changes(manifest: dict[str, Any], team: Team) -> list[tuple[str, str, str]]:
-    """What differs between the environments a run was trained in and the one here."""
+def _changes(manifest: dict[str, Any], group: ProcessGroup) -> list[tuple[str, str, str]]:
+    """Return how the environments a run was trained in differ from this one."""
     environments = [manifest["environment"], *(resumed["environment"] for resumed in manifest["resumed"])]
     changes = []
-    for key, value in {**environment(), PROCESSES: team.label}.items():
+    for key, value in {**environment(), PROCESSES: group.label}.items():
         recorded = list(dict.fromkeys(str(each.get(key, 1 if key == PROCESSES else None)) for each in environments))
         if recorded != [str(value)]:
             changes.append((key, ", then ".join(recorded), str(value)))
@@ -286,7 +280,7 @@ def _train(
 ) -> Run:
     """Train to the end, or until ``epochs`` more epochs are done."""
     state = trainer.state
-    trainer.team.send((config, dataset.without_test(), state), partial(_train_along, trainer))
+    trainer.group.start_workers(trainer)
     observer.begin(run.path, trainer, dataset)
     try:
         for record in islice(trainer.epochs(observer.step), epochs):
@@ -294,7 +288,7 @@ def _train(
             observer.epoch(record, best=state.best_epoch == state.epoch)
         observer.end()
         if config.data.test:
-            _look_at_test(run, config, trainer, dataset)
+            _evaluate_on_test(run, config, trainer, dataset)
     except DivergedError as error:
         run.write_manifest(state="diverged")
         kept = f"the last good checkpoint, of epoch {state.epoch}, is in {run.path}"
@@ -308,22 +302,22 @@ def _train(
     return _result(run, config, state)
 
 
-def _look_at_test(run: RunDirectory, config: Config, trainer: Trainer, dataset: Dataset) -> None:
-    """The one look at the test set: the checkpoint that stands for the run, as it is on disk."""
+def _evaluate_on_test(run: RunDirectory, config: Config, trainer: Trainer, dataset: Dataset) -> None:
+    """Evaluate the run's model, as it is on disk, on the test set: the only time that training reads it."""
     path = directory.find_checkpoint(run.path)
     checkpoint = checkpoints.read(path)
-    measure = Measure(trainer.network, dataset.test(), dataset.classes, config.network.dtype)
+    evaluator = Evaluator(trainer.architecture, dataset.test(), dataset.classes, config.network.dtype)
     with np.errstate(all="ignore"):
-        loss, errors = measure.loss_and_errors(checkpoint.parameters)
+        loss, errors = evaluator.loss_and_errors(checkpoint.parameters)
     if not math.isfinite(loss):
         raise DivergedError(f"the test loss is {loss}: on the test images the network leaves the finite numbers")
     run.write_manifest(data={**run.manifest["data"], "hashes": dataset.hashes})
     run.write_test(
         {
             "checkpoint": path.stem,
-            "examples": measure.examples,
+            "examples": evaluator.examples,
             "errors": errors,
-            "error": errors / measure.examples,
+            "error": errors / evaluator.examples,
             "loss": loss,
         }
     )
@@ -354,23 +348,23 @@ def _result(run: RunDirectory, config: Config, state: State) -> Run:
 
 
 def _processes(manifest: dict[str, Any]) -> list[int | str]:
-    """How many processes have trained a run, in turn."""
+    """Return the numbers of processes that have trained a run, in turn."""
     environments = [manifest.get("environment"), *(resumed["environment"] for resumed in manifest.get("resumed", []))]
     return [count for count, _ in groupby(each.get(PROCESSES, 1) for each in environments if each is not None)]
 
 
-def _team_of(manifest: dict[str, Any]) -> Team:
-    """A team like that which has trained a run, where one can be made here."""
+def _group_of(manifest: dict[str, Any]) -> ProcessGroup:
+    """Return a process group like the one that trained a run, if one can be made here."""
     processes = _processes(manifest)
-    if len(processes) == 1 and processes[0] in range(2, MOST_PROCESSES + 1) and hasattr(os, "fork"):
-        return ForkedTeam(int(processes[0]))
-    return ALONE
+    if len(processes) == 1 and processes[0] in range(2, MAX_PROCESSES + 1) and hasattr(os, "fork"):
+        return ForkedGroup(int(processes[0]))
+    return SINGLE
 
 
-def _manifest(dataset: Dataset, team: Team = ALONE) -> dict[str, Any]:
+def _manifest(dataset: Dataset, group: ProcessGroup = SINGLE) -> dict[str, Any]:
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "environment": environment(team.label),
+        "environment": environment(group.label),
         "data": {"dataset": dataset.name, "fallback_from": dataset.fallback_from, "hashes": dataset.hashes},
         "resumed": [],
     }
@@ -382,7 +376,7 @@ def _checkpoint(config: Config, dataset: Dataset, trainer: Trainer) -> Checkpoin
 
 
 def _checkpoint_to_resume(run: RunDirectory, at: Path | None) -> Checkpoint | None:
-    """The checkpoint to go on from; None where no epoch was completed."""
+    """Return the checkpoint to resume from; None if no epoch was completed."""
     if at is not None:
         return checkpoints.read(at)
     last, previous = run.checkpoint("last"), run.checkpoint("previous")
@@ -395,7 +389,7 @@ def _checkpoint_to_resume(run: RunDirectory, at: Path | None) -> Checkpoint | No
         raise RunError(f"{error}{hint if previous.exists() else ''}") from error
 
 
-def _refuse_to_change_the_past(checkpoint: Checkpoint, config: Config, where: Path) -> None:
+def _check_resume_config(checkpoint: Checkpoint, config: Config, where: Path) -> None:
     """Raise ``UsageError`` with the difference if ``config`` would not have come to ``checkpoint``."""
     before, after = config_module.flatten(checkpoint.config), config_module.flatten(config)
     for key in (key for key in before if before[key] != after[key] and key not in RESUMABLE):
@@ -422,7 +416,7 @@ def _with_its_data(config: Config, where: Path) -> Config:
 
 
 def _same_data(config: Config, checkpoint: Checkpoint | None, manifest: dict[str, Any], observer: Observer) -> Dataset:
-    """The data the run was begun on, its fallback included; raises ``DataError`` if they are others now."""
+    """Return the data the run began with, its fallback included; raise ``DataError`` if they have changed."""
     data = config.data
     began_with = manifest.get("data", {"fallback_from": None})
     if began_with["fallback_from"]:

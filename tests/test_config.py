@@ -759,9 +759,9 @@ def test_a_network_that_does_not_fit_in_memory_is_refused():
 
 
 def test_the_vectors_of_each_optimizer_are_those_it_has():
-    from mlpcli.training.optimizers import OPTIMIZERS
+    from mlpcli.state import OPTIMIZER_STATE
 
-    assert {name: len(rule.memory) for name, rule in OPTIMIZERS.items()} == config.OPTIMIZER_VECTORS
+    assert {name: len(vectors) for name, vectors in OPTIMIZER_STATE.items()} == config.OPTIMIZER_VECTORS
 
 
 # Words for what is easily done wrong ---------------------------------------------------------------------------------

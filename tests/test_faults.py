@@ -27,7 +27,7 @@ from mlpcli.experiment import Observer
 from mlpcli.runs import checkpoint as checkpoints
 from mlpcli.runs import directory
 from mlpcli.runs.summary import summarize
-from tests.nursery import Nursery, fast_folder
+from tests.fork_server import Nursery, fast_folder
 from tests.run_outcome import outcome
 from tests.test_files import FaultyOs, failing
 

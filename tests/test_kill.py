@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mlpcli.runs.directory import read_manifest
-from tests.nursery import Ended, Nursery, fast_folder
+from tests.fork_server import Ended, Nursery, fast_folder
 from tests.run_outcome import outcome
 
 KILLS = 30

@@ -17,7 +17,7 @@ from mlpcli.errors import DataError, MlpcliError, RunError, UsageError
 from mlpcli.experiment import Observer
 from mlpcli.runs import checkpoint as checkpoints
 from mlpcli.runs import directory
-from tests.nursery import fast_folder
+from tests.fork_server import fast_folder
 from tests.run_outcome import metrics, outcome
 
 Make = Callable[..., Config]

@@ -19,7 +19,7 @@ import pytest
 from mlpcli import commands, experiment
 from mlpcli.config import Config
 from mlpcli.runs import directory
-from tests.nursery import fast_folder
+from tests.fork_server import fast_folder
 
 Ending = tuple[int, str, str]
 Run = Callable[..., Ending]

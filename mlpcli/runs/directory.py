@@ -59,7 +59,7 @@ from mlpcli.runs.schema import (
     or_null,
     parse,
 )
-from mlpcli.training.loop import EpochRecord
+from mlpcli.state import EpochRecord
 
 NOTHING: Mapping[str, str] = {}
 

@@ -21,7 +21,7 @@ from mlpcli.errors import RunError, shown
 from mlpcli.files import Folder
 from mlpcli.runs.layout import METRICS, reading, train_again
 from mlpcli.runs.schema import Fits, Schema, is_count, is_number, misfit, or_null, parse
-from mlpcli.training.loop import EpochRecord
+from mlpcli.state import EpochRecord
 
 MAX_EPOCHS = int(rule_of(TrainingConfig, "epochs").high or 0)
 MAX_LINE = 256 * 1024  # bytes; of a network of MAX_LAYERS it has 50 kB

@@ -20,7 +20,7 @@ import pytest
 
 from mlpcli import commands
 from mlpcli.runs import directory
-from tests.nursery import fast_folder
+from tests.fork_server import fast_folder
 from tests.run_outcome import outcome
 
 ROOT = Path(__file__).parents[2]

@@ -22,17 +22,16 @@ from mlpcli import config as config_module
 from mlpcli.errors import RunError
 from mlpcli.runs import checkpoint as checkpoints
 from mlpcli.runs.checkpoint import Checkpoint
-from mlpcli.training.loop import State, network_for
-from mlpcli.training.optimizers import OPTIMIZERS
+from mlpcli.state import OPTIMIZER_STATE, State, architecture_of
 
 
 def make(*overrides: str, shape: tuple[int, int] = (2, 2), classes: int = 3, **state: Any) -> Checkpoint:
     config = config_module.load(None, ["network.hidden=[2]", "training.epochs=9", *overrides], {})
     random = np.random.default_rng(1)
-    theta = network_for(config, shape[0] * shape[1], classes).parameters(config.network.dtype)
+    theta = architecture_of(config, shape[0] * shape[1], classes).parameters(config.network.dtype)
     theta.vector[:] = random.normal(size=len(theta.vector))
-    memory = OPTIMIZERS[config.training.optimizer].memory
-    average = network_for(config, shape[0] * shape[1], classes).parameters(config.network.dtype)
+    memory = OPTIMIZER_STATE[config.training.optimizer]
+    average = architecture_of(config, shape[0] * shape[1], classes).parameters(config.network.dtype)
     average.vector[:] = random.normal(size=len(theta.vector))
     values = {
         "average": average if config.training.averaging else None,
@@ -41,7 +40,7 @@ def make(*overrides: str, shape: tuple[int, int] = (2, 2), classes: int = 3, **s
         "step": 12,
         "best": (0.125, 0.3),
         "best_epoch": 2,
-        "patience_used": 1,
+        "epochs_since_best": 1,
     }
     hashes = {"train-images-idx3-ubyte": "0" * 64, "train-labels-idx1-ubyte": "1" * 64}
     return Checkpoint(config, "mnist", hashes, shape, classes, State(theta, **{**values, **state}))
@@ -63,7 +62,7 @@ def refusal(data: bytes) -> str:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", OPTIMIZER_STATE)
 @pytest.mark.parametrize("averaging", ["null", "0.9"])
 def test_it_comes_back_as_it_was(averaging: str, optimizer: str, dtype: str, tmp_path: Path):
     average = f"training.averaging={averaging}"
@@ -72,7 +71,7 @@ def test_it_comes_back_as_it_was(averaging: str, optimizer: str, dtype: str, tmp
     after = checkpoints.read(tmp_path / "a.npz")
     for name in ("config", "dataset", "hashes", "image_shape", "classes", "epoch"):
         assert getattr(after, name) == getattr(before, name)
-    for name in ("epoch", "step", "best", "best_epoch", "patience_used"):
+    for name in ("epoch", "step", "best", "best_epoch", "epochs_since_best"):
         assert getattr(after.state, name) == getattr(before.state, name)
     assert after.parameters.vector.dtype == dtype
     assert after.parameters.vector.tobytes() == before.parameters.vector.tobytes()
@@ -88,7 +87,7 @@ def test_it_comes_back_as_it_was(averaging: str, optimizer: str, dtype: str, tmp
 
 
 def test_without_validation_and_with_names_in_any_script():
-    before = make('data.dataset="zażółć\\n😀"', "data.validation=0", best=None, best_epoch=0, patience_used=0)
+    before = make('data.dataset="zażółć\\n😀"', "data.validation=0", best=None, best_epoch=0, epochs_since_best=0)
     before = Checkpoint(before.config, "bad\udce4 name", {"ä": "ö"}, (2, 2), 3, before.state)
     after = checkpoints.decode(checkpoints.encode(before), "here")
     assert (after.config, after.dataset, after.hashes, after.state.best) == (

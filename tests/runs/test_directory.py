@@ -22,7 +22,7 @@ from mlpcli.files import locked
 from mlpcli.runs import directory
 from mlpcli.runs.metrics import Metrics
 from mlpcli.runs.summary import Summary, summaries, summarize
-from tests.nursery import fast_folder
+from tests.fork_server import fast_folder
 
 Make = Callable[..., Config]
 

@@ -41,7 +41,7 @@ class Nursery:
     def __init__(self, folder: Path) -> None:
         environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.nursery", str(folder)],
+            [sys.executable, "-m", "tests.fork_server", str(folder)],
             cwd=Path(__file__).parents[1],
             env=environment,
             stdin=subprocess.PIPE,

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from mlpcli.training.streams import PURPOSES, stream
 
 MASK = 2**64 - 1
