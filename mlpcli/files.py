@@ -50,7 +50,8 @@ class Folder:
 
     def close(self) -> None:
         """Close the directory."""
-        os.close(self._descriptor)
+        with suppress(OSError):  # it is closed even so, and holds no data
+            os.close(self._descriptor)
 
     def names(self) -> list[str]:
         """The names of everything in it, sorted."""

@@ -97,7 +97,10 @@ class RunDirectory:
 
     def is_in_place(self) -> bool:
         """Whether the directory is still what is at its path, and has a folder for checkpoints."""
-        return self._folder.is_at(LOCK, self._lock) and self._folder.has(CHECKPOINTS)
+        try:
+            return self._folder.is_at(LOCK, self._lock) and self._folder.has(CHECKPOINTS)
+        except OSError:
+            return False
 
     def checkpoint(self, name: str) -> Path:
         """The path of the checkpoint ``last``, ``previous`` or ``best``."""
@@ -172,7 +175,9 @@ class RunDirectory:
             self._write(MANIFEST, _json(self.manifest))
 
     def _require_in_place(self) -> None:
-        if not self._folder.is_at(LOCK, self._lock):
+        with writing(self.path):
+            in_place = self._folder.is_at(LOCK, self._lock)
+        if not in_place:
             raise RunError(
                 f"{shown(self.path)}: was removed, moved away or replaced while it was trained; nothing more is "
                 "written to it"
