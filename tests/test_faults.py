@@ -315,9 +315,7 @@ def outcome_of_all(path: Path) -> dict[str, bytes]:
     return {each.name: each.read_bytes() for each in files}
 
 
-def test_file_system_without_locks_is_named(
-    tiny_config: Make, folder: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_file_system_without_locks_is_named(tiny_config: Make, folder: Path, monkeypatch: pytest.MonkeyPatch):
     def flock(descriptor: int, how: int) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 

@@ -1,7 +1,7 @@
 """Whole training steps against the textbook: from bytes to updated parameters, by the very step that trains.
 
 The trainer takes real steps in float64, with the config's own batches, margins, dropout, smoothed targets, penalty,
-optimizer, schedule and average: three in each of the first two epochs, of which the last batch is shorter, and three
+optimizer, schedule and average: two in each of the first two epochs, of which the second has a shorter batch, and two
 in the middle of training. Before the first step every vector must be what was given, and between epochs nothing may
 change. After each step every vector is compared with what the update rule makes, as its source prints it
 (:mod:`mlpcli.gradcheck.textbook`), of the vectors before and of the gradient by the complex step. That gradient knows
@@ -41,8 +41,7 @@ from mlpcli.training.trainer import StepRecord, Trainer
 
 Array = NDArray[Any]
 
-BATCHES = 2.5  # of an epoch: two, and a shorter one
-DIRECTIONS = 2
+BATCHES = 1.5  # of an epoch: a full one, and a shorter one
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,7 @@ def in_float64(config: Config, dataset: Dataset) -> Config:
 
 
 def training_images(config: Config, images: Array, classes: int, image_shape: tuple[int, int], seed: int) -> Dataset:
-    """Return a data set of two and a half batches of ``images``, with random labels: gradients are then large."""
+    """Return a data set of one and a half batches of ``images``, with random labels: gradients are then large."""
     count = min(len(images), max(1, round(BATCHES * min(config.training.batch_size, len(images)))))
     rng = np.random.default_rng([seed, 1])
     labels = rng.integers(classes, size=count).astype(np.uint8)
@@ -230,12 +229,12 @@ class StepChecker:
         mu = 0.9 if training.momentum is None else training.momentum
         steps_per_epoch = self._steps.trainer.steps_per_epoch
         eta = textbook.learning_rate(training, after.step - 1, steps_per_epoch)
-        directions = self._rng.normal(size=(DIRECTIONS, len(theta)))
+        direction = self._rng.random(len(theta), np.float32) - np.float64(0.5)
 
         def projected(vectors: Mapping[str, Array]) -> dict[str, Array]:
-            return {name: directions @ vector for name, vector in vectors.items()}
+            return {name: direction @ vector[:, np.newaxis] for name, vector in vectors.items()}
 
-        g = self._gradient(problem, theta, directions)
+        g = self._gradient(problem, theta, direction)
         rule = textbook.RULES[training.optimizer]
         along = projected(state)
         expected_theta, expected = rule(along["theta"], along, g, eta, mu, after.step)
@@ -269,16 +268,12 @@ class StepChecker:
         norms = [np.sqrt(np.sum(dW**2) + np.sum(db**2)) for dW, db in zip(gradient.W, gradient.b, strict=True)]
         return relative_error(np.array(norms), np.array(after.record.gradient_norm))
 
-    def _gradient(self, problem: Problem, theta: Array, directions: Array) -> Array:
-        """Return the projections of the gradient of loss and penalty on the ``directions``, by the complex step."""
+    def _gradient(self, problem: Problem, theta: Array, direction: Array) -> Array:
+        """Return the projection (1,) of the gradient of loss and penalty on the ``direction``, by the complex step."""
         subject = problem.subject(theta, np.complex128)
-        l2 = self._config.training.l2
-        derivatives = []
-        for v in directions:
-            subject.theta.vector.imag = COMPLEX_STEP * v
-            value = subject.loss() + textbook.penalty(l2, subject.theta.W)
-            derivatives.append(float(np.imag(value)) / COMPLEX_STEP)
-        return np.array(derivatives)
+        subject.theta.vector.imag = COMPLEX_STEP * direction
+        value = subject.loss() + textbook.penalty(self._config.training.l2, subject.theta.W)
+        return np.array([np.imag(value)]) / COMPLEX_STEP
 
     def _loss_error(self, problem: Problem, theta: Array, y: Array, record: StepRecord, eta: float) -> float:
         """Return the larger error of what a step reports: loss, learning rate, errors, size of the batch."""

@@ -258,8 +258,8 @@ def test_error_of_several_processes_is_caught(plant, monkeypatch):
     assert all(name.startswith("3 processes") for name in found)
 
 
-def test_data_sets_of_any_size_are_cut_to_two_and_a_half_batches():
-    for count, batch_size, expected in ((60, 16, 40), (30, 16, 30), (5, 100, 5), (1, 1, 1)):
+def test_images_are_cut_to_one_and_a_half_batches():
+    for count, batch_size, expected in ((60, 16, 24), (20, 16, 20), (5, 100, 5), (1, 1, 1)):
         config = config_of(batch_size=batch_size)
         assert len(training_images(config, images(count), 4, (8, 8), 0).train) == expected
 
