@@ -55,7 +55,15 @@ def look(
         split = held_out(first.config.data)
     evaluation.check_committee(members, split, dataset)
     data = evaluation.data_for(first, dataset=dataset, folder=folder, sources=sources, offline=offline)
-    part = load_split(data, split, say=say, progress=progress)
+    part = load_split(
+        data,
+        split,
+        first.config.seed,
+        classes=first.class_names or first.classes,
+        whole=dataset is not None,
+        say=say,
+        progress=progress,
+    )
     evaluation.check_fit(first, part)
     if changed := evaluation.changed_files(first, part):
         say(f"{part.name}: not the files it was trained on: the SHA-256 of {', '.join(changed)} differs")

@@ -92,7 +92,7 @@ def sheet(
     for epoch in epochs:
         if not 1 <= epoch <= last:
             raise UsageError(f"--epoch {epoch}: the config trains for {last}; --set training.epochs={epoch}")
-    part = load_split(config.data, "train", say=say, progress=progress)
+    part = load_split(config.data, "train", config.seed, say=say, progress=progress)
     chosen = _chosen(part, images, numbers, label)
     original = part.split.images[chosen]
     columns, heads = [original], ["original"]

@@ -168,7 +168,7 @@ def test_verify_a_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path):
     (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(gzip.decompress(other.read_bytes()), mtime=0))
     code, out, _ = run(capsys, "verify", str(tmp_path))
     assert code == 1
-    assert "has 5000 images and train-labels-idx1-ubyte 1000 labels" in out
+    assert "has 5000 images and train-labels-idx1-ubyte.gz 1000 labels" in out
 
 
 @pytest.mark.parametrize("name", [None, *command.command.commands])
@@ -284,7 +284,7 @@ def test_show_draws_a_picture(capsys: pytest.CaptureFixture[str], tmp_path: Path
         (("-o", "missing/sheet.png"), 4, "missing/sheet.png: cannot be written: No such file or directory"),
         (("no-such-config",), 2, "no-such-config: no such file, and no shipped config of that name"),
         (("--set", "augmentation.rotation=400"), 2, "at most 180"),
-        (("--set", "data.dataset=./nothing"), 3, "./nothing: neither a data set nor a folder"),
+        (("--set", "data.dataset=./nothing"), 3, "./nothing: neither a data set nor a file or folder"),
     ],
 )
 def test_what_show_is_not_given(

@@ -124,7 +124,7 @@ def test_where_the_data_are_gone_the_page_is_made_without_images_unless_they_wer
 ):
     said = mlpcli("report", without_data)
     assert said.status == 0
-    assert "the folder it was trained on is not here" in said.err
+    assert "what it was trained on is not here" in said.err
     assert said.err.endswith("the page is made without images\n")
     found = document(tmp_path / "report.html")
     assert found["look"] is None
