@@ -7,8 +7,8 @@ import numpy.typing as npt
 
 from mlpcli.errors import DataError
 
-# Beside the purposes 1 to 6 that mlpcli/training/streams.py numbers: a part of what a seed means, never changed.
-PURPOSE = 7
+# Beside the purposes 1 to 7 that mlpcli/training/rng.py numbers: a part of what a seed means, never changed.
+PURPOSE = 8
 LEAST_A_CLASS = 5  # validation images: with fewer, that a class has none is no sign of sorted files
 
 Bytes = npt.NDArray[np.uint8]
