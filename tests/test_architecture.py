@@ -48,6 +48,7 @@ LIBRARIES = {
     "errors": set[str](),
     "files": set[str](),
     "config": {"yaml"},
+    "datasets": {"numpy", "PIL", "pyarrow"},
     "training": {"numpy", "mpi4py"},
     "analysis": {"numpy", "onnx", "PIL", "matplotlib"},
     "sweep": {"mpi4py"},

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mlpcli.config import DataConfig
 from mlpcli.datasets.bytestream import GunzipError, chunks_of, decoded, open_regular
-from mlpcli.datasets.collection import Collection, entries, is_file, is_folder_entry, shown
+from mlpcli.datasets.collection import Bytes, Collection, entries, is_file, is_folder_entry, shown
 from mlpcli.datasets.csv_files import (
     DELIMITERS,
     EMPTY_ZIP,
@@ -23,6 +23,7 @@ from mlpcli.datasets.download import Say
 from mlpcli.datasets.idx import ELEMENTS
 from mlpcli.datasets.idx_files import IdxFiles, sets_in
 from mlpcli.datasets.npz import NpzFile, array_names
+from mlpcli.datasets.pictures import picture_folders
 from mlpcli.datasets.source import is_folder
 from mlpcli.errors import DataError
 
@@ -43,6 +44,18 @@ def open_collection(path: Path, data: DataConfig, say: Say) -> Collection:
     if found := _with_prefix(path):
         return found
     return _of_file(path, data)
+
+
+def images_in(path: Path, size: tuple[int, int]) -> Bytes | None:
+    """The images (N, h, w) to predict in a table or an .npz, rows of numbers being of ``size``; None in another file.
+
+    Raises ``DataError``.
+    """
+    start = start_of(path)
+    if not start.startswith((ZIP_MAGIC, EMPTY_ZIP)) and not is_table(start):
+        return None
+    found = _of_file(path, DataConfig(size=size))
+    return found.images() if isinstance(found, (CsvFiles, NpzFile)) else None
 
 
 def start_of(path: Path) -> bytes:
@@ -113,6 +126,8 @@ def _of_folder(folder: Path, data: DataConfig, say: Say) -> Collection:
     for reader in readers:
         if found := reader(folder, data):
             return found
+    if pictures := picture_folders(folder, data.image_shape, say):
+        return pictures
     raise DataError(f"{shown(folder)}: no data set is recognised in it; it has {_contents(folder)}; {FORMS}")
 
 
