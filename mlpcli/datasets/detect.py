@@ -23,6 +23,7 @@ from mlpcli.datasets.download import Say
 from mlpcli.datasets.idx import ELEMENTS
 from mlpcli.datasets.idx_files import IdxFiles, sets_in
 from mlpcli.datasets.npz import NpzFile, array_names
+from mlpcli.datasets.pickled import PickledFile
 from mlpcli.datasets.pictures import picture_folders
 from mlpcli.datasets.source import is_folder
 from mlpcli.errors import DataError
@@ -37,13 +38,24 @@ def exists(path: Path) -> bool:
     return os.path.exists(path) or _with_prefix(path) is not None  # noqa: PTH110 - Path's raises for long names
 
 
-def open_collection(path: Path, data: DataConfig, say: Say) -> Collection:
+def open_collection(path: Path, data: DataConfig, say: Say, *, pickles: bool = False) -> Collection:
     """The labelled images in the file or folder ``path``, none of them read yet. Raises ``DataError``."""
     if is_folder(path):
         return _of_folder(path, data, say)
     if found := _with_prefix(path):
         return found
-    return _of_file(path, data)
+    return _of_file(path, data, pickles=pickles)
+
+
+def is_data(path: Path) -> bool:
+    """Whether ``path`` is there, and is data rather than a text with keys, as a config is."""
+    if is_folder(path) or _with_prefix(path) is not None:
+        return True
+    try:
+        start = start_of(path)
+    except DataError:
+        return False
+    return b"\0" in start or (is_table(start) and b":" not in start.partition(b"\n")[0])
 
 
 def images_in(path: Path, size: tuple[int, int]) -> Bytes | None:
@@ -91,11 +103,16 @@ def is_table(start: bytes) -> bool:
     return "\N{REPLACEMENT CHARACTER}" not in start.decode("utf-8", "replace")[:-4]
 
 
+def is_pickle(start: bytes, path: Path) -> bool:
+    """Whether ``start`` is that of a pickle: by the number of its protocol, or where there is none by its name."""
+    return start[:1] == b"\x80" or bool({".pkl", ".pickle"} & set(path.suffixes))
+
+
 def _byte(number: int) -> bytes:
     return bytes([number])
 
 
-def _of_file(path: Path, data: DataConfig) -> Collection:
+def _of_file(path: Path, data: DataConfig, *, pickles: bool = False) -> Collection:
     where, start = shown(path), start_of(path)
     if not start:
         raise DataError(f"{where}: is empty")
@@ -109,6 +126,10 @@ def _of_file(path: Path, data: DataConfig) -> Collection:
         return CsvFiles(path.name, {"train": Table(path)}, data.image_shape)
     if is_idx(start):
         raise DataError(f"{where}: is one IDX file; images and labels are two: name the folder they are in")
+    if is_pickle(start, path):
+        if pickles:
+            return PickledFile(path, data.image_shape)
+        raise DataError(f"{where}: is a pickle, which is only imported: mlpcli data import {where} -o FOLDER")
     raise DataError(f"{where}: is in no form that is read; {FORMS}")
 
 

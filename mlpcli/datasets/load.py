@@ -89,16 +89,24 @@ class Part:
     class_names: tuple[str, ...] = ()
 
 
-def load_dataset(data: DataConfig, seed: int = 0, *, say: Say = silent, progress: Progress | None = None) -> Dataset:
+def load_dataset(
+    data: DataConfig,
+    seed: int = 0,
+    *,
+    pickles: bool = False,
+    say: Say = silent,
+    progress: Progress | None = None,
+) -> Dataset:
     """The data set that ``data`` describes, its missing files fetched, those of the test set too if ``data.test``.
 
-    The test files are not opened here. ``seed`` draws the validation images where ``data.validation_order`` says so.
-    Raises ``UnavailableError`` when files cannot be had, unless ``data.fallback`` names what to use then; ``DataError``
-    when they are damaged or do not fit together; ``RunError`` when the data folder cannot be used.
+    The test files are not opened here. With ``pickles`` a pickle of arrays is read too. ``seed`` draws the validation
+    images where ``data.validation_order`` says so. Raises ``UnavailableError`` when files cannot be had, unless
+    ``data.fallback`` names what to use then; ``DataError`` when they are damaged or do not fit together; ``RunError``
+    when the data folder cannot be used.
     """
 
     def load(data: DataConfig) -> Dataset:
-        files = open_collection(data, say, progress)
+        files = open_collection(data, say, progress, pickles=pickles)
         _require(files, "train")
         has_test = data.test and files.prepare("test")
         if data.test and not has_test:
@@ -191,14 +199,16 @@ def load_split(
     return _with_fallback(load, data, say)
 
 
-def open_collection(data: DataConfig, say: Say = silent, progress: Progress | None = None) -> Collection:
+def open_collection(
+    data: DataConfig, say: Say = silent, progress: Progress | None = None, *, pickles: bool = False
+) -> Collection:
     """The labelled images that ``data`` describes, not yet read; what ``prepare`` finds missing is fetched.
 
     Raises ``DataError`` where they are in no form that is known.
     """
     entry, path = locate(data.dataset, data.folder)
     if entry is None:
-        return detect.open_collection(path, data, say)
+        return detect.open_collection(path, data, say, pickles=pickles)
     downloader = None
     if not entry.bundled:
         downloader = Downloader(entry, path, sources=data.sources, offline=data.offline, say=say, progress=progress)
