@@ -50,7 +50,7 @@ LIBRARIES = {
     "config": {"yaml"},
     "datasets": {"numpy", "PIL", "pyarrow"},
     "training": {"numpy", "mpi4py"},
-    "analysis": {"numpy", "onnx", "PIL", "matplotlib"},
+    "analysis": {"numpy", "onnx", "PIL", "matplotlib", "tensorboard"},
     "sweep": {"mpi4py"},
     "commands": {"click", "tqdm", "numpy", "yaml"},
     "__init__": set[str](),

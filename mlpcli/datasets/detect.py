@@ -23,6 +23,7 @@ from mlpcli.datasets.download import Say
 from mlpcli.datasets.idx import ELEMENTS
 from mlpcli.datasets.idx_files import IdxFiles, sets_in
 from mlpcli.datasets.npz import NpzFile, array_names
+from mlpcli.datasets.parquet import MAGIC, ParquetFiles
 from mlpcli.datasets.pickled import PickledFile
 from mlpcli.datasets.pictures import picture_folders
 from mlpcli.datasets.source import is_folder
@@ -122,6 +123,8 @@ def _of_file(path: Path, data: DataConfig, *, pickles: bool = False) -> Collecti
         if array_names(path):
             return NpzFile(path, data.image_shape)
         raise DataError(f"{where}: is a zip archive of neither .csv nor .npy files; unpack it, and name what was in it")
+    if start.startswith(MAGIC):
+        return ParquetFiles(path.name, {"train": [path]}, data.image_shape)
     if is_table(start):
         return CsvFiles(path.name, {"train": Table(path)}, data.image_shape)
     if is_idx(start):
@@ -143,7 +146,12 @@ def _with_prefix(path: Path) -> IdxFiles | None:
 
 
 def _of_folder(folder: Path, data: DataConfig, say: Say) -> Collection:
-    readers: tuple[Callable[[Path, DataConfig], Collection | None], ...] = (_idx_files, _npz_file, _csv_files)
+    readers: tuple[Callable[[Path, DataConfig], Collection | None], ...] = (
+        _idx_files,
+        _npz_file,
+        _csv_files,
+        _parquet_files,
+    )
     for reader in readers:
         if found := reader(folder, data):
             return found
@@ -191,6 +199,18 @@ def _csv_files(folder: Path, data: DataConfig) -> CsvFiles | None:
     if not found:
         found = dict(zip(("train",), tables.values(), strict=False))
     return CsvFiles(folder.resolve().name, found, data.image_shape) if found else None
+
+
+def _parquet_files(folder: Path, data: DataConfig) -> ParquetFiles | None:
+    """The Parquet files in ``folder``, or in the one folder below that has any, as the hub has them."""
+    below = [Path(each.path) for each in entries(folder) if is_folder_entry(each)]
+    for place in (folder, *below):
+        paths = [Path(each.path) for each in entries(place) if is_file(each) and each.name.endswith(".parquet")]
+        test = [path for path in paths if path.name.startswith("test")]
+        train = [path for path in paths if path.name.startswith("train")] or [p for p in paths if p not in test]
+        if paths:
+            return ParquetFiles(folder.resolve().name, {"train": train, "test": test}, data.image_shape)
+    return None
 
 
 def _several(folder: Path, found: list[Path]) -> DataError:
