@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mlpcli.analysis.evaluation import Member, Outputs, open_member, predictions, seen
-from mlpcli.analysis.images import BLANK, Images
 from mlpcli.config import Config
+from mlpcli.datasets.images import BLANK, Images
 from mlpcli.errors import DataError, UsageError
 from mlpcli.model.parameters import Parameters
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from mlpcli.analysis.evaluation import Outputs
-from mlpcli.analysis.images import Images
 from mlpcli.analysis.predict import Answer, Model
 from mlpcli.datasets.collection import readable
 from mlpcli.datasets.detect import images_in
+from mlpcli.datasets.images import Images
 from mlpcli.errors import DataError
 
 

@@ -16,8 +16,8 @@ from mlpcli.commands.options import threads_option
 from mlpcli.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from mlpcli.analysis.images import Images
     from mlpcli.analysis.predict import Answer, Model
+    from mlpcli.datasets.images import Images
 
 STDIN = "-"
 
@@ -118,8 +118,8 @@ def _walked(files: Sequence[str]) -> list[str]:
 
 
 def _images(file: str, model: Model, raw: bool) -> Images:
-    from mlpcli.analysis import images
     from mlpcli.analysis.predictions import images_of_table
+    from mlpcli.datasets import images
 
     if file != STDIN:
         many = images_of_table(Path(file), click.format_filename(file), model.image_shape)

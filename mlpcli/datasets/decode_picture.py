@@ -8,13 +8,24 @@ from pathlib import Path
 
 import numpy as np
 
+from mlpcli.config import DataConfig
 from mlpcli.datasets.collection import Bytes, shown
+from mlpcli.datasets.images import from_bytes
 from mlpcli.errors import DataError, UsageError
 from mlpcli.files import read
 
 MAX_BYTES = 512 * 1024 * 1024
 MAX_PIXELS = 64 * 1024 * 1024  # before Pillow takes memory for them
 NO_FORMATS = {"EPS"}  # Pillow would have another program run what is in it
+
+
+def read_picture(source: Path | bytes, data: DataConfig, where: str = "") -> Bytes:
+    """The picture in a file, or in bytes that messages call ``where``, as ``data.size`` and ``data.centre`` ask for it.
+
+    Raises as :func:`decode_picture` and :func:`centre_picture` do.
+    """
+    size = data.image_shape
+    return centre_picture(source, size, where) if data.centre and size else decode_picture(source, size, where)
 
 
 def decode_picture(source: Path | bytes, size: tuple[int, int] | None, where: str = "") -> Bytes:
@@ -61,6 +72,23 @@ def decode_picture(source: Path | bytes, size: tuple[int, int] | None, where: st
         raise DataError(f"{where}: is damaged, or of a kind that cannot be read here: {reason}") from None
     if not pixels.size:
         raise DataError(f"{where}: has no pixels")
+    return pixels
+
+
+def centre_picture(source: Path | bytes, size: tuple[int, int], where: str = "") -> Bytes:
+    """The picture cut out, scaled and centred in ``size`` (h, w) as ``mlpcli predict`` does it, ink light.
+
+    Raises ``DataError``, also where there is no ink, and ``UsageError`` without Pillow.
+    """
+    where = where or shown(source)  # type: ignore[arg-type]
+    try:
+        data = source if isinstance(source, bytes) else read(source, MAX_BYTES)
+    except OSError as error:
+        raise DataError(f"{where}: cannot be read ({error.strerror or error})") from None
+    found = from_bytes(data, where, size, raw=False)
+    if found.blank.any():
+        raise DataError(f"{where}: is blank, and shows no class")
+    pixels: Bytes = found.pixels[0]
     return pixels
 
 

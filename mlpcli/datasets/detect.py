@@ -124,7 +124,7 @@ def _of_file(path: Path, data: DataConfig, *, pickles: bool = False) -> Collecti
             return NpzFile(path, data.image_shape)
         raise DataError(f"{where}: is a zip archive of neither .csv nor .npy files; unpack it, and name what was in it")
     if start.startswith(MAGIC):
-        return ParquetFiles(path.name, {"train": [path]}, data.image_shape)
+        return ParquetFiles(path.name, {"train": [path]}, data)
     if is_table(start):
         return CsvFiles(path.name, {"train": Table(path)}, data.image_shape)
     if is_idx(start):
@@ -155,7 +155,7 @@ def _of_folder(folder: Path, data: DataConfig, say: Say) -> Collection:
     for reader in readers:
         if found := reader(folder, data):
             return found
-    if pictures := picture_folders(folder, data.image_shape, say):
+    if pictures := picture_folders(folder, data, say):
         return pictures
     raise DataError(f"{shown(folder)}: no data set is recognised in it; it has {_contents(folder)}; {FORMS}")
 
@@ -209,7 +209,7 @@ def _parquet_files(folder: Path, data: DataConfig) -> ParquetFiles | None:
         test = [path for path in paths if path.name.startswith("test")]
         train = [path for path in paths if path.name.startswith("train")] or [p for p in paths if p not in test]
         if paths:
-            return ParquetFiles(folder.resolve().name, {"train": train, "test": test}, data.image_shape)
+            return ParquetFiles(folder.resolve().name, {"train": train, "test": test}, data)
     return None
 
 

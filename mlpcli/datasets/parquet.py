@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from mlpcli.config import DataConfig
 from mlpcli.datasets.arrays import to_labels
 from mlpcli.datasets.collection import (
     MAX_CLASSES,
@@ -25,7 +26,7 @@ from mlpcli.datasets.collection import (
     readable,
     shown,
 )
-from mlpcli.datasets.decode_picture import decode_picture
+from mlpcli.datasets.decode_picture import read_picture
 from mlpcli.errors import DataError, UsageError
 
 MAGIC = b"PAR1"
@@ -36,12 +37,12 @@ LABELS = ("label", "labels", "fine_label", "class")
 
 
 class ParquetFiles(Collection):
-    """The pictures and labels in Parquet files, those of each split in turn; scaled to ``size`` if it is given."""
+    """The pictures and labels in Parquet files, those of each split in turn, as ``data`` asks for them."""
 
-    def __init__(self, name: str, files: Mapping[FileSplit, Sequence[Path]], size: tuple[int, int] | None) -> None:
+    def __init__(self, name: str, files: Mapping[FileSplit, Sequence[Path]], data: DataConfig) -> None:
         super().__init__(name)
         self._files = files
-        self._size = size
+        self._data = data
 
     def prepare(self, split: FileSplit) -> bool:
         """See :meth:`Collection.prepare`."""
@@ -57,7 +58,7 @@ class ParquetFiles(Collection):
         names: dict[int, str] | None = None
         for path in self._files[split]:
             try:
-                names = _read(path, self._size, images, labels)
+                names = _read(path, self._data, images, labels)
             except (DataError, UsageError):
                 raise
             except MemoryError:
@@ -72,7 +73,7 @@ class ParquetFiles(Collection):
         return Examples(pixels, to_labels(np.array(labels), self.name), names)
 
 
-def _read(path: Path, size: tuple[int, int] | None, images: list[Bytes], labels: list[Any]) -> dict[int, str] | None:
+def _read(path: Path, settings: DataConfig, images: list[Bytes], labels: list[Any]) -> dict[int, str] | None:
     """Add the pictures and labels of the file ``path``, and return what the labels are called. Raises ``DataError``."""
     try:
         import pyarrow.parquet as arrow
@@ -96,7 +97,7 @@ def _read(path: Path, size: tuple[int, int] | None, images: list[Bytes], labels:
                     raise DataError(f"{row}: has no picture's bytes in its {image}")
                 if type(answer) is not int:
                     raise DataError(f"{row}: its {label} is {readable(repr(answer))[:40]}, no whole number")
-                found = decode_picture(data, size, row)
+                found = read_picture(data, settings, row)
                 if images and found.shape != images[0].shape:
                     sizes = [" x ".join(map(str, shape)) for shape in (found.shape, images[0].shape)]
                     raise DataError(

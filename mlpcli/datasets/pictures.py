@@ -3,7 +3,8 @@
     train/CLASS/...  test/CLASS/...     or training, testing; the test pictures may be missing
     CLASS/...                           no test pictures
 
-Pictures are taken as they are, light being ink, and must be of one size; with ``data.size`` they are scaled to it.
+Pictures are taken as they are, light being ink, and must be of one size; with ``data.size`` they are scaled to it,
+and with ``data.centre`` cut out and centred in it.
 Below a class's folder any depth will do; links to folders are not followed there. Their order is that of the classes,
 then of their paths.
 """
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mlpcli.config import DataConfig
 from mlpcli.datasets.collection import (
     MAX_CLASSES,
     MAX_ENTRIES,
@@ -30,7 +32,7 @@ from mlpcli.datasets.collection import (
     readable,
     shown,
 )
-from mlpcli.datasets.decode_picture import decode_picture
+from mlpcli.datasets.decode_picture import read_picture
 from mlpcli.datasets.download import Say
 from mlpcli.errors import DataError
 
@@ -42,10 +44,10 @@ MOSTLY_LIGHT = 128  # mean pixel: paper, not ink, where ink is light
 class PictureFolders(Collection):
     """The pictures below ``folders``, one folder of each split, which has one of each class."""
 
-    def __init__(self, name: str, folders: Mapping[FileSplit, Path], size: tuple[int, int] | None, say: Say) -> None:
+    def __init__(self, name: str, folders: Mapping[FileSplit, Path], data: DataConfig, say: Say) -> None:
         super().__init__(name)
         self._folders = folders
-        self._size = size
+        self._data = data
         self._say = say
 
     def prepare(self, split: FileSplit) -> bool:
@@ -78,7 +80,7 @@ class PictureFolders(Collection):
     def _read(self, paths: list[Path]) -> Bytes:
         images: Bytes | None = None
         for number, path in enumerate(paths):
-            image = decode_picture(path, self._size)
+            image = read_picture(path, self._data)
             if images is None:
                 try:
                     images = np.empty((len(paths), *image.shape), np.uint8)
@@ -96,7 +98,7 @@ class PictureFolders(Collection):
         return images
 
 
-def picture_folders(folder: Path, size: tuple[int, int] | None, say: Say) -> PictureFolders | None:
+def picture_folders(folder: Path, data: DataConfig, say: Say) -> PictureFolders | None:
     """The pictures in ``folder``, if they lie in it as this module says. Raises ``DataError``."""
     by_name = {each.name.lower(): Path(each.path) for each in entries(folder) if is_folder_entry(each)}
     found: dict[FileSplit, Path] = {}
@@ -106,7 +108,7 @@ def picture_folders(folder: Path, size: tuple[int, int] | None, say: Say) -> Pic
                 found.setdefault(split, by_name[name])
     if not found and class_folders(folder):
         found["train"] = folder
-    return PictureFolders(folder.resolve().name, found, size, say) if found else None
+    return PictureFolders(folder.resolve().name, found, data, say) if found else None
 
 
 def class_folders(folder: Path) -> dict[str, Path]:

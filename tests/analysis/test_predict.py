@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mlpcli.training.loop import State, network_for
 
 from mlpcli.analysis import predict
 from mlpcli.analysis.evaluation import Member, outputs
-from mlpcli.analysis.images import BLANK, Images
 from mlpcli.config import Config, NetworkConfig
+from mlpcli.datasets.images import BLANK, Images
 from mlpcli.datasets.load import Split
 from mlpcli.errors import DataError, RunError, UsageError
 from mlpcli.experiment import train
 from mlpcli.model.objectives import OBJECTIVES
 from mlpcli.runs.checkpoint import Checkpoint
-from mlpcli.training.loop import State, network_for
 
 
 def model(objective="softmax_cross_entropy", *, activation="sigmoid", hidden=(5,), pixels=(3, 2), classes=4):

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mlpcli.training.loop import State, network_for
 from playwright.sync_api import Browser, BrowserContext, CDPSession, Page, expect, sync_playwright
 
 from mlpcli import config, experiment
 from mlpcli.analysis.evaluation import open_member
-from mlpcli.analysis.images import centred
 from mlpcli.analysis.look import look
 from mlpcli.analysis.report.contents import contents
 from mlpcli.analysis.report.page import page as page_of
@@ -29,11 +29,11 @@ from mlpcli.config import DataConfig
 from mlpcli.datasets import idx
 from mlpcli.datasets.catalogue import FILE_NAMES, ROLES
 from mlpcli.datasets.deskew import deskewed
+from mlpcli.datasets.images import centred
 from mlpcli.datasets.load import load_split
 from mlpcli.model.parameters import initialize
 from mlpcli.runs import checkpoint as checkpoints
 from mlpcli.runs.checkpoint import Checkpoint
-from mlpcli.training.loop import State, network_for
 from tests.conftest import NO_DEFAULTS
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

@@ -11,7 +11,7 @@ import pytest
 Image = pytest.importorskip("PIL.Image")
 
 from mlpcli.config import DataConfig  # noqa: E402
-from mlpcli.datasets import idx  # noqa: E402
+from mlpcli.datasets import idx, images  # noqa: E402
 from mlpcli.datasets.load import load_dataset  # noqa: E402
 from mlpcli.errors import DataError  # noqa: E402
 
@@ -108,6 +108,22 @@ def test_pictures_of_different_sizes(tmp_path: Path):
     dataset, _ = load(tmp_path, size=(5, 4))
     assert np.array_equal(dataset.train.images[:4], PIXELS[:4].reshape(4, 20))
     assert dataset.train.images[4].tolist() == [80] * 20
+
+
+def test_centred_pictures_are_those_that_predict_makes(tmp_path: Path):
+    paper = np.full((60, 80), 230, np.uint8)
+    paper[20:50, 30:36] = 40
+    for name, picture in (("dark", paper), ("light", 255 - paper), ("moved", np.roll(paper, 20, axis=1))):
+        (tmp_path / name).mkdir()
+        Image.fromarray(picture).save(tmp_path / name / "1.png")
+    dataset, said = load(tmp_path, size=(28,), centre=True)
+    expected = images.from_file(tmp_path / "dark" / "1.png", "it", (28, 28), raw=False).pixels.reshape(784)
+    assert all(np.array_equal(image, expected) for image in dataset.train.images)
+    assert said == []
+    (tmp_path / "dark" / "2.png").write_bytes((tmp_path / "dark" / "1.png").read_bytes())
+    Image.new("L", (50, 50), 200).save(tmp_path / "dark" / "2.png")
+    with pytest.raises(DataError, match=r"2\.png: is blank, and shows no class"):
+        load(tmp_path, size=(28,), centre=True)
 
 
 def test_dark_ink_on_paper_is_remarked_on(tmp_path: Path):
