@@ -308,9 +308,10 @@ def _label_is_last(table: Table, delimiter: bytes, header: bool, kept: Sequence[
     with closing(_lines(table)) as blocks:
         for number, block in enumerate(blocks):
             for line in block.split(b"\n")[header and number == 0 :]:
-                if line := line.strip(b"\r "):
-                    first.add(line.split(delimiter, kept[0] + 1)[kept[0]] if kept[0] else line.partition(delimiter)[0])
-                    last.add(line.rpartition(delimiter)[2])
+                fields = line.strip(b"\r ").split(delimiter)
+                if len(fields) > kept[-1]:
+                    first.add(fields[kept[0]])
+                    last.add(fields[kept[-1]])
             if len(first) > 1:
                 return False
     return len(last) > 1
