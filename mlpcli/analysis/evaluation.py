@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlpcli.config import DataConfig
+from mlpcli.config import Config, DataConfig
 from mlpcli.datasets.catalogue import CATALOGUE
 from mlpcli.datasets.deskew import preprocessed
+from mlpcli.datasets.detect import exists
 from mlpcli.datasets.foreign import data_of_a_run
 from mlpcli.datasets.load import Part, Split, SplitName
-from mlpcli.datasets.source import is_folder, named_path
+from mlpcli.datasets.source import named_path
 from mlpcli.errors import DataError, RunError, UsageError, shown
 from mlpcli.model.build import Architecture
 from mlpcli.model.objectives import OBJECTIVES, SoftmaxCrossEntropy
@@ -170,9 +171,10 @@ def check_committee(members: Sequence[Member], split: SplitName, dataset: str | 
     first = members[0].checkpoint
     for member in members[1:]:
         other = member.checkpoint
-        differences = {
+        differences: dict[str, tuple[Any, Any]] = {
             "takes images of another size": (first.image_shape, other.image_shape),
             "tells another number of classes": (first.classes, other.classes),
+            "tells other classes": (first.names, other.names),
         }
         if dataset is None:
             differences["was trained on other images; name the data set to use with --data"] = (
@@ -181,8 +183,8 @@ def check_committee(members: Sequence[Member], split: SplitName, dataset: str | 
             )
         if split != "test":
             differences["held out other images for validation; compare them on the test images"] = (
-                first.config.data.validation,
-                other.config.data.validation,
+                _held_out_by(first.config),
+                _held_out_by(other.config),
             )
         for what, (a, b) in differences.items():
             if a != b:
@@ -196,6 +198,12 @@ def check_committee(members: Sequence[Member], split: SplitName, dataset: str | 
                 f"no committee with {shown(member.path)}: it averages probabilities, and the outputs of {objective} "
                 "are none"
             )
+
+
+def _held_out_by(config: Config) -> tuple[Any, ...]:
+    """What decides which images are held out for validation."""
+    data = config.data
+    return data.validation, data.validation_order, config.seed if data.validation_order != "file" else None
 
 
 def fallback_from(checkpoint: Checkpoint) -> str | None:
@@ -215,13 +223,13 @@ def data_for(
 ) -> DataConfig:
     """Where to find the data to evaluate ``checkpoint`` on: what it was trained on, or ``dataset``; never a fallback.
 
-    What is given overrides the checkpoint's config, of which no more is believed than does no harm. Raises
-    ``DataError`` if the folder it was trained on is not there.
+    What is given overrides the checkpoint's config, of which only what is harmless is used. Raises ``DataError`` if
+    what it was trained on is not there.
     """
     own = checkpoint.config.data
     trained_on = checkpoint.dataset if fallback_from(checkpoint) else own.dataset
-    if dataset is None and trained_on not in CATALOGUE and not is_folder(named_path(trained_on)):
-        raise DataError(f"{shown(trained_on)}: the folder it was trained on is not here; say where it is with --data")
+    if dataset is None and trained_on not in CATALOGUE and not exists(named_path(trained_on)):
+        raise DataError(f"{shown(trained_on)}: what it was trained on is not here; say where it is with --data")
     wanted = trained_on if dataset is None else dataset
     own = replace(own, dataset=wanted, sources=own.sources if wanted == own.dataset else None)
     believed = data_of_a_run(own)

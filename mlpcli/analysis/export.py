@@ -75,6 +75,7 @@ def metadata(checkpoint: Checkpoint) -> dict[str, str]:
         "dataset": dataset,
         "epoch": str(checkpoint.epoch),
         "image_shape": json.dumps(list(checkpoint.image_shape)),
+        "class_names": json.dumps(list(checkpoint.names), ensure_ascii=False),
         "preprocessing": checkpoint.config.data.preprocessing or "none",
         "sizes": json.dumps(list(checkpoint.parameters.sizes)),
         "activation": checkpoint.config.network.activation,

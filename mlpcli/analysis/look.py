@@ -58,7 +58,15 @@ def look(
     data = evaluation.data_for(first, dataset=dataset, folder=folder, sources=sources, offline=offline)
     if announced := announcement(data):
         say(announced)
-    part = load_split(data, split, say=say, progress=progress)
+    part = load_split(
+        data,
+        split,
+        first.config.seed,
+        classes=first.class_names or first.classes,
+        whole=dataset is not None,
+        say=say,
+        progress=progress,
+    )
     evaluation.check_fit(first, part)
     if changed := evaluation.changed_files(first, part):
         say(f"{shown(part.name)}: not the files it was trained on: the SHA-256 of {', '.join(changed)} differs")

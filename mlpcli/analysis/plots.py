@@ -50,6 +50,7 @@ INK = "Greys"
 
 MOST_CELLS_WITH_NUMBERS = 20
 LONGEST_NAME = 56
+MOST_OF_A_NAME = 14  # characters of a class's
 MOST_PIXELS_A_SIDE = 112  # of an image in a mosaic
 
 STYLE: dict[Any, Any] = {
@@ -344,10 +345,11 @@ class _Legend:
 # Of one network ------------------------------------------------------------------------------------------------------
 
 
-def draw_confusion(figure: Figure, result: Evaluation, title: str) -> None:
+def draw_confusion(figure: Figure, result: Evaluation, title: str, class_names: Sequence[str] = ()) -> None:
     """The confusion matrix of ``result``: a row a label, a column a prediction, mistakes coloured by their share."""
     counts = result.confusion
     classes = len(counts)
+    names = _called(class_names, classes)
     figure.set_size_inches(*((7.2, 6.4) if classes <= MOST_CELLS_WITH_NUMBERS else (8.6, 7.6)))
     figure.suptitle(title)
     axes = figure.subplots()
@@ -362,8 +364,8 @@ def draw_confusion(figure: Figure, result: Evaluation, title: str) -> None:
     figure.colorbar(image, ax=axes, label="share of the label's images, mistakes only (%)", shrink=0.8)
     axes.set(xlabel="predicted class", ylabel="label")
     if classes <= MOST_CELLS_WITH_NUMBERS:
-        axes.set_xticks(range(classes))
-        axes.set_yticks(range(classes))
+        axes.set_xticks(range(classes), names, rotation=90 if max(map(len, names)) > 3 else 0)
+        axes.set_yticks(range(classes), names)
         size = 9 if classes <= 12 else 6
         for i, j in np.argwhere(counts > 0):
             dark = i != j and shares[i, j] > 0.72 * highest
@@ -397,7 +399,9 @@ def draw_weights(figure: Figure, checkpoint: Checkpoint, title: str, most: int) 
         mosaic.caption(axes, [[f"class {k}"] for k in range(units)])
 
 
-def draw_mistakes(figure: Figure, result: Evaluation, images: Array, title: str) -> None:
+def draw_mistakes(
+    figure: Figure, result: Evaluation, images: Array, title: str, class_names: Sequence[str] = ()
+) -> None:
     """The ``result.worst`` of ``images`` (N, rows, columns), each with its index, label, prediction and confidence."""
     worst = result.worst
     if not worst:
@@ -413,13 +417,20 @@ def draw_mistakes(figure: Figure, result: Evaluation, images: Array, title: str)
     axes.set_axis_off()
     score = "{:.1%}" if result.calibration else "{:.3g}"
     mosaic.frame(axes)
+    names = _called(class_names, len(result.confusion))
     mosaic.caption(
-        axes, [[f"{m.label} → {m.predicted}, {score.format(m.confidence)}", f"image {m.index}"] for m in worst]
+        axes,
+        [[f"{names[m.label]} → {names[m.predicted]}, {score.format(m.confidence)}", f"image {m.index}"] for m in worst],
     )
     what = "confidence" if result.calibration else "output of the predicted class, which is no probability"
     axes.text(
         0.5, -0.01, f"label → prediction, {what}", transform=axes.transAxes, ha="center", va="top", color="#444444"
     )
+
+
+def _called(class_names: Sequence[str], classes: int) -> list[str]:
+    """What ``classes`` classes are called on paper: their names, shortened, or else their numbers."""
+    return [shown(name[:MOST_OF_A_NAME]) for name in class_names] or list(map(str, range(classes)))
 
 
 class _Mosaic:

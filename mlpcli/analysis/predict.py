@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mlpcli.analysis.evaluation import Member, Outputs, open_member, predictions, seen
-from mlpcli.analysis.images import BLANK, Images
 from mlpcli.config import Config
+from mlpcli.datasets.images import BLANK, Images
 from mlpcli.errors import DataError, UsageError
 from mlpcli.model.parameters import Parameters
 
@@ -36,8 +36,8 @@ class Model:
     """A trained network, ready to predict; :func:`load` makes it.
 
     ``path`` is the checkpoint it was read from, ``epoch`` the last epoch of training in it, ``config`` what it was
-    trained with, ``image_shape`` (rows, columns) what it takes, ``classes`` the number K it tells apart, and
-    ``parameters`` has its weights ``W[0]`` (D, H), ``W[1]`` ... and biases ``b[0]`` (H,), ``b[1]`` ...
+    trained with, ``image_shape`` (rows, columns) what it takes, ``classes`` the number K it tells apart, called
+    ``class_names``, and ``parameters`` has its weights ``W[0]`` (D, H), ``W[1]`` ... and biases ``b[0]`` (H,), ...
     """
 
     def __init__(self, member: Member) -> None:
@@ -47,6 +47,7 @@ class Model:
         self.config: Config = member.checkpoint.config
         self.image_shape: tuple[int, int] = member.checkpoint.image_shape
         self.classes: int = member.checkpoint.classes
+        self.class_names: tuple[str, ...] = member.checkpoint.names
         self.parameters: Parameters = member.checkpoint.parameters
 
     def __repr__(self) -> str:

@@ -34,7 +34,7 @@ MOST_ABREAST = 8  # where there are only originals
 
 @dataclass(frozen=True, eq=False)
 class Sheet:
-    """Image ``numbers[i]`` of the training images ``name``, of label ``labels[i]``, is row i: ``rows[i]`` (C, h, w).
+    """Image ``numbers[i]`` of the training images ``name``, of class ``labels[i]``, is row i: ``rows[i]`` (C, h, w).
 
     ``heads`` (C) say what the columns are, of which the first is the file's image, the second what
     ``data.preprocessing`` makes of it, if anything. ``examples`` is the number of all
@@ -46,7 +46,7 @@ class Sheet:
     settings: str
     heads: tuple[str, ...]
     numbers: tuple[int, ...]
-    labels: tuple[int, ...]
+    labels: tuple[str, ...]
     rows: Bytes
 
     @property
@@ -73,7 +73,7 @@ def sheet(
     *,
     images: int = IMAGES,
     numbers: Sequence[int] = (),
-    label: int | None = None,
+    label: str | None = None,
     epochs: Sequence[int] = (),
     say: Say = silent,
     progress: Progress | None = None,
@@ -92,7 +92,7 @@ def sheet(
     for epoch in epochs:
         if not 1 <= epoch <= last:
             raise UsageError(f"--epoch {epoch}: the config trains for {last}; --set training.epochs={epoch}")
-    part = load_split(config.data, "train", say=say, progress=progress)
+    part = load_split(config.data, "train", config.seed, say=say, progress=progress)
     chosen = _chosen(part, images, numbers, label)
     original = part.split.images[chosen]
     columns, heads = [original], ["original"]
@@ -116,12 +116,12 @@ def sheet(
         settings="; ".join([*heads[1 : 1 + bool(preprocessing)], _in_words(augmentation, last)]),
         heads=tuple(heads),
         numbers=tuple(chosen.tolist()),
-        labels=tuple(part.split.labels[chosen].tolist()),
+        labels=tuple(part.class_names[each] for each in part.split.labels[chosen].tolist()),
         rows=np.stack(columns, axis=1).reshape(len(chosen), len(columns), *part.image_shape),
     )
 
 
-def _chosen(part: Part, images: int, numbers: Sequence[int], label: int | None) -> NDArray[np.intp]:
+def _chosen(part: Part, images: int, numbers: Sequence[int], label: str | None) -> NDArray[np.intp]:
     examples = len(part.split)
     if numbers:
         for number in numbers:
@@ -130,7 +130,8 @@ def _chosen(part: Part, images: int, numbers: Sequence[int], label: int | None) 
         return np.array(numbers, np.intp)
     if label is None:
         return np.arange(min(images, examples))
-    found = np.flatnonzero(part.split.labels == label)[:images]
+    places = [place for place, name in enumerate(part.class_names) if name == label]
+    found = np.flatnonzero(np.isin(part.split.labels, places))[:images]
     if not len(found):
         raise UsageError(f"--class {label}: no training image of {part.name} has that label")
     return found

@@ -1,7 +1,8 @@
-"""``mlpcli data``: which data sets are known, getting one, and whether its files are what they should be."""
+"""``mlpcli data``: which data sets are known, getting, importing, checking and looking at them."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,13 +31,15 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON doc
 
 @click.group(cls=Group)
 def command() -> None:
-    """List, fetch and verify data sets, and look at the images as training shows them.
+    """List, fetch, import and verify data sets, and look at the images as training shows them.
 
     \b
     Examples:
       mlpcli data list
       mlpcli data fetch mnist
       mlpcli data verify mnist
+      mlpcli data import train.csv -o digits
+      mlpcli data show digits
       mlpcli data show --set augmentation.rotation=10
     """
 
@@ -113,7 +116,7 @@ def fetch(name: str, folder: str, sources: tuple[str, ...], offline: bool, as_js
         raise UsageError("--offline fetches nothing, so --source has no use with it")
     entry, place = locate(name, folder)
     if entry is None:
-        raise UsageError(f"{name}: is a folder, there is nothing to fetch; mlpcli data verify {name} checks its files")
+        raise UsageError(f"{name}: is here, there is nothing to fetch; mlpcli data verify {name} checks it")
     fetched: list[str] = []
     if not entry.bundled:
         fetched = Downloader(
@@ -134,18 +137,20 @@ def fetch(name: str, folder: str, sources: tuple[str, ...], offline: bool, as_js
 
 
 @command.command()
-@click.argument("name", metavar="NAME|DIR")
+@click.argument("name", metavar="NAME|SOURCE")
 @_folder
 @_json
 def verify(name: str, folder: str, as_json: bool) -> int:
     """Check the files of a data set: exit status 1 if one is missing or is not what it should be.
 
-    Those of the data set NAME must have the right SHA-256; those in a folder DIR must be IDX files that fit together.
+    Those of the data set NAME must have the right SHA-256; a file or folder SOURCE must be in a form that is read, and
+    its parts must fit together. docs/data.md has the forms.
 
     \b
     Examples:
       mlpcli data verify mnist
       mlpcli data verify ./my-letters
+      mlpcli data verify train.csv
       mlpcli data verify mnist --json
     """
     from mlpcli.datasets.check import check
@@ -174,8 +179,52 @@ def verify(name: str, folder: str, as_json: bool) -> int:
     return 0 if report.ok else EXIT_CHECK_SAID_NO
 
 
+@command.command("import")
+@click.argument("source", metavar="SOURCE")
+@click.option("-o", "--output", "folder", metavar="FOLDER", required=True, help="Where to write it: a new folder.")
+@set_option
+@_json
+def import_(source: str, folder: str, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Write any data set as four IDX files, and classes.txt with a name a line.
+
+    SOURCE is a file or folder in one of the forms of docs/data.md: IDX files under any names, CSV, .npz, folders of
+    pictures, Parquet, and mnist.pkl.gz, which is read here only. What the files do not say, --set data.size,
+    data.transpose or data.class_names do.
+
+    \b
+    Examples:
+      mlpcli data import train.csv -o digits
+      mlpcli data import gzip/emnist-letters -o letters
+      mlpcli data import scans/ -o scans-28 --set data.size=[28,28]
+      mlpcli data import mnist.pkl.gz -o nielsen
+    """
+    from dataclasses import replace
+
+    from mlpcli import config as config_module
+    from mlpcli.datasets.importing import import_data
+
+    loaded = config_module.load(None, overrides)
+    made = import_data(replace(loaded.data, dataset=source), Path(folder), say=output.say)
+    if as_json:
+        output.result_json(
+            {
+                "folder": click.format_filename(made.folder),
+                "class_names": list(made.class_names),
+                "image_shape": list(made.image_shape),
+                "train": made.train,
+                "test": made.test,
+            }
+        )
+        return
+    rows, columns = made.image_shape
+    output.result(
+        f"{click.format_filename(made.folder)}: {made.train:,} training and {made.test:,} test images of {rows} x "
+        f"{columns} pixels, {len(made.class_names)} classes"
+    )
+
+
 @command.command()
-@click.argument("config", required=False)
+@click.argument("config", metavar="[CONFIG|SOURCE]", required=False)
 @set_option
 @click.option(
     "--images",
@@ -185,7 +234,7 @@ def verify(name: str, folder: str, as_json: bool) -> int:
     show_default=True,
     help="Show the first N training images.",
 )
-@click.option("--class", "label", metavar="K", type=click.IntRange(min=0), help="Of the images of class K.")
+@click.option("--class", "label", metavar="K", help="Of the images of class K.")
 @click.option(
     "--index",
     "numbers",
@@ -212,16 +261,17 @@ def show(
     config: str | None,
     overrides: tuple[str, ...],
     images: int,
-    label: int | None,
+    label: str | None,
     numbers: tuple[int, ...],
     epochs: tuple[int, ...],
     file: str | None,
     sources: tuple[str, ...],
     offline: bool,
 ) -> None:
-    """Show training images, and what training with CONFIG makes of them.
+    """Show the training images of SOURCE, or what training with CONFIG makes of them.
 
-    CONFIG is a YAML file or the name of a shipped config; without one, the defaults are used. A row has an image as it
+    CONFIG is a YAML file or the name of a shipped config; without one, the defaults are used. SOURCE is a data set's
+    name, or a file or folder in one of the forms of docs/data.md. A row has an image as it
     is in the file, then as the network is shown it in a few epochs: with the config's own seed and distortions, pixel
     by pixel. With -o it is a picture, for which matplotlib is needed: pip install 'mlpcli[plots]'.
 
@@ -231,6 +281,7 @@ def show(
       mlpcli data show my.yaml --images 10 -o sheet.png
       mlpcli data show my.yaml --class 7 --epoch 1 --epoch 30
       mlpcli data show fashion-mnist --index 0 --index 53999
+      mlpcli data show train.csv --images 24 -o sheet.png
     """
     if numbers and (label is not None or _given("images")):
         raise UsageError("--index names the images: give it, or --class and --images, not both")
@@ -244,8 +295,10 @@ def show(
     form = None if file is None else picture_format(Path(file))
     if form is not None:
         plots.require_matplotlib()
-    path = None if config is None else config_module.find(config)
-    loaded = config_module.load(path, (*overrides, *data_overrides(sources, offline)))
+    source = config is not None and _is_source(config)
+    path = None if config is None or source else config_module.find(config)
+    given = [f"data.dataset={json.dumps(config, ensure_ascii=False)}"] if source else []
+    loaded = config_module.load(path, (*given, *overrides, *data_overrides(sources, offline)))
     made = sheet(
         loaded,
         images=images,
@@ -255,13 +308,25 @@ def show(
         say=output.say,
         progress=download_progress(),
     )
-    if loaded.augmentation is None:
+    if loaded.augmentation is None and not source:
         output.say("this config distorts nothing; try --set augmentation.rotation=10")
     if file is None or form is None:
         _print_sheet(made)
         return
     output.write_file(Path(file), made.render(form))
     output.result(click.format_filename(file))
+
+
+def _is_source(name: str) -> bool:
+    """Whether ``name`` is a data set, or a file or folder of data, and no config."""
+    from mlpcli import config as config_module
+    from mlpcli.datasets import detect
+    from mlpcli.datasets.catalogue import CATALOGUE
+    from mlpcli.datasets.source import named_path
+
+    if name.removesuffix(".yaml") in config_module.shipped() or name.endswith((".yaml", ".yml")):
+        return False
+    return name in CATALOGUE or detect.is_data(named_path(name))
 
 
 def _given(option: str) -> bool:

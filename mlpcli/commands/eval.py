@@ -13,9 +13,9 @@ from mlpcli.commands.options import data_options, threads_option
 from mlpcli.errors import UsageError, shown
 
 if TYPE_CHECKING:
-    from mlpcli.analysis.evaluation import Evaluation, Outputs
+    from mlpcli.analysis.evaluation import Evaluation
     from mlpcli.analysis.look import Look
-    from mlpcli.datasets.load import Bytes, Part, SplitName
+    from mlpcli.datasets.load import Part, SplitName
 
 
 @click.command()
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 @click.option(
     "--predictions",
     metavar="FILE.csv",
-    help="Write index, label, predicted, p0, p1 ... of every image; an existing file is replaced.",
+    help="Write image, label, predicted, confidence, p_0 ... of every image; an existing file is replaced.",
 )
 @threads_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -78,6 +78,7 @@ def command(
 
     from mlpcli.analysis.evaluation import evaluate
     from mlpcli.analysis.look import look
+    from mlpcli.analysis.predictions import labelled_table
     from mlpcli.commands.progress import download_progress
 
     found = look(
@@ -93,7 +94,8 @@ def command(
     labels = found.part.split.labels
     result = evaluate(found.together, labels, worst)
     if predictions is not None:
-        output.write_file(Path(predictions), _csv(found.together, labels))
+        table = labelled_table(found.together, labels.tolist(), found.part.class_names)
+        output.write_file(Path(predictions), table)
     if as_json:
         output.result_json(_document(found, result, dataset))
     else:
@@ -102,19 +104,13 @@ def command(
             _draw(result, found.part)
 
 
-def _csv(said: Outputs, labels: Bytes) -> bytes:
-    header = ",".join(["index", "label", "predicted", *(f"p{k}" for k in range(said.p.shape[1]))])
-    rows = zip(labels.tolist(), said.predicted.tolist(), said.p.tolist(), strict=True)
-    lines = (f"{i},{label},{predicted},{','.join(map(repr, p))}" for i, (label, predicted, p) in enumerate(rows))
-    return "\n".join([header, *lines, ""]).encode()
-
-
 def _document(look: Look, result: Evaluation, dataset: str | None) -> dict[str, Any]:
     """Everything, for --json: the result of the one checkpoint or of the committee, then each checkpoint in brief."""
     return {
         "dataset": look.part.name,
         "fallback_from": _fallback_from(look, dataset),
         "split": look.split,
+        "class_names": list(look.part.class_names),
         "committee": len(look.members) > 1,
         **result.to_dict(),
         "checkpoints": [
@@ -137,6 +133,7 @@ def _document(look: Look, result: Evaluation, dataset: str | None) -> dict[str, 
 
 def _print(look: Look, result: Evaluation, dataset: str | None) -> None:
     members, part = look.members, look.part
+    names = part.class_names
     for member in members:
         network = member.checkpoint.config.network
         inputs = member.checkpoint.image_shape[0] * member.checkpoint.image_shape[1]
@@ -168,20 +165,23 @@ def _print(look: Look, result: Evaluation, dataset: str | None) -> None:
     _table(
         [["class", "images", "precision", "recall", "F1"]]
         + [
-            [str(c.label), f"{c.examples:,}", _percent(c.precision), _percent(c.recall), _percent(c.f1)]
+            [names[c.label], f"{c.examples:,}", _percent(c.precision), _percent(c.recall), _percent(c.f1)]
             for c in result.per_class
         ]
     )
     counts = result.confusion.tolist()
-    heads = ["", *map(str, range(len(counts)))]
+    heads = ["", *names]
     _table(
-        [heads, *([str(label), *(str(n or ".") for n in row)] for label, row in enumerate(counts))],
+        [heads, *([names[label], *(str(n or ".") for n in row)] for label, row in enumerate(counts))],
         "Confusion: a row a label, a column a prediction",
     )
     if result.worst:
         _table(
             [["index", "label", "predicted", "confidence"]]
-            + [[str(m.index), str(m.label), str(m.predicted), _confidence(m.confidence, result)] for m in result.worst],
+            + [
+                [str(m.index), names[m.label], names[m.predicted], _confidence(m.confidence, result)]
+                for m in result.worst
+            ],
             f"Most confidently wrong, of {result.errors:,}",
         )
 
@@ -192,7 +192,7 @@ def _draw(result: Evaluation, part: Part) -> None:
     pictures = []
     for m in result.worst:
         rows = shades(part.split.images[m.index].reshape(part.image_shape), width)
-        caption = f"{m.index}: {m.label} taken for {m.predicted}"
+        caption = f"{m.index}: {part.class_names[m.label]} taken for {part.class_names[m.predicted]}"
         pictures.append([caption, *rows])
     if pictures:
         wide = max(len(line) for picture in pictures for line in picture)

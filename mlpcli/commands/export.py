@@ -1,4 +1,4 @@
-"""``mlpcli export``: a trained network as an ONNX model, or as safetensors."""
+"""``mlpcli export``: a trained network as an ONNX model or as safetensors; runs' curves as CSV or for TensorBoard."""
 
 from __future__ import annotations
 
@@ -8,21 +8,31 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from mlpcli.commands import output
-from mlpcli.errors import UsageError
+from mlpcli.errors import RunError, UsageError
 
 if TYPE_CHECKING:
     from mlpcli.analysis.export import Export, InputType, Tensor
 
-Format = Literal["onnx", "safetensors"]
-FORMATS: dict[str, Format] = {".onnx": "onnx", ".safetensors": "safetensors"}
+Format = Literal["onnx", "safetensors", "csv", "tensorboard"]
+FORMATS: dict[str, Format] = {".onnx": "onnx", ".safetensors": "safetensors", ".csv": "csv"}
+CURVES = ("csv", "tensorboard")  # of runs, several at once
 
 
 @click.command()
-@click.argument("run", metavar="RUN|CHECKPOINT")
+@click.argument("runs", metavar="RUN|CHECKPOINT...", nargs=-1, required=True)
 @click.option(
-    "-o", "--output", "file", metavar="FILE", required=True, help="Where to write it; an existing file is replaced."
+    "-o",
+    "--output",
+    "file",
+    metavar="FILE",
+    required=True,
+    help="Where to write it; an existing file is replaced. For tensorboard a folder, the --logdir.",
 )
-@click.option("--to", type=click.Choice([*FORMATS.values()]), help="The format. [default: by the suffix of FILE]")
+@click.option(
+    "--to",
+    type=click.Choice(["onnx", "safetensors", *CURVES]),
+    help="The format. [default: by the suffix of FILE]",
+)
 @click.option(
     "--input",
     "input_type",
@@ -30,8 +40,8 @@ FORMATS: dict[str, Format] = {".onnx": "onnx", ".safetensors": "safetensors"}
     help="What the ONNX model takes: bytes from 0 to 255, or numbers from 0 to 1. [default: uint8]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def command(run: str, file: str, to: Format | None, input_type: InputType | None, as_json: bool) -> None:
-    """Write a trained network as ONNX or safetensors.
+def command(runs: tuple[str, ...], file: str, to: Format | None, input_type: InputType | None, as_json: bool) -> None:
+    """Write a trained network as ONNX or safetensors, or runs' epochs as CSV or for TensorBoard.
 
     RUN means its best checkpoint if there is one, else its last. The ONNX model goes from images (N, rows, columns) to
     p, the values of the output unit (N, classes), and predicted, the classes (N,). A safetensors file has the
@@ -44,16 +54,24 @@ def command(run: str, file: str, to: Format | None, input_type: InputType | None
       mlpcli export runs/mnist-... -o digits.onnx --input float32
       mlpcli export runs/mnist-... -o digits.safetensors
       mlpcli export runs/mnist-.../checkpoints/last.npz --to onnx -o last.bin --json
+      mlpcli export runs/* -o curves.csv
+      mlpcli export runs/* --to tensorboard -o logs
     """
     path = Path(file)
     wanted = _format(path, to)
     if input_type is not None and wanted != "onnx":
         raise UsageError(f"--input says what an ONNX model takes; a {wanted} file has tensors only")
 
+    if wanted in CURVES:
+        _export_curves(runs, path, wanted, as_json)
+        return
+    if len(runs) > 1:
+        raise UsageError(f"{len(runs)} runs are named, and a {wanted} file has one network; csv takes several")
+
     from mlpcli.analysis import export
     from mlpcli.analysis.evaluation import open_member
 
-    checkpoint = open_member(Path(run)).checkpoint
+    checkpoint = open_member(Path(runs[0])).checkpoint
     onnx = wanted == "onnx"
     made = export.to_onnx(checkpoint, input_type or "uint8") if onnx else export.to_safetensors(checkpoint)
     output.write_file(path, made.data)
@@ -71,13 +89,39 @@ def command(run: str, file: str, to: Format | None, input_type: InputType | None
             output.result(f"{kind:<7} {each.name:<10} {each.dtype:<8} {_shape(each)}")
 
 
+def _export_curves(runs: tuple[str, ...], path: Path, wanted: Format, as_json: bool) -> None:
+    """The epochs of ``runs`` in the file ``path``, or as event files in the folder ``path``."""
+    from mlpcli.analysis import curves
+    from mlpcli.runs.summary import run_at
+
+    paths = [run_at(Path(run)) for run in runs]
+    if wanted == "csv":
+        files = {path: curves.to_csv(paths)}
+    else:
+        files = {path / name: data for name, data in curves.to_tensorboard(paths).items()}
+    for file, data in files.items():
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"{file.parent}: cannot be written: {error.strerror or error}") from None
+        output.write_file(file, data)
+    if as_json:
+        names = [click.format_filename(file) for file in files]
+        output.result_json({"format": wanted, "runs": len(paths), "files": names})
+        return
+    for file in files:
+        output.result(click.format_filename(file))
+
+
 def _format(path: Path, to: Format | None) -> Format:
     """The format wanted. Raises ``UsageError`` where nothing says which, or the suffix says another."""
     suffix = path.suffix.lower()
     named = FORMATS.get(suffix)
     if to is None:
         if named is None:
-            raise UsageError(f"-o {path}: name it .onnx or .safetensors, or say --to onnx or --to safetensors")
+            raise UsageError(
+                f"-o {path}: name it .onnx, .safetensors or .csv, or say --to onnx, safetensors, csv or tensorboard"
+            )
         return named
     # .npz is a checkpoint's, and nothing should take the place of one by mistake.
     if named not in (None, to) or suffix == ".npz":

@@ -126,10 +126,10 @@ def command(
         )
         title = f"{_name(found.members[0])}\n{wrong}"
         if kind == "confusion":
-            draw = partial(plots.draw_confusion, result=result, title=title)
+            draw = partial(plots.draw_confusion, result=result, title=title, class_names=part.class_names)
         else:
             pixels = part.split.images.reshape(-1, *part.image_shape)
-            draw = partial(plots.draw_mistakes, result=result, images=pixels, title=title)
+            draw = partial(plots.draw_mistakes, result=result, images=pixels, title=title, class_names=part.class_names)
     output.write_file(path, plots.render(draw, form, f"{kind}: {title}"))
     output.result(shown(path))
 

@@ -16,8 +16,8 @@ from mlpcli.commands.options import threads_option
 from mlpcli.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from mlpcli.analysis.images import Images
     from mlpcli.analysis.predict import Answer, Model
+    from mlpcli.datasets.images import Images
 
 STDIN = "-"
 
@@ -32,14 +32,31 @@ STDIN = "-"
     "network's size.",
 )
 @click.option("--show", is_flag=True, help="Draw what the network saw.")
+@click.option(
+    "-o", "--output", "table", metavar="FILE.csv", help="Write the answers there, a row an image; replaces a file."
+)
+@click.option(
+    "--columns",
+    metavar="NUMBER,CLASS",
+    help="Write two columns of these names, the image's number from 1 and its class: ImageId,Label for Kaggle.",
+)
 @threads_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, with every probability in full.")
-def command(run: str, files: tuple[str, ...], raw: bool, show: bool, as_json: bool) -> int | None:
+def command(
+    run: str,
+    files: tuple[str, ...],
+    raw: bool,
+    show: bool,
+    table: str | None,
+    columns: str | None,
+    as_json: bool,
+) -> int | None:
     """Say which digits one's own pictures show.
 
     IMAGE is a picture of one digit, of any size and colour, dark on light or light on dark: PNG, JPEG and whatever else
     Pillow reads (pip install 'mlpcli[images]'). It is cut out, scaled and centred as MNIST's digits are. An IDX file,
-    plain or gzip, may hold many images, which are taken as they are and need no Pillow. - is standard input.
+    plain or gzip, a CSV table or an .npz may hold many images, which are taken as they are and need no Pillow. A folder
+    means all pictures in it and below it. - is standard input.
 
     Each answer has the three classes the network finds most likely, and the entropy of all its probabilities: 0 bits
     where it is sure of one, 3.32 where ten are alike. A file that cannot be read is told on stderr, the others are
@@ -50,16 +67,23 @@ def command(run: str, files: tuple[str, ...], raw: bool, show: bool, as_json: bo
       mlpcli predict runs/mnist-... three.png
       mlpcli predict runs/mnist-... *.jpg --show
       mlpcli predict runs/mnist-... data/mnist/t10k-images-idx3-ubyte --json
+      mlpcli predict runs/mnist-... scans/ -o answers.csv
+      mlpcli predict runs/mnist-... test.csv -o submission.csv --columns ImageId,Label
       mlpcli predict runs/mnist-... - <three.png
     """
     if show and as_json:
         raise UsageError("--show draws for the screen; with --json there is nothing to draw on")
 
+    if columns is not None and (table is None or len(columns.split(",")) != 2):
+        raise UsageError("--columns names the two columns of the file that -o writes, such as ImageId,Label")
+
     from mlpcli.analysis.predict import answers, load
+    from mlpcli.analysis.predictions import table_of
 
     model = load(run)
-    answered, failed = [], []
-    for file in files:
+    answered: list[Answer] = []
+    failed = []
+    for file in _walked(files):
         try:
             images = _images(file, model, raw)
         except DataError as error:
@@ -68,20 +92,38 @@ def command(run: str, files: tuple[str, ...], raw: bool, show: bool, as_json: bo
             continue
         found = list(answers(model, images))
         _warn(images, found)
-        if as_json:
+        if as_json or table is not None:
             answered += found
         else:
             _print(model, found, show)
+    if table is not None:
+        output.write_file(Path(table), table_of(model, answered, columns))
+        output.say(f"{table}: {len(answered):,} images")
     if as_json:
         output.result_json(_document(model, answered, failed))
     return EXIT_STATUS[DataError] if failed else None
 
 
+def _walked(files: Sequence[str]) -> list[str]:
+    """``files``, in place of a folder the pictures in it and below it, in order."""
+    from mlpcli.datasets.pictures import pictures_below
+
+    found: list[str] = []
+    for file in files:
+        if file == STDIN or not Path(file).is_dir():
+            found.append(file)
+            continue
+        found += [str(path) for path in pictures_below(Path(file))] or [file]  # an empty one is refused by its reader
+    return found
+
+
 def _images(file: str, model: Model, raw: bool) -> Images:
-    from mlpcli.analysis import images
+    from mlpcli.analysis.predictions import images_of_table
+    from mlpcli.datasets import images
 
     if file != STDIN:
-        return images.from_file(Path(file), click.format_filename(file), model.image_shape, raw=raw)
+        many = images_of_table(Path(file), click.format_filename(file), model.image_shape)
+        return many or images.from_file(Path(file), click.format_filename(file), model.image_shape, raw=raw)
     try:
         data = sys.stdin.buffer.read(images.MAX_BYTES + 1)
     except (OSError, AttributeError) as error:  # AttributeError where there is no standard input: '<&-'
@@ -100,6 +142,7 @@ def _document(model: Model, answers: Sequence[Answer], failed: list[dict[str, st
     return {
         "checkpoint": click.format_filename(model.path),
         "objective": model.config.network.objective,
+        "class_names": list(model.class_names),
         "images": [
             {
                 "image": answer.name,
@@ -131,9 +174,10 @@ def _print(model: Model, answers: Sequence[Answer], show: bool) -> None:
             output.result(f"{name}: no digit")
         else:
             (_, most), *others = answer.top()
-            rest = [f"{k} {number(p)}" for k, p in others]
+            rest = [f"{model.class_names[k]} {number(p)}" for k, p in others]
             bits = [] if answer.entropy is None else [f"entropy {answer.entropy:.2f} bits"]
-            output.result(f"{name}: {answer.predicted}  {number(most)}  ({'; '.join([', '.join(rest), *bits])})")
+            what = model.class_names[answer.predicted]
+            output.result(f"{name}: {what}  {number(most)}  ({'; '.join([', '.join(rest), *bits])})")
         if show:
             for line in drawing(answer.pixels, terminal_width() - 2):
                 output.result(f"  {line}".rstrip())

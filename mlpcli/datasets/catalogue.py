@@ -36,8 +36,13 @@ class Entry:
     files: Mapping[Role, File]
     sources: tuple[str, ...]
     credit: str
-    classes: int = 10
+    class_names: tuple[str, ...] = tuple("0123456789")
     bundled: bool = False
+
+    @property
+    def classes(self) -> int:
+        """How many there are; labels go from 0 to one less."""
+        return len(self.class_names)
 
     @property
     def size(self) -> int:
@@ -84,6 +89,18 @@ CATALOGUE: Mapping[str, Entry] = {
                 "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
                 "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
                 "/usr/share/datasets/fashion-mnist",  # where Debian's package dataset-fashion-mnist puts them
+            ),
+            class_names=(
+                "T-shirt/top",
+                "Trouser",
+                "Pullover",
+                "Dress",
+                "Coat",
+                "Sandal",
+                "Shirt",
+                "Sneaker",
+                "Bag",
+                "Ankle boot",
             ),
             credit="Fashion-MNIST by Han Xiao, Kashif Rasul and Roland Vollgraf, (c) Zalando SE, MIT licence",
         ),

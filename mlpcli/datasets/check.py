@@ -9,14 +9,16 @@ from typing import Literal
 from mlpcli.config import DataConfig
 from mlpcli.datasets import idx
 from mlpcli.datasets.catalogue import FILE_NAMES, Entry, Role
+from mlpcli.datasets.collection import ROLES_OF, Collection, FileSplit
 from mlpcli.datasets.download import fault, find
-from mlpcli.datasets.load import load_dataset, locate
+from mlpcli.datasets.idx_files import IdxFiles
+from mlpcli.datasets.load import load_dataset, locate, open_collection
 from mlpcli.errors import DataError
 
 
 @dataclass(frozen=True)
 class FileState:
-    """One file: where it is or should be, and what is wrong with it (``detail``) unless its ``state`` is ok."""
+    """One file, or one split in it: where it is or should be, and what is wrong with it or in it (``detail``)."""
 
     name: str
     path: Path
@@ -26,7 +28,7 @@ class FileState:
 
 @dataclass(frozen=True)
 class Report:
-    """The state of the four files in ``folder``, and what is wrong between them where each alone is good."""
+    """The state of the files in ``folder``, and what is wrong between them where each alone is good."""
 
     name: str
     folder: Path
@@ -42,21 +44,31 @@ class Report:
 def check(dataset: str, folder: str | Path) -> Report:
     """What state the files of ``dataset`` are in; both parameters are as ``data.dataset`` and ``data.folder``.
 
-    The catalogue's data sets are held against its hashes; a folder of the user's against the IDX format, and its files
-    against one another. Raises ``DataError`` when ``dataset`` is neither.
+    The catalogue's data sets are held against its hashes; what is the user's is read, and held against itself. Raises
+    ``DataError`` when ``dataset`` is neither, or in no form that is read.
     """
     entry, path = locate(dataset, folder)
-    files = tuple(_state(path, role, entry) for role in FILE_NAMES)
-    report = Report(entry.name if entry else dataset, path, files)
-    if entry is None and report.ok:
+    if entry is not None:
+        files = tuple(_verified(path, role, entry) for role in FILE_NAMES)
+        return Report(entry.name, path, files)
+    data = DataConfig(dataset=dataset, validation=0.0)
+    collection = open_collection(data)
+    if isinstance(collection, IdxFiles):
+        files = tuple(_of_idx(collection, role) for role in FILE_NAMES)
+    else:
+        files = tuple(_of_split(collection, path, split) for split in ROLES_OF)
+    report = Report(dataset, path, files)
+    if report.ok:
         try:
-            load_dataset(DataConfig(dataset=dataset, validation=0.0)).test()
+            loaded = load_dataset(data)
+            if loaded.has_test:
+                loaded.test()
         except DataError as error:
             return replace(report, mismatch=str(error))
     return report
 
 
-def _state(folder: Path, role: Role, entry: Entry | None) -> FileState:
+def _verified(folder: Path, role: Role, entry: Entry) -> FileState:
     name = FILE_NAMES[role]
     path = folder / name
     try:
@@ -64,15 +76,31 @@ def _state(folder: Path, role: Role, entry: Entry | None) -> FileState:
         if found is None:
             return FileState(name, path, "missing")
         path = found
-        wrong = _fault_by_format(path, role) if entry is None else fault(path, entry.files[role])
+        wrong = fault(path, entry.files[role])
     except OSError as error:
         wrong = f"cannot be read ({error.strerror or error})"
     return FileState(name, path, "damaged", wrong) if wrong else FileState(name, path, "ok")
 
 
-def _fault_by_format(path: Path, role: Role) -> str | None:
+def _of_idx(files: IdxFiles, role: Role) -> FileState:
+    name = FILE_NAMES[role]
+    path = files.files.get(role)
+    if path is None:
+        return FileState(name, files.folder / name, "missing")
     try:
-        idx.read(path, 3 if role.endswith("images") else 1)
+        idx.read(path, idx.IMAGES if role.endswith("images") else idx.LABELS)
     except DataError as error:
-        return str(error).removeprefix(f"{path}: ")
-    return None
+        return FileState(name, path, "damaged", str(error).removeprefix(f"{path}: "))
+    return FileState(name, path, "ok")
+
+
+def _of_split(collection: Collection, path: Path, split: FileSplit) -> FileState:
+    """The state of a split of a collection that has not four files."""
+    name = f"{split} images"
+    try:
+        if not collection.prepare(split):
+            return FileState(name, path, "missing" if split == "train" else "ok", collection.missing(split))
+        found = collection.read(split)
+    except DataError as error:
+        return FileState(name, path, "damaged", str(error).removeprefix(f"{path}: "))
+    return FileState(name, path, "ok", f"{len(found):,} {name}")

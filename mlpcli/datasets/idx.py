@@ -1,10 +1,10 @@
 """The IDX format, read and written: two zero bytes, a type, the number of dimensions, their sizes, then the elements.
 
     byte 0-1   0, 0
-    byte 2     type of an element; 0x08 is an unsigned byte, the only one MNIST uses and the only one read here
+    byte 2     type of an element: 0x08 is an unsigned byte, the only one MNIST uses; ELEMENTS has them all
     byte 3     number of dimensions n
     4n bytes   the size of each, a big-endian 32-bit number
-    the rest   the elements, the last dimension varying fastest
+    the rest   the elements, big-endian, the last dimension varying fastest
 
 Source: the description on the page MNIST was published on. Files come from anywhere, so nothing in them is believed:
 a header's promise is held against what the file can hold before memory is taken for it.
@@ -16,45 +16,65 @@ import hashlib
 import math
 import os
 import struct
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
+from mlpcli.datasets.arrays import to_bytes, to_labels
 from mlpcli.datasets.bytestream import GZIP_MAGIC, MAX_RATIO, GunzipError, chunks_of, decoded, open_regular
 from mlpcli.errors import DataError
 
-UNSIGNED_BYTE = 0x08
+ELEMENTS = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+IMAGES, LABELS = 3, 1  # dimensions
 
+Array = npt.NDArray[Any]
 Bytes = npt.NDArray[np.uint8]
 
 
 def encode(array: Bytes) -> bytes:
     """``array`` (uint8, at least one dimension) as IDX."""
+    return encoded_header(array) + array.tobytes()
+
+
+def encoded_header(array: Bytes) -> bytes:
+    """What stands before the elements of ``array`` (uint8, at least one dimension) in an IDX file."""
     if array.dtype != np.uint8 or not 1 <= array.ndim <= 255:
         raise ValueError(f"IDX here is for uint8 arrays of 1 to 255 dimensions, not {array.dtype} of {array.ndim}")
-    return struct.pack(f">HBB{array.ndim}I", 0, UNSIGNED_BYTE, array.ndim, *array.shape) + array.tobytes()
+    return struct.pack(f">HBB{array.ndim}I", 0, 0x08, array.ndim, *array.shape)
 
 
-def decode(data: bytes | bytearray | memoryview, where: str, dimensions: int) -> Bytes:
-    """``data`` as a read-only uint8 array of ``dimensions`` dimensions: a view, no copy.
+def digest(array: Bytes) -> str:
+    """The SHA-256 of ``array`` as IDX."""
+    found = hashlib.sha256(encoded_header(array))
+    found.update(np.ascontiguousarray(array).data)
+    return found.hexdigest()
 
-    Raises ``DataError``, beginning with ``where``, when ``data`` is not exactly one such array with at least one
-    element.
+
+def decode(data: bytes | bytearray | memoryview, where: str, dimensions: int) -> Array:
+    """The read-only array of ``dimensions`` dimensions in ``data``: a view where its elements are bytes.
+
+    Images (3 dimensions) are bytes, or made bytes by the rule of :mod:`mlpcli.datasets.arrays`; labels (1) are whole
+    numbers, those of a table (2) its first column. Raises ``DataError``, beginning with ``where``, when ``data`` is not
+    exactly one such array with at least one element.
     """
     view = memoryview(data).toreadonly()
-    shape = _shape(bytes(view[: _header_size(dimensions)]), where, dimensions)
-    _check_length(len(view), shape, where)
-    return np.frombuffer(view, np.uint8, offset=_header_size(dimensions)).reshape(shape)
+    header = _parsed(bytes(view[: _most_header_bytes(dimensions)]), where, dimensions)
+    header.check_length(len(view), where, of=len(view))
+    array = np.frombuffer(view, header.dtype, offset=header.size).reshape(header.shape)
+    if dimensions == IMAGES:
+        return to_bytes(array, where)
+    return to_labels(array, where) if dimensions == LABELS else array
 
 
-def read(path: Path, dimensions: int) -> tuple[Bytes, str]:
+def read(path: Path, dimensions: int) -> tuple[Array, str]:
     """The array of the IDX file ``path``, plain or gzip (by its content), and the SHA-256 of its decoded bytes.
 
-    The file is read once and the array is a view on the bytes read. Memory is the array's size, which is at most the
-    file's, or 1032 times that for gzip. Raises ``DataError`` as :func:`decode` does, and when the file is missing,
-    unreadable or not a regular file.
+    The file is read once and an array of bytes is a view on the bytes read. Memory is the array's size, which is at
+    most the file's, or 1032 times that for gzip. Raises ``DataError`` as :func:`decode` does, and when the file is
+    missing, unreadable or not a regular file.
     """
     where = str(path)
     try:
@@ -67,67 +87,103 @@ def read(path: Path, dimensions: int) -> tuple[Bytes, str]:
     return decode(data, where, dimensions), hashlib.sha256(data).hexdigest()
 
 
+@dataclass(frozen=True)
+class _Header:
+    """What a header says: the elements' type, the sizes, and those as they were if they were little-endian."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    swapped: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Its own bytes."""
+        return 4 + 4 * len(self.shape)
+
+    @property
+    def promised(self) -> int:
+        """The bytes of the file."""
+        return self.size + self.dtype.itemsize * math.prod(self.shape)
+
+    def check_length(self, length: int, where: str, *, of: int, complete: bool = True) -> None:
+        """Raise ``DataError`` where ``length`` bytes are more than promised, or, if ``complete``, fewer.
+
+        ``of`` is the number of bytes the file may have.
+        """
+        if length > self.promised:
+            raise DataError(f"{where}: goes on beyond the {self.promised} bytes its header promises; get the file anew")
+        if complete and length < self.promised:
+            raise DataError(
+                f"{where}: cut short: its header promises {self.promised} bytes, it has {length}; {self.remedy(of)}"
+            )
+
+    def remedy(self, most: int) -> str:
+        """What to do about a file of at most ``most`` bytes, which are too few."""
+        swapped = self.size + self.dtype.itemsize * math.prod(self.swapped)
+        if self.size < swapped <= most:
+            sizes = " x ".join(map(str, self.swapped))
+            return f"its sizes, {sizes}, are little-endian: write them big-endian, as IDX has them"
+        return "get the file anew"
+
+
 def _read(file: BinaryIO, where: str, dimensions: int) -> bytearray:
     """All of ``file``, decoded, in one buffer of the size its header promises."""
     stream = decoded(chunks_of(file))
     start = bytearray()
     for piece in stream:
         start += piece
-        if len(start) >= _header_size(dimensions):
+        if len(start) >= _most_header_bytes(dimensions):
             break
-    shape = _shape(bytes(start[: _header_size(dimensions)]), where, dimensions)
-    promised = _header_size(dimensions) + math.prod(shape)
+    header = _parsed(bytes(start[: _most_header_bytes(dimensions)]), where, dimensions)
+    promised = header.promised
 
     file_size = os.fstat(file.fileno()).st_size
     compressed = os.pread(file.fileno(), len(GZIP_MAGIC), 0) == GZIP_MAGIC
-    if promised > file_size * (MAX_RATIO if compressed else 1):
+    most = file_size * (MAX_RATIO if compressed else 1)
+    if promised > most:
         held = f"{file_size} bytes of gzip" if compressed else f"{file_size}"
-        raise DataError(f"{where}: its header promises {promised} bytes, it holds {held}; get the file anew")
+        raise DataError(f"{where}: its header promises {promised} bytes, it holds {held}; {header.remedy(most)}")
 
     try:
         data = bytearray(promised)
     except MemoryError:
         raise DataError(f"{where}: its {promised} bytes do not fit in memory") from None
-    _check_length(len(start), shape, where, complete=False)
+    header.check_length(len(start), where, of=most, complete=False)
     data[: len(start)] = start
     filled = len(start)
     for piece in stream:
-        _check_length(filled + len(piece), shape, where, complete=False)
+        header.check_length(filled + len(piece), where, of=most, complete=False)
         data[filled : filled + len(piece)] = piece
         filled += len(piece)
-    _check_length(filled, shape, where)
+    header.check_length(filled, where, of=filled)
     return data
 
 
-def _header_size(dimensions: int) -> int:
-    return 4 + 4 * dimensions
+def _most_header_bytes(dimensions: int) -> int:
+    return 4 + 4 * (dimensions + (dimensions == LABELS))  # labels may be a table
 
 
-def _shape(header: bytes, where: str, dimensions: int) -> tuple[int, ...]:
-    """The sizes in ``header``, which is cut to the length it should have. Raises ``DataError``."""
-    if header[:2] != b"\0\0" or len(header) < 4:
-        shown = f"it begins with {header[:4].hex(' ')}" if header else "it is empty"
+def _parsed(start: bytes, where: str, dimensions: int) -> _Header:
+    """The header that ``start`` begins with. Raises ``DataError``."""
+    if start[:2] != b"\0\0" or len(start) < 4:
+        if start[2:4] == b"\0\0" and start[0] in (1, 2, 3) and start[1] in ELEMENTS:
+            raise DataError(f"{where}: its numbers are little-endian: write them big-endian, as IDX has them")
+        shown = f"it begins with {start[:4].hex(' ')}" if start else "it is empty"
         raise DataError(f"{where}: not an IDX file ({shown}); get the file anew")
-    if header[2] != UNSIGNED_BYTE:
-        raise DataError(f"{where}: its elements are of type 0x{header[2]:02x}; only 0x08, unsigned bytes, can be read")
-    if header[3] != dimensions:
+    if start[2] not in ELEMENTS:
+        known = ", ".join(f"0x{each:02X}" for each in ELEMENTS)
+        raise DataError(f"{where}: its elements are of type 0x{start[2]:02x}; the types of IDX are {known}")
+    found = start[3]
+    if found != dimensions and (dimensions, found) != (LABELS, 2):
         kinds = {1: "labels", 3: "images"}
         raise DataError(
-            f"{where}: has {header[3]} dimensions ({kinds.get(header[3], 'unknown contents')}) where {dimensions} "
+            f"{where}: has {found} dimensions ({kinds.get(found, 'unknown contents')}) where {dimensions} "
             f"({kinds.get(dimensions, 'other contents')}) are wanted; are two files swapped?"
         )
-    if len(header) < _header_size(dimensions):
-        raise DataError(f"{where}: ends within its header, after {len(header)} bytes; get the file anew")
-    shape = struct.unpack(f">{dimensions}I", header[4:])
+    sizes = start[4 : 4 + 4 * found]
+    if len(sizes) < 4 * found:
+        raise DataError(f"{where}: ends within its header, after {len(start)} bytes; get the file anew")
+    shape = struct.unpack(f">{found}I", sizes)
     if 0 in shape:
         raise DataError(f"{where}: holds nothing, its sizes being {' x '.join(map(str, shape))}; get the file anew")
-    return shape
-
-
-def _check_length(length: int, shape: tuple[int, ...], where: str, *, complete: bool = True) -> None:
-    """Raise ``DataError`` where ``length`` bytes are more than header and elements need, or, if ``complete``, fewer."""
-    promised = _header_size(len(shape)) + math.prod(shape)
-    if length > promised:
-        raise DataError(f"{where}: goes on beyond the {promised} bytes its header promises; get the file anew")
-    if complete and length < promised:
-        raise DataError(f"{where}: cut short: its header promises {promised} bytes, it has {length}; get the file anew")
+    return _Header(np.dtype(ELEMENTS[start[2]]), shape, struct.unpack(f"<{found}I", sizes))

@@ -1,9 +1,9 @@
-"""A name of the catalogue, or a folder, to a data set: arrays of bytes, split, with the hashes of what was read.
+"""A name of the catalogue, or a file or folder, to a data set: arrays of bytes, split, with hashes of what was read.
 
-The pixels stay the bytes of the files, and every array here is a read-only view on them, so that loading MNIST takes
-the memory of its files and no more; or they are what ``data.preprocessing`` makes of them, where it is for training. A
-name of the catalogue means the catalogue's data set even where a folder of that
-name exists; ``./mnist`` means the folder.
+The pixels stay the bytes of the files, and every array here is a read-only view on them where the files have bytes, so
+that loading MNIST takes the memory of its files and no more; or they are what ``data.preprocessing`` makes of them,
+where it is for training. A name of the catalogue means the catalogue's data set even where a folder of that name
+exists; ``./mnist`` means the folder.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpcli.config import DataConfig
-from mlpcli.datasets import idx
-from mlpcli.datasets.catalogue import CATALOGUE, FILE_NAMES, Entry, File, Role
+from mlpcli.datasets import detect, hold_out
+from mlpcli.datasets.catalogue import CATALOGUE, Entry, File, Role
+from mlpcli.datasets.classes import Classes, classes_of, indices, listed, renamed
+from mlpcli.datasets.collection import ROLES_OF, Array, Collection, Examples, FileSplit
 from mlpcli.datasets.deskew import preprocessed
 from mlpcli.datasets.download import Downloader, Progress, Say, find, silent
-from mlpcli.datasets.source import is_folder, named_path
+from mlpcli.datasets.idx_files import IdxFiles
+from mlpcli.datasets.source import named_path
 from mlpcli.errors import DataError, UnavailableError, shown
 
 BUNDLED = Path(__file__).parent / "sample"
-TRAIN: tuple[Role, Role] = ("train_images", "train_labels")
-TEST: tuple[Role, Role] = ("test_images", "test_labels")
 
 Bytes = npt.NDArray[np.uint8]
 SplitName = Literal["train", "validation", "test"]
@@ -48,7 +49,8 @@ class Split:
 class Dataset:
     """A data set as training wants it: its images are what ``data.preprocessing`` makes of those in the files.
 
-    ``hashes`` has file name -> SHA-256 of the decoded bytes of each file read.
+    Labels are places in ``class_names``. ``hashes`` has file name -> SHA-256 of the decoded bytes of each file read, or
+    of what was read as IDX. ``has_test`` is false where there are no test images, or none are wanted.
     """
 
     name: str
@@ -59,6 +61,8 @@ class Dataset:
     hashes: dict[str, str]
     fallback_from: str | None
     _read_test: Callable[[], Split] = field(repr=False)
+    class_names: tuple[str, ...] = ()
+    has_test: bool = True
 
     def test(self) -> Split:
         """Open, verify and read the test files, now and not before. Raises ``DataError``."""
@@ -73,7 +77,7 @@ class Dataset:
 class Part:
     """One split of a data set, its images as in the files, for what does its own preprocessing or none.
 
-    ``classes`` are the catalogue's, or for a folder as many as the files read show.
+    Labels are places in ``class_names``: those asked for, the catalogue's, or those that the files read show.
     """
 
     name: str
@@ -82,37 +86,67 @@ class Part:
     split: Split
     hashes: dict[str, str]
     fallback_from: str | None
+    class_names: tuple[str, ...] = ()
 
 
-def load_dataset(data: DataConfig, *, say: Say = silent, progress: Progress | None = None) -> Dataset:
+def load_dataset(
+    data: DataConfig,
+    seed: int = 0,
+    *,
+    pickles: bool = False,
+    say: Say = silent,
+    progress: Progress | None = None,
+) -> Dataset:
     """The data set that ``data`` describes, its missing files fetched, those of the test set too if ``data.test``.
 
-    The test files are not opened here. Raises ``UnavailableError`` when files cannot be had, unless ``data.fallback``
-    names what to use then; ``DataError`` when they are damaged or do not fit together; ``RunError`` when the data
-    folder cannot be used.
+    The test files are not opened here. With ``pickles`` a pickle of arrays is read too. ``seed`` draws the validation
+    images where ``data.validation_order`` says so. Raises ``UnavailableError`` when files cannot be had, unless
+    ``data.fallback`` names what to use then; ``DataError`` when they are damaged or do not fit together; ``RunError``
+    when the data folder cannot be used.
     """
 
     def load(data: DataConfig) -> Dataset:
-        files = _Files(data, say, progress)
-        files.prepare(TRAIN)
-        if data.test:
-            files.prepare(TEST)
-        everything, shape = files.read(*TRAIN)
-        classes = files.classes(everything)
+        files = open_collection(data, say, progress, pickles=pickles)
+        _require(files, "train")
+        has_test = data.test and files.prepare("test")
+        if data.test and not has_test:
+            say(f"{files.missing('test')}; there will be no test error")
+        found = files.read("train")
+        classes = _classes(files, found, data)
+        everything, shape = _split(found, indices(found, classes.labels, files.name, "training"), files, data, say)
         everything = _preprocessed(everything, shape, data)
-        train, validation = _hold_out(everything, data.validation, files.name)
+        train, validation = _hold_out(everything, data, seed, files.name)
+        if validation is not None and data.validation_order == "file":
+            remark = hold_out.sorted_files(train.labels, validation.labels, classes.names)
+            if remark:
+                say(f"{files.name}: {remark}")
 
         def test() -> Split:
-            split, test_shape = files.read(*TEST)
+            found = files.read("test")
+            labels = indices(found, classes.labels, files.name, "test")
+            split, test_shape = _split(found, labels, files, data, silent)
             if test_shape != shape:
                 raise DataError(
                     f"{files.name}: the test images are of {_size(test_shape)} pixels, the training images of "
                     f"{_size(shape)}"
                 )
-            _check_labels(split, classes, files.name)
+            shown = set(np.unique(labels).tolist())
+            if absent := [name for place, name in enumerate(classes.names) if place not in shown]:
+                say(f"{files.name}: of {listed(absent)} there are training images, and no test images")
             return _preprocessed(split, shape, data)
 
-        return Dataset(files.name, shape, classes, train, validation, files.hashes, None, test)
+        return Dataset(
+            name=files.name,
+            image_shape=shape,
+            classes=len(classes.names),
+            train=train,
+            validation=validation,
+            hashes=files.hashes,
+            fallback_from=None,
+            _read_test=test,
+            class_names=classes.names,
+            has_test=has_test,
+        )
 
     return _with_fallback(load, data, say)
 
@@ -121,27 +155,68 @@ def _no_test() -> Split:
     raise DataError("the test files are not here")
 
 
-def load_split(data: DataConfig, split: SplitName, *, say: Say = silent, progress: Progress | None = None) -> Part:
-    """One split of what ``data`` describes, from only the files it needs. Raises as :func:`load_dataset` does."""
+def load_split(
+    data: DataConfig,
+    split: SplitName,
+    seed: int = 0,
+    *,
+    classes: Sequence[str] | int | None = None,
+    whole: bool = False,
+    say: Say = silent,
+    progress: Progress | None = None,
+) -> Part:
+    """One split of what ``data`` describes, from only the files it needs. Raises as :func:`load_dataset` does.
+
+    ``classes`` are the names that labels are to be places of, or how many there are, called by their numbers; a label
+    of no such class is a ``DataError``. ``whole``: where there is but one split, it is the one meant, all of it.
+    """
 
     def load(data: DataConfig) -> Part:
-        files = _Files(data, say, progress)
-        roles = TEST if split == "test" else TRAIN
-        files.prepare(roles)
-        wanted, shape = files.read(*roles)
-        classes = files.classes(wanted)
-        if split != "test":
-            train, validation = _hold_out(wanted, data.validation, files.name)
+        files = open_collection(data, say, progress)
+        source: FileSplit = "test" if split == "test" else "train"
+        everything = False
+        if whole and split == "test" and not files.prepare("test") and files.prepare("train"):
+            source, everything = "train", True
+            say(f"{files.name}: has no test images set apart: all of its images are looked at")
+        _require(files, source)
+        found = files.read(source)
+        own = _classes(files, found, data, split=source, known=classes)
+        names, labels = own.names, own.labels
+        if isinstance(classes, int):
+            names = labels = tuple(map(str, range(classes)))
+            found = replace(found, names=None)
+        elif classes is not None:
+            names = labels = tuple(classes)
+            found = renamed(found, own, files.name)
+        wanted, shape = _split(found, indices(found, labels, files.name, split), files, data, say)
+        if split != "test" and not everything:
+            train, validation = _hold_out(wanted, data, seed, files.name)
             if split == "validation" and validation is None:
                 raise DataError(f"{files.name}: there are no validation images: data.validation is 0")
             wanted = validation if split == "validation" and validation is not None else train
-        return Part(files.name, shape, classes, wanted, files.hashes, None)
+        return Part(files.name, shape, len(names), wanted, files.hashes, None, names)
 
     return _with_fallback(load, data, say)
 
 
+def open_collection(
+    data: DataConfig, say: Say = silent, progress: Progress | None = None, *, pickles: bool = False
+) -> Collection:
+    """The labelled images that ``data`` describes, not yet read; what ``prepare`` finds missing is fetched.
+
+    Raises ``DataError`` where they are in no form that is known.
+    """
+    entry, path = locate(data.dataset, data.folder)
+    if entry is None:
+        return detect.open_collection(path, data, say, pickles=pickles)
+    downloader = None
+    if not entry.bundled:
+        downloader = Downloader(entry, path, sources=data.sources, offline=data.offline, say=say, progress=progress)
+    return _Verified(entry, path, downloader)
+
+
 def locate(dataset: str, folder: str | Path) -> tuple[Entry | None, Path]:
-    """The catalogue's entry for ``dataset``, or None for a folder of the user's, and the folder its files are in.
+    """The catalogue's entry for ``dataset``, or None for a file or folder of the user's, and where its files are.
 
     Raises ``DataError`` when it is neither.
     """
@@ -149,11 +224,11 @@ def locate(dataset: str, folder: str | Path) -> tuple[Entry | None, Path]:
     if entry is not None:
         return entry, BUNDLED if entry.bundled else named_path(str(folder)) / entry.name
     path = named_path(dataset)
-    if is_folder(path):
+    if detect.exists(path):
         return None, path
     near = get_close_matches(dataset, CATALOGUE, 1)
     hint = f"did you mean {near[0]}?" if near else f"the data sets are {', '.join(CATALOGUE)}"
-    raise DataError(f"{shown(dataset)}: neither a data set nor a folder; {hint}")
+    raise DataError(f"{shown(dataset)}: neither a data set nor a file or folder; {hint}")
 
 
 def is_there(folder: Path, file: File) -> bool:
@@ -166,73 +241,45 @@ def is_there(folder: Path, file: File) -> bool:
         raise DataError(f"{folder}: cannot be read ({error.strerror})") from None
 
 
-class _Files:
-    """The four files of a data set, each read once and verified; what is missing or damaged is fetched."""
+class _Verified(IdxFiles):
+    """The four files of a data set of the catalogue; what is missing or does not verify is fetched."""
 
-    def __init__(self, data: DataConfig, say: Say, progress: Progress | None) -> None:
-        self.entry, self.folder = locate(data.dataset, data.folder)
-        self.name = self.entry.name if self.entry else self.folder.resolve().name
-        self.hashes: dict[str, str] = {}
-        self._downloader: Downloader | None = None
-        if self.entry and not self.entry.bundled:
-            self._downloader = Downloader(
-                self.entry, self.folder, sources=data.sources, offline=data.offline, say=say, progress=progress
-            )
+    def __init__(self, entry: Entry, folder: Path, downloader: Downloader | None) -> None:
+        super().__init__(entry.name, folder, {})
+        self.class_names = entry.class_names
+        self._entry = entry
+        self._downloader = downloader
 
-    def prepare(self, roles: Sequence[Role]) -> None:
+    def prepare(self, split: FileSplit) -> bool:
         """See that the files are there, by name and size alone, and fetch those that are not."""
-        missing = [role for role in roles if not self._is_there(role)]
+        missing = [role for role in ROLES_OF[split] if not is_there(self.folder, self._entry.files[role])]
         if missing and self._downloader:
             self._downloader.fetch(missing)
         elif missing:
-            name = FILE_NAMES[missing[0]]
-            raise DataError(
-                f"{self.folder / name}: not there, nor with .gz; a data set folder has the files "
-                f"{', '.join(FILE_NAMES.values())}"
-            )
+            raise DataError(self._not_there(missing[0]))
+        return True
 
-    def read(self, images: Role, labels: Role) -> tuple[Split, tuple[int, int]]:
-        """The images and labels of two files, and the images' rows and columns. Raises ``DataError``."""
-        pixels, answers = self._read(images, 3), self._read(labels, 1)
-        count, rows, columns = pixels.shape
-        if len(answers) != count:
-            raise DataError(
-                f"{self.folder}: {FILE_NAMES[images]} has {count} images and {FILE_NAMES[labels]} {len(answers)} labels"
-            )
-        return Split(pixels.reshape(count, rows * columns), answers), (rows, columns)
-
-    def classes(self, split: Split) -> int:
-        """The catalogue's number of classes; for a folder as many as the largest label of ``split`` asks for."""
-        return self.entry.classes if self.entry else int(split.labels.max()) + 1
-
-    def _is_there(self, role: Role) -> bool:
-        if self.entry is None:
-            return self._find(role) is not None
-        return is_there(self.folder, self.entry.files[role])
-
-    def _find(self, role: Role) -> Path | None:
+    def _array(self, role: Role, dimensions: int) -> Array:
         try:
-            return find(self.folder, FILE_NAMES[role])
-        except OSError as error:
-            raise DataError(f"{self.folder}: cannot be read ({error.strerror})") from None
-
-    def _read(self, role: Role, dimensions: int) -> Bytes:
-        try:
-            return self._read_verified(role, dimensions)
+            return self._verified(role, dimensions)
         except DataError:
             if self._downloader is None:
                 raise
             self._downloader.fetch([role])
-        return self._read_verified(role, dimensions)
+        return self._verified(role, dimensions)
 
-    def _read_verified(self, role: Role, dimensions: int) -> Bytes:
-        path = self._find(role)
+    def _verified(self, role: Role, dimensions: int) -> Array:
+        file = self._entry.files[role]
+        try:
+            path = find(self.folder, file.name)
+        except OSError as error:
+            raise DataError(f"{self.folder}: cannot be read ({error.strerror})") from None
         if path is None:
-            raise DataError(f"{self.folder / FILE_NAMES[role]}: not there any more")
-        array, digest = idx.read(path, dimensions)
-        if self.entry and digest != self.entry.files[role].sha256:
+            raise DataError(f"{self.folder / file.name}: not there any more")
+        self.files = {**self.files, role: path}
+        array = super()._array(role, dimensions)
+        if self.hashes[file.name] != file.sha256:
             raise DataError(f"{path}: does not verify: its SHA-256 is not that of {self.name}")
-        self.hashes[FILE_NAMES[role]] = digest
         return array
 
 
@@ -249,30 +296,69 @@ def _with_fallback(load: Callable[[DataConfig], _Loaded], data: DataConfig, say:
         return replace(load(replace(data, dataset=data.fallback)), fallback_from=data.dataset)
 
 
+def _require(files: Collection, split: FileSplit) -> None:
+    if not files.prepare(split):
+        raise DataError(files.missing(split))
+
+
+def _classes(
+    files: Collection,
+    found: Examples,
+    data: DataConfig,
+    *,
+    split: FileSplit = "train",
+    known: Sequence[str] | int | None = None,
+) -> Classes:
+    """The classes of ``found``, ``split`` of ``files``, under the names that ``data`` gives them."""
+    own = classes_of(found, files.name, known=files.class_names)
+    names = data.class_names
+    if names is None or isinstance(known, int):
+        return own
+    if len(names) != len(own.labels) and split == "test" and files.prepare("train"):
+        # Names are in the order of all labels, and the test images may not show all.
+        all_of_them = classes_of(files.read("train"), files.name, names=names)
+        called = dict(zip(all_of_them.labels, all_of_them.names, strict=True))
+        return Classes(own.labels, tuple(called.get(label, label) for label in own.labels))
+    if known is not None and len(names) != len(own.labels):
+        return own
+    return classes_of(found, files.name, known=files.class_names, names=names)
+
+
+def _split(
+    found: Examples, labels: Bytes, files: Collection, data: DataConfig, say: Say
+) -> tuple[Split, tuple[int, int]]:
+    """The images of ``found``, one a row, upright, with ``labels``; and their rows and columns."""
+    images = found.images
+    if files.transposed if data.transpose is None else data.transpose:
+        if data.transpose is None:
+            say(f"{files.name}: EMNIST's files have rows and columns swapped; they are swapped back (data.transpose)")
+        images = np.ascontiguousarray(images.transpose(0, 2, 1))
+        images.flags.writeable = False
+    count, rows, columns = images.shape
+    return Split(images.reshape(count, rows * columns), labels), (rows, columns)
+
+
 def _preprocessed(split: Split, shape: tuple[int, int], data: DataConfig) -> Split:
     return replace(split, images=preprocessed(split.images, shape, data.preprocessing))
 
 
-def _hold_out(split: Split, validation: float, name: str) -> tuple[Split, Split | None]:
-    """``split`` without its last images, and those; ``validation`` is their share, or from 1 up their number."""
-    if validation == 0:
+def _hold_out(split: Split, data: DataConfig, seed: int, name: str) -> tuple[Split, Split | None]:
+    """``split`` without the images held out for validation, and those: as ``data`` says which."""
+    count = hold_out.how_many(data.validation, len(split), name)
+    if not count:
         return split, None
-    count = round(validation * len(split)) if validation < 1 else int(validation)
-    if not 0 < count < len(split):
-        raise DataError(
-            f"{name}: data.validation {validation:g} would hold out {count} of {len(split)} training images; "
-            f"at least one must be held out (or data.validation be 0) and at least one be left"
-        )
-    kept = len(split) - count
-    return Split(split.images[:kept], split.labels[:kept]), Split(split.images[kept:], split.labels[kept:])
+    if data.validation_order == "file":
+        kept = len(split) - count
+        return Split(split.images[:kept], split.labels[:kept]), Split(split.images[kept:], split.labels[kept:])
+    held = np.zeros(len(split), bool)
+    held[hold_out.drawn(split.labels, count, data.validation_order, seed)] = True
+    return _taken(split, ~held), _taken(split, held)
 
 
-def _check_labels(split: Split, classes: int, name: str) -> None:
-    largest = int(split.labels.max())
-    if largest >= classes:
-        raise DataError(
-            f"{name}: labels outside the classes: the training labels go up to {classes - 1}, a test label is {largest}"
-        )
+def _taken(split: Split, chosen: npt.NDArray[np.bool_]) -> Split:
+    images, labels = split.images[chosen], split.labels[chosen]
+    images.flags.writeable = labels.flags.writeable = False
+    return Split(images, labels)
 
 
 def _size(shape: tuple[int, int]) -> str:

@@ -66,7 +66,8 @@ class Checkpoint:
     """A state with what it belongs to: its config, and the data it was trained on.
 
     ``dataset`` is the name of the data set, ``hashes`` its files' (file name -> SHA-256 of the decoded bytes), and
-    ``image_shape`` (rows, columns) its images'.
+    ``image_shape`` (rows, columns) its images'. ``class_names`` are what the classes are called, in order; None in a
+    checkpoint of before they were kept.
     """
 
     config: Config
@@ -75,6 +76,12 @@ class Checkpoint:
     image_shape: tuple[int, int]
     classes: int
     state: State
+    class_names: tuple[str, ...] | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the classes are called, in order: their numbers, where nothing else is known."""
+        return self.class_names or tuple(map(str, range(self.classes)))
 
     @property
     def parameters(self) -> Parameters:
@@ -114,6 +121,7 @@ def encode(checkpoint: Checkpoint) -> bytes:
         "hashes": checkpoint.hashes,
         "image_shape": list(checkpoint.image_shape),
         "classes": checkpoint.classes,
+        **({"class_names": list(checkpoint.class_names)} if checkpoint.class_names else {}),
         "epoch": state.epoch,
         "step": state.step,
         "best": list(state.best) if state.best else None,
@@ -210,6 +218,7 @@ def decode(data: bytes, where: str) -> Checkpoint:
             best_epoch=header["best_epoch"],
             epochs_since_best=header["patience_used"],
         ),
+        class_names=tuple(header["class_names"]) if "class_names" in header else None,
     )
 
 
@@ -287,7 +296,7 @@ def _header(members: Mapping[str, memoryview], refuse: Refuse) -> dict[str, Any]
     if type(found) is not int or found != FORMAT:
         refuse(f"is a checkpoint of format {found!r:.20}; this version of mlpcli reads format {FORMAT}")
     for key, fits in _HEADER.items():
-        if key not in header or not fits(header[key]):
+        if not (fits(header[key]) if key in header else key in _OPTIONAL):
             refuse(f"its header's {key!r} is missing or not what it should be")
     if extra := header.keys() - _HEADER.keys() - {"format"}:
         refuse(f"its header has a key that no checkpoint has: {min(extra)!r:.60}")
@@ -297,6 +306,8 @@ def _header(members: Mapping[str, memoryview], refuse: Refuse) -> dict[str, Any]
 def _contradiction(header: Mapping[str, Any], config: Config) -> str | None:
     """What in ``header`` no run of ``config`` can come to, if anything."""
     epoch, best, best_epoch = header["epoch"], header["best"], header["best_epoch"]
+    if len(header.get("class_names", ())) not in (0, header["classes"]):
+        return f"{len(header['class_names'])} names of {header['classes']} classes"
     if epoch > config.training.epochs:
         return f"epoch {epoch} of {config.training.epochs}"
     if (best is None) != (best_epoch == 0):
@@ -328,6 +339,7 @@ _HEADER: dict[str, Callable[[Any], bool]] = {
         isinstance(value, list) and len(value) == 2 and all(_is_count(side, 1, MAX_PIXELS_A_SIDE) for side in value)
     ),
     "classes": lambda value: _is_count(value, 1, 256),
+    "class_names": lambda value: isinstance(value, list) and len(value) <= 256 and all(map(_is_name, value)),
     "epoch": lambda value: _is_count(value, 1),
     "step": lambda value: _is_count(value, 1),
     "best": lambda value: (
@@ -336,6 +348,7 @@ _HEADER: dict[str, Callable[[Any], bool]] = {
     "best_epoch": _is_count,
     "patience_used": _is_count,
 }
+_OPTIONAL = ("class_names",)  # which checkpoints of before lack
 
 
 def _shapes(sizes: tuple[int, ...]) -> dict[str, tuple[int, ...]]:

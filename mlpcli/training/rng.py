@@ -16,6 +16,7 @@ PURPOSES = {
     "dropout": 5,
     "sweep": 6,
     "input dropout": 7,
+    "validation": 8,
 }
 
 

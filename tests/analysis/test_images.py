@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from mlpcli.analysis import images as im
 from mlpcli.config import DataConfig
 from mlpcli.datasets import idx
+from mlpcli.datasets import images as im
 from mlpcli.datasets.load import load_split
 from mlpcli.errors import DataError, UsageError
 
@@ -387,7 +387,7 @@ def test_idx_needs_no_pillow_and_a_picture_says_how_to_get_it():
     program = """
 import sys
 sys.modules["PIL"] = None
-from mlpcli.analysis import images
+from mlpcli.datasets import images
 from mlpcli.datasets import idx
 import numpy as np
 print(images.from_bytes(idx.encode(np.zeros((2, 3, 4), np.uint8)), "it", (3, 4), raw=False).pixels.shape)

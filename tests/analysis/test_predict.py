@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from mlpcli.analysis import predict
 from mlpcli.analysis.evaluation import Member, outputs
-from mlpcli.analysis.images import BLANK, Images
 from mlpcli.config import Config, NetworkConfig
+from mlpcli.datasets.images import BLANK, Images
 from mlpcli.datasets.load import Split
 from mlpcli.errors import DataError, RunError, UsageError
 from mlpcli.experiment import train

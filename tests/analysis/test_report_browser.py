@@ -20,7 +20,6 @@ from playwright.sync_api import Browser, BrowserContext, CDPSession, Page, expec
 
 from mlpcli import config, experiment
 from mlpcli.analysis.evaluation import open_member
-from mlpcli.analysis.images import centred
 from mlpcli.analysis.look import look
 from mlpcli.analysis.report.contents import contents
 from mlpcli.analysis.report.page import page as page_of
@@ -29,6 +28,7 @@ from mlpcli.config import DataConfig
 from mlpcli.datasets import idx
 from mlpcli.datasets.catalogue import FILE_NAMES, ROLES
 from mlpcli.datasets.deskew import deskewed
+from mlpcli.datasets.images import centred
 from mlpcli.datasets.load import load_split
 from mlpcli.model.parameters import initialize
 from mlpcli.runs import checkpoint as checkpoints

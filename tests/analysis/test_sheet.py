@@ -49,7 +49,7 @@ def test_it_shows_what_training_shows(tiny_config, monkeypatch, overrides):
     assert made.heads == ("original", "epoch 3", "epoch 1")
     original = load_dataset(config.data).train
     assert (made.name, made.examples) == ("tiny", len(original))
-    assert made.labels == tuple(original.labels.tolist())
+    assert made.labels == tuple(map(str, original.labels.tolist()))
     columns = made.rows.transpose(1, 0, 2, 3).reshape(3, len(original), -1)
     assert np.array_equal(columns[0], original.images)
     assert np.array_equal(columns[1], shown[3])
@@ -79,8 +79,8 @@ def test_sheet_without_distortions_has_originals_in_one_line(tiny_config):
 
 
 def test_images_of_one_class(tiny_config, tiny_images):
-    made = sheet(tiny_config(), label=2, images=5)
-    assert made.labels == (2,) * 5
+    made = sheet(tiny_config(), label="2", images=5)
+    assert made.labels == ("2",) * 5
     assert made.numbers == tuple(np.flatnonzero(tiny_images[1] == 2)[:5].tolist())
     assert np.array_equal(made.rows[:, 0], tiny_images[0][list(made.numbers)])
 
@@ -93,7 +93,7 @@ def test_more_images_than_there_are_is_all(tiny_config):
     ("options", "message"),
     [
         ({"numbers": (0, 63)}, "--index 63: tiny has the training images 0 to 62"),
-        ({"label": 3}, "--class 3: no training image of tiny has that label"),
+        ({"label": "3"}, "--class 3: no training image of tiny has that label"),
         ({"epochs": (1, 4)}, "--epoch 4: the config trains for 3; --set training.epochs=4"),
     ],
 )

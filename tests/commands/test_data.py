@@ -20,6 +20,7 @@ import pytest
 import mlpcli
 from mlpcli import commands
 from mlpcli.commands import data as command
+from mlpcli.config import DataConfig
 from mlpcli.datasets import load
 from mlpcli.datasets.catalogue import CATALOGUE
 
@@ -168,7 +169,7 @@ def test_verify_a_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path):
     (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(gzip.decompress(other.read_bytes()), mtime=0))
     code, out, _ = run(capsys, "verify", str(tmp_path))
     assert code == 1
-    assert "has 5000 images and train-labels-idx1-ubyte 1000 labels" in out
+    assert "has 5000 images and train-labels-idx1-ubyte.gz 1000 labels" in out
 
 
 @pytest.mark.parametrize("name", [None, *command.command.commands])
@@ -195,6 +196,7 @@ def test_a_bar_with_bytes_on_a_terminal(tmp_path: Path):
 import sys
 from dataclasses import replace
 from mlpcli import commands
+from mlpcli.config import DataConfig
 from mlpcli.datasets import load
 from mlpcli.datasets.catalogue import CATALOGUE
 little = replace(CATALOGUE["mnist-sample"], name="little", sources=({str(load.BUNDLED)!r},), bundled=False)
@@ -284,7 +286,7 @@ def test_show_draws_a_picture(capsys: pytest.CaptureFixture[str], tmp_path: Path
         (("-o", "missing/sheet.png"), 4, "missing/sheet.png: cannot be written: No such file or directory"),
         (("no-such-config",), 2, "no-such-config: no such file, and no shipped config of that name"),
         (("--set", "augmentation.rotation=400"), 2, "at most 180"),
-        (("--set", "data.dataset=./nothing"), 3, "./nothing: neither a data set nor a folder"),
+        (("--set", "data.dataset=./nothing"), 3, "./nothing: neither a data set nor a file or folder"),
     ],
 )
 def test_what_show_is_not_given(
@@ -301,3 +303,100 @@ def test_what_show_is_not_given(
     assert message in err
     assert "Traceback" not in err
     assert not list(tmp_path.iterdir())
+
+
+# One's own data ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    rows = ["label,a,b,c,d", *(f"{'cat' if i % 3 else 'dog'},{i},0,255,7" for i in range(12))]
+    (tmp_path / "train.csv").write_text("\n".join(rows))
+    (tmp_path / "test.csv").write_text("\n".join(rows[:7]))
+    return tmp_path
+
+
+def test_import_writes_idx_files_that_read_the_same(capsys: pytest.CaptureFixture[str], table: Path):
+    out = table / "new"
+    code, said, err = run(capsys, "import", str(table), "-o", str(out))
+    assert (code, said, err) == (0, f"{out}: 12 training and 6 test images of 2 x 2 pixels, 2 classes\n", "")
+    assert sorted(path.name for path in out.iterdir()) == sorted(
+        ["classes.txt", *(file.name for file in SAMPLE.files.values())]
+    )
+    assert (out / "classes.txt").read_text() == "cat\ndog\n"
+    before, after = (load.load_dataset(DataConfig(dataset=str(path), validation=0.0)) for path in (table, out))
+    for one, other in ((before.train, after.train), (before.test(), after.test())):
+        assert one.images.tolist() == other.images.tolist()
+        assert one.labels.tolist() == other.labels.tolist()
+    assert (before.class_names, before.hashes) == (after.class_names, after.hashes)
+    assert run(capsys, "verify", str(out))[0] == 0
+    code, said, _ = run(capsys, "import", str(table / "train.csv"), "-o", str(table / "b"), "--json")
+    assert json.loads(said) == {
+        "folder": str(table / "b"),
+        "class_names": ["cat", "dog"],
+        "image_shape": [2, 2],
+        "train": 12,
+        "test": 0,
+    }
+
+
+def test_import_of_the_sample_is_the_sample(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    assert run(capsys, "import", "mnist-sample", "-o", str(tmp_path / "a"))[0] == 0
+    for file in SAMPLE.files.values():
+        assert hashlib.sha256((tmp_path / "a" / file.name).read_bytes()).hexdigest() == file.sha256
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["import", "train.csv"], 2, "-o"),
+        (["import", "none.csv", "-o", "new"], 3, "neither a data set nor a file or folder"),
+        (["import", "bad.csv", "-o", "new"], 3, "row 2, column 2 (a): 256 is no pixel"),
+        (["import", "train.csv", "-o", "."], 4, "exists and is not empty; name another -o"),
+        (["import", "train.csv", "-o", "train.csv"], 4, "cannot be written"),
+        (["import", "train.csv", "-o", "train.csv/new"], 4, "cannot be written"),
+        (["import", "train.csv", "-o", "new", "--set", "data.size=[3, 3]"], 3, "data.size says 3 x 3"),
+        (["show", "bad.csv"], 3, "row 2, column 2 (a): 256 is no pixel"),
+        (["show", "train.csv", "--class", "hen"], 2, "--class hen: no training image of train.csv has that label"),
+    ],
+)
+def test_what_is_not_imported_leaves_nothing(
+    capsys: pytest.CaptureFixture[str],
+    table: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    status: int,
+    words: str,
+):
+    monkeypatch.chdir(table)
+    (table / "bad.csv").write_text("label,a,b,c,d\n1,256,0,0,0\n")
+    before = sorted(table.iterdir())
+    code, out, err = run(capsys, *arguments)
+    assert (code, out) == (status, "")
+    assert words in err
+    assert "Traceback" not in err
+    assert sorted(table.iterdir()) == before
+
+
+def test_show_a_source_by_what_is_in_it(capsys: pytest.CaptureFixture[str], table: Path):
+    for source in (table, table / "train.csv"):
+        code, out, err = run(capsys, "show", str(source), "--images", "2", "--set", "data.validation=0")
+        assert (code, err) == (0, "")
+        assert "image 0: dog" in out
+        assert "image 1: cat" in out
+    code, out, _ = run(capsys, "show", str(table / "train.csv"), "--class", "cat", "--set", "data.validation=0")
+    assert "image 1: cat" in out
+    assert "dog" not in out
+
+
+def test_verify_any_source(capsys: pytest.CaptureFixture[str], table: Path):
+    code, out, err = run(capsys, "verify", str(table))
+    assert (code, err) == (0, "")
+    assert [line.split()[1:] for line in out.splitlines()] == [
+        ["ok", "12", "train", "images"],
+        ["ok", "6", "test", "images"],
+    ]
+    (table / "train.csv").write_text("label,a,b,c,d\n1,256,0,0,0\n")
+    code, out, _ = run(capsys, "verify", str(table), "--json")
+    assert code == 1
+    assert json.loads(out)["files"][0]["state"] == "damaged"

@@ -87,7 +87,8 @@ def read_csv(path):
     with path.open(newline="") as file:
         rows = list(csv.reader(file))
     columns = np.array(rows[1:], float)
-    return rows[0], columns[:, 0], columns[:, 1].astype(int), columns[:, 2].astype(int), columns[:, 3:]
+    assert np.array_equal(columns[:, 3], columns[:, 4:].max(axis=1))
+    return rows[0], columns[:, 0], columns[:, 1].astype(int), columns[:, 2].astype(int), columns[:, 4:]
 
 
 def write_data(folder, images, labels):
@@ -239,7 +240,7 @@ def test_predictions_have_a_row_an_image(mlpcli, runs, tmp_path, test_split):
     path.write_text("what was there before")
     found = mlpcli("eval", runs / "one", "--predictions", path, "--json").json
     header, index, labels, predicted, p = read_csv(path)
-    assert header == ["index", "label", "predicted", *(f"p{k}" for k in range(10))]
+    assert header == ["image", "label", "predicted", "confidence", *(f"p_{k}" for k in range(10))]
     assert index.tolist() == list(range(1000))
     assert labels.tolist() == test_split.labels.tolist()
     assert np.count_nonzero(labels != predicted) == found["errors"]
@@ -310,8 +311,11 @@ def test_another_data_set_of_the_same_shape(mlpcli, runs, tmp_path, test_split):
 def test_data_that_do_not_fit(mlpcli, runs, tmp_path):
     for folder, reason in (
         (write_digits(tmp_path / "small", pixels=(14, 14)), "of 14 x 14 pixels, the network takes 28 x 28"),
-        (write_digits(tmp_path / "many", classes=11), "has 11 classes, the network tells 10"),
-        (tmp_path / "none", "neither a data set nor a folder"),
+        (
+            write_digits(tmp_path / "many", classes=11),
+            "3, 4, 5, 6, 7, 8, 9; a test label is 10",
+        ),
+        (tmp_path / "none", "neither a data set nor a file or folder"),
     ):
         said = mlpcli("eval", runs / "one", "--data", folder)
         assert (said.status, said.out, said.err.count("\n")) == (3, "", 1)
@@ -472,3 +476,52 @@ def test_help_comes_without_numpy():
     program = "import sys; from mlpcli.commands import _run; _run(['eval', '-h']); sys.exit('numpy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert "Examples:" in done.stdout
+
+
+# Classes by name -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def letters(tmp_path_factory):
+    """A table of two letters, and a run on it."""
+    folder = tmp_path_factory.mktemp("letters")
+    rows = [f"{'AB'[i % 2]},{200 * (i % 2)},{i},0,{200 * (1 - i % 2)}" for i in range(60)]
+    for name, part in (("train", rows), ("test", rows[:20])):
+        (folder / f"{name}.csv").write_text("\n".join(["label,a,b,c,d", *part]))
+    settings = (f'data.dataset="{folder}"', "network.hidden=[]", "training.epochs=2", "training.batch_size=8")
+    experiment.train(config.load(None, settings, {}), out=folder / "run")
+    return folder
+
+
+def test_classes_have_names(mlpcli, letters, tmp_path):
+    said = mlpcli("eval", letters / "run", "--predictions", tmp_path / "p.csv")
+    assert re.search(r"^ +A +10 ", said.out, re.MULTILINE)
+    assert (tmp_path / "p.csv").read_text().startswith("image,label,predicted,confidence,p_A,p_B\n0,A,")
+    assert mlpcli("eval", letters / "run", "--json").json["class_names"] == ["A", "B"]
+
+
+def test_data_of_other_classes_are_refused(mlpcli, letters):
+    table = letters / "other.csv"
+    table.write_text("label,a,b,c,d\nA,1,2,3,4\nQ,1,2,3,4\n")
+    said = mlpcli("eval", letters / "run", "--data", table)
+    assert said.status == 3
+    assert "labels outside the classes: the network tells A, B; a test label is Q" in said.err
+
+
+def test_one_table_is_all_looked_at_if_it_is_named(mlpcli, letters):
+    table = letters / "one.csv"
+    table.write_text("label,a,b,c,d\nB,200,2,0,0\nB,200,7,0,0\n")
+    said = mlpcli("eval", letters / "run", "--data", table, "--json")
+    assert said.json["examples"] == 2
+    assert said.json["errors"] == 0
+    assert "has no test images set apart: all of its images are looked at" in said.err
+
+
+def test_what_was_trained_on_is_no_test_set(mlpcli, letters, tmp_path):
+    settings = (f'data.dataset="{letters / "train.csv"}"', "network.hidden=[]", "training.epochs=1")
+    experiment.train(config.load(None, settings, {}), out=tmp_path / "run")
+    assert not (tmp_path / "run" / "test.json").exists()
+    said = mlpcli("eval", tmp_path / "run")
+    assert said.status == 3
+    assert "has no test images" in said.err
+    assert mlpcli("eval", tmp_path / "run", "--split", "validation", "--json").json["examples"] == 6

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -157,8 +160,8 @@ def test_the_suffix_or_to_says_the_format(mlpcli, run, tmp_path, name, options, 
 @pytest.mark.parametrize(
     ("name", "options", "what"),
     [
-        ("x.bin", [], "say --to onnx or --to safetensors"),
-        ("x", [], "say --to onnx or --to safetensors"),
+        ("x.bin", [], "say --to onnx, safetensors, csv or tensorboard"),
+        ("x", [], "say --to onnx, safetensors, csv or tensorboard"),
         ("x.onnx", ["--to", "safetensors"], "suffix of a onnx file, and --to says safetensors"),
         ("x.safetensors", ["--to", "onnx"], "suffix of a safetensors file, and --to says onnx"),
         ("x.npz", ["--to", "onnx"], "suffix of a checkpoint file"),
@@ -288,3 +291,72 @@ def test_the_output_units_of_the_other_objectives():
         objective.output(z, p)
         module = eval(units[name], {"torch": torch})
         assert np.abs(module(torch.tensor(z)).numpy() - p).max() < 1e-12, name
+
+
+# Curves --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def two_runs(run, tmp_path_factory):
+    other = tmp_path_factory.mktemp("others") / "two"
+    experiment.train(config.load(None, (*SAMPLE, "training.epochs=2", "network.hidden=[]"), {}), out=other)
+    return run, other
+
+
+def lines_of(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_curves_as_one_table(mlpcli, two_runs, tmp_path):
+    said = mlpcli("export", *two_runs, "-o", tmp_path / "curves.csv")
+    assert (said.status, said.out, said.err) == (0, f"{tmp_path}/curves.csv\n", "")
+    with (tmp_path / "curves.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["run"], row["epoch"]) for row in rows] == [("one", "1"), ("two", "1"), ("two", "2")]
+    for row, line in zip(rows, [line for run in two_runs for line in lines_of(run)], strict=True):
+        assert float(row["train_loss"]) == line["train_loss"]
+        assert float(row["gradient_norm_1"]) == line["gradient_norm"][0]
+
+
+def test_curves_for_tensorboard(mlpcli, two_runs, tmp_path):
+    record_reader = pytest.importorskip("tensorboard.compat.tensorflow_stub.pywrap_tensorflow").PyRecordReader_New
+    from tensorboard.compat.proto.event_pb2 import Event
+
+    said = mlpcli("export", *two_runs, "--to", "tensorboard", "-o", tmp_path / "logs", "--json")
+    files = json.loads(said.out)["files"]
+    assert [Path(file).parent for file in files] == [tmp_path / "logs" / "one", tmp_path / "logs" / "two"]
+    for file, run in zip(files, two_runs, strict=True):
+        reader, events = record_reader(file), []
+        with suppress(Exception):  # what it raises at the end is its own affair
+            while True:
+                reader.GetNext()
+                events.append(Event.FromString(reader.record()))
+        assert events[0].file_version == "brain.Event:2"
+        assert len(events) == 1 + len(lines_of(run))
+        for event, line in zip(events[1:], lines_of(run), strict=True):
+            values = {value.tag: value.simple_value for value in event.summary.value}
+            assert event.step == line["epoch"]
+            assert values["loss/train"] == pytest.approx(line["train_loss"])
+            assert values["error/validation"] == pytest.approx(line["validation_error"])
+            assert values["gradient_norm/layer 1"] == pytest.approx(line["gradient_norm"][0])
+    before = {file: Path(file).read_bytes() for file in files}
+    mlpcli("export", *two_runs, "--to", "tensorboard", "-o", tmp_path / "logs")
+    assert {file: Path(file).read_bytes() for file in files} == before
+
+
+def test_runs_of_one_name_are_told_apart(mlpcli, two_runs, tmp_path):
+    shutil.copytree(two_runs[0], tmp_path / "one")
+    mlpcli("export", two_runs[0], tmp_path / "one", "-o", tmp_path / "curves.csv")
+    with (tmp_path / "curves.csv").open(newline="") as file:
+        assert [row["run"] for row in csv.DictReader(file)] == [str(two_runs[0]), f"{tmp_path}/one"]
+
+
+def test_curves_that_are_not_there(mlpcli, two_runs, tmp_path, monkeypatch):
+    assert "csv takes several" in refused(mlpcli("export", *two_runs, "-o", tmp_path / "x.onnx"), 2)
+    assert "no such run" in refused(mlpcli("export", tmp_path / "none", "-o", tmp_path / "x.csv"), 4)
+    (tmp_path / "file").write_text("")
+    to_file = mlpcli("export", *two_runs, "--to", "tensorboard", "-o", tmp_path / "file")
+    assert "cannot be written" in refused(to_file, 4)
+    monkeypatch.setitem(sys.modules, "tensorboard.summary.writer.record_writer", None)
+    without = mlpcli("export", *two_runs, "--to", "tensorboard", "-o", tmp_path / "logs")
+    assert "pip install 'mlpcli[tensorboard]'" in refused(without, 2)

@@ -434,7 +434,7 @@ def test_a_data_set_that_is_not_there(run, tmp_path):
     for arguments in (("--set=data.dataset=nosuch",), ("--data=nosuch",)):
         status, out, err = run(*arguments)
         assert (status, out) == (3, "")
-        assert err.startswith("mlpcli: nosuch: neither a data set nor a folder")
+        assert err.startswith("mlpcli: nosuch: neither a data set nor a file or folder")
         assert err.count("\n") == 1
 
 

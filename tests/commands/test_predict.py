@@ -263,7 +263,8 @@ def test_predict_continues_after_bad_file(mlpcli, run, digits, tmp_path):
     whole = picture(digits[0][0])
     for name, data in (("a.png", whole), ("b.png", whole[:200]), ("c.png", b""), ("d.png", whole)):
         (tmp_path / name).write_bytes(data)
-    paths = [tmp_path / name for name in ("a.png", "b.png", "c.png", "none.png", "d.png")] + [tmp_path, "-"]
+    paths = [tmp_path / name for name in ("a.png", "b.png", "c.png", "none.png", "d.png")] + [tmp_path / "empty", "-"]
+    (tmp_path / "empty").mkdir()
     said = mlpcli(run, *paths)
     assert said.status == 3
     assert [line.split(":")[0] for line in said.out.splitlines()] == [f"{tmp_path}/a.png", f"{tmp_path}/d.png"]
@@ -314,3 +315,85 @@ def test_help_comes_without_numpy():
     program = "import sys; from mlpcli.commands import _run; _run(['predict', '-h']); sys.exit('numpy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert "Examples:" in done.stdout
+
+
+# Many images, and answers as a table ----------------------------------------------------------------------------------
+
+
+def csv_of(images, labels=None):
+    header = [*(["label"] if labels is not None else []), *(f"pixel{i}" for i in range(784))]
+    rows = images.reshape(len(images), -1).tolist()
+    if labels is not None:
+        rows = [[label, *row] for label, row in zip(labels.tolist(), rows, strict=True)]
+    return "".join(",".join(map(str, row)) + "\n" for row in [header, *rows])
+
+
+def test_a_table_of_images_becomes_a_submission(mlpcli, run, digits, tmp_path):
+    images, labels = digits[0][:50].copy(), digits[1][:50]
+    images[7] = 0  # a blank image has a row too
+    expected = api.load(run).predict(images).predicted.tolist()
+    (tmp_path / "test.csv").write_text(csv_of(images))
+    (tmp_path / "labelled.csv").write_text(csv_of(images, labels))
+    np.savez(tmp_path / "a.npz", images=images)
+    for name in ("test.csv", "labelled.csv", "a.npz"):
+        out = tmp_path / "out.csv"
+        said = mlpcli(run, tmp_path / name, "-o", out, "--columns", "ImageId,Label")
+        assert (said.status, said.out) == (0, "")
+        assert said.err.endswith(f"{out}: 50 images\n")
+        rows = [f"{number},{label}" for number, label in enumerate(expected, start=1)]
+        assert out.read_text() == "\n".join(["ImageId,Label", *rows, ""])
+
+
+def test_the_table_has_every_probability(mlpcli, run, digits, tmp_path):
+    (tmp_path / "one.png").write_bytes(picture(digits[0][0]))
+    (tmp_path / "two").write_bytes(idx.encode(digits[0][:2]))
+    document = mlpcli(run, tmp_path / "one.png", tmp_path / "two", "--json", "-o", tmp_path / "out.csv").json()
+    header, *rows = [line.split(",") for line in (tmp_path / "out.csv").read_text().splitlines()]
+    assert header == ["image", "predicted", "confidence", *(f"p_{k}" for k in range(10))]
+    assert [row[0] for row in rows] == [f"{tmp_path}/one.png", f"{tmp_path}/two[0]", f"{tmp_path}/two[1]"]
+    assert [int(row[1]) for row in rows] == [each["predicted"] for each in document["images"]]
+    assert [float(row[2]) for row in rows] == [each["confidence"] for each in document["images"]]
+    assert [list(map(float, row[3:])) for row in rows] == [each["p"] for each in document["images"]]
+
+
+def test_a_folder_is_walked(mlpcli, run, digits, tmp_path):
+    for name in ("b.png", "a/c.PNG", "a/b/a.png"):
+        (tmp_path / "all" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "all" / name).write_bytes(picture(digits[0][0]))
+    (tmp_path / "all/readme.txt").write_text("no picture")
+    (tmp_path / "all/a/up").symlink_to(tmp_path / "all")
+    said = mlpcli(run, tmp_path / "all")
+    assert said.status == 0
+    names = [line.split(":")[0].removeprefix(f"{tmp_path}/all/") for line in said.out.splitlines()]
+    assert names == ["a/b/a.png", "a/c.PNG", "b.png"]
+    (tmp_path / "none").mkdir()
+    said = mlpcli(run, tmp_path / "none")
+    assert (said.status, said.err) == (3, f"mlpcli: {tmp_path}/none: is a folder; name the pictures in it\n")
+
+
+@pytest.mark.parametrize("arguments", [["--columns", "a,b"], ["-o", "x.csv", "--columns", "a"]])
+def test_columns_are_two_of_a_table(mlpcli, run, arguments):
+    said = mlpcli(run, "it.png", *arguments)
+    assert (said.status, said.out) == (2, "")
+    assert "--columns names the two columns of the file that -o writes" in said.err
+
+
+def test_tables_that_do_not_fit(mlpcli, run, tmp_path):
+    (tmp_path / "small.csv").write_text("1,2,3,4\n5,6,7,8\n")
+    np.savez(tmp_path / "small.npz", images=np.zeros((2, 14, 14)))
+    said = mlpcli(run, tmp_path / "small.csv", tmp_path / "small.npz")
+    assert (said.status, said.out) == (3, "")
+    assert "small.csv: 4 pixels an image are no square; data.size says 28 x 28" in said.err
+    assert "small.npz: its images are of 14 x 14 pixels, the network takes 28 x 28" in said.err
+
+
+def test_classes_are_called_by_their_names(mlpcli, digits, tmp_path):
+    names = [f"<{k}>" for k in range(10)]
+    config_ = config.load(None, (*SAMPLE, "training.epochs=1", f"data.class_names={json.dumps(names)}"), {})
+    experiment.train(config_, out=tmp_path / "run")
+    (tmp_path / "one").write_bytes(idx.encode(digits[0][:1]))
+    said = mlpcli(tmp_path / "run", tmp_path / "one")
+    assert re.match(rf"{tmp_path}/one\[0\]: <\d>  [\d.]+ %  \(<\d> [\d.]+ %, <\d> ", said.out)
+    assert mlpcli(tmp_path / "run", tmp_path / "one", "--json").json()["class_names"] == names
+    mlpcli(tmp_path / "run", tmp_path / "one", "-o", tmp_path / "out.csv")
+    assert (tmp_path / "out.csv").read_text().startswith("image,predicted,confidence,p_<0>,p_<1>,")

@@ -187,7 +187,7 @@ def test_what_diverges_or_is_broken_does_not_stop_the_others(home: Path, mlpcli:
     [
         (("nothing.yaml",), 2, "mlpcli: nothing.yaml: cannot be read: No such file or directory\n"),
         (("typo.yaml",), 2, "mlpcli: typo.yaml:1: grid: training.epochs: 0 is not"),
-        (("data.yaml",), 3, "mlpcli: nowhere: neither a data set nor a folder"),
+        (("data.yaml",), 3, "mlpcli: nowhere: neither a data set nor a file or folder"),
         (("short.yaml", "--out", "tiny/train-labels-idx1-ubyte"), 4, "cannot be written: File exists\n"),
         (("short.yaml", "--jobs", "0"), 2, "Invalid value for '--jobs'"),
         ((), 2, "Missing argument 'SWEEP.yaml'"),

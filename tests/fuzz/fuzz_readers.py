@@ -13,6 +13,7 @@ import argparse
 import hashlib
 import io
 import os
+import pickle
 import socket
 import ssl
 import sys
@@ -30,7 +31,7 @@ with atheris.instrument_imports(include=["mlpcli", "http.client"]):
     import numpy as np
 
     from mlpcli import commands, config, experiment
-    from mlpcli.datasets import bytestream, idx, npm, web
+    from mlpcli.datasets import bytestream, csv_files, detect, idx, npm, npz, pickled, web
     from mlpcli.datasets.bytestream import GunzipError
     from mlpcli.datasets.source import SourceError
     from mlpcli.errors import MlpcliError
@@ -106,6 +107,26 @@ def on_disk(data: bytes) -> Path:
 
 def read_idx(data: bytes) -> None:
     idx.read(on_disk(data), 3 if len(data) % 2 else 1)
+
+
+def read_csv(data: bytes) -> None:
+    table = csv_files.Table(on_disk(data))
+    csv_files.read(table, csv_files.layout_of(table, None))
+
+
+def read_npz(data: bytes) -> None:
+    npz.NpzFile(on_disk(data), None).read("train")
+
+
+def read_pickle(data: bytes) -> None:
+    pickled.PickledFile(on_disk(data), None).read("train")
+
+
+def read_any(data: bytes) -> None:
+    """Whatever the bytes are taken for, by their beginning."""
+    collection = detect.open_collection(on_disk(data), config.DataConfig(), lambda message: None, pickles=True)
+    if collection.prepare("train"):
+        collection.read("train")
 
 
 def read_gzip(data: bytes) -> None:
@@ -232,6 +253,23 @@ def gz(data: bytes) -> bytes:
     return packer.compress(data) + packer.flush()
 
 
+def npz_of(method: int) -> bytes:
+    file = io.BytesIO()
+    with checkpoint.zipfile.ZipFile(file, "w", method) as archive:
+        for name, array in (("images", np.zeros((2, 3, 3), np.uint8)), ("labels", np.arange(2))):
+            with archive.open(checkpoint.zipfile.ZipInfo(f"{name}.npy"), "w") as member:
+                np.lib.format.write_array(member, array)
+    return file.getvalue()
+
+
+PAIR = (np.zeros((2, 4), np.float32), np.arange(2))
+PICKLES = [pickle.dumps((PAIR, PAIR, PAIR), protocol) for protocol in (0, 2, 4, 5)]
+TABLES = [
+    b"label,a,b,c,d\n1,2,3,4,5\n0,255,0,0,0\n",
+    b"1;0.5;1;0;0\r\n2;0;0;0;0.25\r\n",
+    b"\xef\xbb\xbf'cat'\t1\t2\t3\t4\n\"dog\"\t1.0\t2\t3\t4",
+]
+NPZ = [npz_of(checkpoint.zipfile.ZIP_STORED), npz_of(checkpoint.zipfile.ZIP_DEFLATED)]
 IMAGES = idx.encode(np.arange(18, dtype=np.uint8).reshape(2, 3, 3))
 LABELS = idx.encode(np.arange(52, dtype=np.uint8))
 ARCHIVE = tar("package/package.json", b"{}") + tar(MEMBER, LABELS.ljust(60, b"\0")) + bytes(1024)
@@ -263,6 +301,10 @@ READERS: dict[str, tuple[Callable[[bytes], None], list[bytes], int]] = {
         1 << 14,
     ),
     "idx": (read_idx, [IMAGES, LABELS, gz(IMAGES), gz(LABELS) * 2], 512),
+    "csv": (read_csv, [*TABLES, gz(TABLES[0])], 256),
+    "npz": (read_npz, NPZ, 1 << 11),
+    "pickle": (read_pickle, PICKLES, 1 << 10),
+    "any": (read_any, [*TABLES, *NPZ, PICKLES[1], IMAGES, gz(TABLES[0])], 1 << 11),
     "gzip": (read_gzip, [b"\x07" + gz(b"abc" * 100), b"\xff" + gz(b"a") + gz(bytes(5000))], 512),
     "tar": (read_tar, [ARCHIVE, b"C" + ARCHIVE, gz(ARCHIVE)], 4096),
     "yaml": (read_yaml, YAML, 128),

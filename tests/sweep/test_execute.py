@@ -163,7 +163,7 @@ def test_what_becomes_of_a_run_is_said_and_not_raised(
     found = execute.train(Task(tmp_path / "diverged", diverging, "new"), 1)
     assert found.state == "diverged" and "training diverged" in found.problem
     found = execute.train(Task(tmp_path / "no data", make("data.dataset=nowhere"), "new"), 1)
-    assert found.state == "failed" and found.problem.startswith("nowhere: neither a data set nor a folder")
+    assert found.state == "failed" and found.problem.startswith("nowhere: neither a data set nor a file or folder")
     broken = interrupted(make(), tmp_path / "broken")
     (broken / "checkpoints/last.npz").write_bytes(b"")
     found = execute.train(Task(broken, make(), "interrupted"), 1)

@@ -72,6 +72,7 @@ def contents(member: Member, look: Look | None, no_images: str | None = None) ->
             "probabilities": OBJECTIVES[checkpoint.config.network.objective].probabilities,
             "dtype": checkpoint.config.network.dtype,
             "image_shape": checkpoint.image_shape,
+            "class_names": checkpoint.names,
             "preprocessing": checkpoint.config.data.preprocessing,
         },
         "board": {

@@ -3,7 +3,7 @@
 //
 // A sheet is a grid of ink between 0 and 1. It is cut to what is drawn, shrunk by averaging to fit a box of 20 x 20
 // pixels, its aspect ratio kept, and moved by whole pixels to where its centre of mass, the first pixel being 0, is
-// nearest to 14: as mlpcli/analysis/images.py does with pictures; it also says whence this is known.
+// nearest to 14: as mlpcli/datasets/images.py does with pictures; it also says whence this is known.
 
 const BOX = 5 / 7; // of an image's side: 20 of 28
 const EDGE = 0.1; // fainter ink does not widen the box

@@ -1,0 +1,111 @@
+"""The epochs of runs for other programs: one CSV table, or TensorBoard's event files.
+
+A value a layer, as gradient_norm and saturation have, becomes a column a layer: gradient_norm_1, gradient_norm_2, ...
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from calendar import timegm
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from time import strptime
+from typing import Any
+
+from mlpcli.errors import RunError, UsageError
+from mlpcli.files import Folder
+from mlpcli.runs import directory, metrics
+
+
+def names_of(runs: Sequence[Path]) -> dict[str, Path]:
+    """What each of ``runs`` is called: its folder's name, or its path where two have the same."""
+    names = [run.resolve().name for run in runs]
+    return {name if names.count(name) == 1 else str(run): run for name, run in zip(names, runs, strict=True)}
+
+
+def to_csv(runs: Sequence[Path]) -> bytes:
+    """A row an epoch: the run's name, then what metrics.jsonl has; empty for null. Raises ``RunError``."""
+    rows = [{"run": name, **_flat(line)} for name, run in names_of(runs).items() for line in _metrics(run)]
+    header = list(dict.fromkeys(["run", "epoch", *(key for row in rows for key in row)]))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, header, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def to_tensorboard(runs: Sequence[Path]) -> dict[str, bytes]:
+    """The event files of ``runs``, by their paths in a log folder: RUN/events.out.tfevents.TIME.mlpcli.
+
+    A scalar is called loss/train, loss/validation, error/train ... and its step is the epoch; its time is when the run
+    was begun plus the time of training. Equal runs give equal bytes. Raises ``RunError``, and ``UsageError`` without
+    the package tensorboard.
+    """
+    try:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.summary.writer.record_writer import RecordWriter
+    except ImportError:
+        raise UsageError("event files need the package tensorboard: pip install 'mlpcli[tensorboard]'") from None
+
+    files = {}
+    for name, run in names_of(runs).items():
+        time = _begun(run)
+        file = _Bytes()
+        writer = RecordWriter(file)
+        writer.write(Event(wall_time=time, file_version="brain.Event:2").SerializeToString(deterministic=True))
+        for line in _metrics(run):
+            time += line["seconds"]
+            values = [
+                Summary.Value(tag=_tag(key), simple_value=value)
+                for key, value in _flat(line).items()
+                if key != "epoch" and value is not None
+            ]
+            event = Event(wall_time=time, step=line["epoch"], summary=Summary(value=values))
+            writer.write(event.SerializeToString(deterministic=True))
+        files[f"{name.strip('/').replace('/', '-')}/events.out.tfevents.{int(_begun(run))}.mlpcli"] = file.getvalue()
+    return files
+
+
+class _Bytes(io.BytesIO):
+    """Bytes in memory that stay when a writer closes them."""
+
+    def close(self) -> None:
+        """Do nothing: what was written is still to be had."""
+
+
+def _tag(key: str) -> str:
+    """'train_loss' as loss/train: TensorBoard shows what begins alike in one section."""
+    for what in ("loss", "error"):
+        if key.endswith(f"_{what}"):
+            return f"{what}/{key.removesuffix(f'_{what}')}"
+    for what in ("gradient_norm", "saturation"):
+        if key.startswith(f"{what}_"):
+            return f"{what}/layer {key.removeprefix(f'{what}_')}"
+    return f"training/{key}"
+
+
+def _metrics(run: Path) -> list[dict[str, Any]]:
+    with Folder(run) as folder:
+        lines = list(metrics.each(folder))
+    if not lines:
+        raise RunError(f"{run}: has no epoch to export yet")
+    return lines
+
+
+def _begun(run: Path) -> float:
+    try:
+        return timegm(strptime(directory.read_manifest(run)["started"], "%Y-%m-%dT%H:%M:%SZ"))
+    except ValueError:
+        raise RunError(f"{run / directory.MANIFEST}: is damaged: its 'started' is no time") from None
+
+
+def _flat(line: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in line.items():
+        if isinstance(value, list):
+            flat.update({f"{key}_{layer}": each for layer, each in enumerate(value, start=1)})
+        else:
+            flat[key] = value
+    return flat

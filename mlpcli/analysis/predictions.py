@@ -1,0 +1,75 @@
+"""Tables of images to predict, and predictions as a table: a row an image, as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mlpcli.analysis.evaluation import Outputs
+from mlpcli.analysis.predict import Answer, Model
+from mlpcli.datasets.collection import readable
+from mlpcli.datasets.detect import images_in
+from mlpcli.datasets.images import Images
+from mlpcli.errors import DataError
+
+
+def images_of_table(path: Path, name: str, shape: tuple[int, int]) -> Images | None:
+    """The images in the CSV table or .npz ``path``, which messages call ``name``, as they are; None in another file.
+
+    They must have ``shape``, which is the network's; labels are passed over. Raises ``DataError``.
+    """
+    if not path.is_file():
+        return None
+    found = images_in(path, shape)
+    if found is None:
+        return None
+    if found.shape[1:] != shape:
+        sizes = [" x ".join(map(str, each)) for each in (found.shape[1:], shape)]
+        raise DataError(f"{name}: its images are of {sizes[0]} pixels, the network takes {sizes[1]}")
+    return Images(name, found, np.zeros(len(found), np.bool_), numbered=True)
+
+
+def table_of(model: Model, answers: Sequence[Answer], columns: str | None = None) -> bytes:
+    """The ``answers`` as CSV: image, predicted, confidence, and p of each class; predicted is empty for a blank image.
+
+    ``columns``: instead the image's number, from 1, and its class, under these two names, as Kaggle wants them.
+    """
+    if columns is not None:
+        classes = (model.class_names[answer.top(1)[0][0]] for answer in answers)
+        return _csv(columns.split(","), enumerate(classes, start=1))
+    rows = (
+        [
+            readable(answer.name) if answer.index is None else f"{readable(answer.name)}[{answer.index}]",
+            "" if answer.predicted is None else model.class_names[answer.predicted],
+            "" if answer.predicted is None else repr(float(answer.p[answer.predicted])),
+            *map(repr, answer.p.tolist()),
+        ]
+        for answer in answers
+    )
+    return _csv(["image", "predicted", "confidence", *_of_classes(model.class_names)], rows)
+
+
+def labelled_table(said: Outputs, labels: Sequence[int], class_names: Sequence[str]) -> bytes:
+    """What was ``said`` of labelled images, as CSV: image, label, predicted, confidence, and p of each class."""
+    confidence = said.confidence.tolist()
+    rows = (
+        [i, class_names[label], class_names[predicted], repr(confidence[i]), *map(repr, p)]
+        for i, (label, predicted, p) in enumerate(zip(labels, said.predicted.tolist(), said.p.tolist(), strict=True))
+    )
+    return _csv(["image", "label", "predicted", "confidence", *_of_classes(class_names)], rows)
+
+
+def _of_classes(class_names: Sequence[str]) -> list[str]:
+    return [f"p_{name}" for name in class_names]
+
+
+def _csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue().encode()

@@ -1,0 +1,115 @@
+"""Numbers of any type as pixels, which are bytes, and as labels, which are whole numbers: the rules, in one place.
+
+    pixels   whole numbers from 0 to 255 as they are; true and false as 255 and 0; floating-point numbers times 255
+             where all of a file lie in 0 .. 1, else as they are where they lie in 0 .. 255; both rounded
+    labels   whole numbers, also where their type is a floating-point one
+
+Anything else is refused: what it means would be a guess.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from mlpcli.errors import DataError
+
+Array = npt.NDArray[Any]
+Bytes = npt.NDArray[np.uint8]
+
+Element = TypeVar("Element", bound=np.generic)
+
+MAX_SIDE = 100_000
+BLOCK = 1 << 20  # elements converted at a time
+
+
+def to_bytes(values: Array, where: str) -> Bytes:
+    """``values`` of any shape as read-only bytes, by the rule of the module; bytes are not copied.
+
+    Raises ``DataError``, its message opening with ``where``.
+    """
+    if values.dtype == np.uint8:
+        return _read_only(values)
+    if values.dtype.kind not in "biuf":
+        raise DataError(f"{where}: pixels are numbers; these are {values.dtype}")
+    if values.dtype.kind == "b":
+        return _read_only(values.astype(np.uint8) * np.uint8(255))
+    flat = values.reshape(-1)
+    blocks = [flat[start : start + BLOCK] for start in range(0, len(flat), BLOCK)]
+    low = float(min((block.min() for block in blocks), default=0))
+    high = float(max((block.max() for block in blocks), default=0))
+    if any(np.isnan(block).any() for block in blocks):
+        raise DataError(f"{where}: pixels are numbers from 0 to 255, or from 0 to 1; there is a NaN")
+    if low < 0 or high > 255:
+        raise DataError(f"{where}: pixels are numbers from 0 to 255, or from 0 to 1; these go from {low:g} to {high:g}")
+    if values.dtype.kind != "f":
+        return _read_only(values.astype(np.uint8))
+    scale = 255.0 if high <= 1 else 1.0
+    out = np.empty(len(flat), np.uint8)
+    for start, block in zip(range(0, len(flat), BLOCK), blocks, strict=True):
+        out[start : start + BLOCK] = np.rint(block.astype(np.float64) * scale)
+    return _read_only(out.reshape(values.shape))
+
+
+def to_labels(values: Array, where: str) -> Array:
+    """``values`` (N,) or (N, C), of which the first column counts, as whole numbers (N,); bytes are not copied.
+
+    Raises ``DataError``, its message opening with ``where``.
+    """
+    column = values if values.ndim == 1 else values[:, 0]
+    if column.dtype == np.uint8:
+        return _read_only(np.ascontiguousarray(column))
+    if column.dtype.kind not in "biuf":
+        raise DataError(f"{where}: labels are whole numbers; these are {values.dtype}")
+    with np.errstate(invalid="ignore"):
+        whole = column.astype(np.int64)
+    if not (whole == column).all():
+        wrong = int(np.flatnonzero(whole != column)[0])
+        raise DataError(f"{where}: labels are whole numbers; that of image {wrong} is {column[wrong]}")
+    return _read_only(whole)
+
+
+def as_images(values: Array, where: str, size: tuple[int, ...] | None) -> Array:
+    """``values`` (N, h, w), (N, h, w, 1), (N, 1, h, w) or (N, h w) as (N, h, w); no copy.
+
+    Where they are rows of numbers, (h, w) is ``size``, or else a square. Raises ``DataError``.
+    """
+    shape = values.shape
+    if len(shape) == 4 and 1 in (shape[1], shape[3]):
+        shape = (shape[0], shape[2], shape[3]) if shape[1] == 1 else shape[:3]
+    elif len(shape) == 2:
+        rows, columns = image_shape(shape[1], where, size)
+        shape = (shape[0], rows, columns)
+    if len(shape) != 3:
+        kind = "; make them grey" if len(shape) == 4 and 3 in shape else ""
+        raise DataError(
+            f"{where}: images are (N, rows, columns) or (N, pixels); these are {_words(values.shape)}{kind}"
+        )
+    if 0 in shape:
+        raise DataError(f"{where}: holds nothing, its shape being {_words(values.shape)}")
+    if max(shape[1:]) > MAX_SIDE:
+        raise DataError(f"{where}: its images are of {_words(shape[1:])} pixels; at most {MAX_SIDE} a side are read")
+    return values.reshape(shape)
+
+
+def image_shape(pixels: int, where: str, size: tuple[int, ...] | None) -> tuple[int, int]:
+    """The rows and columns of an image of so many ``pixels``: ``size``, or else a square's. Raises ``DataError``."""
+    side = math.isqrt(pixels)
+    rows, columns = size or (side, side)
+    if rows * columns != pixels or not pixels:
+        hint = f"data.size says {rows} x {columns}" if size else "say how with data.size: [rows, columns]"
+        raise DataError(f"{where}: {pixels} pixels an image are no square; {hint}")
+    return rows, columns
+
+
+def _read_only(array: npt.NDArray[Element]) -> npt.NDArray[Element]:
+    view = array[...]
+    view.flags.writeable = False
+    return view
+
+
+def _words(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))

@@ -1,0 +1,137 @@
+"""What every reader of a format makes of its files: labelled images, of which each split is read alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from mlpcli.datasets import idx
+from mlpcli.datasets.catalogue import FILE_NAMES, Role
+from mlpcli.errors import DataError
+
+Array = npt.NDArray[Any]
+Bytes = npt.NDArray[np.uint8]
+
+FileSplit = Literal["train", "test"]  # as files have them; which training images are for validation is no file's matter
+ROLES_OF: Mapping[FileSplit, tuple[Role, Role]] = {
+    "train": ("train_images", "train_labels"),
+    "test": ("test_images", "test_labels"),
+}
+MAX_CLASSES = 256  # a label is a byte
+MAX_NAME = 100  # characters
+MAX_ENTRIES = 1_000_000  # of a folder
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Images (N, h, w), uint8, and their labels (N,), whole numbers; ``names[label]`` is what a label is called.
+
+    Without ``names`` a label is called by its number.
+    """
+
+    images: Bytes
+    labels: Array
+    names: Mapping[int, str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class Collection:
+    """Labelled images in some files. A reader of a format derives from it and defines the first three methods.
+
+    ``name`` is what messages call it; ``class_names`` is there where the number of classes is known without reading;
+    ``transposed`` says that rows and columns are swapped in the files. ``hashes`` has, of each file read, its role's
+    name in the catalogue -> the SHA-256 of its contents as IDX: so the same images have the same hashes in any format.
+    """
+
+    class_names: tuple[str, ...] | None = None
+    transposed: bool = False
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.hashes: dict[str, str] = {}
+
+    def prepare(self, split: FileSplit) -> bool:
+        """See, without reading images, that ``split`` is there; whether it is. Raises ``DataError`` for half of one."""
+        raise NotImplementedError
+
+    def missing(self, split: FileSplit) -> str:
+        """Why ``split`` is not there, and what to do about it."""
+        raise NotImplementedError
+
+    def _examples(self, split: FileSplit) -> Examples:
+        """The images and labels of ``split``. Raises ``DataError``."""
+        raise NotImplementedError
+
+    def read(self, split: FileSplit) -> Examples:
+        """The images and labels of ``split``, of at most 256 classes. Raises ``DataError``."""
+        found = self._examples(split)
+        if len(found.images) != len(found.labels):
+            raise DataError(f"{self.name}: {len(found.images)} images and {len(found.labels)} labels ({split})")
+        classes, indices = np.unique(found.labels, return_inverse=True)
+        if len(classes) > MAX_CLASSES:
+            raise DataError(
+                f"{self.name}: {len(classes)} different labels; at most {MAX_CLASSES} classes can be told apart"
+            )
+        images, labels = (FILE_NAMES[role] for role in ROLES_OF[split])
+        if images not in self.hashes:
+            numbers = indices if classes[0] < 0 or classes[-1] > 255 else found.labels
+            self.hashes[images] = idx.digest(found.images)
+            self.hashes[labels] = idx.digest(numbers.astype(np.uint8, copy=False))
+        return found
+
+
+def entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What is in ``folder``, by name; hidden files left out. Raises ``DataError``."""
+    found = []
+    try:
+        with os.scandir(folder) as listing:
+            for entry in listing:
+                if not entry.name.startswith((".", "__MACOSX")):
+                    found.append(entry)
+                if len(found) > MAX_ENTRIES:
+                    raise DataError(f"{shown(folder)}: has more than {MAX_ENTRIES:,} files, which are not read")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{shown(folder)}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    return sorted(found, key=lambda entry: entry.name)
+
+
+def is_file(entry: os.DirEntry[str]) -> bool:
+    """Whether ``entry`` is a regular file, or a link to one."""
+    try:
+        return entry.is_file()
+    except OSError:  # links that lead in a circle
+        return False
+
+
+def is_folder_entry(entry: os.DirEntry[str]) -> bool:
+    """Whether ``entry`` is a folder, or a link to one."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def shown(path: Path | str) -> str:
+    """``path`` in one line of text that can be printed, whatever its bytes are."""
+    return readable(str(path))
+
+
+def readable(text: str) -> str:
+    """``text`` with what cannot be printed in a line replaced."""
+    whole = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in whole)
+
+
+def in_order(names: set[str]) -> list[str]:
+    """``names`` sorted: as numbers where all of them are whole numbers, else as text."""
+    if all(name.isascii() and name.isdecimal() and len(name) < 19 for name in names):
+        return sorted(names, key=lambda name: (int(name), name))
+    return sorted(names)

@@ -1,0 +1,368 @@
+"""Comma-separated values: a row an image, a column a pixel, perhaps one the label. Plain, gzip, or in a zip archive.
+
+    label,pixel0,pixel1,...     Kaggle's train.csv: the label by its name, wherever it stands
+    5,0,0,...                   mnist_train.csv: no header, one column more than a square number: the label comes first,
+                                or last, if that varies and the first does not
+    pixel0,pixel1,...           Kaggle's test.csv: no label, to be predicted
+
+Columns may be divided by commas, semicolons or tabs; a column called id or index is passed over. The text is read a
+piece at a time. Pieces of plain numbers below 1000 are read by numpy, at 40 to 80 MB/s; others by Python's csv, which
+also knows the row and the column where something is wrong.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import zipfile
+import zlib
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from mlpcli.datasets.arrays import image_shape, to_bytes
+from mlpcli.datasets.bytestream import GZIP_MAGIC, PIECE, GunzipError, chunks_of, decoded, open_regular
+from mlpcli.datasets.collection import MAX_NAME, Array, Bytes, Collection, Examples, FileSplit, readable, shown
+from mlpcli.errors import DataError
+
+LABEL_NAMES = frozenset(("label", "labels", "class", "classes", "target", "y", "digit", "letter"))
+PASSED_OVER = frozenset(("id", "imageid", "image_id", "index", "unnamed: 0", ""))
+DELIMITERS = (b",", b";", b"\t")
+MAX_LINE = 16 * 1024 * 1024
+MAX_RATIO = 64  # of text to its compressed bytes; digits come to about 10
+MAX_SLACK = 16 * 1024 * 1024
+ZIP_MAGIC = b"PK\3\4"
+EMPTY_ZIP = b"PK\5\6"
+SUFFIXES = (".csv", ".csv.gz", ".csv.zip")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Where a table is: a file, or a member of a zip archive."""
+
+    path: Path
+    member: str | None = None
+
+    def __str__(self) -> str:
+        return shown(self.path) + ("" if self.member is None else f": {readable(self.member)}")
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """What a table's columns are: ``label`` is the number of the label's, ``pixels`` (D,) those of the pixels."""
+
+    delimiter: bytes
+    header: tuple[str, ...] | None
+    columns: int
+    label: int | None
+    pixels: Array
+    shape: tuple[int, int]
+
+    def column(self, number: int) -> str:
+        """What messages call the column ``number``."""
+        return f"column {number + 1}" + (f" ({self.header[number]})" if self.header else "")
+
+
+class CsvFiles(Collection):
+    """The images and labels in tables, one of each split; images are of ``size``, or square."""
+
+    def __init__(self, name: str, tables: Mapping[FileSplit, Table], size: tuple[int, int] | None) -> None:
+        super().__init__(name)
+        self._tables = tables
+        self._size = size
+        # Kaggle's tables of EMNIST have its pixels column by column, as EMNIST's own files have.
+        self.transposed = any("emnist" in str(table.member or table.path.name).lower() for table in tables.values())
+
+    def prepare(self, split: FileSplit) -> bool:
+        """See :meth:`Collection.prepare`."""
+        return split in self._tables and self._layout(split).label is not None
+
+    def missing(self, split: FileSplit) -> str:
+        """See :meth:`Collection.missing`."""
+        if split in self._tables:
+            predict = f"; mlpcli predict RUN {self._tables[split]} says what they show"
+            return f"{self._tables[split]}: its images have no labels{predict if split == 'test' else ''}"
+        return f"{self.name}: has no {split} images"
+
+    def images(self) -> Bytes:
+        """The images to predict, with or without labels: those of the test if there are any. Raises ``DataError``."""
+        split: FileSplit = "test" if "test" in self._tables else "train"
+        return read(self._tables[split], self._layout(split))[0]
+
+    def _examples(self, split: FileSplit) -> Examples:
+        table, layout = self._tables[split], self._layout(split)
+        images, labels = read(table, layout)
+        if labels is None:
+            raise DataError(self.missing(split))
+        if isinstance(labels, np.ndarray):
+            return Examples(images, labels)
+        names = sorted(set(labels))
+        place = {name: number for number, name in enumerate(names)}
+        return Examples(images, np.array([place[name] for name in labels]), dict(enumerate(names)))
+
+    def _layout(self, split: FileSplit) -> Layout:
+        return layout_of(self._tables[split], self._size)
+
+
+def tables_in_zip(path: Path) -> dict[FileSplit, Table]:
+    """The tables in the zip archive ``path``: the only one is for training. Raises ``DataError``."""
+    try:
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
+            names = [name for name in archive.namelist() if name.lower().endswith(".csv") and "__MACOSX" not in name]
+    except OSError as error:
+        raise DataError(f"{shown(path)}: cannot be read ({error.strerror or error})") from None
+    except Exception:  # what zipfile raises for damaged bytes is nearly anything
+        raise DataError(f"{shown(path)}: is no zip archive, or a damaged one; get the file anew") from None
+    found = splits_of({Path(name).name: Table(path, name) for name in names})
+    if not found and len(names) == 1:
+        return {"train": Table(path, names[0])}
+    return found
+
+
+def splits_of(tables: Mapping[str, Table]) -> dict[FileSplit, Table]:
+    """The tables whose file names say train or test, as 'train.csv' and 'mnist_test.csv' do."""
+    found: dict[FileSplit, Table] = {}
+    for name, table in sorted(tables.items(), key=lambda each: (len(each[0]), each[0])):
+        bare = name.lower()
+        for suffix in SUFFIXES:
+            bare = bare.removesuffix(suffix)
+        words = bare.replace("-", "_").replace(".", "_").split("_")
+        for split, called in (("train", ("train", "training")), ("test", ("test", "testing"))):
+            if set(words) & set(called) and "submission" not in words:
+                found.setdefault(split, table)  # type: ignore[arg-type]
+    return found
+
+
+def layout_of(table: Table, size: tuple[int, int] | None) -> Layout:
+    """What the columns of ``table`` are, by its first line, or by all lines where that leaves it open."""
+    with closing(_lines(table)) as blocks:
+        first = next(blocks, b"").partition(b"\n")[0].rstrip(b"\r")
+    if not first:
+        raise DataError(f"{table}: is empty")
+    if b"\0" in first:
+        raise DataError(f"{table}: is no text in UTF-8; save it as CSV UTF-8")
+    delimiter = max(DELIMITERS, key=first.count)
+    fields = _fields(first, delimiter, table, 1)
+    numbers = sum(_number(field) is not None for field in fields)
+    header = None if 2 * numbers >= len(fields) else tuple(readable(field)[:MAX_NAME] for field in fields)
+    lower = [name.strip().lower() for name in header or ()]
+    kept = [number for number in range(len(fields)) if not header or lower[number] not in PASSED_OVER]
+    label = next((number for number in kept if header and lower[number] in LABEL_NAMES), None)
+    if label is None and not _is_image(len(kept), size) and _is_image(len(kept) - 1, size):
+        label = kept[-1] if _label_is_last(table, delimiter, header is not None, kept) else kept[0]
+    pixels = np.array([number for number in kept if number != label])
+    if header and not len(pixels):
+        raise DataError(f"{table}: has no columns of pixels; it has {', '.join(header[:8])}")
+    shape = image_shape(len(pixels), str(table), size)
+    return Layout(delimiter, header, len(fields), label, pixels, shape)
+
+
+def read(table: Table, layout: Layout) -> tuple[Bytes, Array | list[str] | None]:
+    """The images (N, h, w) of ``table``, and their labels (N,): whole numbers, names, or None. Raises ``DataError``."""
+    values: list[Array] = []
+    labels: list[float | str] = []
+    row = 1 + (layout.header is not None)  # as an editor counts lines
+    with closing(_lines(table)) as blocks:
+        for number, block in enumerate(blocks):
+            text = block.partition(b"\n")[2] if layout.header is not None and number == 0 else block
+            found = _plain_numbers(text, layout)
+            if found is None:
+                found, own = _any_numbers(text, layout, table, row)
+            else:
+                own = [] if layout.label is None else found[:, layout.label].tolist()
+            row += text.count(b"\n")
+            if not len(found):
+                continue
+            values.append(_pixels(found, layout, table, row - text.count(b"\n")))
+            labels += own
+    if not values:
+        raise DataError(f"{table}: has a header and no rows" if layout.header else f"{table}: has no rows")
+    kinds = {block.dtype for block in values}
+    pixels = np.concatenate(values) if len(kinds) == 1 else np.concatenate([v.astype(np.float32) for v in values])
+    images = to_bytes(pixels.reshape(-1, *layout.shape), str(table))
+    if layout.label is None:
+        return images, None
+    whole = [_whole(label) for label in labels]
+    if None in whole:
+        return images, [readable(str(label))[:MAX_NAME] for label in labels]
+    return images, np.array(whole)
+
+
+def _pixels(found: Array, layout: Layout, table: Table, row: int) -> Array:
+    """The pixels of a block: bytes, or float32 where it has points. Raises ``DataError`` for numbers beyond 255."""
+    first = int(layout.pixels[0])
+    is_slice = len(layout.pixels) == int(layout.pixels[-1]) - first + 1
+    pixels = found[:, first : first + len(layout.pixels)] if is_slice else found[:, layout.pixels]
+    bad = ~((pixels >= 0) & (pixels <= 255))  # so that NaN is too
+    if bad.any():
+        line, number = (int(each[0]) for each in np.nonzero(bad))
+        raise DataError(
+            f"{table}: row {row + line}, {layout.column(int(layout.pixels[number]))}: {pixels[line, number]:g} is no "
+            "pixel; pixels are numbers from 0 to 255, or from 0 to 1"
+        )
+    return pixels.astype(np.float32 if pixels.dtype.kind == "f" else np.uint8)
+
+
+# Numbers in text -----------------------------------------------------------------------------------------------------
+
+
+def _plain_numbers(block: bytes, layout: Layout) -> Array | None:
+    """The numbers (rows, columns) of a block of whole lines, if they are of one to three digits; else None.
+
+    A number followed by '.0' counts as well, and then all are float32.
+    """
+    if b"\r" in block:
+        block = block.replace(b"\r\n", b"\n")
+    points = b".0" in block
+    if points:
+        block = block.replace(b".0" + layout.delimiter, layout.delimiter).replace(b".0\n", b"\n")
+    if not block.endswith(b"\n"):
+        block += b"\n"
+    digits = np.frombuffer(block, np.uint8) - np.uint8(48)  # what is no digit is above 9
+    ends = np.flatnonzero(digits > 9)
+    if len(ends) % layout.columns:
+        return None
+    marks = digits[ends].reshape(-1, layout.columns)
+    wanted = np.uint8((layout.delimiter[0] - 48) % 256), np.uint8((10 - 48) % 256)
+    if not ((marks[:, :-1] == wanted[0]).all() and (marks[:, -1] == wanted[1]).all()):
+        return None
+    lengths = np.diff(ends, prepend=-1) - 1
+    if lengths.min() < 1 or lengths.max() > 3:
+        return None
+    numbers = digits[ends - 1].astype(np.uint16)
+    for place in (2, 3):
+        longer = np.flatnonzero(lengths >= place)
+        numbers[longer] += np.uint16(10 ** (place - 1)) * digits[ends[longer] - place]
+    found: Array = numbers.reshape(-1, layout.columns)
+    return found.astype(np.float32) if points else found
+
+
+def _any_numbers(block: bytes, layout: Layout, table: Table, row: int) -> tuple[Array, list[float | str]]:
+    """The numbers of a block, and its labels, which may be text. Raises ``DataError``: the row, and what is wrong."""
+    rows: list[list[float]] = []
+    labels: list[float | str] = []
+    for line in block.split(b"\n"):
+        if line.strip():
+            fields = _fields(line.rstrip(b"\r"), layout.delimiter, table, row)
+            if len(fields) != layout.columns:
+                raise DataError(
+                    f"{table}: row {row} has {len(fields)} values, where the first has {layout.columns} columns"
+                )
+            try:
+                numbers = list(map(float, fields))
+            except ValueError:
+                numbers = [_checked_number(field, number, layout, table, row) for number, field in enumerate(fields)]
+            rows.append(numbers)
+            if layout.label is not None:
+                label = fields[layout.label].strip()
+                if label.lower() in ("", "nan"):
+                    raise DataError(f"{table}: row {row}, {layout.column(layout.label)}: the label is missing")
+                labels.append(label)
+        row += 1
+    found = np.array(rows, np.float64).reshape(-1, layout.columns)
+    pixels = found[:, layout.pixels]
+    if b"." in block or not (np.isfinite(pixels) & (pixels == np.rint(pixels)) & (pixels >= 0)).all():
+        return found, labels
+    return np.nan_to_num(found).clip(0, 65535).astype(np.uint16), labels
+
+
+def _checked_number(field: str, number: int, layout: Layout, table: Table, row: int) -> float:
+    value = _number(field)
+    if value is None and number in layout.pixels:
+        what = f"{readable(field)[:40]!r} is no number" if field.strip() else "the number is missing"
+        raise DataError(f"{table}: row {row}, {layout.column(number)}: {what}")
+    return 0.0 if value is None else value  # a label, or what is passed over
+
+
+def _number(field: str) -> float | None:
+    try:
+        return float(field)
+    except ValueError:
+        return None
+
+
+def _whole(label: float | str) -> int | None:
+    value = _number(label) if isinstance(label, str) else label
+    return int(value) if value is not None and math.isfinite(value) and value == int(value) < 2**53 else None
+
+
+def _fields(line: bytes, delimiter: bytes, table: Table, row: int) -> list[str]:
+    try:
+        return next(csv.reader([line.decode("utf-8", "replace")], delimiter=delimiter.decode()))
+    except (csv.Error, StopIteration) as error:
+        raise DataError(f"{table}: row {row}: cannot be read ({str(error)[:80]})") from None
+
+
+def _is_image(pixels: int, size: tuple[int, int] | None) -> bool:
+    return pixels == math.prod(size) if size else pixels > 0 and math.isqrt(pixels) ** 2 == pixels
+
+
+def _label_is_last(table: Table, delimiter: bytes, header: bool, kept: Sequence[int]) -> bool:
+    """Whether of a table's first and last column only the last varies: a corner's pixel is the same in all images."""
+    first, last = set(), set()
+    with closing(_lines(table)) as blocks:
+        for number, block in enumerate(blocks):
+            for line in block.split(b"\n")[header and number == 0 :]:
+                fields = line.strip(b"\r ").split(delimiter)
+                if len(fields) > kept[-1]:
+                    first.add(fields[kept[0]])
+                    last.add(fields[kept[-1]])
+            if len(first) > 1:
+                return False
+    return len(last) > 1
+
+
+# Text from files -----------------------------------------------------------------------------------------------------
+
+
+def _lines(table: Table) -> Generator[bytes, None, None]:
+    """The text of ``table``, in blocks of whole lines. Raises ``DataError``."""
+    rest, begun = b"", False
+    with closing(_text(table)) as pieces:
+        for piece in pieces:
+            if not begun:
+                piece, begun = piece.removeprefix(b"\xef\xbb\xbf"), True
+            end = piece.rfind(b"\n") + 1
+            if end:
+                yield rest + piece[:end]
+                rest = piece[end:]
+            else:
+                rest += piece
+            if len(rest) > MAX_LINE:
+                raise DataError(f"{table}: a row is longer than {MAX_LINE >> 20} MiB, which none is that is read")
+    if rest:
+        yield rest
+
+
+def _text(table: Table) -> Generator[bytes, None, None]:
+    """The bytes of ``table``, decoded, a piece at a time. Raises ``DataError``."""
+    try:
+        with open_regular(table.path) as file:
+            most = os.fstat(file.fileno()).st_size
+            start = os.pread(file.fileno(), len(ZIP_MAGIC), 0)
+            if start.startswith(GZIP_MAGIC) or table.member is not None:
+                most = most * MAX_RATIO + MAX_SLACK
+            pieces = _unzipped(file, table) if table.member is not None else decoded(chunks_of(file))
+            for piece in pieces:
+                most -= len(piece)
+                if most < 0:
+                    raise DataError(f"{table}: unpacks to more than {MAX_RATIO} times its size, which no table does")
+                yield piece
+    except OSError as error:
+        raise DataError(f"{table}: cannot be read ({error.strerror or error})") from None
+    except GunzipError as error:
+        raise DataError(f"{table}: {error}; get the file anew") from None
+
+
+def _unzipped(file: BinaryIO, table: Table) -> Generator[bytes, None, None]:
+    try:
+        with zipfile.ZipFile(file) as archive, archive.open(table.member or "") as member:
+            while piece := member.read(PIECE):
+                yield piece
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, KeyError, ValueError) as error:
+        raise DataError(f"{table}: is damaged ({str(error)[:80]}); get the file anew") from None

@@ -1,0 +1,226 @@
+"""Which reader a file or folder is for, told by what is in it: the one place that knows all formats."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from mlpcli.config import DataConfig
+from mlpcli.datasets.bytestream import GunzipError, chunks_of, decoded, open_regular
+from mlpcli.datasets.collection import Bytes, Collection, entries, is_file, is_folder_entry, shown
+from mlpcli.datasets.csv_files import (
+    DELIMITERS,
+    EMPTY_ZIP,
+    SUFFIXES,
+    ZIP_MAGIC,
+    CsvFiles,
+    Table,
+    splits_of,
+    tables_in_zip,
+)
+from mlpcli.datasets.download import Say
+from mlpcli.datasets.idx import ELEMENTS
+from mlpcli.datasets.idx_files import IdxFiles, sets_in
+from mlpcli.datasets.npz import NpzFile, array_names
+from mlpcli.datasets.parquet import MAGIC, ParquetFiles
+from mlpcli.datasets.pickled import PickledFile
+from mlpcli.datasets.pictures import picture_folders
+from mlpcli.datasets.source import is_folder
+from mlpcli.errors import DataError
+
+FORMS = "docs/data.md has the forms that are read"
+SEVERAL = 8  # names in a message
+START = 4096  # bytes that tell what a file is
+
+
+def exists(path: Path) -> bool:
+    """Whether something of the user's can be meant by ``path``: a file, a folder, or files with a prefix in one."""
+    return os.path.exists(path) or _with_prefix(path) is not None  # noqa: PTH110 - Path's raises for long names
+
+
+def open_collection(path: Path, data: DataConfig, say: Say, *, pickles: bool = False) -> Collection:
+    """The labelled images in the file or folder ``path``, none of them read yet. Raises ``DataError``."""
+    if is_folder(path):
+        return _of_folder(path, data, say)
+    if found := _with_prefix(path):
+        return found
+    return _of_file(path, data, pickles=pickles)
+
+
+def is_data(path: Path) -> bool:
+    """Whether ``path`` is there, and is data rather than a text with keys, as a config is."""
+    if is_folder(path) or _with_prefix(path) is not None:
+        return True
+    try:
+        start = start_of(path)
+    except DataError:
+        return False
+    return b"\0" in start or (is_table(start) and b":" not in start.partition(b"\n")[0])
+
+
+def images_in(path: Path, size: tuple[int, int]) -> Bytes | None:
+    """The images (N, h, w) to predict in a table or an .npz, rows of numbers being of ``size``; None in another file.
+
+    Raises ``DataError``.
+    """
+    start = start_of(path)
+    if not start.startswith((ZIP_MAGIC, EMPTY_ZIP)) and not is_table(start):
+        return None
+    found = _of_file(path, DataConfig(size=size))
+    return found.images() if isinstance(found, (CsvFiles, NpzFile)) else None
+
+
+def start_of(path: Path) -> bytes:
+    """The first bytes of the file ``path``, decoded if it is gzip. Raises ``DataError``."""
+    start = b""
+    try:
+        with open_regular(path) as file:
+            for piece in decoded(chunks_of(file)):
+                start += piece
+                if len(start) >= START:
+                    break
+    except OSError as error:
+        raise DataError(f"{shown(path)}: cannot be read ({error.strerror or error})") from None
+    except GunzipError as error:
+        raise DataError(f"{shown(path)}: {error}; get the file anew") from None
+    return start[:START]
+
+
+def is_idx(start: bytes) -> bool:
+    """Whether ``start`` is that of an IDX file."""
+    return start[:2] == b"\0\0" and start[2:3] in map(_byte, ELEMENTS) and start[3:4] not in (b"", b"\0")
+
+
+def is_table(start: bytes) -> bool:
+    """Whether ``start`` is that of a text with columns: of its first two lines one has numbers."""
+    first, _, rest = start.removeprefix(b"\xef\xbb\xbf").partition(b"\n")
+    second = rest.lstrip().partition(b"\n")[0]
+    if b"\0" in start or not any(delimiter in first for delimiter in DELIMITERS):
+        return False
+    if second.strip() and not any(character in second for character in b"0123456789"):
+        return False
+    # A character may be cut off at the end.
+    return "\N{REPLACEMENT CHARACTER}" not in start.decode("utf-8", "replace")[:-4]
+
+
+def is_pickle(start: bytes, path: Path) -> bool:
+    """Whether ``start`` is that of a pickle: by the number of its protocol, or where there is none by its name."""
+    return start[:1] == b"\x80" or bool({".pkl", ".pickle"} & set(path.suffixes))
+
+
+def _byte(number: int) -> bytes:
+    return bytes([number])
+
+
+def _of_file(path: Path, data: DataConfig, *, pickles: bool = False) -> Collection:
+    where, start = shown(path), start_of(path)
+    if not start:
+        raise DataError(f"{where}: is empty")
+    if start.startswith((ZIP_MAGIC, EMPTY_ZIP)):
+        if tables := tables_in_zip(path):
+            return CsvFiles(path.name, tables, data.image_shape)
+        if array_names(path):
+            return NpzFile(path, data.image_shape)
+        raise DataError(f"{where}: is a zip archive of neither .csv nor .npy files; unpack it, and name what was in it")
+    if start.startswith(MAGIC):
+        return ParquetFiles(path.name, {"train": [path]}, data)
+    if is_table(start):
+        return CsvFiles(path.name, {"train": Table(path)}, data.image_shape)
+    if is_idx(start):
+        raise DataError(f"{where}: is one IDX file; images and labels are two: name the folder they are in")
+    if is_pickle(start, path):
+        if pickles:
+            return PickledFile(path, data.image_shape)
+        raise DataError(f"{where}: is a pickle, which is only imported: mlpcli data import {where} -o FOLDER")
+    raise DataError(f"{where}: is in no form that is read; {FORMS}")
+
+
+def _with_prefix(path: Path) -> IdxFiles | None:
+    """The IDX files in the folder of ``path`` whose names begin with its last part."""
+    if os.path.lexists(path) or not path.name or not is_folder(path.parent):
+        return None
+    prefix = path.name.lower().rstrip("-_.")
+    files = sets_in(path.parent).get(prefix)
+    return None if files is None else IdxFiles(path.name, path.parent, files, prefix)
+
+
+def _of_folder(folder: Path, data: DataConfig, say: Say) -> Collection:
+    readers: tuple[Callable[[Path, DataConfig], Collection | None], ...] = (
+        _idx_files,
+        _npz_file,
+        _csv_files,
+        _parquet_files,
+    )
+    for reader in readers:
+        if found := reader(folder, data):
+            return found
+    if pictures := picture_folders(folder, data, say):
+        return pictures
+    raise DataError(f"{shown(folder)}: no data set is recognised in it; it has {_contents(folder)}; {FORMS}")
+
+
+def _idx_files(folder: Path, data: DataConfig) -> IdxFiles | None:
+    """The one data set of IDX files in ``folder``, or below it as torchvision has them. Raises ``DataError``."""
+    for places in ([folder], [folder / "raw"], [Path(each.path) / "raw" for each in entries(folder)]):
+        found = [
+            (prefix, place, files)
+            for place in places
+            if is_folder(place)
+            for prefix, files in sorted(sets_in(place).items())
+        ]
+        if len(found) > 1:
+            raise _several(folder, [place / prefix if prefix else place for prefix, place, _ in found])
+        for prefix, place, files in found:
+            own = place.resolve()
+            name = prefix or (own.parent if own.name == "raw" else own).name
+            return IdxFiles(name, place, files, prefix)
+    return None
+
+
+def _npz_file(folder: Path, data: DataConfig) -> NpzFile | None:
+    """The one .npz in ``folder``, as Keras keeps it. Raises ``DataError``."""
+    found = [Path(each.path) for each in entries(folder) if is_file(each) and each.name.lower().endswith(".npz")]
+    if len(found) > 1:
+        raise _several(folder, found)
+    return NpzFile(found[0], data.image_shape) if found else None
+
+
+def _csv_files(folder: Path, data: DataConfig) -> CsvFiles | None:
+    """The tables in ``folder``: train.csv and test.csv, or the only one. Raises ``DataError``."""
+    paths = {each.name: Path(each.path) for each in entries(folder) if is_file(each)}
+    tables = {name: Table(path) for name, path in paths.items() if name.lower().endswith(SUFFIXES)}
+    for name, table in tables.items():
+        if name.lower().endswith(".zip") and len(inside := list(tables_in_zip(table.path).values())) == 1:
+            tables[name] = inside[0]
+    found = splits_of(tables)
+    if not found and len(tables) > 1:
+        raise _several(folder, [table.path for table in tables.values()])
+    if not found:
+        found = dict(zip(("train",), tables.values(), strict=False))
+    return CsvFiles(folder.resolve().name, found, data.image_shape) if found else None
+
+
+def _parquet_files(folder: Path, data: DataConfig) -> ParquetFiles | None:
+    """The Parquet files in ``folder``, or in the one folder below that has any, as the hub has them."""
+    below = [Path(each.path) for each in entries(folder) if is_folder_entry(each)]
+    for place in (folder, *below):
+        paths = [Path(each.path) for each in entries(place) if is_file(each) and each.name.endswith(".parquet")]
+        test = [path for path in paths if path.name.startswith("test")]
+        train = [path for path in paths if path.name.startswith("train")] or [p for p in paths if p not in test]
+        if paths:
+            return ParquetFiles(folder.resolve().name, {"train": train, "test": test}, data)
+    return None
+
+
+def _several(folder: Path, found: list[Path]) -> DataError:
+    names = ", ".join(map(shown, found[:SEVERAL]))
+    return DataError(f"{shown(folder)}: has several data sets; name one of {names}")
+
+
+def _contents(folder: Path) -> str:
+    """What is in ``folder``, in a few words."""
+    found = entries(folder)
+    names = [f"{shown(each.name)}{'/' if is_folder_entry(each) else ''}" for each in found[:SEVERAL]]
+    more = f" and {len(found) - SEVERAL} more" if len(found) > SEVERAL else ""
+    return f"{', '.join(names)}{more}" if names else "nothing"

@@ -1,0 +1,144 @@
+"""Four IDX files under any of the names they go by: MNIST's, EMNIST's, QMNIST's, Kaggle's, torchvision's folders.
+
+    train-images-idx3-ubyte                     as MNIST was published; also with .gz
+    train-images.idx3-ubyte                     a dot for a dash, as one of Kaggle's archives has it
+    train-images-idx3-ubyte/train-images-...    in a folder of the file's own name
+    emnist-letters-test-images-idx3-ubyte.gz    with a prefix; "test" for "t10k"
+    qmnist-train-labels-idx2-int                labels as a table, whose first column is the class
+    ROOT/MNIST/raw/...                          below torchvision's root
+
+Classes are named by classes.txt, one name a line, or by EMNIST's PREFIX-mapping.txt, where there is one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+
+from mlpcli.datasets import idx
+from mlpcli.datasets.catalogue import FILE_NAMES, Role
+from mlpcli.datasets.collection import (
+    MAX_NAME,
+    ROLES_OF,
+    Array,
+    Collection,
+    Examples,
+    FileSplit,
+    entries,
+    is_file,
+    is_folder_entry,
+    readable,
+    shown,
+)
+from mlpcli.errors import DataError
+from mlpcli.files import read
+
+CLASSES = "classes.txt"
+MAX_TEXT = 64 * 1024
+
+_NAME = re.compile(
+    r"(?P<prefix>.*?)(?P<split>train|t10k|test)[-_.](?P<kind>images|labels)"
+    r"([-_.]idx[1-3]?)?([-_.](ubyte|byte|short|int|float|double)\w*)?(\.gz)?",
+    re.IGNORECASE | re.DOTALL,
+)
+
+Files = dict[Role, Path]
+
+
+def sets_in(folder: Path) -> dict[str, Files]:
+    """The data sets in ``folder``: prefix, '' for none -> the file of each role. Raises ``DataError``."""
+    candidates: dict[tuple[str, Role], list[Path]] = {}
+    for entry in entries(folder):
+        found = _NAME.fullmatch(entry.name)
+        if found is None:
+            continue
+        role: Role = f"{'train' if found['split'].lower() == 'train' else 'test'}_{found['kind'].lower()}"  # type: ignore[assignment]
+        key = (found["prefix"].lower().rstrip("-_."), role)
+        if is_file(entry):
+            candidates.setdefault(key, []).append(Path(entry.path))
+        elif is_folder_entry(entry):
+            inside = [Path(each.path) for each in entries(Path(entry.path)) if is_file(each)]
+            same = [path for path in inside if (named := _NAME.fullmatch(path.name)) and named["kind"] == found["kind"]]
+            candidates.setdefault(key, []).extend(same)
+    sets: dict[str, Files] = {}
+    for (prefix, role), paths in candidates.items():
+        if paths:
+            sets.setdefault(prefix, {})[role] = min(paths, key=lambda path: _rank(path, role))
+    return sets
+
+
+def _rank(path: Path, role: Role) -> tuple[bool, bool, str]:
+    """MNIST's own names first, plain files before .gz."""
+    return path.name.removesuffix(".gz") != FILE_NAMES[role], path.suffix == ".gz", str(path)
+
+
+class IdxFiles(Collection):
+    """The data set of the files ``files`` in ``folder``."""
+
+    def __init__(self, name: str, folder: Path, files: Mapping[Role, Path], prefix: str = "") -> None:
+        super().__init__(name)
+        self.folder = folder
+        self.files = files
+        # Of NIST's tapes EMNIST has kept the order of the pixels: column by column.
+        self.transposed = re.search("(?<![a-z])emnist", prefix) is not None
+        self._prefix = prefix
+
+    def prepare(self, split: FileSplit) -> bool:
+        """See :meth:`Collection.prepare`."""
+        there = [role for role in ROLES_OF[split] if role in self.files]
+        if len(there) == 1:
+            (absent,) = set(ROLES_OF[split]) - set(there)
+            raise DataError(self._not_there(absent))
+        return bool(there)
+
+    def missing(self, split: FileSplit) -> str:
+        """See :meth:`Collection.missing`."""
+        return self._not_there(ROLES_OF[split][0])
+
+    def _not_there(self, role: Role) -> str:
+        name = FILE_NAMES[role]
+        others = [entry.name for entry in entries(self.folder) if Path(entry.path) not in self.files.values()]
+        near = get_close_matches(name, others, 1)
+        wanted = f"a data set folder has the files {', '.join(FILE_NAMES.values())}"
+        hint = f"is it {shown(near[0])}?" if near else wanted
+        return f"{shown(self.folder / name)}: not there, nor with .gz; {hint}"
+
+    def _examples(self, split: FileSplit) -> Examples:
+        images, labels = ROLES_OF[split]
+        pixels, answers = self._array(images, idx.IMAGES), self._array(labels, idx.LABELS)
+        if len(pixels) != len(answers):
+            raise DataError(
+                f"{shown(self.folder)}: {self.file_name(images)} has {len(pixels)} images and "
+                f"{self.file_name(labels)} {len(answers)} labels"
+            )
+        return Examples(pixels, answers, self._names())
+
+    def file_name(self, role: Role) -> str:
+        """What the file of ``role`` is called."""
+        return shown(self.files[role].name) if role in self.files else FILE_NAMES[role]
+
+    def _array(self, role: Role, dimensions: int) -> Array:
+        if role not in self.files:
+            raise DataError(self._not_there(role))
+        array, self.hashes[FILE_NAMES[role]] = idx.read(self.files[role], dimensions)
+        return array
+
+    def _names(self) -> Mapping[int, str] | None:
+        """What the classes are called, if a file says it. Raises ``DataError``."""
+        mapping = self.folder / f"{self._prefix}-mapping.txt"
+        path = next((path for path in (self.folder / CLASSES, mapping) if path.is_file()), None)
+        if path is None:
+            return None
+        try:
+            lines = read(path, MAX_TEXT).decode("utf-8-sig").splitlines()
+            if path == mapping:  # the label, then the codes of its characters
+                numbers = [[int(word) for word in line.split()[:2]] for line in lines if line.strip()]
+                return {label: readable(chr(code)) for label, code in numbers}
+        except OSError as error:
+            raise DataError(f"{shown(path)}: cannot be read ({error.strerror or error})") from None
+        except (ValueError, OverflowError):
+            what = "is not lines of a label and a character's code" if path == mapping else "is not UTF-8 text"
+            raise DataError(f"{shown(path)}: {what}") from None
+        return {label: readable(line.strip())[:MAX_NAME] for label, line in enumerate(lines)}

@@ -1,0 +1,77 @@
+"""Any collection as the one form at the heart of it: four IDX files under MNIST's names, and classes.txt."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mlpcli.config import DataConfig
+from mlpcli.datasets import idx
+from mlpcli.datasets.catalogue import FILE_NAMES
+from mlpcli.datasets.collection import ROLES_OF, Bytes, FileSplit
+from mlpcli.datasets.download import Progress, Say, silent
+from mlpcli.datasets.idx_files import CLASSES
+from mlpcli.datasets.load import Split, load_dataset
+from mlpcli.errors import RunError
+from mlpcli.files import write_atomically
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What was written: the names of the classes, the images' rows and columns, how many to train and to test."""
+
+    folder: Path
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int]
+    train: int
+    test: int
+
+
+def import_data(data: DataConfig, folder: Path, *, say: Say = silent, progress: Progress | None = None) -> Imported:
+    """Write what ``data`` describes as IDX files in the new ``folder``: all of it, or nothing.
+
+    Labels are places in classes.txt, one name a line. Pickles are read here too. Raises as ``load_dataset`` does, and
+    ``RunError`` where ``folder`` is taken or cannot be written.
+    """
+    _require_new(folder)  # before anything is read for nothing
+    whole = replace(data, validation=0.0, preprocessing=None, test=True)
+    dataset = load_dataset(whole, pickles=True, say=say, progress=progress)
+    splits: dict[FileSplit, Split] = {"train": dataset.train}
+    if dataset.has_test:
+        splits["test"] = dataset.test()
+    partial: Path | None = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".import-"))
+        partial.chmod(0o755)
+        for split, found in splits.items():
+            images, labels = (FILE_NAMES[role] for role in ROLES_OF[split])
+            _write(partial / images, found.images.reshape(-1, *dataset.image_shape))
+            _write(partial / labels, found.labels)
+        write_atomically(partial / CLASSES, ["".join(f"{name}\n" for name in dataset.class_names).encode()])
+        os.rename(partial, folder)  # noqa: PTH104 - over an empty folder too
+    except OSError as error:
+        raise RunError(f"{error.filename or folder}: cannot be written: {error.strerror or error}") from None
+    finally:
+        if partial is not None:
+            shutil.rmtree(partial, ignore_errors=True)
+    test = len(splits["test"]) if dataset.has_test else 0
+    return Imported(folder, dataset.class_names, dataset.image_shape, len(dataset.train), test)
+
+
+def _write(path: Path, array: Bytes) -> None:
+    write_atomically(path, [idx.encoded_header(array), array.tobytes()])
+
+
+def _require_new(folder: Path) -> None:
+    try:
+        taken = any(folder.iterdir())
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        raise RunError(f"{folder}: cannot be written: {getattr(error, 'strerror', None) or error}") from None
+    if taken:
+        raise RunError(f"{folder}: exists and is not empty; name another -o")

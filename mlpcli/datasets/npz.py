@@ -1,0 +1,177 @@
+"""Arrays in an .npz, as Keras's mnist.npz has them: numbers alone, never pickled objects.
+
+    x_train y_train x_test y_test                              Keras
+    train_images train_labels test_images test_labels          MedMNIST
+    images labels                                              no test images; also x y, data target
+
+An .npz is a zip archive of .npy files. Its directory and headers come from anywhere, so nothing in them is believed: a
+member's promise is held against what its bytes in the file can hold before memory is taken for it.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from mlpcli.datasets.arrays import as_images, to_bytes, to_labels
+from mlpcli.datasets.bytestream import MAX_RATIO, PIECE, open_regular
+from mlpcli.datasets.collection import Array, Bytes, Collection, Examples, FileSplit, readable, shown
+from mlpcli.errors import DataError
+
+MAX_MEMBERS = 1000
+MAX_HEADER = 4096
+# What a name may be, in lower case: of the images, then of their labels.
+NAMES: Mapping[FileSplit, tuple[tuple[str, str], ...]] = {
+    "train": (
+        ("x_train", "y_train"),
+        ("train_images", "train_labels"),
+        ("train_x", "train_y"),
+        ("images", "labels"),
+        ("x", "y"),
+        ("data", "target"),
+    ),
+    "test": (("x_test", "y_test"), ("test_images", "test_labels"), ("test_x", "test_y")),
+}
+
+
+class NpzFile(Collection):
+    """The images and labels in the .npz ``path``; rows of numbers are images of ``size``, or square."""
+
+    def __init__(self, path: Path, size: tuple[int, int] | None) -> None:
+        super().__init__(path.name)
+        self._path = path
+        self._size = size
+        self._names = array_names(path)
+
+    def prepare(self, split: FileSplit) -> bool:
+        """See :meth:`Collection.prepare`."""
+        return self._pair(split) is not None
+
+    def missing(self, split: FileSplit) -> str:
+        """See :meth:`Collection.missing`."""
+        found = ", ".join(map(readable, list(self._names.values())[:12])) or "none"
+        return (
+            f"{shown(self._path)}: has the arrays {found}; for {split} images it needs {' and '.join(NAMES[split][0])}"
+        )
+
+    def images(self) -> Bytes:
+        """The images to predict, with or without labels: those of the test if there are any. Raises ``DataError``."""
+        for split in ("test", "train"):
+            for name, _ in NAMES[split]:
+                if name in self._names:
+                    return self._images(self._names[name])
+        if len(self._names) == 1:
+            return self._images(*self._names.values())
+        raise DataError(self.missing("test"))
+
+    def _examples(self, split: FileSplit) -> Examples:
+        pair = self._pair(split)
+        if pair is None:
+            raise DataError(self.missing(split))
+        images, labels = pair
+        where = f"{shown(self._path)}: {readable(labels)}"
+        answers = read_array(self._path, labels)
+        if answers.ndim > 2 or (answers.ndim == 2 and answers.shape[1] != 1) or not answers.size:
+            raise DataError(f"{where}: labels are (N,) whole numbers; these are {' x '.join(map(str, answers.shape))}")
+        return Examples(self._images(images), to_labels(answers, where))
+
+    def _images(self, name: str) -> Bytes:
+        where = f"{shown(self._path)}: {readable(name)}"
+        return to_bytes(as_images(read_array(self._path, name), where, self._size), where)
+
+    def _pair(self, split: FileSplit) -> tuple[str, str] | None:
+        """What the arrays of ``split`` are called in the file."""
+        for images, labels in NAMES[split]:
+            if images in self._names and labels in self._names:
+                return self._names[images], self._names[labels]
+        return None
+
+
+def array_names(path: Path) -> dict[str, str]:
+    """The arrays in the .npz ``path``: their names in lower case -> as they are. Raises ``DataError``."""
+    with _opened(path) as file, _archive(file, path) as archive:
+        names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+        return {name.lower(): name for name in names}
+
+
+def read_array(path: Path, name: str) -> Array:
+    """The array ``name`` of the .npz ``path``, read-only. Raises ``DataError``.
+
+    Memory is the array's size, which is at most that of its bytes in the file, or 1032 times that if compressed.
+    """
+    where = f"{shown(path)}: {readable(name)}"
+    try:
+        with _opened(path) as file, _archive(file, path) as archive:
+            member = archive.getinfo(f"{name}.npy")
+            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or member.flag_bits & 1:
+                raise DataError(f"{where}: is compressed or encrypted in a way that is not read; save it anew")
+            with archive.open(member) as opened:
+                dtype, shape, fortran = _header(opened, where)
+                ratio = MAX_RATIO if member.compress_type == zipfile.ZIP_DEFLATED else 1
+                size = math.prod(shape) * dtype.itemsize
+                if size > member.compress_size * ratio:
+                    raise DataError(
+                        f"{where}: its header promises {size} bytes, its {member.compress_size} in the file cannot "
+                        "hold them; get the file anew"
+                    )
+                data = _filled(opened, size, where)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, struct.error) as error:
+        raise DataError(f"{where}: is damaged ({str(error)[:80] or type(error).__name__}); get the file anew") from None
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{where}: cannot be read ({getattr(error, 'strerror', None) or str(error)[:80]})") from None
+    array = np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
+    array.flags.writeable = False
+    return array
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return open_regular(path)
+    except OSError as error:
+        raise DataError(f"{shown(path)}: cannot be read ({error.strerror or error})") from None
+
+
+def _archive(file: BinaryIO, path: Path) -> zipfile.ZipFile:
+    try:
+        archive = zipfile.ZipFile(file)
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error, EOFError):
+        raise DataError(f"{shown(path)}: is no zip archive, or a damaged one; get the file anew") from None
+    if len(archive.namelist()) > MAX_MEMBERS:
+        raise DataError(f"{shown(path)}: has more than {MAX_MEMBERS} members, which are not read")
+    return archive
+
+
+def _header(file: Any, where: str) -> tuple[np.dtype[Any], tuple[int, ...], bool]:
+    """Type, shape and order of the .npy that ``file`` begins with. Raises ``DataError``."""
+    try:
+        version = np.lib.format.read_magic(file)
+        reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = reader(file, max_header_size=MAX_HEADER)
+    except Exception:  # what it raises for damaged bytes is nearly anything
+        raise DataError(f"{where}: is no array as numpy saves them; get the file anew") from None
+    if dtype.hasobject:
+        raise DataError(f"{where}: holds pickled objects, which are not read; save numbers")
+    if dtype.kind not in "biuf" or dtype.shape or any(side < 0 for side in shape):
+        raise DataError(f"{where}: is an array of {dtype}; images and labels are numbers")
+    return dtype, shape, fortran
+
+
+def _filled(file: Any, size: int, where: str) -> bytearray:
+    """The ``size`` bytes that ``file`` has left. Raises ``DataError`` if it has others."""
+    try:
+        data = bytearray(size)
+    except (MemoryError, OverflowError):
+        raise DataError(f"{where}: its {size} bytes do not fit in memory") from None
+    view, filled = memoryview(data), 0
+    while filled < size and (count := file.readinto(view[filled : filled + PIECE])):
+        filled += count
+    if filled < size or file.read(1):
+        raise DataError(f"{where}: does not have the {size} bytes its header promises; get the file anew")
+    return data

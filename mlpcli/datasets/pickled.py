@@ -1,0 +1,351 @@
+"""mnist.pkl.gz, the file of Nielsen's book and of the old tutorials: three pairs of images and labels, pickled.
+
+A pickle is a program for a stack machine, and Python's runs whatever that asks for. The machine here builds tuples,
+lists, numbers, texts and arrays of numbers, and refuses every other word; nothing that a file names is imported or
+called. The words are Python's (Lib/pickle.py); an array is numpy's _reconstruct, whose state is (version, shape, type,
+column by column, bytes), the type numpy.dtype(name) with a state whose second part is the order of bytes.
+"""
+
+from __future__ import annotations
+
+import codecs
+import math
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from mlpcli.datasets.arrays import as_images, to_bytes, to_labels
+from mlpcli.datasets.bytestream import GunzipError, chunks_of, decoded, open_regular
+from mlpcli.datasets.collection import Array, Collection, Examples, FileSplit, readable, shown
+from mlpcli.errors import DataError
+
+MAX_BYTES = 1 << 30
+MAX_WORDS = 1_000_000  # that are carried out
+PLACES: dict[FileSplit, tuple[int, ...]] = {"train": (0, 1), "test": (2,)}  # as the file has training, validation, test
+
+
+class PickleError(Exception):
+    """The bytes are no pickle of arrays of numbers; the message says what is wrong."""
+
+
+class PickledFile(Collection):
+    """The three pairs (images, labels) in the pickle ``path``: validation images are training images, the last."""
+
+    def __init__(self, path: Path, size: tuple[int, int] | None) -> None:
+        super().__init__(path.name)
+        self._path = path
+        self._size = size
+        self._pairs: list[tuple[Array, Array]] | None = None
+
+    def prepare(self, split: FileSplit) -> bool:
+        """See :meth:`Collection.prepare`."""
+        return True
+
+    def missing(self, split: FileSplit) -> str:
+        """See :meth:`Collection.missing`."""
+        return f"{shown(self._path)}: has no {split} images"
+
+    def _examples(self, split: FileSplit) -> Examples:
+        where = shown(self._path)
+        if self._pairs is None:
+            self._pairs = _read(self._path)
+        pairs = [self._pairs[place] for place in PLACES[split]]
+        images = np.concatenate([to_bytes(as_images(images, where, self._size), where) for images, _ in pairs])
+        return Examples(images, np.concatenate([to_labels(labels, where) for _, labels in pairs]))
+
+
+def _read(path: Path) -> list[tuple[Array, Array]]:
+    where = shown(path)
+    data = bytearray()
+    try:
+        with open_regular(path) as file:
+            for piece in decoded(chunks_of(file)):
+                data += piece
+                if len(data) > MAX_BYTES:
+                    raise DataError(f"{where}: unpacks to more than {MAX_BYTES} bytes, which are not read")
+        found = load(data)
+    except OSError as error:
+        raise DataError(f"{where}: cannot be read ({error.strerror or error})") from None
+    except MemoryError:
+        raise DataError(f"{where}: does not fit in memory") from None
+    except (GunzipError, PickleError) as error:
+        raise DataError(f"{where}: {error}") from None
+    if not isinstance(found, (tuple, list)) or len(found) != 3 or not all(map(_is_pair, found)):
+        raise DataError(f"{where}: is no pickle of three pairs of images and labels, as mnist.pkl.gz is")
+    return [(images, labels) for images, labels in found]
+
+
+def _is_pair(value: Any) -> bool:
+    if not isinstance(value, (tuple, list)) or len(value) != 2 or not all(isinstance(v, np.ndarray) for v in value):
+        return False
+    images, labels = value
+    return images.ndim in (2, 3) and labels.ndim == 1 and len(images) == len(labels) > 0
+
+
+class _Name:
+    """What a pickle calls: known by name, and never anything else."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+class _Type:
+    """numpy.dtype in the making."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.order = "|"
+
+
+class _Array:
+    """numpy.ndarray in the making; ``value`` is there once its state is."""
+
+    def __init__(self, value: Array | None = None) -> None:
+        self.value = value
+
+
+ARRAY, TYPE, RECONSTRUCT, FROM_BUFFER, ENCODE = "ndarray", "dtype", "_reconstruct", "_frombuffer", "encode"
+_KNOWN = {
+    ("numpy", "ndarray"): ARRAY,
+    ("numpy", "dtype"): TYPE,
+    ("numpy.core.multiarray", "_reconstruct"): RECONSTRUCT,
+    ("numpy._core.multiarray", "_reconstruct"): RECONSTRUCT,
+    ("numpy.core.numeric", "_frombuffer"): FROM_BUFFER,  # of protocol 5
+    ("numpy._core.numeric", "_frombuffer"): FROM_BUFFER,
+    ("_codecs", "encode"): ENCODE,  # how Python 3 writes bytes for Python 2
+}
+_MARK = object()
+
+
+def load(data: bytes | bytearray) -> Any:
+    """The tuples of arrays of numbers that the pickle ``data`` builds, else None. Raises ``PickleError``."""
+    machine = _Machine(memoryview(data))
+    try:
+        return _finished(machine.run())
+    except (IndexError, KeyError, ValueError, TypeError, struct.error, OverflowError, AttributeError):
+        raise PickleError("is damaged, or no pickle of arrays of numbers") from None
+
+
+def _finished(value: Any, depth: int = 0) -> Any:
+    """``value`` with its arrays done; of lists and tuples a few levels, as no data set has more."""
+    if isinstance(value, _Array):
+        if value.value is None:
+            raise PickleError("has an array without numbers")
+        return value.value
+    if isinstance(value, (tuple, list)) and depth < 4 and len(value) <= 16:
+        return tuple(_finished(each, depth + 1) for each in value)
+    return None
+
+
+class _Machine:
+    """The stack machine; ``data`` is the program."""
+
+    def __init__(self, data: memoryview) -> None:
+        self._data = data
+        self._at = 0
+        self._stack: list[Any] = []
+        self._memo: dict[int, Any] = {}
+        self._encoded = 0
+
+    def run(self) -> Any:
+        """Carry out all words, up to the one that ends it."""
+        for _ in range(MAX_WORDS):
+            word = bytes(self._take(1))
+            if word == b".":
+                return self._stack.pop()
+            if word not in _WORDS:
+                raise PickleError(f"asks for {ascii(word)[1:]}, which no array of numbers needs; it is not read")
+            _WORDS[word](self)
+        raise PickleError("is longer than that of any data set")
+
+    def _take(self, count: int) -> memoryview:
+        if count > len(self._data) - self._at:
+            raise PickleError("is cut short; get the file anew")
+        self._at += count
+        return self._data[self._at - count : self._at]
+
+    def line(self) -> bytes:
+        """What comes before the next line's end."""
+        rest = bytes(self._data[self._at : self._at + 4096])
+        line, end, _ = rest.partition(b"\n")
+        if not end:
+            raise PickleError("is cut short; get the file anew")
+        self._at += len(line) + 1
+        return line
+
+    def number(self, form: str) -> int:
+        """The next number, written as ``form`` says."""
+        return int(struct.unpack(form, self._take(struct.calcsize(form)))[0])
+
+    def passed_over(self, form: str) -> None:
+        """Go over a number that tells nothing."""
+        self.number(form)
+
+    def push(self, value: Any) -> None:
+        """Put ``value`` on the stack."""
+        self._stack.append(value)
+
+    def counted(self, form: str) -> memoryview:
+        """The bytes whose number comes first."""
+        return self._take(self.number(form))
+
+    def marked(self) -> list[Any]:
+        """What lies above the last mark, taken off with it."""
+        at = len(self._stack) - 1
+        while self._stack[at] is not _MARK:
+            at -= 1
+            if at < 0:
+                raise PickleError("is damaged; get the file anew")
+        values = self._stack[at + 1 :]
+        del self._stack[at:]
+        return values
+
+    def taken(self, count: int) -> tuple[Any, ...]:
+        """The top ``count`` values, taken off."""
+        if count > len(self._stack):
+            raise PickleError("is damaged; get the file anew")
+        values = tuple(self._stack[len(self._stack) - count :])
+        del self._stack[len(self._stack) - count :]
+        return values
+
+    def extend(self, values: list[Any]) -> None:
+        """Add ``values`` to the list below them."""
+        if not isinstance(self._stack[-1], list):
+            self._refuse()
+        self._stack[-1].extend(values)
+
+    def remember(self, place: int) -> None:
+        """Note the top of the stack."""
+        self._memo[place] = self._stack[-1]
+
+    def recall(self, place: int) -> None:
+        """Push what was noted."""
+        self.push(self._memo[place])
+
+    def name(self, module: str, name: str) -> None:
+        """Push what is called so, if it is known."""
+        if (module, name) not in _KNOWN:
+            raise PickleError(f"asks for {readable(f'{module}.{name}')[:60]}, which no array needs; it is not read")
+        self.push(_Name(_KNOWN[module, name]))
+
+    def call(self) -> None:
+        """Make the array, type or bytes that a name and its arguments ask for."""
+        function, arguments = self.taken(2)
+        if not isinstance(function, _Name) or not isinstance(arguments, tuple):
+            self._refuse()
+        if function.name == RECONSTRUCT:
+            self.push(_Array())
+        elif function.name == FROM_BUFFER:
+            elements, kind, shape, order = arguments
+            self.push(_Array(_array(shape, kind, order == "F", elements)))
+        elif function.name == TYPE:
+            self.push(_Type(_text(arguments[0])))
+        elif function.name == ENCODE and arguments[1:] in (("latin1",), ("latin-1",)):
+            self.push(self.encoded(_text(arguments[0])))
+        else:
+            self._refuse()
+
+    def build(self) -> None:
+        """Give the array or type below it its state."""
+        (state,) = self.taken(1)
+        target = self._stack[-1]
+        if isinstance(target, _Type):
+            target.order = _text(state[1])
+        elif isinstance(target, _Array):
+            _, shape, kind, fortran, elements = state
+            if isinstance(elements, str):  # Python 2's bytes, written as text
+                elements = self.encoded(elements)
+            target.value = _array(shape, kind, fortran, elements)
+        else:
+            self._refuse()
+
+    def encoded(self, text: str) -> bytes:
+        """The bytes that ``text`` stands for; all together no more than a file may have."""
+        self._encoded += len(text)
+        if self._encoded > MAX_BYTES:
+            raise PickleError("builds more than a data set is; it is not read")
+        return text.encode("latin-1")
+
+    def _refuse(self) -> NoReturn:
+        raise PickleError("builds something else than arrays of numbers; it is not read")
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, (bytes, memoryview)):
+        return bytes(value[:64]).decode("latin-1")
+    if not isinstance(value, str):
+        raise PickleError("builds something else than arrays of numbers; it is not read")
+    return value
+
+
+def _array(shape: Any, kind: Any, fortran: Any, elements: Any) -> Array:
+    if not isinstance(kind, _Type) or len(kind.name) != 2 or kind.name[0] not in "biuf" or kind.order not in "<>|=":
+        raise PickleError("has an array of something else than numbers; it is not read")
+    dtype = np.dtype(f"{kind.order}{kind.name}")
+    sides = tuple(int(side) for side in shape)
+    if not isinstance(elements, (bytes, memoryview)) or len(sides) > 4 or min(sides, default=0) < 0:
+        raise PickleError("is damaged; get the file anew")
+    if math.prod(sides) * dtype.itemsize != len(elements):
+        raise PickleError(f"has an array of {len(elements)} bytes whose shape asks for another number")
+    return np.frombuffer(elements, dtype).reshape(sides, order="F" if fortran else "C")
+
+
+def _escaped(line: bytes) -> bytes:
+    """What Python's repr of a byte string, quotes and all, stands for."""
+    if len(line) < 2 or line[:1] != line[-1:] or line[:1] not in (b"'", b'"'):
+        raise PickleError("is damaged; get the file anew")
+    return codecs.escape_decode(line[1:-1])[0]
+
+
+def _long(data: memoryview) -> int:
+    return int.from_bytes(data[:16], "little", signed=True)
+
+
+Word = Callable[[_Machine], None]
+_WORDS: dict[bytes, Word] = {
+    b"\x80": lambda m: m.passed_over("<B"),  # the protocol's number
+    b"(": lambda m: m.push(_MARK),
+    b"N": lambda m: m.push(None),
+    b"\x88": lambda m: m.push(True),
+    b"\x89": lambda m: m.push(False),
+    b"K": lambda m: m.push(m.number("<B")),
+    b"M": lambda m: m.push(m.number("<H")),
+    b"J": lambda m: m.push(m.number("<i")),
+    b"I": lambda m: m.push(int(m.line())),
+    b"L": lambda m: m.push(int(m.line().removesuffix(b"L"))),
+    b"\x8a": lambda m: m.push(_long(m.counted("<B"))),
+    b"S": lambda m: m.push(_escaped(m.line())),
+    b"U": lambda m: m.push(m.counted("<B")),
+    b"T": lambda m: m.push(m.counted("<I")),
+    b"C": lambda m: m.push(m.counted("<B")),
+    b"B": lambda m: m.push(m.counted("<I")),
+    b"\x96": lambda m: m.push(m.counted("<Q")),
+    b"\x8e": lambda m: m.push(m.counted("<Q")),
+    b"V": lambda m: m.push(m.line().decode("raw-unicode-escape")),
+    b"X": lambda m: m.push(str(m.counted("<I"), "utf-8", "surrogatepass")),
+    b"\x8c": lambda m: m.push(str(m.counted("<B"), "utf-8", "surrogatepass")),
+    b")": lambda m: m.push(()),
+    b"]": lambda m: m.push([]),
+    b"t": lambda m: m.push(tuple(m.marked())),
+    b"l": lambda m: m.push(m.marked()),
+    b"\x85": lambda m: m.push(m.taken(1)),
+    b"\x86": lambda m: m.push(m.taken(2)),
+    b"\x87": lambda m: m.push(m.taken(3)),
+    b"a": lambda m: m.extend(list(m.taken(1))),
+    b"e": lambda m: m.extend(m.marked()),
+    b"p": lambda m: m.remember(int(m.line())),
+    b"q": lambda m: m.remember(m.number("<B")),
+    b"r": lambda m: m.remember(m.number("<I")),
+    b"\x94": lambda m: m.remember(len(m._memo)),
+    b"g": lambda m: m.recall(int(m.line())),
+    b"h": lambda m: m.recall(m.number("<B")),
+    b"j": lambda m: m.recall(m.number("<I")),
+    b"c": lambda m: m.name(m.line().decode(), m.line().decode()),
+    b"\x93": lambda m: m.name(*map(_text, m.taken(2))),
+    b"R": lambda m: m.call(),
+    b"b": lambda m: m.build(),
+    b"\x95": lambda m: m.passed_over("<Q"),  # the length of a frame
+}

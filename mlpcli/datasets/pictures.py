@@ -1,0 +1,144 @@
+"""Pictures in folders, one a class: train/cat/1.png, train/dog/2.png ..., read by Pillow.
+
+    train/CLASS/...  test/CLASS/...     or training, testing; the test pictures may be missing
+    CLASS/...                           no test pictures
+
+Pictures are taken as they are, light being ink, and must be of one size; with ``data.size`` they are scaled to it,
+and with ``data.centre`` cut out and centred in it.
+Below a class's folder any depth will do; links to folders are not followed there. Their order is that of the classes,
+then of their paths.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from mlpcli.config import DataConfig
+from mlpcli.datasets.collection import (
+    MAX_CLASSES,
+    MAX_ENTRIES,
+    MAX_NAME,
+    Bytes,
+    Collection,
+    Examples,
+    FileSplit,
+    entries,
+    in_order,
+    is_folder_entry,
+    readable,
+    shown,
+)
+from mlpcli.datasets.decode_picture import read_picture
+from mlpcli.datasets.download import Say
+from mlpcli.errors import DataError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".heic", ".avif")
+CALLED: Mapping[FileSplit, tuple[str, ...]] = {"train": ("train", "training"), "test": ("test", "testing")}
+MOSTLY_LIGHT = 128  # mean pixel: paper, not ink, where ink is light
+
+
+class PictureFolders(Collection):
+    """The pictures below ``folders``, one folder of each split, which has one of each class."""
+
+    def __init__(self, name: str, folders: Mapping[FileSplit, Path], data: DataConfig, say: Say) -> None:
+        super().__init__(name)
+        self._folders = folders
+        self._data = data
+        self._say = say
+
+    def prepare(self, split: FileSplit) -> bool:
+        """See :meth:`Collection.prepare`."""
+        return split in self._folders
+
+    def missing(self, split: FileSplit) -> str:
+        """See :meth:`Collection.missing`."""
+        return f"{self.name}: has no folder {' or '.join(CALLED[split])}"
+
+    def _examples(self, split: FileSplit) -> Examples:
+        if split not in self._folders:
+            raise DataError(self.missing(split))
+        folders = class_folders(self._folders[split])
+        if len(folders) > MAX_CLASSES:
+            raise DataError(
+                f"{shown(self._folders[split])}: has {len(folders)} folders of pictures; at most {MAX_CLASSES} classes "
+                "can be told apart"
+            )
+        paths = [(path, label) for label, folder in enumerate(folders.values()) for path in pictures_below(folder)]
+        if not paths:
+            raise DataError(f"{shown(self._folders[split])}: has no pictures")
+        images = self._read([path for path, _ in paths])
+        if split == "train" and float(images.mean()) > MOSTLY_LIGHT:
+            self._say(
+                f"{self.name}: the pictures are mostly light, as paper is; light is taken for ink, as it is in MNIST"
+            )
+        return Examples(images, np.array([label for _, label in paths], np.uint8), dict(enumerate(folders)))
+
+    def _read(self, paths: list[Path]) -> Bytes:
+        images: Bytes | None = None
+        for number, path in enumerate(paths):
+            image = read_picture(path, self._data)
+            if images is None:
+                try:
+                    images = np.empty((len(paths), *image.shape), np.uint8)
+                except MemoryError:
+                    raise DataError(f"{self.name}: {len(paths)} pictures do not fit in memory") from None
+            if image.shape != images.shape[1:]:
+                sizes = [" x ".join(map(str, shape)) for shape in (image.shape, images.shape[1:])]
+                raise DataError(
+                    f"{shown(path)}: is of {sizes[0]} pixels, {shown(paths[0])} of {sizes[1]}; "
+                    "say what to scale them to: data.size: [28, 28]"
+                )
+            images[number] = image
+        assert images is not None
+        images.flags.writeable = False
+        return images
+
+
+def picture_folders(folder: Path, data: DataConfig, say: Say) -> PictureFolders | None:
+    """The pictures in ``folder``, if they lie in it as this module says. Raises ``DataError``."""
+    by_name = {each.name.lower(): Path(each.path) for each in entries(folder) if is_folder_entry(each)}
+    found: dict[FileSplit, Path] = {}
+    for split, names in CALLED.items():
+        for name in names:
+            if name in by_name and class_folders(by_name[name]):
+                found.setdefault(split, by_name[name])
+    if not found and class_folders(folder):
+        found["train"] = folder
+    return PictureFolders(folder.resolve().name, found, data, say) if found else None
+
+
+def class_folders(folder: Path) -> dict[str, Path]:
+    """The folders in ``folder`` with a picture in or below them, by the class's name, in order."""
+    found: dict[str, Path] = {}
+    for each in entries(folder):
+        if is_folder_entry(each) and next(_below(Path(each.path)), None) is not None:
+            name = readable(each.name)[:MAX_NAME]
+            if name in found:
+                raise DataError(f"{shown(folder)}: two folders cannot be told apart in print: {name}")
+            found[name] = Path(each.path)
+    return {name: found[name] for name in in_order(set(found))}
+
+
+def pictures_below(folder: Path) -> list[Path]:
+    """The pictures in ``folder`` and below it, told by their names, in order. Raises ``DataError``."""
+    found = []
+    for path in _below(folder):
+        found.append(path)
+        if len(found) > MAX_ENTRIES:
+            raise DataError(f"{shown(folder)}: has more than {MAX_ENTRIES:,} pictures, which are not read")
+    return sorted(found)
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    def refuse(error: OSError) -> None:
+        raise DataError(f"{shown(error.filename or folder)}: cannot be read ({error.strerror or error})") from None
+
+    for place, folders, files in os.walk(folder, onerror=refuse):
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+        for name in files:
+            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
+                yield Path(place, name)

@@ -1,0 +1,230 @@
+"""Tables of pixels: Kaggle's, the older ones without a header, text of any making, and what is wrong with others."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlpcli.config import DataConfig
+from mlpcli.datasets import csv_files
+from mlpcli.datasets.csv_files import Table
+from mlpcli.datasets.load import load_dataset
+from mlpcli.errors import DataError
+
+RANDOM = np.random.default_rng(7)
+IMAGES = RANDOM.integers(0, 256, (40, 9), np.uint8)
+IMAGES[:, [0, 8]] = 0  # the corners, as MNIST's
+LABELS = RANDOM.integers(0, 3, 40).astype(np.uint8)
+LABELS[:3] = 2, 0, 1
+PIXELS = [f"pixel{i}" for i in range(9)]
+
+
+def text(columns: list[object], *, header: list[str] | None = None, sep: str = ",", end: str = "\n") -> bytes:
+    rows = [] if header is None else [sep.join(header)]
+    rows += [sep.join(map(str, row)) for row in zip(*columns, strict=True)]
+    return "".join(row + end for row in rows).encode()
+
+
+def kaggle(**form: str) -> bytes:
+    return text([LABELS, *IMAGES.T], header=["label", *PIXELS], **form)
+
+
+def zipped(**members: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(f"{name}.csv", data)
+    return file.getvalue()
+
+
+def load(path: Path, data: bytes | None = None, **keys: object):
+    if data is not None:
+        path.write_bytes(data)
+    return load_dataset(DataConfig(dataset=str(path), **{"validation": 0.0, "test": False, **keys}))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        kaggle(),
+        kaggle()[:-1],
+        kaggle(end="\r\n"),
+        kaggle(sep=";"),
+        kaggle(sep="\t"),
+        b"\xef\xbb\xbf" + kaggle(),
+        gzip.compress(kaggle()),
+        zipped(train=kaggle()),
+        text([LABELS, *IMAGES.T]),
+        text([*IMAGES.T, LABELS]),
+        text([*IMAGES.T, LABELS], header=[*PIXELS, "class"]),
+        text([range(40), *IMAGES.T[:5], LABELS, *IMAGES.T[5:]], header=["id", *PIXELS[:5], "Label", *PIXELS[5:]]),
+        kaggle().replace(b",", b", "),
+        kaggle().replace(b"\n", b"\n\n"),
+        text([[f'"{label}"' for label in LABELS], *IMAGES.T], header=[f'"{name}"' for name in ["label", *PIXELS]]),
+        text([LABELS, *IMAGES.astype(float).T], header=["label", *PIXELS]),
+        text([LABELS, *(IMAGES / 255).T], header=["label", *PIXELS]),
+        text([[f"{label}.0" for label in LABELS], *IMAGES.T]),
+    ],
+    ids=range(18),
+)
+def test_ways_to_write_the_same(tmp_path: Path, data: bytes, monkeypatch: pytest.MonkeyPatch):
+    for piece in (csv_files.PIECE, 100):
+        monkeypatch.setattr("mlpcli.datasets.bytestream.PIECE", piece)
+        monkeypatch.setattr(csv_files, "PIECE", piece)
+        dataset = load(tmp_path / "any.name", data)
+        assert np.array_equal(dataset.train.images, IMAGES)
+        assert np.array_equal(dataset.train.labels, LABELS)
+        assert (dataset.image_shape, dataset.class_names) == ((3, 3), ("0", "1", "2"))
+
+
+def test_labels_may_be_words_or_any_numbers(tmp_path: Path):
+    words = ["cat", "émeu", "-"]
+    dataset = load(tmp_path / "words", text([[words[label] for label in LABELS], *IMAGES.T]))
+    assert dataset.class_names == ("-", "cat", "émeu")
+    assert [dataset.class_names[label] for label in dataset.train.labels] == [words[label] for label in LABELS]
+    dataset = load(tmp_path / "numbers", text([[(-7, 300, 5)[label] for label in LABELS], *IMAGES.T]))
+    assert dataset.class_names == ("-7", "5", "300")
+
+
+def test_sorted_labels_are_found_first(tmp_path: Path):
+    """The last pixel varies from the first row on, the label only later."""
+    images = RANDOM.integers(0, 256, (40, 9), np.uint8)
+    dataset = load(tmp_path / "sorted", text([np.sort(LABELS), *images.T]))
+    assert np.array_equal(dataset.train.images, images)
+
+
+def test_images_need_not_be_square(tmp_path: Path):
+    dataset = load(tmp_path / "a", text([LABELS, *IMAGES.T[:6]]), size=(2, 3))
+    assert (dataset.image_shape, dataset.class_names) == ((2, 3), ("0", "1", "2"))
+    with pytest.raises(DataError, match=r"7 pixels an image are no square; say how with data.size: \[rows, columns\]"):
+        load(tmp_path / "a", text([*IMAGES.T[:7]]))
+    with pytest.raises(DataError, match=r"data\.size says 2 x 2"):
+        load(tmp_path / "a", size=(2,))
+
+
+def test_a_folder_with_train_and_test(tmp_path: Path):
+    (tmp_path / "mnist_train.csv").write_bytes(kaggle())
+    (tmp_path / "mnist_test.csv").write_bytes(text([LABELS[:9], *IMAGES.T[:, :9]]))
+    (tmp_path / "sample_submission.csv").write_text("ImageId,Label\n1,0\n")
+    dataset = load(tmp_path, test=True)
+    assert (len(dataset.train), len(dataset.test())) == (40, 9)
+    assert dataset.hashes.keys() == {
+        f"{split}-{kind}-ubyte" for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")
+    }
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_test_file_without_labels_is_no_test_set(tmp_path: Path, packed: bool):
+    unlabelled = text([*IMAGES.T], header=PIXELS)
+    path = tmp_path
+    if packed:
+        path = tmp_path / "digit-recognizer.zip"
+        path.write_bytes(zipped(train=kaggle(), test=unlabelled, sample_submission=b"ImageId,Label\n1,0\n"))
+    else:
+        (tmp_path / "train.csv").write_bytes(kaggle())
+        (tmp_path / "test.csv").write_bytes(unlabelled)
+    said: list[str] = []
+    dataset = load_dataset(DataConfig(dataset=str(path), validation=0.0), say=said.append)
+    assert (len(dataset.train), dataset.has_test) == (40, False)
+    assert len(said) == 1
+    assert "its images have no labels; mlpcli predict RUN" in said[0]
+    assert said[0].endswith("there will be no test error")
+
+
+def test_emnist_is_turned_here_too(tmp_path: Path):
+    dataset = load(tmp_path / "emnist-letters-train.csv", text([LABELS, *IMAGES.T]))
+    assert np.array_equal(dataset.train.images.reshape(40, 3, 3), IMAGES.reshape(40, 3, 3).transpose(0, 2, 1))
+
+
+def rows(*changed: bytes, header: bytes = b"label,a,b,c,d\n") -> bytes:
+    return header + b"".join(b"1,2,3,4,5\n" for _ in range(3)) + b"\n".join(changed)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "is empty"),
+        (b"label,a,b,c,d\n", "has a header and no rows"),
+        (rows(b"1,2,3,4"), "row 5 has 4 values, where the first has 5 columns"),
+        (rows(b"1,2,3,4,5,6"), "row 5 has 6 values, where the first has 5 columns"),
+        (rows(b"1,2,3,256,5"), r"row 5, column 4 \(c\): 256 is no pixel"),
+        (rows(b"1,2,3,4000,5"), r"row 5, column 4 \(c\): 4000 is no pixel"),
+        (rows(b"1,2,-3,4,5"), r"row 5, column 3 \(b\): -3 is no pixel"),
+        (rows(b"1,2,3,nan,5"), r"row 5, column 4 \(c\): nan is no pixel"),
+        (rows(b"1,2,3,inf,5"), r"row 5, column 4 \(c\): inf is no pixel"),
+        (rows(b"1,2,3,x,5"), r"row 5, column 4 \(c\): 'x' is no number"),
+        (rows(b"1,2,3,,5"), r"row 5, column 4 \(c\): the number is missing"),
+        (rows(b",2,3,4,5"), r"row 5, column 1 \(label\): the label is missing"),
+        (rows(b"nan,2,3,4,5"), r"row 5, column 1 \(label\): the label is missing"),
+        (rows(header=b"label,a,b,c\n"), "3 pixels an image are no square"),
+        (rows(header=b"label,a,b,c,d,e,f,g,h,i\n"), "row 2 has 5 values, where the first has 10 columns"),
+        (b"id,label\n1,2\n", "has no columns of pixels; it has id, label"),
+        (rows(b"1,2,3,4,\xff"), "is no number"),
+        (rows(b'1,2,3,"4,5'), "row 5"),
+        (rows().decode().encode("utf-16"), "is in no form that is read"),
+        (gzip.compress(rows())[:-9], "gzip cut short"),
+        (zipped(train=rows())[:-9], "is no zip archive, or a damaged one"),
+        (zipped(train=rows())[:45] + bytes(9) + zipped(train=rows())[54:], "is damaged"),
+        (b"1," * 9_000_000, "a row is longer than 16 MiB"),
+        (b"label," + b",".join(b"%d" % i for i in range(10)) + b"\n" + b"7,1,2,3,4,5,6,7,8,9,10\n", "no square"),
+        ("\n".join(f"{i},0" for i in range(300)).encode(), "300 different labels; at most 256 classes"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_line(tmp_path: Path, data: bytes, words: str):
+    path = tmp_path / "table"
+    with pytest.raises(DataError, match=words) as failure:
+        load(path, data)
+    assert str(failure.value).startswith((str(path), path.name))
+    assert "\n" not in str(failure.value)
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, lambda data: zipped(train=data)])
+def test_bombs_are_not_unpacked(tmp_path: Path, pack, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(csv_files, "MAX_SLACK", 100_000)
+    with pytest.raises(DataError, match="unpacks to more than 64 times its size"):
+        load(tmp_path / "bomb", pack(b"1,0,0,0,0\n" * 100_000))
+
+
+def test_several_tables_are_named(tmp_path: Path):
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / name).write_bytes(kaggle())
+    with pytest.raises(DataError, match=r"several data sets; name one of \S+a\.csv, \S+b\.csv"):
+        load(tmp_path)
+
+
+number = (
+    st.integers(-5, 1300).map(str) | st.floats(0, 255).map(str) | st.sampled_from(["", "x", "nan", "1e2", " 7", "07"])
+)
+tables = st.lists(st.lists(number, min_size=4, max_size=6).map(",".join), max_size=6).map("\n".join).map(str.encode)
+
+
+@given(tables | st.binary(max_size=80), st.sampled_from([",", ";", "\r"]))
+def test_any_text_gives_bytes_or_a_data_error(tmp_path_factory: pytest.TempPathFactory, data: bytes, other: str):
+    path = tmp_path_factory.getbasetemp() / "any.csv"
+    path.write_bytes(data.replace(b",", other.encode()))
+    table = Table(path)
+    try:
+        layout = csv_files.layout_of(table, None)
+        images, labels = csv_files.read(table, layout)
+    except DataError as error:
+        assert str(error).startswith(str(path))
+        assert "\n" not in str(error)
+    else:
+        assert images.dtype == np.uint8
+        assert images.shape[1] * images.shape[2] == len(layout.pixels)
+        assert labels is None or len(labels) == len(images)
+
+
+@given(st.lists(st.lists(st.integers(0, 999), min_size=5, max_size=5), min_size=1, max_size=5))
+def test_the_quick_way_reads_what_the_slow_one_does(values: list[list[int]]):
+    block = "".join(",".join(map(str, row)) + "\n" for row in values).encode()
+    layout = csv_files.Layout(b",", None, 5, 0, np.arange(1, 5), (2, 2))
+    assert csv_files._plain_numbers(block, layout).tolist() == values
+    assert csv_files._any_numbers(block, layout, Table(Path("x")), 1)[0].tolist() == values

@@ -1,0 +1,92 @@
+"""Parquet files as the Hugging Face hub has them."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pyarrow = pytest.importorskip("pyarrow")
+parquet = pytest.importorskip("pyarrow.parquet")
+Image = pytest.importorskip("PIL.Image")
+
+from mlpcli.config import DataConfig  # noqa: E402
+from mlpcli.datasets.load import load_dataset  # noqa: E402
+from mlpcli.errors import DataError  # noqa: E402
+
+PIXELS = np.random.default_rng(17).integers(0, 256, (6, 5, 4), np.uint8)
+LABELS = [0, 1, 1, 0, 1, 0]
+
+
+def png(pixels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def write(path: Path, images: list[object], labels: list[object], *, names: bool = True, **called: str) -> Path:
+    path.parent.mkdir(exist_ok=True, parents=True)
+    table = pyarrow.table({called.get("image", "image"): images, called.get("label", "label"): labels})
+    if names:
+        info = {"info": {"features": {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}}}
+        table = table.replace_schema_metadata({"huggingface": json.dumps(info)})
+    parquet.write_table(table, path)
+    return path
+
+
+def pictures(pixels: np.ndarray) -> list[object]:
+    return [{"bytes": png(image), "path": None} for image in pixels]
+
+
+def load(path: Path, **keys: object):
+    return load_dataset(DataConfig(dataset=str(path), validation=0.0, **keys))
+
+
+@pytest.mark.parametrize("below", ["", "mnist"])
+def test_as_the_hub_has_it(tmp_path: Path, below: str):
+    write(tmp_path / below / "train-00000-of-00002.parquet", pictures(PIXELS[:3]), LABELS[:3])
+    write(tmp_path / below / "train-00001-of-00002.parquet", pictures(PIXELS[3:]), LABELS[3:])
+    write(tmp_path / below / "test-00000-of-00001.parquet", pictures(PIXELS[:2]), LABELS[:2])
+    (tmp_path / "README.md").write_text("")
+    dataset = load(tmp_path)
+    assert np.array_equal(dataset.train.images, PIXELS.reshape(6, 20))
+    assert dataset.train.labels.tolist() == LABELS
+    assert (dataset.class_names, dataset.image_shape) == (("cat", "dog"), (5, 4))
+    assert dataset.test().labels.tolist() == LABELS[:2]
+
+
+def test_one_file_is_for_training(tmp_path: Path):
+    dataset = load(write(tmp_path / "any", pictures(PIXELS), LABELS, names=False))
+    assert (len(dataset.train), dataset.has_test, dataset.class_names) == (6, False, ("0", "1"))
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "called", "words"),
+    [
+        (pictures(PIXELS[:1]), [0], {"image": "x"}, "has the columns x, label; it needs image, label"),
+        ([{"bytes": b"no picture", "path": "a"}], [0], {}, "row 0: is damaged, or no picture"),
+        ([{"bytes": None, "path": "a"}], [0], {}, "row 0: has no picture's bytes"),
+        (["text"], [0], {}, "row 0: has no picture's bytes"),
+        (pictures(PIXELS[:1]), [None], {}, "row 0: its label is None, no whole number"),
+        (pictures(PIXELS[:1]), ["a"], {}, "row 0: its label is 'a', no whole number"),
+        ([*pictures(PIXELS[:1]), *pictures(PIXELS[:1, :2])], [0, 1], {}, "row 1: is of 2 x 4 pixels, .* data.size"),
+        ([], [], {}, "has no train images|has no picture"),
+    ],
+)
+def test_tables_that_are_none(tmp_path: Path, images, labels, called, words: str):
+    if not images:
+        images = pyarrow.array([], pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())]))
+    with pytest.raises(DataError, match=words):
+        load(write(tmp_path / "a.parquet", images, labels, **called))
+
+
+def test_damaged_files(tmp_path: Path):
+    data = write(tmp_path / "a.parquet", pictures(PIXELS), LABELS).read_bytes()
+    for wrong in (data[:-5], data[:20], data[:100] + bytes(50) + data[150:], b"PAR1"):
+        (tmp_path / "a.parquet").write_bytes(wrong)
+        with pytest.raises(DataError) as failure:
+            load(tmp_path / "a.parquet")
+        assert "\n" not in str(failure.value)
