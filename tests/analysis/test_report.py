@@ -208,22 +208,35 @@ def test_a_page_of_the_default_network_has_at_most_3_mb_however_many_images_ther
 
 def test_every_cell_gives_images_and_the_most_telling_first(untrained_look):
     document = contents(untrained_look.members[0], untrained_look).document["look"]
+    sample = [index for index, *_ in document["images"][: document["sample"]]]
     cells: dict[tuple[int, int], list[float]] = {}
-    for _, label, predicted, confidence in document["images"]:
+    for _, label, predicted, confidence in document["images"][len(sample) :]:
         cells.setdefault((label, predicted), []).append(confidence)
     assert len(cells) > 50
     labels, said = untrained_look.part.split.labels, untrained_look.together
     worst = {document["images"][position][0] for position in document["worst"]}
+    others = ~np.isin(np.arange(len(labels)), sample)
     for (label, predicted), shown in cells.items():
-        own = said.confidence[(labels == label) & (said.predicted == predicted)]
+        own = said.confidence[(labels == label) & (said.predicted == predicted) & others]
         assert len(shown) <= module.MOST_OF_A_CELL + len(worst)
-        if label == predicted:
-            assert sorted(shown) == sorted(own)[: len(shown)]
-        else:
-            assert sorted(shown, reverse=True) == sorted(own, reverse=True)[: len(shown)]
+        falling = label != predicted
+        assert sorted(shown, reverse=falling) == sorted(own, reverse=falling)[: len(shown)]
     # No cell waits for another: where one gives fewer than the rest it has no more.
-    counts = {cell: int(n) for cell, n in np.ndenumerate(np.array(document["confusion"])) if n}
-    assert {cell for cell, n in counts.items() if n} == set(cells)
+    found = {*cells, *((label, predicted) for _, label, predicted, _ in document["images"][: len(sample)])}
+    assert found == {cell for cell, n in np.ndenumerate(np.array(document["confusion"])) if n}
+
+
+def test_the_first_images_are_an_even_sample(untrained_look, monkeypatch):
+    document = contents(untrained_look.members[0], untrained_look).document["look"]
+    sample = [index for index, *_ in document["images"][: document["sample"]]]
+    assert len(sample) == module.SAMPLE
+    assert (sample[0], sample[-1]) == (0, len(untrained_look.part.split.labels) - 1)
+    assert np.ptp(np.diff(sample)) <= 1
+    # Large images, or images full of ink, are fewer: the mistakes need room too.
+    monkeypatch.setattr(module, "IMAGE_BYTES", 40_000)
+    document = contents(untrained_look.members[0], untrained_look).document["look"]
+    assert 20 < document["sample"] < 40
+    assert len(document["images"]) > document["sample"] + len(document["worst"])
 
 
 @given(st.lists(st.one_of(st.just(0), st.integers(0, 255)), max_size=2000), st.integers(0, 600))

@@ -4,7 +4,7 @@
 const MARGIN = { top: 12, right: 74, bottom: 30, left: 56 };
 
 // `series` is a list of { name, values }, a value an epoch of `epochs`, null where there is none; `format` makes a
-// value text, a tick's where its second argument is true; `log` asks for a logarithmic axis, which takes positive
+// value text, a tick's where its second argument is true; `log` asks for a log scale, which takes positive
 // values only; `best` is the epoch to mark.
 function lineChart({ title, epochs, series, format, log = false, best = null }) {
   const drawn = series.filter(({ values }) => values.some((value) => value !== null));
