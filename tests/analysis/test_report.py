@@ -23,7 +23,7 @@ from mlpcli.analysis.report import page as page_module
 from mlpcli.analysis.report.contents import Contents, contents, squeeze
 from mlpcli.analysis.report.page import SCRIPTS, page
 from mlpcli.runs.checkpoint import Checkpoint
-from mlpcli.training.loop import State, network_for
+from mlpcli.state import State, architecture_of
 
 HERE = Path(page_module.__file__).parent
 HOSTILE = "</script><!--<script><img src=x onerror=alert(1)>&amp;$title\u2028"
@@ -69,8 +69,8 @@ class Parsed(HTMLParser):
 def member_of(*overrides: str, shape: tuple[int, int] = (28, 28), classes: int = 10, seed: int = 0) -> Member:
     """A checkpoint that lies nowhere, of random weights, of a config that knows the bundled sample."""
     made = config.load(None, ("data.dataset=mnist-sample", *overrides), {})
-    theta = network_for(made, shape[0] * shape[1], classes).parameters(made.network.dtype)
-    theta.vector[...] = np.random.default_rng(seed).normal(0, 0.05, len(theta.vector))
+    theta = architecture_of(made, shape[0] * shape[1], classes).parameters(made.network.dtype)
+    theta.from_c_order(np.random.default_rng(seed).normal(0, 0.05, len(theta.vector)))
     checkpoint = Checkpoint(made, "mnist-sample", {}, shape, classes, State(theta, epoch=1, step=1))
     return Member(Path("loose.npz"), None, checkpoint)
 
@@ -105,7 +105,7 @@ def test_the_page_has_the_weights_the_images_and_what_was_measured(tiny_run):
     found = look([tiny_run], "validation")
     parsed = written(contents(found.members[0], found))
     theta = found.members[0].checkpoint.parameters
-    assert base64.b64decode(parsed.data("weight-bytes")) == theta.by_rows().astype("<f4").tobytes()
+    assert base64.b64decode(parsed.data("weight-bytes")) == theta.to_c_order().astype("<f4").tobytes()
     document = json.loads(parsed.data("document"))
     assert document["network"]["sizes"] == [20, 6, 3]
     assert document["run"]["state"] == "finished"
@@ -145,7 +145,7 @@ def test_a_network_in_float64_keeps_its_precision():
     member = member_of("network.dtype=float64", "network.hidden=[3]")
     made = contents(member, None)
     assert made.document["network"]["dtype"] == "float64"
-    np.testing.assert_array_equal(np.frombuffer(made.weights, "<f8"), member.checkpoint.parameters.by_rows())
+    np.testing.assert_array_equal(np.frombuffer(made.weights, "<f8"), member.checkpoint.parameters.to_c_order())
 
 
 def test_a_network_too_large_for_a_page_is_left_out_and_the_page_says_so(monkeypatch):

@@ -33,7 +33,7 @@ from mlpcli.datasets.load import load_split
 from mlpcli.model.parameters import initialize
 from mlpcli.runs import checkpoint as checkpoints
 from mlpcli.runs.checkpoint import Checkpoint
-from mlpcli.training.loop import State, network_for
+from mlpcli.state import State, architecture_of
 from tests.conftest import NO_DEFAULTS
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -84,7 +84,7 @@ def report(checkpoint: Path, file: Path, split: Any = "validation") -> Path:
 def untrained(file: Path, *overrides: str) -> Path:
     """A checkpoint of weights as they are drawn, for the images of the bundled sample."""
     made = config.load(None, ("data.dataset=mnist-sample", "data.validation=20", *overrides), {})
-    theta = network_for(made, 784, 10).parameters(made.network.dtype)
+    theta = architecture_of(made, 784, 10).parameters(made.network.dtype)
     initialize(theta, "nielsen", made.network.initial_scale, made.network.activation, np.random.default_rng(5))
     zeros = np.zeros_like(theta.vector)
     # The default optimizer has one memory, as long as the parameters.
