@@ -30,9 +30,9 @@ def result(text: str) -> None:
         raise RunError(f"stdout: cannot be written: {error.strerror or error}") from error
 
 
-def result_json(document: dict[str, Any] | list[Any]) -> None:
-    """Print ``document`` to stdout as the one JSON document of the command."""
-    result(json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False))
+def result_json(document: dict[str, Any] | list[Any], indent: int | None = 2) -> None:
+    """Print ``document`` to stdout as the one JSON document of the command; ``indent`` None is for large arrays."""
+    result(json.dumps(document, indent=indent, allow_nan=False, ensure_ascii=False))
 
 
 def write_file(path: Path, data: bytes) -> None:

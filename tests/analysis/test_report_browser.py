@@ -587,6 +587,68 @@ def test_a_step_too_large_is_said_to_be_so(sheet: Sheet, tmp_path: Path) -> None
     assert sheet.page.locator("#step").is_enabled()
 
 
+def explained(capsys: pytest.CaptureFixture[str], run: Path, pixels: np.ndarray, folder: Path, *more: object) -> Any:
+    """What ``mlpcli explain --json`` tells of one image, and its equations' values by name."""
+    file = folder / "image-idx3-ubyte"
+    file.write_bytes(idx.encode(pixels[np.newaxis]))
+    capsys.readouterr()
+    assert _run(["explain", str(run), "--image", str(file), "--json", *map(str, more)]) == 0
+    document = json.loads(capsys.readouterr().out)
+    return document, {each["name"]: np.array(each["values"], float) for each in document["equations"]}
+
+
+EXPLAINED = [
+    ("[]", "sigmoid", "softmax_cross_entropy"),
+    ("[]", "sigmoid", "sigmoid_cross_entropy"),
+    ("[20]", "sigmoid", "sigmoid_quadratic"),
+    ("[20]", "tanh", "linear_quadratic"),
+    ("[12,9]", "relu", "linear_hinge"),
+    ("[12,9]", "sigmoid", "softmax_cross_entropy"),
+    ("[9,8,7]", "tanh", "normalized_sigmoid"),
+]
+
+
+@pytest.mark.parametrize(("hidden", "activation", "objective"), EXPLAINED)
+def test_the_page_agrees_with_explain_forward_backward_and_after_ten_steps(
+    sheet: Sheet,
+    hidden: str,
+    activation: str,
+    objective: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    overrides = (f"network.activation={activation}", f"network.objective={objective}", f"network.hidden={hidden}")
+    path = untrained(tmp_path / "network.npz", *overrides)
+    sheet.go(report(path, tmp_path / "page.html"))
+    sheet.draw(DIGITS[4])
+    truth = (int(sheet.verdict) + 1) % 10
+    choose_truth(sheet, truth)
+    pixels = sheet.pixels.reshape(28, 28)
+    document, wanted = explained(capsys, path, pixels, tmp_path, "--label", truth)
+    L = len(document["network"]["sizes"]) - 1
+    close = {"rtol": 1e-5, "atol": 1e-5}
+    assert loss(sheet) == pytest.approx(wanted["loss"], rel=1e-5)
+    for name, key in (("p", "p"), ("dp", "dp"), ("dz", f"dz{L}")):
+        np.testing.assert_allclose(sheet.column(name), wanted[key], **close, err_msg=name)
+    jacobian = sheet.evaluate(
+        "Array.from({length: 10}, (_, i) => Array.from({length: 10}, (_, j) => bench.backward.dp_dz(i, j)))"
+    )
+    np.testing.assert_allclose(jacobian, wanted["jacobian"], **close)
+    for n in range(1, L):
+        for name in ("forward.a", "backward.da", "backward.slope", "backward.dz"):
+            found = sheet.evaluate(f"Array.from(bench.{name}[{n - 1}])")
+            np.testing.assert_allclose(found, wanted[f"{name.partition('.')[2]}{n}"], **close, err_msg=f"{name} {n}")
+    square = sum(float((wanted[f"d{letter}{n}"] ** 2).sum()) for letter in "Wb" for n in range(1, L + 1))
+    assert sheet.evaluate("bench.backward.norm2") == pytest.approx(square, rel=1e-5)
+    # And after steps, of a rate that is not too large for any of these.
+    sheet.page.locator("#rate").fill("-3")
+    sheet.page.get_by_role("button", name="Ten times").click()
+    ten, _ = explained(capsys, path, pixels, tmp_path, "--label", truth, "--rate", 0.001, "--steps", 10)
+    np.testing.assert_allclose(sheet.p, ten["step"]["p_after"], rtol=0, atol=1e-4)
+    assert loss(sheet) == pytest.approx(ten["step"]["loss_after"], rel=1e-4)
+    assert abs(loss(sheet) - ten["step"]["loss_before"]) > 1e-3
+
+
 @phone
 def test_a_finger_teaches_too(sheet: Sheet, trained_page: Path) -> None:
     sheet.go(trained_page)
