@@ -20,6 +20,7 @@ from playwright.sync_api import Browser, BrowserContext, CDPSession, Page, expec
 
 from mlpcli import config, experiment
 from mlpcli.analysis.evaluation import open_member
+from mlpcli.analysis.explain import neuron
 from mlpcli.analysis.images import centred
 from mlpcli.analysis.look import look
 from mlpcli.analysis.report.contents import contents
@@ -567,8 +568,20 @@ def test_the_error_on_the_sample_is_measured_before_and_after(sheet: Sheet, trai
     expect(sheet.page.locator("#stock-trained")).to_have_text(trained_error)
     expect(sheet.page.locator("#stock-now")).to_have_text(re.compile(r"\d+\.\d\d % \(\d+\)"))
     assert sheet.page.locator("#stock-now").inner_text() != trained_error  # it has forgotten the ones
+    forgotten = int(sheet.page.locator("#forgotten-note").inner_text().split()[0])
+    now = int(re.findall(r"\((\d+)\)", sheet.page.locator("#stock-now").inner_text())[0])
+    assert now - wrong.sum() <= forgotten <= now
+    shown = sheet.page.locator("#forgotten button")
+    assert shown.count() == min(7, forgotten)
+    label = int(str(shown.first.get_attribute("aria-label")).split()[1])
+    shown.first.click()
+    sheet.settle()
+    assert sheet.page.get_by_role("radio", name=f"true class {label}").is_checked()
+    assert sheet.verdict != str(label)
     sheet.page.get_by_role("button", name="Reset").click()
     expect(sheet.page.locator("#stock-now")).to_have_text(trained_error)
+    assert not sheet.page.locator("#forgotten-box").is_visible()
+    assert sheet.verdict == str(label)  # which it knew as trained
 
 
 def test_a_step_too_large_is_said_to_be_so(sheet: Sheet, tmp_path: Path) -> None:
@@ -769,6 +782,19 @@ def test_numbers_curves_and_weights_are_on_the_page(sheet: Sheet, trained: Path,
     assert page.locator("#config").inner_text() == (trained / "config.yaml").read_text()
 
 
+def test_one_neuron_learns_as_explain_says(sheet: Sheet, trained_page: Path) -> None:
+    sheet.go(trained_page)
+    assert sheet.page.locator("#neuron-rate-value").inner_text() == "0.15"
+    quadratic, entropy = neuron(rate=0.15, steps=300)
+    for curve in (quadratic, entropy):
+        np.testing.assert_allclose(sheet.evaluate(f"learn('{curve.objective}', 2, 0.15)"), curve.p, atol=1e-12)
+    chart = sheet.page.locator("#neuron-chart svg")
+    before = chart.get_attribute("aria-label")
+    assert str(before).startswith("p, steps 0 to 300: cross-entropy from 0.982 to 0.012; quadratic from 0.982 to 0.203")
+    sheet.page.locator("#neuron-start").fill("3")
+    expect(chart).not_to_have_attribute("aria-label", str(before))
+
+
 @phone
 def test_a_phone_shows_it_without_scrolling_sideways(sheet: Sheet, trained_page: Path) -> None:
     sheet.go(trained_page)
@@ -840,7 +866,7 @@ def test_everything_that_can_be_used_has_a_name(sheet: Sheet, trained_page: Path
     assert nameless == []
     assert sheet.page.get_by_role("application", name="Drawing board").is_visible()
     assert sheet.page.get_by_role("grid", name="Confusion matrix").is_visible()
-    assert sheet.page.get_by_role("slider").count() == 3
+    assert sheet.page.get_by_role("slider").count() == 5
     assert sheet.evaluate("document.documentElement.lang") == "en"
     ids = sheet.evaluate("[...document.querySelectorAll('[id]')].map((node) => node.id)")
     assert len(ids) == len({*ids})

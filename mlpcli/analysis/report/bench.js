@@ -19,7 +19,7 @@ class Bench {
       new Outputs(trained, choose),
       new Jacobian(trained),
       new Layers(trained),
-      new Learning(trained, this.network, stock, learnt),
+      new Learning(trained, this.network, stock, { learnt, open: (pixels, label) => this.show(pixels, label) }),
     ];
     this.board = new Board(trained, normalise, {
       changed: () => this.update(),

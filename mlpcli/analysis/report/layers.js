@@ -65,7 +65,7 @@ class Layers {
     const describe = (unit) => (unit < 0 ? "no unit chosen" : `unit ${unit}, ${this._numbers(l, unit)}`);
     const [side, gap] = units <= 4096 ? [12, 3] : [2, 0];
     const grid = new Grid(canvas, units, abreast(units), { side, gap, describe, pick });
-    canvas.style.maxWidth = `${clamp(2 * canvas.width, 40, 480)}px`; // a few units need not fill the page
+    canvas.style.maxWidth = `${clamp(1.3 * canvas.width, 40, 480)}px`; // a few units need not fill the page
     return { l, grid, note };
   }
 

@@ -3,12 +3,14 @@
 // some images of the data, before and after.
 
 const SLICE = 30; // milliseconds that the page may stand still while the error is measured
+const MOST_FORGOTTEN = 7; // images that are shown
 
 class Learning {
   // `network` is the copy of `trained` that learns; `stock` has { name, all, size, labels }, the first images of the page
-  // being those whose error is measured, or is null; `learnt(text)` is called after the weights have changed.
-  constructor(trained, network, stock, learnt) {
-    Object.assign(this, { trained, network, stock, learnt, steps: 0, errors: { trained: null, now: null } });
+  // being those whose error is measured, or is null; `learnt(text)` is called after the weights have changed, and
+  // `open(pixels, label)` with an image that is to be put on the board.
+  constructor(trained, network, stock, { learnt, open }) {
+    Object.assign(this, { trained, network, stock, learnt, open, steps: 0, wrongAsTrained: null });
     this.history = []; // the losses of the image on the board, before each step and after the last
     this.measuring = 0; // counts the measurements: only the last one is shown
     this.last = null; // what the last step promised and did
@@ -98,29 +100,49 @@ class Learning {
   // The error on the stock, slice by slice: the page stays alive with a large network.
   async _measure() {
     const mine = ++this.measuring;
-    const show = (id, wrong) => {
-      const { length } = this.stock.labels;
-      byId(id).textContent = wrong === null ? "…" : `${percent(wrong / length)} (${count(wrong)})`;
-    };
+    const { length } = this.stock.labels;
+    const show = (id, wrong) => (byId(id).textContent = wrong ? `${percent(wrong.size / length)} (${wrong.size})` : "…");
     show("stock-now", null);
-    if (this.errors.trained === null) this.errors.trained = await this._wrong(this.trained, () => true);
-    show("stock-trained", this.errors.trained);
-    const wrong = this.steps ? await this._wrong(this.network, () => mine === this.measuring) : this.errors.trained;
+    this.wrongAsTrained ??= await this._wrong(this.trained, () => true);
+    show("stock-trained", this.wrongAsTrained);
+    const wrong = this.steps ? await this._wrong(this.network, () => mine === this.measuring) : this.wrongAsTrained;
     if (mine !== this.measuring) return;
     show("stock-now", wrong);
+    this._forgotten([...wrong].filter((n) => !this.wrongAsTrained.has(n)));
   }
 
+  // Which images of the stock are misclassified; not all of them, once `wanted()` is false.
   async _wrong(network, wanted) {
-    const { all, size, labels } = this.stock;
-    let [wrong, began] = [0, performance.now()];
-    for (let n = 0; n < labels.length && wanted(); n++) {
-      const image = preprocessed(all.subarray(n * size, (n + 1) * size), network.image_shape, network.preprocessing);
-      if (network.forward(image).predicted !== labels[n]) wrong++;
+    const wrong = new Set();
+    let began = performance.now();
+    for (let n = 0; n < this.stock.labels.length && wanted(); n++) {
+      const image = preprocessed(this._pixels(n), network.image_shape, network.preprocessing);
+      if (network.forward(image).predicted !== this.stock.labels[n]) wrong.add(n);
       if (performance.now() - began < SLICE) continue;
       await new Promise((done) => setTimeout(done));
       began = performance.now();
     }
     return wrong;
+  }
+
+  _pixels(n) {
+    const { all, size } = this.stock;
+    return all.subarray(n * size, (n + 1) * size);
+  }
+
+  // Images that were right before the steps and are wrong now.
+  _forgotten(images) {
+    byId("forgotten-box").hidden = images.length === 0;
+    byId("forgotten-note").textContent = `${plural(images.length, "image")} forgotten:`;
+    const shown = images.slice(0, MOST_FORGOTTEN).map((n) => {
+      const canvas = element("canvas", { class: "ink", "aria-hidden": "true" });
+      paintInk(canvas, this._pixels(n), ...this.trained.image_shape);
+      const label = `A ${this.stock.labels[n]} that is forgotten: put it on the board`;
+      const button = element("button", { type: "button", "aria-label": label }, canvas);
+      button.addEventListener("click", () => this.open(this._pixels(n), this.stock.labels[n]));
+      return element("li", {}, button);
+    });
+    byId("forgotten").replaceChildren(...shown);
   }
 
   // The losses, from the first step on.

@@ -35,6 +35,7 @@ SCRIPTS = (
     "bench.js",
     "charts.js",
     "confusion.js",
+    "neuron.js",
     "report.js",
 )
 

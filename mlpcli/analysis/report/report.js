@@ -241,4 +241,5 @@ const stock = stockOf(run);
 const bench = drawable ? new Bench(network, run.board.normalise, announce, stock) : null;
 images(bench, stock);
 weights(network);
+neuron();
 origin();
