@@ -38,7 +38,7 @@ L2 = 1e-4
 STREAM = 2**63
 
 # Of the table of gradients, and of the one of steps.
-COLUMNS = {"complex": "complex step", "central": "central", "direction": "direction", "jacobian": "Jacobians"}
+COLUMNS = {"complex": "complex step", "central": "central", "direction": "direction", "jacobian": "textbook"}
 STEP_COLUMNS = {"step": "textbook"}
 
 

@@ -3,19 +3,19 @@ r"""The hand-derived gradients against independent ones, computed with the very 
 Three methods that have nothing of the derivation in them:
 
 Complex step
-    df/dx = Im f(x + ih) / h, h = 1e-20 (Squire and Trapp 1998, "Using complex variables to estimate derivatives of real
-    functions"). As f(x + ih) = f(x) + ih f'(x) - h^2 f''(x) / 2 ..., the truncation error is of order h^2 = 1e-40, and
+    df/dx = Im f(x + it) / t, t = 1e-20 (Squire and Trapp 1998, "Using complex variables to estimate derivatives of real
+    functions"). As f(x + it) = f(x) + it f'(x) - t^2 f''(x) / 2 ..., the truncation error is of order t^2 = 1e-40, and
     as nothing is subtracted no digit cancels. What is left is the rounding of the two computations, some 1e-15.
     Allowed: 1e-12, and the same for random directions; more below saturated units, whose f' = h (1 - h) loses digits by
     hand: its absolute error is eps, so that dz = dh * f' may be wrong by eps ||dh||.
 Central differences
-    df/dx = (8 (f(x + h) - f(x - h)) - (f(x + 2h) - f(x - 2h))) / 12h, h = 1e-3. The error has two parts: h^4 f^(5) / 30
-    and the rounding of f, some 1e-16, divided by h, both some 1e-13; a smaller or a larger h makes one of them worse.
-    Allowed: 1e-7, and what rounding alone may make of it, eps |f| / (h ||a||), where the gradient a is that small. It
+    df/dx = (8 (f(x + t) - f(x - t)) - (f(x + 2t) - f(x - 2t))) / 12t, t = 1e-3. The error has two parts: t^4 f^(5) / 30
+    and the rounding of f, some 1e-16, divided by t, both some 1e-13; a smaller or a larger t makes one of them worse.
+    Allowed: 1e-7, or what rounding alone may make of it, 10 eps |f| / (t ||a||), where the gradient a is that small. It
     asks nothing of complex arithmetic, which is why it is here.
-Jacobians
-    The output layer by the textbook's matrices, dC/dp (K,), dp/dz (K, K) and dz/dW (K, H K), multiplied out one example
-    after the other. Exact except for rounding. Allowed: 1e-12.
+Textbook
+    The output layer by its Jacobians, dC/dp (K,), dp/dz (K, K) and dz/dW (K, H K), multiplied out one example after the
+    other; and the values of the loss and of the hidden activations. Exact except for rounding. Allowed: 1e-12.
 
 An error is the norm-wise relative error ||n - a|| / (||n|| + ||a||) of a tensor's entries, a by hand and n by the other
 method: between 0 and 1, and not dominated by entries that are small beside their neighbours.
@@ -27,7 +27,7 @@ of each tensor, and where they disagree with the gradient, bisection finds an en
 sample.
 
 relu and hinge have kinks, without a derivative. A complex step is too small to cross one. A central difference that
-would cross one is taken again with h = 1e-5, and if that crosses it too, the entry is left out, and named.
+would cross one is taken again with t = 1e-5, and if that crosses it too, the entry is left out, and named.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from mlpcli.gradcheck import textbook
 from mlpcli.gradcheck.output_layer import OUTPUT_LAYERS
 from mlpcli.gradcheck.probe import COMPLEX_STEP, Function, Probe
 from mlpcli.gradcheck.rows import TOLERANCE, Row, relative_error, row, without_negligible
@@ -50,7 +51,7 @@ from mlpcli.parallel.comm import SERIAL
 
 Array = NDArray[Any]
 
-# The penalty is quadratic: its differences are exact with any h, and a large one keeps more digits.
+# The penalty is quadratic: its differences are exact with any t, and a large one keeps more digits.
 PENALTY_STEPS = (1.0,)
 # Below saturated units this times eps ||dh|| / ||dz|| is allowed.
 SATURATION_ROUNDINGS = 10.0
@@ -141,7 +142,8 @@ class _Checker:
         units = row(f"dp/dz{last}", dp_dz.shape, errors, self.tolerance, dp_dz.size)
 
         # dC/dz = dC/dp dp/dz, (K,) = (K,) (K, K), for each example; the loss is the mean over the batch.
-        delta = np.array([loss(*each) @ J for *each, J in zip(p, Y, dp_dz, strict=True)]) / len(Y)  # (B, K)
+        C, dC_dp = zip(*(loss(*each) for each in zip(p, Y, strict=True)), strict=True)
+        delta = np.array([row @ J for row, J in zip(dC_dp, dp_dz, strict=True)]) / len(Y)  # (B, K)
         more = {"jacobian": relative_error(delta, dz)}
         probe = Probe(self._objective(z, np.float64), self._objective(z, np.complex128))
         deltas = self._tensor(f"dz{last}", dz, probe, slice(0, z.size), whole=True, more=more)
@@ -161,12 +163,21 @@ class _Checker:
             f"W{last}": relative_error(dW, gradient.W[-1]),
             f"b{last}": relative_error(db, gradient.b[-1]),
         }
-        return by_jacobians, [deltas, units]
+        errors = {"jacobian": relative_error(np.array(sum(C) / len(Y)), np.array(network.loss(Y)))}
+        return by_jacobians, [deltas, units, row("loss", (), errors, self.tolerance, 1), *self._activations(subject)]
+
+    def _activations(self, subject: Subject) -> Iterator[Row]:
+        f = textbook.ACTIVATIONS[self.architecture.activation.name]
+        for number, layer in enumerate(subject.network.hidden, start=1):
+            errors = {"jacobian": relative_error(f(layer.z), layer.h)}
+            yield row(f"h{number}", layer.h.shape, errors, self.tolerance, layer.h.size)
 
     def penalty(self, l2: float) -> Iterator[Row]:
-        """Check the penalty's gradient, which is 0 for the biases."""
+        """Check the penalty and its gradient, which is 0 for the biases."""
         gradient = self.architecture.parameters(np.float64)
         decay = WeightDecay(l2, self.theta.weights, gradient.weights)
+        errors = {"direction": relative_error(np.array(decay.penalty()), np.array(textbook.penalty(l2, self.theta.W)))}
+        yield row("penalty", (), errors, self.tolerance, 1)
         # Added twice and halved: a gradient that overwrites what it should be added to is found out.
         for _ in range(2):
             decay.accumulate()
@@ -174,13 +185,14 @@ class _Checker:
 
         def function(dtype: DTypeLike) -> Function:
             theta = self.architecture.parameters(dtype, self.theta.vector.astype(dtype))
-            weights, unused = theta.weights, np.empty_like(theta.weights)
 
             def changing(index: int) -> nullcontext[Callable[[], Any]]:
-                part = slice(index, index + 1)  # the penalty is a sum
-                return nullcontext(WeightDecay(l2, weights[part], unused[part]).penalty)
+                # The penalty is a sum: what other entries add to it does not change.
+                tensor = next(i for i, own in enumerate(self.entries_of) if own.start <= index < own.stop)
+                parts = [] if tensor % 2 else [theta.vector[index : index + 1]]
+                return nullcontext(lambda: textbook.penalty(l2, parts))
 
-            return Function(theta.vector, WeightDecay(l2, weights, unused).penalty, changing)
+            return Function(theta.vector, lambda: textbook.penalty(l2, theta.W), changing)
 
         probe = Probe(function(np.float64), function(np.complex128), PENALTY_STEPS)
         for (name, tensor), own in zip(gradient.tensors(), self.entries_of, strict=True):
@@ -214,7 +226,8 @@ class _Checker:
 
     def _backward(self, theta: Array) -> tuple[Subject, Parameters]:
         """Return the hand-derived gradient at ``theta``, and the network as the backward pass left it."""
-        subject, gradient = self.problem.subject(theta, np.float64), self.architecture.parameters(np.float64)
+        subject = self.problem.subject(theta, np.float64, scaled=True)
+        gradient = self.architecture.parameters(np.float64)
         subject.loss()
         subject.network.backward(self.problem.Y)
         Gradient(subject.network, gradient.shard(SERIAL)).accumulate()

@@ -1,7 +1,7 @@
 """The output layer by the textbook, for one example, with nothing cancelled: the matrices that are multiplied out.
 
-An output unit gives p (K,) and dp/dz (K, K) for the logits z (K,), a loss dC/dp (K,) for p and the target y (K,). These
-are partial derivatives of p and of one example's C, not of the loss.
+An output unit gives p (K,) and dp/dz (K, K) for the logits z (K,), a loss C and dC/dp (K,) for p and the target y (K,).
+These are partial derivatives of p and of one example's C, not of the loss.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 Unit = Callable[[Array], tuple[Array, Array]]
-Loss = Callable[[Array, Array], Array]
+Loss = Callable[[Array, Array], tuple[Any, Array]]
 
 
 def _softmax(z: Array) -> tuple[Array, Array]:
@@ -39,27 +39,25 @@ def _normalized_sigmoid(z: Array) -> tuple[Array, Array]:
     return p, dp_ds @ ds_dz
 
 
-def _likelihood(p: Array, y: Array) -> Array:
-    row: Array = -y / p  # (0 .. -1/p_y .. 0)
-    return row
+def _likelihood(p: Array, y: Array) -> tuple[Any, Array]:
+    return -np.sum(y * np.log(p)), -y / p  # (0 .. -1/p_y .. 0)
 
 
-def _cross_entropy(p: Array, y: Array) -> Array:
-    row: Array = -y / p + (1 - y) / (1 - p)
-    return row
+def _cross_entropy(p: Array, y: Array) -> tuple[Any, Array]:
+    return -np.sum(y * np.log(p) + (1 - y) * np.log(1 - p)), -y / p + (1 - y) / (1 - p)
 
 
-def _quadratic(p: Array, y: Array) -> Array:
-    row: Array = p - y
-    return row
+def _quadratic(p: Array, y: Array) -> tuple[Any, Array]:
+    return np.sum((p - y) ** 2) / 2, p - y
 
 
-def _hinge(p: Array, y: Array) -> Array:
+def _hinge(p: Array, y: Array) -> tuple[Any, Array]:
     label = int(np.argmax(y))
-    row = np.array([1.0 if p_j - p[label] + 1 > 0 else 0.0 for p_j in p])
-    row[label] = 0.0
+    others = [j for j in range(len(p)) if j != label]
+    row = np.zeros(len(p))
+    row[others] = [1.0 if p[j] - p[label] + 1 > 0 else 0.0 for j in others]
     row[label] = -row.sum()
-    return row
+    return sum(max(0.0, p[j] - p[label] + 1) for j in others), row
 
 
 OUTPUT_LAYERS: dict[str, tuple[Unit, Loss]] = {

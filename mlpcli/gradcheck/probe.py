@@ -47,7 +47,7 @@ class Probe:
         self._complex.value()
 
     def along(self, entries: slice, v: Array) -> float:
-        """Return Im f(x + ihv) / h, the derivative in the direction v (m,) of these entries."""
+        """Return Im f(x + itv) / t, the derivative in the direction v (m,) of these entries."""
         x = self._complex.vector[entries]
         x.imag = COMPLEX_STEP * v
         value = self._complex.value()
@@ -55,7 +55,7 @@ class Probe:
         return float(np.imag(value)) / COMPLEX_STEP
 
     def complex_step(self, index: int) -> float:
-        """Return Im f(x + ihe) / h, e the unit vector of ``index``."""
+        """Return Im f(x + ite) / t, e the unit vector of ``index``."""
         x = self._complex.vector
         with self._complex.changing(index) as value:
             x[index] += 1j * COMPLEX_STEP
@@ -64,16 +64,16 @@ class Probe:
         return derivative
 
     def central(self, index: int) -> tuple[float, float] | None:
-        """Return (8 (f(x + h) - f(x - h)) - (f(x + 2h) - f(x - 2h))) / 12h and its rounding error, about eps |f| / h.
+        """Return (8 (f(x + t) - f(x - t)) - (f(x + 2t) - f(x - 2t))) / 12t and its rounding error, about eps |f| / t.
 
-        None if with every h there is a kink in between.
+        None if with every t there is a kink in between.
         """
         with self._real.changing(index) as value:
-            for h in self._steps:
-                values, sets = zip(*(self._moved(index, times * h, value) for times in (-2, -1, 1, 2)), strict=True)
+            for t in self._steps:
+                values, sets = zip(*(self._moved(index, times * t, value) for times in (-2, -1, 1, 2)), strict=True)
                 if all(np.array_equal(a, b) for other in sets[1:] for a, b in zip(sets[0], other, strict=True)):
-                    derivative = (8.0 * (values[2] - values[1]) - (values[3] - values[0])) / (12.0 * h)
-                    return derivative, ROUNDINGS * EPS * self._value / h
+                    derivative = (8.0 * (values[2] - values[1]) - (values[3] - values[0])) / (12.0 * t)
+                    return derivative, ROUNDINGS * EPS * self._value / t
         return None
 
     def _moved(self, index: int, by: float, value: Callable[[], Any]) -> tuple[float, list[Array]]:

@@ -66,7 +66,7 @@ class Steps:
 
     @property
     def job(self) -> tuple[Config, Dataset, State | None]:
-        """What another process needs to take the same steps."""
+        """The config, data and state with which another process takes the same steps."""
         return self._given
 
     def run_worker(self) -> None:
@@ -241,12 +241,12 @@ class StepChecker:
     def _gradient(self, problem: Problem, theta: Array, directions: Array) -> Array:
         """Return the projections of the gradient of loss and penalty on the ``directions``, by the complex step."""
         subject = problem.subject(theta, np.complex128)
-        l2, weights = self._config.training.l2, len(subject.theta.weights)
+        l2 = self._config.training.l2
         derivatives = []
         for v in directions:
             subject.theta.vector.imag = COMPLEX_STEP * v
-            penalty = l2 * np.sum(subject.theta.vector[:weights] ** 2)
-            derivatives.append(float(np.imag(subject.loss() + penalty)) / COMPLEX_STEP)
+            value = subject.loss() + textbook.penalty(l2, subject.theta.W)
+            derivatives.append(float(np.imag(value)) / COMPLEX_STEP)
         return np.array(derivatives)
 
     def _loss_error(self, problem: Problem, theta: Array, y: Array, record: StepRecord, eta: float) -> float:

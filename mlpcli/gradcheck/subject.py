@@ -28,14 +28,17 @@ class Problem:
     Y: Array
     masks: Sequence[Array] = ()
 
-    def subject(self, theta: Array, dtype: DTypeLike) -> Subject:
-        """Return the network with a copy of the parameters ``theta`` (n,) in this dtype."""
+    def subject(self, theta: Array, dtype: DTypeLike, *, scaled: bool = False) -> Subject:
+        """Return the network with a copy of the parameters ``theta`` (n,) in this dtype.
+
+        ``scaled``: its inputs are ``X`` and the products by them apply ``scale``, as in training; else scale * X.
+        """
         parameters = self.architecture.parameters(dtype, theta.astype(dtype).ravel())
         arrays = allocate_arrays(self.architecture.sizes, len(self.X), dtype, dropout=bool(self.masks))
         for mask, values in zip(arrays.masks, self.masks, strict=False):
             if mask is not None:
                 mask[...] = values
-        X = Input(self.X.astype(dtype), self.scale)
+        X: Any = Input(self.X.astype(dtype), self.scale) if scaled else (self.scale * self.X).astype(dtype)
         return Subject(self, parameters, build_network(self.architecture, parameters, X, arrays, SERIAL))
 
 

@@ -1,4 +1,4 @@
-"""What a training step is checked against: update rules, schedules and masks as their sources print them.
+"""What training is checked against: activations, update rules, schedules and masks as their sources print them.
 
 Nothing here is used to train. Each rule maps theta, the optimizer's state and the gradient g, arrays of one shape, to
 the new theta and state; ``t`` counts the steps from 1. A rule that is linear maps the projections of vectors on a
@@ -8,7 +8,7 @@ direction as it maps the vectors themselves.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,12 +48,23 @@ def adam(theta: Array, state: State, g: Array, eta: float, mu: float, t: int) ->
     return theta - rate * m / (np.sqrt(s) + eps * math.sqrt(1 - b2**t)), {"m": m, "s": s}
 
 
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "sigmoid": lambda z: 1 / (1 + np.exp(-z)),
+    "tanh": lambda z: -np.sign(z) * np.expm1(-2 * np.abs(z)) / (1 + np.exp(-2 * np.abs(z))),
+    "relu": lambda z: np.where(z > 0, z, 0.0),
+}
+
 RULES: dict[str, Rule] = {"sgd": sgd, "momentum": momentum, "nesterov": nesterov, "adam": adam}
 
 
 def gradient_from_m(before: Array, after: Array, mu: float) -> Array:
     """Return the gradient of a step of Adam, from its first moment ``before`` and ``after`` it."""
     return (after - mu * before) / (1 - mu)
+
+
+def penalty(l2: float, W: Sequence[Array]) -> Any:
+    """Return l2 times the sum of the squares of all weights, a scalar."""
+    return l2 * sum((np.sum(weights**2) for weights in W), 0.0)
 
 
 def learning_rate(config: TrainingConfig, step: int, steps_per_epoch: int) -> float:

@@ -1,4 +1,4 @@
-"""C <- beta C + alpha A B and y <- y + alpha x, planned for fixed arrays: BLAS's gemm and axpy.
+"""C <- beta C + alpha A B and y <- y + alpha x, planned for fixed arrays: BLAS's gemm, gemv and axpy.
 
 ``numpy.matmul`` calls the same gemm with alpha = 1 and beta = 0, except for very small matrices. With the other two a
 sum of products needs no pass over memory of its own. Where numpy's BLAS does not export its names (on Windows, for
@@ -39,7 +39,8 @@ class Gemm:
     """C <- beta C + alpha A B for fixed arrays A (M, K), B (K, N), C (M, N), planned once, as FFTW plans a transform.
 
     A may be an :class:`Input`: its scale is applied and its zero columns are skipped. Each matrix is contiguous by rows
-    or by columns, and all have one dtype; raises ``ValueError`` if not, or if the shapes do not fit.
+    or by columns, and all have one dtype; raises ``ValueError`` if not, or if the shapes do not fit. A single row is
+    multiplied by gemv, which is faster.
     """
 
     def __init__(self, A: Array | Input, B: Array, C: Array) -> None:
@@ -54,21 +55,31 @@ class Gemm:
         self.arrays = A, B, C
         self.nonzero = 0, len(A) if self.transposed else len(B)  # the rows or columns of A that are multiplied
         self.columns: list[int] = []  # of the input, as they were when ``nonzero`` was set
-        self.calls: list[_Call] = []
+        self.plans: list[Any] = []
         # Empty arrays have no usable strides.
-        if (gemm := routine("gemm", C.dtype.char)) is not None and A.size and B.size:
+        is_row = self.input is None and len(A) == 1
+        name = "gemv" if is_row else "gemm"
+        if (blas := routine(name, C.dtype.char)) is not None and A.size and B.size:
             self.alpha, self.beta = CTYPE[C.dtype.char](), CTYPE[C.dtype.char]()
             blocks = [slice(0, len(A))] if self.transposed else row_blocks(A, B)
-            self.calls = [_Call(gemm, self.alpha, A[rows], B, self.beta, C[rows]) for rows in blocks]
+            if is_row:
+                self.plans = [_GemvPlan(blas, self.alpha, A[0], B, self.beta, C[0])]
+            else:
+                self.plans = [_GemmPlan(blas, self.alpha, A[rows], B, self.beta, C[rows]) for rows in blocks]
+        self.calls = [plan.run for plan in self.plans]
 
     def __call__(self, alpha: float = 1.0, beta: float = 0.0) -> None:
         """Compute C <- beta C + alpha A B."""
-        if self.input is not None:
-            self._skip_zeros(self.input, beta)
+        if self.input is not None and self.input.columns != self.columns:
+            self._skip_zero_columns(self.input)
+        if self.transposed and beta != 1.0:
+            first, last = self.nonzero
+            for margin in (self.arrays[2][:first], self.arrays[2][last:]):
+                margin[...] = beta * margin if beta else 0.0
         if self.calls:
             self.alpha.value, self.beta.value = alpha * self.scale, beta
             for call in self.calls:
-                call.run()
+                call()
             return
         A, B, C = self.arrays
         if self.input is not None:
@@ -78,19 +89,14 @@ class Gemm:
         product *= alpha * self.scale
         C[...] = beta * C + product if beta else product
 
-    def _skip_zeros(self, X: Input, beta: float) -> None:
-        """Leave out the input's zero columns: a smaller K, or for the transpose a smaller M."""
-        if X.columns != self.columns:
-            self.columns, self.nonzero = X.columns.copy(), X.nonzero_columns()
-            for call in self.calls:
-                call.move(*self.nonzero, self.transposed)
-        if self.transposed and beta != 1.0:
-            first, last = self.nonzero
-            for margin in (self.arrays[2][:first], self.arrays[2][last:]):
-                margin[...] = beta * margin if beta else 0.0
+    def _skip_zero_columns(self, X: Input) -> None:
+        """Multiply the nonzero columns of the input alone: a smaller K, or for its transpose a smaller M."""
+        self.columns, self.nonzero = X.columns.copy(), X.nonzero_columns()
+        for plan in self.plans:
+            plan.move(*self.nonzero, self.transposed)
 
 
-class _Call:
+class _GemmPlan:
     """One call of gemm; its ctypes arguments are made once, as making them takes longer than a small product."""
 
     def __init__(self, gemm: Routine, alpha: Any, A: Array, B: Array, beta: Any, C: Array) -> None:
@@ -110,6 +116,27 @@ class _Call:
             self.m.value, self.a.value, self.c.value = last - first, a + first * A[0], c + first * C[0]
         else:
             self.k.value, self.a.value, self.b.value = last - first, a + first * A[1], b + first * B[0]
+
+
+class _GemvPlan:
+    """One call of gemv: c <- beta c + alpha B^T a."""
+
+    def __init__(self, gemv: Routine, alpha: Any, a: Array, B: Array, beta: Any, c: Array) -> None:
+        integer, kind, pointer = ctypes.c_int64, ctypes.c_int, ctypes.c_void_p
+        transposed = _order(B) == ROW_MAJOR
+        rows, columns = map(integer, B.shape if transposed else B.shape[::-1])
+        self.run = partial(
+            gemv,
+            kind(ROW_MAJOR),
+            kind(TRANS if transposed else NO_TRANS),
+            rows,
+            columns,
+            alpha,
+            *(pointer(B.ctypes.data), integer(_leading_dimension(B))),
+            *(pointer(a.ctypes.data), integer(a.strides[0] // a.itemsize)),
+            beta,
+            *(pointer(c.ctypes.data), integer(c.strides[0] // c.itemsize)),
+        )
 
 
 class Axpy:
@@ -158,7 +185,7 @@ def _leading_dimension(matrix: Array) -> int:
 
 @lru_cache
 def routine(name: str, dtype: str) -> Routine | None:
-    """Return BLAS's ``gemm``, ``axpy`` or ``axpby`` for a dtype's character; None if there is none."""
+    """Return BLAS's ``gemm``, ``gemv``, ``axpy`` or ``axpby`` for a dtype's character; None if there is none."""
     for pattern in NAMES if dtype in PREFIX else ():
         with suppress(AttributeError, TypeError):
             found: Routine = library()[pattern.format(PREFIX[dtype] + name)]

@@ -49,7 +49,7 @@ class Architecture:
 
 @dataclass
 class Arrays:
-    """What forward and backward write, of all units and B examples.
+    """The arrays that forward and backward write, of all units and B examples.
 
     For each hidden layer ``z``, ``h``, ``a``, ``scratch`` and, with dropout, ``masks`` (B, H); ``dh_terms`` are the
     processes' terms of its dh, the first of which becomes its dz. ``logits_terms``, ``p`` and ``dlogits`` are (B, K).
@@ -112,11 +112,10 @@ def allocate_arrays(
     return Arrays(z, h, a, scratch, masks, dh_terms, logits_terms, p, dlogits)
 
 
-def build_layers(theta: Parameters, X: Input, arrays: Arrays, comm: LayerCommunicator) -> list[Layer]:
+def build_layers(theta: Parameters, X: Input | Array, arrays: Arrays, comm: LayerCommunicator) -> list[Layer]:
     """Return the layers as far as this process owns them: views of ``theta`` and ``arrays``."""
     layers: list[Layer] = []
-    x: Input | Array = X
-    dx = None
+    x, dx = X, None
     *hidden, (W_L, b_L) = theta.shard(comm)
     for i, (W, b) in enumerate(hidden):
         own, terms, mask = comm.shard(theta.sizes[i + 1]), arrays.dh_terms[i], arrays.masks[i]
@@ -135,7 +134,7 @@ def build_layers(theta: Parameters, X: Input, arrays: Arrays, comm: LayerCommuni
 def build_network(
     architecture: Architecture,
     theta: Parameters,
-    X: Input,
+    X: Input | Array,
     arrays: Arrays,
     comm: LayerCommunicator,
     batch_size: int | None = None,
@@ -144,7 +143,7 @@ def build_network(
 
     ``batch_size`` is what the loss is divided by: B, unless the rest of the batch is elsewhere.
     """
-    rows = comm.shard(len(X.array))
+    rows = comm.shard(len(arrays.p))
     return Network(
         build_layers(theta, X, arrays, comm),
         architecture.activation,
@@ -153,5 +152,5 @@ def build_network(
         [term[rows] for term in arrays.logits_terms],
         arrays.p[rows],
         arrays.dlogits[rows],
-        len(X.array) if batch_size is None else batch_size,
+        len(arrays.p) if batch_size is None else batch_size,
     )

@@ -23,7 +23,7 @@ Array = NDArray[Any]
 
 
 class Sharding(Protocol):
-    """What parameters need to know of the processes that share a network."""
+    """The processes that share a network, as far as parameters depend on them."""
 
     rank: int
 
@@ -87,16 +87,13 @@ class Parameters:
         return [*owned, (W[comm.shard(len(W))], b if comm.rank == 0 else np.zeros_like(b))]
 
     def chunks(self, comm: Sharding, size: int) -> list[slice]:
-        """Return the slices of the vector that this process owns, each of at most ``size`` entries.
-
-        A chunk is either of weights or of biases.
-        """
+        """Return the slices of the vector that this process owns, each of at most ``size`` entries."""
         indices = Parameters(self.sizes, np.intp, np.arange(len(self.vector))).shard(comm)
         owned = [W for W, _ in indices] + [b for _, b in (indices if comm.rank == 0 else indices[:-1])]
         spans: list[list[int]] = []
         for own in (each for each in owned if each.size):
             first, last = int(own.min()), int(own.max()) + 1
-            if spans and spans[-1][1] == first != len(self.weights):
+            if spans and spans[-1][1] == first:
                 spans[-1][1] = last
             else:
                 spans.append([first, last])

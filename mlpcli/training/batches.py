@@ -87,6 +87,7 @@ class Batches:
         dropout_rng = keyed_rng(self._seed, "input dropout", epoch)
         if self._augmentation is not None:
             self._augmentation.begin(epoch)
+        own_rows = {size: [slot[self._rows_in_slot(size)] for slot in self._slots] for size in self.sizes}
         number = 0
         for group in self._groups(order):
             size = group.shape[1]
@@ -96,7 +97,7 @@ class Batches:
             rows = chosen.shape[1]
             for i in range(len(group)):
                 own, slot = slice(i * rows, (i + 1) * rows), number % len(self._slots)
-                X = self._slots[slot][self._rows_in_slot(size)]
+                X = own_rows[size][slot]
                 self._write(images[own], chosen[i], X)
                 if self._dropout:
                     self._drop(X, size, dropout_rng)

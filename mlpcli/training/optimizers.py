@@ -59,8 +59,9 @@ class Optimizer:
         self.alpha, self.beta = 1.0, 0.0
         self._tiny = float(np.finfo(theta.vector.dtype).tiny) * DENORMAL_MARGIN
         owned = theta.chunks(comm, self.chunk_size)
+        weights = len(theta.weights)
         self._decays = [
-            WeightDecay(l2, theta.vector[own], self.accumulator[own]) if l2 and own.start < len(theta.weights) else None
+            WeightDecay(l2, theta.weights[own], self.accumulator[:weights][own]) if l2 and own.start < weights else None
             for own in owned
         ]
         self._chunks: list[Any] = [self.chunk(theta.vector[own], gradient.vector[own], own) for own in owned]

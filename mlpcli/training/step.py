@@ -29,7 +29,7 @@ class Accumulable(Protocol):
 
 
 class ReducedGradient:
-    """A gradient of which each process has the part of its own examples: added up first, then accumulated.
+    """A gradient that is a sum over processes: each computes its examples' part, the sum is accumulated.
 
     ``partial`` is bound to ``buffer`` (n,), where the sum is made; ``target`` (n,) may be the same vector.
     """
@@ -66,25 +66,23 @@ class TrainingStep:
         self, network: Network, X: Input, gradient: Accumulable, optimizer: Optimizer, metrics: Array, comm: Serial
     ) -> None:
         self.network, self.X, self.gradient, self.optimizer = network, X, gradient, optimizer
-        self._metrics, self._comm = metrics, comm
+        self._comm = comm
+        self._own = metrics[comm.model.rank]
+        self._all = list(metrics)
 
-    def __call__(self, batch: Batch, learning_rate: float, number: int) -> Metrics:
-        """Update the parameters by the gradient of ``batch``; steps are numbered from 1. Collective."""
+    def propagate(self, batch: Batch) -> None:
+        """Compute loss, errors and dz of ``batch``. Collective."""
         self.X.columns[:] = batch.columns
         self.network.forward()
-        self._write_metrics(self.network.loss(batch.Y), batch.y)
+        self._own[0] = self.network.loss(batch.Y)
+        self._own[1] = count_errors(self.network.logits, batch.y)
         self.network.backward(batch.Y)
+
+    def update(self, learning_rate: float, number: int) -> Metrics:
+        """Update the parameters after :meth:`propagate`; steps are numbered from 1. Collective."""
         self.gradient.accumulate(*self.optimizer.begin_step(learning_rate))
         self.optimizer.step(number)
-        return self._read_metrics()
-
-    def accumulate(self, batch: Batch, gradient: Accumulable) -> None:
-        """Write the gradient of ``batch`` to where ``gradient`` is accumulated, and update nothing. Collective."""
-        self.X.columns[:] = batch.columns
-        self.network.forward()
-        self.network.loss(batch.Y)
-        self.network.backward(batch.Y)
-        gradient.accumulate()
+        return self._sum_metrics()
 
     def draw_masks(self, rate: float, hidden: Sequence[int], batch_size: int, rng: np.random.Generator) -> None:
         """Draw the dropout masks of the ``hidden`` units, as far as this process has them and the batch's examples.
@@ -97,12 +95,12 @@ class TrainingStep:
             if layer.mask is not None:
                 draw_mask(rate, (units, batch_size), rng, layer.mask.T, block)
 
-    def _write_metrics(self, loss: float, y: Array) -> None:
-        self._metrics[self._comm.model.rank] = loss, count_errors(self.network.logits, y)
-
-    def _read_metrics(self) -> Metrics:
+    def _sum_metrics(self) -> Metrics:
         # In shared memory: a barrier of the backward pass lies between here and where the others wrote their rows.
-        sums = self._metrics.sum(axis=0)
+        first, *others = self._all
+        sums = first.copy()
+        for row in others:
+            sums += row
         self._comm.data.all_reduce(sums)
         return Metrics(float(sums[0]), int(sums[1]))
 

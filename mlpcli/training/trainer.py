@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,8 +38,7 @@ SATURATION_IMAGES = 1000
 MIN_WORK_TO_TRIM = 1024
 
 
-@dataclass(frozen=True)
-class StepRecord:
+class StepRecord(NamedTuple):
     """One step: the size of its batch, its learning rate, the mean loss and the number of misclassified examples.
 
     ``gradient_norm`` is there for the last full batch of an epoch.
@@ -90,7 +89,7 @@ class Trainer:
 
     @property
     def job(self) -> tuple[Config, Dataset, State]:
-        """What another process needs to make an equal trainer."""
+        """The config, data and state with which another process makes an equal trainer."""
         return self._config, self._dataset.without_test(), self.state
 
     @property
@@ -105,7 +104,7 @@ class Trainer:
 
     @property
     def finished(self) -> bool:
-        """Whether all epochs are done, or patience has run out."""
+        """True if all epochs are done, or patience has run out."""
         patience = self._config.training.patience
         return self.state.epoch >= self.max_epochs or (
             patience is not None and self.state.epochs_since_best >= patience
@@ -137,15 +136,17 @@ class Trainer:
         self._broadcast_state()
         self._optimizer.begin()
         masks = keyed_rng(self._config.seed, "dropout", epoch)
+        steps_per_epoch = self.steps_per_epoch
         last_full = state.step + max(1, len(self._dataset.train) // self._batch_size)
         for batch in self._batches.epoch(epoch):
-            rate = learning_rate(training, state.step, self.steps_per_epoch)
+            rate = learning_rate(training, state.step, steps_per_epoch)
             state.step += 1
             step = self._steps[batch.size, batch.slot]
             if training.dropout:
                 step.draw_masks(training.dropout, self._config.network.hidden, batch.size, masks)
+            step.propagate(batch)
             norms = self._gradient_norms(batch) if state.step == last_full else None
-            metrics = step(batch, rate, state.step)
+            metrics = step.update(rate, state.step)
             if self._average is not None:
                 self._average.update(state.step)
             self.group.raise_if_stopped()
@@ -295,9 +296,8 @@ class Trainer:
         )
 
     def _gradient_norms(self, batch: Batch) -> list[float]:
-        """Return each layer's norm of the gradient of ``batch``, penalty included, before its step. Collective."""
-        at = batch.size, batch.slot
-        self._steps[at].accumulate(batch, self._to_gradient[at])
+        """Return each layer's norm of the gradient of ``batch``, penalty included, before the update. Collective."""
+        self._to_gradient[batch.size, batch.slot].accumulate()
         self._comm.barrier()  # all shards of the gradient are there
         gradient = self.architecture.parameters(self._gradient.vector.dtype, self._gradient.vector.copy())
         norms = gradient_norms(gradient, self.state.theta, self._config.training.l2)
