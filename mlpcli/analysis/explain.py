@@ -256,7 +256,7 @@ def explain(
 
 def _subject(architecture: Architecture, theta: Array, pixels: Array, Y: Array, dtype: str = "float64") -> Subject:
     problem = Problem(architecture, pixels[np.newaxis].astype(np.float64), INPUT_SCALE, Y[np.newaxis])
-    return problem.subject(theta, dtype)
+    return problem.subject(theta, dtype, scaled=True)
 
 
 def _gradient(subject: Subject) -> Parameters:
@@ -334,9 +334,10 @@ def _equations(subject: Subject, gradient: Parameters, Y: Array, l2: float) -> l
 def output_layer(objective: str, z: Array, p: Array, Y: Array) -> tuple[Array, Array]:
     """Return dC/dp (K,) and dp/dz (K, K) by the textbook, for logits ``z``, their ``p`` and targets ``Y``; all (K,)."""
     unit, loss = OUTPUT_LAYERS[objective]
-    # A softmax is the same for z - max(z), whose exponentials do not overflow.
-    _, jacobian = unit(z - z.max() if objective == "softmax_cross_entropy" else z)
-    dp = loss(p, Y)
+    with np.errstate(all="ignore"):
+        # A softmax is the same for z - max(z), whose exponentials do not overflow.
+        _, jacobian = unit(z - z.max() if objective == "softmax_cross_entropy" else z)
+        _, dp = loss(p, Y)
     # 0 / 0 where p has underflowed to the target: there C does not depend on p.
     return np.where(np.isnan(dp), 0.0, dp) + 0.0, jacobian + 0.0
 
@@ -352,7 +353,7 @@ def _chosen(named: dict[str, Array], hidden: int) -> tuple[tuple[int, int], ...]
 def _checks(subject: Subject, gradient: Parameters, units: Sequence[tuple[int, int]]) -> list[Check]:
     """Compare db of the last layer and of ``units``, and the largest dW of each of these, with a complex step."""
     problem = subject.problem
-    stepped = problem.subject(subject.theta.vector, np.complex128)
+    stepped = problem.subject(subject.theta.vector, np.complex128, scaled=True)
 
     def complex_step(tensor: Array, index: tuple[int, ...]) -> float:
         tensor[index] += 1j * COMPLEX_STEP
@@ -378,7 +379,7 @@ def _checks(subject: Subject, gradient: Parameters, units: Sequence[tuple[int, i
 def _step(subject: Subject, gradient: Parameters, rate: float, steps: int) -> Step:
     """Take ``steps`` steps from the parameters of ``subject``, which stay as they are."""
     problem = subject.problem
-    first, moved = subject.network, problem.subject(subject.theta.vector, np.float64)
+    first, moved = subject.network, problem.subject(subject.theta.vector, np.float64, scaled=True)
     slope = gradient
     for taken in range(steps):
         if taken:
