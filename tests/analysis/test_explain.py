@@ -237,6 +237,29 @@ def test_p_that_no_output_unit_has_is_refused(objective, p):
         output_layer_alone(objective, p, np.eye(2)[0], logits=False)
 
 
+@pytest.mark.parametrize("target", [0.0, 0.3, 1.0])
+def test_demanding_the_delta_gives_cross_entropy(target):
+    # The integral of (p - Y) / (p (1 - p)) from 1/2, by Simpson's rule, beside the loss as it is trained.
+    p = np.linspace(0.5, 0.93, 2001)
+    slope = (p - target) / (p * (1 - p))
+    h = p[1] - p[0]
+    integral = h / 3 * (slope[0] + 4 * slope[1:-1:2].sum() + 2 * slope[2:-1:2].sum() + slope[-1])
+
+    def loss(value):
+        return output_layer_alone("sigmoid_cross_entropy", [value], np.array([target]), logits=False).loss
+
+    assert loss(0.93) - loss(0.5) == pytest.approx(integral, abs=1e-10)
+
+
+def test_least_cross_entropy_is_where_p_is_the_target():
+    p = np.linspace(0.01, 0.99, 99)
+    for target in (0.2, 0.5, 0.9):
+        losses = [
+            output_layer_alone("sigmoid_cross_entropy", [value], np.array([target]), logits=False).loss for value in p
+        ]
+        assert p[int(np.argmin(losses))] == pytest.approx(target)
+
+
 def test_one_neuron_stalls_by_the_quadratic_loss():
     quadratic, entropy = neuron(rate=0.15, steps=300)
     assert len(quadratic.p) == len(entropy.p) == 301
