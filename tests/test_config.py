@@ -155,7 +155,7 @@ def test_ways_to_write_the_same(content: str, file: Path) -> None:
     assert loaded(file, content) == Config(seed=3)
 
 
-def test_a_flag_beats_the_environment_beats_the_file_beats_the_default(file: Path) -> None:
+def test_flag_beats_environment_beats_file_beats_default(file: Path) -> None:
     assert loaded(file, "seed: 1").data.folder == "data"
     assert loaded(file, "data: {folder: a}").data.folder == "a"
     assert loaded(file, "data: {folder: a}", MLPCLI_DATA="b").data.folder == "b"
@@ -346,7 +346,7 @@ def test_there_are_sections_and_keys_to_test() -> None:
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_a_wrong_value_names_file_line_key_value_and_what_is_allowed(key: str, file: Path) -> None:
+def test_wrong_value_error_names_file_line_key_and_allowed(key: str, file: Path) -> None:
     kind, rule = kind_and_rule(key)
     cases = list(wrong_values(kind, rule))
     assert len(cases) >= 5
@@ -380,7 +380,7 @@ def test_the_bounds_and_the_choices_themselves_are_allowed(key: str, file: Path)
 
 
 @pytest.mark.parametrize("key", [key for key in KEYS if len(key.rpartition(".")[2]) > 3])
-def test_a_letter_too_few_too_many_or_two_in_the_wrong_order_finds_the_key(key: str, file: Path) -> None:
+def test_misspelled_key_is_suggested(key: str, file: Path) -> None:
     section, _, name = key.rpartition(".")
     middle = len(name) // 2
     misspelt = {name[:middle] + name[middle + 1 :], name[:middle] + "x" + name[middle:], name.upper().lower() + "s"}
@@ -402,7 +402,7 @@ def test_a_config_cannot_be_changed() -> None:
     assert isinstance(NetworkConfig(hidden=[3, 4]).hidden, tuple)  # type: ignore[arg-type]
 
 
-def test_python_values_are_stored_as_the_type_they_are_declared_with() -> None:
+def test_python_values_are_stored_as_declared_type() -> None:
     assert type(DataConfig(validation=10).validation) is float
     with pytest.raises(ConfigError, match=r"^data: a mapping is not allowed; allowed: an instance of DataConfig$"):
         Config(data={"dataset": "mnist"})  # type: ignore[arg-type]
@@ -505,7 +505,7 @@ def check_that_it_comes_back(original: Config, file: Path) -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(original=configs())
-def test_a_config_comes_back_from_its_yaml_its_dictionary_and_its_flags(file: Path, original: Config) -> None:
+def test_config_round_trips_through_yaml_dict_and_flags(file: Path, original: Config) -> None:
     check_that_it_comes_back(original, file)
 
 
@@ -714,7 +714,7 @@ def test_a_pipe_is_a_file_too(checkout: Path) -> None:
 # The configs that come with the program ------------------------------------------------------------------------------
 
 
-def test_the_config_named_mnist_is_the_defaults_with_every_key_and_what_it_means() -> None:
+def test_mnist_config_is_the_defaults_with_every_key_documented() -> None:
     path = config.find("mnist")
     assert config.load(path, [], {}) == Config()
     values = [line for line in config.read_text(path).splitlines() if not line.startswith("#")]
@@ -726,7 +726,7 @@ def test_the_config_named_mnist_is_the_defaults_with_every_key_and_what_it_means
     ]
 
 
-def test_every_shipped_config_is_right_and_opens_with_what_it_shows() -> None:
+def test_shipped_configs_are_valid_and_begin_with_a_comment() -> None:
     shipped = config.shipped()
     assert {"mnist", "quickstart", "mlp-512", "softmax-regression", "nielsen-chapter-3", "fashion-mnist"} <= set(
         shipped

@@ -330,7 +330,7 @@ def test_training_images_that_are_not_those_it_was_trained_on(mlpcli, runs, tmp_
     assert mlpcli("eval", runs / "one", "--data", digits).err == ""
 
 
-def test_a_run_on_the_fallback_is_held_against_the_sample_and_says_so(mlpcli, runs):
+def test_run_on_fallback_is_evaluated_on_the_sample(mlpcli, runs):
     said = mlpcli("eval", runs / "fell")
     assert said.status == 0
     assert "mnist-sample, test: 1,000 images" in said.out

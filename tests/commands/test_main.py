@@ -120,7 +120,7 @@ def test_a_bug_is_70_with_its_traceback(bug: Exception, boom: Callable[[Any], En
     assert err.endswith("mlpcli: this is a bug in mlpcli; please report it with the lines above\n")
 
 
-def test_the_end_of_a_file_where_there_should_be_more_is_a_bug_too(boom: Callable[[Any], Ending]) -> None:
+def test_eof_error_is_reported_as_bug(boom: Callable[[Any], Ending]) -> None:
     assert boom(EOFError())[0] == 70
 
 
@@ -236,7 +236,7 @@ def if_written(name: str) -> Any:
 
 
 @pytest.mark.parametrize("name", [if_written(name) for name in commands.COMMANDS])
-def test_every_command_has_help_with_examples_and_every_option_says_what_it_does(name: str, run: Run) -> None:
+def test_every_command_and_option_has_help(name: str, run: Run) -> None:
     command = commands.cli.get_command(click.Context(commands.cli), name)
     assert command is not None
     for path, inner in paths(command, (name,)):

@@ -150,7 +150,7 @@ def test_a_run_without_an_epoch_is_left_out_and_said(runs: Path, plot: Plot):
         ("confusion", "one", ("--split", "train"), "train", 63),
     ],
 )
-def test_it_looks_at_the_test_images_when_asked_and_records_each_look(
+def test_plot_records_evaluation_of_test_images(
     kind: str, run: str, options: tuple[str, ...], split: str, examples: int, runs: Path, plot: Plot
 ):
     assert plot(run, "--kind", kind, *options, "-o", "p.png")[0] == 0
@@ -286,7 +286,7 @@ axes.grid: True
 """
 
 
-def test_another_process_with_the_users_own_settings_draws_the_same_bytes(runs: Path, plot: Plot):
+def test_plot_does_not_depend_on_user_settings(runs: Path, plot: Plot):
     plot("one", "deep", "-o", "a.svg")
     Path("matplotlibrc").write_text(MATPLOTLIBRC)
     program = """

@@ -34,7 +34,7 @@ with atheris.instrument_imports(include=["mlpcli", "http.client"]):
     from mlpcli.datasets.source import SourceError
     from mlpcli.errors import MlpcliError
     from mlpcli.runs import checkpoint
-    from mlpcli.training.loop import State, network_for
+    from mlpcli.state import OPTIMIZER_STATE, State, architecture_of
 
 RSS_LIMIT_MB = 512
 SECONDS_LIMIT = 10
@@ -43,16 +43,16 @@ MEMBER = "package/data/train-labels-idx1-ubyte"
 
 def a_checkpoint(*overrides: str) -> checkpoint.Checkpoint:
     settings = config.load(None, ["training.epochs=3", "training.learning_rate=0.5", *overrides], {})
-    theta = network_for(settings, 4, 3).parameters(settings.network.dtype)
-    memory = checkpoint.OPTIMIZERS[settings.training.optimizer].memory
+    theta = architecture_of(settings, 4, 3).parameters(settings.network.dtype)
+    names = OPTIMIZER_STATE[settings.training.optimizer]
     state = State(
         theta=theta,
-        optimizer={name: np.zeros_like(theta.vector) for name in memory},
+        optimizer={name: np.zeros_like(theta.vector) for name in names},
         epoch=2,
         step=10,
         best=(0.25, 1.5),
         best_epoch=1,
-        patience_used=1,
+        epochs_since_best=1,
     )
     return checkpoint.Checkpoint(settings, "mnist", {"train-images-idx3-ubyte": "0" * 64}, (2, 2), 3, state)
 

@@ -21,7 +21,7 @@ from mlpcli.errors import MlpcliError, RunError
 from mlpcli.files import locked
 from mlpcli.runs import directory
 from mlpcli.runs.summary import Summary, summaries, summarize
-from tests.nursery import fast_folder
+from tests.fork_server import fast_folder
 
 Make = Callable[..., Config]
 
@@ -147,7 +147,7 @@ def test_a_run_is_running_while_it_is_held_and_else_interrupted(run: Path):
     assert summarize(run).state == "interrupted"
 
 
-def test_runs_are_listed_newest_first_and_the_damaged_with_what_is_wrong(tiny_config: Make, folder: Path, run: Path):
+def test_runs_are_listed_newest_first_with_damage(tiny_config: Make, folder: Path, run: Path):
     for name, started in (("a", "2020"), ("b", "2030"), ("c", "2025")):
         path = experiment.train(tiny_config("training.epochs=1"), out=folder / name).path / "manifest.json"
         path.write_text(json.dumps({**json.loads(path.read_text()), "started": started}))
