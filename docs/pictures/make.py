@@ -65,6 +65,7 @@ def main(run: str) -> None:
         page.goto(file.as_uri())
         draw(page, FOUR)
         page.get_by_role("radio", name="true class 4").check()
+        page.mouse.move(1, 1)
         page.evaluate("document.activeElement.blur()")
         page.wait_for_timeout(200)
         below = page.evaluate("byId('bench').getBoundingClientRect().bottom")
