@@ -38,7 +38,7 @@ NO_DEFAULTS = (
 @pytest.fixture(autouse=True)
 def _signals_as_they_were() -> Iterator[None]:
     """A command that has ended ignores signals, as will what a later test starts."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)

@@ -75,7 +75,7 @@ CHECKS = tuple(
             "training.schedule=step",
         ),
         ((), "network.objective=linear_quadratic", "training.batch_size=130", "training.schedule=constant"),
-        ((), "network.hidden=[12,8]", "network.objective=sigmoid_quadratic", *_DISTORTIONS),
+        ((), "network.hidden=[40,8]", "network.objective=sigmoid_quadratic", *_DISTORTIONS),
     )
 )
 

@@ -194,7 +194,7 @@ def test_patience_ends_a_run_and_its_test_is_of_the_best_epoch(tiny_config: Make
 def test_the_manifest_names_versions_threads_and_data(tiny_config: MakeConfig, tiny_folder: Path, tmp_path: Path):
     run = train(tiny_config(), out=tmp_path / "run")
     manifest = json.loads((run.path / "manifest.json").read_text())
-    assert list(manifest) == ["started", "environment", "data", "resumed", "state"]
+    assert list(manifest) == ["started", "environment", "data", "resumed", "state", "epochs"]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", manifest["started"])
     assert manifest["state"] == "finished"
     assert manifest["resumed"] == []

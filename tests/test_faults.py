@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import re
 import resource
@@ -227,7 +228,9 @@ def test_folder_without_permission_is_refused(tiny_config: Make, folder: Path):
 
 def test_error_names_folder_removed_during_run(tiny_config: Make, folder: Path):
     run = folder / "run"
-    with pytest.raises(RunError, match=f"^{run}/metrics.jsonl: cannot be written: No such file or directory$"):
+    with pytest.raises(
+        RunError, match=f"^{run}: was removed, moved away or replaced .* nothing more is written to it$"
+    ):
         experiment.train(tiny_config(), out=run, observer=At(1, lambda: shutil.rmtree(run)))
     assert not run.exists()
     with pytest.raises(RunError, match=r"checkpoints/\S*: cannot be written: No such file or directory$"):
@@ -270,6 +273,55 @@ def test_locked_run_directory_is_refused(tiny_config: Make, folder: Path):
     with files.locked(run / directory.LOCK, wait=False), pytest.raises(RunError, match="is in use by another mlpcli"):
         experiment.train(tiny_config(), out=run)
     experiment.train(tiny_config(), out=run)
+
+
+def test_two_runs_at_one_path_do_not_mix(tiny_config: Make, folder: Path):
+    """The folder is moved away and another run begins at its path: the first ends, and neither is harmed."""
+    config = tiny_config("training.epochs=4")
+    experiment.train(config, out=folder / "whole")
+    run, moved = folder / "run", folder / "moved"
+
+    def replace() -> None:
+        run.rename(moved)
+        with pytest.raises(KeyboardInterrupt):
+            experiment.train(config, out=run, observer=At(1, stop))
+
+    with pytest.raises(
+        RunError, match=f"^{run}: was removed, moved away or replaced [^;]*; nothing more is written to it$"
+    ):
+        experiment.train(config, out=run, observer=At(2, replace))
+    assert (check_last_good(moved), check_last_good(run)) == (2, 1)
+    for each in (moved, run):
+        assert summarize(each).state == "interrupted"
+        experiment.resume(each)
+        assert outcome(each) == outcome(folder / "whole")
+
+
+@pytest.mark.parametrize("file", ["checkpoints", "metrics.jsonl", ".lock", "manifest.json", "config.yaml"])
+def test_run_with_a_linked_file_is_not_resumed(tiny_config: Make, folder: Path, file: str):
+    run, elsewhere = folder / "run", folder / "elsewhere"
+    with pytest.raises(KeyboardInterrupt):
+        experiment.train(tiny_config(), out=run, observer=At(1, stop))
+    (run / file).rename(elsewhere)
+    (run / file).symlink_to(elsewhere)
+    before = outcome_of_all(elsewhere)
+    with pytest.raises(RunError, match=rf"{run}/{file}\S*: cannot be (read|written): is a symbolic link"):
+        experiment.resume(run)
+    assert outcome_of_all(elsewhere) == before
+
+
+def outcome_of_all(path: Path) -> dict[str, bytes]:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return {each.name: each.read_bytes() for each in files}
+
+
+def test_file_system_without_locks_is_named(tiny_config: Make, folder: Path, monkeypatch: pytest.MonkeyPatch):
+    def flock(descriptor: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(files, "fcntl", SimpleNamespace(**{**vars(fcntl), "flock": flock}))
+    with pytest.raises(RunError, match=r"/\.lock: cannot be locked .* its file system has no locks.* name an --out"):
+        experiment.train(tiny_config(), out=folder / "run")
 
 
 def test_resume_with_clock_going_backwards(tiny_config: Make, folder: Path, monkeypatch: pytest.MonkeyPatch):

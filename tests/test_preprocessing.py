@@ -64,7 +64,9 @@ def test_it_changes_what_is_learnt(runs):
 
 def test_evaluation_on_deskewed_images_agrees_with_training(runs, tiny_images):
     run = runs / "upright"
-    best = min(directory.read_metrics(run), key=lambda line: (line["validation_error"], line["validation_loss"]))
+    best = min(
+        directory.read_metrics(run).records, key=lambda line: (line["validation_error"], line["validation_loss"])
+    )
     (validation,) = look([run], "validation").alone
     assert (validation.error, validation.loss) == (best["validation_error"], best["validation_loss"])
     found = look([run], "test")

@@ -335,7 +335,7 @@ def test_resume_without_usable_best_is_refused_untouched(tiny_config: Make, fold
 def test_what_a_killed_process_left_half_written_is_cleared_away(tiny_config: Make, folder: Path):
     whole = outcome(begin(tiny_config("data.validation=0"), folder / "whole"))
     run = begin(tiny_config("data.validation=0"), folder / "run", Stop(2))
-    for name in (".evaluations.jsonl.partial", "checkpoints/.best.npz.partial"):
+    for name in (".mlpcli-0123456789abcdef.partial", "checkpoints/.mlpcli-fedcba9876543210.partial"):
         (run / name).write_bytes(b"half")
     experiment.resume(run)
     assert outcome(run) == whole

@@ -13,7 +13,7 @@ import click
 from mlpcli.commands import output
 from mlpcli.commands.drawing import drawing, signed_drawing, terminal_width
 from mlpcli.commands.options import data_options, set_option
-from mlpcli.errors import DataError, UsageError
+from mlpcli.errors import DataError, UsageError, shown
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -223,7 +223,7 @@ def _trained(path: Path) -> _Subject:
         architecture_of(checkpoint.config, math.prod(checkpoint.image_shape), checkpoint.classes),
         checkpoint.image_shape,
         checkpoint.parameters.vector,
-        f"{click.format_filename(member.path)}, epoch {checkpoint.epoch}",
+        f"{shown(member.path)}, epoch {checkpoint.epoch}",
         member.path,
     )
 
@@ -258,6 +258,7 @@ def _from_data(subject: _Subject, where: _Where) -> tuple[Bytes, str, int]:
     from mlpcli.analysis.look import held_out
     from mlpcli.commands.progress import download_progress
     from mlpcli.datasets.catalogue import CATALOGUE
+    from mlpcli.datasets.foreign import announcement
     from mlpcli.datasets.load import load_split
 
     if where.offline and where.sources:
@@ -273,6 +274,8 @@ def _from_data(subject: _Subject, where: _Where) -> tuple[Bytes, str, int]:
             offline=where.offline,
         )
         split = split or held_out(data)
+        if announced := announcement(data):
+            output.say(announced)
         part = load_split(data, split, say=output.say, progress=download_progress())
         check_fit(checkpoint, part)
     else:
@@ -282,12 +285,12 @@ def _from_data(subject: _Subject, where: _Where) -> tuple[Bytes, str, int]:
         data = replace(data, dataset=wanted, folder=where.folder or data.folder, sources=where.sources or data.sources)
         part = load_split(replace(data, offline=where.offline, fallback=None), split, say=output.say)
         if math.prod(part.image_shape) != math.prod(subject.image_shape):
-            raise DataError(f"{part.name}: its images are of another size than those the network takes")
+            raise DataError(f"{shown(part.name)}: its images are of another size than those the network takes")
     index = where.index or 0
     if index >= len(part.split):
-        raise UsageError(f"--index {index}: the {split} images of {part.name} are 0 to {len(part.split) - 1}")
+        raise UsageError(f"--index {index}: the {split} images of {shown(part.name)} are 0 to {len(part.split) - 1}")
     label = int(part.split.labels[index])
-    return part.split.images[index], f"image {index} of the {split} images of {part.name}", label
+    return part.split.images[index], f"image {index} of the {split} images of {shown(part.name)}", label
 
 
 def _from_file(subject: _Subject, file: str, raw: bool, index: int | None) -> tuple[Bytes, str, None]:

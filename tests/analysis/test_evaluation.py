@@ -279,23 +279,14 @@ def test_outputs_that_are_not_finite_are_refused(objective, size):
         ev.outputs(one, random_split(3))
 
 
-def test_a_run_that_may_not_be_looked_into(monkeypatch, tmp_path):
-    def refuse(path):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(ev.directory, "find_checkpoint", refuse)
-    with pytest.raises(RunError, match="cannot be read: Permission denied"):
-        ev.open_member(tmp_path)
-
-
 # Which data ------------------------------------------------------------------------------------------------------
 
 
 def test_data_are_those_of_the_config_unless_told_otherwise(tmp_path):
-    sources = ("https://example.org/",)
-    config = Config(data=DataConfig(folder="there", sources=sources, validation=0.25))
+    (tmp_path / "mnist").mkdir()
+    config = Config(data=DataConfig(folder=str(tmp_path), sources=("https://example.org/",), validation=0.25))
     own = replace(member().checkpoint, config=config, dataset="mnist")
-    assert ev.data_for(own) == config.data
+    assert ev.data_for(own) == replace(config.data, sources=None)
     assert ev.data_for(own, folder="here").folder == "here"
     assert ev.data_for(own, sources=("x",)).sources == ("x",)
     assert ev.data_for(own, offline=True).offline

@@ -176,9 +176,9 @@ def test_of_many_epochs_the_page_has_some(monkeypatch, tiny_run):
     made = contents(open_member(tiny_run), None).document
     assert {1, 3, made["run"]["best_epoch"]} <= {epoch["epoch"] for epoch in made["epochs"]}
     lines = [{"epoch": epoch} for epoch in range(1, 10_001)]
-    assert len(module._thinned(lines, 77)) <= 5
-    assert {1, 77, 10_000} <= {line["epoch"] for line in module._thinned(lines, 77)}
-    assert module._thinned([], None) == []
+    thinned = module._thinned(lines, 10_000, 77)
+    assert len(thinned) <= 5 and {1, 77, 10_000} <= {line["epoch"] for line in thinned}
+    assert module._thinned([], 0, None) == []
 
 
 # Its size ------------------------------------------------------------------------------------------------------------

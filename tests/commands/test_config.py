@@ -122,7 +122,7 @@ def test_what_cannot_be_shown_is_one_line_and_2(arguments: list[str], message: s
 
 def test_no_binary_reaches_the_terminal(run: Run) -> None:
     Path("binary").write_bytes(b"\x1b]0;\xff")
-    assert run("show", "binary") == (2, "", "mlpcli: binary: is not UTF-8 text (byte 4)\n")
+    assert run("show", "binary") == (2, "", "mlpcli: binary: is not UTF-8 text (byte 4); save it as UTF-8\n")
 
 
 # check ---------------------------------------------------------------------------------------------------------------

@@ -92,7 +92,7 @@ def test_only_rank_0_reports_usage_errors(
     monkeypatch.setenv("PMI_SIZE", "2")
     monkeypatch.setenv("PMI_RANK", str(rank))
     monkeypatch.setitem(sys.modules, "mpi4py", None)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     with pytest.raises(SystemExit) as stop:
         commands.main(["train", *arguments])
     for number, handler in handlers.items():
@@ -210,13 +210,13 @@ def test_output_is_printed_once():
 
 FULL = """
 import errno
-from mlpcli.runs import directory
-write = directory.write_atomically
-def fail_at_the_second(path, data):
-    if path.name == "previous.npz":
-        raise OSError(errno.ENOSPC, "No space left on device", str(path))
-    write(path, data)
-directory.write_atomically = fail_at_the_second
+from mlpcli.files import Folder
+write = Folder.write
+def fail_at_the_second(folder, name, data):
+    if name == "checkpoints/previous.npz":
+        raise OSError(errno.ENOSPC, "No space left on device", str(folder.path / name))
+    write(folder, name, data)
+Folder.write = fail_at_the_second
 """
 
 

@@ -183,7 +183,7 @@ def test_what_is_no_run_and_holds_none_is_refused(folder: Path, tmp_path: Path):
         (tmp_path / "nowhere", "no such run"),
         (folder / "a" / "checkpoints" / "last.npz", "is a checkpoint; name its run"),
         (folder / "a" / "test.json", "no such run"),
-        (Path("x" * 300), "cannot be read: File name too long"),
+        (Path("x" * 300), "no such run"),
         (Path("a\0b"), "no such run"),
     ):
         with pytest.raises(RunError, match=reason):
