@@ -30,7 +30,7 @@ PACKAGES = {
     "gradcheck": {*BELOW_TRAINING, "training"},
     "runs": {"errors", "files", "config", "model", "state"},
     "experiment": BELOW_EXPERIMENT,
-    "analysis": BELOW_EXPERIMENT,
+    "analysis": {*BELOW_EXPERIMENT, "gradcheck"},
     "sweep": {"errors", "files", "config", "datasets", "parallel", "training", "runs", "experiment"},
     "commands": {*BELOW_EXPERIMENT, "gradcheck", "experiment", "analysis", "sweep"},
     "__main__": {"commands"},

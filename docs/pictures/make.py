@@ -61,19 +61,15 @@ def main(run: str) -> None:
         file = Path(folder, "report.html")
         subprocess.run([sys.executable, "-m", "mlpcli", "report", run, "-o", file, "--offline"], check=True)
         browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1180, "height": 900}, device_scale_factor=1.5)
+        page = browser.new_page(viewport={"width": 1280, "height": 900}, device_scale_factor=1.5)
         page.goto(file.as_uri())
         draw(page, FOUR)
-        page.wait_for_timeout(200)
-        # Point at the brightest unit.
-        page.locator(".units").focus()
-        page.keyboard.press("Home")
-        for _ in range(page.evaluate("board.said.a[0].indexOf(Math.max(...board.said.a[0]))")):
-            page.keyboard.press("ArrowRight")
+        page.get_by_role("radio", name="true class 4").check()
+        page.mouse.move(1, 1)
         page.evaluate("document.activeElement.blur()")
         page.wait_for_timeout(200)
         below = page.evaluate("byId('bench').getBoundingClientRect().bottom")
-        clip = {"x": 0, "y": 0, "width": 1180, "height": math.ceil(below) + 8}
+        clip = {"x": 0, "y": 0, "width": 1280, "height": math.ceil(below) + 8}
         page.screenshot(path=HERE / "report.png", clip=clip)
         browser.close()
 

@@ -32,6 +32,7 @@ COMMANDS = {
     "train": "Train a network and write a run.",
     "eval": "Measure trained networks on the test images.",
     "predict": "Say which digits one's own pictures show.",
+    "explain": "Show one image's way through every equation.",
     "gradcheck": "Prove every gradient on the code that trains.",
     "plot": "Draw learning curves, mistakes, weights and more.",
     "report": "Make a page of a run, with a board to draw on.",

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from mlpcli.commands.output import colour
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from mlpcli.datasets.load import Bytes
+
+    Array = NDArray[Any]
 
 # From dark to bright.
 ASCII = " .:-=+*#%@"
@@ -77,6 +83,30 @@ def blocks(image: Bytes) -> list[str]:
         return SHADES[(upper + lower) * len(SHADES) // 512]
 
     return ["".join(map(character, *pair)) for pair in zip(padded[::2].tolist(), padded[1::2].tolist(), strict=True)]
+
+
+def signed_drawing(values: Array, width: int) -> list[str]:
+    """Draw ``values`` (rows, columns), of any sign, in lines at most ``width`` wide.
+
+    + and # are above 0, - and = below, and blue or red where there are colours; blank is less than an eighth of the
+    largest, # and = are more than a half.
+    """
+    import numpy as np
+
+    rows, columns = values.shape
+    across = -(-columns // max(1, width))
+    down = 2 * across
+    padded = np.pad(values, ((0, -rows % down), (0, -columns % across)))
+    cells = padded.reshape(padded.shape[0] // down, down, padded.shape[1] // across, across).mean(axis=(1, 3))
+    most = np.abs(cells).max() or 1.0
+
+    def character(cell: float) -> str:
+        size = abs(cell) / most
+        if size < 1 / 8:
+            return " "
+        return colour("#" if size > 1 / 2 else "+", "blue") if cell > 0 else colour("=" if size > 1 / 2 else "-", "red")
+
+    return ["".join(map(character, row)).rstrip() for row in cells.tolist()]
 
 
 def dots(image: Bytes) -> list[str]:

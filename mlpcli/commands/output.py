@@ -31,9 +31,9 @@ def result(text: str) -> None:
         raise RunError(f"stdout: cannot be written: {error.strerror or error}") from error
 
 
-def result_json(document: dict[str, Any] | list[Any]) -> None:
-    """Print ``document`` to stdout as the one JSON document of the command."""
-    text = json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False)
+def result_json(document: dict[str, Any] | list[Any], indent: int | None = 2) -> None:
+    """Print ``document`` to stdout as the one JSON document of the command; ``indent`` None is for large arrays."""
+    text = json.dumps(document, indent=indent, allow_nan=False, ensure_ascii=False)
     result(re.sub(r"[^\n\x20-\x7e]", lambda found: _in_json(found[0]), text))
 
 

@@ -20,6 +20,7 @@ from playwright.sync_api import Browser, BrowserContext, CDPSession, Page, expec
 
 from mlpcli import config, experiment
 from mlpcli.analysis.evaluation import open_member
+from mlpcli.analysis.explain import neuron
 from mlpcli.analysis.look import look
 from mlpcli.analysis.report.contents import contents
 from mlpcli.analysis.report.page import page as page_of
@@ -136,7 +137,7 @@ class Sheet:
     def settle(self) -> None:
         """Wait for the frame in which the page draws; its policy forbids the code of Playwright's own waiting."""
         self.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-        assert not self.evaluate("board.waiting")
+        assert not self.evaluate("bench.board.waiting")
 
     def on_screen(self, strokes: list[list[tuple[float, float]]]) -> list[list[tuple[float, float]]]:
         """``strokes`` in shares of the board, as points of the window, the board in the middle of it."""
@@ -171,14 +172,18 @@ class Sheet:
 
     @property
     def pixels(self) -> np.ndarray:
-        return np.array(self.evaluate("board.pixels && Array.from(board.pixels)"), np.uint8)
+        return np.array(self.evaluate("bench.board.pixels && Array.from(bench.board.pixels)"), np.uint8)
 
     @property
     def p(self) -> np.ndarray:
         """What the page shows, by class, in full."""
-        rows = self.evaluate("[...document.querySelectorAll('#outputs li')].map((row) => ({...row.dataset}))")
+        return self.column("p")
+
+    def column(self, name: str) -> np.ndarray:
+        """``p``, ``dp`` or ``dz`` of the page's table, by class, in full."""
+        rows = self.evaluate("[...document.querySelectorAll('#outputs tbody tr')].map((row) => ({...row.dataset}))")
         assert [row["class"] for row in rows] == [str(k) for k in range(len(rows))]
-        return np.array([float(row["value"]) for row in rows])
+        return np.array([float(row[name]) for row in rows])
 
     @property
     def verdict(self) -> str:
@@ -228,7 +233,7 @@ def test_page_agrees_with_predict_on_drawn_digits(
     sheet.go(trained_page)
     pixels, p, verdicts = [], [], []
     for strokes in DIGITS.values():
-        sheet.evaluate("board.clear()")
+        sheet.evaluate("bench.board.clear()")
         sheet.draw(strokes)
         pixels.append(sheet.pixels.reshape(28, 28))
         p.append(sheet.p)
@@ -264,7 +269,7 @@ def test_page_agrees_with_predict_for_every_architecture(
         assert sheet.verdict == str(expected.argmax()), form
         note = sheet.page.locator("#outputs-note").inner_text()
         assert ("no probabilities" in note or "not probabilities" in note) == (objective in SCORES)
-        assert sheet.page.locator(".units").count() == (0 if hidden == "[]" else hidden.count(",") + 1)
+        assert sheet.page.locator("#layers canvas").count() == hidden.count(",") + 1
 
 
 def test_what_is_drawn_is_centred_as_predict_centres_a_picture(sheet: Sheet, trained_page: Path) -> None:
@@ -273,9 +278,9 @@ def test_what_is_drawn_is_centred_as_predict_centres_a_picture(sheet: Sheet, tra
     for strokes in (DIGITS[4], small, [[(0.1, 0.9), (0.9, 0.9), (0.9, 0.85)]]):
         sheet.draw(strokes)
         # As a text: Playwright is slow with long lists.
-        size = sheet.evaluate("[board.sheet.height, board.sheet.width]")
+        size = sheet.evaluate("[bench.board.sheet.height, bench.board.sheet.width]")
         bytes_ = json.loads(
-            sheet.evaluate("JSON.stringify(Array.from(board.sheet.ink, (ink) => Math.round(255 * ink)))")
+            sheet.evaluate("JSON.stringify(Array.from(bench.board.sheet.ink, (ink) => Math.round(255 * ink)))")
         )
         seen = sheet.pixels.reshape(28, 28).astype(int)
         wanted, digits = centred(np.array(bytes_, float).reshape(size))
@@ -304,8 +309,8 @@ def test_a_finger_draws_as_a_mouse_does(
     np.testing.assert_allclose(sheet.p, expected, rtol=0, atol=1e-5)
     assert sheet.verdict == str(expected.argmax())
     # One stroke, that went where the finger was.
-    [went] = sheet.evaluate("board.strokes")
-    side = sheet.evaluate("board.sheet.width")
+    [went] = sheet.evaluate("bench.board.strokes")
+    side = sheet.evaluate("bench.board.sheet.width")
     far = np.linalg.norm(np.array(DIGITS[3][0])[:, np.newaxis] - np.array(went) / side, axis=2).min(axis=1)
     assert far.max() < 0.02
 
@@ -322,7 +327,7 @@ def test_the_keyboard_draws_undoes_and_clears(sheet: Sheet, trained_page: Path) 
     assert page.locator("#pen").is_visible()
     for _ in range(8):
         page.keyboard.press("ArrowUp")
-    assert sheet.evaluate("board.pixels") is None  # the pen is up
+    assert sheet.evaluate("bench.board.pixels") is None  # the pen is up
     page.keyboard.press("Space")
     for _ in range(16):
         page.keyboard.press("ArrowDown")
@@ -331,14 +336,14 @@ def test_the_keyboard_draws_undoes_and_clears(sheet: Sheet, trained_page: Path) 
     one = sheet.pixels.reshape(28, 28)
     assert np.flatnonzero(one.any(axis=1)).size == 20  # an upright stroke, as high as the box
     assert np.flatnonzero(one.any(axis=0)).size <= 4
-    expect(page.locator("#status")).to_have_text(re.compile(f"The network says {sheet.verdict}, "))
+    expect(page.locator("#status")).to_have_text(re.compile(f"Predicted {sheet.verdict}, "))
     page.keyboard.down("ArrowRight")  # two arrows held go diagonally
     page.keyboard.press("Space")
     for _ in range(5):
         page.keyboard.press("Shift+ArrowUp")
     page.keyboard.up("ArrowRight")
     page.keyboard.press("Escape")
-    [_, second] = sheet.evaluate("board.strokes")
+    [_, second] = sheet.evaluate("bench.board.strokes")
     moves = np.diff(np.array(second), axis=0)
     assert len(moves) == 5
     assert (moves[:, 0] > 0).all()
@@ -348,7 +353,7 @@ def test_the_keyboard_draws_undoes_and_clears(sheet: Sheet, trained_page: Path) 
     np.testing.assert_array_equal(sheet.pixels.reshape(28, 28), one)
     page.keyboard.press("Delete")
     sheet.settle()
-    assert sheet.evaluate("board.pixels") is None
+    assert sheet.evaluate("bench.board.pixels") is None
     assert sheet.verdict == "–"
 
 
@@ -361,7 +366,7 @@ def test_undo_removes_one_stroke_and_drawing_replaces_image(sheet: Sheet, traine
     sheet.page.get_by_role("button", name="Undo").click()
     sheet.settle()
     np.testing.assert_array_equal(sheet.pixels, first)
-    sheet.page.get_by_role("button", name="Show an example").click()
+    sheet.page.get_by_role("button", name="Example").click()
     sheet.settle()
     assert (sheet.pixels != first).any()
     sheet.draw(DIGITS[4][:1])
@@ -370,19 +375,328 @@ def test_undo_removes_one_stroke_and_drawing_replaces_image(sheet: Sheet, traine
 
 def test_the_hidden_units_light_up_and_tell_their_weights(sheet: Sheet, trained: Path, trained_page: Path) -> None:
     sheet.go(trained_page)
-    units = sheet.page.locator(".units")
+    units = sheet.page.locator("#layers canvas")
 
-    dark = sheet.evaluate("document.querySelector('.units').toDataURL()")
+    dark = sheet.evaluate("document.querySelector('#layers canvas').toDataURL()")
     sheet.draw(DIGITS[3])
-    assert sheet.evaluate("document.querySelector('.units').toDataURL()") != dark
+    assert sheet.evaluate("document.querySelector('#layers canvas').toDataURL()") != dark
     units.focus()
     sheet.page.keyboard.press("End")
     theta = open_member(trained).checkpoint.parameters.tensors()
     W1, b1 = (array.astype(float) for _, array in list(theta)[:2])
     a = 1 / (1 + np.exp(-(sheet.pixels / 255 @ W1 + b1)))
-    np.testing.assert_allclose(sheet.evaluate("Array.from(board.said.a[0])"), a, atol=1e-6)
-    assert units.get_attribute("aria-valuetext") == f"unit 31 of layer 1, a = {a[31]:.3f}"
-    np.testing.assert_allclose(sheet.evaluate("Array.from(network.column(31))"), W1[:, 31])
+    np.testing.assert_allclose(sheet.evaluate("Array.from(bench.forward.a[0])"), a, atol=1e-6)
+    said = str(units.get_attribute("aria-valuetext"))
+    assert said.startswith("unit 31, z = ")
+    assert f", a = {a[31]:.3g}, " in said
+    np.testing.assert_allclose(sheet.evaluate("Array.from(network.incoming(1, 31))"), W1[:, 31])
+
+
+# The way back, and steps ----------------------------------------------------------------------------------------------
+
+DESK = {"viewport": {"width": 1280, "height": 900}}
+desk = pytest.mark.parametrize("sheet", [DESK], indirect=True, ids=["desk"])
+
+
+def choose_truth(sheet: Sheet, k: int) -> None:
+    sheet.page.get_by_role("radio", name=f"true class {k}").check()
+
+
+def loss(sheet: Sheet) -> float:
+    return float(sheet.evaluate("byId('loss').dataset.value"))
+
+
+def cells(sheet: Sheet, grid: str) -> np.ndarray:
+    """The colours (cells, 4) of the grid that ``grid`` is in the page's code, each at a cell's corner."""
+    code = (
+        "(() => { const grid = %s; const { canvas } = grid;"
+        "const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);"
+        "return Array.from({ length: grid.cells }, (_, cell) => { const x = grid.left(cell %% grid.columns) + 1;"
+        "const at = 4 * ((grid.top(Math.floor(cell / grid.columns)) + 1) * canvas.width + x);"
+        "return Array.from(data.slice(at, at + 4)) }) })()"
+    )
+    return np.array(sheet.evaluate(code % grid))
+
+
+def test_the_predicted_class_is_taken_for_true_until_one_is_chosen(sheet: Sheet, trained_page: Path) -> None:
+    sheet.go(trained_page)
+    assert sheet.page.get_by_role("radio", name="true class 3").is_disabled()
+    sheet.draw(DIGITS[3])
+    k = int(sheet.verdict)
+    assert loss(sheet) == pytest.approx(-math.log(sheet.p[k]))
+    assert sheet.page.locator("#loss-note").inner_text() == f"loss if {k} is true: choose below"
+    other = (k + 1) % 10
+    sheet.page.locator(f"#outputs tr[data-class='{other}'] td").first.click()  # anywhere in the row
+    assert loss(sheet) == pytest.approx(-math.log(sheet.p[other]))
+    np.testing.assert_allclose(sheet.column("dz"), sheet.p - np.eye(10)[other], atol=1e-12)
+    expected = np.where(np.arange(10) == other, -1 / sheet.p, 0)
+    np.testing.assert_allclose(sheet.column("dp"), expected)
+    # It stays while one draws on, and goes with the drawing.
+    sheet.draw([[(0.5, 0.9), (0.52, 0.9)]])
+    assert sheet.page.locator("#loss-note").inner_text() == f"loss, true class {other}"
+    sheet.page.get_by_role("button", name="Clear").click()
+    sheet.settle()
+    assert sheet.page.locator("#loss").inner_text() == ""
+    sheet.draw(DIGITS[1])
+    assert "choose below" in sheet.page.locator("#loss-note").inner_text()
+
+
+def test_the_jacobian_tells_its_numbers_to_the_pointer_and_to_the_keyboard(sheet: Sheet, trained_page: Path) -> None:
+    sheet.go(trained_page)
+    sheet.draw(DIGITS[4])
+    choose_truth(sheet, 9)
+    canvas, text = sheet.page.locator("#jacobian-cells"), sheet.page.locator("#jacobian-text")
+    p = sheet.p
+
+    def number() -> float:
+        return float(text.inner_text().split(" = ")[1].replace("−", "-"))
+
+    canvas.scroll_into_view_if_needed()
+    place = canvas.bounding_box()
+    assert place
+    # p4 by z9: the fifth row, the eleventh column, the first being dC/dp.
+    sheet.page.mouse.move(place["x"] + place["width"] * 0.97, place["y"] + place["height"] * 4.5 / 11.4)
+    assert text.inner_text().startswith("∂p₄/∂z₉ = ")
+    assert number() == pytest.approx(-p[4] * p[9], rel=1e-4)
+    sheet.page.mouse.move(place["x"] + place["width"] * 0.03, place["y"] + place["height"] * 9.5 / 11.4)
+    assert text.inner_text().startswith("∂C/∂p₉ = ")
+    assert number() == pytest.approx(-1 / p[9], rel=1e-4)
+    sheet.page.mouse.move(1, 1)
+    assert text.inner_text() == "Point at a cell for its number"
+    canvas.focus()
+    sheet.page.keyboard.press("End")
+    assert text.inner_text().startswith("dz₉ = ")
+    assert number() == pytest.approx(p[9] - 1, rel=1e-4)
+    sheet.page.keyboard.press("ArrowUp")
+    assert str(canvas.get_attribute("aria-valuetext")).startswith("∂p₉/∂z₉ = ")
+    assert number() == pytest.approx(p[9] * (1 - p[9]), rel=1e-4)
+    # Blue is above 0, orange below, and the corner is no cell.
+    colours = cells(sheet, "bench.views[1].grid").reshape(11, 11, 4)
+    assert colours[9, 0, 0] > colours[9, 0, 2]
+    assert colours[4, 5, 2] > colours[4, 5, 0]
+    assert colours[10, 0].tolist() == [0, 0, 0, 0]
+
+
+def test_a_unit_shows_its_weights_and_their_gradient(sheet: Sheet, trained_page: Path) -> None:
+    sheet.go(trained_page)
+    sheet.draw(DIGITS[7])
+    page = sheet.page
+    # First the one whose gradient is the largest.
+    dz = np.array(sheet.evaluate("Array.from(bench.backward.dz[0])"))
+    assert page.locator("#unit-title").inner_text() == f"Unit {np.abs(dz).argmax()}, whose gradient is the largest"
+    page.locator("#layers canvas").focus()
+    for _ in range(2):
+        page.keyboard.press("Home")
+        page.keyboard.press("ArrowRight")
+    assert page.locator("#unit-title").inner_text() == "Unit 1"
+    # Its gradient is x dz: the image in one colour.
+    code = "Array.from(byId('gradient').getContext('2d').getImageData(0, 0, 28, 28).data)"
+    alpha = np.array(json.loads(sheet.evaluate(f"JSON.stringify({code})"))).reshape(784, 4)[:, 3]
+    expected = sheet.pixels / sheet.pixels.max()
+    np.testing.assert_allclose(alpha / 255, expected, atol=0.01)
+    outgoing = [text.splitlines()[-1] for text in page.locator("#outgoing-bars li").all_inner_texts()]
+    wanted = sheet.evaluate("Array.from(network.outgoing(1, 1))")
+    np.testing.assert_allclose([float(each.replace("−", "-")) for each in outgoing], wanted, rtol=0.06)
+    picture = "document.querySelector('#layers canvas').toDataURL()"
+    before = sheet.evaluate(picture)
+    page.get_by_role("radio", name="dz", exact=True).check()
+    assert sheet.evaluate(picture) != before
+    assert re.match(r"full colour: [\d.e−]+$", page.locator("#layers figcaption span").last.inner_text())
+    page.get_by_role("radio", name="a(1 − a)").check()
+    assert "beyond |z| = 4.6" in page.locator("#layers figcaption span").last.inner_text()
+    # Pointing shows another, as long as one points.
+    place = page.locator("#layers canvas").bounding_box()
+    assert place
+    page.mouse.move(place["x"] + 3, place["y"] + 3)
+    assert page.locator("#unit-title").inner_text() == "Unit 0"
+    page.mouse.move(1, 1)
+    assert page.locator("#unit-title").inner_text() == "Unit 1"
+    page.locator("#layers canvas").focus()
+    page.keyboard.press("Escape")
+    assert "largest" in page.locator("#unit-title").inner_text()
+
+
+def test_steps_teach_the_drawing_and_reset_takes_them_back(sheet: Sheet, trained_page: Path) -> None:
+    sheet.go(trained_page)
+    page = sheet.page
+    step, ten, reset = (page.get_by_role("button", name=name) for name in ("Take a step", "Ten times", "Reset"))
+    assert step.is_disabled()
+    sheet.draw(DIGITS[7])
+    p, weights = sheet.p, sheet.evaluate("JSON.stringify(Array.from(bench.network.vector))")
+    wrong = (int(sheet.verdict) + 5) % 10
+    choose_truth(sheet, wrong)
+    before = loss(sheet)
+    norm2 = sheet.evaluate("bench.backward.norm2")
+    page.locator("#rate").fill("-3")
+    assert page.locator("#rate-value").inner_text() == "0.001"
+    step.click()
+    # A short step does what the slope promises: it falls by eta times the squared norm of the gradient.
+    assert before - loss(sheet) == pytest.approx(0.001 * norm2, rel=0.3)
+    assert page.locator("#step-note").inner_text().startswith("Step 1: C fell by ")
+    page.locator("#rate").fill("-1.5")
+    ten.click()
+    page.get_by_role("button", name="Again").click()
+    assert page.locator("#step-note").inner_text().startswith("Step 12: ")
+    assert sheet.verdict == str(wrong)
+    assert loss(sheet) < before / 4
+    assert page.locator("#loss-trained").inner_text() == sheet.evaluate(f"number({before})")
+    assert page.locator("#loss-curve").get_attribute("aria-label").startswith("Loss from ")
+    expect(page.locator("#status")).to_contain_text("Step 12: loss ")
+    # Weights move in the page's copy alone, and come back bit for bit.
+    assert sheet.evaluate("JSON.stringify(Array.from(network.vector))") == weights
+    reset.click()
+    assert sheet.evaluate("JSON.stringify(Array.from(bench.network.vector))") == weights
+    np.testing.assert_array_equal(sheet.p, p)
+    assert reset.is_disabled()
+
+
+def test_the_error_on_the_sample_is_measured_before_and_after(sheet: Sheet, trained: Path, trained_page: Path) -> None:
+    sheet.go(trained_page)
+    found = look([trained], "validation")
+    n = sheet.evaluate("stock.labels.length")
+    sample = np.array(json.loads(sheet.evaluate("JSON.stringify(run.look.images.slice(0, run.look.sample))")))[:, 0]
+    sample = sample.astype(int)
+    wrong = found.together.predicted[sample] != found.part.split.labels[sample]
+    assert n == len(sample) == 300
+    sheet.draw(DIGITS[1])
+    choose_truth(sheet, 8)
+    sheet.page.locator("#rate").fill("-0.5")
+    sheet.page.get_by_role("button", name="Ten times").click()
+    trained_error = f"{100 * wrong.mean():.2f} % ({wrong.sum()})"
+    expect(sheet.page.locator("#stock-trained")).to_have_text(trained_error)
+    expect(sheet.page.locator("#stock-now")).to_have_text(re.compile(r"\d+\.\d\d % \(\d+\)"))
+    assert sheet.page.locator("#stock-now").inner_text() != trained_error  # it has forgotten the ones
+    forgotten = int(sheet.page.locator("#forgotten-note").inner_text().split()[0])
+    now = int(re.findall(r"\((\d+)\)", sheet.page.locator("#stock-now").inner_text())[0])
+    assert now - wrong.sum() <= forgotten <= now
+    shown = sheet.page.locator("#forgotten button")
+    assert shown.count() == min(7, forgotten)
+    label = int(str(shown.first.get_attribute("aria-label")).split()[1])
+    shown.first.click()
+    sheet.settle()
+    assert sheet.page.get_by_role("radio", name=f"true class {label}").is_checked()
+    assert sheet.verdict != str(label)
+    sheet.page.get_by_role("button", name="Reset").click()
+    expect(sheet.page.locator("#stock-now")).to_have_text(trained_error)
+    assert not sheet.page.locator("#forgotten-box").is_visible()
+    assert sheet.verdict == str(label)  # which it knew as trained
+
+
+def test_a_step_too_large_is_said_to_be_so(sheet: Sheet, tmp_path: Path) -> None:
+    form = ("network.objective=linear_quadratic", "network.activation=relu", "network.hidden=[8]")
+    sheet.go(report(untrained(tmp_path / "relu.npz", *form), tmp_path / "relu.html"))
+    sheet.draw(DIGITS[7])
+    choose_truth(sheet, 2)
+    sheet.page.locator("#rate").fill("1")
+    for _ in range(30):
+        if sheet.page.locator("#ten").is_disabled():
+            break
+        sheet.page.locator("#ten").click()
+    assert "have overflowed" in sheet.page.locator("#step-note").inner_text()
+    sheet.page.get_by_role("button", name="Reset").click()
+    assert np.isfinite(sheet.p).all()
+    assert sheet.page.locator("#step").is_enabled()
+
+
+def explained(capsys: pytest.CaptureFixture[str], run: Path, pixels: np.ndarray, folder: Path, *more: object) -> Any:
+    """What ``mlpcli explain --json`` tells of one image, and its equations' values by name."""
+    file = folder / "image-idx3-ubyte"
+    file.write_bytes(idx.encode(pixels[np.newaxis]))
+    capsys.readouterr()
+    assert _run(["explain", str(run), "--image", str(file), "--json", *map(str, more)]) == 0
+    document = json.loads(capsys.readouterr().out)
+    return document, {each["name"]: np.array(each["values"], float) for each in document["equations"]}
+
+
+EXPLAINED = [
+    ("[]", "sigmoid", "softmax_cross_entropy"),
+    ("[]", "sigmoid", "sigmoid_cross_entropy"),
+    ("[20]", "sigmoid", "sigmoid_quadratic"),
+    ("[20]", "tanh", "linear_quadratic"),
+    ("[12,9]", "relu", "linear_hinge"),
+    ("[12,9]", "sigmoid", "softmax_cross_entropy"),
+    ("[9,8,7]", "tanh", "normalized_sigmoid"),
+]
+
+
+@pytest.mark.parametrize(("hidden", "activation", "objective"), EXPLAINED)
+def test_the_page_agrees_with_explain_forward_backward_and_after_ten_steps(
+    sheet: Sheet,
+    hidden: str,
+    activation: str,
+    objective: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    overrides = (f"network.activation={activation}", f"network.objective={objective}", f"network.hidden={hidden}")
+    path = untrained(tmp_path / "network.npz", *overrides)
+    sheet.go(report(path, tmp_path / "page.html"))
+    sheet.draw(DIGITS[4])
+    truth = (int(sheet.verdict) + 1) % 10
+    choose_truth(sheet, truth)
+    pixels = sheet.pixels.reshape(28, 28)
+    document, wanted = explained(capsys, path, pixels, tmp_path, "--label", truth)
+    L = len(document["network"]["sizes"]) - 1
+    close = {"rtol": 1e-5, "atol": 1e-5}
+    assert loss(sheet) == pytest.approx(wanted["loss"], rel=1e-5)
+    for name, key in (("p", "p"), ("dp", "dp"), ("dz", f"dz{L}")):
+        np.testing.assert_allclose(sheet.column(name), wanted[key], **close, err_msg=name)
+    jacobian = sheet.evaluate(
+        "Array.from({length: 10}, (_, i) => Array.from({length: 10}, (_, j) => bench.backward.dp_dz(i, j)))"
+    )
+    np.testing.assert_allclose(jacobian, wanted["jacobian"], **close)
+    for n in range(1, L):
+        for name in ("forward.a", "backward.da", "backward.slope", "backward.dz"):
+            found = sheet.evaluate(f"Array.from(bench.{name}[{n - 1}])")
+            np.testing.assert_allclose(found, wanted[f"{name.partition('.')[2]}{n}"], **close, err_msg=f"{name} {n}")
+    square = sum(float((wanted[f"d{letter}{n}"] ** 2).sum()) for letter in "Wb" for n in range(1, L + 1))
+    assert sheet.evaluate("bench.backward.norm2") == pytest.approx(square, rel=1e-5)
+    # And after steps, of a rate that is not too large for any of these.
+    sheet.page.locator("#rate").fill("-3")
+    sheet.page.get_by_role("button", name="Ten times").click()
+    ten, _ = explained(capsys, path, pixels, tmp_path, "--label", truth, "--rate", 0.001, "--steps", 10)
+    np.testing.assert_allclose(sheet.p, ten["step"]["p_after"], rtol=0, atol=1e-4)
+    assert loss(sheet) == pytest.approx(ten["step"]["loss_after"], rel=1e-4)
+    assert abs(loss(sheet) - ten["step"]["loss_before"]) > 1e-3
+
+
+@phone
+def test_a_finger_teaches_too(sheet: Sheet, trained_page: Path) -> None:
+    sheet.go(trained_page)
+    finger = sheet.page.context.new_cdp_session(sheet.page)
+    sheet.touch(finger, DIGITS[0])
+    wrong = (int(sheet.verdict) + 5) % 10
+    sheet.page.locator(f"#outputs tr[data-class='{wrong}']").tap()
+    before = loss(sheet)
+    sheet.page.locator("#ten").tap()
+    assert loss(sheet) < before
+    sheet.page.locator("#layers canvas").tap(position={"x": 5, "y": 5})
+    assert sheet.page.locator("#unit-title").inner_text() == "Unit 0"
+
+
+@desk
+def test_all_of_the_board_is_in_one_view(sheet: Sheet, trained_page: Path) -> None:
+    sheet.go(trained_page)
+    sheet.draw(DIGITS[4])
+    choose_truth(sheet, 9)
+    sheet.page.get_by_role("button", name="Ten times").click()
+    sheet.evaluate("scrollTo(0, 0)")
+    for name in ("sheet", "outputs", "loss", "jacobian", "unit", "outgoing-bars", "step-note", "reset", "bench"):
+        place = sheet.evaluate(f"byId('{name}').getBoundingClientRect()")
+        assert place["height"] > 0
+        assert place["bottom"] <= 900, name
+        assert place["right"] <= 1280, name
+
+
+@phone
+def test_on_a_phone_the_board_comes_first(sheet: Sheet, trained_page: Path) -> None:
+    sheet.go(trained_page)
+    tops = [
+        sheet.evaluate(f"byId('{name}').getBoundingClientRect().top")
+        for name in ("sheet", "verdict", "outputs", "step", "jacobian", "layers", "summary")
+    ]
+    assert tops == sorted(tops)
+    assert tops[0] < 80
 
 
 # The rest of the page -------------------------------------------------------------------------------------------------
@@ -397,15 +711,15 @@ def test_confusion_matrix_cells_open_their_images(sheet: Sheet, trained: Path, t
     np.add.at(counts, (labels, said), 1)
     shown = sheet.evaluate(
         "[...document.querySelectorAll('#matrix tbody tr')]"
-        ".map((row) => [...row.cells].slice(1).map((cell) => +cell.innerText))"
+        ".map((row) => [...row.querySelectorAll('td')].map((cell) => +cell.innerText))"
     )
     assert shown == counts.tolist()
     wrong = counts - np.diag(np.diag(counts))
     label, taken_for = (int(i) for i in np.unravel_index(wrong.argmax(), wrong.shape))
     n = counts[label, taken_for]
     images = f"{n} image{'s' if n > 1 else ''}"
-    page.get_by_role("button", name=f"{label} taken for {taken_for}: {images}").click()
-    assert page.locator("#cell-title").inner_text() == f"{label} taken for {taken_for}: {images}"
+    page.get_by_role("button", name=f"true {label}, predicted {taken_for}: {images}").click()
+    assert page.locator("#cell-title").inner_text() == f"true {label}, predicted {taken_for}: {images}"
     there = np.flatnonzero((labels == label) & (said == taken_for))
     gallery = page.locator("#cell-images button")
     assert gallery.count() == n
@@ -423,17 +737,17 @@ def test_confusion_matrix_cells_open_their_images(sheet: Sheet, trained: Path, t
     np.testing.assert_array_equal(sheet.pixels, found.part.split.images[indices[0]])
     np.testing.assert_allclose(sheet.p, found.together.p[indices[0]], atol=1e-5)
     assert sheet.verdict == str(taken_for)
-    assert sheet.page.locator("#verdict-note").inner_text().endswith(f"; its label is {label}")
+    assert sheet.page.locator("#loss-note").inner_text() == f"loss, true class {label}"
     # By keyboard: from the one cell that can be tabbed to, the arrows go to the next that has images.
     assert page.locator("#matrix button[tabindex='0']").count() == 1
     page.locator("#matrix button[tabindex='0']").focus()
     key = "ArrowLeft" if taken_for > label else "ArrowRight"
     for _ in range(abs(taken_for - label)):
-        if page.locator("#cell-title").inner_text().startswith(f"{label} recognised"):
+        if page.locator("#cell-title").inner_text().startswith(f"true {label}, predicted {label}:"):
             break
         page.keyboard.press(key)
-    assert page.locator("#cell-title").inner_text().startswith(f"{label} recognised: ")
-    assert "recognised" in sheet.evaluate("document.activeElement.getAttribute('aria-label')")
+    assert page.locator("#cell-title").inner_text().startswith(f"true {label}, predicted {label}: ")
+    assert f"predicted {label}" in sheet.evaluate("document.activeElement.getAttribute('aria-label')")
 
 
 def test_numbers_curves_and_weights_are_on_the_page(sheet: Sheet, trained: Path, trained_page: Path) -> None:
@@ -447,7 +761,7 @@ def test_numbers_curves_and_weights_are_on_the_page(sheet: Sheet, trained: Path,
     assert [label.partition(",")[0] for label in labels] == [
         "Error",
         "Loss",
-        "Norm of the gradient",
+        "Gradient norm of each epoch's last full batch",
         "Saturated hidden units",
     ]
     first, last = (f"{100 * record['validation_error']:.2f} %" for record in (records[0], records[-1]))
@@ -457,8 +771,24 @@ def test_numbers_curves_and_weights_are_on_the_page(sheet: Sheet, trained: Path,
     assert "NaN" not in page.locator("#charts").inner_html()
     page.get_by_text("The epochs in numbers").click()
     assert page.locator("#epochs tbody tr").count() == len(records)
-    assert sheet.evaluate("byId('mosaic').width") > 28
+    assert not page.locator("#mosaic").is_visible()
+    page.get_by_text("Of each of 32 hidden units").click()
+    page.wait_for_timeout(50)
+    assert sheet.evaluate("byId('mosaic').width") > 100
     assert page.locator("#config").inner_text() == (trained / "config.yaml").read_text()
+
+
+def test_one_neuron_learns_as_explain_says(sheet: Sheet, trained_page: Path) -> None:
+    sheet.go(trained_page)
+    assert sheet.page.locator("#neuron-rate-value").inner_text() == "0.15"
+    quadratic, entropy = neuron(rate=0.15, steps=300)
+    for curve in (quadratic, entropy):
+        np.testing.assert_allclose(sheet.evaluate(f"learn('{curve.objective}', 2, 0.15)"), curve.p, atol=1e-12)
+    chart = sheet.page.locator("#neuron-chart svg")
+    before = chart.get_attribute("aria-label")
+    assert str(before).startswith("p, steps 0 to 300: cross-entropy from 0.982 to 0.012; quadratic from 0.982 to 0.203")
+    sheet.page.locator("#neuron-start").fill("3")
+    expect(chart).not_to_have_attribute("aria-label", str(before))
 
 
 @phone
@@ -514,7 +844,7 @@ def test_theme_follows_system_until_button_is_pressed(sheet: Sheet, trained_page
         contrasts = sheet.evaluate(CONTRASTS)
         assert len(contrasts) > 150
         assert [each for each in contrasts if each[0] < 4.5] == []
-        sheet.page.get_by_role("button", name="Light page" if now else "Dark page").click()
+        sheet.page.get_by_role("button", name="Light mode" if now else "Dark mode").click()
     sheet.page.reload()
     sheet.requests.pop()
     sheet.page.emulate_media(color_scheme="light")
@@ -526,13 +856,13 @@ def test_everything_that_can_be_used_has_a_name(sheet: Sheet, trained_page: Path
     sheet.draw(DIGITS[3])
     nameless = sheet.evaluate(
         "[...document.querySelectorAll('a, button, input, [tabindex], canvas, svg')].filter((node) => "
-        "!(node.getAttribute('aria-label') || node.textContent.trim() || node.closest('[aria-hidden], label')"
-        "|| node.hidden)).map((node) => node.outerHTML)"
+        "node.getClientRects().length && !(node.getAttribute('aria-label') || node.textContent.trim() || "
+        "node.closest('[aria-hidden], label') || node.labels?.length)).map((node) => node.outerHTML)"
     )
     assert nameless == []
     assert sheet.page.get_by_role("application", name="Drawing board").is_visible()
     assert sheet.page.get_by_role("grid", name="Confusion matrix").is_visible()
-    assert sheet.page.get_by_role("slider").count() == 1
+    assert sheet.page.get_by_role("slider").count() == 5
     assert sheet.evaluate("document.documentElement.lang") == "en"
     ids = sheet.evaluate("[...document.querySelectorAll('[id]')].map((node) => node.id)")
     assert len(ids) == len({*ids})
@@ -606,7 +936,7 @@ def test_a_page_without_images_draws_all_the_same(sheet: Sheet, trained: Path, t
     sheet.go(file)
     assert sheet.page.locator("#no-images").inner_text() == "There are none."
     assert not sheet.page.locator("#matrix").is_visible()
-    assert not sheet.page.get_by_role("button", name="Show an example").is_visible()
+    assert not sheet.page.get_by_role("button", name="Example").is_visible()
     sheet.draw(DIGITS[3])
     assert sheet.p.sum() == pytest.approx(1)
 
@@ -619,19 +949,21 @@ def test_page_deskews_drawings_as_predict_does(
 ) -> None:
     path = untrained(tmp_path / "upright.npz", "data.preprocessing=deskew")
     sheet.go(report(path, tmp_path / "upright.html"))
-    assert "28 × 28 pixels, deskewed: what the network sees" in sheet.page.locator("#seen-note").inner_text()
+    assert sheet.page.locator("#seen-note").text_content() == "x: 28 × 28 pixels, deskewed"
     for number, strokes in enumerate(DIGITS.values()):
-        sheet.evaluate("board.clear()")
+        sheet.evaluate("bench.board.clear()")
         sheet.draw([[(x + 0.3 * (0.5 - y), y) for x, y in stroke] for stroke in strokes])
-        drawn = np.array(json.loads(sheet.evaluate("JSON.stringify(Array.from(board.sheet.normalised()))")), np.uint8)
+        drawn = np.array(
+            json.loads(sheet.evaluate("JSON.stringify(Array.from(bench.board.sheet.normalised()))")), np.uint8
+        )
         assert np.array_equal(sheet.pixels, deskewed(drawn[None], (28, 28))[0])
         assert not np.array_equal(sheet.pixels, drawn)
         expected = predicted(capsys, path, [drawn.reshape(28, 28)], tmp_path)[0]
         np.testing.assert_allclose(sheet.p, expected, rtol=1e-6, atol=1e-5, err_msg=str(number))
     # An image of the data is deskewed once.
-    sheet.page.get_by_role("button", name="Show an example").click()
+    sheet.page.get_by_role("button", name="Example").click()
     sheet.settle()
-    shown = np.array(json.loads(sheet.evaluate("JSON.stringify(Array.from(board.example.pixels))")), np.uint8)
+    shown = np.array(json.loads(sheet.evaluate("JSON.stringify(Array.from(bench.board.example))")), np.uint8)
     assert shown.tolist() in load_split(DataConfig("mnist-sample", validation=20), "validation").split.images.tolist()
     assert np.array_equal(sheet.pixels, deskewed(shown[None], (28, 28))[0])
 

@@ -1,12 +1,12 @@
 "use strict";
 // Lines over epochs, as SVG. A chart is drawn anew when its room changes, so that its words keep their size.
 
-const MARGIN = { top: 12, right: 74, bottom: 30, left: 56 };
+const MARGIN = { top: 12, right: 92, bottom: 30, left: 56 };
 
 // `series` is a list of { name, values }, a value an epoch of `epochs`, null where there is none; `format` makes a
-// value text, a tick's where its second argument is true; `log` asks for a logarithmic axis, which takes positive
-// values only; `best` is the epoch to mark.
-function lineChart({ title, epochs, series, format, log = false, best = null }) {
+// value text, a tick's where its second argument is true; `log` asks for a log scale, which takes positive
+// values only; `best` is the epoch to mark; `unit` is what the numbers of the axis count.
+function lineChart({ title, epochs, series, format, log = false, best = null, unit = "epoch" }) {
   const drawn = series.filter(({ values }) => values.some((value) => value !== null));
   const readout = element("span", { class: "readout" });
   const picture = element("div");
@@ -16,8 +16,8 @@ function lineChart({ title, epochs, series, format, log = false, best = null }) 
     const known = values.filter((value) => value !== null);
     return `${name} from ${format(known[0])} to ${format(known[known.length - 1])}`;
   });
-  const label = `${title}, epochs ${epochs[0]} to ${epochs[epochs.length - 1]}: ${summary.join("; ")}.`;
-  const rest = best === null ? "" : `best epoch ${best}`;
+  const label = `${title}, ${unit}s ${epochs[0]} to ${epochs[epochs.length - 1]}: ${summary.join("; ")}.`;
+  const rest = best === null ? "" : `best ${unit} ${best}`;
   readout.textContent = rest;
   let width = 0;
   new ResizeObserver(() => {
@@ -45,7 +45,7 @@ function lineChart({ title, epochs, series, format, log = false, best = null }) 
     for (const epoch of epochTicks(first, last)) {
       root.append(svg("text", { x: x(epoch), y: height - 10, "text-anchor": "middle" }, count(epoch)));
     }
-    root.append(svg("text", { x: left - 16, y: height - 10, "text-anchor": "end" }, "epoch"));
+    root.append(svg("text", { x: left - 16, y: height - 10, "text-anchor": "end" }, unit));
     const upright = (at) => svg("line", { class: "rule", x1: at, x2: at, y1: MARGIN.top, y2: bottom });
     if (best !== null) root.append(upright(x(best)));
     drawn.forEach(({ values }, i) => {
@@ -66,7 +66,7 @@ function lineChart({ title, epochs, series, format, log = false, best = null }) 
       for (const side of ["x1", "x2"]) rule.setAttribute(side, x(epochs[at]));
       rule.setAttribute("visibility", "visible");
       const values = drawn.map(({ name, values }) => `${name} ${values[at] === null ? "–" : format(values[at])}`);
-      readout.textContent = `epoch ${epochs[at]}: ${values.join(", ")}`;
+      readout.textContent = `${unit} ${epochs[at]}: ${values.join(", ")}`;
     });
     root.addEventListener("pointerleave", () => {
       rule.setAttribute("visibility", "hidden");

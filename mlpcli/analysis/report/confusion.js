@@ -3,7 +3,7 @@
 
 const MOST_CLASSES = 30; // beyond that a list of the cells is read more easily than the matrix
 
-const inWords = (label, predicted) => (label === predicted ? `${label} recognised` : `${label} taken for ${predicted}`);
+const inWords = (label, predicted) => `true ${label}, predicted ${predicted}`;
 
 class Confusion {
   // `look` is the document's; `pixelsOf(position)` are the bytes of an image in the page; `open(position)` is called
@@ -16,6 +16,12 @@ class Confusion {
       if (!this.behind.has(key)) this.behind.set(key, []);
       this.behind.get(key).push(position);
     });
+    // Mistakes by falling confidence, what is right by rising confidence.
+    for (const [key, positions] of this.behind) {
+      const [label, predicted] = key.split(",");
+      const sign = label === predicted ? 1 : -1;
+      positions.sort((one, other) => sign * (look.images[one][3] - look.images[other][3]));
+    }
     this.buttons = new Map(); // "label,predicted" -> its button
     const most = (kind) => Math.max(1, ...this._cells().map(({ n, right }) => (right === kind ? n : 0)));
     [this.mostRight, this.mostWrong] = [most(true), most(false)];
@@ -36,15 +42,24 @@ class Confusion {
   _matrix(classes) {
     const numbers = Array.from({ length: classes }, (_, k) => k);
     const heads = numbers.map((k) => element("th", { scope: "col" }, String(k)));
+    const down = element("th", { class: "axis", scope: "rowgroup", rowspan: classes }, element("span", {}, "true class"));
     const rows = numbers.map((label) => {
       const cells = numbers.map((predicted) => this._cell(label, predicted));
-      return element("tr", { role: "row" }, element("th", { scope: "row" }, String(label)), ...cells);
+      const first = label ? [] : [down];
+      return element("tr", { role: "row" }, ...first, element("th", { scope: "row" }, String(label)), ...cells);
     });
-    const caption = "A row is a label, a column what the network says. Arrow keys go from cell to cell.";
+    const across = element("th", { class: "axis", scope: "colgroup", colspan: classes }, "predicted class");
+    const corner = () => element("td", { colspan: 2 });
+    const caption = "Arrow keys go from cell to cell.";
     byId("matrix").setAttribute("aria-label", "Confusion matrix");
     byId("matrix").append(
       element("caption", {}, caption),
-      element("thead", {}, element("tr", { role: "row" }, element("td"), ...heads)),
+      element(
+        "thead",
+        {},
+        element("tr", { role: "row" }, corner(), across),
+        element("tr", { role: "row" }, corner(), ...heads),
+      ),
       element("tbody", {}, ...rows),
     );
     byId("matrix").addEventListener("keydown", (event) => this._key(event));
@@ -76,7 +91,7 @@ class Confusion {
   _list() {
     const cells = this._cells().filter(({ right }) => !right);
     const rows = cells.sort((a, b) => b.n - a.n).slice(0, 100).map(({ label, predicted, n }) => {
-      const button = this._button(label, predicted, n, `${label} → ${predicted}`);
+      const button = this._button(label, predicted, n, inWords(label, predicted));
       button.tabIndex = 0;
       return element("tr", {}, element("td", {}, button), element("td", {}, count(n)));
     });
@@ -85,7 +100,7 @@ class Confusion {
     byId("matrix").removeAttribute("role");
     byId("matrix").append(
       element("caption", {}, `The most frequent mistakes of ${classes} classes, too many for a matrix.`),
-      element("thead", {}, element("tr", {}, element("th", {}, "label → prediction"), element("th", {}, "images"))),
+      element("thead", {}, element("tr", {}, element("th", {}, "classes"), element("th", {}, "images"))),
       element("tbody", {}, ...rows),
     );
   }
@@ -119,7 +134,7 @@ class Confusion {
     const here = this.behind.get(`${label},${predicted}`) || [];
     const right = label === predicted;
     byId("cell-title").textContent = `${inWords(label, predicted)}: ${plural(n, "image")}`;
-    const order = right ? "the least sure first" : "the surest first";
+    const order = `${right ? "lowest" : "highest"} ${this.probabilities ? "probability" : "score"} first`;
     const all = here.length === n ? `All ${count(n)}` : `${count(here.length)} of them`;
     const some = n === 1 && here.length ? "" : `${all}, ${order}. `;
     byId("cell-note").textContent = some + (this.open && here.length ? "Choose one to put it on the board." : "");
@@ -130,11 +145,11 @@ class Confusion {
     const [index, label, predicted, confidence] = this.look.images[position];
     const canvas = element("canvas", { class: "ink", "aria-hidden": "true" });
     paintInk(canvas, this.pixelsOf(position), ...this.shape);
-    const sure = this.probabilities ? chance(confidence) : score(confidence);
-    const words = named ? [element("b", {}, `${label} → ${predicted}`), element("br"), sure] : [sure];
+    const value = figure(confidence, this.probabilities);
+    const words = named ? [`true ${label}`, element("br"), element("b", {}, `predicted ${predicted}`), element("br"), value] : [value];
     const button = element("button", { type: "button" }, canvas, ...words);
     const then = this.open ? ": put it on the board" : "";
-    button.setAttribute("aria-label", `Image ${index}, ${inWords(label, predicted)}, ${sure}${then}`);
+    button.setAttribute("aria-label", `Image ${index}, ${inWords(label, predicted)}, ${value}${then}`);
     button.title = `image ${index}`;
     if (this.open) button.addEventListener("click", () => this.open(position));
     else button.disabled = true;
@@ -144,9 +159,9 @@ class Confusion {
   _worst() {
     const { worst, errors } = this.look;
     const none = errors ? "No image of a mistake is in this page." : "There are none.";
-    const sure = this.probabilities ? "the network was surest of" : "had the highest score";
-    const number = worst.length === errors ? count(errors) : `${count(worst.length)} of ${count(errors)}`;
-    byId("worst-note").textContent = worst.length ? `The ${number} mistakes that ${sure}: label → prediction.` : none;
+    const highest = `with the highest ${this.probabilities ? "probability" : "score"}`;
+    const shown = worst.length === errors ? count(errors) : `${count(worst.length)} of ${count(errors)}`;
+    byId("worst-note").textContent = worst.length ? `The ${shown} mistakes ${highest}.` : none;
     byId("worst").append(...worst.map((position) => this._picture(position, true)));
   }
 }

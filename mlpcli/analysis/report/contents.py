@@ -27,7 +27,9 @@ Array = NDArray[Any]
 
 WORST = 24
 MOST_OF_A_CELL = 60
-IMAGE_BYTES = 300_000
+IMAGE_BYTES = 350_000
+# Evenly out of the split: on these the page measures the error while one teaches the network.
+SAMPLE = 300
 MOST_EPOCHS = 500
 MOST_WEIGHT_BYTES = 64 * 1024 * 1024
 # Sides of an image that one can draw: between a grid too coarse and one too fine for a pen.
@@ -56,7 +58,7 @@ def contents(member: Member, look: Look | None, no_images: str | None = None) ->
     theta = checkpoint.parameters
     small = theta.vector.nbytes <= MOST_WEIGHT_BYTES
     result = evaluate(look.together, look.part.split.labels, WORST) if look else None
-    chosen = _chosen(look, result) if look and result else []
+    chosen, sample = _chosen(look, result) if look and result else ([], 0)
     title = _readable(member.run.name if member.run else member.path.name)
     document = {
         "title": title,
@@ -80,7 +82,7 @@ def contents(member: Member, look: Look | None, no_images: str | None = None) ->
             "normalise": checkpoint.image_shape == (28, 28) and checkpoint.dataset not in NOT_NORMALISED,
         },
         **_run(member),
-        "look": _look(look, result, chosen) if look and result else None,
+        "look": _look(look, result, chosen, sample) if look and result else None,
         "no_images": no_images,
     }
     weights = theta.to_c_order().astype(theta.vector.dtype.newbyteorder("<")).tobytes() if small else None
@@ -112,8 +114,11 @@ def _run(member: Member) -> dict[str, Any]:
     }
 
 
-def _look(look: Look, result: Evaluation, chosen: list[int]) -> dict[str, Any]:
-    """The measurements, and of each image in the page [index in the split, label, predicted, confidence]."""
+def _look(look: Look, result: Evaluation, chosen: list[int], sample: int) -> dict[str, Any]:
+    """Return the measurements, and of each image in the page [index in the split, label, predicted, confidence].
+
+    The first ``sample`` of them lie evenly in the split.
+    """
     labels, said = look.part.split.labels, look.together
     confidence = said.confidence
     place = {index: position for position, index in enumerate(chosen)}
@@ -124,15 +129,17 @@ def _look(look: Look, result: Evaluation, chosen: list[int]) -> dict[str, Any]:
         **{key: measured[key] for key in ("examples", "errors", "error", "interval", "loss", "confusion", "per_class")},
         "calibration_error": measured["calibration"] and measured["calibration"]["expected_calibration_error"],
         "images": [[i, int(labels[i]), int(said.predicted[i]), float(confidence[i])] for i in chosen],
+        "sample": sample,
         "worst": [place[mistake.index] for mistake in result.worst if mistake.index in place],
     }
 
 
-def _chosen(look: Look, result: Evaluation) -> list[int]:
-    """The images to carry, as indices into the split: the worst mistakes first, then each cell in turn gives one.
+def _chosen(look: Look, result: Evaluation) -> tuple[list[int], int]:
+    """Return the images to carry, as indices into the split, and how many of them, the first, are an even sample.
 
-    A cell of the confusion matrix gives its mistakes by falling confidence, or what is right by rising confidence,
-    until ``IMAGE_BYTES`` are spent or every cell has given all, or ``MOST_OF_A_CELL``.
+    After the sample come the worst mistakes, then each cell of the confusion matrix in turn gives one: its mistakes by
+    falling confidence, or what is right by rising confidence, until ``IMAGE_BYTES`` are spent or every cell has given
+    all, or ``MOST_OF_A_CELL``.
     """
     labels, predicted, confidence = look.part.split.labels, look.together.predicted, look.together.confidence
     cell = labels.astype(np.int64) * look.together.p.shape[1] + predicted
@@ -141,15 +148,19 @@ def _chosen(look: Look, result: Evaluation) -> list[int]:
     begins = np.searchsorted(cell[order], cell[order])
     turn = np.arange(len(order)) - begins
     in_turn = order[np.argsort(turn, kind="stable")][: int(np.count_nonzero(turn < MOST_OF_A_CELL))]
+    images, pixels = look.part.split.images.shape
+    # At most three quarters of the room, though no byte of an image be 0.
+    size = max(1, min(SAMPLE, images, IMAGE_BYTES * 3 // 4 // pixels))
+    sample = np.linspace(0, images - 1, size).astype(int).tolist()
     chosen: dict[int, None] = {}
     left = IMAGE_BYTES
-    for index in (*(mistake.index for mistake in result.worst), *in_turn.tolist()):
+    for index in (*sample, *(mistake.index for mistake in result.worst), *in_turn.tolist()):
         if index not in chosen:
             left -= len(squeeze(look.part.split.images[index]))
             if left < 0:
                 break
             chosen[index] = None
-    return list(chosen)
+    return list(chosen), min(len(sample), len(chosen))
 
 
 def _thinned(records: list[dict[str, Any]], epochs: int, best: int | None) -> list[dict[str, Any]]:

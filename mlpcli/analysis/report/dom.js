@@ -29,10 +29,21 @@ const percent = (share, digits = 2) => (share === null ? "–" : `${(100 * share
 function chance(p) {
   if (p < 0.0005) return "< 0.1 %";
   if (p > 0.9995) return "> 99.9 %";
-  return `${(100 * p).toFixed(1)} %`;
+  return Number.isNaN(p) ? "not a number" : `${(100 * p).toFixed(1)} %`;
 }
 
-const score = (value) => (Math.abs(value) < 1e4 ? value.toFixed(3) : value.toExponential(2)).replace("-", "−");
+// A number to so many digits, with a power of ten where it is large or small.
+function number(value, digits = 3) {
+  if (Number.isNaN(value)) return "not a number";
+  const size = Math.abs(value);
+  const text =
+    size === Infinity
+      ? "∞"
+      : size === 0 || (size >= 1e-3 && size < 1e4)
+        ? String(Number(size.toPrecision(digits)))
+        : size.toExponential(digits - 1).replace("e+", "e").replace("e-", "e−");
+  return value < 0 ? `−${text}` : text;
+}
 
 // Minutes and seconds, as people say them.
 function duration(seconds) {

@@ -1,51 +1,26 @@
 "use strict";
-// The network, in the page: the forward pass of mlpcli/model/network.py, for one image.
+// The network, in the page: one image forward and backward through mlpcli/model/network.py, and a step down the slope.
+// docs/derivation.md derives the equations and numbers them.
 //
 //   D  inputs            x    (D,)    pixels, 0 to 1; a_0 = x
 //   H  hidden units      W_l  (D, H)  weights from layer l-1 to layer l, row after row    l = 1 .. L
 //   K  classes           b_l  (H,)    biases of layer l
 //   f  the activation    z_l  (H,)    weighted inputs of layer l
-//                        a_l  (H,)    activations of layer l
-//                        p    (K,)    the output unit's value, softmax(z_L) for instance
+//   C  the loss          a_l  (H,)    activations of layer l
+//   dv dC/dv             p    (K,)    the output unit's value, softmax(z_L) for instance
 //
-//   (1)  z_l = a_{l-1} W_l + b_l
-//   (2)  a_l = f(z_l)                  for l < L; the last layer's activation is the objective's output unit
+//   (1)  z_l = a_{l-1} W_l + b_l          (5)  dW_l = a_{l-1}^T dz_l      for one image an outer product
+//   (2)  a_l = f(z_l)  for l < L          (6)  db_l = dz_l
+//   (3)  C, see objectives.js             (7)  da_{l-1} = dz_l W_l^T
+//   (4)  dz_L, see objectives.js          (8)  dz_{l-1} = da_{l-1} * f'(z_{l-1})
 //
-// The weights are the run's own, as it trained with them; the arithmetic here is in float64.
+// The weights are of the run's own type, the arithmetic is in float64.
 
-const sigmoid = (z) => (1 + Math.tanh(z / 2)) / 2;
-
+// f and f' of the activations, f' written with a = f(z).
 const ACTIVATIONS = {
-  sigmoid: (z) => z.map(sigmoid),
-  tanh: (z) => z.map(Math.tanh),
-  relu: (z) => z.map((each) => Math.max(0, each)),
-};
-
-// p_k = exp(z_k) / sum_j exp(z_j); with the largest logit taken away no exp overflows.
-function softmax(z) {
-  const m = Math.max(...z);
-  const e = z.map((each) => Math.exp(each - m));
-  const sum = e.reduce((total, each) => total + each, 0);
-  return e.map((each) => each / sum);
-}
-
-// ln sigmoid(z) = min(z, 0) - ln(1 + exp(-|z|))
-const logSigmoid = (z) => Math.min(z, 0) - Math.log1p(Math.exp(-Math.abs(z)));
-
-// The output unit of each objective: p of the last z, and how that is written.
-const SOFTMAX = { of: softmax, written: (z) => `p = softmax(${z})` };
-const SIGMOID = { of: ACTIVATIONS.sigmoid, written: (z) => `p = sigmoid(${z})` };
-const LINEAR = { of: (z) => z.slice(), written: (z) => `p = ${z}` };
-// The softmax of ln s.
-const NORMALIZED = { of: (z) => softmax(z.map(logSigmoid)), written: (z) => `p = s / Σ s, s = sigmoid(${z})` };
-
-const OUTPUTS = {
-  softmax_cross_entropy: SOFTMAX,
-  sigmoid_cross_entropy: SIGMOID,
-  sigmoid_quadratic: SIGMOID,
-  linear_quadratic: LINEAR,
-  linear_hinge: LINEAR,
-  normalized_sigmoid: NORMALIZED,
+  sigmoid: { of: sigmoid, slope: (a) => a * (1 - a), steepest: 0.25, written: (a) => `${a}(1 − ${a})` },
+  tanh: { of: Math.tanh, slope: (a) => 1 - a * a, steepest: 1, written: (a) => `1 − ${a}²` },
+  relu: { of: (z) => Math.max(0, z), slope: (a) => Number(a > 0), steepest: 1, written: (a) => `[${a} > 0]` },
 };
 
 // z = a W + b                                                                                                      (1)
@@ -59,52 +34,20 @@ function weighted(a, W, b) {
   return z;
 }
 
-// What the network sees of the bytes of an image: what data.preprocessing makes of it.
-function preprocessed(pixels, [rows, columns], preprocessing) {
-  return preprocessing === "deskew" ? deskewed(pixels, rows, columns) : pixels;
-}
-
-// Bytes whose ink leans, made upright: mlpcli/datasets/deskew.py has the formulas. The sums and their order are the same,
-// and so are all bits.
-function deskewed(pixels, rows, columns) {
-  const [ink, first] = [new Float64Array(rows), new Float64Array(rows)];
-  let [mass, down] = [0, 0];
-  for (let y = 0; y < rows; y++) {
-    for (let x = 0; x < columns; x++) {
-      ink[y] += pixels[y * columns + x];
-      first[y] += pixels[y * columns + x] * x;
-    }
-    mass += ink[y];
-    down += ink[y] * y;
-  }
-  const middle = down / (mass || 1);
-  let [mu11, mu02] = [0, 0];
-  for (let y = 0; y < rows; y++) {
-    const above = y - middle;
-    mu11 += above * first[y];
-    mu02 += above * above * ink[y];
-  }
-  const k = mu02 > 1e-9 * mass ? mu11 / mu02 : 0;
-  const upright = new Uint8Array(pixels.length);
-  for (let y = 0; y < rows; y++) {
-    const shift = clamp(k * (y - middle), -columns, columns);
-    const whole = Math.floor(shift);
-    const pixel = (x) => (x >= 0 && x < columns ? pixels[y * columns + x] : 0);
-    for (let x = 0; x < columns; x++) {
-      const left = pixel(x + whole);
-      upright[y * columns + x] = Math.floor(left + (shift - whole) * (pixel(x + whole + 1) - left) + 0.5);
-    }
-  }
-  return upright;
+// da = dz W^T                                                                                                      (7)
+function weightedBack(dz, W, D) {
+  const H = dz.length;
+  return Float64Array.from({ length: D }, (_, i) => {
+    let sum = 0;
+    for (let j = 0; j < H; j++) sum += dz[j] * W[i * H + j];
+    return sum;
+  });
 }
 
 class Network {
-  // `form` has sizes (D, H, ..., K), activation, objective and dtype; `bytes` are W1 b1 W2 b2 ..., little endian.
-  constructor(form, bytes) {
-    Object.assign(this, form);
-    const vector = form.dtype === "float64" ? new Float64Array(bytes.buffer) : new Float32Array(bytes.buffer);
-    this.W = [];
-    this.b = [];
+  // `form` has sizes (D, H, ..., K), activation, objective and dtype; `vector` are W1 b1 W2 b2 ..., a typed array.
+  constructor(form, vector) {
+    Object.assign(this, form, { form, vector, W: [], b: [] });
     let start = 0;
     for (let l = 1; l < form.sizes.length; l++) {
       const [rows, columns] = [form.sizes[l - 1], form.sizes[l]];
@@ -115,24 +58,72 @@ class Network {
     }
   }
 
-  // What the network makes of the bytes of one image: every a_l and z_l, the output p, and the predicted class.
-  forward(pixels) {
-    let a = Float64Array.from(pixels, (byte) => byte / 255);
-    const f = ACTIVATIONS[this.activation];
-    const [zs, as] = [[], []];
-    this.W.forEach((W, l) => {
-      const z = weighted(a, W, this.b[l]);
-      zs.push(z);
-      if (l < this.W.length - 1) as.push((a = f(z))); // (2)
-    });
-    const z = zs[zs.length - 1];
-    const p = OUTPUTS[this.objective].of(z);
-    return { z: zs, a: as, p, predicted: z.indexOf(Math.max(...z)) };
+  // From the bytes of a page, little endian.
+  static of(form, bytes) {
+    return new Network(form, form.dtype === "float64" ? new Float64Array(bytes.buffer) : new Float32Array(bytes.buffer));
   }
 
-  // The weights from the pixels to unit j of the first layer: a column of W1, (D,).
-  column(j) {
-    const [D, H] = this.sizes;
-    return Float64Array.from({ length: D }, (_, i) => this.W[0][i * H + j]);
+  // One that learns apart from this.
+  copy() {
+    return new Network(this.form, this.vector.slice());
+  }
+
+  get classes() {
+    return this.sizes[this.sizes.length - 1];
+  }
+
+  // Of the bytes of one image: inputs[l] = a_l with a_0 = x, every z_l and a_l, p, and the predicted class.
+  forward(pixels) {
+    const inputs = [Float64Array.from(pixels, (byte) => byte / 255)];
+    const zs = [];
+    this.W.forEach((W, l) => {
+      zs.push(weighted(inputs[l], W, this.b[l])); // (1)
+      if (l < this.W.length - 1) inputs.push(zs[l].map(ACTIVATIONS[this.activation].of)); // (2)
+    });
+    const z = zs[zs.length - 1];
+    const p = OBJECTIVES[this.objective].p(z);
+    return { inputs, z: zs, a: inputs.slice(1), p, predicted: z.indexOf(largest(z)) };
+  }
+
+  // Of what `forward` returned and the true class: C, dC/dp, dp/dz, every dz_l, and da_l and f'(z_l) of hidden layers.
+  backward({ inputs, z, a, p }, truth) {
+    const Y = p.map((_, k) => Number(k === truth));
+    const { loss, dp, dp_dz, dz: delta } = OBJECTIVES[this.objective];
+    const last = z[z.length - 1];
+    const dz = [delta(last, p, Y)]; // (4)
+    const da = [];
+    const slope = a.map((each) => each.map(ACTIVATIONS[this.activation].slope));
+    for (let l = this.W.length - 1; l > 0; l--) {
+      da.unshift(weightedBack(dz[0], this.W[l], this.sizes[l])); // (7)
+      dz.unshift(da[0].map((each, j) => each * slope[l - 1][j])); // (8)
+    }
+    const squares = (values) => total(values.map((each) => each * each));
+    // Of an outer product the squared norm is the product of both.
+    const norm2 = total(dz.map((each, l) => squares(each) * (squares(inputs[l]) + 1)));
+    return { truth, C: loss(last, p, Y), dp: dp(last, p, Y), dp_dz: dp_dz(last, p), dz, da, slope, norm2 };
+  }
+
+  // theta <- theta - eta dC/dtheta
+  step({ inputs }, { dz }, eta) {
+    this.W.forEach((W, l) => {
+      const H = dz[l].length;
+      inputs[l].forEach((each, i) => {
+        if (each === 0) return;
+        for (let j = 0; j < H; j++) W[i * H + j] -= eta * each * dz[l][j]; // (5)
+      });
+      this.b[l].forEach((_, j) => (this.b[l][j] -= eta * dz[l][j])); // (6)
+    });
+  }
+
+  // The weights that lead to unit j of layer l (from 1): a column of W_l.
+  incoming(l, j) {
+    const [D, H] = [this.sizes[l - 1], this.sizes[l]];
+    return Float64Array.from({ length: D }, (_, i) => this.W[l - 1][i * H + j]);
+  }
+
+  // The weights that lead on from unit j of layer l: a row of W_{l+1}.
+  outgoing(l, j) {
+    const H = this.sizes[l + 1];
+    return Float64Array.from(this.W[l].subarray(j * H, (j + 1) * H));
   }
 }

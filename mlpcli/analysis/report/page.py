@@ -21,7 +21,23 @@ from mlpcli.analysis.report.contents import Contents
 
 HERE = Path(__file__).parent
 # In the order the browser runs them: each uses the ones before it.
-SCRIPTS = ("dom.js", "network.js", "ink.js", "pictures.js", "board.js", "charts.js", "confusion.js", "report.js")
+SCRIPTS = (
+    "dom.js",
+    "objectives.js",
+    "network.js",
+    "deskew.js",
+    "ink.js",
+    "pictures.js",
+    "board.js",
+    "outputs.js",
+    "layers.js",
+    "learning.js",
+    "bench.js",
+    "charts.js",
+    "confusion.js",
+    "neuron.js",
+    "report.js",
+)
 
 
 def page(contents: Contents) -> bytes:

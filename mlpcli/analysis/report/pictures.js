@@ -42,62 +42,95 @@ function paintMosaic(canvas, network, units, width, zoom, scale) {
   const picture = context.createImageData(canvas.width, canvas.height);
   for (let j = 0; j < units; j++) {
     const [left, top] = [(j % abreast) * (columns + GAP), Math.floor(j / abreast) * (rows + GAP)];
-    writeSigned(picture, left, top, network.column(j), columns, scale);
+    writeSigned(picture, left, top, network.incoming(1, j), columns, scale);
   }
   context.putImageData(picture, 0, 0);
   canvas.style.width = `${canvas.width * zoom}px`;
   canvas.style.imageRendering = "pixelated";
 }
 
-// The size from which on a weight of W1 has full colour: three times their root mean square.
-function weightScale(network) {
-  const sum = network.W[0].reduce((total, w) => total + w * w, 0);
-  return 3 * Math.sqrt(sum / network.W[0].length) || 1;
+// The size from which on a weight of W has full colour: three times their root mean square.
+function weightScale(W) {
+  const sum = W.reduce((total, w) => total + w * w, 0);
+  return 3 * Math.sqrt(sum / W.length) || 1;
 }
 
-// The units of one layer as lamps in a grid, about twice as wide as high.
-class Lamps {
-  constructor(canvas, units) {
-    this.canvas = canvas;
-    this.units = units;
-    this.columns = Math.ceil(Math.sqrt(2 * units));
-    this.rows = Math.ceil(units / this.columns);
-    [this.side, this.gap] = units <= 4096 ? [12, 3] : [2, 0];
-    const pitch = this.side + this.gap;
-    [canvas.width, canvas.height] = [this.columns * pitch - this.gap, this.rows * pitch - this.gap];
-    // Few units need not be as large as the page is wide.
-    canvas.style.maxWidth = `${clamp(canvas.width, 40, 480)}px`;
+const largestSize = (values) => values.reduce((most, each) => Math.max(most, Math.abs(each)), 0) || 1;
+
+// The columns of a grid of `units` that is about twice as wide as high.
+const abreast = (units) => Math.ceil(Math.sqrt(2 * units));
+
+// Numbers as a grid of cells, one of which can be picked: by pointing at it, or with the arrow keys. A slider to those who
+// do not see it: its value is the number of the cell.
+class Grid {
+  // `describe(cell)` is what a cell says; `pick(cell, pinned)` is told where the pointer or the keys are, -1 for nowhere.
+  // A `split` at [column, row] sets what is before that column, and from that row on, apart from the rest.
+  constructor(canvas, cells, columns, { side = 12, gap = 3, split = null, describe, pick }) {
+    Object.assign(this, { canvas, cells, columns, side, gap, split, describe, pick });
+    this.rows = Math.ceil(cells / columns);
+    this.picked = -1;
+    [canvas.width, canvas.height] = [this.left(columns) - gap, this.top(this.rows) - gap];
+    dress(canvas, { class: "cells", tabindex: 0, role: "slider", "aria-valuemin": 0, "aria-valuemax": cells - 1 }, []);
+    canvas.addEventListener("pointermove", (event) => this.pick(this.cellAt(event), event.pointerType === "touch"));
+    canvas.addEventListener("pointerdown", (event) => this.pick(this.cellAt(event), true));
+    canvas.addEventListener("pointerleave", (event) => event.pointerType !== "touch" && this.pick(-1, false));
+    canvas.addEventListener("keydown", (event) => this._key(event));
   }
 
-  // `a` are the activations; `brightest` is full light. `chosen` is framed.
-  paint(a, brightest, chosen = -1) {
+  // `shades` are from -1 to 1; full colour at either end. One that is no number is no cell.
+  paint(shades) {
     const context = this.canvas.getContext("2d");
-    const pitch = this.side + this.gap;
     context.clearRect(0, 0, this.canvas.width, this.canvas.height);
-    for (let j = 0; j < this.units; j++) {
-      const [x, y] = [(j % this.columns) * pitch, Math.floor(j / this.columns) * pitch];
+    for (let cell = 0; cell < this.cells; cell++) {
+      const [x, y] = [this.left(cell % this.columns), this.top(Math.floor(cell / this.columns))];
+      const shade = shades ? shades[cell] : 0;
+      if (Number.isNaN(shade)) continue;
       context.fillStyle = "rgb(128 128 128 / 16%)";
       context.fillRect(x, y, this.side, this.side);
-      const light = a ? clamp(Math.abs(a[j]) / brightest, 0, 1) : 0;
-      if (light > 0) {
-        context.fillStyle = `rgb(${(a[j] < 0 ? NEGATIVE : POSITIVE).join(" ")} / ${light})`;
+      if (shade) {
+        context.fillStyle = `rgb(${(shade < 0 ? NEGATIVE : POSITIVE).join(" ")} / ${Math.min(1, Math.abs(shade))})`;
         context.fillRect(x, y, this.side, this.side);
       }
-      if (j === chosen) {
+      if (cell === this.picked) {
         context.strokeStyle = "rgb(128 128 128)";
-        context.lineWidth = 3;
-        context.strokeRect(x + 1.5, y + 1.5, this.side - 3, this.side - 3);
+        context.lineWidth = Math.max(1, this.side / 4);
+        const inset = context.lineWidth / 2;
+        context.strokeRect(x + inset, y + inset, this.side - 2 * inset, this.side - 2 * inset);
       }
     }
+    this.canvas.setAttribute("aria-valuenow", Math.max(0, this.picked));
+    this.canvas.setAttribute("aria-valuetext", this.describe(this.picked));
   }
 
-  // The unit under a pointer, or -1.
-  unitAt(event) {
+  // The cell under a pointer, or -1.
+  cellAt(event) {
     const place = this.canvas.getBoundingClientRect();
-    const column = Math.floor(((event.clientX - place.left) / place.width) * this.columns);
-    const row = Math.floor(((event.clientY - place.top) / place.height) * this.rows);
-    const unit = row * this.columns + column;
-    return column >= 0 && column < this.columns && unit >= 0 && unit < this.units ? unit : -1;
+    const x = ((event.clientX - place.left) / place.width) * this.canvas.width;
+    const y = ((event.clientY - place.top) / place.height) * this.canvas.height;
+    const pitch = this.side + this.gap;
+    const within = (at, edge, most) => clamp(Math.floor(at < edge ? at / pitch : (at - 3 * this.gap) / pitch), 0, most - 1);
+    const column = within(x, this.split ? this.left(this.split[0]) : Infinity, this.columns);
+    const row = within(y, this.split ? this.top(this.split[1]) : Infinity, this.rows);
+    const cell = row * this.columns + column;
+    return x >= 0 && y >= 0 && x <= this.canvas.width && y <= this.canvas.height && cell < this.cells ? cell : -1;
+  }
+
+  left(column) {
+    return column * (this.side + this.gap) + (this.split && column >= this.split[0] ? 3 * this.gap : 0);
+  }
+
+  top(row) {
+    return row * (this.side + this.gap) + (this.split && row >= this.split[1] ? 3 * this.gap : 0);
+  }
+
+  _key(event) {
+    const steps = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: this.columns, ArrowUp: -this.columns };
+    const ends = { Home: 0, End: this.cells - 1 };
+    if (event.key === "Escape") return this.pick(-1, true);
+    if (!(event.key in steps || event.key in ends)) return;
+    event.preventDefault();
+    const wanted = event.key in ends ? ends[event.key] : this.picked < 0 ? 0 : this.picked + steps[event.key];
+    if (wanted >= 0 && wanted < this.cells) this.pick(wanted, true);
   }
 }
 

@@ -12,7 +12,7 @@ function theme() {
   const apply = () => {
     const dark = chosen ?? system.matches;
     document.documentElement.dataset.theme = dark ? "dark" : "light";
-    button.textContent = dark ? "Light page" : "Dark page";
+    button.textContent = dark ? "Light mode" : "Dark mode";
   };
   system.addEventListener("change", apply);
   button.addEventListener("click", () => {
@@ -31,10 +31,9 @@ function announce(text) {
 
 function head() {
   const { sizes, activation, objective, parameters, dtype } = run.network;
-  const hidden = sizes.length > 2 ? `${activation} units, ` : "";
   const shown = sizes.length > 10 ? [...sizes.slice(0, 5), "…", ...sizes.slice(-2)] : sizes;
-  const form = `${shown.join(" – ")}, ${hidden}${objective.replaceAll("_", " ")}`;
-  byId("form").textContent = `A network of ${form}, trained on ${run.dataset}.`;
+  const units = [sizes.length > 2 && `${activation} units`, objective.replaceAll("_", " ")].filter(Boolean).join(", ");
+  byId("form").textContent = `${shown.join(" – ")}, ${units}, trained on ${run.dataset}`;
   const facts = [];
   const fact = (name, value, note = "") => facts.push([name, value, note]);
   const { checkpoint, look } = run;
@@ -48,6 +47,8 @@ function head() {
     const speed = speeds.reduce((total, each) => total + each, 0) / speeds.length;
     if (epochs) fact("Training time", duration(seconds), `${count(Math.round(speed))} images a second`);
   } else test();
+  fact("Network", shown.join(" – "), units);
+  fact("Data set", run.dataset);
   fact("Parameters", count(parameters), dtype);
   fact("Checkpoint", checkpoint.name, `of epoch ${count(checkpoint.epoch)}`);
   byId("summary").append(
@@ -78,9 +79,9 @@ function curves() {
   const of = (key) => epochs.map((record) => record[key]);
   // A tick has as many digits as it needs, a value as many as mean something.
   const share = (value, tick) => (tick ? `${Number((100 * value).toPrecision(6))} %` : percent(value));
-  const number = (value, tick) => (tick ? String(Number(value.toPrecision(6))) : value.toPrecision(3));
+  const value = (each, tick) => (tick ? String(Number(each.toPrecision(6))) : each.toPrecision(3));
   const best = run.run.best_epoch;
-  const layers = epochs[0].gradient_norm.length;
+  const layers = Array(epochs[0].gradient_norm.length).fill();
   const byLayer = (key, few) => {
     const wanted = few.length > 4 ? [0, 1, few.length - 2, few.length - 1] : few.map((_, l) => l);
     return wanted.map((l) => ({ name: `layer ${l + 1}`, values: epochs.map((record) => record[key][l]) }));
@@ -96,8 +97,8 @@ function curves() {
   };
   const charts = [
     { title: "Error", series: pair("error"), format: share, best },
-    { title: "Loss", series: pair("loss"), format: number, best },
-    { title: "Norm of the gradient, by layer", series: byLayer("gradient_norm", Array(layers).fill()), format: number },
+    { title: "Loss", series: pair("loss"), format: value, best },
+    { title: "Gradient norm of each epoch's last full batch", series: byLayer("gradient_norm", layers), format: value },
   ];
   if (epochs[0].saturation && epochs[0].saturation.length) {
     const series = byLayer("saturation", epochs[0].saturation);
@@ -105,7 +106,7 @@ function curves() {
   }
   for (const chart of charts) {
     const log = !chart.linear && overMagnitudes(chart.series);
-    const title = chart.title + (log ? ", logarithmic" : "");
+    const title = chart.title + (log ? ", log scale" : "");
     byId("charts").append(lineChart({ ...chart, title, epochs: at, log }));
   }
   const scores = ["train_loss", "train_error", "validation_loss", "validation_error"];
@@ -127,7 +128,17 @@ function table(id, heads, rows) {
   );
 }
 
-function images(board) {
+// The images in the page, and the sample of them whose error is measured while one teaches the network; null if none.
+function stockOf({ look, network }) {
+  if (look === null) return null;
+  const [rows, columns] = network.image_shape;
+  const size = rows * columns;
+  const all = spread(bytesOf(byId("image-bytes").textContent), look.images.length * size);
+  const labels = look.images.slice(0, look.sample).map(([, label]) => label);
+  return { name: look.split, all, size, labels };
+}
+
+function images(bench, stock) {
   const { look } = run;
   byId("look-body").hidden = look === null;
   byId("no-images").hidden = look !== null;
@@ -138,19 +149,17 @@ function images(board) {
   const calibrated = calibration_error === null ? "" : `; expected calibration error ${percent(calibration_error)}`;
   const found = `${plural(errors, "error")}, ${range}; loss ${loss.toPrecision(4)}${calibrated}`;
   byId("look").textContent = `${count(examples)} ${split} images of ${dataset}: ${found}.`;
-  const [rows, columns] = run.network.image_shape;
-  const size = rows * columns;
-  const pixels = spread(bytesOf(byId("image-bytes").textContent), look.images.length * size);
-  const pixelsOf = (position) => pixels.subarray(position * size, (position + 1) * size);
-  const show = (position) => board.show(pixelsOf(position), look.images[position][1]);
+  const { size } = stock;
+  const pixelsOf = (position) => stock.all.subarray(position * size, (position + 1) * size);
+  const show = (position) => bench.show(pixelsOf(position), look.images[position][1]);
   const open = (position) => {
     show(position);
     const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
     byId("draw").scrollIntoView({ behavior: still ? "auto" : "smooth" });
     byId("sheet").focus({ preventScroll: true });
   };
-  new Confusion(look, run.network.image_shape, run.network.probabilities, pixelsOf, board && open);
-  if (board && look.images.length) {
+  new Confusion(look, run.network.image_shape, run.network.probabilities, pixelsOf, bench && open);
+  if (bench && look.images.length) {
     let turn = 0;
     byId("example").hidden = false;
     byId("example").addEventListener("click", () => {
@@ -171,15 +180,14 @@ function weights(network) {
   const all = network.sizes[1];
   const units = Math.min(all, MOST_TILES);
   const some = `each of ${units < all ? `the first ${count(units)} of ` : ""}${plural(all, "hidden unit")}`;
-  const whose = hidden ? some : `each class, from 0 to ${all - 1},`;
-  byId("weights-note").textContent =
-    `What ${whose} looks for in an image: ink on blue raises it, ink on orange lowers it.`;
+  byId("weights-note").textContent = "Where ink falls on blue it raises the weighted input, on orange it lowers it.";
+  byId("weights-summary").textContent = hidden ? `Of ${some}` : `Of each class, from 0 to ${all - 1}`;
   const canvas = byId("mosaic");
   const each = hidden ? "hidden unit" : "class";
   canvas.setAttribute("aria-label", `${count(units)} images of first-layer weights, one a ${each}.`);
   const longest = Math.max(...network.image_shape);
   const zoom = Math.max(1, Math.min(units > 64 ? 1 : 3, Math.round((units > 64 ? 28 : 84) / longest)));
-  const scale = weightScale(network);
+  const scale = weightScale(network.W[0]);
   let width = 0;
   new ResizeObserver(() => {
     const room = byId("mosaic-box").clientWidth;
@@ -202,33 +210,36 @@ function origin() {
 }
 
 // The formulas of the board, in the notation of mlpcli/model/network.py.
-function formulas({ sizes, activation, objective, probabilities, image_shape, preprocessing }) {
+function formulas({ sizes, objective, probabilities, image_shape, preprocessing }) {
   const [L, [rows, columns]] = [sizes.length - 1, image_shape];
   const below = L > 1 ? `a${subscript(L - 1)}` : "x";
   const z = `${below} W${subscript(L)} + b${subscript(L)}`;
   const made = preprocessing ? `, ${preprocessing}ed` : "";
-  byId("seen-note").textContent = `${rows} × ${columns} pixels${made}: what the network sees`;
-  byId("output-formula").textContent = OUTPUTS[objective].written(z);
+  byId("seen-note").textContent = `x: ${rows} × ${columns} pixels${made}`;
+  byId("output-formula").textContent = `p = ${OBJECTIVES[objective].written.p(z)}`;
   const notes = {
     sigmoid_cross_entropy: "Each output is a probability of its own: they need not sum to 100 %.",
     sigmoid_quadratic: "Each output is a probability of its own: they need not sum to 100 %.",
   };
   byId("outputs-note").textContent = probabilities
-    ? notes[objective] ?? ""
+    ? (notes[objective] ?? "")
     : "These outputs are scores, not probabilities: only which is the largest counts.";
-  byId("invitation").textContent = run.board.normalise ? "Draw a digit here" : "Draw here";
+  byId("invitation").textContent = run.board.normalise ? "Draw a digit" : "Draw here";
 }
 
 theme();
 head();
 curves();
 const weightBytes = byId("weight-bytes").textContent;
-const network = weightBytes ? new Network(run.network, bytesOf(weightBytes)) : null;
-byId("no-board").hidden = run.board.why_not === null;
+const network = weightBytes ? Network.of(run.network, bytesOf(weightBytes)) : null;
+const drawable = run.board.why_not === null;
+byId("no-board").hidden = drawable;
 byId("no-board").textContent = run.board.why_not ?? "";
-byId("bench").hidden = run.board.why_not !== null;
-if (run.board.why_not === null) formulas(run.network);
-const board = run.board.why_not === null ? new Board(network, run.board.normalise, announce) : null;
-images(board);
+byId("bench").hidden = !drawable;
+if (drawable) formulas(run.network);
+const stock = stockOf(run);
+const bench = drawable ? new Bench(network, run.board.normalise, announce, stock) : null;
+images(bench, stock);
 weights(network);
+neuron();
 origin();

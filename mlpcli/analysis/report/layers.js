@@ -1,0 +1,160 @@
+"use strict";
+// The hidden layers, unit by unit, and one unit with the weights that lead to it and from it. Where there is no hidden
+// layer, the units are those of the output.
+
+const MOST_LAYERS = 6; // that are shown
+const MOST_OUTGOING = 12; // that are shown as bars
+
+class Layers {
+  constructor(network) {
+    this.network = network;
+    const { sizes, activation } = network;
+    this.depth = sizes.length - 1;
+    const { written } = ACTIVATIONS[activation];
+    // What can be seen of the units of layer l: its name, its numbers, and what is full colour, if not the largest.
+    const hidden = [
+      { name: "a", of: (l) => this.forward.a[l - 1], full: activation === "relu" ? null : 1 },
+      { name: "da", of: (l) => this.backward.da[l - 1] },
+      { name: written("a"), of: (l) => this.backward.slope[l - 1], full: ACTIVATIONS[activation].steepest },
+      { name: "dz", of: (l) => this.backward.dz[l - 1] },
+    ];
+    const output = [{ name: "z", of: (l) => this.forward.z[l - 1] }, hidden[3]];
+    this.quantities = this.depth > 1 ? hidden : output;
+    this.quantity = this.quantities[0];
+    this.hovered = this.pinned = null; // [layer, unit]
+    this._choices();
+    const last = Math.max(1, Math.min(this.depth - 1, MOST_LAYERS));
+    this.layers = Array.from({ length: last }, (_, index) => this._layer(index + 1));
+    if (this.depth - 1 > last) {
+      const rest = plural(this.depth - 1 - last, "more hidden layer");
+      byId("layers").append(element("p", { class: "small" }, `${rest}, computed and not shown.`));
+    }
+  }
+
+  _choices() {
+    const radios = this.quantities.map((quantity, n) => {
+      const radio = element("input", { type: "radio", name: "quantity", value: n, checked: n === 0 });
+      radio.addEventListener("change", () => {
+        this.quantity = quantity;
+        this._paint();
+      });
+      return element("label", {}, radio, element("span", { class: "maths" }, quantity.name));
+    });
+    byId("quantity").append(...radios);
+  }
+
+  _layer(l) {
+    const { sizes, activation, objective } = this.network;
+    const units = sizes[l];
+    const canvas = element("canvas");
+    const kind = this.depth > 1 ? `Hidden layer ${l}: ${plural(units, "unit")}` : `The ${units} output units`;
+    canvas.setAttribute("aria-label", `${kind}. Arrow keys choose one, Escape the one with the largest gradient`);
+    const [n, below] = [subscript(l), l > 1 ? `a${subscript(l - 1)}` : "x"];
+    const z = `${below} W${n} + b${n}`;
+    const formula = this.depth > 1 ? `a${n} = ${activation}(${z})` : `z = ${z}`;
+    const note = element("span");
+    byId("layers").append(
+      element("figure", {}, element("figcaption", {}, element("span", { class: "maths" }, formula), note), canvas),
+    );
+    const pick = (unit, pinned) => {
+      const picked = unit < 0 ? null : [l, unit];
+      if (pinned) this.pinned = picked;
+      this.hovered = picked;
+      this._paint();
+    };
+    const describe = (unit) => (unit < 0 ? "no unit chosen" : `unit ${unit}, ${this._numbers(l, unit)}`);
+    const [side, gap] = units <= 4096 ? [12, 3] : [2, 0];
+    const grid = new Grid(canvas, units, abreast(units), { side, gap, describe, pick });
+    canvas.style.maxWidth = `${clamp(1.3 * canvas.width, 40, 480)}px`; // a few units need not fill the page
+    return { l, grid, note };
+  }
+
+  show({ network, forward, backward }) {
+    Object.assign(this, { network, forward, backward });
+    this._paint();
+  }
+
+  // The unit that is shown: pointed at, or chosen, or the one in the first layer whose gradient is the largest.
+  _picked() {
+    if (this.hovered ?? this.pinned) return this.hovered ?? this.pinned;
+    if (!this.backward) return null;
+    const sizes = this.backward.dz[0].map(Math.abs);
+    return [1, Math.max(0, sizes.indexOf(largest(sizes)))];
+  }
+
+  _paint() {
+    const picked = this._picked();
+    for (const { l, grid, note } of this.layers) {
+      const values = this.forward && this.quantity.of(l);
+      const full = values && (this.quantity.full ?? largestSize(values));
+      grid.picked = picked && picked[0] === l ? picked[1] : -1;
+      grid.paint(values && Array.from(values, (each) => each / full));
+      note.textContent = values ? `full colour: ${number(full)}${this._stalls(l)}` : plural(grid.cells, "unit");
+    }
+    this._unit(picked);
+  }
+
+  // What a layer of sigmoids puts in the way of the gradient.
+  _stalls(l) {
+    const { activation } = this.network;
+    if (this.depth === 1 || activation !== "sigmoid" || this.quantity !== this.quantities[2]) return "";
+    const slopes = Array.from(this.backward.slope[l - 1]).sort((one, other) => one - other);
+    const flat = this.forward.z[l - 1].filter((z) => Math.abs(z) > 4.6).length / slopes.length;
+    return `, median ${number(slopes[slopes.length >> 1])}, ${percent(flat, 0)} beyond |z| = 4.6`;
+  }
+
+  _numbers(l, unit) {
+    if (!this.forward) return "";
+    const shown = [`z = ${number(this.forward.z[l - 1][unit])}`];
+    for (const { name, of } of this.quantities) if (name !== "z") shown.push(`${name} = ${number(of(l)[unit])}`);
+    return shown.join(", ");
+  }
+
+  _unit(picked) {
+    byId("unit").classList.toggle("empty", !picked);
+    const [l, unit] = picked ?? [1, -1];
+    const { network, forward, backward } = this;
+    const layer = this.depth > 2 ? ` of layer ${l}` : "";
+    const largest = this.hovered || this.pinned ? "" : ", whose gradient is the largest";
+    const what = this.depth > 1 ? `Unit ${unit}${layer}${largest}` : `Class ${unit}${largest}`;
+    byId("unit-title").textContent = picked ? what : "A unit";
+    byId("unit-numbers").textContent = picked ? this._numbers(l, unit) : "";
+    const [n, below] = [subscript(l), l > 1 ? `a${subscript(l - 1)}` : "x"];
+    byId("incoming-note").textContent = `column of W${n}`;
+    byId("gradient-note").textContent = `dW${n} = ${below}ᵀ dz${n}`;
+    const shape = this._shape(l - 1);
+    const incoming = picked ? network.incoming(l, unit) : [];
+    const dz = backward && picked ? backward.dz[l - 1][unit] : 0;
+    const gradient = forward && picked ? forward.inputs[l - 1].map((each) => each * dz) : [];
+    paintSigned(byId("incoming"), incoming, ...shape, weightScale(network.W[l - 1]));
+    paintSigned(byId("gradient"), gradient, ...shape, largestSize(gradient));
+    const outgoing = picked && l < this.depth ? network.outgoing(l, unit) : [];
+    const bars = outgoing.length <= MOST_OUTGOING && l === this.depth - 1;
+    byId("outgoing").hidden = l >= this.depth;
+    byId("outgoing-note").textContent = `row of W${subscript(l + 1)}${bars ? ", to the classes" : ""}`;
+    byId("outgoing-bars").hidden = !bars;
+    byId("outgoing-picture").hidden = bars;
+    if (bars) this._bars(outgoing);
+    else paintSigned(byId("outgoing-picture"), outgoing, ...this._shape(l + 1), largestSize(outgoing));
+  }
+
+  // Rows and columns that the units of layer l are laid out in; of the pixels, those of the image.
+  _shape(l) {
+    if (l === 0) return this.network.image_shape;
+    const units = this.network.sizes[Math.min(l, this.depth)];
+    return [Math.ceil(units / abreast(units)), abreast(units)];
+  }
+
+  _bars(values) {
+    const most = largestSize(values);
+    const bars = Array.from(values, (value, k) => {
+      const bar = element("span", { class: value < 0 ? "bar negative" : "bar" });
+      const size = (50 * Math.abs(value)) / most;
+      bar.style.height = `${size}%`;
+      bar.style.top = `${value < 0 ? 50 : 50 - size}%`;
+      const track = element("span", { class: "track", "aria-hidden": "true" }, bar);
+      return element("li", {}, element("span", {}, String(k)), track, element("span", {}, number(value, 2)));
+    });
+    byId("outgoing-bars").replaceChildren(...bars);
+  }
+}

@@ -1,0 +1,142 @@
+"use strict";
+// The output layer: the predicted class, the loss, and by class p, dC/dp and dz; a row is chosen as the true class.
+
+const MOST_JACOBIAN = 64; // classes
+
+const figure = (p, probabilities) => (probabilities ? chance(p) : number(p));
+
+class Outputs {
+  // `choose(k)` is called with the class that is said to be the true one.
+  constructor(network, choose) {
+    this.network = network;
+    const { classes, probabilities } = network;
+    byId("p-head").textContent = probabilities ? "probability p" : "score p";
+    const rows = Array.from({ length: classes }, (_, k) => this._row(k, choose));
+    byId("outputs").tBodies[0].append(...rows.map(({ row }) => row));
+    this.rows = rows;
+  }
+
+  _row(k, choose) {
+    const radio = element("input", { type: "radio", name: "truth", value: k, "aria-label": `true class ${k}` });
+    const bar = element("span", { class: "bar" });
+    const track = element("span", { class: "track", "aria-hidden": "true" }, bar);
+    const [p, dp, dz] = Array.from({ length: 3 }, () => element("td"));
+    const label = element("label", {}, radio, element("span", {}, String(k)));
+    const row = element("tr", {}, element("th", { scope: "row" }, label), element("td", {}, track), p, dp, dz);
+    row.dataset.class = k;
+    radio.addEventListener("change", () => choose(k));
+    row.addEventListener("click", (event) => event.target !== radio && !radio.disabled && radio.click());
+    label.addEventListener("click", (event) => event.stopPropagation());
+    return { row, radio, bar, p, dp, dz };
+  }
+
+  show({ chosen, forward, backward }) {
+    const { probabilities, objective } = this.network;
+    const predicted = forward ? forward.predicted : -1;
+    const truth = backward ? backward.truth : -1;
+    byId("verdict").textContent = predicted < 0 ? "–" : String(predicted);
+    const kind = probabilities ? "probability" : "score";
+    const value = predicted < 0 ? "" : `predicted, ${kind} ${figure(forward.p[predicted], probabilities)}`;
+    byId("verdict-note").textContent = forward ? value : "nothing drawn yet";
+    byId("loss-formula").textContent = backward ? `C = ${OBJECTIVES[objective].written.C(truth)} = ` : "";
+    byId("loss").textContent = backward ? number(backward.C) : "";
+    byId("loss").dataset.value = backward ? String(backward.C) : "";
+    byId("loss-note").textContent = !backward
+      ? ""
+      : chosen === null
+        ? `loss if ${truth} is true: choose below`
+        : `loss, true class ${truth}`;
+    const most = forward ? largestSize(forward.p) : 1;
+    this.rows.forEach(({ row, radio, bar, ...cells }, k) => {
+      const p = forward ? forward.p[k] : null;
+      row.className = [k === predicted && "first", k === chosen && "truth"].filter(Boolean).join(" ");
+      radio.disabled = !forward;
+      radio.checked = k === chosen;
+      const values = forward ? { p, dp: backward.dp[k], dz: backward.dz.at(-1)[k] } : { p: null, dp: null, dz: null };
+      for (const [name, value] of Object.entries(values)) {
+        row.dataset[name] = value === null ? "" : String(value);
+        cells[name].textContent = value === null ? "" : name === "p" ? figure(p, probabilities) : number(value);
+      }
+      // A score is a length to the right or to the left of the middle.
+      const length = !Number.isFinite(p) ? 0 : probabilities ? p : Math.abs(p) / most / 2;
+      bar.style.width = `${100 * length}%`;
+      bar.style.left = probabilities ? "0" : `${100 * (p < 0 ? 0.5 - length : 0.5)}%`;
+      bar.className = p < 0 ? "bar negative" : "bar";
+    });
+    // Of many classes, the one that counts.
+    const box = byId("outputs").parentElement;
+    const row = predicted >= 0 && this.rows[predicted].row;
+    if (row && box.scrollHeight > box.clientHeight) box.scrollTop = row.offsetTop - box.clientHeight / 2;
+  }
+}
+
+// dC/dp times dp/dz is dz: a row of numbers, stood on its end to the left, times a matrix, and below it their product.
+class Jacobian {
+  constructor(network) {
+    const K = (this.K = network.classes);
+    byId("jacobian").hidden = K > MOST_JACOBIAN;
+    if (K > MOST_JACOBIAN) return;
+    byId("jacobian-formula").textContent = `dz = dC/dp · dp/dz = ${OBJECTIVES[network.objective].written.dz}`;
+    const canvas = byId("jacobian-cells");
+    const pick = (cell, pinned) => {
+      if (pinned) this.pinned = cell;
+      this.grid.picked = cell < 0 ? this.pinned : cell;
+      this._paint();
+    };
+    this.pinned = -1;
+    const describe = (cell) => this._describe(cell);
+    const split = [1, K];
+    const [side, gap] = K > 16 ? [8, 1] : [18, 2];
+    this.grid = new Grid(canvas, (K + 1) ** 2, K + 1, { side, gap, split, describe, pick });
+    if (K > 12) return;
+    const names = [...Array(K).keys()].map(String);
+    const place = (text, edge, size) => {
+      const label = element("span", {}, text);
+      [label.style[edge[0]], label.style[edge[1]]] = size;
+      return label;
+    };
+    const share = (at, of) => `${(100 * at) / of}%`;
+    byId("jacobian-across").append(
+      ...["dC/dp", ...names].map((text, c) => place(text, ["left", "width"], [share(this.grid.left(c), canvas.width), share(side, canvas.width)])),
+    );
+    byId("jacobian-down").append(
+      ...[...names, "dz"].map((text, r) => place(text, ["top", "height"], [share(this.grid.top(r), canvas.height), share(side, canvas.height)])),
+    );
+  }
+
+  show({ forward, backward }) {
+    if (!this.grid) return;
+    this.forward = forward;
+    this.backward = backward;
+    this._paint();
+  }
+
+  // The number in a cell; NaN in the corner, where there is none.
+  _value(cell) {
+    const { K, backward } = this;
+    const [i, j] = [Math.floor(cell / (K + 1)), (cell % (K + 1)) - 1];
+    if (i === K) return j < 0 ? NaN : backward.dz.at(-1)[j];
+    return j < 0 ? backward.dp[i] : backward.dp_dz(i, j);
+  }
+
+  _paint() {
+    const { K, grid, backward } = this;
+    const numbers = Array.from({ length: (K + 1) ** 2 }, (_, cell) => (backward ? this._value(cell) : 0));
+    numbers[K * (K + 1)] = NaN;
+    const scaleOf = (wanted) => largestSize(numbers.filter((each, cell) => wanted(cell) && Number.isFinite(each)));
+    const row = (cell) => Math.floor(cell / (K + 1)) === K;
+    const column = (cell) => cell % (K + 1) === 0;
+    const [ofRow, ofColumn, ofMatrix] = [row, column, (cell) => !row(cell) && !column(cell)].map(scaleOf);
+    grid.paint(numbers.map((each, cell) => each / (row(cell) ? ofRow : column(cell) ? ofColumn : ofMatrix)));
+    byId("jacobian-text").textContent = this._describe(grid.picked);
+  }
+
+  _describe(cell) {
+    const { K, backward } = this;
+    if (cell < 0 || !backward) return "Point at a cell for its number";
+    const [i, j] = [Math.floor(cell / (K + 1)), (cell % (K + 1)) - 1];
+    if (i === K && j < 0) return "";
+    const name = i === K ? `dz${subscript(j)}` : j < 0 ? `∂C/∂p${subscript(i)}` : `∂p${subscript(i)}/∂z${subscript(j)}`;
+    return `${name} = ${number(this._value(cell), 6)}`;
+  }
+}

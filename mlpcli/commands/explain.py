@@ -1,0 +1,646 @@
+"""``mlpcli explain``: one example through every equation, forward, backward and one step down."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mlpcli.commands import output
+from mlpcli.commands.drawing import drawing, signed_drawing, terminal_width
+from mlpcli.commands.options import data_options, set_option
+from mlpcli.errors import DataError, UsageError, shown
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from mlpcli.analysis.explain import Curve, Explanation, OutputLayer
+    from mlpcli.config import Config
+    from mlpcli.datasets.load import Bytes, SplitName
+    from mlpcli.model.build import Architecture
+
+    Array = NDArray[Any]
+
+LEVELS = (0, 10, 25, 50, 100, 150, 200, 300)  # steps of the one neuron that are printed
+
+
+@click.command()
+@click.argument("what", metavar="[RUN|CHECKPOINT|CONFIG]", required=False)
+@set_option
+@click.option(
+    "--split",
+    type=click.Choice(["train", "validation", "test"]),
+    help="Take the image from this split. [default: train for a config, else validation]",
+)
+@click.option("--index", metavar="N", type=click.IntRange(min=0), help="Take image N of it, from 0. [default: 0]")
+@data_options
+@click.option("--image", metavar="FILE", help="Take the image from a picture or an IDX file instead.")
+@click.option(
+    "--raw", is_flag=True, help="Take the picture as it is, light being ink: neither cut, scaled nor centred."
+)
+@click.option(
+    "--label",
+    metavar="K[,K...]",
+    help="Take K for the true class, or for the true ones of a multi-label objective. [default: that of the data]",
+)
+@click.option(
+    "--unit",
+    "units",
+    metavar="[LAYER:]J",
+    multiple=True,
+    help="Show unit J, from 0, of a hidden layer, from 1 (the default); repeatable. [default: the most active, the "
+    "most saturated, the one with the largest gradient]",
+)
+@click.option("--rate", metavar="ETA", type=float, default=0.01, show_default=True, help="The step's learning rate.")
+@click.option(
+    "--steps", metavar="N", type=click.IntRange(1, 10_000), default=1, show_default=True, help="Take N steps of it."
+)
+@click.option("--p", "probabilities", metavar="P,P,...", help="Explain the output layer alone, for these outputs p.")
+@click.option("--z", "logits", metavar="Z,Z,...", help="Explain the output layer alone, for these logits z.")
+@click.option("--neuron", is_flag=True, help="Teach one neuron that begins wrong, by two losses.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document, with every array in full.")
+def command(
+    what: str | None,
+    overrides: tuple[str, ...],
+    split: SplitName | None,
+    index: int | None,
+    dataset: str | None,
+    folder: str | None,
+    sources: tuple[str, ...],
+    offline: bool,
+    image: str | None,
+    raw: bool,
+    label: str | None,
+    units: tuple[str, ...],
+    rate: float,
+    steps: int,
+    probabilities: str | None,
+    logits: str | None,
+    neuron: bool,
+    as_json: bool,
+) -> None:
+    """Show one image's way through a network: every equation of docs/derivation.md in numbers.
+
+    Forward to the loss, backward to each layer's gradient, and a step down; beside the gradients what a complex step
+    finds. The network is a run's, a checkpoint's, or that of CONFIG (a file, or the name of a shipped one) at its
+    initial weights; without any, the default config's on the first digit of the bundled sample.
+
+    \b
+    Examples:
+      mlpcli explain
+      mlpcli explain runs/mnist-... --index 12 --unit 37
+      mlpcli explain runs/mnist-... --image three.png --label 3 --rate 0.1
+      mlpcli explain --set network.initial_scale=20         saturated units
+      mlpcli explain --set network.hidden=[30,30,30]        what layers put in the way
+      mlpcli explain --set network.objective=sigmoid_cross_entropy --label 3,7
+      mlpcli explain --p 0.7,0.2,0.1 --label 1              the output layer alone
+      mlpcli explain --neuron                               where the quadratic loss stalls
+    """
+    if not 0 < rate < math.inf:
+        raise UsageError(f"--rate {rate:g}: is not a number above 0")
+    alone = [name for name, given in (("--p", probabilities), ("--z", logits), ("--neuron", neuron)) if given]
+    if len(alone) > 1:
+        raise UsageError(f"{alone[0]} and {alone[1]} explain two things: give one of them")
+    if neuron:
+        _explain_neuron(rate if rate != 0.01 else 0.15, as_json)
+        return
+    labels = None if label is None else _labels(label)
+    if alone:
+        if what is not None or image is not None:
+            raise UsageError(f"{alone[0]} explains the output layer alone: it takes no network and no image")
+        _explain_output(overrides, alone[0], probabilities or logits or "", labels, as_json)
+        return
+    if image is not None and (split or dataset):
+        raise UsageError("--image takes the image from a file: give it, or --split and --data")
+    if raw and image is None:
+        raise UsageError("--raw is for the picture of --image")
+
+    from mlpcli.analysis import explain
+    from mlpcli.datasets.deskew import preprocessed
+
+    subject = _subject(what, overrides)
+    where = _Where(split, index, dataset, folder, sources, offline)
+    pixels, source, own = _from_file(subject, image, raw, index) if image else _from_data(subject, where)
+    pixels = preprocessed(pixels.reshape(1, -1), subject.image_shape, subject.config.data.preprocessing)[0]
+    architecture = subject.architecture
+    assumed = labels is None and own is None
+    if labels is None:
+        labels = [explain.predicted(architecture, subject.theta, pixels) if own is None else own]
+    explanation = explain.explain(
+        architecture,
+        subject.theta,
+        pixels.reshape(subject.image_shape),
+        explain.targets_of(labels, architecture.sizes[-1], architecture.objective.name),
+        l2=subject.config.training.l2,
+        rate=rate,
+        steps=steps,
+        units=[_unit(text) for text in units],
+    )
+    if as_json:
+        output.result_json(explanation.document(), indent=None)
+    else:
+        _Printer(explanation).everything(subject.words, source, assumed)
+
+
+def _labels(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"--label {text}: is not a class, nor several with commas between them") from None
+
+
+def _unit(text: str) -> tuple[int, int]:
+    layer, _, unit = text.rpartition(":")
+    try:
+        return int(layer or 1), int(unit)
+    except ValueError:
+        raise UsageError(
+            f"--unit {text}: is no unit; give its number, as in 37, or its layer too, as in 2:37"
+        ) from None
+
+
+def _numbers(option: str, text: str) -> list[float]:
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"{option} {text}: are not numbers with commas between them") from None
+    if len(found) < 2 or not all(map(math.isfinite, found)):
+        raise UsageError(f"{option} {text}: takes a finite number for each of at least two classes")
+    return found
+
+
+# What is explained ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """The network: parameters ``theta`` (n,), in ``words`` whence; ``checkpoint`` is the file of a trained one."""
+
+    config: Config
+    architecture: Architecture
+    image_shape: tuple[int, int]
+    theta: Array
+    words: str
+    checkpoint: Path | None
+
+
+@dataclass(frozen=True)
+class _Where:
+    """Which image of which data."""
+
+    split: SplitName | None
+    index: int | None
+    dataset: str | None
+    folder: str | None
+    sources: tuple[str, ...]
+    offline: bool
+
+
+def _subject(what: str | None, overrides: tuple[str, ...]) -> _Subject:
+    path = Path(what) if what is not None else None
+    if path is not None and (path.is_dir() or path.suffix == ".npz"):
+        if overrides:
+            raise UsageError(f"{what}: a checkpoint is explained as it is; --set is for configs")
+        return _trained(path)
+
+    from mlpcli import config as config_module
+
+    return _initial(config_module.load(config_module.find(what) if what is not None else None, overrides))
+
+
+def _trained(path: Path) -> _Subject:
+    from mlpcli.analysis.evaluation import open_member
+    from mlpcli.state import architecture_of
+
+    member = open_member(path)
+    checkpoint = member.checkpoint
+    return _Subject(
+        checkpoint.config,
+        architecture_of(checkpoint.config, math.prod(checkpoint.image_shape), checkpoint.classes),
+        checkpoint.image_shape,
+        checkpoint.parameters.vector,
+        f"{shown(member.path)}, epoch {checkpoint.epoch}",
+        member.path,
+    )
+
+
+def _initial(config: Config) -> _Subject:
+    import numpy as np
+
+    from mlpcli.datasets.catalogue import CATALOGUE
+    from mlpcli.datasets.load import load_split
+    from mlpcli.model.parameters import initialize
+    from mlpcli.state import architecture_of
+    from mlpcli.training.rng import keyed_rng
+
+    entry = CATALOGUE.get(config.data.dataset)
+    if entry is not None:
+        image_shape, classes = (28, 28), entry.classes  # all of the catalogue have MNIST's size
+    else:
+        part = load_split(replace(config.data, offline=True), "train")
+        image_shape, classes = part.image_shape, part.classes
+    architecture = architecture_of(config, math.prod(image_shape), classes)
+    theta, section = architecture.parameters(config.network.dtype), config.network
+    rng = keyed_rng(config.seed, "initialization")
+    with np.errstate(over="ignore"):  # numbers that are not finite are told later
+        initialize(theta, section.initialization, section.initial_scale, section.activation, rng)
+    words = f"initial weights of seed {config.seed}"
+    return _Subject(config, architecture, image_shape, theta.vector, words, None)
+
+
+def _from_data(subject: _Subject, where: _Where) -> tuple[Bytes, str, int]:
+    """Return an image (D,), whence it is, and its label."""
+    from mlpcli.analysis.evaluation import check_fit, data_for, open_member
+    from mlpcli.analysis.look import held_out
+    from mlpcli.commands.progress import download_progress
+    from mlpcli.datasets.catalogue import CATALOGUE
+    from mlpcli.datasets.foreign import announcement
+    from mlpcli.datasets.load import load_split
+
+    if where.offline and where.sources:
+        raise UsageError("--offline fetches nothing, so --source has no use with it")
+    split, data = where.split, subject.config.data
+    if subject.checkpoint is not None:
+        checkpoint = open_member(subject.checkpoint).checkpoint
+        data = data_for(
+            checkpoint,
+            dataset=where.dataset,
+            folder=where.folder,
+            sources=where.sources,
+            offline=where.offline,
+        )
+        split = split or held_out(data)
+        if announced := announcement(data):
+            output.say(announced)
+        part = load_split(data, split, say=output.say, progress=download_progress())
+        check_fit(checkpoint, part)
+    else:
+        split = split or "train"
+        # For an untrained network any digits will do, and these are always there.
+        wanted = where.dataset or ("mnist-sample" if data.dataset in CATALOGUE else data.dataset)
+        data = replace(data, dataset=wanted, folder=where.folder or data.folder, sources=where.sources or data.sources)
+        part = load_split(replace(data, offline=where.offline, fallback=None), split, say=output.say)
+        if math.prod(part.image_shape) != math.prod(subject.image_shape):
+            raise DataError(f"{shown(part.name)}: its images are of another size than those the network takes")
+    index = where.index or 0
+    if index >= len(part.split):
+        raise UsageError(f"--index {index}: the {split} images of {shown(part.name)} are 0 to {len(part.split) - 1}")
+    label = int(part.split.labels[index])
+    return part.split.images[index], f"image {index} of the {split} images of {shown(part.name)}", label
+
+
+def _from_file(subject: _Subject, file: str, raw: bool, index: int | None) -> tuple[Bytes, str, None]:
+    from mlpcli.datasets import images
+
+    found = images.from_file(Path(file), click.format_filename(file), subject.image_shape, raw=raw)
+    index = index or 0
+    if index >= len(found.pixels):
+        raise UsageError(f"--index {index}: the images of {found.name} are 0 to {len(found.pixels) - 1}")
+    doubts = [*found.remarks, *(["is blank: there is no digit on it"] if found.blank[index] else [])]
+    if doubts:
+        raise DataError(f"{found.name}: {doubts[0]}")
+    return found.pixels[index].reshape(-1), f"{found.name}[{index}]" if found.numbered else found.name, None
+
+
+# In the terminal -----------------------------------------------------------------------------------------------------
+
+
+def _number(value: float) -> str:
+    return f"{value:.7g}" if value else "0"
+
+
+def _small(value: float) -> str:
+    """In six characters."""
+    if value == 0:
+        return "0"
+    if abs(value) < 0.0005:
+        return f"{value:.0e}".replace("e-0", "e-")
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.3g}"
+
+
+def _wrapped(text: str, width: int, indent: int = 5) -> list[str]:
+    """Return ``text`` as lines at most ``width`` wide, all but the first indented."""
+    import textwrap
+
+    return textwrap.wrap(text, max(20, width), subsequent_indent=" " * indent)
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], width: int, gap: int = 2) -> list[str]:
+    """Return lines at most ``width`` wide, every column as wide as it needs; what is cut says so."""
+    columns = [max(len(row[i]) for row in (heads, *rows)) for i in range(len(heads))]
+    shown, total = 0, 5 - gap
+    for column in columns:
+        total += column + gap
+        if total > width and shown:
+            break
+        shown += 1
+    lines = []
+    for row in (heads, *rows):
+        cells = [f"{text:>{wide}}" for text, wide in zip(row[:shown], columns, strict=False)]
+        lines.append(f"     {(' ' * gap).join(cells)}".rstrip())
+    if shown < len(heads):
+        cut = len(heads) - shown
+        note = f"     ({cut} column{'s' if cut > 1 else ''} cut: {', '.join(heads[shown:])}; --json has all)"
+        lines += _wrapped(note, width)
+    return lines
+
+
+class _Printer:
+    """Prints an explanation, as wide as the terminal."""
+
+    def __init__(self, explanation: Explanation) -> None:
+        self.e = explanation
+        self.width = terminal_width()
+        self.equations = {equation.name: equation for equation in explanation.equations}
+        self.sizes = explanation.architecture.sizes
+        self.L = len(self.sizes) - 1
+        self.checks = {(check.name, check.index): check for check in explanation.checks}
+
+    def everything(self, words: str, source: str, assumed: bool) -> None:
+        e, architecture = self.e, self.e.architecture
+        hidden = [architecture.activation.name] if self.L > 1 else []
+        form = ", ".join(["-".join(map(str, self.sizes)), *hidden, architecture.objective.name])
+        labels = ", ".join(map(str, e.labels)) or "none"
+        true = f"the predicted class {labels} is taken for the true one" if assumed else f"true class {labels}"
+        self._say(f"network  {form}; {words}", 9)
+        self._say(f"image    {source}; {true}", 9)
+        output.result("")
+        for line in drawing(e.image, self.width - 5):
+            output.result(f"     {line}".rstrip())
+        self._title("Forward")
+        for n in range(1, self.L):
+            self._head(f"z{n}", self._product(n))
+            self._head(f"a{n}")
+            self._units(n)
+        self._head(f"z{self.L}", self._product(self.L))
+        self._head("p")
+        self._classes()
+        self._head("loss", tail=f" = {_number(float(e['loss']))}", symbol="C")
+        self._title("Backward")
+        self._output_layer()
+        for n in range(self.L, 0, -1):
+            if n < self.L:
+                self._hidden_layer(n)
+            self._gradients(n)
+        self._penalty()
+        self._title("A step:  theta <- theta - eta dC/dtheta")
+        self._step()
+        self._title("Where learning stalls")
+        self._factors()
+        self._deltas()
+
+    def _title(self, text: str) -> None:
+        output.result(f"\n{text}\n{'-' * len(text)}")
+
+    def _head(self, name: str, note: str = "", tail: str = "", symbol: str = "") -> None:
+        equation = self.equations[name]
+        number = f"({equation.number})" if equation.number else ""
+        line = f"{number:<5}{symbol or name} = {equation.formula}{tail}"
+        beside = f"{line:<40} {note}"
+        if note and len(beside) <= self.width:
+            output.result(beside)
+        else:
+            self._say(line)
+            self._say(f"     {note}")
+
+    def _say(self, text: str, indent: int = 5) -> None:
+        """Print ``text`` wrapped to the terminal's width."""
+        self._lines(_wrapped(text, self.width, indent))
+
+    def _product(self, n: int) -> str:
+        D, H = self.sizes[n - 1 : n + 1]
+        return f"({H}) = ({D}) ({D}, {H}) + ({H})"
+
+    def _lines(self, lines: Sequence[str]) -> None:
+        for line in lines:
+            output.result(line)
+
+    def _units(self, n: int) -> None:
+        units = [unit for layer, unit in self.e.units if layer == n]
+        z, a, slope = (self.e[f"{name}{n}"] for name in ("z", "a", "slope"))
+        formula = self.equations[f"slope{n}"].formula
+        rows = [[str(j), *(_number(float(v[j])) for v in (z, a, slope))] for j in units]
+        self._lines(_table(["unit", f"z{n}", f"a{n}", formula], rows, self.width))
+        self._say(f"     {self.sizes[n]} units: a{n} from {a.min():.4g} to {a.max():.4g}, mean {a.mean():.4g}")
+
+    def _classes(self) -> None:
+        e = self.e
+        z, p = e[f"z{self.L}"], e["p"]
+        rows = [[str(k), _number(z[k]), _number(p[k]), f"{e.Y[k]:g}"] for k in range(len(p))]
+        self._lines(_table(["class", f"z{self.L}", "p", "Y"], rows, self.width))
+
+    def _output_layer(self) -> None:
+        e, L = self.e, self.L
+        dp, jacobian, dz = e["dp"], e["jacobian"], e[f"dz{L}"]
+        K = len(dz)
+        self._say(f"     dp/dz{L}, ({K}, {K}): row i, column j is dp_i/dz_j")
+        rows = [[str(i), *(_small(v) for v in row)] for i, row in enumerate(jacobian)]
+        self._lines(_table(["", *map(str, range(K))], rows, self.width, gap=1))
+        self._head(f"dz{L}")
+        product = dp @ jacobian
+        checks = [self.checks[f"db{L}", (k,)].complex_step for k in range(K)]
+        columns = (dp, product, dz, checks)
+        rows = [[str(k), *(_number(float(column[k])) for column in columns)] for k in range(K)]
+        heads = ["class", "dC/dp", "dC/dp dp/dz", self.equations[f"dz{L}"].formula, "complex step"]
+        self._lines(_table(heads, rows, self.width))
+
+    def _hidden_layer(self, n: int) -> None:
+        e = self.e
+        for name in (f"da{n}", f"dz{n}"):
+            self._head(name, f"({self.sizes[n]})")
+        units = [unit for layer, unit in e.units if layer == n]
+        columns = [e[f"{name}{n}"] for name in ("da", "slope", "dz")]
+        rows = [
+            [
+                str(j),
+                *(_number(float(v[j])) for v in columns),
+                _number(self.checks[f"db{n}", (j,)].complex_step),
+            ]
+            for j in units
+        ]
+        formula = self.equations[f"slope{n}"].formula
+        self._lines(_table(["unit", f"da{n}", formula, f"dz{n}", "complex step"], rows, self.width))
+
+    def _gradients(self, n: int) -> None:
+        import numpy as np
+
+        e = self.e
+        dW, db = e[f"dW{n}"], e[f"db{n}"]
+        D, H = dW.shape
+        self._head(f"dW{n}", f"({D}, {H}) = ({D}) ({H}), an outer product: norm {np.linalg.norm(dW):.6g}")
+        self._head(f"db{n}", f"({H}): norm {np.linalg.norm(db):.6g}")
+        rows = [
+            [f"dW{n}[{i}, {j}]", _number(check.value), _number(check.complex_step)]
+            for (name, index), check in self.checks.items()
+            if name == f"dW{n}"
+            for i, j in [index]
+        ]
+        self._lines(_table(["largest of its column", "by hand", "complex step"], rows, self.width))
+        if n == 1:
+            self._picture()
+
+    def _picture(self) -> None:
+        """The weights to one unit beside their gradient."""
+        import numpy as np
+
+        e = self.e
+        dW = e["dW1"]
+        j = int(np.abs(e["dz1"]).argmax())
+        if not dW[:, j].any():
+            return
+        kind = "unit" if self.L > 1 else "class"
+        self._say(f"     dW1 of {kind} {j}, whose gradient is the largest; + and # above 0, - and = below")
+        for line in signed_drawing(dW[:, j].reshape(e.image.shape), self.width - 5):
+            output.result(f"     {line}".rstrip())
+
+    def _penalty(self) -> None:
+        import numpy as np
+
+        if "penalty" not in self.equations:
+            return
+        self._head("penalty", "apart from C", tail=f" = {_number(float(self.e['penalty']))}", symbol="R")
+        for n in range(1, self.L + 1):
+            values = self.e[f"penalty_dW{n}"]
+            self._head(f"penalty_dW{n}", f"to be added to dW{n}: norm {np.linalg.norm(values):.6g}", symbol=f"dR/dW{n}")
+
+    def _step(self) -> None:
+        e = self.e
+        both = (e.step, e.small_step)
+        rows = [
+            ["C before", *(_number(s.loss_before) for s in both)],
+            ["C after", *(_number(s.loss_after) for s in both)],
+            ["C fell by", *(_number(s.loss_before - s.loss_after) for s in both)],
+            ["promised, eta |dC/dtheta|^2", *(_number(s.promised) for s in both)],
+        ]
+        for k in e.labels:
+            rows.append([f"p of {k} before", *(_number(s.p_before[k]) for s in both)])
+            rows.append([f"p of {k} after", *(_number(s.p_after[k]) for s in both)])
+        steps = f", {e.step.steps} steps" if e.step.steps > 1 else ""
+        heads = ["", f"eta = {e.step.rate:g}{steps}", f"eta = {e.small_step.rate:g}"]
+        rows = [[f"{row[0]:<28}", *row[1:]] for row in rows]
+        self._lines(_table(heads, rows, self.width))
+
+    def _factors(self) -> None:
+        import numpy as np
+
+        e = self.e
+        rows = [
+            [
+                str(factor.layer),
+                f"{factor.largest:.4g}",
+                f"{factor.median:.4g}",
+                "-" if factor.saturated is None else f"{factor.saturated:.1%}",
+                f"{np.linalg.norm(e[f'dz{factor.layer}']):.4g}",
+            ]
+            for factor in e.factors
+        ]
+        if rows:
+            self._say("     the factor f'(z) that each hidden layer puts in the way of the gradient")
+            self._lines(_table(["layer", "largest", "median", "|z| > 4.6", "norm of dz"], rows, self.width))
+
+    def _deltas(self) -> None:
+        import numpy as np
+
+        e = self.e
+        self._say(f"     dz{self.L} for the same logits, by each objective")
+        names = list(e.deltas)
+        rows = [["", *(_halves(name)[1] for name in names)]]
+        rows += [[str(k), *(_small(e.deltas[name][k]) for name in names)] for k in range(len(e.Y))]
+        rows.append(["norm", *(_small(float(np.linalg.norm(e.deltas[name]))) for name in names)])
+        self._lines(_table(["class", *(_halves(name)[0] for name in names)], rows, self.width))
+
+
+def _halves(objective: str) -> tuple[str, str]:
+    unit, _, loss = objective.partition("_")
+    return unit, loss.replace("_", "-").replace("entropy", "e.")
+
+
+# The output layer alone, and one neuron ------------------------------------------------------------------------------
+
+
+def _explain_output(
+    overrides: tuple[str, ...], option: str, text: str, labels: list[int] | None, as_json: bool
+) -> None:
+    from mlpcli import config as config_module
+    from mlpcli.analysis import explain
+
+    config = config_module.load(None, overrides)
+    objective, smoothing = config.network.objective, config.training.label_smoothing
+    values = _numbers(option, text)
+    if labels is None:
+        raise UsageError(f"{option} has no true class: give one with --label")
+    Y = explain.targets_of(labels, len(values), objective)
+    if smoothing:
+        Y = (1.0 - smoothing) * Y + smoothing / len(Y)
+    layer = explain.output_layer_alone(objective, values, Y, logits=option == "--z")
+    if as_json:
+        output.result_json(layer.document())
+    else:
+        _print_output(layer)
+
+
+def _print_output(layer: OutputLayer) -> None:
+    width, K = terminal_width(), len(layer.p)
+    output.result(f"objective  {layer.objective}: p = {layer.output_unit}, C = {layer.loss_formula}")
+    if layer.note:
+        output.result(f"note       {layer.note}")
+    output.result(f"\n(3)  C = {_number(layer.loss)}")
+    for name, value in layer.terms:
+        output.result(f"     {name} = {_number(value)}")
+    output.result("\n     dp/dz: row i, column j is dp_i/dz_j")
+    rows = [[str(i), *(_small(v) for v in row)] for i, row in enumerate(layer.jacobian)]
+    for line in _table(["", *map(str, range(K))], rows, width, gap=1):
+        output.result(line)
+    output.result(f"\n(4)  dz = {layer.delta_formula}")
+    columns = (layer.p, layer.Y, layer.dp, layer.dp @ layer.jacobian, layer.dz)
+    rows = [[str(k), *(_number(float(column[k])) for column in columns)] for k in range(K)]
+    for line in _table(["class", "p", "Y", "dC/dp", "dC/dp dp/dz", layer.delta_formula], rows, width):
+        output.result(line)
+
+
+def _explain_neuron(rate: float, as_json: bool) -> None:
+    from mlpcli.analysis import explain
+
+    curves = explain.neuron(rate=rate, steps=LEVELS[-1])
+    if as_json:
+        output.result_json({"rate": rate, "curves": [curve.document() for curve in curves]}, indent=None)
+        return
+    width = terminal_width()
+    head = (
+        "One neuron, p = sigmoid(w x + b), with x = 1 and target 0. It begins wrong: w = b = 2, p = 0.982. "
+        f"Steps of gradient descent, eta = {rate:g}, by two losses."
+    )
+    for line in (*_wrapped(head, width, 0), ""):
+        output.result(line)
+    quadratic, entropy = curves
+    heads = ["step", *(f"{name}, {loss}" for loss in ("quadratic", "cross-entropy") for name in ("p", "dz"))]
+    rows = [[str(n), *(f"{v:.4f}" for c in (quadratic, entropy) for v in (c.p[n], c.dz[n]))] for n in LEVELS]
+    for line in (*_table(heads, rows, width), ""):
+        output.result(line)
+    _plot(curves, width)
+    lesson = (
+        "The quadratic loss's dz = p p (1 - p) is small where p is near 1, that is where it is most wrong; "
+        "cross-entropy's dz = p is largest there."
+    )
+    for line in ("", *_wrapped(lesson, width, 0)):
+        output.result(line)
+
+
+def _plot(curves: Sequence[Curve], width: int) -> None:
+    """Draw p against the step: a letter for each loss."""
+    rows, columns = 11, min(61, max(20, width - 10))
+    grid = [[" "] * columns for _ in range(rows)]
+    for letter, curve in zip("qc", curves, strict=True):
+        for x in range(columns):
+            p = curve.p[round(x * (len(curve.p) - 1) / (columns - 1))]
+            grid[round((1 - p) * (rows - 1))][x] = letter
+    for y, row in enumerate(grid):
+        label = f"{1 - y / (rows - 1):.1f}" if y % 5 == 0 else ""
+        output.result(f"  p {label:>3} |{''.join(row)}".rstrip())
+    output.result(f"        +{'-' * columns}")
+    output.result(f"         0{'step':^{columns - 4}}{len(curves[0].p) - 1}")
+    output.result("         q quadratic, c cross-entropy")

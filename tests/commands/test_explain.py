@@ -1,0 +1,231 @@
+"""``mlpcli explain``: what it prints and what it refuses, on configs, runs and pictures."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mlpcli import config, experiment
+from mlpcli.commands import _run
+from mlpcli.config import DataConfig
+from mlpcli.datasets import idx
+from mlpcli.datasets.load import load_split
+
+SAMPLE = ("data.dataset=mnist-sample", "training.epochs=1", "network.hidden=[8]", "data.test=false")
+# An untrained network that is quick.
+FEW = ("--set", "network.hidden=[8]")
+
+
+@dataclass(frozen=True)
+class Result:
+    status: int
+    out: str
+    err: str
+
+    @property
+    def document(self):
+        assert (self.status, self.err) == (0, ""), self.err
+        return json.loads(self.out)
+
+    def __getitem__(self, name):
+        return np.array(next(e["values"] for e in self.document["equations"] if e["name"] == name))
+
+
+@pytest.fixture
+def mlpcli(capsys, monkeypatch):
+    monkeypatch.delenv("MLPCLI_DATA", raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def run(*arguments):
+        status = _run(["explain", *map(str, arguments)])
+        captured = capsys.readouterr()
+        return Result(status, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "one"
+    experiment.train(config.load(None, SAMPLE, {}), out=path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def validation():
+    return load_split(DataConfig("mnist-sample"), "validation").split
+
+
+def refused(result, status):
+    assert (result.status, result.out) == (status, "")
+    assert result.err.startswith(("mlpcli: ", "Usage: "))
+    assert "Traceback" not in result.err
+    return result.err
+
+
+def test_every_equation_is_printed_in_order(mlpcli):
+    result = mlpcli(*FEW)
+    assert (result.status, result.err) == (0, "")
+    assert "784-8-10, sigmoid, softmax_cross_entropy; initial weights of seed 0" in result.out
+    assert "image 0 of the train images of mnist-sample; true class 5" in result.out
+    formulas = re.findall(r"^(\(\d+\)|    ) (?: ?)(\S.*?) = ", result.out, re.MULTILINE)
+    wanted = ["z1", "a1", "z2", "p", "C", "dz2", "dW2", "db2", "da1", "dz1", "dW1", "db1", "R", "dR/dW1", "dR/dW2"]
+    assert [name for _, name in formulas if name in wanted] == wanted
+    assert all(len(line) <= 80 for line in result.out.splitlines())
+    # The Jacobian whole, and no column of any other table cut.
+    assert " cut: " not in result.out
+    assert "\033" not in result.out  # no colours where there is no terminal
+
+
+@pytest.mark.parametrize("columns", [40, 60, 200])
+def test_output_fits_the_terminal_and_tells_what_is_cut(mlpcli, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    out = mlpcli("--set", "network.hidden=[30,20]", "--set", "network.activation=tanh").out
+    assert max(map(len, out.splitlines())) <= columns
+    assert (" cut: " in out) == (columns < 80)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["network.hidden=[]"],
+        ["network.activation=relu", "network.objective=linear_hinge"],
+        ["network.hidden=[5,4,3]", "network.dtype=float64", "training.l2=0"],
+        ["network.objective=normalized_sigmoid", "data.preprocessing=deskew"],
+    ],
+)
+def test_any_network_is_explained(mlpcli, overrides):
+    settings = [part for override in overrides for part in ("--set", override)]
+    assert mlpcli(*FEW, *settings).status == 0
+    checks = mlpcli(*FEW, *settings, "--json").document["checks"]
+    for check in checks:
+        assert check["value"] == pytest.approx(check["complex_step"], rel=1e-10, abs=1e-14)
+
+
+def test_a_run_is_explained_on_its_validation_images(mlpcli, trained, validation):
+    result = mlpcli(trained, "--index", 3, "--json")
+    assert result.document["label"] == validation.labels[3]
+    np.testing.assert_array_equal(result.document["image"], validation.images[3].reshape(28, 28))
+    p = experiment_p(trained, validation.images[3])
+    np.testing.assert_allclose(result["p"], p, atol=1e-5)
+    other = mlpcli(trained, "--split", "train", "--json").document
+    assert other["image"] != result.document["image"]
+
+
+def experiment_p(run, image):
+    import mlpcli as api
+
+    return api.load(run).predict(image.reshape(28, 28)).p[0]
+
+
+def test_steps_and_rate(mlpcli, trained):
+    one = mlpcli(trained, "--rate", "0.002", "--json").document
+    assert (one["step"]["rate"], one["small_step"]["rate"]) == (0.002, 0.0002)
+    ten = mlpcli(trained, "--rate", "0.002", "--steps", "10", "--json").document
+    assert ten["step"]["loss_after"] < one["step"]["loss_after"] < one["step"]["loss_before"]
+    assert "eta = 0.002, 10 steps" in mlpcli(trained, "--rate", "0.002", "--steps", "10").out
+
+
+def test_units_are_shown_as_asked(mlpcli):
+    out = mlpcli(*FEW, "--unit", "3", "--unit", "1:7").out
+    assert re.findall(r"^ +(\d+) +-?[\d.e-]+ +0\.\d+ +0\.\d+$", out, re.MULTILINE) == ["3", "7"]
+
+
+def test_saturation_makes_its_point(mlpcli):
+    (factor,) = mlpcli("--set", "network.initial_scale=20", *FEW, "--json").document["factors"]
+    assert factor["saturated"] > 0.5
+    assert factor["median"] < 0.01
+
+
+def test_a_picture_is_centred_or_taken_raw(mlpcli, trained, tmp_path, validation):
+    k = int(np.flatnonzero(validation.labels == 1)[0])
+    image = validation.images[k].reshape(28, 28)
+    Image.fromarray(image).save(tmp_path / "one.png")
+    raw = mlpcli(trained, "--image", tmp_path / "one.png", "--raw", "--json", "--label", 1)
+    np.testing.assert_array_equal(raw.document["image"], image)
+    assert raw.document["label"] == 1
+    # Without a label the predicted class is taken for it, and that is said.
+    text = mlpcli(trained, "--image", tmp_path / "one.png").out
+    assert re.search(r"the predicted class \d is taken for the true one", text)
+    (tmp_path / "two-idx3-ubyte").write_bytes(idx.encode(np.stack([image, image.T])))
+    second = mlpcli(trained, "--image", tmp_path / "two-idx3-ubyte", "--index", 1, "--json").document
+    np.testing.assert_array_equal(second["image"], image.T)
+
+
+def test_several_true_classes(mlpcli):
+    document = mlpcli(*FEW, "--set", "network.objective=sigmoid_cross_entropy", "--label", "3,7", "--json").document
+    assert document["label"] == [3, 7]
+    assert "--label 3,7" in refused(mlpcli(*FEW, "--label", "3,7"), 2)
+
+
+def test_output_layer_alone(mlpcli):
+    p = "0.01,0.11,0.31,0.11,0.21,0.01,0.01,0.01,0.21,0.01"
+    out = mlpcli("--p", p, "--label", 2).out
+    assert "C = 1.171183" in out
+    assert "-3.225806" in out
+    assert "sum to" not in out
+    assert "sum to 0.7" in mlpcli("--p", "0.5,0.2", "--label", 0).out
+    document = mlpcli("--z", "1,2,3", "--label", 0, "--set", "training.label_smoothing=0.3", "--json").document
+    assert document["Y"] == pytest.approx([0.8, 0.1, 0.1])
+    assert sum(document["terms"].values()) == pytest.approx(document["loss"])
+    assert all(len(line) <= 80 for line in out.splitlines())
+
+
+def test_one_neuron(mlpcli):
+    result = mlpcli("--neuron")
+    assert result.status == 0
+    assert all(len(line) <= 80 for line in result.out.splitlines())
+    quadratic, entropy = mlpcli("--neuron", "--json").document["curves"]
+    assert (quadratic["objective"], entropy["objective"]) == ("sigmoid_quadratic", "sigmoid_cross_entropy")
+    assert len(quadratic["p"]) == 301
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--index", 5000], "--index 5000: the train images of mnist-sample are 0 to 4499"),
+        (["--label", 10], "--label 10: the classes are 0 to 9"),
+        (["--label", "x"], "--label x"),
+        (["--unit", 8], "--unit 1:8: the units of layer 1 are 0 to 7"),
+        (["--unit", "2:0"], "--unit 2:0: the network has 1 hidden layer"),
+        (["--unit", "x"], "--unit x"),
+        (["--rate", 0], "--rate 0"),
+        (["--rate", "nan"], "--rate nan"),
+        (["--raw"], "--raw is for the picture of --image"),
+        (["--p", "0.5,0.5", "--z", "1,2"], "--p and --z"),
+        (["--p", "0.5,0.5"], "--label"),
+        (["--p", "0.5,x", "--label", 0], "--p 0.5,x"),
+        (["--z", "1", "--label", 0], "--z 1"),
+        (["--p", "1.5,0.5", "--label", 0], "between 0 and 1"),
+        (["--set", "network.hiden=[1]"], "hidden"),
+        (["--image", "x.png", "--split", "test"], "--image"),
+        (["--offline", "--source", "x"], "--offline"),
+    ],
+)
+def test_wrong_usage_is_one_line(mlpcli, arguments, words):
+    assert words in refused(mlpcli(*FEW, *arguments), 2)
+
+
+def test_wrong_pictures_runs_and_configs(mlpcli, trained, tmp_path):
+    refused(mlpcli("no-such-config"), 2)
+    assert "--set is for configs" in refused(mlpcli(trained, *FEW), 2)
+    refused(mlpcli(*FEW, "--image", tmp_path / "none.png"), 3)
+    both = np.zeros((60, 120), np.uint8)
+    both[15:45, 20:26] = both[15:45, 90:96] = 255
+    Image.fromarray(both).save(tmp_path / "two.png")
+    assert "2 digits" in refused(mlpcli(*FEW, "--image", tmp_path / "two.png"), 3)
+    Image.fromarray(0 * both).save(tmp_path / "blank.png")
+    assert "blank" in refused(mlpcli(*FEW, "--image", tmp_path / "blank.png"), 3)
+    run = shutil.copytree(trained, tmp_path / "run")
+    (run / "checkpoints" / "best.npz").write_bytes(b"junk")
+    assert "damaged" in refused(mlpcli(run), 4)
+
+
+def test_a_network_whose_numbers_are_not_finite_is_said_to_be_so(mlpcli):
+    assert "not finite" in refused(mlpcli(*FEW, "--set", "network.initial_scale=1e39"), 4)
