@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mlpcli.analysis.segment import find_ink
 from mlpcli.datasets import idx
 from mlpcli.datasets.bytestream import GZIP_MAGIC, GunzipError, decoded
 from mlpcli.errors import DataError, UsageError
@@ -113,10 +114,10 @@ def centred(light: Array, shape: tuple[int, int] = (28, 28)) -> tuple[Bytes, int
     the middle only if it is cut off is moved as far as it goes.
     """
     image = np.zeros(shape, np.uint8)
-    ink = _ink(light)
+    ink = find_ink(light)
     if not ink.any():
         return image, 0
-    ink, digits = _without_specks(_cut(ink))
+    ink, digits = _without_specks(ink)
     box = [max(1, round(side * BOX)) for side in shape]
     factor = min(room / length for room, length in zip(box, ink.shape, strict=True))
     rows, columns = (max(1, round(length * factor)) for length in ink.shape)
