@@ -1,8 +1,8 @@
 """Photographs of handwritten digits, rendered from MNIST's test images, and how many of them ``mlpcli predict`` reads.
 
-A picture is paper and ink times a field of light, plus noise, saved as JPEG. Each kind differs from ``even`` in what its
-name says and is of the same digits, of the same size and in the same place. Everything is drawn from a generator that
-is keyed by the seed, the kind and the number of the picture: the same command makes the same bytes.
+A picture is paper and ink times a field of light, plus noise, saved as JPEG. Each kind differs from ``even`` in what
+its name says: the digits, their sizes and places are the same. The random numbers are keyed by the seed, the kind and
+the number of the picture: the same command makes the same bytes.
 """
 
 from __future__ import annotations
@@ -318,7 +318,8 @@ def main() -> None:
         mine = found[kind] = readings(model, digits, labels, kind, given.seed)
         right = sum(one.predicted == one.label for one in mine)
         seconds = common.spread([one.seconds for one in mine])
-        rows.append([kind, str(right), str(as_well(mine, found["even"])), f"{seconds.median:.2f}", f"{seconds.high:.2f}"])
+        counts = str(right), str(as_well(mine, found["even"]))
+        rows.append([kind, *counts, f"{seconds.median:.2f}", f"{seconds.high:.2f}"])
         print(*rows[-1], file=sys.stderr)
     header = ["kind", f"right of {len(digits)}", "as on even light", "seconds", "at most"]
     document = {"readings": {kind: [vars(one) for one in mine] for kind, mine in found.items()}}

@@ -22,7 +22,7 @@ Box = tuple[slice, slice]
 
 SEARCH = 192  # the longer side of the averaged picture in which digits are looked for
 SWEEPS = 24  # over the picture at most, for the level of the paper; without noise it takes 3 to 6
-CROSSING = (0.03, 1 / 3)  # of the shorter side, and of the border: as wide is ink that runs over the edge of the picture
+CROSSING = (0.03, 1 / 3)  # of the shorter side, and of the border: ink that runs over the edge is so wide
 FAINT = 16.0  # of 255: where the most ink differs less from the paper, there is none
 EDGE = 0.1  # of the most ink: fainter pixels do not widen the box
 STRONG = 0.4  # of the most ink: what is fainter, and away from such ink, is clutter
@@ -36,9 +36,10 @@ WRITTEN = 0.2  # of a sheet: less of it does the ink on it cover
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """A connected part of the ink: ``sign`` 0 is dark ink, 1 light; ``box`` is where it lies, ``mask`` its pixels there.
+    """A connected part of the ink.
 
-    ``depth`` is its most ink, ``inside`` says whether it keeps clear of the picture's border.
+    ``sign`` is 0 for dark ink, 1 for light; ``box`` is where it lies, ``mask`` its pixels there, ``depth`` is its most
+    ink, ``inside`` says whether it keeps clear of the picture's border.
     """
 
     sign: int
@@ -50,12 +51,12 @@ class Part:
     @property
     def length(self) -> int:
         """Its longer side."""
-        return max(self.mask.shape)
+        return max(*self.mask.shape)
 
     @property
     def area(self) -> int:
         """The pixels of its box."""
-        return self.mask.size
+        return int(self.mask.size)
 
     def holds(self, other: Part) -> bool:
         """Whether ``other`` lies in its box."""
@@ -65,9 +66,7 @@ class Part:
 
     def encloses(self, other: Part) -> bool:
         """Whether ``other`` lies in its box, clear of the box's sides."""
-        return all(
-            one.start < two.start and two.stop < one.stop for one, two in zip(self.box, other.box, strict=True)
-        )
+        return all(one.start < two.start and two.stop < one.stop for one, two in zip(self.box, other.box, strict=True))
 
 
 def find_ink(light: Array) -> Array:
@@ -144,7 +143,7 @@ def _look(light: Array, sign: int | None = None) -> tuple[Array, Box, int] | Non
     return found[box], (whole[0], whole[1]), sign
 
 
-# Paper -----------------------------------------------------------------------------------------------------------------
+# Paper ----------------------------------------------------------------------------------------------------------------
 
 
 def paper(light: Array, *, crossing: bool = True) -> Array:
@@ -231,7 +230,7 @@ def noise(light: Array) -> float:
     return float(np.median(np.abs(both))) / (6 * 0.6745)
 
 
-# Parts -----------------------------------------------------------------------------------------------------------------
+# Parts ----------------------------------------------------------------------------------------------------------------
 
 
 def _parts(depths: Array, shake: float) -> list[Part]:
@@ -290,14 +289,14 @@ def _is_frame(part: Part, within: list[Part]) -> bool:
     if all(other.sign != part.sign for other in within):
         return False
     down, right = (max(1, round(FRAME * side)) for side in part.mask.shape)
-    return np.count_nonzero(part.mask[down:-down, right:-right]) <= 0.05 * np.count_nonzero(part.mask)
+    return int(np.count_nonzero(part.mask[down:-down, right:-right])) <= 0.05 * int(np.count_nonzero(part.mask))
 
 
 def _is_sheet(part: Part, within: list[Part]) -> bool:
     """Whether ``part`` is an even surface with something of the other ink on it."""
     on_it = [other for other in within if other.sign != part.sign]
-    written = sum(np.count_nonzero(other.mask) for other in on_it)
-    covered = np.count_nonzero(part.mask) + written
+    written = sum(int(np.count_nonzero(other.mask)) for other in on_it)
+    covered = int(np.count_nonzero(part.mask)) + written
     if not 0 < written < WRITTEN * covered:
         return False
     return covered >= SOLID * part.area or max(other.depth for other in on_it) > 1.5 * part.depth
@@ -323,16 +322,23 @@ def _others(parts: list[Part], digits: list[Part], shape: tuple[int, ...]) -> ND
 def components(mask: NDArray[np.bool_]) -> Iterator[tuple[Box, NDArray[np.bool_]]]:
     """Yield the box and the pixels in it of each connected part of ``mask``; what touches by a corner is connected."""
     labels, count = labelled(mask)
+    for part, box in enumerate(boxes(labels, count), 1):
+        yield box, labels[box] == part
+
+
+def boxes(labels: Array, count: int) -> list[Box]:
+    """Return the bounding box of each of the parts 1 .. ``count``."""
     rows, columns = np.nonzero(labels)
     own = labels[rows, columns]
-    top, left = np.full(count + 1, mask.shape[0]), np.full(count + 1, mask.shape[1])
+    top, left = np.full(count + 1, labels.shape[0]), np.full(count + 1, labels.shape[1])
     bottom, right = np.zeros(count + 1, int), np.zeros(count + 1, int)
     for least, most, at in ((top, bottom, rows), (left, right, columns)):
         np.minimum.at(least, own, at)
         np.maximum.at(most, own, at + 1)
-    for part in range(1, count + 1):
-        box = slice(int(top[part]), int(bottom[part])), slice(int(left[part]), int(right[part]))
-        yield box, labels[box] == part
+    return [
+        (slice(int(top[part]), int(bottom[part])), slice(int(left[part]), int(right[part])))
+        for part in range(1, count + 1)
+    ]
 
 
 def labelled(mask: NDArray[np.bool_]) -> tuple[Array, int]:
@@ -372,7 +378,7 @@ def labelled(mask: NDArray[np.bool_]) -> tuple[Array, int]:
     return labels, len(kinds)
 
 
-# Pixels ----------------------------------------------------------------------------------------------------------------
+# Pixels ---------------------------------------------------------------------------------------------------------------
 
 
 def reduced(light: Array, factor: int) -> Array:

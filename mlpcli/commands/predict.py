@@ -1,4 +1,4 @@
-"""``mlpcli predict``: what a trained network takes one's own pictures for."""
+"""``mlpcli predict``: classify your own pictures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlpcli.commands import EXIT_STATUS, output
-from mlpcli.commands.drawing import drawing, terminal_width
+from mlpcli.commands.drawing import abreast, drawing, terminal_width
 from mlpcli.commands.options import threads_option
 from mlpcli.errors import DataError, UsageError
 
@@ -28,40 +28,45 @@ STDIN = "-"
 @click.option(
     "--raw",
     is_flag=True,
-    help="Take pictures as they are, light being ink: not inverted, cut, scaled or centred. They must have the "
+    help="Take pictures as they are, with light ink: not inverted, cut, scaled or centred. They must have the "
     "network's size.",
 )
-@click.option("--show", is_flag=True, help="Draw what the network saw.")
+@click.option("--many", is_flag=True, help="Read the row of digits on each picture as a number.")
+@click.option("--show", is_flag=True, help="Draw the network's input.")
 @threads_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, with every probability in full.")
-def command(run: str, files: tuple[str, ...], raw: bool, show: bool, as_json: bool) -> int | None:
-    """Say which digits one's own pictures show.
+def command(run: str, files: tuple[str, ...], raw: bool, many: bool, show: bool, as_json: bool) -> int | None:
+    """Classify your own images.
 
-    IMAGE is a picture of one digit, of any size and colour, dark on light or light on dark: PNG, JPEG and whatever else
-    Pillow reads (pip install 'mlpcli[images]'). It is cut out, scaled and centred as MNIST's digits are. An IDX file,
-    plain or gzip, may hold many images, which are taken as they are and need no Pillow. - is standard input.
+    IMAGE is a picture or a photograph of one digit, of any size and colour, dark on light or light on dark: PNG, JPEG
+    and any other format that Pillow reads (pip install 'mlpcli[images]'). The digit is found, cut out, scaled and
+    centred as MNIST's digits are; --many finds a row of digits. An IDX file, plain or gzip, may hold many images, which
+    are taken as they are and need no Pillow. - is standard input.
 
-    Each answer has the three classes the network finds most likely, and the entropy of all its probabilities: 0 bits
-    where it is sure of one, 3.32 where ten are alike. A file that cannot be read is told on stderr, the others are
-    answered, and the exit status is 3.
+    Each line has the three most probable classes and the entropy of all probabilities: 0 bits if one class has all of
+    it, 3.32 bits if ten are equally probable. A file that cannot be read is reported on stderr, the others are
+    classified, and the exit status is 3.
 
     \b
     Examples:
       mlpcli predict runs/mnist-... three.png
       mlpcli predict runs/mnist-... *.jpg --show
+      mlpcli predict runs/mnist-... number.jpg --many
       mlpcli predict runs/mnist-... data/mnist/t10k-images-idx3-ubyte --json
       mlpcli predict runs/mnist-... - <three.png
     """
     if show and as_json:
         raise UsageError("--show draws for the screen; with --json there is nothing to draw on")
+    if raw and many:
+        raise UsageError("--raw takes a picture as one image; leave out --raw or --many")
 
     from mlpcli.analysis.predict import answers, load
 
     model = load(run)
-    answered, failed = [], []
+    answered, numbers, failed = [], [], []
     for file in files:
         try:
-            images = _images(file, model, raw)
+            images = _images(file, model, raw, many)
         except DataError as error:
             output.say(f"mlpcli: {error}")
             failed.append({"image": click.format_filename(file), "reason": str(error)})
@@ -70,29 +75,33 @@ def command(run: str, files: tuple[str, ...], raw: bool, show: bool, as_json: bo
         _warn(images, found)
         if as_json:
             answered += found
+            numbers.append({"image": images.name, "number": _number(found)})
+        elif many:
+            _print_number(model, images.name, found, show)
         else:
             _print(model, found, show)
     if as_json:
-        output.result_json(_document(model, answered, failed))
+        output.result_json({**_document(model, answered, failed), **({"numbers": numbers} if many else {})})
     return EXIT_STATUS[DataError] if failed else None
 
 
-def _images(file: str, model: Model, raw: bool) -> Images:
+def _images(file: str, model: Model, raw: bool, many: bool) -> Images:
     from mlpcli.analysis import images
 
     if file != STDIN:
-        return images.from_file(Path(file), click.format_filename(file), model.image_shape, raw=raw)
+        return images.from_file(Path(file), click.format_filename(file), model.image_shape, raw=raw, many=many)
     try:
         data = sys.stdin.buffer.read(images.MAX_BYTES + 1)
     except (OSError, AttributeError) as error:  # AttributeError where there is no standard input: '<&-'
         raise DataError(f"stdin: cannot be read: {getattr(error, 'strerror', None) or 'it is closed'}") from error
-    return images.from_bytes(data, "stdin", model.image_shape, raw=raw)
+    return images.from_bytes(data, "stdin", model.image_shape, raw=raw, many=many)
 
 
 def _warn(images: Images, answers: Sequence[Answer]) -> None:
-    """What speaks against the answers, a line each; of an IDX file's many images a line each kind."""
+    """Print the warnings, a line each; of several images a line each kind, with their number."""
     for warning, count in Counter(warning for answer in answers for warning in answer.warnings).items():
-        of = f"{count:,} of {len(answers):,} images: " if images.numbered and len(answers) > 1 else ""
+        few = len(answers) > 1 and (images.numbered or count < len(answers))
+        of = f"{count:,} of {len(answers):,} {'images' if images.numbered else 'digits'}: " if few else ""
         output.say(f"{images.name}: {of}{warning}")
 
 
@@ -117,23 +126,38 @@ def _document(model: Model, answers: Sequence[Answer], failed: list[dict[str, st
     }
 
 
-def _print(model: Model, answers: Sequence[Answer], show: bool) -> None:
+def _number(answers: Sequence[Answer]) -> str:
+    return "".join(str(answer.predicted) for answer in answers if answer.predicted is not None)
+
+
+def _print_number(model: Model, name: str, answers: Sequence[Answer], show: bool) -> None:
+    """Print the digits of one picture as a number, each with its probability or score."""
+    each = [f"{answer.predicted} {_value(model, answer.top(1)[0][1])}" for answer in answers]
+    output.result(f"{name}: {_number(answers)}  ({', '.join(each)})" if _number(answers) else f"{name}: no digit")
+    if show:
+        wide = answers[0].pixels.shape[1]
+        columns = max(1, terminal_width() // (wide + 2))
+        pictures = [drawing(answer.pixels, terminal_width() - 2) for answer in answers]
+        for line in abreast(pictures, columns):
+            output.result(f"  {line}".rstrip())
+
+
+def _value(model: Model, p: float) -> str:
     from mlpcli.model.objectives import OBJECTIVES
 
-    probabilities = OBJECTIVES[model.config.network.objective].probabilities
+    return f"{100 * p:.2f} %" if OBJECTIVES[model.config.network.objective].probabilities else f"score {p:.4g}"
 
-    def number(p: float) -> str:
-        return f"{100 * p:.2f} %" if probabilities else f"score {p:.4g}"
 
+def _print(model: Model, answers: Sequence[Answer], show: bool) -> None:
     for answer in answers:
         name = answer.name if answer.index is None else f"{answer.name}[{answer.index}]"
         if answer.predicted is None:
             output.result(f"{name}: no digit")
         else:
             (_, most), *others = answer.top()
-            rest = [f"{k} {number(p)}" for k, p in others]
+            rest = [f"{k} {_value(model, p)}" for k, p in others]
             bits = [] if answer.entropy is None else [f"entropy {answer.entropy:.2f} bits"]
-            output.result(f"{name}: {answer.predicted}  {number(most)}  ({'; '.join([', '.join(rest), *bits])})")
+            output.result(f"{name}: {answer.predicted}  {_value(model, most)}  ({'; '.join([', '.join(rest), *bits])})")
         if show:
             for line in drawing(answer.pixels, terminal_width() - 2):
                 output.result(f"  {line}".rstrip())
