@@ -31,6 +31,7 @@ THIN = 1 / 40  # of the longer side: lines up to that enclose nothing
 CLOSE = 0.4  # of the picture: a smaller digit is looked at once more, in less of the picture
 FRAME = 0.15  # of a box's side: the ink of a frame is no farther from the box's sides
 SOLID = 0.88  # of its box: as much of it does a sheet of paper cover
+IN_FRAME, ON_SHEET = 0.2, 0.08  # of its length: a digit in a frame, or on a sheet, is no smaller
 WRITTEN = 0.2  # of a sheet: less of it does the ink on it cover
 
 
@@ -51,7 +52,7 @@ class Part:
     @property
     def length(self) -> int:
         """Its longer side."""
-        return max(*self.mask.shape)
+        return int(max(self.mask.shape))
 
     @property
     def area(self) -> int:
@@ -265,7 +266,7 @@ def _digits(parts: list[Part]) -> list[Part]:
     whole = [part for part in parts if part.inside]
     while True:
         outermost = max(inside, key=_extent)
-        within = [part for part in inside if outermost.encloses(part) and part.length >= 0.2 * outermost.length]
+        within = [part for part in inside if outermost.encloses(part) and part.length >= ON_SHEET * outermost.length]
         if not (_is_frame(outermost, within) or _is_sheet(outermost, within)):
             break
         inside = [part for part in inside if outermost.encloses(part)]
@@ -286,7 +287,7 @@ def _extent(part: Part) -> tuple[float, ...]:
 
 def _is_frame(part: Part, within: list[Part]) -> bool:
     """Whether ``part`` is the outline of a box with something of the same ink in it."""
-    if all(other.sign != part.sign for other in within):
+    if all(other.sign != part.sign or other.length < IN_FRAME * part.length for other in within):
         return False
     down, right = (max(1, round(FRAME * side)) for side in part.mask.shape)
     return int(np.count_nonzero(part.mask[down:-down, right:-right])) <= 0.05 * int(np.count_nonzero(part.mask))
