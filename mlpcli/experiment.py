@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
@@ -26,15 +25,17 @@ from mlpcli.config import Config
 from mlpcli.datasets.download import Progress
 from mlpcli.datasets.load import Dataset, load_dataset
 from mlpcli.errors import DataError, DivergedError, RunError, UsageError
+from mlpcli.parallel.control import MAX_PROCESSES, SINGLE, ProcessGroup
+from mlpcli.parallel.forked import ForkedGroup
 from mlpcli.runs import checkpoint as checkpoints
 from mlpcli.runs import directory
 from mlpcli.runs.checkpoint import Checkpoint
 from mlpcli.runs.comparison import Difference, differences
 from mlpcli.runs.directory import RunDirectory
 from mlpcli.runs.environment import PROCESSES, environment
-from mlpcli.training.loop import EpochRecord, State, Trainer
-from mlpcli.training.measure import Measure
-from mlpcli.training.parallel import ALONE, MOST_PROCESSES, ForkedTeam, Team
+from mlpcli.state import EpochRecord, State
+from mlpcli.training.evaluate import Evaluator
+from mlpcli.training.trainer import Trainer
 
 # What may differ between a run and its resumption: nothing here changes what has been computed.
 RESUMABLE = ("data.folder", "data.sources", "data.offline")
@@ -113,13 +114,13 @@ def train(
     name: str | None = None,
     out: str | os.PathLike[str] | None = None,
     observer: Observer | None = None,
-    team: Team = ALONE,
+    group: ProcessGroup = SINGLE,
 ) -> Run:
     """Train ``config`` in a new run directory: ``out``, or else runs/NAME-TIME.
 
     ``config`` is a ``Config``, a config file, the name of a shipped config, or None for the defaults; but for a
     ``Config``, ``overrides`` change it as ``--set`` does: "training.epochs=3". NAME is the config's, unless ``name`` is
-    given. All processes of a ``team`` train one network: rank 0 by this, the others by :func:`assist`. Raises
+    given. All processes of a ``group`` train one network: rank 0 by this, the others by :func:`run_worker`. Raises
     ``ConfigError``, ``UsageError``, ``DataError``, ``RunError`` or ``DivergedError``; the directory then keeps the last
     good checkpoint.
     """
@@ -129,24 +130,17 @@ def train(
     if path is not None:
         directory.refuse_taken(path)  # before data are fetched for nothing
     dataset = load_dataset(config.data, say=observer.say, progress=observer.progress)
-    trainer = Trainer(config, dataset, team=team)
-    manifest = _manifest(dataset, team)
-    with directory.create(path, name or own_name, config, manifest) as run, _saying_how_to_go_on(run, team):
+    trainer = Trainer(config, dataset, group=group)
+    manifest = _manifest(dataset, group)
+    with directory.create(path, name or own_name, config, manifest) as run, _saying_how_to_go_on(run, group):
         return _train(run, config, trainer, dataset, observer)
 
 
-def assist(team: Team) -> None:
-    """Help rank 0 of ``team`` to train, as long as it does; it has the files, the screen and what comes out."""
-    job = team.receive()
+def run_worker(group: ProcessGroup) -> None:
+    """Train with rank 0 of ``group``, for as long as it does; only rank 0 has files, a terminal and a result."""
+    job = group.wait_for_job()
     if job is not None:
-        config, dataset, state = job
-        _train_along(Trainer(config, dataset, state, team))
-
-
-def _train_along(trainer: Trainer) -> None:
-    """What another rank than 0 does in training."""
-    for _ in trainer.epochs():
-        pass
+        Trainer(*job, group).run_worker()
 
 
 def resume(
@@ -154,7 +148,7 @@ def resume(
     overrides: Iterable[str] = (),
     *,
     observer: Observer | None = None,
-    team: Team = ALONE,
+    group: ProcessGroup = SINGLE,
 ) -> Run:
     """Go on with the run ``path`` from its last checkpoint, or from the checkpoint of a run that ``path`` names.
 
@@ -173,13 +167,13 @@ def resume(
                 observer.say(f"{where}: is finished; there is nothing to resume")
                 return _result(run, config, checkpoint.state)
         dataset = _same_data(config, checkpoint, run.manifest, observer)
-        trainer = Trainer(config, dataset, checkpoint.state if checkpoint else None, team)
+        trainer = Trainer(config, dataset, checkpoint.state if checkpoint else None, group)
         if trainer.state.step != trainer.state.epoch * trainer.steps_per_epoch:
             raise RunError(
                 f"{where}: its checkpoint's step {trainer.state.step} is not the end of epoch {trainer.state.epoch}, "
                 f"at {trainer.steps_per_epoch} mini-batches an epoch"
             )
-        here = environment(team.label)
+        here = environment(group.label)
         changed = [
             key
             for key, value in here.items()
@@ -188,13 +182,13 @@ def resume(
         if changed:
             observer.say(f"not the environment the run began in ({', '.join(changed)}): the numbers may differ")
         before = _processes(run.manifest)
-        if before not in ([], [team.label]):
+        if before not in ([], [group.label]):
             counts = " and then ".join(map(str, before))
-            observer.say(f"trained by {counts} processes so far, now by {team.label}: the numbers may differ")
+            observer.say(f"trained by {counts} processes so far, now by {group.label}: the numbers may differ")
         resumed = [*run.manifest.get("resumed", []), {"epoch": trainer.state.epoch, "environment": here}]
-        manifest = {**_manifest(dataset, team), **run.manifest, "resumed": resumed}
+        manifest = {**_manifest(dataset, group), **run.manifest, "resumed": resumed}
         run.go_on_from(config, checkpoint and replace(checkpoint, config=config), manifest)
-        with _saying_how_to_go_on(run, team):
+        with _saying_how_to_go_on(run, group):
             return _train(run, config, trainer, dataset, observer)
 
 
@@ -217,17 +211,17 @@ def reproduce(path: Path, *, keep: Path | None = None, observer: Observer | None
     config = replace(config, data=replace(config.data, test=False))
     dataset = _same_data(config, checkpoint, manifest, observer)
     with ExitStack() as stack:
-        team = stack.enter_context(_team_of(manifest))
-        trainer = Trainer(config, dataset, team=team)
+        group = stack.enter_context(_group_of(manifest))
+        trainer = Trainer(config, dataset, group=group)
         scratch = keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mlpcli-"))) / where.name
-        with directory.create(scratch, where.name, config, _manifest(dataset, team)) as run:
+        with directory.create(scratch, where.name, config, _manifest(dataset, group)) as run:
             try:
                 _train(run, config, trainer, dataset, observer, epochs=checkpoint.epoch)
             except DivergedError as error:
                 found = [Difference("training", f"came to epoch {checkpoint.epoch}", str(error))]
             else:
                 found = differences(where, scratch, checkpoint.epoch)
-    return Reproduction(where, checkpoint.epoch, config.training.epochs, found, _changes(manifest, team))
+    return Reproduction(where, checkpoint.epoch, config.training.epochs, found, _changes(manifest, group))
 
 
 def _config_of(config: Config | str | os.PathLike[str] | None, overrides: Iterable[str]) -> tuple[Config, str]:
@@ -250,21 +244,21 @@ def _listed(overrides: Iterable[str]) -> tuple[str, ...]:
 
 
 @contextmanager
-def _saying_how_to_go_on(run: RunDirectory, team: Team) -> Iterator[None]:
+def _saying_how_to_go_on(run: RunDirectory, group: ProcessGroup) -> Iterator[None]:
     try:
         yield
     except RunError as error:
         if not run.checkpoint("last").parent.exists():
             raise  # what there was to go on from is gone
-        how = f"{team.command} --resume {shlex.quote(str(run.path))}"
+        how = f"{group.command} --resume {shlex.quote(str(run.path))}"
         raise RunError(f"{error}; the last good state is kept; go on with: {how}") from error
 
 
-def _changes(manifest: dict[str, Any], team: Team) -> list[tuple[str, str, str]]:
+def _changes(manifest: dict[str, Any], group: ProcessGroup) -> list[tuple[str, str, str]]:
     """What differs between the environments a run was trained in and the one here."""
     environments = [manifest["environment"], *(resumed["environment"] for resumed in manifest["resumed"])]
     changes = []
-    for key, value in {**environment(), PROCESSES: team.label}.items():
+    for key, value in {**environment(), PROCESSES: group.label}.items():
         recorded = list(dict.fromkeys(str(each.get(key, 1 if key == PROCESSES else None)) for each in environments))
         if recorded != [str(value)]:
             changes.append((key, ", then ".join(recorded), str(value)))
@@ -281,7 +275,7 @@ def _train(
 ) -> Run:
     """Train to the end, or until ``epochs`` more epochs are done."""
     state = trainer.state
-    trainer.team.send((config, dataset.without_test(), state), partial(_train_along, trainer))
+    trainer.group.start_workers(trainer)
     observer.begin(run.path, trainer, dataset)
     try:
         for record in islice(trainer.epochs(observer.step), epochs):
@@ -307,18 +301,18 @@ def _look_at_test(run: RunDirectory, config: Config, trainer: Trainer, dataset: 
     """The one look at the test set: the checkpoint that stands for the run, as it is on disk."""
     path = directory.find_checkpoint(run.path)
     checkpoint = checkpoints.read(path)
-    measure = Measure(trainer.network, dataset.test(), dataset.classes, config.network.dtype)
+    evaluator = Evaluator(trainer.architecture, dataset.test(), dataset.classes, config.network.dtype)
     with np.errstate(all="ignore"):
-        loss, errors = measure.loss_and_errors(checkpoint.parameters)
+        loss, errors = evaluator.loss_and_errors(checkpoint.parameters)
     if not math.isfinite(loss):
         raise DivergedError(f"the test loss is {loss}: on the test images the network leaves the finite numbers")
     run.write_manifest(data={**run.manifest["data"], "hashes": dataset.hashes})
     run.write_test(
         {
             "checkpoint": path.stem,
-            "examples": measure.examples,
+            "examples": evaluator.examples,
             "errors": errors,
-            "error": errors / measure.examples,
+            "error": errors / evaluator.examples,
             "loss": loss,
         }
     )
@@ -353,18 +347,18 @@ def _processes(manifest: dict[str, Any]) -> list[int | str]:
     return [count for count, _ in groupby(each.get(PROCESSES, 1) for each in environments if each is not None)]
 
 
-def _team_of(manifest: dict[str, Any]) -> Team:
-    """A team like that which has trained a run, where one can be made here."""
+def _group_of(manifest: dict[str, Any]) -> ProcessGroup:
+    """A group like that which has trained a run, where one can be made here."""
     processes = _processes(manifest)
-    if len(processes) == 1 and processes[0] in range(2, MOST_PROCESSES + 1) and hasattr(os, "fork"):
-        return ForkedTeam(int(processes[0]))
-    return ALONE
+    if len(processes) == 1 and processes[0] in range(2, MAX_PROCESSES + 1) and hasattr(os, "fork"):
+        return ForkedGroup(int(processes[0]))
+    return SINGLE
 
 
-def _manifest(dataset: Dataset, team: Team = ALONE) -> dict[str, Any]:
+def _manifest(dataset: Dataset, group: ProcessGroup = SINGLE) -> dict[str, Any]:
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "environment": environment(team.label),
+        "environment": environment(group.label),
         "data": {"dataset": dataset.name, "fallback_from": dataset.fallback_from, "hashes": dataset.hashes},
         "resumed": [],
     }

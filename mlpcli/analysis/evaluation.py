@@ -23,14 +23,14 @@ from mlpcli.datasets.catalogue import CATALOGUE
 from mlpcli.datasets.deskew import preprocessed
 from mlpcli.datasets.load import Part, Split, SplitName
 from mlpcli.errors import DataError, RunError, UsageError
-from mlpcli.model.network import Network
+from mlpcli.model.build import Architecture
 from mlpcli.model.objectives import OBJECTIVES, SoftmaxCrossEntropy
 from mlpcli.runs import checkpoint as checkpoints
 from mlpcli.runs import directory
 from mlpcli.runs.checkpoint import Checkpoint
-from mlpcli.training.loop import network_for
-from mlpcli.training.measure import Measure
-from mlpcli.training.measure import logits as measured_logits
+from mlpcli.state import architecture_of
+from mlpcli.training import evaluate as forward
+from mlpcli.training.evaluate import Evaluator
 
 Array = NDArray[Any]
 
@@ -256,11 +256,11 @@ def outputs(member: Member, split: Split) -> Outputs:
     Raises ``RunError`` when they are no finite numbers.
     """
     checkpoint = member.checkpoint
-    network = network_for(checkpoint.config, split.images.shape[1], checkpoint.classes)
+    architecture = architecture_of(checkpoint.config, split.images.shape[1], checkpoint.classes)
     split = replace(split, images=seen(checkpoint, split.images))
-    measure = Measure(network, split, checkpoint.classes, checkpoint.config.network.dtype)
+    evaluator = Evaluator(architecture, split, checkpoint.classes, checkpoint.config.network.dtype)
     with np.errstate(all="ignore"):  # what overflows is seen in the logits or the loss
-        return _said(member, network, *measure.loss_and_logits(checkpoint.parameters))
+        return _said(member, architecture, *evaluator.loss_and_logits(checkpoint.parameters))
 
 
 def predictions(member: Member, images: Array) -> Outputs:
@@ -269,24 +269,25 @@ def predictions(member: Member, images: Array) -> Outputs:
     The images are not preprocessed yet. Their ``loss`` is None. Raises ``RunError`` when they are no finite numbers.
     """
     checkpoint = member.checkpoint
-    network = network_for(checkpoint.config, images.shape[1], checkpoint.classes)
+    architecture = architecture_of(checkpoint.config, images.shape[1], checkpoint.classes)
     with np.errstate(all="ignore"):
-        return _said(member, network, None, measured_logits(network, checkpoint.parameters, seen(checkpoint, images)))
+        z = forward.logits(architecture, checkpoint.parameters, seen(checkpoint, images))
+        return _said(member, architecture, None, z)
 
 
-def _said(member: Member, network: Network, loss: float | None, logits: Array) -> Outputs:
+def _said(member: Member, architecture: Architecture, loss: float | None, logits: Array) -> Outputs:
     if not (np.isfinite(logits).all() and (loss is None or math.isfinite(loss))):
         raise RunError(f"{member.path}: its outputs are not finite numbers: its parameters are too large")
     # In float64 fewer outputs are rounded to the same number, to 1 above all, and mistakes can be ranked.
     z = logits.astype(np.float64)
     p = np.empty_like(z)
-    network.objective.output(z, p)
+    architecture.objective.output(z, p)
     return Outputs(
         p=p,
         predicted=logits.argmax(axis=1),
         loss=loss,
-        probabilities=network.objective.probabilities,
-        log_likelihood=isinstance(network.objective, SoftmaxCrossEntropy),
+        probabilities=architecture.objective.probabilities,
+        log_likelihood=isinstance(architecture.objective, SoftmaxCrossEntropy),
     )
 
 

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from mlpcli import __version__
 from mlpcli import config as config_module
 from mlpcli.errors import UsageError
-from mlpcli.model.network import Network
+from mlpcli.model.build import Architecture
 from mlpcli.runs.checkpoint import Checkpoint
-from mlpcli.training.loop import network_for
+from mlpcli.state import architecture_of
 
 if TYPE_CHECKING:
     import onnx
@@ -98,7 +98,7 @@ def to_safetensors(checkpoint: Checkpoint) -> Export:
         header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)  # so that the elements are aligned
-    vector = checkpoint.parameters.by_rows()
+    vector = checkpoint.parameters.to_c_order()
     elements = vector.astype(vector.dtype.newbyteorder("<"), copy=False).tobytes()
     return Export(b"".join([struct.pack("<Q", len(text)), text, elements]), (), (), _tensors(checkpoint))
 
@@ -123,17 +123,17 @@ def to_onnx(checkpoint: Checkpoint, input_type: InputType = "uint8") -> Export:
     except ImportError:
         raise UsageError("an ONNX model needs the package onnx: pip install 'mlpcli[export]'") from None
 
-    network = network_for(checkpoint.config, checkpoint.parameters.sizes[0], checkpoint.classes)
+    architecture = architecture_of(checkpoint.config, checkpoint.parameters.sizes[0], checkpoint.classes)
     dtype = np.dtype(checkpoint.config.network.dtype)
     graph = _Graph(dtype)
-    graph.forward(network, checkpoint, input_type)
+    graph.forward(architecture, checkpoint, input_type)
     inputs = (Tensor("images", input_type, ("N", *checkpoint.image_shape)),)
     outputs = (Tensor("p", "float32", ("N", checkpoint.classes)), Tensor("predicted", "int64", ("N",)))
     preprocessing = checkpoint.config.data.preprocessing
     says = {
         "images": f"{'0 to 255' if input_type == 'uint8' else '0 to 1'}; strokes bright on a dark ground"
         + (f"; preprocessed beforehand: {preprocessing}" if preprocessing else ""),
-        "p": "probabilities of the classes" if network.objective.probabilities else "scores of the classes",
+        "p": "probabilities of the classes" if architecture.objective.probabilities else "scores of the classes",
         "predicted": "the class of the largest logit",
     }
 
@@ -169,22 +169,22 @@ class _Graph:
         self.constants: dict[str, NDArray[Any]] = {}
         self._dtype = dtype
 
-    def forward(self, network: Network, checkpoint: Checkpoint, input_type: InputType) -> None:
+    def forward(self, architecture: Architecture, checkpoint: Checkpoint, input_type: InputType) -> None:
         """From ``images`` to ``p`` and ``predicted``, by what ``Network.forward`` and the objective compute."""
         pixels = self._cast("images", input_type, self._dtype.name, "pixels")
         self._node("Flatten", [pixels], "bytes" if input_type == "uint8" else "X", axis=1)
         if input_type == "uint8":
             self._node("Mul", ["bytes", self._constant("scale", 1.0 / 255.0)], "X")
         self.constants |= dict(checkpoint.parameters.tensors())
-        a, last = "X", len(network.layers)
+        a, last = "X", len(architecture.sizes) - 1
         for layer in range(1, last + 1):
             # Not Gemm: onnxruntime 1.15 fuses that with its activation to what it has no float64 code for.
             self._node("MatMul", [a, f"W{layer}"], f"{a}W{layer}")
             self._node("Add", [f"{a}W{layer}", f"b{layer}"], f"z{layer}")
             if layer < last:
                 a = f"a{layer}"
-                self._node(_ONNX_ACTIVATION[network.activation.name], [f"z{layer}"], a)
-        self._output(network.objective.name, f"z{last}")
+                self._node(_ONNX_ACTIVATION[architecture.activation.name], [f"z{layer}"], a)
+        self._output(architecture.objective.name, f"z{last}")
         self._node("ArgMax", [f"z{last}"], "predicted", axis=1, keepdims=0)
 
     def _output(self, objective: str, z: str) -> None:

@@ -1,10 +1,12 @@
-"""``mlpcli gradcheck``: the gradients of a config's or a checkpoint's network, proven by numbers."""
+"""``mlpcli gradcheck``: the gradients and the training step of a config or a checkpoint, proven by numbers."""
 
 from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +14,9 @@ import click
 
 from mlpcli.commands import EXIT_CHECK_SAID_NO, output
 from mlpcli.commands.options import set_option
-from mlpcli.errors import DataError, UsageError
+from mlpcli.commands.train import process_group
+from mlpcli.errors import DataError, DivergedError, UsageError
+from mlpcli.parallel.control import MAX_PROCESSES, ProcessGroup, Stopped
 from mlpcli.runs.environment import THREAD_VARIABLES
 
 if TYPE_CHECKING:
@@ -21,19 +25,21 @@ if TYPE_CHECKING:
 
     from mlpcli.config import Config, DataConfig
     from mlpcli.datasets.load import Part
-    from mlpcli.model.gradcheck import Row
-    from mlpcli.model.network import Network
-    from mlpcli.model.parameters import Parameters
+    from mlpcli.gradcheck.rows import Row
+    from mlpcli.model.build import Architecture
+    from mlpcli.state import State
 
 EXAMPLES = 5
-# The examples are chosen among the first so many of a data set.
+# The examples are chosen among the first images of a data set.
 CANDIDATES = 1000
-# The penalty is checked with this coefficient where the config has none: others train with one.
+# The penalty is checked with this coefficient if the config has none: others train with one.
 L2 = 1e-4
-# Beside the seed in the key of the generator; no other stream has it.
+# Beside the seed in the key of the generator; no other generator has it.
 STREAM = 2**63
 
-COLUMNS = {"complex": "complex step", "central": "central", "direction": "direction", "jacobian": "Jacobians"}
+# Of the table of gradients, and of the one of steps.
+COLUMNS = {"complex": "complex step", "central": "central", "direction": "direction", "jacobian": "textbook"}
+STEP_COLUMNS = {"step": "textbook"}
 
 
 @click.command()
@@ -42,7 +48,7 @@ COLUMNS = {"complex": "complex step", "central": "central", "direction": "direct
 @click.option(
     "--data",
     metavar="NAME|DIR",
-    help="Take the examples from this data set, which must be there. [default: digits of the bundled sample]",
+    help="Take the images from this data set, which must be there. [default: digits of the bundled sample]",
 )
 @click.option(
     "--entries",
@@ -56,7 +62,7 @@ COLUMNS = {"complex": "complex step", "central": "central", "direction": "direct
     "tolerances",
     metavar="[METHOD=]NUMBER",
     multiple=True,
-    help="The relative error allowed, by every method or by one: complex, direction, jacobian (1e-12) or central "
+    help="The relative error allowed, by every method or by one: complex, direction, jacobian, step (1e-12) or central "
     "(1e-7). Repeatable.",
 )
 @click.option(
@@ -65,8 +71,15 @@ COLUMNS = {"complex": "complex step", "central": "central", "direction": "direct
     type=click.IntRange(0, 2**63 - 1),
     default=0,
     show_default=True,
-    help="Of the labels, the entries and the directions drawn.",
+    help="Random seed for labels, sampled entries and directions.",
 )
+@click.option(
+    "--processes",
+    metavar="N",
+    type=click.IntRange(1, MAX_PROCESSES),
+    help="Check the step of N processes that share memory. [default: 2, where processes can fork]",
+)
+@click.option("--mpi", is_flag=True, help="Check the step of the processes that mpiexec has started.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def command(
     what: str | None,
@@ -76,14 +89,17 @@ def command(
     every: bool,
     tolerances: tuple[str, ...],
     seed: int,
+    processes: int | None,
+    mpi: bool,
     as_json: bool,
 ) -> int:
-    """Prove every gradient on the code that trains.
+    """Prove every gradient, and the training step, on the code that trains.
 
     The gradients derived by hand are compared with complex steps, central differences and the output layer's explicit
-    Jacobians, in float64, on a few examples with labels drawn at random: at the initial weights of CONFIG (a file, or
-    the name of a shipped config; without one, the defaults), or at the trained weights of CHECKPOINT (a run, or one of
-    its .npz files). Nothing is fetched. The exit status is 0 if all agree, else 1.
+    Jacobians, in float64, on a few images with random labels: at the initial weights of CONFIG (a file, or the name of
+    a shipped config; without one, the defaults), or at the trained weights of CHECKPOINT (a run, or one of its .npz
+    files). Then real training steps are taken, alone and by several processes, and compared with the update rule's
+    textbook formula. Nothing is fetched. The exit status is 0 if all agree, else 1.
 
     \b
     Examples:
@@ -91,75 +107,166 @@ def command(
       mlpcli gradcheck softmax-regression
       mlpcli gradcheck --set network.objective=linear_hinge --set network.activation=relu
       mlpcli gradcheck --set network.hidden=[30] --all      every single entry
+      mlpcli gradcheck --set training.optimizer=adam --set training.learning_rate=0.001
+      mlpcli gradcheck --processes 4                        the step of four processes
+      mpiexec -n 2 mlpcli gradcheck --mpi
       mlpcli gradcheck runs/mnist-...                       a trained network
       mlpcli gradcheck my.yaml --tolerance central=1e-6 --json
     """
     if every and entries is not None:
         raise UsageError("--all checks every entry: give it, or --entries, not both")
     _one_thread()
-    import numpy as np
+    with process_group(mpi, _processes(processes, mpi)) as group:
+        # Not before: the threads that numpy begins with depend on the number of processes.
+        from mlpcli.gradcheck import gradients
+        from mlpcli.gradcheck.rows import PASSED, TOLERANCE
+        from mlpcli.gradcheck.steps import Steps
 
-    from mlpcli.model import gradcheck
-    from mlpcli.training.batches import targets
-    from mlpcli.training.loop import dropout_rates
-
-    allowed = _tolerances(tolerances, gradcheck.TOLERANCE)
-    rng = np.random.Generator(np.random.Philox(key=np.array([seed, STREAM], np.uint64)))
-    subject = _subject(what, overrides)
-    X, unit, source = _examples(subject, data, rng)
-    training, classes = subject.config.training, subject.network.sizes[-1]
-    Y = targets(classes, training.label_smoothing)[rng.integers(classes, size=len(X))]
-    l2 = training.l2 or L2
-    if not as_json:
-        _print_head(subject, len(X), source, l2, seed)
-    rows = []
-    for row in gradcheck.check(
-        subject.network,
-        subject.theta,
-        X,
-        Y,
-        rng,
-        l2=l2,
-        unit=unit,
-        rates=dropout_rates(subject.config),
-        entries=None if every else entries or gradcheck.ENTRIES,
-        tolerance=allowed,
-    ):
-        rows.append(row)
-        if not as_json:
-            _print_row(row)
-    passed = all(row.verdict == gradcheck.PASSED for row in rows)
-    if as_json:
-        output.result_json(
-            {
-                "verdict": "passed" if passed else "failed",
-                "network": {
-                    "sizes": list(subject.network.sizes),
-                    "activation": subject.network.activation.name,
-                    "objective": subject.network.objective.name,
-                    "parameters": len(subject.theta.vector),
-                },
-                "weights": subject.weights,
-                "examples": {"count": len(X), "source": source, "labels": "random"},
-                "seed": seed,
-                "l2": l2,
-                "tolerance": allowed,
-                "tensors": [_document(row) for row in rows],
-            }
+        if group.rank:
+            with suppress(DivergedError, Stopped):
+                job = group.wait_for_job()
+                if job is not None:
+                    Steps(*job, group).run_worker()
+            return 0
+        check = _Check(
+            _subject(what, overrides),
+            data,
+            seed,
+            every,
+            entries or gradients.ENTRIES,
+            _tolerances(tolerances, TOLERANCE),
         )
-    else:
-        _print_verdict(rows, allowed, subject.network)
-    return 0 if passed else EXIT_CHECK_SAID_NO
+        if not as_json:
+            check.print_head()
+        rows = []
+        for columns, table in ((COLUMNS, check.gradients()), (STEP_COLUMNS, check.steps(group))):
+            if not as_json:
+                output.result(_line("tensor", "shape", "checked", columns, "verdict"))
+            for row in table:
+                rows.append(row)
+                if not as_json:
+                    _print_row(row, columns)
+            if not as_json:
+                allowed = {method: f"{check.tolerance[method]:.0e}" for method in columns}
+                output.result(_line("allowed", "", "", allowed, "").rstrip() + "\n")
+        passed = all(row.verdict == PASSED for row in rows)
+        if as_json:
+            output.result_json(check.document(rows, passed))
+        else:
+            _print_verdict(rows, check.tolerance, check.subject.architecture)
+        return 0 if passed else EXIT_CHECK_SAID_NO
 
 
 @dataclass(frozen=True)
 class _Subject:
-    """What is checked; ``weights`` says in words where theta comes from."""
+    """What is checked: parameters ``theta`` (n,), and the training state if there is one; ``weights`` says whence."""
 
     config: Config
-    network: Network
-    theta: Parameters
+    architecture: Architecture
+    image_shape: tuple[int, int]
+    theta: NDArray[Any]
+    state: State | None
     weights: str
+
+
+class _Check:
+    """One check: its images, labels and generator, from which everything that is random is drawn in one order."""
+
+    def __init__(
+        self,
+        subject: _Subject,
+        data: str | None,
+        seed: int,
+        every: bool,
+        entries: int,
+        tolerance: dict[str, float],
+    ) -> None:
+        import numpy as np
+
+        from mlpcli.gradcheck.subject import Problem
+        from mlpcli.model.dropout import draw_mask
+        from mlpcli.training.batches import INPUT_SCALE, targets
+
+        self.subject, self.seed, self.tolerance = subject, seed, tolerance
+        self.entries = None if every else entries
+        self.rng = np.random.Generator(np.random.Philox(key=np.array([seed, STREAM], np.uint64)))
+        self.images, self.source = _images(subject, data, self.rng)
+        training, classes = subject.config.training, subject.architecture.sizes[-1]
+        self.l2 = training.l2 or L2
+        X = self.images[_brightest(self.images)].astype(np.float64)
+        self.examples = len(X)
+        Y = targets(classes, training.label_smoothing)[self.rng.integers(classes, size=len(X))]
+        masks = []
+        if training.input_dropout:
+            mask = np.empty_like(X)
+            draw_mask(training.input_dropout, X.shape, self.rng, mask)
+            X *= mask
+        for units in subject.config.network.hidden if training.dropout else ():
+            masks.append(np.empty((len(X), units)))
+            draw_mask(training.dropout, masks[-1].shape, self.rng, masks[-1])
+        self.problem = Problem(subject.architecture, X, INPUT_SCALE, Y, masks)
+
+    def gradients(self) -> Iterator[Row]:
+        """Check the gradients."""
+        from mlpcli.gradcheck import gradients
+
+        return gradients.check(
+            self.problem, self.subject.theta, self.rng, l2=self.l2, entries=self.entries, tolerance=self.tolerance
+        )
+
+    def steps(self, group: ProcessGroup) -> Iterator[Row]:
+        """Check the steps of one process, and those of ``group``."""
+        from mlpcli.gradcheck.steps import StepChecker, Steps, training_images
+
+        subject = self.subject
+        config, classes = subject.config, subject.architecture.sizes[-1]
+        dataset = training_images(config, self.images, classes, subject.image_shape, self.seed)
+        checker = StepChecker(Steps(config, dataset, subject.state), self.rng, self.tolerance)
+        yield from checker.rows()
+        if group.size > 1 and not checker.diverged:
+            yield from checker.rows_of(Steps(config, dataset, subject.state, group))
+
+    def print_head(self) -> None:
+        """Print what is checked, and the table's head."""
+        subject, training = self.subject, self.subject.config.training
+        architecture = subject.architecture
+        sizes = "-".join(map(str, architecture.sizes))
+        form = f"{sizes}, {architecture.activation.name}, {architecture.objective.name}"
+        output.result(f"network   {form}; {len(subject.theta):,} parameters, {subject.weights}")
+        output.result(f"examples  {self.examples} {self.source}, with random labels; seed {self.seed}")
+        output.result(f"penalty   l2 = {self.l2:g}{'' if training.l2 else '; the config has none'}")
+        if training.dropout or training.input_dropout:
+            rates = f"{training.input_dropout:g} of the inputs and {training.dropout:g} of the hidden units"
+            output.result(f"dropout   {rates}, the same in every pass")
+        if training.label_smoothing:
+            output.result(f"targets   smoothed by {training.label_smoothing:g}")
+        output.result("")
+
+    def document(self, rows: list[Row], passed: bool) -> dict[str, Any]:
+        """Return all that was found out, as plain values."""
+        subject, architecture = self.subject, self.subject.architecture
+        return {
+            "verdict": "passed" if passed else "failed",
+            "network": {
+                "sizes": list(architecture.sizes),
+                "activation": architecture.activation.name,
+                "objective": architecture.objective.name,
+                "parameters": len(subject.theta),
+            },
+            "weights": subject.weights,
+            "examples": {"count": self.examples, "source": self.source, "labels": "random"},
+            "seed": self.seed,
+            "l2": self.l2,
+            "tolerance": self.tolerance,
+            "tensors": [_document(row) for row in rows],
+        }
+
+
+def _processes(given: int | None, mpi: bool) -> int:
+    """Return how many processes to fork: two unless told otherwise, where that is possible."""
+    if given is not None:
+        return given
+    return 2 if not mpi and hasattr(os, "fork") else 1
 
 
 def _tolerances(texts: tuple[str, ...], defaults: dict[str, float]) -> dict[str, float]:
@@ -199,95 +306,87 @@ def _subject(what: str | None, overrides: tuple[str, ...]) -> _Subject:
 def _trained(path: Path) -> _Subject:
     from mlpcli.runs import checkpoint as checkpoints
     from mlpcli.runs.directory import find_checkpoint
-    from mlpcli.training.loop import network_for
+    from mlpcli.state import architecture_of
 
     found = find_checkpoint(path)
     checkpoint = checkpoints.read(found)
-    network = network_for(checkpoint.config, math.prod(checkpoint.image_shape), checkpoint.classes)
-    return _Subject(checkpoint.config, network, checkpoint.parameters, f"{found}, epoch {checkpoint.epoch}")
+    architecture = architecture_of(checkpoint.config, math.prod(checkpoint.image_shape), checkpoint.classes)
+    return _Subject(
+        checkpoint.config,
+        architecture,
+        checkpoint.image_shape,
+        checkpoint.parameters.vector,
+        checkpoint.state,
+        f"{found}, epoch {checkpoint.epoch}",
+    )
 
 
 def _initial(config: Config) -> _Subject:
     from mlpcli.datasets.catalogue import CATALOGUE
     from mlpcli.model.parameters import initialize
-    from mlpcli.training.loop import network_for
-    from mlpcli.training.streams import stream
+    from mlpcli.state import architecture_of
+    from mlpcli.training.rng import keyed_rng
 
     entry = CATALOGUE.get(config.data.dataset)
     if entry is not None:
-        inputs, classes = 28 * 28, entry.classes  # all of the catalogue have MNIST's size
+        image_shape, classes = (28, 28), entry.classes  # all of the catalogue have MNIST's size
     else:
         part = _load(config.data, config.data.dataset)
-        inputs, classes = part.split.images.shape[1], part.classes
-    network = network_for(config, inputs, classes)
-    theta = network.parameters("float64")
+        image_shape, classes = part.image_shape, part.classes
+    architecture = architecture_of(config, math.prod(image_shape), classes)
+    theta = architecture.parameters("float64")
     section = config.network
-    rng = stream(config.seed, "initialization")
+    rng = keyed_rng(config.seed, "initialization")
     initialize(theta, section.initialization, section.initial_scale, section.activation, rng)
-    return _Subject(config, network, theta, f"initial weights of seed {config.seed}")
+    return _Subject(config, architecture, image_shape, theta.vector, None, f"initial weights of seed {config.seed}")
 
 
 def _load(data: DataConfig, dataset: str) -> Part:
-    """The training images of ``dataset``, all of them and from the disk."""
-    from dataclasses import replace
-
+    """Return the training images of ``dataset``, all of them and from the disk."""
     from mlpcli.datasets.load import load_split
 
     return load_split(replace(data, dataset=dataset, offline=True, fallback=None, validation=0.0), "train")
 
 
-def _examples(subject: _Subject, data: str | None, rng: np.random.Generator) -> tuple[NDArray[Any], float, str]:
-    """Inputs (B, D), what they are multiples of, and where they are from."""
-    from mlpcli.datasets.deskew import preprocessed
-    from mlpcli.training.batches import UNIT
+def _images(subject: _Subject, data: str | None, rng: np.random.Generator) -> tuple[NDArray[np.uint8], str]:
+    """Return images (N, D), and where they are from."""
+    import numpy as np
 
-    inputs = subject.network.sizes[0]
+    from mlpcli.datasets.deskew import preprocessed
+
+    inputs = subject.architecture.sizes[0]
     if data is None and inputs != 28 * 28:
-        return rng.uniform(size=(EXAMPLES, inputs)), 1.0, "random inputs"
+        images = rng.integers(256, size=(CANDIDATES, inputs), dtype=np.uint8)
+        return images, "random images"
     part = _load(subject.config.data, data if data is not None else "mnist-sample")
-    images = preprocessed(part.split.images[:CANDIDATES], part.image_shape, subject.config.data.preprocessing)
-    if images.shape[1] != inputs:
-        raise DataError(f"{part.name}: its images have {images.shape[1]} pixels, and the network takes {inputs} inputs")
-    return images[_brightest(images)], UNIT, f"images of {part.name}"
+    if part.split.images.shape[1] != inputs:
+        pixels = part.split.images.shape[1]
+        raise DataError(f"{part.name}: its images have {pixels} pixels, and the network takes {inputs} inputs")
+    return preprocessed(
+        part.split.images, part.image_shape, subject.config.data.preprocessing
+    ), f"images of {part.name}"
 
 
 def _brightest(images: NDArray[np.uint8]) -> list[int]:
-    """The images that together leave few pixels dark, each the one that lights most of those still dark."""
-    lit = images > 0
+    """Return the images that together leave few pixels 0, each the one with most nonzero pixels that are still 0."""
+    nonzero = images[:CANDIDATES] > 0
     chosen: list[int] = []
-    for _ in range(min(EXAMPLES, len(images))):
-        chosen.append(int(lit.sum(axis=1).argmax()))
-        lit = lit & ~lit[chosen[-1]]
+    for _ in range(min(EXAMPLES, len(nonzero))):
+        chosen.append(int(nonzero.sum(axis=1).argmax()))
+        nonzero = nonzero & ~nonzero[chosen[-1]]
     return chosen
 
 
-def _print_head(subject: _Subject, examples: int, source: str, l2: float, seed: int) -> None:
-    network = subject.network
-    form = f"{'-'.join(map(str, network.sizes))}, {network.activation.name}, {network.objective.name}"
-    output.result(f"network   {form}; {len(subject.theta.vector):,} parameters, {subject.weights}")
-    output.result(f"examples  {examples} {source}, their labels drawn at random; seed {seed}")
-    training = subject.config.training
-    without = "" if training.l2 else "; the config has none"
-    output.result(f"penalty   l2 = {l2:g}{without}")
-    if training.dropout or training.input_dropout:
-        shares = f"{training.input_dropout:g} of the inputs and {training.dropout:g} of the hidden units"
-        output.result(f"dropout   {shares}, the same in every pass")
-    if training.label_smoothing:
-        output.result(f"targets   smoothed by {training.label_smoothing:g}")
-    output.result("")
-    output.result(_line("tensor", "shape", "checked", COLUMNS, "verdict"))
-
-
-def _print_row(row: Row) -> None:
+def _print_row(row: Row, columns: dict[str, str]) -> None:
     size = math.prod(row.shape)
     checked = f"{row.checked:,}" if row.checked == size else f"{row.checked:,} of {size:,}" if row.checked else "-"
-    errors = {method: _number(row.errors.get(method)) for method in COLUMNS}
+    errors = {method: _number(row.errors.get(method)) for method in columns}
     verdict = output.colour(row.verdict, "green" if row.verdict == "passed" else "red")
     output.result(_line(row.name, " x ".join(f"{units:,}" for units in row.shape), checked, errors, verdict))
 
 
 def _line(name: str, shape: str, checked: str, errors: dict[str, str], verdict: str) -> str:
-    return f"{name:<11} {shape:<12} {checked:<15}" + "".join(f"{text:>13}" for text in errors.values()) + f"  {verdict}"
+    return f"{name:<17} {shape:<12} {checked:<15}" + "".join(f"{text:>13}" for text in errors.values()) + f"  {verdict}"
 
 
 def _number(error: float | None) -> str:
@@ -296,14 +395,20 @@ def _number(error: float | None) -> str:
     return f"{error:.1e}" if error else "0"
 
 
-def _print_verdict(rows: list[Row], allowed: dict[str, float], network: Network) -> None:
-    output.result(_line("allowed", "", "", {method: f"{allowed[method]:.0e}" for method in COLUMNS}, "") + "\n")
-    used = (network.activation.name if len(network.sizes) > 2 else "", network.objective.name)
+def _print_verdict(rows: list[Row], allowed: dict[str, float], architecture: Architecture) -> None:
+    used = (architecture.activation.name if len(architecture.sizes) > 2 else "", architecture.objective.name)
     kinked = " or ".join(name for name in used if name in ("relu", "linear_hinge"))
     for row in rows:
         if row.kinks:
             some = ", ".join(row.kinks[:5]) + (" ..." if len(row.kinks) > 5 else "")
             output.result(f"{row.name}: {len(row.kinks)} left out of central, at a kink of {kinked}: {some}")
+    for row in rows:
+        for method, most in row.allowed.items():
+            if most > allowed[method]:
+                reason = "a gradient this small has no more digits in a difference"
+                if method != "central":
+                    reason = "saturated units leave its derivative no more digits"
+                output.result(f"{row.name}: {COLUMNS[method]} allowed {most:.1e}: {reason}")
     for row in rows:
         if row.worst:
             output.result(row.worst)
@@ -317,12 +422,13 @@ def _print_verdict(rows: list[Row], allowed: dict[str, float], network: Network)
 
 def _document(row: Row) -> dict[str, Any]:
     """A row of the table; an error that is not a finite number, or not measured by the method, is null."""
-    errors = {method: row.errors.get(method, math.inf) for method in COLUMNS}
+    errors = {method: row.errors.get(method, math.inf) for method in (*COLUMNS, *STEP_COLUMNS)}
     return {
         "name": row.name,
         "shape": list(row.shape),
         "checked": row.checked,
         "errors": {method: error if math.isfinite(error) else None for method, error in errors.items()},
+        "allowed": row.allowed,
         "verdict": row.verdict,
         "kinks": list(row.kinks),
         "worst": row.worst or None,

@@ -12,7 +12,8 @@ from mlpcli.commands.progress import download_progress
 from mlpcli.datasets.load import Dataset
 from mlpcli.experiment import Observer
 from mlpcli.runs.environment import threads
-from mlpcli.training.loop import EpochRecord, Trainer
+from mlpcli.state import EpochRecord
+from mlpcli.training.trainer import Trainer
 
 
 class Screen(Observer):
@@ -36,20 +37,21 @@ class Screen(Observer):
         self.run = run
         if self._quiet:
             return
-        network, state = trainer.network, trainer.state
+        architecture, state = trainer.architecture, trainer.state
         self._trainer = trainer
-        self._epochs = trainer.epochs_wanted
+        self._epochs = trainer.max_epochs
         held_out = f", {len(dataset.validation):,} validation" if dataset.validation else ""
-        form = f"{'-'.join(map(str, network.sizes))}, {network.activation.name}, {network.objective.name}"
+        sizes = "-".join(map(str, architecture.sizes))
+        form = f"{sizes}, {architecture.activation.name}, {architecture.objective.name}"
         say(f"data     {dataset.name}: {len(dataset.train):,} training{held_out} images")
         say(f"network  {form}; {len(state.theta.vector):,} parameters")
         say(f"run      {run}" + (f", from epoch {state.epoch} on" if state.epoch else ""))
-        if trainer.team.size > 1:
+        if trainer.group.size > 1:
             each = threads()
-            line = f"team     {trainer.team.size} processes, {each} BLAS thread{'s' if each > 1 else ''} each"
-            if trainer.team.dies_together:
+            line = f"workers  {trainer.group.size} processes, {each} BLAS thread{'s' if each > 1 else ''} each"
+            if trainer.group.aborts_as_one:
                 # Who is killed can't say this, nor can the others, whom the launcher kills.
-                line += f"; should one die: {trainer.team.command} --resume {shlex.quote(str(run))}"
+                line += f"; should one die: {trainer.group.command} --resume {shlex.quote(str(run))}"
             say(line)
         if sys.stderr.isatty():
             from tqdm import tqdm
@@ -90,7 +92,7 @@ class Screen(Observer):
             self._bar = None
         trainer, self._trainer = self._trainer, None
         if trainer is not None and trainer.finished and trainer.state.epoch < self._epochs:
-            used = trainer.state.patience_used
+            used = trainer.state.epochs_since_best
             say(f"stopped  no better validation error in {used} epoch{'s' if used > 1 else ''}: training.patience")
 
 

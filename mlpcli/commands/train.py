@@ -21,7 +21,9 @@ from mlpcli.commands.options import (
     threads_option,
 )
 from mlpcli.errors import DivergedError, UsageError
-from mlpcli.training.parallel import ALONE, MOST_PROCESSES, ForkedTeam, MpiTeam, Stopped, Team, launched
+from mlpcli.parallel.control import MAX_PROCESSES, SINGLE, ProcessGroup, Stopped, launched
+from mlpcli.parallel.forked import ForkedGroup
+from mlpcli.parallel.mpi import MpiGroup
 
 if TYPE_CHECKING:
     from mlpcli.experiment import Run
@@ -31,16 +33,16 @@ class _Command(click.Command):
     """Of processes that a launcher started alike, the first says for all of them what is wrong."""
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
-        with _one_voice():
+        with _rank_0_reports():
             return super().make_context(*args, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
-        with _one_voice():
+        with _rank_0_reports():
             return super().invoke(ctx)
 
 
 @contextmanager
-def _one_voice() -> Iterator[None]:
+def _rank_0_reports() -> Iterator[None]:
     try:
         yield
     except (click.UsageError, UsageError) as error:
@@ -64,7 +66,7 @@ def _one_voice() -> Iterator[None]:
 @threads_option
 @click.option(
     "--processes",
-    type=click.IntRange(1, MOST_PROCESSES),
+    type=click.IntRange(1, MAX_PROCESSES),
     default=1,
     show_default=True,
     help="Train with so many processes, each with its share of every batch: the faster way to use several processors.",
@@ -100,23 +102,23 @@ def command(
     """
     if resume is not None and (config is not None or out is not None):
         raise UsageError("--resume goes on with the run's own config and directory: give no CONFIG and no --out")
-    with _team(mpi, processes) as team:
+    with process_group(mpi, processes) as group:
         # Not before: the threads that numpy begins with depend on the number of processes.
         from mlpcli import experiment
         from mlpcli.commands.curve import learning_curve
         from mlpcli.commands.show import Screen
 
-        if team.rank:
+        if group.rank:
             with suppress(DivergedError, Stopped):
-                experiment.assist(team)
+                experiment.run_worker(group)
             return
         overrides = (*overrides, *data_overrides(sources, offline))
         screen = Screen(quiet=quiet)
         try:
             if resume is not None:
-                run = experiment.resume(resume, overrides, observer=screen, team=team)
+                run = experiment.resume(resume, overrides, observer=screen, group=group)
             else:
-                run = experiment.train(config, overrides, out=out, observer=screen, team=team)
+                run = experiment.train(config, overrides, out=out, observer=screen, group=group)
             if as_json:
                 output.result_json(_document(run))
             else:
@@ -125,13 +127,13 @@ def command(
                 _print(run)
         except (KeyboardInterrupt, Terminated):
             if screen.run is not None:
-                output.say(f"stopped; go on with: {team.command} --resume {shlex.quote(str(screen.run))}")
+                output.say(f"stopped; go on with: {group.command} --resume {shlex.quote(str(screen.run))}")
             raise
 
 
 @contextmanager
-def _team(mpi: bool, processes: int) -> Iterator[Team]:
-    """The processes to train with: all that were started, with ``--mpi``; else there must be but one, which forks."""
+def process_group(mpi: bool, processes: int) -> Iterator[ProcessGroup]:
+    """Enter the processes to train with: those that a launcher started, with ``--mpi``; else one, which may fork."""
     started = launched()
     if mpi and processes > 1:
         raise UsageError("--mpi trains with the processes that mpiexec starts: leave --processes out")
@@ -140,11 +142,11 @@ def _team(mpi: bool, processes: int) -> Iterator[Team]:
             f"{started[1]} processes were started by mpiexec or the like, and would train {started[1]} runs: "
             "with --mpi they train one together"
         )
-    team = MpiTeam() if mpi else ForkedTeam(processes) if processes > 1 else ALONE
-    with team:
-        if team.size > 1 and not threads_are_set():
-            set_threads(max(1, int(team.processors)))
-        yield team
+    group = MpiGroup() if mpi else ForkedGroup(processes) if processes > 1 else SINGLE
+    with group:
+        if group.size > 1 and not threads_are_set():
+            set_threads(max(1, int(group.cores)))
+        yield group
 
 
 def _document(run: Run) -> dict[str, Any]:

@@ -1,11 +1,8 @@
-"""out <- keep out + scale A B, and out <- out + scale A: as the BLAS that numpy was built on does them.
+"""C <- beta C + alpha A B and y <- y + alpha x, planned for fixed arrays: BLAS's gemm, gemv and axpy.
 
-``numpy.matmul`` calls the same function of the same library, with keep = 0 and scale = 1, but for the smallest. With
-the other two a sum of products is made without writing each product to memory first and reading it again. Sums of
-vectors are here for the same reason; and BLAS makes long ones in all its threads.
-
-Where numpy's BLAS is not to be found by name (on Windows, for one), numpy makes the product and then adds it. A run's
-``manifest.json`` says so; results differ by rounding.
+``numpy.matmul`` calls the same gemm with alpha = 1 and beta = 0, except for very small matrices. With the other two a
+sum of products needs no pass over memory of its own. Where numpy's BLAS does not export its names (on Windows, for
+one), and for complex numbers, numpy makes the product and then adds it; a run's ``manifest.json`` says so.
 """
 
 from __future__ import annotations
@@ -17,244 +14,180 @@ from contextlib import suppress
 from functools import lru_cache, partial
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from mlpcli.model.memory import LINE
+from mlpcli.model.input import Input
+from mlpcli.model.small_gemm import library, row_blocks
 
 Array = NDArray[Any]
-
-# As numpy's own wheels name it, as other builds with 64-bit integers do, and as all the rest do. Where each number is
-# passed in a register or in eight bytes of the stack, as by 64-bit Linux, 64 bits are right for smaller integers too.
-EIGHT_BYTES_EACH = sys.platform == "linux" and ctypes.sizeof(ctypes.c_void_p) == 8
-NAMES = ("scipy_cblas_{}64_", "cblas_{}64_", *(["cblas_{}"] if EIGHT_BYTES_EACH else []))
-OPENBLAS_NAMES = ("scipy_openblas_{}64_", "openblas_{}64_", "openblas_{}")
-LETTERS = {"f": "s", "d": "d", "D": "z"}
-
-
-class Complex(ctypes.Structure):
-    """A complex number, ``value`` its real part; the other stays 0."""
-
-    _fields_ = (("value", ctypes.c_double), ("imaginary", ctypes.c_double))
-
-
-NUMBERS: dict[str, Any] = {"f": ctypes.c_float, "d": ctypes.c_double, "D": Complex}
-
-# From so many entries on OpenBLAS makes sums sooner in all its threads, as its axpy does and its axpby does not.
-SUM_OF_SEVERAL = 32_768
-
-# OpenBLAS makes products of no more than so many multiplications from matrices as they are, without packing them first,
-# on processors with AVX-512. A larger one, of one thread, takes a quarter to a half less time in such pieces: where A's
-# rows and B's columns have no gaps, and a piece has a multiple of four rows and begins a line of the cache.
-# (interface/gemm.c, SMALL_MATRIX_OPT.)
-UNPACKED = 1_000_000
-UNPACKED_ROWS = 4
-LEAST_UNPACKED_ROWS = 16
-AVX_512 = (b"SkylakeX", b"Cooperlake", b"SapphireRapids")
-
-ROW_MAJOR, COLUMN_MAJOR, AS_IT_IS, TRANSPOSED = 101, 102, 111, 112
-
 Routine = Callable[..., None]
 
+# As numpy's own wheels name the routines, as other builds with 64-bit integers do, and as all others do. 64-bit Linux
+# passes each integer in a register or in eight bytes of the stack, so that 64-bit arguments are right for 32-bit ones.
+IS_LINUX64 = sys.platform == "linux" and ctypes.sizeof(ctypes.c_void_p) == 8
+NAMES = ("scipy_cblas_{}64_", "cblas_{}64_", *(["cblas_{}"] if IS_LINUX64 else []))
+PREFIX = {"f": "s", "d": "d"}
+CTYPE: dict[str, Any] = {"f": ctypes.c_float, "d": ctypes.c_double}
 
-class Product:
-    """A B, of A (M, K) and B (K, N) to be added to ``out`` (M, N), or of A (K,) to be added to ``out`` (N,).
+# Above this many entries OpenBLAS's axpy, which is threaded, beats its axpby, which is not.
+AXPY_MIN_THREADED = 32_768
 
-    It is bound to its arrays: finding out where they are takes longer than a small product. Of each matrix the rows or
-    the columns are without gaps. All have one dtype: float32, float64 or complex128. Raises ``ValueError`` for others.
+ROW_MAJOR, COLUMN_MAJOR, NO_TRANS, TRANS = 101, 102, 111, 112  # as CBLAS numbers them
+
+
+class Gemm:
+    """C <- beta C + alpha A B for fixed arrays A (M, K), B (K, N), C (M, N), planned once, as FFTW plans a transform.
+
+    A may be an :class:`Input`: its scale is applied and its zero columns are skipped. Each matrix is contiguous by rows
+    or by columns, and all have one dtype; raises ``ValueError`` if not, or if the shapes do not fit. A single row is
+    multiplied by gemv, which is faster.
     """
 
-    def __init__(self, A: Array, B: Array, out: Array) -> None:
-        if not A.dtype == B.dtype == out.dtype or out.dtype.char not in LETTERS:
-            raise ValueError(f"no product of {A.dtype} and {B.dtype} for {out.dtype}")
-        if (*A.shape, *B.shape[1:]) != (*out.shape[:-1], A.shape[-1], out.shape[-1]) or A.shape[-1] != len(B):
-            raise ValueError(f"no product of {A.shape} and {B.shape} for {out.shape}")
-        self._arrays = self._taken = A, B, out
-        self._pieces = [Product(A[rows], B, out[rows]) for rows in _unpacked(A, B)] if out.ndim == 2 else []
-        self._cut = False  # whether the last time it was of some rows or columns alone
-        self._call: Callable[[], None] | None = None
-        # Where there is nothing there are no strides to go by, and gemv would leave what is there.
-        found = routine("gemm" if out.ndim == 2 else "gemv", out.dtype.char) if A.size and B.size else None
-        if found is None:
+    def __init__(self, A: Array | Input, B: Array, C: Array) -> None:
+        self.input = A if isinstance(A, Input) else None
+        self.scale, self.transposed = 1.0, False
+        if isinstance(A, Input):
+            self.scale, self.transposed, A = A.scale, A.transposed, A.matrix
+        if not A.dtype == B.dtype == C.dtype:
+            raise ValueError(f"no product of {A.dtype} and {B.dtype} for {C.dtype}")
+        if (len(A), B.shape[1]) != C.shape or A.shape[1] != len(B):
+            raise ValueError(f"no product of {A.shape} and {B.shape} for {C.shape}")
+        self.arrays = A, B, C
+        self.nonzero = 0, len(A) if self.transposed else len(B)  # the rows or columns of A that are multiplied
+        self.columns: list[int] = []  # of the input, as they were when ``nonzero`` was set
+        self.plans: list[Any] = []
+        # Empty arrays have no usable strides.
+        is_row = self.input is None and len(A) == 1
+        name = "gemv" if is_row else "gemm"
+        if (blas := routine(name, C.dtype.char)) is not None and A.size and B.size:
+            self.alpha, self.beta = CTYPE[C.dtype.char](), CTYPE[C.dtype.char]()
+            blocks = [slice(0, len(A))] if self.transposed else row_blocks(A, B)
+            if is_row:
+                self.plans = [_GemvPlan(blas, self.alpha, A[0], B, self.beta, C[0])]
+            else:
+                self.plans = [_GemmPlan(blas, self.alpha, A[rows], B, self.beta, C[rows]) for rows in blocks]
+        self.calls = [plan.run for plan in self.plans]
+
+    def __call__(self, alpha: float = 1.0, beta: float = 0.0) -> None:
+        """Compute C <- beta C + alpha A B."""
+        if self.input is not None and self.input.columns != self.columns:
+            self._skip_zero_columns(self.input)
+        if self.transposed and beta != 1.0:
+            first, last = self.nonzero
+            for margin in (self.arrays[2][:first], self.arrays[2][last:]):
+                margin[...] = beta * margin if beta else 0.0
+        if self.calls:
+            self.alpha.value, self.beta.value = alpha * self.scale, beta
+            for call in self.calls:
+                call()
             return
-        # Made once, and changed where they change: ctypes takes longer to make them than to pass them.
-        number = NUMBERS[out.dtype.char]
-        self._scale, self._keep = number(), number()
-        scale, keep = map(_argument, (self._scale, self._keep))
-        size, place, kind = ctypes.c_int64, ctypes.c_void_p, ctypes.c_int
-        if out.ndim == 2:
-            self._begin = A.ctypes.data, B.ctypes.data, out.ctypes.data
-            self._M, self._K = size(len(out)), size(len(B))
-            self._at_A, self._at_B, self._at_out = map(place, self._begin)
-            major = _major(out)
-            arguments: tuple[Any, ...] = (
-                *map(kind, (major, *(AS_IT_IS if _major(each) == major else TRANSPOSED for each in (A, B)))),
-                *(self._M, size(out.shape[1]), self._K),
-                *(scale, self._at_A, size(_leading(A)), self._at_B, size(_leading(B))),
-                *(keep, self._at_out, size(_leading(out))),
-            )
+        A, B, C = self.arrays
+        if self.input is not None:
+            part = slice(*self.nonzero)
+            A, B, C = (A[part], B, C[part]) if self.transposed else (A[:, part], B[part], C)
+        product = A @ B
+        product *= alpha * self.scale
+        C[...] = beta * C + product if beta else product
+
+    def _skip_zero_columns(self, X: Input) -> None:
+        """Multiply the nonzero columns of the input alone: a smaller K, or for its transpose a smaller M."""
+        self.columns, self.nonzero = X.columns.copy(), X.nonzero_columns()
+        for plan in self.plans:
+            plan.move(*self.nonzero, self.transposed)
+
+
+class _GemmPlan:
+    """One call of gemm; its ctypes arguments are made once, as making them takes longer than a small product."""
+
+    def __init__(self, gemm: Routine, alpha: Any, A: Array, B: Array, beta: Any, C: Array) -> None:
+        order, integer, kind = _order(C), ctypes.c_int64, ctypes.c_int
+        self.m, self.k = integer(len(C)), integer(len(B))
+        self.start, self.strides = (A.ctypes.data, B.ctypes.data, C.ctypes.data), (A.strides, B.strides, C.strides)
+        self.a, self.b, self.c = map(ctypes.c_void_p, self.start)
+        lda, ldb, ldc = (integer(_leading_dimension(matrix)) for matrix in (A, B, C))
+        kinds = (kind(value) for value in (order, *(NO_TRANS if _order(X) == order else TRANS for X in (A, B))))
+        n = integer(C.shape[1])
+        self.run = partial(gemm, *kinds, self.m, n, self.k, alpha, self.a, lda, self.b, ldb, beta, self.c, ldc)
+
+    def move(self, first: int, last: int, transposed: bool) -> None:
+        """Multiply A's columns from ``first`` to ``last`` alone, or its rows if A is the transpose of an input."""
+        (a, b, c), (A, B, C) = self.start, self.strides
+        if transposed:
+            self.m.value, self.a.value, self.c.value = last - first, a + first * A[0], c + first * C[0]
         else:
-            # B^T A, as BLAS knows it.
-            transposed = _major(B) == ROW_MAJOR
-            arguments = (
-                *map(kind, (ROW_MAJOR, TRANSPOSED if transposed else AS_IT_IS)),
-                *map(size, B.shape if transposed else B.shape[::-1]),
-                *(scale, place(B.ctypes.data), size(_leading(B))),
-                *(place(A.ctypes.data), size(A.strides[0] // A.itemsize)),
-                *(keep, place(out.ctypes.data), size(out.strides[0] // out.itemsize)),
+            self.k.value, self.a.value, self.b.value = last - first, a + first * A[1], b + first * B[0]
+
+
+class _GemvPlan:
+    """One call of gemv: c <- beta c + alpha B^T a."""
+
+    def __init__(self, gemv: Routine, alpha: Any, a: Array, B: Array, beta: Any, c: Array) -> None:
+        integer, kind, pointer = ctypes.c_int64, ctypes.c_int, ctypes.c_void_p
+        transposed = _order(B) == ROW_MAJOR
+        rows, columns = map(integer, B.shape if transposed else B.shape[::-1])
+        self.run = partial(
+            gemv,
+            kind(ROW_MAJOR),
+            kind(TRANS if transposed else NO_TRANS),
+            rows,
+            columns,
+            alpha,
+            *(pointer(B.ctypes.data), integer(_leading_dimension(B))),
+            *(pointer(a.ctypes.data), integer(a.strides[0] // a.itemsize)),
+            beta,
+            *(pointer(c.ctypes.data), integer(c.strides[0] // c.itemsize)),
+        )
+
+
+class Axpy:
+    """y <- y + alpha x for fixed contiguous arrays of one shape and dtype; raises ``ValueError`` for others."""
+
+    def __init__(self, x: Array, y: Array) -> None:
+        if x.dtype != y.dtype or x.shape != y.shape:
+            raise ValueError(f"no sum of {x.dtype} {x.shape} and {y.dtype} {y.shape}")
+        if not (x.flags.c_contiguous and y.flags.c_contiguous):
+            raise ValueError("x and y must be contiguous")
+        self.arrays, self.call = (x, y), None
+        threaded = x.size >= AXPY_MIN_THREADED
+        if (axpy := routine("axpy" if threaded else "axpby", x.dtype.char)) is not None:
+            self.alpha, one, stride = CTYPE[x.dtype.char](), CTYPE[x.dtype.char](1.0), ctypes.c_int64(1)
+            pointers = [ctypes.c_void_p(array.ctypes.data) for array in self.arrays]
+            beta = () if threaded else (one,)
+            self.call = partial(
+                axpy, ctypes.c_int64(x.size), self.alpha, pointers[0], stride, *beta, pointers[1], stride
             )
-        self._call = partial(found, *arguments)
 
-    def add(
-        self, scale: float = 1.0, keep: float = 0.0, *, rows: slice | None = None, inner: slice | None = None
-    ) -> None:
-        """Make ``out`` keep times itself plus scale times the product.
-
-        ``rows`` are the rows of A that are not all 0, ``inner`` its columns, by which B's rows are chosen. Either is a
-        slice with a beginning and an end; they are for matrices.
-        """
-        if self._pieces and rows is None:
-            for piece in self._pieces:
-                piece.add(scale, keep, inner=inner)
-            return
-        if rows is not None or inner is not None or self._cut:
-            self._cut_to(rows, inner, keep)
-        if self._call is None:
-            _by_numpy(*self._taken, scale, keep)
-            return
-        self._scale.value, self._keep.value = scale, keep
-        self._call()
-
-    def _cut_to(self, rows: slice | None, inner: slice | None, keep: float) -> None:
-        """Take these rows and inner ones alone, and do to the other rows of ``out`` what a product of zeros does."""
-        A, B, out = self._arrays
-        self._cut = rows is not None or inner is not None
-        rows, inner = rows or slice(0, len(out)), inner or slice(0, len(B))
-        first, last = rows.start, rows.stop
-        if keep != 1.0:
-            _keep(out[:first], keep)
-            _keep(out[last:], keep)
-        if self._call is None:
-            self._taken = A[rows, inner], B[inner], out[rows]
+    def __call__(self, alpha: float = 1.0) -> None:
+        """Compute y <- y + alpha x."""
+        if self.call is None:
+            x, y = self.arrays
+            y += alpha * x
         else:
-            self._M.value, self._K.value = last - first, inner.stop - inner.start
-            self._at_A.value = self._begin[0] + first * A.strides[0] + inner.start * A.strides[1]
-            self._at_B.value = self._begin[1] + inner.start * B.strides[0]
-            self._at_out.value = self._begin[2] + first * out.strides[0]
+            self.alpha.value = alpha
+            self.call()
 
 
-class Addend:
-    """A, to be added to ``out``, of the same shape and dtype, neither with gaps.
-
-    It is bound to its arrays, as a :class:`Product` is. Raises ``ValueError`` for what does not fit.
-    """
-
-    def __init__(self, A: Array, out: Array) -> None:
-        if A.dtype != out.dtype or A.dtype.char not in LETTERS or A.shape != out.shape:
-            raise ValueError(f"no sum of {A.dtype} {A.shape} and {out.dtype} {out.shape}")
-        if not (A.flags.c_contiguous and out.flags.c_contiguous):
-            raise ValueError("what is added, or added to, has gaps")
-        self._arrays = A, out
-        number = NUMBERS[out.dtype.char]
-        self._scale, keep = number(), number()
-        keep.value = 1.0
-        one = ctypes.c_int64(1)
-        unthreaded = routine("axpby", out.dtype.char) if A.size < SUM_OF_SEVERAL else None
-        found = unthreaded or routine("axpy", out.dtype.char)
-        before = (ctypes.c_int64(A.size), _argument(self._scale), ctypes.c_void_p(A.ctypes.data), one)
-        after = (ctypes.c_void_p(out.ctypes.data), one)
-        self._call = found and partial(found, *before, *([_argument(keep)] if unthreaded else []), *after)
-
-    def add(self, scale: float = 1.0) -> None:
-        """Add ``scale`` times A."""
-        if self._call is None:
-            A, out = self._arrays
-            out += A if scale == 1.0 else scale * A
-            return
-        self._scale.value = scale
-        self._call()
-
-
-def _argument(number: Any) -> Any:
-    """``number`` as it is passed: complex ones by where they are."""
-    return ctypes.byref(number) if isinstance(number, Complex) else number
-
-
-def _by_numpy(A: Array, B: Array, out: Array, scale: float, keep: float) -> None:
-    product = np.dot if out.ndim == 1 else np.matmul
-    if keep:
-        _keep(out, keep)
-        more = product(A, B)
-        if scale != 1.0:
-            more *= scale
-        out += more
-    else:
-        product(A, B, out=out)
-        if scale != 1.0:
-            out *= scale
-
-
-def _keep(out: Array, keep: float) -> None:
-    if keep == 1.0:
-        return
-    if keep:
-        out *= keep
-    else:
-        out[...] = 0.0  # whatever it was, as BLAS has it
-
-
-def _unpacked(A: Array, B: Array) -> list[slice]:
-    """The pieces of A's rows by which A B is made soonest; none: as a whole."""
-    rows = UNPACKED // max(1, B.size) // UNPACKED_ROWS * UNPACKED_ROWS
-    if A.dtype != np.float32 or not LEAST_UNPACKED_ROWS <= rows < len(A):
-        return []
-    in_lines = A.ctypes.data % LINE == UNPACKED_ROWS * A.strides[0] % LINE == 0
-    if not in_lines or _major(A) != ROW_MAJOR or _major(B) != COLUMN_MAJOR or not _unpacks():
-        return []
-    return [slice(first, min(first + rows, len(A))) for first in range(0, len(A), rows)]
-
-
-def _unpacks() -> bool:
-    """Whether BLAS is an OpenBLAS that takes small matrices as they are, and has one thread."""
-    for each in OPENBLAS_NAMES:
-        with suppress(AttributeError, TypeError):
-            core, threads = (_library()[each.format(name)] for name in ("get_corename", "get_num_threads"))
-            core.restype = ctypes.c_char_p
-            return core() in AVX_512 and threads() == 1
-    return False
-
-
-def _major(matrix: Array) -> int:
-    """Whether the rows of ``matrix`` are without gaps, or its columns."""
+def _order(matrix: Array) -> int:
+    """Return whether the rows or the columns of ``matrix`` are contiguous."""
     if matrix.strides[1] == matrix.itemsize:
         return ROW_MAJOR
     if matrix.strides[0] == matrix.itemsize:
         return COLUMN_MAJOR
-    raise ValueError("rows and columns of a matrix have gaps")
+    raise ValueError("neither the rows nor the columns of a matrix are contiguous")
 
 
-def _leading(matrix: Array) -> int:
-    """The entries from one row, or column, of ``matrix`` to the next."""
-    across = 0 if _major(matrix) == ROW_MAJOR else 1
+def _leading_dimension(matrix: Array) -> int:
+    """Return the number of entries from one row, or column, of ``matrix`` to the next."""
+    across = 0 if _order(matrix) == ROW_MAJOR else 1
     count, length = matrix.shape[across], matrix.shape[1 - across]
     return matrix.strides[across] // matrix.itemsize if count > 1 else max(1, length)
 
 
 @lru_cache
 def routine(name: str, dtype: str) -> Routine | None:
-    """BLAS's ``gemm``, ``gemv``, ``axpy`` or ``axpby`` for a dtype's letter, as C sees it; None where there is none."""
-    for each in NAMES:
+    """Return BLAS's ``gemm``, ``gemv``, ``axpy`` or ``axpby`` for a dtype's character; None if there is none."""
+    for pattern in NAMES if dtype in PREFIX else ():
         with suppress(AttributeError, TypeError):
-            found: Routine = _library()[each.format(LETTERS[dtype] + name)]
+            found: Routine = library()[pattern.format(PREFIX[dtype] + name)]
             return found
     return None
-
-
-@lru_cache
-def _library() -> Any:
-    """What has numpy's BLAS: what a library of numpy's links to is found through it. None where it can't be opened."""
-    module = sys.modules.get("numpy._core._multiarray_umath") or sys.modules["numpy.core._multiarray_umath"]
-    try:
-        return ctypes.CDLL(str(module.__file__))
-    except OSError:
-        return None

@@ -1,18 +1,18 @@
-"""One flat vector of parameters, with the views W1, b1, W2, b2 ... into it, and how their first values are drawn.
+"""One flat vector of parameters, with the views W1, W2 ... b1, b2 ... into it, and how their first values are drawn.
 
-The flat vector is what update rules and messages between processes see; the views are what the mathematics sees. Both
-are the same memory. In it the weights of a hidden unit lie side by side: the columns of W, one after the other, but for
-the last layer, whose rows belong to the hidden units below it. So a process that has some of the units has stretches
-of the vector, and matrix products are a few percent quicker than by rows. Files have all tensors row by row, in
-:meth:`Parameters.by_rows`.
+The flat vector is what optimizers and messages between processes see; the views are what the mathematics sees. Both
+are the same memory: first all weights, then all biases, so that weight decay is one sum. The weights of a hidden unit
+are contiguous: W is column-major, except the last one, which is row-major, as its rows belong to the hidden units
+below. So the units that a process owns are slices of the vector, and products are a few percent faster than with
+row-major weights. Files have all tensors in C order, in the order W1, b1, W2, b2 ... (:meth:`Parameters.to_c_order`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from math import sqrt
-from typing import Any, NamedTuple
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -21,137 +21,93 @@ from mlpcli.model.memory import aligned
 
 Array = NDArray[Any]
 
-# Which of so many rows or columns are meant.
-Part = Callable[[int], slice]
 
+class Sharding(Protocol):
+    """What parameters need to know of the processes that share a network."""
 
-def every(count: int) -> slice:
-    """All of them."""
-    return slice(0, count)
+    rank: int
+
+    def shard(self, count: int) -> slice:
+        """Return which of ``count`` units this process owns."""
 
 
 class Parameters:
     """The parameters of a network, or a gradient of the loss with respect to them.
 
-    ``sizes`` are the units of each layer, (D, H, ..., K). ``vector`` is flat; ``W[l]`` of shape (sizes[l], sizes[l+1])
-    and ``b[l]`` of shape (sizes[l+1],) are views into it, in the order W1, b1, W2, b2 ..., of all W but the last the
-    transposes. A ``vector`` that is given is used, not copied; raises ``ValueError`` if its length does not fit.
+    ``sizes`` are the units of each layer, (D, H, ..., K). ``W[l]`` of shape (sizes[l], sizes[l+1]) and ``b[l]`` of
+    shape (sizes[l+1],) are views into ``vector`` (n,), as is ``weights``, all W in one. A ``vector`` that is given is
+    used, not copied; raises ``ValueError`` if its length does not fit.
     """
 
     def __init__(self, sizes: Sequence[int], dtype: DTypeLike, vector: Array | None = None) -> None:
         self.sizes = tuple(sizes)
-        length = sum((rows + 1) * columns for rows, columns in pairwise(self.sizes))
+        shapes = list(pairwise(self.sizes))
+        length = sum((rows + 1) * columns for rows, columns in shapes)
         self.vector = aligned((length,), dtype, 0.0) if vector is None else vector
         if self.vector.shape != (length,):
             raise ValueError(f"a network of sizes {self.sizes} has {length} parameters, not {self.vector.shape}")
         self.W: list[Array] = []
-        self.b: list[Array] = []
         start = 0
-        for layer, (rows, columns) in enumerate(pairwise(self.sizes)):
-            end = start + rows * columns
-            weights = self.vector[start:end]
-            hidden = layer < len(self.sizes) - 2
-            self.W.append(weights.reshape(columns, rows).T if hidden else weights.reshape(rows, columns))
-            self.b.append(self.vector[end : end + columns])
-            start = end + columns
+        for layer, (rows, columns) in enumerate(shapes, start=1):
+            W, start = self.vector[start : start + rows * columns], start + rows * columns
+            self.W.append(W.reshape(rows, columns) if layer == len(shapes) else W.reshape(columns, rows).T)
+        self.weights = self.vector[:start]
+        ends = np.cumsum([start, *self.sizes[1:]])
+        self.b = [self.vector[first:last] for first, last in pairwise(ends)]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _copy, (self.sizes, self.vector)  # views that were pickled would be arrays of their own
+        return _copy, (self.sizes, self.vector)  # pickled views would be arrays of their own
 
     def tensors(self) -> Iterator[tuple[str, Array]]:
-        """The views by name: ("W1", W1), ("b1", b1), ("W2", W2) ..."""
+        """Yield the views by name: ("W1", W1), ("b1", b1), ("W2", W2) ..."""
         for layer, (W, b) in enumerate(zip(self.W, self.b, strict=True), start=1):
             yield f"W{layer}", W
             yield f"b{layer}", b
 
-    def by_rows(self) -> Array:
-        """A copy of the vector (n,), all tensors row by row."""
+    def to_c_order(self) -> Array:
+        """Return a copy (n,): W1, b1, W2, b2 ..., each in C order."""
         return np.concatenate([tensor.ravel() for _, tensor in self.tensors()])
 
-    def fill_by_rows(self, vector: Array) -> None:
-        """Take the numbers of ``vector`` (n,), all tensors row by row."""
+    def from_c_order(self, vector: Array) -> None:
+        """Copy ``vector`` (n,), as :meth:`to_c_order` returns it, into the parameters."""
         start = 0
         for _, tensor in self.tensors():
             tensor[...] = vector[start : start + tensor.size].reshape(tensor.shape)
             start += tensor.size
 
-    def layers(self, part: Part = every) -> list[LayerPart]:
-        """Of each layer the weights of the ``part`` of the hidden units that is asked for, and that of b; views.
+    def shard(self, comm: Sharding) -> list[tuple[Array, Array]]:
+        """Return (W, b) of each layer as far as this process owns them, as views.
 
-        A hidden layer's W has columns for its units, the last layer's rows for the units below it.
+        It owns the weights and biases of its hidden units, and those rows of the last W that lead on from them. The
+        last b is rank 0's; in the others it is an array of zeros, so that it is added once.
         """
-        found = []
-        for W, b in zip(self.W, self.b, strict=True):
-            rows, columns = map(every, W.shape)
-            biases = part(len(b))
-            if W is self.W[-1]:
-                rows = part(len(W))
+        *hidden, last = [(W, b) for W, b in zip(self.W, self.b, strict=True)]
+        owned = [(W[:, own], b[own]) for W, b in hidden for own in [comm.shard(len(b))]]
+        W, b = last
+        return [*owned, (W[comm.shard(len(W))], b if comm.rank == 0 else np.zeros_like(b))]
+
+    def chunks(self, comm: Sharding, size: int) -> list[slice]:
+        """Return the slices of the vector that this process owns, each of at most ``size`` entries."""
+        indices = Parameters(self.sizes, np.intp, np.arange(len(self.vector))).shard(comm)
+        owned = [W for W, _ in indices] + [b for _, b in (indices if comm.rank == 0 else indices[:-1])]
+        spans: list[list[int]] = []
+        for own in (each for each in owned if each.size):
+            first, last = int(own.min()), int(own.max()) + 1
+            if spans and spans[-1][1] == first:
+                spans[-1][1] = last
             else:
-                columns = biases
-            found.append(LayerPart(rows, columns, biases, W[rows, columns], b[biases]))
-        return found
-
-    def stretches(self, entries: int, part: Part = every) -> list[slice]:
-        """Where that ``part`` of all layers is in the flat vector, in order; none of more than so many ``entries``."""
-        ranges, start = [[0, 0]], 0
-        for W, b, layer in zip(self.W, self.b, self.layers(part), strict=True):
-            end = start + W.size
-            own, each = (layer.rows, W.shape[1]) if W is self.W[-1] else (layer.columns, len(W))
-            for first, last in (
-                (start + own.start * each, start + own.stop * each),
-                (end + layer.biases.start, end + layer.biases.stop),
-            ):
-                if first == ranges[-1][1]:
-                    ranges[-1][1] = last
-                else:
-                    ranges.append([first, last])
-            start = end + b.size
-        return [
-            slice(first, min(first + entries, last)) for start, last in ranges for first in range(start, last, entries)
-        ]
-
-    def pieces(self, stretches: Iterable[slice]) -> list[Piece]:
-        """What is in each of these stretches of the flat vector."""
-        found = []
-        for own in stretches:
-            weights, start = [], 0
-            for W, b in zip(self.W, self.b, strict=True):
-                first, last = max(start, own.start), min(start + W.size, own.stop)
-                if first < last:
-                    weights.append(self.vector[first:last])
-                start += W.size + b.size
-            found.append(Piece(self.vector[own], weights))
-        return found
-
-
-class LayerPart(NamedTuple):
-    """Some ``rows`` and ``columns`` of a layer's weights W (D, H), and some ``biases`` of its b (H,)."""
-
-    rows: slice
-    columns: slice
-    biases: slice
-    W: Array
-    b: Array
-
-
-class Piece(NamedTuple):
-    """A stretch of the flat vector, and in ``W`` the weights, not biases, in it, flat; views.
-
-    For what is done to each parameter alone, a piece at a time, while the piece is in the processor's cache.
-    """
-
-    vector: Array
-    W: list[Array]
+                spans.append([first, last])
+        return [slice(at, min(at + size, last)) for first, last in spans for at in range(first, last, size)]
 
 
 def _copy(sizes: Sequence[int], vector: Array) -> Parameters:
-    made = Parameters(sizes, vector.dtype)
-    made.vector[...] = vector
-    return made
+    parameters = Parameters(sizes, vector.dtype)
+    parameters.vector[...] = vector
+    return parameters
 
 
-# A scheme draws the weights (rows, columns) of one layer: rows units below it, columns units of its own, whose
-# activation is named ("linear" for the output layer).
+# Draws the weights (rows, columns) of one layer: rows units below it, columns units of its own, with this activation
+# ("linear" in the output layer).
 Scheme = Callable[[np.random.Generator, int, int, str], Array]
 
 
@@ -173,7 +129,7 @@ SCHEMES: dict[str, Scheme] = {"glorot": _glorot, "he": _he, "lecun": _lecun, "ni
 
 
 def initialize(theta: Parameters, scheme: str, scale: float, activation: str, rng: np.random.Generator) -> None:
-    """Draw the first values of ``theta``, times ``scale``. Drawn in float64, so that every dtype starts alike.
+    """Draw the first values of ``theta``, times ``scale``; in float64, so that every dtype starts alike.
 
     ``glorot``
         W uniform in +-g sqrt(6 / (rows + columns)) (Glorot and Bengio 2010, equation 16), with g = 4 for sigmoid units

@@ -34,8 +34,7 @@ from mlpcli.errors import ConfigError, RunError
 from mlpcli.files import read as read_bytes
 from mlpcli.files import write_atomically
 from mlpcli.model.parameters import Parameters
-from mlpcli.training.loop import State, network_for
-from mlpcli.training.optimizers import OPTIMIZERS
+from mlpcli.state import OPTIMIZER_STATE, State, architecture_of
 
 FORMAT = 1
 SUFFIX = ".npz"
@@ -115,13 +114,13 @@ def encode(checkpoint: Checkpoint) -> bytes:
         "step": state.step,
         "best": list(state.best) if state.best else None,
         "best_epoch": state.best_epoch,
-        "patience_used": state.patience_used,
+        "patience_used": state.epochs_since_best,
     }
     arrays = {
         **dict(state.theta.tensors()),
         **{f"{_AVERAGE}{name}": tensor for name, tensor in (state.average.tensors() if state.average else ())},
         **{
-            f"{_OPTIMIZER}{name}": Parameters(state.theta.sizes, vector.dtype, vector).by_rows()
+            f"{_OPTIMIZER}{name}": Parameters(state.theta.sizes, vector.dtype, vector).to_c_order()
             for name, vector in state.optimizer.items()
         },
         "header": np.array(json.dumps(header, ensure_ascii=False)),
@@ -164,10 +163,10 @@ def decode(data: bytes, where: str) -> Checkpoint:
     if contradiction := _contradiction(header, config):
         refuse(f"its header contradicts itself: {contradiction}")
     rows, columns = header["image_shape"]
-    network = network_for(config, rows * columns, header["classes"])
-    shapes = _shapes(network.sizes)
+    architecture = architecture_of(config, rows * columns, header["classes"])
+    shapes = _shapes(architecture.sizes)
     length = sum(math.prod(shape) for shape in shapes.values())
-    memory = [f"{_OPTIMIZER}{name}" for name in OPTIMIZERS[config.training.optimizer].memory]
+    memory = [f"{_OPTIMIZER}{name}" for name in OPTIMIZER_STATE[config.training.optimizer]]
     averages = {f"{_AVERAGE}{name}": shape for name, shape in shapes.items()} if config.training.averaging else {}
     wanted = {**shapes, **averages, **dict.fromkeys(memory, (length,))}
     if missing := [name for name in wanted if name not in members]:
@@ -178,7 +177,7 @@ def decode(data: bytes, where: str) -> Checkpoint:
     arrays = {name: _array(members[name], name, dtype, shape, refuse) for name, shape in wanted.items()}
 
     def parameters(prefix: str) -> Parameters:
-        found = network.parameters(dtype)
+        found = architecture.parameters(dtype)
         for name, view in found.tensors():
             view[...] = arrays[f"{prefix}{name}"]
         if not np.isfinite(found.vector).all():
@@ -186,8 +185,8 @@ def decode(data: bytes, where: str) -> Checkpoint:
         return found
 
     def of_optimizer(name: str) -> NDArray[Any]:
-        found = network.parameters(dtype)
-        found.fill_by_rows(arrays[name])
+        found = architecture.parameters(dtype)
+        found.from_c_order(arrays[name])
         return found.vector
 
     best = header["best"]
@@ -205,7 +204,7 @@ def decode(data: bytes, where: str) -> Checkpoint:
             step=header["step"],
             best=None if best is None else (float(best[0]), float(best[1])),
             best_epoch=header["best_epoch"],
-            patience_used=header["patience_used"],
+            epochs_since_best=header["patience_used"],
         ),
     )
 

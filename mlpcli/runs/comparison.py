@@ -63,7 +63,7 @@ def _of_metrics(recorded: list[dict[str, Any]], again: list[dict[str, Any]], epo
 
 
 def _of_checkpoints(name: str, recorded: Checkpoint, again: Checkpoint) -> Iterator[Difference]:
-    for key in ("epoch", "step", "best", "best_epoch", "patience_used"):
+    for key in ("epoch", "step", "best", "best_epoch", "epochs_since_best"):
         before, after = getattr(recorded.state, key), getattr(again.state, key)
         if before != after:
             yield Difference(f"{name}.npz {key}", repr(before), repr(after))

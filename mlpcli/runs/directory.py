@@ -33,7 +33,7 @@ from mlpcli.errors import RunError
 from mlpcli.files import PARTIAL, append_line, locked, make_folder, read, remove, remove_partials, write_atomically
 from mlpcli.runs import checkpoint as checkpoints
 from mlpcli.runs.checkpoint import Checkpoint
-from mlpcli.training.loop import EpochRecord
+from mlpcli.state import EpochRecord
 
 CONFIG = "config.yaml"
 MANIFEST = "manifest.json"

@@ -27,9 +27,9 @@ from typing import TYPE_CHECKING
 from mlpcli import config as config_module
 from mlpcli.config import Config
 from mlpcli.errors import DivergedError, MlpcliError, RunError, UsageError
+from mlpcli.parallel.control import available_cores, launched
 from mlpcli.runs.environment import THREAD_VARIABLES, threads
 from mlpcli.sweep.plan import Plan
-from mlpcli.training.parallel import launched, processors
 
 if TYPE_CHECKING:
     from mlpcli.datasets.download import Progress, Say
@@ -374,7 +374,7 @@ def execute(open_tasks: Sequence[Task], pool: Pool, watcher: Watcher) -> dict[Pa
 
 def cores() -> int:
     """The processors there are for this process."""
-    return len(processors())
+    return len(available_cores())
 
 
 def _child(sending: connection.Connection, task: Task, threads: int) -> None:

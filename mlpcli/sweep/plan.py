@@ -361,9 +361,9 @@ def _uniform(seed: int, key: str, draw: int) -> float:
 
     Of nothing else: neither more draws nor other keys nor their order change what is drawn.
     """
-    from mlpcli.training.streams import stream
+    from mlpcli.training.rng import keyed_rng
 
-    return float(stream(seed, "sweep", zlib.crc32(key.encode()) << 16 | draw).random())
+    return float(keyed_rng(seed, "sweep", zlib.crc32(key.encode()) << 16 | draw).random())
 
 
 def _rounded(value: float, low: float, high: float) -> float:

@@ -36,7 +36,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from mlpcli.config import AugmentationConfig
 from mlpcli.errors import DataError
-from mlpcli.training.streams import stream
+from mlpcli.training.rng import keyed_rng
 
 Array = NDArray[Any]
 
@@ -93,12 +93,12 @@ class Augmentation:
         """Draw the distortions of ``epoch``, from 1: of all images, so that none depends on which are asked for."""
         config, (h, w) = self._config, self._shape
         strength = strength_in(config, epoch, self._epochs)
-        draws = stream(self._seed, "affine", epoch).random((self._examples, 6))
+        draws = keyed_rng(self._seed, "affine", epoch).random((self._examples, 6))
         self._M[...], self._m[...] = inverses(config, 2 * draws - 1, strength)
         self._m += [(w + 1) / 2, (h + 1) / 2]  # from here on seen from the padded image's corner
         xs, ys = pools = self._pool.reshape(2, -1, h, w)
         if config.elastic_alpha:
-            rng = stream(self._seed, "elastic", epoch)
+            rng = keyed_rng(self._seed, "elastic", epoch)
             self._drawn[...] = rng.integers(len(xs), size=self._drawn.shape)
             draw_fields(pools.reshape(-1, h, w), config.elastic_alpha * strength, config.elastic_sigma, rng)
         else:

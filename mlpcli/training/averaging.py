@@ -1,14 +1,13 @@
-"""The exponential moving average of the parameters, which is better than any of them while the rate is high.
+"""The exponential moving average (EMA) of the parameters, which is better than any of them while the rate is high.
 
-Steps of a constant size do not come to rest in a minimum but wander around it. Their mean lies nearer to it: Polyak and
-Juditsky 1992, "Acceleration of stochastic approximation by averaging". Here the older steps fade, as theta once was
-far away:
+Steps of constant size do not come to rest in a minimum but wander around it; their mean lies nearer to it: Polyak and
+Juditsky 1992, "Acceleration of stochastic approximation by averaging". Here older steps fade, as theta was far away:
 
-    average <- d average + (1 - d) theta           a decay d a step
+    average <- d average + (1 - d) theta           with a decay d per step
 
-What this is the mean of has an age of 1 / (1 - d) steps. It is taken every few steps with the decay of as many, which
-differs by less than theta moves in between and costs as much less. At first d is smaller, (n - 1) / n the nth time, so
-that the average is the plain mean of what there has been and not of the initial parameters.
+It is updated every few steps, with the decay of as many: the difference is smaller than theta's movement in between,
+and it costs so much less. At first d is smaller, (n - 1) / n in the n-th update, so that the average is the plain mean
+of the updates so far, without the initial parameters.
 """
 
 from __future__ import annotations
@@ -24,28 +23,27 @@ Array = NDArray[Any]
 INTERVAL = 8
 
 
-class Average:
-    """Keeps ``average`` (n,) the moving average of ``theta`` (n,), with the decay of one step.
+class MovingAverage:
+    """Keeps ``average`` (n,) the moving average of ``theta`` (n,), with ``decay`` per step, in this process's chunks.
 
-    ``steps_per_epoch`` bounds the interval: after each epoch there is something to validate. Only the ``stretches`` of
-    both are touched, one after the other.
+    ``steps_per_epoch`` bounds the interval between updates: every epoch ends with an average to evaluate.
     """
 
     def __init__(
-        self, average: Array, theta: Array, decay: float, steps_per_epoch: int, stretches: Sequence[slice]
+        self, average: Array, theta: Array, decay: float, steps_per_epoch: int, chunks: Sequence[slice]
     ) -> None:
         self._interval = min(INTERVAL, steps_per_epoch)
         self._decay = decay**self._interval
-        scratch = np.empty(max((own.stop - own.start for own in stretches), default=0), theta.dtype)
-        self._pieces = [(average[own], theta[own], scratch[: own.stop - own.start]) for own in stretches]
+        scratch = np.empty(max((own.stop - own.start for own in chunks), default=0), theta.dtype)
+        self._chunks = [(average[own], theta[own], scratch[: own.stop - own.start]) for own in chunks]
 
-    def step(self, step: int) -> None:
-        """Take ``theta`` after ``step`` steps, from 1, into the average, if it is its turn."""
-        times, between = divmod(step, self._interval)
+    def update(self, step: int) -> None:
+        """Take ``theta`` after ``step`` steps, from 1, into the average, if an interval ends with it."""
+        updates, between = divmod(step, self._interval)
         if between:
             return
-        decay = min(self._decay, (times - 1) / times)
-        for average, theta, difference in self._pieces:
+        decay = min(self._decay, (updates - 1) / updates)
+        for average, theta, difference in self._chunks:
             # average + (1 - d) (theta - average): equal parameters stay exactly as they are.
             np.subtract(theta, average, out=difference)
             difference *= 1.0 - decay

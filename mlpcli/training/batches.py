@@ -1,167 +1,153 @@
-"""Shuffled mini-batches: bytes are gathered, distorted or not, and given their targets."""
+"""Shuffled batches: images are gathered, distorted or not, written into inputs that others made, and given targets."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from mlpcli.datasets.load import Split
+from mlpcli.model.dropout import draw_mask
 from mlpcli.model.memory import aligned
+from mlpcli.parallel.comm import Serial
 from mlpcli.training.augment import Augmentation
-from mlpcli.training.parallel import ALONE, Team
+from mlpcli.training.margins import Margins
+from mlpcli.training.rng import keyed_rng
 
 Array = NDArray[Any]
 
-# What inputs are multiples of: a byte stands for a number from 0 to 1, and the products by it are scaled instead.
-UNIT = 1.0 / 255.0
+# Pixels stay 0 .. 255; the products by them apply this factor.
+INPUT_SCALE = 1.0 / 255.0
 
-# Gathering a row costs the same whatever the batch, a call to gather costs as much as many rows: small batches are
-# gathered several at a time, as many as stay in a core's cache.
+# A row costs the same to gather whatever the batch, a call as much as many rows: so small batches are gathered several
+# at a time, as many as stay in a core's cache.
 GATHERED_BYTES = 1 << 18
-
-# The lit pixels of a batch begin and end at multiples of so many, but for the end of an image: as vectors of the
-# processor do. Of matrices that begin in between small products take 1.5 times as long.
-LIT_STEP = 16
-IMAGES_AT_A_TIME = 4096
-
-EVERY = slice(None)
 
 
 class Batch(NamedTuple):
-    """Inputs ``X`` (B, D), 0 .. 255, targets ``Y`` (B, K), labels ``y`` (B,); valid until the next is made.
+    """A batch of ``size`` examples, and this process's shard of them; valid until the next one is made.
 
-    Pixels that are not ``lit`` are dark in all images of the batch, also in those of other processes. ``place`` says in
-    which of the places ``X`` is.
+    Targets ``Y`` (B, K) and labels ``y`` (B,) are of the shard; its inputs are in the arrays of ``slot``. ``columns``
+    are [first, last + 1] of the inputs that may be nonzero, in other processes' shards too.
     """
 
-    X: Array
+    size: int
     Y: Array
     y: NDArray[np.uint8]
-    lit: slice
-    place: int
+    columns: list[int]
+    slot: int
 
 
 class Batches:
-    """Makes the mini-batches of a split; the memory for them is allocated once.
+    """The batches of ``split`` in each epoch, of at most ``batch_size`` examples.
 
-    Targets are one-hot, or smoothed; images are as they are, or as ``augmentation`` distorts them, whose epoch must
-    have been begun. Of each batch it makes the share of this process in the ``team``, which may be empty. With
-    ``find_lit`` it finds out which pixels are lit in a batch, once it knows of each image; else, and where images are
-    distorted, all may be.
+    ``targets`` (K, K) has the target of each class. Inputs are written into ``slots``, arrays (B, D) of the examples
+    that the processes which share memory have of a batch, in turn. Images are as they are, or as ``augmentation``
+    distorts them; a fraction ``dropout`` of their pixels is dropped. Without ``margins`` all columns may be nonzero.
     """
 
     def __init__(
         self,
         split: Split,
-        classes: int,
+        targets: Array,
         batch_size: int,
-        dtype: DTypeLike,
+        slots: Sequence[Array],
+        comm: Serial,
         *,
-        smoothing: float = 0.0,
+        seed: int,
+        dropout: float = 0.0,
         augmentation: Augmentation | None = None,
-        find_lit: bool = False,
-        team: Team = ALONE,
+        margins: Margins | None = None,
     ) -> None:
-        self._split = split
-        self._team = team
-        self._augmentation = augmentation
-        self._batch_size = batch_size
-        inputs = split.images.shape[1]
-        # Rank 0 makes the memory, also of those that are forked later: it has no fewer rows than any of them.
-        own = team.rows(batch_size)
-        gathered = max(1, GATHERED_BYTES // (inputs * max(1, own)))
-        self._gathered = min(gathered, len(self))  # batches at a time
-        rows = self._gathered * own
-        self._bytes = np.empty((rows, inputs), np.uint8)
-        # Where processes share them, one may write the next batch while another still reads this one.
-        self._X = [team.allocate((team.rows_held(batch_size), inputs), dtype) for _ in range(min(2, team.sharers))]
-        self._Y = aligned((rows, classes), dtype)
-        self._y = np.empty(rows, np.uint8)
-        self._targets = targets(classes, smoothing).astype(dtype)
-        self._lit = lit_pixels(split.images) if find_lit and augmentation is None else None
-
-    def places(self, size: int) -> list[Array]:
-        """Where inputs are, of a batch of ``size`` images, that this process makes its gradient from.
-
-        Those of its own rows, or, where processes share memory, of all rows; batches come in each place in turn.
-        """
-        return [X[: self._team.rows_held(size)] for X in self._X]
+        self._split, self._targets, self._batch_size = split, targets, batch_size
+        self._slots, self._comm, self._seed = slots, comm, seed
+        self._dropout, self._augmentation, self._margins = dropout, augmentation, margins
+        inputs, dtype = slots[0].shape[1], slots[0].dtype
+        own = comm.shard(batch_size)
+        rows = own.stop - own.start
+        self._group = min(max(1, GATHERED_BYTES // (inputs * max(1, rows))), len(self))  # batches gathered at a time
+        self._bytes = np.empty((self._group * rows, inputs), np.uint8)
+        self._labels = np.empty(self._group * rows, np.uint8)
+        self._Y = aligned((self._group * rows, len(targets)), targets.dtype)
+        self._mask = aligned((rows if dropout else 0, inputs), dtype)
 
     def __len__(self) -> int:
         return -(-len(self._split) // self._batch_size)
 
-    def in_order(self, order: Array | slice = EVERY) -> Iterator[Batch]:
-        """The batches of the images ``order`` (N,), indices into the split; the last batch may be smaller.
+    @property
+    def sizes(self) -> set[int]:
+        """The numbers of examples that batches have: the last of an epoch may be smaller."""
+        return {self._batch_size, len(self._split) % self._batch_size or self._batch_size}
 
-        A slice: of these images in file order, where nothing need be gathered. It has no step.
-        """
-        gather, first = self._team.size > 1 or not isinstance(order, slice), 0
-        if isinstance(order, slice):
-            order = np.arange(len(self._split))[order]
-            first = int(order[0]) if len(order) else 0
-        several = self._gathered * self._batch_size
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """Yield the batches of ``epoch``, from 1."""
+        order = keyed_rng(self._seed, "order", epoch).permutation(len(self._split))
+        dropout_rng = keyed_rng(self._seed, "input dropout", epoch)
+        if self._augmentation is not None:
+            self._augmentation.begin(epoch)
+        own_rows = {size: [slot[self._rows_in_slot(size)] for slot in self._slots] for size in self.sizes}
+        number = 0
+        for group in self._groups(order):
+            size = group.shape[1]
+            chosen = group[:, self._comm.shard(size)]
+            images, labels, Y = self._gather(chosen.ravel())
+            columns = self._columns(group)
+            rows = chosen.shape[1]
+            for i in range(len(group)):
+                own, slot = slice(i * rows, (i + 1) * rows), number % len(self._slots)
+                X = own_rows[size][slot]
+                self._write(images[own], chosen[i], X)
+                if self._dropout:
+                    self._drop(X, size, dropout_rng)
+                yield Batch(size, Y[own], labels[own], columns[i], slot)
+                number += 1
+
+    def _groups(self, order: Array) -> Iterator[Array]:
+        """Yield the indices of several batches of one size, (n, B)."""
+        step = self._group * self._batch_size
         whole = len(order) - len(order) % self._batch_size
-        starts = [*range(0, whole, several), *([whole] if whole < len(order) else [])]
-        for start, end in pairwise([*starts, len(order)]):
-            size = min(self._batch_size, end - start)
-            batches = order[start:end].reshape(-1, size)
-            chosen = batches[:, self._team.share(size)].ravel()
-            rows = len(chosen)
-            in_file = slice(first + start, first + start + rows)
-            images, labels = self._split.images[in_file], self._split.labels[in_file]
-            if gather:
-                # mode="clip" lets numpy write straight to out; the indices are in range.
-                images = np.take(self._split.images, chosen, axis=0, out=self._bytes[:rows], mode="clip")
-                labels = np.take(self._split.labels, chosen, out=self._y[:rows], mode="clip")
-            places = [X[self._team.own_rows(size)] for X in self.places(size)]
-            Y = np.take(self._targets, labels, axis=0, out=self._Y[:rows], mode="clip")
-            lit = self._lit_in(batches)
-            each = rows // len(batches)
-            for number in range(len(batches)):
-                at = slice(number * each, (number + 1) * each)
-                place = (start // self._batch_size + number) % len(places)
-                X = places[place]
-                if self._augmentation is not None:
-                    self._augmentation.distort(images[at], chosen[at], X)
-                else:
-                    np.copyto(X, images[at])
-                yield Batch(X, Y[at], labels[at], lit[number], place)
+        for start in range(0, whole, step):
+            yield order[start : min(start + step, whole)].reshape(-1, self._batch_size)
+        if whole < len(order):
+            yield order[whole:].reshape(1, -1)
 
-    def _lit_in(self, batches: Array) -> list[slice]:
-        """Where the pixels are that are lit in each of ``batches`` (n, B), indices of images."""
-        if self._lit is None:
-            return [slice(None)] * len(batches)
-        first, last = self._lit[0][batches].min(axis=1), self._lit[1][batches].max(axis=1)
-        ends = np.minimum(LIT_STEP * last.astype(np.intp), self._X[0].shape[1])
-        return list(map(slice, (LIT_STEP * first.astype(np.intp)).tolist(), ends.tolist()))
+    def _gather(self, chosen: Array) -> tuple[Array, Array, Array]:
+        """Return the images (n, D), labels (n,) and targets (n, K) of these indices (n,)."""
+        count = len(chosen)
+        # mode="clip" lets numpy write straight to out; the indices are in range.
+        images = np.take(self._split.images, chosen, axis=0, out=self._bytes[:count], mode="clip")
+        labels = np.take(self._split.labels, chosen, out=self._labels[:count], mode="clip")
+        return images, labels, np.take(self._targets, labels, axis=0, out=self._Y[:count], mode="clip")
 
+    def _columns(self, group: Array) -> list[list[int]]:
+        if self._margins is None:
+            return [[0, self._slots[0].shape[1]]] * len(group)
+        return self._margins.columns(group)
 
-def lit_pixels(images: NDArray[np.uint8]) -> tuple[Array, Array]:
-    """Where the pixels of each image that are not 0 begin and end, (N,) each, in steps of ``LIT_STEP`` pixels.
+    def _rows_in_slot(self, size: int) -> slice:
+        held = self._comm.data.shard(size)
+        return self._comm.model.shard(held.stop - held.start)
 
-    Handwriting leaves the margins free: of 32 of MNIST's images a tenth of the pixels is before the first that is lit
-    or after the last.
-    """
-    count, inputs = images.shape
-    first, last = np.empty((2, count), np.min_scalar_type(-(-inputs // LIT_STEP)))
-    for start in range(0, count, IMAGES_AT_A_TIME):
-        own = slice(start, start + IMAGES_AT_A_TIME)
-        lit = images[own] != 0
-        first[own] = lit.argmax(axis=1) // LIT_STEP
-        last[own] = -(-(inputs - lit[:, ::-1].argmax(axis=1)) // LIT_STEP)
-    return first, last
+    def _write(self, images: Array, chosen: Array, X: Array) -> None:
+        if self._augmentation is None:
+            np.copyto(X, images)
+        else:
+            self._augmentation.distort(images, chosen, X)
+
+    def _drop(self, X: Array, size: int, rng: np.random.Generator) -> None:
+        """Multiply the inputs by their masks: equation (11) for a = X."""
+        mask = self._mask[: len(X)]
+        draw_mask(self._dropout, (size, X.shape[1]), rng, mask, (self._comm.shard(size), slice(None)))
+        X *= mask
 
 
-def targets(classes: int, smoothing: float) -> NDArray[np.float64]:
-    """The target of each class, (K, K): row k is (1 - s) [j = k] + s / K, which is one-hot for s = 0.
+def targets(classes: int, smoothing: float, dtype: DTypeLike = np.float64) -> Array:
+    """Return the target of each class, (K, K): row k is (1 - s) [j = k] + s / K, which is one-hot for s = 0.
 
     Szegedy et al. 2016, "Rethinking the Inception architecture for computer vision", section 7. As the loss is linear
-    in the target, it is 1 - s times that of the label and s times that of a class drawn at random: no probability is
-    driven to 0, nor a logit to infinity. The delta stays p - Y.
+    in the target, it is 1 - s times that of the label plus s times that of a class drawn at random: no probability is
+    driven to 0, nor a logit to infinity. dz stays (p - Y) / B.
     """
-    one_hot: NDArray[np.float64] = np.eye(classes)
-    return (1.0 - smoothing) * one_hot + smoothing / classes
+    return ((1.0 - smoothing) * np.eye(classes) + smoothing / classes).astype(dtype)

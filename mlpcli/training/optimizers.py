@@ -1,200 +1,209 @@
-"""Update rules and learning-rate schedules.
+"""Optimizers: the flat vector of parameters theta (n,) is updated by the gradient g (n,) of the loss.
 
-An update rule moves the flat vector of parameters theta (n,) by the gradient g (n,) of the loss, at the learning rate
-of the step. A rule of several lines works through the vectors a piece at a time, so that a piece is still in the cache
-at the rule's next line.
-
-A rule says which vector the gradient is to be added to, and how: the matrix product that is the gradient then does the
-rule's first line by itself, and nothing is read or written once more for it, unless the gradients of several processes
-have to be added up before.
+A step has two halves. :meth:`Optimizer.begin_step` says (alpha, beta): the gradient is to be accumulated as
+accumulator <- beta * accumulator + alpha * g. So the product that makes the gradient also computes the first line of
+the update, and momentum needs no pass over memory of its own. :meth:`Optimizer.step` does the rest, chunk by chunk, so
+that a chunk stays in the cache from line to line; that is also where weight decay is added.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlpcli.config import TrainingConfig
-from mlpcli.model.blas import Addend
+from mlpcli.model.blas import Axpy
 from mlpcli.model.memory import aligned
+from mlpcli.model.network import WeightDecay
+from mlpcli.model.parameters import Parameters
+from mlpcli.parallel.comm import Serial
+from mlpcli.state import OPTIMIZER_STATE
 
 Array = NDArray[Any]
 
-# The entries of a piece, at most: few enough to stay in the cache from line to line. Where there is but one line, a
-# sum, BLAS makes it in all its threads, and they want more.
-PIECE = 32_768
-PIECE_OF_A_SUM = 262_144
+# Entries of a chunk: few enough to stay in the cache from line to line; more where there is but one line, which BLAS
+# computes in all its threads.
+CHUNK_SIZE = 32_768
+CHUNK_SIZE_OF_ONE_LINE = 262_144
 
-# Momentum is written out when its unit gets smaller than this, and what is below FADED times the least normal number is
-# made 0; by Adam, whose memory shrinks by itself, every so many steps. With a factor of 0.9 a step or more none of it
-# has then become less than normal.
-LEAST_UNIT = 1e-6
-SETTLE_STEPS = 128
-FADED = 1e6
-
-
-# Adds (scale) times the gradient to the vector that a rule accumulates in.
-AddGradient = Callable[[float], None]
-# Adds (scale) times what is missing from the gradient of one piece, by its number: add(number, scale).
-AddToPiece = Callable[[int, float], None]
+# v = c u is written out when c < MIN_MOMENTUM_SCALE, and what is below DENORMAL_MARGIN times the smallest normal number
+# is then set to 0; by Adam every FLUSH_STEPS steps. With a decay of 0.9 or more nothing is denormal before.
+MIN_MOMENTUM_SCALE = 1e-6
+DENORMAL_MARGIN = 1e6
+FLUSH_STEPS = 128
 
 
 class Optimizer:
-    """An update rule. ``state`` has its vectors (n,) by name: between epochs, what a checkpoint keeps beside theta.
+    """An update rule. ``state`` has its vectors (n,) by name, which checkpoints keep beside theta, zero at first.
 
-    ``accumulator`` (n,) is the vector that takes the gradient: the one made for it, which holds nothing else, or one of
-    the rule's memory, which the gradient is added to.
+    ``accumulator`` (n,) is the vector the gradient is accumulated in: ``gradient``, or one of the state. Only the part
+    of the vectors that this process owns is read or written; ``l2`` is the coefficient of weight decay.
     """
 
-    memory: tuple[str, ...] = ()
-    entries = PIECE  # of a piece, at most
+    chunk_size = CHUNK_SIZE
 
     def __init__(
-        self, theta: Array, gradient: Array, momentum: float, state: dict[str, Array], stretches: Sequence[slice]
+        self,
+        theta: Parameters,
+        gradient: Parameters,
+        state: dict[str, Array],
+        momentum: float,
+        l2: float,
+        comm: Serial,
     ) -> None:
-        self.momentum = momentum
-        self.state = state
-        self.accumulator = gradient
-        self._faded = float(np.finfo(theta.dtype).tiny) * FADED
-        self._pieces: list[Any] = [self.piece(theta[own], gradient[own], own) for own in stretches]
+        self.momentum, self.state, self.learning_rate = momentum, state, 0.0
+        self.accumulator = self.accumulates_in(gradient.vector)
+        self.alpha, self.beta = 1.0, 0.0
+        self._tiny = float(np.finfo(theta.vector.dtype).tiny) * DENORMAL_MARGIN
+        owned = theta.chunks(comm, self.chunk_size)
+        weights = len(theta.weights)
+        self._decays = [
+            WeightDecay(l2, theta.weights[own], self.accumulator[:weights][own]) if l2 and own.start < weights else None
+            for own in owned
+        ]
+        self._chunks: list[Any] = [self.chunk(theta.vector[own], gradient.vector[own], own) for own in owned]
 
-    def piece(self, theta: Array, gradient: Array, own: slice) -> Any:
-        """What :meth:`update` needs of one stretch of the vectors."""
+    def accumulates_in(self, gradient: Array) -> Array:
+        """Return the vector (n,) in which the gradient is accumulated."""
+        return gradient
+
+    def chunk(self, theta: Array, gradient: Array, own: slice) -> Any:
+        """Return what :meth:`update` needs for one chunk."""
         raise NotImplementedError
 
     def begin(self) -> None:
-        """Take up theta and the memory as they are: to be called before each epoch's first step."""
+        """Take up theta and the state as they are. Call before an epoch's first step."""
 
     def end(self) -> None:
-        """Leave theta and the memory as a checkpoint keeps them: to be called after each epoch's last step."""
+        """Leave theta and the state as a checkpoint keeps them. Call after an epoch's last step."""
 
-    def begin_step(self, learning_rate: float) -> float:
-        """What the gradient of this step is to be multiplied by."""
-        return 1.0
+    def state_dict(self) -> dict[str, Array]:
+        """Return a copy of the state, as a checkpoint keeps it, at any moment between two steps."""
+        return {name: vector.copy() for name, vector in self.state.items()}
 
-    def step(self, learning_rate: float, step: int, add: AddGradient, add_to_piece: AddToPiece | None = None) -> None:
-        """Move theta; ``step`` counts from 1.
+    def begin_step(self, learning_rate: float) -> tuple[float, float]:
+        """Return (alpha, beta), with which the gradient of this step is to be accumulated."""
+        self.learning_rate = learning_rate
+        return self.alpha, self.beta
 
-        ``add`` is called once, to add the gradient to the accumulator. ``add_to_piece`` is called with the number of
-        each stretch before that is moved, to add what depends on each parameter alone when it is in the cache anyway.
-        """
-        scale = self.begin_step(learning_rate)
-        add(scale)
-        for number, piece in enumerate(self._pieces):
-            if add_to_piece is not None:
-                add_to_piece(number, scale)
-            self.update(learning_rate, step, piece)
+    def step(self, number: int) -> None:
+        """Update theta by the accumulated gradient; steps are numbered from 1."""
+        for decay, chunk in zip(self._decays, self._chunks, strict=True):
+            if decay is not None:
+                decay.accumulate(self.alpha)
+            self.update(number, chunk)
 
-    def update(self, learning_rate: float, step: int, piece: Any) -> None:
-        """The rule, on one piece."""
+    def update(self, number: int, chunk: Any) -> None:
+        """Update one chunk."""
         raise NotImplementedError
 
-    def _settle(self, vector: Array) -> None:
-        """Make 0 of what has faded away in a ``vector`` of the rule's memory.
+    def _flush_denormals(self, vector: Array) -> None:
+        """Set to 0 what is close to denormal in a vector of the state.
 
-        The memory of a weight whose pixel is dark shrinks, until it is too small for a normal number and too large to
-        be rounded to 0; there it would stay, or stay for long, and processors take a hundred times as long for such
-        numbers. It is far too small to move a parameter.
+        The momentum of a weight whose pixel is always zero decays until it is denormal, on which processors are a
+        hundred times slower. It is far too small to change a parameter.
         """
-        vector *= np.abs(vector) >= self._faded
+        vector *= np.abs(vector) >= self._tiny
 
 
 class Sgd(Optimizer):
     """theta <- theta - eta g. Robbins and Monro 1951."""
 
-    entries = PIECE_OF_A_SUM
+    chunk_size = CHUNK_SIZE_OF_ONE_LINE
 
-    def piece(self, theta: Array, gradient: Array, own: slice) -> Any:
-        """What adds -eta g to theta."""
-        return Addend(gradient, theta)
+    def chunk(self, theta: Array, gradient: Array, own: slice) -> Axpy:
+        """Return the sum theta + (-eta g)."""
+        return Axpy(gradient, theta)
 
-    def begin_step(self, learning_rate: float) -> float:
-        """-eta."""
-        return -learning_rate
+    def begin_step(self, learning_rate: float) -> tuple[float, float]:
+        """Return (-eta, 0)."""
+        self.alpha = -learning_rate
+        return super().begin_step(learning_rate)
 
-    def update(self, learning_rate: float, step: int, piece: Any) -> None:
-        """The rule, on one piece."""
-        piece.add()
+    def update(self, number: int, chunk: Axpy) -> None:
+        """Update one chunk."""
+        chunk()
 
 
 class Momentum(Optimizer):
     """v <- mu v - eta g; theta <- theta + v. Polyak 1964; Sutskever et al. 2013, equations 1 and 2.
 
-    In memory is not v but u, of which v = c u, so that v shrinks by making the number c smaller:
+    The state holds u, with v = c u, so that v decays by decreasing the number c:
 
         c <- mu c;  u <- u - (eta / c) g;  theta <- theta + c u
 
-    What has no gradient is then neither read nor written by the first line, and a product that is added to what is
-    there is quicker than one that scales it too. Before c gets too small v is written out again. (Bottou 2012,
-    "Stochastic Gradient Descent Tricks", section 5.1, does so with the decay of weights.)
+    Entries without a gradient are then neither read nor written by the first line, and a product that is added to what
+    is there is faster than one that also scales it. v is written out before c gets too small. (Bottou 2012, "Stochastic
+    Gradient Descent Tricks", section 5.1, does so with weight decay.)
     """
 
-    memory = ("v",)
-    entries = PIECE_OF_A_SUM
+    chunk_size = CHUNK_SIZE_OF_ONE_LINE
 
-    def __init__(
-        self, theta: Array, gradient: Array, momentum: float, state: dict[str, Array], stretches: Sequence[slice]
-    ) -> None:
-        super().__init__(theta, gradient, momentum, state, stretches)
-        self.accumulator = state["v"]
-        self._unit = 1.0  # c
+    def accumulates_in(self, gradient: Array) -> Array:
+        """Return u."""
+        self.c = 1.0
+        return self.state["v"]
 
-    def piece(self, theta: Array, gradient: Array, own: slice) -> Any:
-        """u, and what adds it to theta."""
+    def chunk(self, theta: Array, gradient: Array, own: slice) -> Any:
+        """Return u, and the sum theta + c u."""
         u = self.state["v"][own]
-        return u, Addend(u, theta)
+        return u, Axpy(u, theta)
 
-    def begin_step(self, learning_rate: float) -> float:
-        """The smaller c, and -eta / c: with it the product that is the gradient is the whole of the first line."""
-        self._unit *= self.momentum
-        if self._unit < LEAST_UNIT:
+    def begin_step(self, learning_rate: float) -> tuple[float, float]:
+        """Return (-eta / c, 1), with c decreased by mu."""
+        self.c *= self.momentum
+        if self.c < MIN_MOMENTUM_SCALE:
             self.end()
-        return -learning_rate / self._unit
+        self.alpha, self.beta = -learning_rate / self.c, 1.0
+        return super().begin_step(learning_rate)
 
     def end(self) -> None:
-        """Write v in the place of u."""
-        for u, *_ in self._pieces:
-            u *= self._unit
-            if self._unit:
-                self._settle(u)
-        self._unit = 1.0
+        """Write v in place of u."""
+        for u, *_ in self._chunks:
+            u *= self.c
+            if self.c:
+                self._flush_denormals(u)
+        self.c = 1.0
 
-    def update(self, learning_rate: float, step: int, piece: Any) -> None:
-        """The second line, on one piece."""
-        _, addend = piece
-        addend.add(self._unit)
+    def state_dict(self) -> dict[str, Array]:
+        """Return a copy of v."""
+        return {"v": self.c * self.state["v"]}
+
+    def update(self, number: int, chunk: Any) -> None:
+        """Update one chunk."""
+        _, add_u = chunk
+        add_u(self.c)
 
 
 class Nesterov(Momentum):
     """v <- mu v - eta g(phi + mu v); phi <- phi + v. Nesterov 1983; Sutskever et al. 2013, equations 3 and 4.
 
-    The gradient is taken at phi + mu v. That point is what theta stands for here, so that gradient and parameters
-    belong together (Bengio et al. 2013, "Advances in optimizing recurrent networks", section 3.5). phi is known from
-    theta and v, and kept beside them for an epoch.
+    The gradient is taken at phi + mu v. Here theta is that point, so that gradient and parameters belong together
+    (Bengio et al. 2013, "Advances in optimizing recurrent networks", section 3.5). phi follows from theta and v, and is
+    kept beside them for an epoch.
     """
 
-    entries = PIECE
+    chunk_size = CHUNK_SIZE
 
-    def piece(self, theta: Array, gradient: Array, own: slice) -> Any:
-        """u, theta and phi, and what adds u to phi."""
+    def chunk(self, theta: Array, gradient: Array, own: slice) -> Any:
+        """Return u, theta, phi, and the sum phi + c u."""
         phi, u = aligned(theta.shape, theta.dtype), self.state["v"][own]
-        return u, theta, phi, Addend(u, phi)
+        return u, theta, phi, Axpy(u, phi)
 
     def begin(self) -> None:
-        """phi, of theta and v as they are: continued or resumed, an epoch begins with the same."""
-        for v, theta, phi, _ in self._pieces:
+        """Compute phi from theta and v: continued or resumed, an epoch begins with the same."""
+        for v, theta, phi, _ in self._chunks:
             np.multiply(v, -self.momentum, out=phi)
             phi += theta
 
-    def update(self, learning_rate: float, step: int, piece: Any) -> None:
-        """The second line, on one piece, and theta for the next step."""
-        u, theta, phi, addend = piece
-        addend.add(self._unit)
-        np.multiply(u, self.momentum * self._unit, out=theta)
+    def update(self, number: int, chunk: Any) -> None:
+        """Update one chunk, and theta = phi + mu v for the next step."""
+        u, theta, phi, add_u = chunk
+        add_u(self.c)
+        np.multiply(u, self.momentum * self.c, out=theta)
         theta += phi
 
 
@@ -204,25 +213,22 @@ class Adam(Optimizer):
     Kingma and Ba 2015, algorithm 1, with the reordering of section 2; b1 is ``momentum``, b2 = 0.999, eps = 1e-8.
     """
 
-    memory = ("m", "s")
     b2 = 0.999
     eps = 1e-8
 
-    def __init__(
-        self, theta: Array, gradient: Array, momentum: float, state: dict[str, Array], stretches: Sequence[slice]
-    ) -> None:
-        self._scratch = aligned((max((own.stop - own.start for own in stretches), default=0),), theta.dtype)
-        super().__init__(theta, gradient, momentum, state, stretches)
+    def __init__(self, theta: Parameters, *others: Any) -> None:
+        self._scratch = aligned((min(self.chunk_size, len(theta.vector)),), theta.vector.dtype)
+        super().__init__(theta, *others)
 
-    def piece(self, theta: Array, gradient: Array, own: slice) -> Any:
-        """g, theta, m, s, and scratch space."""
+    def chunk(self, theta: Array, gradient: Array, own: slice) -> Any:
+        """Return g, theta, m, s, and scratch space."""
         return gradient, theta, self.state["m"][own], self.state["s"][own], self._scratch[: len(theta)]
 
-    def update(self, learning_rate: float, step: int, piece: Any) -> None:
-        """The rule, on one piece."""
-        g, theta, m, s, scratch = piece
+    def update(self, number: int, chunk: Any) -> None:
+        """Update one chunk."""
+        g, theta, m, s, scratch = chunk
         b1, b2 = self.momentum, self.b2
-        correction = math.sqrt(1.0 - b2**step)
+        correction = math.sqrt(1.0 - b2**number)
         m *= b1
         np.multiply(g, 1.0 - b1, out=scratch)
         m += scratch
@@ -233,47 +239,20 @@ class Adam(Optimizer):
         np.sqrt(s, out=scratch)
         scratch += self.eps * correction
         np.divide(m, scratch, out=scratch)
-        scratch *= learning_rate * correction / (1.0 - b1**step)
+        scratch *= self.learning_rate * correction / (1.0 - b1**number)
         theta -= scratch
-        if step % SETTLE_STEPS == 0:
-            self._settle(m)
-            self._settle(s)
+        if number % FLUSH_STEPS == 0:
+            self._flush_denormals(m)
+            self._flush_denormals(s)
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": Sgd, "momentum": Momentum, "nesterov": Nesterov, "adam": Adam}
+assert OPTIMIZERS.keys() == OPTIMIZER_STATE.keys()
 
 
 def make_optimizer(
-    config: TrainingConfig,
-    theta: Array,
-    gradient: Array,
-    state: dict[str, Array],
-    stretches: Sequence[slice],
+    config: TrainingConfig, theta: Parameters, gradient: Parameters, state: dict[str, Array], comm: Serial
 ) -> Optimizer:
-    """The update rule that ``config`` names, for ``theta`` (n,).
-
-    ``gradient`` (n,) is where rules without momentum take the gradient, ``state`` the memory (n,) of each, by name,
-    zeros at first. Of all three only the ``stretches`` are touched, one after the other; they stay in the cache between
-    the rule's lines if they are no longer than its ``entries``.
-    """
+    """Return the optimizer that ``config`` names, for the part of ``theta`` that this process of ``comm`` owns."""
     momentum = 0.9 if config.momentum is None else config.momentum
-    return OPTIMIZERS[config.optimizer](theta, gradient, momentum, state, stretches)
-
-
-def learning_rate(config: TrainingConfig, step: int, steps_per_epoch: int) -> float:
-    """The learning rate eta of ``step`` (from 0), by the schedule over all ``config.epochs``.
-
-    First a rise, linear in the step, over ``warmup_epochs``. Then ``constant``; or ``cosine``, eta/2 (1 + cos pi t) for
-    the share t of the rest that is done (Loshchilov and Hutter 2017, equation 5, one cycle); or ``step``, a tenth of it
-    once half of all epochs are done, a hundredth after three quarters (He et al. 2016, section 4.2).
-    """
-    eta = config.learning_rate
-    warmup = config.warmup_epochs * steps_per_epoch
-    if step < warmup:
-        return eta * ((step + 1) / (warmup + 1))
-    total = config.epochs * steps_per_epoch
-    if config.schedule == "cosine":
-        return eta / 2 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
-    if config.schedule == "step":
-        return eta * (1.0 if step < total / 2 else 0.1 if step < total * 3 / 4 else 0.01)
-    return eta
+    return OPTIMIZERS[config.optimizer](theta, gradient, state, momentum, config.l2, comm)

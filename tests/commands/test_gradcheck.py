@@ -17,10 +17,13 @@ from mlpcli.config import Config, DataConfig, NetworkConfig
 from mlpcli.datasets import idx
 from mlpcli.datasets.catalogue import FILE_NAMES
 from mlpcli.datasets.load import load_dataset
-from mlpcli.model import gradcheck
+from mlpcli.gradcheck import gradients
 from mlpcli.model.activations import ACTIVATIONS
-from mlpcli.model.network import Network
+from mlpcli.model.network import Gradient, Layer, Network, WeightDecay
 from mlpcli.model.objectives import OBJECTIVES
+from mlpcli.model.parameters import Parameters, initialize
+from mlpcli.runs import checkpoint as checkpoints
+from mlpcli.state import State
 
 
 @pytest.fixture
@@ -43,89 +46,102 @@ def small(objective="softmax_cross_entropy", activation="sigmoid", hidden="[5,5]
         f"--set=network.activation={activation}",
         f"--set=network.objective={objective}",
         "--set=training.l2=0",
+        "--set=training.learning_rate=0.05",
         "--entries=20",
+        "--processes=1",
     ]
+
+
+def failed(document):
+    """The tensors that did not pass, except those of a step, which follow from them."""
+    names = {row["name"] for row in document["tensors"] if row["verdict"] != "passed"}
+    return {name for name in names if not name.startswith("step")}
 
 
 ALL = {"W1", "b1", "W2", "b2", "W3", "b3"}
 
 
-def after_backward(change):
-    """A corruption of what the backward pass has written."""
+def after_accumulation(change):
+    """Corrupt what the gradient's products have written."""
 
     def corrupt(patch):
-        backward = Network.backward
+        init, accumulate = Gradient.__init__, Gradient.accumulate
 
-        def corrupted(network, theta, X, Y, t, gradient, unit):
-            backward(network, theta, X, Y, t, gradient, unit)
-            change(gradient, t)
+        def remember(self, network, targets):
+            init(self, network, targets)
+            self.network, self.targets = network, targets
 
-        patch(Network, "backward", corrupted)
+        def corrupted(self, alpha=1.0, beta=0.0):
+            accumulate(self, alpha, beta)
+            change(*zip(*self.targets, strict=True), self.network)
+
+        patch(Gradient, "__init__", remember)
+        patch(Gradient, "accumulate", corrupted)
 
     return corrupt
 
 
 def with_transposed_W2(patch):
-    """(7) with W for W^T: the layers below see another matrix."""
-    backward = Network.backward
+    """(7) with W for W^T."""
+    backward = Layer.backward
 
-    def corrupted(network, theta, X, Y, t, gradient, unit):
-        other = network.parameters(theta.vector.dtype, theta.vector.copy())
-        other.W[1][...] = theta.W[1].T
-        backward(network, other, X, Y, t, gradient, unit)
+    def corrupted(layer):
+        backward(layer)
+        if layer.W.shape == (5, 5):
+            layer.dx[...] = layer.dz @ layer.W
 
-    patch(Network, "backward", corrupted)
+    patch(Layer, "backward", corrupted)
 
 
 def derivative(change):
-    """A corruption of (8), the hidden activation's derivative."""
+    """Corrupt (8), the hidden activation's derivative."""
 
     def corrupt(patch):
         for activation in ACTIVATIONS.values():
             kind = type(activation)
 
-            def corrupted(self, a, da, scratch, backward=kind.backward):
-                change(lambda: backward(self, a, da, scratch), a, da)
+            def corrupted(self, h, dz, scratch, backward=kind.backward):
+                change(lambda: backward(self, h, dz, scratch), h, dz)
 
             patch(kind, "backward", corrupted)
 
     return corrupt
 
 
-def delta(change):
-    """A corruption of (4), the objective's delta."""
+def output_delta(change):
+    """Corrupt (4), the objective's derivative."""
 
     def corrupt(patch):
         for objective in OBJECTIVES.values():
             kind = type(objective)
 
-            def corrupted(self, z, p, Y, dz, backward=kind.backward):
-                backward(self, z, p, Y, dz)
-                change(z, p, Y, dz)
+            def corrupted(self, z, p, Y, dz, batch_size, backward=kind.backward):
+                backward(self, z, p, Y, dz, batch_size)
+                change(p, Y, dz)
 
             patch(kind, "backward", corrupted)
 
     return corrupt
 
 
-class Changed:
-    """In the place of the penalty's gradient."""
-
-    def __init__(self, change, theta, l2, gradient):
-        self.add = lambda scale=1.0: change(theta, l2, gradient)
-
-
-def add_penalty(change):
-    """A corruption of (10)."""
+def weight_decay(change):
+    """Corrupt (10)."""
 
     def corrupt(patch):
-        patch(Network, "penalty_gradient", lambda _, theta, l2, gradient: Changed(change, theta, l2, gradient))
+        init = WeightDecay.__init__
+
+        def remember(self, l2, W, dW):
+            init(self, l2, W, dW)
+            self.dW = dW
+
+        patch(WeightDecay, "__init__", remember)
+        patch(WeightDecay, "accumulate", lambda self, alpha=1.0: change(self.W, alpha * self.l2, self.dW))
 
     return corrupt
 
 
-def swap(gradient, t):
-    gradient.b[0][:], gradient.b[1][:] = gradient.b[1].copy(), gradient.b[0].copy()
+def swap(W, b, network):
+    b[0][:], b[1][:] = b[1].copy(), b[0].copy()
 
 
 def to_float32(array):
@@ -136,106 +152,102 @@ def times(array, factor):
     array *= factor
 
 
-def penalise_biases(theta, l2, gradient):
-    gradient.vector += 2 * l2 * theta.vector
+def add(array, summand):
+    array += summand
 
 
-def drop_two(theta, l2, gradient):
-    for W, dW in zip(theta.W, gradient.W, strict=True):
-        dW += l2 * W
-
-
-def turn_sign(theta, l2, gradient):
-    for W, dW in zip(theta.W, gradient.W, strict=True):
-        dW -= 2 * l2 * W
-
-
-def overwrite(theta, l2, gradient):
-    for W, dW in zip(theta.W, gradient.W, strict=True):
-        dW[...] = 2 * l2 * W
-
-
-def skip_first(theta, l2, gradient):
-    for W, dW in zip(theta.W[1:], gradient.W[1:], strict=True):
-        dW += 2 * l2 * W
+def without_first_example(b, layer):
+    b[:] = layer.dz[1:].sum(axis=0)
 
 
 PENALTIES = {"penalty W1", "penalty W2", "penalty W3"}
 
 CORRUPTIONS = {
-    "sign of dW1": (after_backward(lambda g, t: times(g.W[0], -1)), {"W1"}),
-    "dW1 of bytes": (after_backward(lambda g, t: times(g.W[0], 255)), {"W1"}),
-    "sign of db2": (after_backward(lambda g, t: times(g.b[1], -1)), {"b2"}),
-    "1/B missing in dW2": (after_backward(lambda g, t: times(g.W[1], EXAMPLES)), {"W2"}),
-    "1/B missing in db1": (after_backward(lambda g, t: times(g.b[0], EXAMPLES)), {"b1"}),
-    "1/B missing in dW3": (after_backward(lambda g, t: times(g.W[2], EXAMPLES)), {"W3"}),
-    "dW2 transposed": (after_backward(lambda g, t: np.copyto(g.W[1], g.W[1].T.copy())), {"W2"}),
+    "sign of dW1": (after_accumulation(lambda W, b, net: times(W[0], -1)), {"W1"}),
+    "dW1 of bytes": (after_accumulation(lambda W, b, net: times(W[0], 255)), {"W1"}),
+    "sign of db2": (after_accumulation(lambda W, b, net: times(b[1], -1)), {"b2"}),
+    "1/B missing in dW2": (after_accumulation(lambda W, b, net: times(W[1], EXAMPLES)), {"W2"}),
+    "1/B missing in db1": (after_accumulation(lambda W, b, net: times(b[0], EXAMPLES)), {"b1"}),
+    "1/B missing in dW3": (after_accumulation(lambda W, b, net: times(W[2], EXAMPLES)), {"W3"}),
+    "dW2 transposed": (after_accumulation(lambda W, b, net: np.copyto(W[1], W[1].T.copy())), {"W2"}),
     "W2 for its transpose": (with_transposed_W2, {"W1", "b1"}),
-    "db1 and db2 swapped": (after_backward(swap), {"b1", "b2"}),
-    "db3 in another order": (after_backward(lambda g, t: np.copyto(g.b[2], g.b[2][::-1].copy())), {"b3"}),
-    "an example dropped from db1": (after_backward(lambda g, t: np.copyto(g.b[0], t.dz[0][1:].sum(axis=0))), {"b1"}),
-    "an example dropped from dW2": (after_backward(lambda g, t: np.copyto(g.W[1], t.a[0][1:].T @ t.dz[1][1:])), {"W2"}),
-    "a unit dropped from dW3": (after_backward(lambda g, t: times(g.W[2][2], 0)), {"W3"}),
-    "a pixel dropped from dW1": (after_backward(lambda g, t: times(g.W[0][406], 0)), {"W1"}),
-    "db2 left as it was": (after_backward(lambda g, t: times(g.b[1], 0)), {"b2"}),
-    "dW1 in float32": (after_backward(lambda g, t: to_float32(g.W[0])), {"W1"}),
-    "db3 in float32": (after_backward(lambda g, t: to_float32(g.b[2])), {"b3"}),
-    "f' forgotten": (derivative(lambda backward, a, da: None), ALL - {"W3", "b3"}),
-    "f' = a": (derivative(lambda backward, a, da: times(da, a)), ALL - {"W3", "b3"}),
+    "db1 and db2 swapped": (after_accumulation(swap), {"b1", "b2"}),
+    "db3 in another order": (after_accumulation(lambda W, b, net: np.copyto(b[2], b[2][::-1].copy())), {"b3"}),
+    "an example dropped from db1": (
+        after_accumulation(lambda W, b, net: without_first_example(b[0], net.layers[0])),
+        {"b1"},
+    ),
+    "a unit dropped from dW3": (after_accumulation(lambda W, b, net: times(W[2][2], 0)), {"W3"}),
+    "a pixel dropped from dW1": (after_accumulation(lambda W, b, net: times(W[0][406], 0)), {"W1"}),
+    "db2 left as it was": (after_accumulation(lambda W, b, net: times(b[1], 0)), {"b2"}),
+    "dW1 in float32": (after_accumulation(lambda W, b, net: to_float32(W[0])), {"W1"}),
+    "db3 in float32": (after_accumulation(lambda W, b, net: to_float32(b[2])), {"b3"}),
+    "f' forgotten": (derivative(lambda backward, h, dz: None), ALL - {"W3", "b3"}),
+    "f' = h": (derivative(lambda backward, h, dz: times(dz, h)), ALL - {"W3", "b3"}),
     # In the first layer the two wrong signs make a right one.
-    "sign of f'": (derivative(lambda backward, a, da: (backward(), times(da, -1))), {"W2", "b2"}),
-    "f' in float32": (derivative(lambda backward, a, da: (backward(), to_float32(da))), ALL - {"W3", "b3"}),
-    "1/B missing in the delta": (delta(lambda z, p, Y, dz: times(dz, len(dz))), ALL | {"dz3"}),
-    "sign of the delta": (delta(lambda z, p, Y, dz: times(dz, -1)), ALL | {"dz3"}),
-    "Y dropped from the delta": (delta(lambda z, p, Y, dz: np.copyto(dz, p / len(p))), ALL | {"dz3"}),
-    "delta in float32": (delta(lambda z, p, Y, dz: to_float32(dz)), ALL | {"dz3"}),
-    "the penalty's 2 dropped": (add_penalty(drop_two), PENALTIES),
-    "sign of the penalty": (add_penalty(turn_sign), PENALTIES),
-    "the penalty written, not added": (add_penalty(overwrite), PENALTIES),
-    "W1 without penalty": (add_penalty(skip_first), {"penalty W1"}),
+    "sign of f'": (derivative(lambda backward, h, dz: (backward(), times(dz, -1))), {"W2", "b2"}),
+    "f' in float32": (derivative(lambda backward, h, dz: (backward(), to_float32(dz))), ALL - {"W3", "b3"}),
+    "1/B missing in dz3": (output_delta(lambda p, Y, dz: times(dz, len(dz))), ALL | {"dz3"}),
+    "sign of dz3": (output_delta(lambda p, Y, dz: times(dz, -1)), ALL | {"dz3"}),
+    "Y dropped from dz3": (output_delta(lambda p, Y, dz: np.copyto(dz, p / len(p))), ALL | {"dz3"}),
+    "dz3 in float32": (output_delta(lambda p, Y, dz: to_float32(dz)), ALL | {"dz3"}),
+    "the penalty's 2 dropped": (weight_decay(lambda W, l2, dW: add(dW, l2 * W)), PENALTIES),
+    "sign of the penalty": (weight_decay(lambda W, l2, dW: add(dW, -2 * l2 * W)), PENALTIES),
+    "the penalty written, not added": (weight_decay(lambda W, l2, dW: np.copyto(dW, 2 * l2 * W)), PENALTIES),
+    "W1 without penalty": (
+        weight_decay(lambda W, l2, dW: add(dW[3920:], 2 * l2 * W[3920:])),
+        {"penalty W1"},
+    ),
 }
 
 
 @pytest.mark.parametrize("corruption", CORRUPTIONS)
-def test_a_corrupted_gradient_is_caught_by_name(corruption, run, monkeypatch):
+def test_corrupted_gradient_is_caught_by_name(corruption, run, monkeypatch):
     corrupt, tensors = CORRUPTIONS[corruption]
     corrupt(monkeypatch.setattr)
     status, out, _ = run(*small(), "--json")
     document = json.loads(out)
-    failed = {tensor["name"] for tensor in document["tensors"] if tensor["verdict"] != "passed"}
-    assert failed - {"theta"} == tensors
-    assert ("theta" in failed) == (not tensors <= PENALTIES)
+    assert failed(document) - {"theta"} == tensors
+    assert ("theta" in failed(document)) == (not tensors <= PENALTIES)
     assert status == 1
     assert document["verdict"] == "failed"
 
 
-def test_a_penalty_on_biases_is_caught(run, monkeypatch):
-    add_penalty(penalise_biases)(monkeypatch.setattr)
+def test_penalized_biases_are_caught(run, monkeypatch):
+    init = Parameters.__init__
+
+    def all_are_weights(self, *given):
+        init(self, *given)
+        self.weights = self.vector
+
+    monkeypatch.setattr(Parameters, "__init__", all_are_weights)
     status, out, _ = run(*small(), "--set=network.initialization=nielsen", "--json")
-    failed = {tensor["name"] for tensor in json.loads(out)["tensors"] if tensor["verdict"] != "passed"}
-    assert (status, failed) == (1, {"penalty b1", "penalty b2", "penalty b3"})
+    document = json.loads(out)
+    assert status == 1
+    assert failed(document) == {"penalty", "penalty b1", "penalty b2", "penalty b3"}
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_a_factor_dropped_from_any_delta_is_caught(objective, run, monkeypatch):
-    """(1 - s), a (1 - a) or the margin's count: what is left is p - Y, which only the matched pairs have."""
+def test_factor_dropped_from_any_objective_is_caught(objective, run, monkeypatch):
+    """(1 - s), p (1 - p) or the margins' count: what is left is p - Y, which only the matched pairs have."""
     matched = ("softmax_cross_entropy", "sigmoid_cross_entropy", "linear_quadratic")
-    delta(lambda z, p, Y, dz: np.divide(p - Y, len(Y), out=dz))(monkeypatch.setattr)
-    status, out, _ = run(*small(objective), "--json")
-    failed = {tensor["name"] for tensor in json.loads(out)["tensors"] if tensor["verdict"] != "passed"}
-    assert (status, failed) == ((0, set()) if objective in matched else (1, ALL | {"dz3", "theta"}))
+    output_delta(lambda p, Y, dz: np.divide(p - Y, len(Y), out=dz))(monkeypatch.setattr)
+    status, out, _ = run(*small(objective, hidden="[5]"), "--set=training.batch_size=5", "--json")
+    found = failed(json.loads(out))
+    assert found == (set() if objective in matched else {"W1", "b1", "W2", "b2", "dz2", "theta"})
+    assert objective in matched or status == 1
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_a_wrong_derivative_of_any_activation_is_caught(activation, run, monkeypatch):
+def test_wrong_derivative_of_any_activation_is_caught(activation, run, monkeypatch):
     kind = type(ACTIVATIONS[activation])
-    monkeypatch.setattr(kind, "backward", lambda self, a, da, scratch: times(da, a + 0.1))
+    monkeypatch.setattr(kind, "backward", lambda self, h, dz, scratch: times(dz, h + 0.1))
     status, out, _ = run(*small(activation=activation))
     assert status == 1
     assert "FAILED: W1, b1, W2, b2, theta" in out
 
 
-def test_an_output_unit_that_differs_from_its_loss_is_caught(run, monkeypatch):
+def test_output_unit_that_differs_from_its_loss_is_caught(run, monkeypatch):
     kind = type(OBJECTIVES["softmax_cross_entropy"])
     monkeypatch.setattr(kind, "output", lambda self, z, p: np.copyto(p, z))
     status, out, _ = run(*small())
@@ -243,19 +255,19 @@ def test_an_output_unit_that_differs_from_its_loss_is_caught(run, monkeypatch):
     assert "FAILED: dp/dz3\n" in out
 
 
-def test_a_loss_that_differs_from_its_gradient_is_caught(run, monkeypatch):
+def test_loss_that_differs_from_its_gradient_is_caught(run, monkeypatch):
     loss = Network.loss
-    monkeypatch.setattr(Network, "loss", lambda self, Y, t: loss(self, Y, t) * len(Y))
+    monkeypatch.setattr(Network, "loss", lambda self, Y: loss(self, Y) * len(Y))
     status, out, _ = run(*small())
     assert status == 1
-    assert "FAILED: W1, b1, W2, b2, W3, b3, theta" in out
+    assert "FAILED: W1, b1, W2, b2, W3, b3, theta, loss" in out
 
 
-def test_a_forward_pass_in_float32_is_caught(run, monkeypatch):
+def test_forward_pass_in_float32_is_caught(run, monkeypatch):
     forward = Network.forward
 
-    def corrupted(network, theta, X, t, unit):
-        z = forward(network, theta, X, t, unit)
+    def corrupted(network):
+        z = forward(network)
         z.real[...] = z.real.astype(np.float32)
         return z
 
@@ -265,12 +277,20 @@ def test_a_forward_pass_in_float32_is_caught(run, monkeypatch):
     assert "FAILED: W1" in out
 
 
-def test_a_table_then_the_verdict(run):
+def test_wrong_sign_into_momentum_is_caught(run, monkeypatch):
+    accumulate = Gradient.accumulate
+    monkeypatch.setattr(Gradient, "accumulate", lambda self, alpha=1.0, beta=0.0: accumulate(self, abs(alpha), beta))
+    status, out, _ = run(*small())
+    assert status == 1
+    assert "FAILED: step v, step theta\n" in out
+
+
+def test_tables_then_the_verdict(run):
     status, out, err = run(*small(), "--set=training.l2=0.01")
     assert (status, err) == (0, "")
-    head, table, verdict = out.rstrip().split("\n\n")
+    head, table, steps, verdict = out.rstrip().split("\n\n")
     assert "784-5-5-10, sigmoid, softmax_cross_entropy; 4,015 parameters, initial weights of seed 0" in head
-    assert "5 images of mnist-sample, their labels drawn at random; seed 0" in head
+    assert "5 images of mnist-sample, with random labels; seed 0" in head
     assert "l2 = 0.01" in head
     assert "the config has none" not in head
     title, *lines, allowed = table.splitlines()
@@ -282,17 +302,21 @@ def test_a_table_then_the_verdict(run):
         "step",
         "central",
         "direction",
-        "Jacobians",
+        "textbook",
         "verdict",
     ]
     assert [line.split()[0] for line in lines] == [
-        *("W1", "b1", "W2", "b2", "W3", "b3", "theta", "dz3", "dp/dz3"),
-        *["penalty"] * 6,
+        *("W1", "b1", "W2", "b2", "W3", "b3", "theta", "dz3", "dp/dz3", "loss", "h1", "h2"),
+        *["penalty"] * 7,
     ]
-    assert lines[0].startswith("W1          784 x 5      30 of 3,920 ")
+    assert lines[0].split()[:6] == ["W1", "784", "x", "5", "30", "of"]
     assert all(line.endswith("passed") for line in lines)
     assert allowed.split() == ["allowed", "1e-12", "1e-07", "1e-12", "1e-12"]
-    assert verdict == "passed: all 15"
+    assert [line.split()[:2] for line in steps.splitlines()[1:-1]] == [
+        ["step", name] for name in ("loss", "v", "theta")
+    ]
+    assert steps.splitlines()[-1].split() == ["allowed", "1e-12"]
+    assert verdict == "passed: all 22"
     assert "the config has none" in run(*small())[1]
 
 
@@ -308,25 +332,31 @@ def test_json_is_one_document(run):
         "parameters": 4015,
     }
     assert document["examples"] == {"count": 5, "source": "images of mnist-sample", "labels": "random"}
-    assert document["tolerance"] == {"complex": 1e-11, "central": 1e-6, "direction": 1e-6, "jacobian": 1e-6}
+    assert document["tolerance"] == {
+        "complex": 1e-11,
+        "central": 1e-6,
+        "direction": 1e-6,
+        "jacobian": 1e-6,
+        "step": 1e-6,
+    }
     assert (document["seed"], document["l2"]) == (3, 1e-4)
     first = document["tensors"][0]
-    assert first.keys() == {"name", "shape", "checked", "errors", "verdict", "kinks", "worst"}
+    assert first.keys() == {"name", "shape", "checked", "errors", "allowed", "verdict", "kinks", "worst"}
     assert (first["name"], first["shape"], first["checked"]) == ("W1", [784, 5], 30)
-    assert first["errors"].keys() == {"complex", "central", "direction", "jacobian"}
+    assert first["errors"].keys() == {"complex", "central", "direction", "jacobian", "step"}
     assert first["errors"]["jacobian"] is None
     assert 0 < first["errors"]["complex"] < 1e-14
 
 
-def test_the_seed_draws_and_nothing_else_does(run):
+def test_output_depends_on_the_seed_alone(run):
     first, again, other = (run(*small(), "--json", seed)[1] for seed in ("--seed=1", "--seed=1", "--seed=2"))
     assert first == again != other
 
 
 def test_labels_are_random_and_seeded(run, monkeypatch):
     seen = []
-    check = gradcheck.check
-    monkeypatch.setattr(gradcheck, "check", lambda *given, **more: seen.append(given[3]) or check(*given, **more))
+    check = gradients.check
+    monkeypatch.setattr(gradients, "check", lambda *given, **more: seen.append(given[0].Y) or check(*given, **more))
     for seed in range(4):
         run(*small(hidden="[]"), f"--seed={seed}")
     assert all((Y.sum(axis=1) == 1).all() and Y.shape == (EXAMPLES, 10) for Y in seen)
@@ -349,12 +379,12 @@ def test_every_entry(run):
     assert [tensor["checked"] for tensor in json.loads(out)["tensors"][:2]] == [7840, 10]
 
 
-def test_the_pictures_leave_few_pixels_dark():
+def test_chosen_images_leave_few_pixels_zero():
     images = load_dataset(DataConfig(dataset="mnist-sample", test=False)).train.images[: command.CANDIDATES]
     chosen = command._brightest(images)
     assert len(set(chosen)) == EXAMPLES
-    lit = (images[chosen] > 0).any(axis=0).sum()
-    assert lit > 1.3 * (images[:EXAMPLES] > 0).any(axis=0).sum()
+    nonzero = (images[chosen] > 0).any(axis=0).sum()
+    assert nonzero > 1.3 * (images[:EXAMPLES] > 0).any(axis=0).sum()
     assert command._brightest(images[:2]) in ([0, 1], [1, 0])
 
 
@@ -375,13 +405,13 @@ def idx_bytes(array):
     return header + array.tobytes()
 
 
-def test_a_folder_decides_the_size_and_random_inputs_stand_in_for_digits(run, folder):
+def test_folder_decides_the_size_of_random_images(run, folder):
     assert idx.read(folder / FILE_NAMES["train_labels"], 1)[0].tolist() == [0, 1, 2, 3, 3, 0]
     status, out, _ = run(*small(), f"--set=data.dataset={folder}", "--json")
     document = json.loads(out)
     assert status == 0
     assert document["network"]["sizes"] == [12, 5, 5, 4]
-    assert document["examples"]["source"] == "random inputs"
+    assert document["examples"]["source"] == "random images"
     status, out, _ = run(*small(), f"--set=data.dataset={folder}", "--data", str(folder), "--json")
     assert json.loads(out)["examples"]["source"] == f"images of {folder.name}"
     assert status == 0
@@ -435,13 +465,8 @@ def test_wrong_usage_is_one_line(arguments, run):
 @pytest.fixture
 def checkpoint(tmp_path):
     """A run directory with a checkpoint of two layers."""
-    from mlpcli.model.parameters import initialize
-    from mlpcli.runs import checkpoint as checkpoints
-    from mlpcli.training.loop import State, network_for
-
     config = Config(network=NetworkConfig(hidden=(5,), objective="sigmoid_cross_entropy"))
-    network = network_for(config, 784, 10)
-    theta = network.parameters("float32")
+    theta = Parameters((784, 5, 10), "float32")
     initialize(theta, "nielsen", 1.0, "sigmoid", np.random.Generator(np.random.Philox(key=[2, 2])))
     state = State(theta=theta, optimizer={"v": np.zeros_like(theta.vector)}, epoch=3, step=30)
     path = tmp_path / "run" / "checkpoints" / "last.npz"
@@ -452,14 +477,13 @@ def checkpoint(tmp_path):
 
 def test_a_checkpoints_own_weights_are_checked(run, checkpoint, monkeypatch):
     seen = []
-    forward = Network.forward
+    check = gradients.check
 
-    def spy(network, theta, X, t, unit):
-        if theta.vector.dtype == np.float64 and not seen:
-            seen.append(theta.W[0].copy())
-        return forward(network, theta, X, t, unit)
+    def spy(problem, theta, *given, **more):
+        seen.append(Parameters((784, 5, 10), theta.dtype, theta).W[0].copy())
+        return check(problem, theta, *given, **more)
 
-    monkeypatch.setattr(Network, "forward", spy)
+    monkeypatch.setattr(gradients, "check", spy)
     with np.load(checkpoint) as file:
         W1 = file["W1"]
     for path in (checkpoint, checkpoint.parent.parent):
@@ -499,3 +523,44 @@ def test_one_thread_unless_told_otherwise():
             [sys.executable, "-c", code], env={**environment, **more}, capture_output=True, text=True
         )
         assert child.stdout.strip() == threads
+
+
+def test_two_processes_are_checked_by_default(run):
+    arguments = [each for each in small() if each != "--processes=1"]
+    status, out, _ = run(*arguments)
+    assert status == 0
+    assert [line.split()[:3] for line in out.splitlines() if line.startswith("2 ")] == [
+        ["2", "processes", "loss"],
+        ["2", "processes", "theta"],
+    ]
+
+
+def test_processes_may_outnumber_units(run):
+    status, out, _ = run(*small(hidden="[2]"), "--processes=4")
+    assert status == 0
+    assert "4 processes theta" in out
+
+
+@pytest.mark.parametrize("arguments", [["--processes=0"], ["--processes=-1"], ["--processes=2", "--mpi"]])
+def test_impossible_numbers_of_processes_are_refused(arguments, run):
+    status, out, err = run(*small()[:-1], *arguments)
+    assert (status, out) == (2, "")
+    assert "processes" in err
+
+
+def test_processes_need_a_system_that_can_fork(run, monkeypatch):
+    monkeypatch.delattr(os, "fork")
+    status, out, err = run(*small()[:-1], "--processes=2")
+    assert (status, out) == (2, "")
+    assert err == "mlpcli: --processes needs a system whose processes can fork, such as Linux: leave it out\n"
+    status, out, _ = run(*small()[:-1])
+    assert status == 0
+    assert "2 processes" not in out
+
+
+def test_dead_network_is_not_exercised(run):
+    arguments = small("sigmoid_quadratic", hidden="[5]")
+    status, out, _ = run(*arguments, "--set=network.initial_scale=1e6")
+    assert status == 1
+    assert "FAILED" not in out
+    assert "NOT EXERCISED: " in out

@@ -83,7 +83,7 @@ def contents(member: Member, look: Look | None, no_images: str | None = None) ->
         "look": _look(look, result, chosen) if look and result else None,
         "no_images": no_images,
     }
-    weights = theta.by_rows().astype(theta.vector.dtype.newbyteorder("<")).tobytes() if small else None
+    weights = theta.to_c_order().astype(theta.vector.dtype.newbyteorder("<")).tobytes() if small else None
     pixels = look.part.split.images[chosen] if look else np.empty(0, np.uint8)
     return Contents(title, document, weights, squeeze(pixels), len(chosen))
 

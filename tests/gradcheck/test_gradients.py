@@ -1,4 +1,4 @@
-"""The checker: what it draws, what it leaves out, what it refuses to call a pass."""
+"""The checker of gradients: what it samples, what it leaves out, what it refuses to call a pass."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ import math
 import numpy as np
 import pytest
 
-from mlpcli.model import gradcheck
+from mlpcli.gradcheck import gradients
+from mlpcli.gradcheck.gradients import check
+from mlpcli.gradcheck.output_layer import OUTPUT_LAYERS
+from mlpcli.gradcheck.probe import Probe
+from mlpcli.gradcheck.rows import TOLERANCE, relative_error
+from mlpcli.gradcheck.subject import Problem
 from mlpcli.model.activations import ACTIVATIONS
-from mlpcli.model.gradcheck import OUTPUT_LAYERS, TOLERANCE, check, relative_error
-from mlpcli.model.network import Network
+from mlpcli.model.build import Architecture
+from mlpcli.model.network import Gradient
 from mlpcli.model.objectives import OBJECTIVES
 from mlpcli.model.parameters import initialize
 
@@ -22,17 +27,17 @@ def generator(seed=0):
 
 
 def rows(hidden=(5,), activation="sigmoid", objective="softmax_cross_entropy", *, change=None, rng=None, **options):
-    """The rows by name, on inputs of which the last two are dark in every example."""
+    """The rows by name, on inputs of which the last two are 0 in every example."""
     rng = rng or generator()
-    network = Network((D, *hidden, K), activation, objective)
-    theta = network.parameters(np.float64)
+    architecture = Architecture.named((D, *hidden, K), activation, objective)
+    theta = architecture.parameters(np.float64)
     initialize(theta, "glorot", 1.0, activation, rng)
     X = rng.uniform(size=(B, D))
     X[:, -2:] = 0.0
     if change is not None:
         change(theta, X)
-    Y = np.eye(K)[[0, 2, 1, 1]]
-    return {row.name: row for row in check(network, theta, X, Y, rng, **{"l2": 0.1, **options})}
+    problem = Problem(architecture, X, 1.0, np.eye(K)[[0, 2, 1, 1]])
+    return {row.name: row for row in check(problem, theta.vector, rng, **{"l2": 0.1, **options})}
 
 
 def test_relative_error():
@@ -55,7 +60,8 @@ def test_every_network_passes(hidden, activation, objective):
     layers = range(1, len(hidden) + 2)
     tensors = [f"{kind}{layer}" for layer in layers for kind in "Wb"]
     last = len(hidden) + 1
-    assert list(found) == [*tensors, "theta", f"dz{last}", f"dp/dz{last}", *(f"penalty {name}" for name in tensors)]
+    output = (f"dz{last}", f"dp/dz{last}", "loss", *(f"h{layer}" for layer in range(1, last)))
+    assert list(found) == [*tensors, "theta", *output, "penalty", *(f"penalty {name}" for name in tensors)]
     for name in tensors:
         by_jacobians = {"jacobian"} if name.endswith(str(last)) else set()
         assert found[name].errors.keys() == {"complex", "central", "direction"} | by_jacobians
@@ -66,11 +72,11 @@ def test_every_objective_has_its_jacobians():
     assert OUTPUT_LAYERS.keys() == OBJECTIVES.keys()
 
 
-def test_small_tensors_and_biases_are_checked_whole_and_large_ones_drawn():
+def test_large_tensors_are_sampled_and_biases_whole():
     found = rows((7,), entries=6)
     assert found["W1"].shape == (D, 7)
-    # Six that are lit, and ten of the 14 whose inputs are dark.
-    assert found["W1"].checked == 6 + gradcheck.ZEROS
+    # Six that are nonzero, and ten of the 14 whose inputs are 0.
+    assert found["W1"].checked == 6 + gradients.ZEROS
     assert found["W2"].checked == 6
     assert found["b1"].checked == 7
     assert found["b2"].checked == K
@@ -79,22 +85,22 @@ def test_small_tensors_and_biases_are_checked_whole_and_large_ones_drawn():
     assert rows((7,), entries=63)["W1"].checked == 63
 
 
-def test_what_is_drawn_is_mostly_not_zero(monkeypatch):
+def test_sampled_entries_are_mostly_nonzero(monkeypatch):
     seen = []
-    step = gradcheck._Probe.complex_step
+    step = Probe.complex_step
 
     def spy(probe, index):
         seen.append(index)
         return step(probe, index)
 
-    monkeypatch.setattr(gradcheck._Probe, "complex_step", spy)
+    monkeypatch.setattr(Probe, "complex_step", spy)
     found = rows((7,), entries=20)
     drawn = np.array(seen[found["dz2"].checked :][: found["W1"].checked])
     assert len(drawn) == 30
     assert (drawn % D < D - 2).sum() == 20
 
 
-def test_the_draw_is_the_generators_alone():
+def test_samples_depend_on_the_generator_alone():
     assert rows((7,), entries=6) == rows((7,), entries=6)
 
 
@@ -108,7 +114,7 @@ def test_gradients_that_are_all_zero_are_not_exercised():
     assert found["b1"].verdict == found["W2"].verdict == "passed"
 
 
-def test_zero_weights_do_not_exercise_the_penalty_but_biases_have_none():
+def test_zero_weights_do_not_exercise_the_penalty():
     def zero(theta, X):
         theta.vector[:] = 0.0
 
@@ -117,7 +123,7 @@ def test_zero_weights_do_not_exercise_the_penalty_but_biases_have_none():
     assert found["penalty b1"].verdict == "passed"
 
 
-def test_dead_units_do_not_exercise_what_is_below_them():
+def test_dead_units_do_not_exercise_layers_below():
     def dead(theta, X):
         theta.b[0][:] = -100.0
 
@@ -136,7 +142,7 @@ def at_a_distance(distance):
     return change
 
 
-def test_central_differences_across_a_kink_are_left_out_by_name():
+def test_differences_across_a_kink_are_left_out_by_name():
     found = rows(activation="relu", change=at_a_distance(1e-6))
     assert "b1[2]" in found["b1"].kinks
     assert set(found["W1"].kinks) <= {f"W1[{i}, 2]" for i in range(D)}
@@ -145,13 +151,13 @@ def test_central_differences_across_a_kink_are_left_out_by_name():
     assert {row.verdict for row in found.values()} == {"passed"}
 
 
-def test_a_kink_within_reach_of_the_longer_step_alone_costs_nothing():
+def test_kink_within_reach_of_the_longer_step_is_avoided():
     found = rows(activation="relu", change=at_a_distance(1e-4))
     assert all(row.kinks == () and row.verdict == "passed" for row in found.values())
     assert found["b1"].errors["central"] < 1e-7
 
 
-def test_a_tensor_all_of_whose_entries_are_at_a_kink_is_not_exercised():
+def test_tensor_at_a_kink_is_not_exercised():
     def change(theta, X):
         X[:] = 0.5
         theta.b[0][:] = 1e-7 - X[0] @ theta.W[0]
@@ -172,14 +178,19 @@ def test_the_kinks_of_the_hinge_are_found():
     assert found["b1"].verdict == "passed"
 
 
-def test_an_entry_that_was_not_drawn_is_found_by_halving(monkeypatch):
-    backward = Network.backward
+def test_unsampled_wrong_entry_is_found_by_bisection(monkeypatch):
+    init, accumulate = Gradient.__init__, Gradient.accumulate
 
-    def corrupted(network, theta, X, Y, t, gradient, unit):
-        backward(network, theta, X, Y, t, gradient, unit)
-        gradient.W[0][3, 4] *= 1.0001
+    def remember(self, network, targets):
+        init(self, network, targets)
+        self.targets = targets
 
-    monkeypatch.setattr(Network, "backward", corrupted)
+    def corrupted(self, alpha=1.0, beta=0.0):
+        accumulate(self, alpha, beta)
+        self.targets[0][0][3, 4] *= 1.0001
+
+    monkeypatch.setattr(Gradient, "__init__", remember)
+    monkeypatch.setattr(Gradient, "accumulate", corrupted)
     for seed in range(5):
         found = rows((40,), entries=1, rng=generator(seed))
         assert found["W1"].verdict == "failed"
@@ -200,11 +211,10 @@ def test_jacobians_are_compared_at_moderate_logits(objective):
 
 
 def test_tolerances_are_by_method():
-    found = rows(tolerance={**TOLERANCE, "central": 1e-16})
-    assert {row.name for row in found.values() if row.verdict == "failed"} >= {"W1", "b1", "W2", "b2", "dz2"}
-    assert found["theta"].verdict == found["dp/dz2"].verdict == "passed"
-    assert found["W1"].worst.endswith(tuple("0123456789"))
-    assert "central differences" in found["W1"].worst
+    found = rows(tolerance={**TOLERANCE, "jacobian": 1e-20})
+    assert {row.name for row in found.values() if row.verdict == "failed"} == {
+        *("W2", "b2", "dz2", "dp/dz2", "loss", "h1")
+    }
 
 
 def test_numbers_that_are_not_finite_fail():
@@ -235,11 +245,54 @@ def test_explicit_jacobians_are_those_of_the_textbook(name):
                 "normalized_sigmoid": s[j] * (1 - s[j]) * (same - p[i]) / s.sum(),
             }[name]
             assert dp_dz[i, j] == pytest.approx(expected, abs=1e-16)
-    assert loss(p, y) @ dp_dz == pytest.approx(delta_by_hand(name, z, y), abs=1e-15)
+    value, dC_dp = loss(p, y)
+    dz, C = by_objective(name, z, y)
+    assert dC_dp @ dp_dz == pytest.approx(dz, abs=1e-15)
+    assert value == pytest.approx(C, abs=1e-15)
 
 
-def delta_by_hand(name, z, y):
+def by_objective(name, z, y):
     p, dz = np.empty((1, 3)), np.empty((1, 3))
-    OBJECTIVES[name].forward(z[None], y[None], p)
-    OBJECTIVES[name].backward(z[None], p, y[None], dz)
-    return dz[0]
+    C = OBJECTIVES[name].forward(z[None], y[None], p)
+    OBJECTIVES[name].backward(z[None], p, y[None], dz, 1)
+    return dz[0], C
+
+
+def test_derivatives_below_1e_30_count_as_zero():
+    def dead(theta, X):
+        theta.b[0][:] = -100.0
+        theta.W[0][:] = 0.0
+
+    found = rows(change=dead)
+    assert found["W1"].verdict == found["b1"].verdict == "not exercised"
+    assert found["b2"].verdict == "passed"
+
+
+def test_small_gradients_allow_for_rounding_of_the_loss():
+    def faint(theta, X):
+        for W in theta.W[1:]:
+            W[:] *= 1e-3
+
+    found = rows((4, 4, 4, 4), change=faint)
+    assert {row.verdict for row in found.values()} == {"passed"}
+    assert found["W1"].allowed["central"] > TOLERANCE["central"] == found["b5"].allowed["central"]
+    assert found["W1"].allowed["complex"] == TOLERANCE["complex"]
+
+
+def test_saturated_units_allow_for_lost_digits():
+    def saturated(theta, X):
+        theta.b[0][:] = 30.0  # 1 - h is 1e-13: three digits are left of it
+
+    found = rows(change=saturated)
+    assert found["W1"].verdict == found["b1"].verdict == "passed"
+    assert TOLERANCE["complex"] < found["b1"].errors["complex"] < found["b1"].allowed["complex"]
+    assert found["W2"].allowed["complex"] == TOLERANCE["complex"]
+
+
+def test_wrong_values_with_right_derivatives_are_caught(monkeypatch):
+    relu, hinge = type(ACTIVATIONS["relu"]), type(OBJECTIVES["linear_hinge"])
+    monkeypatch.setattr(relu, "forward", lambda self, z, h: np.multiply(z, z.real > 0.3, out=h))
+    margins = hinge._margins
+    monkeypatch.setattr(hinge, "_margins", lambda self, z, Y: margins(self, z, Y) + 0.01)
+    found = rows((6,), "relu", "linear_hinge")
+    assert found["h1"].verdict == found["loss"].verdict == "failed"

@@ -1,0 +1,349 @@
+r"""The hand-derived gradients against independent ones, computed with the very functions that train.
+
+Three methods that have nothing of the derivation in them:
+
+Complex step
+    df/dx = Im f(x + it) / t, t = 1e-20 (Squire and Trapp 1998, "Using complex variables to estimate derivatives of real
+    functions"). As f(x + it) = f(x) + it f'(x) - t^2 f''(x) / 2 ..., the truncation error is of order t^2 = 1e-40, and
+    as nothing is subtracted no digit cancels. What is left is the rounding of the two computations, some 1e-15.
+    Allowed: 1e-12, and the same for random directions; more below saturated units, whose f' = h (1 - h) loses digits by
+    hand: its absolute error is eps, so that dz = dh * f' may be wrong by eps ||dh||.
+Central differences
+    df/dx = (8 (f(x + t) - f(x - t)) - (f(x + 2t) - f(x - 2t))) / 12t, t = 1e-3. The error has two parts: t^4 f^(5) / 30
+    and the rounding of f, some 1e-16, divided by t, both some 1e-13; a smaller or a larger t makes one of them worse.
+    Allowed: 1e-7, or what rounding alone may make of it, 10 eps |f| / (t ||a||), where the gradient a is that small. It
+    asks nothing of complex arithmetic, which is why it is here.
+Textbook
+    The output layer by its Jacobians, dC/dp (K,), dp/dz (K, K) and dz/dW (K, H K), multiplied out one example after the
+    other; and the values of the loss and of the hidden activations. Exact except for rounding. Allowed: 1e-12.
+
+An error is the norm-wise relative error ||n - a|| / (||n|| + ||a||) of a tensor's entries, a by hand and n by the other
+method: between 0 and 1, and not dominated by entries that are small beside their neighbours.
+
+A check of 0 against 0 checks nothing, and on a handful of digits most gradients of W1 are 0, as their pixel is 0 in
+all. So entries are sampled where the gradient by hand is nonzero, and only ten where it is 0; and a tensor whose
+gradients are all 0 is 'not exercised', which is not a pass. No entry escapes: random directions go through all entries
+of each tensor, and where they disagree with the gradient, bisection finds an entry that is wrong and adds it to the
+sample.
+
+relu and hinge have kinks, without a derivative. A complex step is too small to cross one. A central difference that
+would cross one is taken again with t = 1e-5, and if that crosses it too, the entry is left out, and named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from mlpcli.gradcheck import textbook
+from mlpcli.gradcheck.output_layer import OUTPUT_LAYERS
+from mlpcli.gradcheck.probe import COMPLEX_STEP, Function, Probe
+from mlpcli.gradcheck.rows import TOLERANCE, Row, relative_error, row, without_negligible
+from mlpcli.gradcheck.subject import Problem, Subject
+from mlpcli.model.activations import SATURATED
+from mlpcli.model.network import Gradient, WeightDecay
+from mlpcli.model.parameters import Parameters
+from mlpcli.parallel.comm import SERIAL
+
+Array = NDArray[Any]
+
+# The penalty is quadratic: its differences are exact with any t, and a large one keeps more digits.
+PENALTY_STEPS = (1.0,)
+# Below saturated units this times eps ||dh|| / ||dz|| is allowed.
+SATURATION_ROUNDINGS = 10.0
+
+ENTRIES = 100
+ZEROS = 10
+DIRECTIONS = 4
+
+WORDS = {"complex": "complex step", "central": "central differences"}
+
+
+def check(
+    problem: Problem,
+    theta: Array,
+    rng: np.random.Generator,
+    *,
+    l2: float,
+    entries: int | None = ENTRIES,
+    tolerance: Mapping[str, float] = TOLERANCE,
+) -> Iterator[Row]:
+    """Check the gradient of ``problem`` at ``theta`` (n,); yield one row for each tensor.
+
+    First the parameters, then the output layer, then the penalty with the coefficient ``l2`` > 0. The targets are
+    one-hot for the hinge, else one-hot or smoothed. Of a tensor with more entries, ``entries`` are sampled by ``rng``;
+    None: all are checked.
+    """
+    checker = _Checker(problem, theta, rng, entries, tolerance)
+    # What is not finite shows as an infinite error; numpy need not warn of it too.
+    with np.errstate(all="ignore"):
+        by_jacobians, rows = checker.output_layer()
+        yield from checker.parameters(by_jacobians)
+        yield from rows
+        yield from checker.penalty(l2)
+
+
+class _Checker:
+    def __init__(
+        self,
+        problem: Problem,
+        theta: Array,
+        rng: np.random.Generator,
+        entries: int | None,
+        tolerance: Mapping[str, float],
+    ) -> None:
+        self.problem, self.rng, self.entries, self.tolerance = problem, rng, entries, tolerance
+        self.architecture = problem.architecture
+        self.theta = self.architecture.parameters(np.float64, theta.astype(np.float64))
+        # Each tensor's entries in the vector of parameters: they are contiguous.
+        counted = self.architecture.parameters(np.intp, np.arange(len(theta)))
+        self.entries_of = [slice(int(t.min()), int(t.max()) + 1) for _, t in counted.tensors()]
+
+    def parameters(self, by_jacobians: Mapping[str, float]) -> Iterator[Row]:
+        """Yield a row for W1, b1, W2 ... and one for all of them as one vector."""
+        subject, gradient = self._backward(self.theta.vector)
+        rounding = _rounding_by_saturation(subject)
+        allowed = [
+            {**self.tolerance, **{method: max(self.tolerance[method], loss) for method in ("complex", "direction")}}
+            for loss in rounding
+        ]
+        probe = Probe(self._loss(np.float64), self._loss(np.complex128))
+        for i, (name, tensor) in enumerate(gradient.tensors()):
+            more = {"jacobian": by_jacobians[name]} if name in by_jacobians else {}
+            whole = name.startswith("b")
+            yield self._tensor(name, tensor, probe, self.entries_of[i], whole=whole, more=more, allowed=allowed[i // 2])
+        a = gradient.vector
+        error, _ = self._directions(a, probe, slice(0, len(a)), allowed[0])
+        yield row("theta", a.shape, {"direction": error}, allowed[0])
+
+    def output_layer(self) -> tuple[dict[str, float], list[Row]]:
+        """Multiply out the last layer's Jacobians for each example, and compare with the backward pass.
+
+        Returns the errors of the last W and b, and the rows of dz and dp/dz.
+        """
+        objective, last = self.architecture.objective, len(self.architecture.sizes) - 1
+        subject, gradient = self._backward(self._with_moderate_logits())
+        network, Y = subject.network, self.problem.Y
+        z, dz = network.logits, network.output.dz
+        unit, loss = OUTPUT_LAYERS[objective.name]
+
+        p, dp_dz = (np.array(each) for each in zip(*map(unit, z), strict=True))  # (B, K), (B, K, K)
+        stepped = np.empty_like(dp_dz)
+        for k in range(z.shape[1]):
+            w, value = z.astype(np.complex128), np.empty_like(z, np.complex128)
+            w[:, k] += 1j * COMPLEX_STEP
+            objective.output(w, value)
+            stepped[:, :, k] = value.imag / COMPLEX_STEP
+        errors = {"jacobian": relative_error(stepped, dp_dz)}
+        units = row(f"dp/dz{last}", dp_dz.shape, errors, self.tolerance, dp_dz.size)
+
+        # dC/dz = dC/dp dp/dz, (K,) = (K,) (K, K), for each example; the loss is the mean over the batch.
+        C, dC_dp = zip(*(loss(*each) for each in zip(p, Y, strict=True)), strict=True)
+        delta = np.array([row @ J for row, J in zip(dC_dp, dp_dz, strict=True)]) / len(Y)  # (B, K)
+        more = {"jacobian": relative_error(delta, dz)}
+        probe = Probe(self._objective(z, np.float64), self._objective(z, np.complex128))
+        deltas = self._tensor(f"dz{last}", dz, probe, slice(0, z.size), whole=True, more=more)
+
+        x = network.output.x
+        x = x if isinstance(x, np.ndarray) else x.scale * x.array
+        dW = np.zeros_like(gradient.W[-1])
+        identity = np.eye(len(delta.T))  # dz/db
+        # dz/dW has K H K entries: computed for some of the H units at a time, if that is too many.
+        parts = np.array_split(np.arange(len(dW)), 1 + dW.size * len(identity) // 2**22)
+        for dC_dz, inputs in zip(delta, x, strict=True):
+            for part in parts:
+                dz_dW = np.kron(inputs[part], identity)  # (K, H K) = [x_1 I, x_2 I, ... x_H I]
+                dW[part] += (dC_dz @ dz_dW).reshape(-1, len(identity))
+        db = (delta @ identity).sum(axis=0)
+        by_jacobians = {
+            f"W{last}": relative_error(dW, gradient.W[-1]),
+            f"b{last}": relative_error(db, gradient.b[-1]),
+        }
+        errors = {"jacobian": relative_error(np.array(sum(C) / len(Y)), np.array(network.loss(Y)))}
+        return by_jacobians, [deltas, units, row("loss", (), errors, self.tolerance, 1), *self._activations(subject)]
+
+    def _activations(self, subject: Subject) -> Iterator[Row]:
+        f = textbook.ACTIVATIONS[self.architecture.activation.name]
+        for number, layer in enumerate(subject.network.hidden, start=1):
+            errors = {"jacobian": relative_error(f(layer.z), layer.h)}
+            yield row(f"h{number}", layer.h.shape, errors, self.tolerance, layer.h.size)
+
+    def penalty(self, l2: float) -> Iterator[Row]:
+        """Check the penalty and its gradient, which is 0 for the biases."""
+        gradient = self.architecture.parameters(np.float64)
+        decay = WeightDecay(l2, self.theta.weights, gradient.weights)
+        errors = {"direction": relative_error(np.array(decay.penalty()), np.array(textbook.penalty(l2, self.theta.W)))}
+        yield row("penalty", (), errors, self.tolerance, 1)
+        # Added twice and halved: a gradient that overwrites what it should be added to is found out.
+        for _ in range(2):
+            decay.accumulate()
+        gradient.vector *= 0.5
+
+        def function(dtype: DTypeLike) -> Function:
+            theta = self.architecture.parameters(dtype, self.theta.vector.astype(dtype))
+
+            def changing(index: int) -> nullcontext[Callable[[], Any]]:
+                # The penalty is a sum: what other entries add to it does not change.
+                tensor = next(i for i, own in enumerate(self.entries_of) if own.start <= index < own.stop)
+                parts = [] if tensor % 2 else [theta.vector[index : index + 1]]
+                return nullcontext(lambda: textbook.penalty(l2, parts))
+
+            return Function(theta.vector, lambda: textbook.penalty(l2, theta.W), changing)
+
+        probe = Probe(function(np.float64), function(np.complex128), PENALTY_STEPS)
+        for (name, tensor), own in zip(gradient.tensors(), self.entries_of, strict=True):
+            yield self._tensor(f"penalty {name}", tensor, probe, own, zero_is_right=name.startswith("b"))
+
+    def _loss(self, dtype: DTypeLike) -> Function:
+        """Return the loss as a function of the parameters, by the functions that train."""
+        subject = self.problem.subject(self.theta.vector, dtype)
+        shapes = [tensor.shape for _, tensor in self.theta.tensors()]
+
+        def changing(index: int) -> Any:
+            tensor = next(i for i, own in enumerate(self.entries_of) if own.start <= index < own.stop)
+            unit = _indices(shapes[tensor], index - self.entries_of[tensor].start, tensor == len(shapes) - 2)[-1]
+            return subject.changing(tensor // 2, unit)
+
+        return Function(subject.theta.vector, subject.loss, changing, subject.active_sets)
+
+    def _objective(self, z: Array, dtype: DTypeLike) -> Function:
+        """Return the objective's mean over the batch as a function of the logits."""
+        objective, Y = self.architecture.objective, self.problem.Y
+        logits, p = z.astype(dtype), np.empty_like(z, dtype)
+
+        def value() -> Any:
+            return objective.forward(logits, Y, p) / len(Y)
+
+        def active_sets() -> list[Array]:
+            active = objective.active_set(logits, Y)
+            return [] if active is None else [active]
+
+        return Function(logits.reshape(-1), value, lambda index: nullcontext(value), active_sets)
+
+    def _backward(self, theta: Array) -> tuple[Subject, Parameters]:
+        """Return the hand-derived gradient at ``theta``, and the network as the backward pass left it."""
+        subject = self.problem.subject(theta, np.float64, scaled=True)
+        gradient = self.architecture.parameters(np.float64)
+        subject.loss()
+        subject.network.backward(self.problem.Y)
+        Gradient(subject.network, gradient.shard(SERIAL)).accumulate()
+        return subject, gradient
+
+    def _with_moderate_logits(self) -> Array:
+        """Return the parameters, the last layer's shrunk if need be until no logit is beyond 4.6.
+
+        The explicit Jacobians contain 1 / p, and multiply it by the p (1 - p) that (4) has cancelled.
+        """
+        subject = self.problem.subject(self.theta.vector, np.float64)
+        largest = np.abs(subject.network.forward()).max()
+        if largest > SATURATED:
+            subject.theta.W[-1] *= SATURATED / largest
+            subject.theta.b[-1] *= SATURATED / largest
+        return subject.theta.vector
+
+    def _tensor(
+        self,
+        name: str,
+        gradient: Array,
+        probe: Probe,
+        own: slice,
+        *,
+        whole: bool = False,
+        more: Mapping[str, float] | None = None,
+        zero_is_right: bool = False,
+        allowed: Mapping[str, float] | None = None,
+    ) -> Row:
+        """Compare ``gradient``, whose entries in the order of memory are the probe's ``own``."""
+        a = without_negligible(gradient.ravel(order="K"))
+        allowed = dict(allowed or self.tolerance)
+        direction, wrong = self._directions(a, probe, own, allowed)
+        drawn = np.arange(a.size) if whole else self._draw(a, wrong)
+        probe.reset()
+        n = without_negligible(np.array([probe.complex_step(own.start + int(index)) for index in drawn]))
+        central = [probe.central(own.start + int(index)) for index in drawn]
+        smooth = np.array([found is not None for found in central], bool)
+        m, rounding = np.array([found for found in central if found is not None]).reshape(-1, 2).T
+        m, by_hand = without_negligible(m), a[drawn]
+        scale = float(np.linalg.norm(m) + np.linalg.norm(by_hand[smooth]))
+        if scale:
+            allowed["central"] = min(1.0, max(allowed["central"], float(np.linalg.norm(rounding)) / scale))
+        errors = {
+            "complex": relative_error(n, by_hand),
+            "central": relative_error(m, by_hand[smooth]),
+            "direction": direction,
+            **(more or {}),
+        }
+        names = [f"{name}{_indices(gradient.shape, int(i), gradient.flags.c_contiguous)}" for i in drawn]
+        kinks = tuple(each for each, kept in zip(names, smooth, strict=True) if not kept)
+        every = np.ones(len(n), bool)
+        worst = [
+            _worst(np.array(names)[kept], by_hand[kept], numbers, WORDS[method])
+            for method, numbers, kept in (("complex", n, every), ("central", m, smooth))
+            if not errors[method] <= allowed[method]
+        ]
+        exercised = zero_is_right or bool((a.any() or n.any()) and (by_hand[smooth].any() or m.any()))
+        return row(name, gradient.shape, errors, allowed, len(drawn), exercised, kinks, *worst[:1])
+
+    def _directions(self, a: Array, probe: Probe, own: slice, allowed: Mapping[str, float]) -> tuple[float, list[int]]:
+        """Return the error in random directions through all entries, and an entry that is wrong if it is too large."""
+
+        def error(first: int, last: int) -> float:
+            steps, products = np.empty(DIRECTIONS), np.empty(DIRECTIONS)
+            for k in range(DIRECTIONS):
+                v = self.rng.random(last - first, np.float32) - np.float64(0.5)
+                steps[k], products[k] = probe.along(slice(own.start + first, own.start + last), v), v @ a[first:last]
+            return relative_error(without_negligible(steps), without_negligible(products))
+
+        first, last = 0, a.size
+        whole = error(first, last)
+        if whole <= allowed["direction"]:
+            return whole, []
+        while last - first > 1:
+            middle = (first + last) // 2
+            if error(first, middle) > error(middle, last):
+                last = middle
+            else:
+                first = middle
+        return whole, [first]
+
+    def _draw(self, a: Array, wrong: list[int]) -> Array:
+        """Sample the entries of a tensor to check, ``wrong`` among them; ``a`` is its gradient as one vector."""
+        if self.entries is None or a.size <= self.entries:
+            return np.arange(a.size)
+        nonzero, zero = (
+            self.rng.choice(kind, min(number, len(kind)), replace=False)
+            for kind, number in ((np.flatnonzero(a), self.entries), (np.flatnonzero(a == 0), ZEROS))
+        )
+        return np.unique(np.concatenate([nonzero, zero, np.array(wrong, np.intp)]))
+
+
+def _rounding_by_saturation(subject: Subject) -> list[float]:
+    """Return by layer the relative error that f' of saturated units may cause in the gradient by hand.
+
+    f' = h (1 - h), and 1 - h^2, have an absolute error of eps, whatever their size.
+    """
+    errors, total = [0.0], 0.0
+    layers = subject.network.layers
+    for layer, above in zip(reversed(layers[:-1]), reversed(layers), strict=False):
+        dh = above.dz @ above.W.T
+        dh = dh if layer.mask is None else layer.mask * dh
+        size = float(np.linalg.norm(layer.dz))
+        if size:
+            total += SATURATION_ROUNDINGS * float(np.finfo(np.float64).eps * np.linalg.norm(dh)) / size
+        errors.append(min(1.0, total))
+    return errors[::-1]
+
+
+def _indices(shape: tuple[int, ...], index: int, c_order: bool) -> list[int]:
+    """Return the indices of an entry of a tensor, given its place in the order of memory."""
+    return [int(i) for i in np.unravel_index(index, shape, order="C" if c_order else "F")]
+
+
+def _worst(names: Array, by_hand: Array, numbers: Array, method: str) -> str:
+    at = int(np.argmax(np.abs(numbers - by_hand)))
+    difference = abs(numbers[at] - by_hand[at])
+    return f"{names[at]}: {by_hand[at]:.9g} by hand, {numbers[at]:.9g} by {method}; they differ by {difference:.1e}"

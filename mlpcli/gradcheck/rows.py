@@ -1,0 +1,68 @@
+"""What a check finds out about one tensor: errors by method, what is allowed, and a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import inf, isfinite
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+TOLERANCE = {"complex": 1e-12, "central": 1e-7, "direction": 1e-12, "jacobian": 1e-12, "step": 1e-12}
+
+PASSED, FAILED, NOT_EXERCISED = "passed", "failed", "not exercised"
+
+# Derivatives smaller than this are taken as 0: a dead unit's may be 0 by hand and 1e-84 by the complex step.
+NEGLIGIBLE = 1e-30
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was found out about one tensor.
+
+    ``checked`` of its entries were compared one by one; ``errors`` has the relative error by each method that applies,
+    ``allowed`` what is allowed of it. ``kinks`` names the entries left out of central differences. ``worst`` says where
+    the methods differ most, if they differ by more than is allowed.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    checked: int
+    errors: dict[str, float]
+    verdict: str
+    allowed: dict[str, float] = field(default_factory=dict)
+    kinks: tuple[str, ...] = ()
+    worst: str = ""
+
+
+def row(
+    name: str,
+    shape: tuple[int, ...],
+    errors: dict[str, float],
+    allowed: Mapping[str, float],
+    checked: int = 0,
+    exercised: bool = True,
+    kinks: tuple[str, ...] = (),
+    worst: str = "",
+) -> Row:
+    """Return the row with its verdict: failed if an error is more than ``allowed``, not exercised if all was 0."""
+    agree = all(error <= allowed[method] for method, error in errors.items())
+    verdict = FAILED if not agree else PASSED if exercised else NOT_EXERCISED
+    return Row(name, shape, checked, errors, verdict, {method: allowed[method] for method in errors}, kinks, worst)
+
+
+def relative_error(n: Array, a: Array) -> float:
+    """Return ||n - a|| / (||n|| + ||a||) of two arrays of one shape: 0 if both are 0, infinite if one is not finite."""
+    scale = float(np.linalg.norm(n) + np.linalg.norm(a))
+    if not isfinite(scale):
+        return inf
+    return float(np.linalg.norm(n - a)) / scale if scale else 0.0
+
+
+def without_negligible(values: Array) -> Array:
+    """Return a copy of ``values`` with 0 in place of what is smaller than ``NEGLIGIBLE``."""
+    return np.where(np.abs(values) < NEGLIGIBLE, 0.0, values)

@@ -1,0 +1,295 @@
+"""Whole training steps against the textbook: from bytes to updated parameters, by the very step that trains.
+
+The trainer takes real steps in float64, with the config's own batches, margins, dropout, smoothed targets, penalty,
+optimizer, schedule and average: three in the first epoch, whose last batch is shorter, and three in the middle of
+training, where the optimizer's state is nonzero. After each, every vector is compared with what the update rule makes,
+as its source prints it (:mod:`mlpcli.gradcheck.textbook`), of the vectors before and of the gradient by the complex
+step. That gradient knows neither margins nor bytes: its inputs are numbers from 0 to 1, in full.
+
+The complex step gives the gradient's projection on a random direction. sgd, momentum and Nesterov are linear, so that
+projections of the vectors, through all of their entries, follow the same rule. Adam is not, but its first moment is:
+that is compared by projections, and implies the gradient, from which the rule gives every entry of the others.
+
+With several processes the same steps are taken again by all of them, and every entry is compared with those of one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlpcli.config import Config
+from mlpcli.datasets.load import Dataset, Split
+from mlpcli.errors import DivergedError
+from mlpcli.gradcheck import textbook
+from mlpcli.gradcheck.probe import COMPLEX_STEP
+from mlpcli.gradcheck.rows import NOT_EXERCISED, TOLERANCE, Row, relative_error, row
+from mlpcli.gradcheck.subject import Problem
+from mlpcli.model.parameters import Parameters
+from mlpcli.parallel.control import SINGLE, ProcessGroup
+from mlpcli.state import State, architecture_of
+from mlpcli.training.augment import Augmentation
+from mlpcli.training.averaging import INTERVAL
+from mlpcli.training.rng import keyed_rng
+from mlpcli.training.trainer import StepRecord, Trainer
+
+Array = NDArray[Any]
+
+BATCHES = 2.5  # of an epoch: two, and a shorter one
+DIRECTIONS = 2
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All vectors (n,) by name before or after a step, ``record`` that of the step; ``spread`` over the processes."""
+
+    epoch: int
+    step: int
+    vectors: dict[str, Array]
+    record: StepRecord | None
+    spread: float
+
+
+class Steps:
+    """The steps that are checked, taken by the processes of ``group``, from ``state`` or the initial parameters."""
+
+    def __init__(self, config: Config, dataset: Dataset, state: State | None, group: ProcessGroup = SINGLE) -> None:
+        self.config = in_float64(config, dataset)
+        self.dataset, self.group = dataset, group
+        self._given = config, dataset.without_test(), state
+        self.trainer = Trainer(self.config, dataset, None if state is None else _to_float64(state), group)
+
+    @property
+    def job(self) -> tuple[Config, Dataset, State | None]:
+        """What another process needs to take the same steps."""
+        return self._given
+
+    def run_worker(self) -> None:
+        """Take the steps as a process other than rank 0."""
+        for _ in self.snapshots():
+            pass
+
+    def snapshots(self) -> Iterator[Snapshot]:
+        """Take the steps; yield a snapshot before the first of an epoch and after each. Collective.
+
+        Raises ``DivergedError`` if a loss is not finite.
+        """
+        trainer, state = self.trainer, self.trainer.state
+        trainer.bind_to_rank()
+        self.group.continue_training(True)
+        with self.group.collective(), np.errstate(all="ignore"):
+            for epoch in (1, self.config.training.epochs // 2 + 1):
+                state.epoch, state.step = epoch - 1, (epoch - 1) * trainer.steps_per_epoch
+                yield self._snapshot(epoch, None)
+                for record in trainer.steps(epoch):
+                    yield self._snapshot(epoch, record)
+        self.group.continue_training(False)
+
+    def _snapshot(self, epoch: int, record: StepRecord | None) -> Snapshot:
+        comm, state = self.group.comm, self.trainer.state
+        comm.barrier()  # all processes have taken the step
+        averages = {} if state.average is None else {"average": state.average.vector.copy()}
+        vectors = {**self.trainer.optimizer_state(), **averages, "theta": state.theta.vector.copy()}
+        spread = np.zeros(1)
+        for vector in vectors.values() if comm.data.size > 1 else ():
+            theirs = vector.copy()
+            comm.broadcast(theirs)
+            spread += relative_error(theirs, vector)
+        comm.data.all_reduce(spread)
+        comm.barrier()  # none has begun the next step
+        return Snapshot(epoch, state.step, vectors, record, float(spread[0]))
+
+
+def in_float64(config: Config, dataset: Dataset) -> Config:
+    """Return the config that is checked: in float64, and with an average long enough to have left its plain mean."""
+    training = config.training
+    epochs = max(2, training.epochs)
+    if training.averaging is not None:
+        interval = min(INTERVAL, -(-len(dataset.train) // min(training.batch_size, len(dataset.train))))
+        epochs = max(epochs, 2 * math.ceil(1 / (1 - training.averaging**interval)) + 2)
+    return replace(
+        config,
+        network=replace(config.network, dtype="float64"),
+        training=replace(training, epochs=epochs, patience=None),
+    )
+
+
+def training_images(config: Config, images: Array, classes: int, image_shape: tuple[int, int], seed: int) -> Dataset:
+    """Return a data set of two and a half batches of ``images``, with random labels: gradients are then large."""
+    count = min(len(images), max(1, round(BATCHES * min(config.training.batch_size, len(images)))))
+    rng = np.random.default_rng([seed, 1])
+    labels = rng.integers(classes, size=count).astype(np.uint8)
+    return Dataset(
+        name="gradcheck",
+        train=Split(np.ascontiguousarray(images[:count]), labels),
+        validation=None,
+        classes=classes,
+        image_shape=image_shape,
+        hashes={},
+        fallback_from=None,
+        _read_test=_no_test,
+    )
+
+
+def _no_test() -> Split:
+    raise AssertionError("a check reads no test images")
+
+
+def _to_float64(state: State) -> State:
+    def converted(parameters: Parameters) -> Parameters:
+        return Parameters(parameters.sizes, np.float64, parameters.vector.astype(np.float64))
+
+    average = None if state.average is None else converted(state.average)
+    optimizer = {name: vector.astype(np.float64) for name, vector in state.optimizer.items()}
+    return replace(state, theta=converted(state.theta), average=average, optimizer=optimizer)
+
+
+class StepChecker:
+    """Compares snapshots with the textbook."""
+
+    def __init__(self, steps: Steps, rng: np.random.Generator, tolerance: Mapping[str, float] = TOLERANCE) -> None:
+        self._steps, self._rng, self._tolerance = steps, rng, tolerance
+        self._config, self._dataset = steps.config, steps.dataset
+        self._architecture = architecture_of(self._config, self._dataset.train.images.shape[1], self._dataset.classes)
+        self.snapshots: list[Snapshot] = []
+        self.diverged = False
+
+    def rows(self) -> list[Row]:
+        """Take the steps, and return a row for the loss and for every vector."""
+        errors: dict[str, float] = {}
+        moved: dict[str, bool] = {}
+        shape = (len(self._steps.trainer.state.theta.vector),)
+        try:
+            for snapshot in self._steps.snapshots():
+                self.snapshots.append(snapshot)
+                if snapshot.record is None:
+                    inputs = self._batches(snapshot.epoch)
+                    continue
+                before = self.snapshots[-2]
+                for name, error in self._errors(before, snapshot, *next(inputs)).items():
+                    errors[name] = max(errors.get(name, 0.0), error)
+                    moved[name] = moved.get(name, False) or self._moved(name, before, snapshot)
+        except DivergedError as error:
+            self.diverged = True
+            return [Row("step", shape, 0, {}, NOT_EXERCISED, {}, (), str(error))]
+        shapes = {name: () if name == "loss" else shape for name in errors}
+        return [
+            row(f"step {name}", shapes[name], {"step": error}, self._tolerance, math.prod(shapes[name]), moved[name])
+            for name, error in errors.items()
+        ]
+
+    def rows_of(self, others: Steps) -> list[Row]:
+        """Take the same steps with several processes; return a row for the loss and for theta."""
+        group = others.group
+        group.start_workers(others)
+        loss, theta = 0.0, 0.0
+        shape = self.snapshots[0].vectors["theta"].shape
+        for ours, theirs in zip(self.snapshots, others.snapshots(), strict=True):
+            errors = [relative_error(ours.vectors[name], theirs.vectors[name]) for name in ours.vectors]
+            theta = max(theta, theirs.spread, *errors)
+            if ours.record is not None and theirs.record is not None:
+                wrong = float(ours.record.errors != theirs.record.errors)
+                loss = max(loss, wrong, _relative(ours.record.loss, theirs.record.loss))
+        names = {"loss": ((), loss), "theta": (shape, theta)}
+        return [
+            row(f"{group.size} processes {name}", shape, {"step": error}, self._tolerance, math.prod(shape))
+            for name, (shape, error) in names.items()
+        ]
+
+    def _moved(self, name: str, before: Snapshot, after: Snapshot) -> bool:
+        return name not in after.vectors or not np.array_equal(before.vectors[name], after.vectors[name])
+
+    def _errors(self, before: Snapshot, after: Snapshot, problem: Problem, y: Array) -> dict[str, float]:
+        """Return by name the relative error of what one step made."""
+        training, record = self._config.training, after.record
+        assert record is not None
+        theta, state = before.vectors["theta"], {**before.vectors}
+        mu = 0.9 if training.momentum is None else training.momentum
+        steps_per_epoch = self._steps.trainer.steps_per_epoch
+        eta = textbook.learning_rate(training, after.step - 1, steps_per_epoch)
+        directions = self._rng.normal(size=(DIRECTIONS, len(theta)))
+
+        def projected(vectors: Mapping[str, Array]) -> dict[str, Array]:
+            return {name: directions @ vector for name, vector in vectors.items()}
+
+        g = self._gradient(problem, theta, directions)
+        rule = textbook.RULES[training.optimizer]
+        along = projected(state)
+        expected_theta, expected = rule(along["theta"], along, g, eta, mu, after.step)
+        found = projected(after.vectors)
+        errors = {"loss": self._loss_error(problem, theta, y, record, eta)}
+        if training.optimizer == "adam":
+            errors["m"] = relative_error(expected["m"], found["m"])
+            implied = textbook.gradient_from_m(state["m"], after.vectors["m"], mu)
+            expected_theta, expected = rule(theta, state, implied, eta, mu, after.step)
+            errors["s"] = relative_error(expected["s"], after.vectors["s"])
+            errors["theta"] = relative_error(expected_theta, after.vectors["theta"])
+        else:
+            errors |= {name: relative_error(vector, found[name]) for name, vector in expected.items()}
+            errors["theta"] = relative_error(expected_theta, found["theta"])
+        if "average" in state and training.averaging is not None:
+            interval = min(INTERVAL, steps_per_epoch)
+            mean = textbook.average(state["average"], after.vectors["theta"], training.averaging, interval, after.step)
+            errors["average"] = relative_error(mean, after.vectors["average"])
+        return errors
+
+    def _gradient(self, problem: Problem, theta: Array, directions: Array) -> Array:
+        """Return the projections of the gradient of loss and penalty on the ``directions``, by the complex step."""
+        subject = problem.subject(theta, np.complex128)
+        l2 = self._config.training.l2
+        derivatives = []
+        for v in directions:
+            subject.theta.vector.imag = COMPLEX_STEP * v
+            value = subject.loss() + textbook.penalty(l2, subject.theta.W)
+            derivatives.append(float(np.imag(value)) / COMPLEX_STEP)
+        return np.array(derivatives)
+
+    def _loss_error(self, problem: Problem, theta: Array, y: Array, record: StepRecord, eta: float) -> float:
+        """Return the larger error of what a step reports: loss, learning rate, errors, size of the batch."""
+        subject = problem.subject(theta, np.float64)
+        loss = float(subject.loss())
+        errors = int(np.sum(np.argmax(subject.network.logits, axis=1) != y))
+        counts = float((errors, len(y)) != (record.errors, record.size))
+        return max(_relative(loss, record.loss), _relative(eta, record.learning_rate), counts)
+
+    def _batches(self, epoch: int) -> Iterator[tuple[Problem, Array]]:
+        """Yield each batch of an epoch with its labels: inputs from 0 to 1, targets and masks, from the definitions."""
+        config, train, classes = self._config, self._dataset.train, self._dataset.classes
+        training, batch_size = config.training, min(config.training.batch_size, len(train))
+        order = keyed_rng(config.seed, "order", epoch).permutation(len(train))
+        masks_rng, inputs_rng = (keyed_rng(config.seed, purpose, epoch) for purpose in ("dropout", "input dropout"))
+        s = training.label_smoothing
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            X = self._distorted(chosen, epoch) / 255.0
+            if training.input_dropout:
+                X = X * textbook.mask(training.input_dropout, X.shape, inputs_rng)
+            hidden = config.network.hidden if training.dropout else ()
+            masks = [textbook.mask(training.dropout, (units, len(chosen)), masks_rng).T for units in hidden]
+            Y = (1 - s) * (train.labels[chosen][:, np.newaxis] == np.arange(classes)) + s / classes
+            yield Problem(self._architecture, X, 1.0, Y, masks), train.labels[chosen]
+
+    def _distorted(self, chosen: Array, epoch: int) -> Array:
+        config, train = self._config, self._dataset.train
+        images = train.images[chosen]
+        if config.augmentation is None:
+            return images.astype(np.float64)
+        augmentation = Augmentation(
+            config.augmentation,
+            self._dataset.image_shape,
+            len(train),
+            config.training.epochs,
+            config.seed,
+            np.float64,
+        )
+        augmentation.begin(epoch)
+        return augmentation.distort(images, chosen, np.empty(images.shape))
+
+
+def _relative(a: float, b: float) -> float:
+    return abs(a - b) / (abs(a) + abs(b)) if a != b else 0.0

@@ -1,0 +1,95 @@
+"""The network that is checked, in any dtype, and the parts of it that a changed parameter reaches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import DTypeLike, NDArray
+
+from mlpcli.model.build import Architecture, allocate_arrays, build_network
+from mlpcli.model.input import Input
+from mlpcli.model.network import Layer, Network
+from mlpcli.model.parameters import Parameters
+from mlpcli.parallel.comm import SERIAL
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A network, inputs scale * X (B, D), targets Y (B, K), and the hidden layers' dropout masks (B, H), if any."""
+
+    architecture: Architecture
+    X: Array
+    scale: float
+    Y: Array
+    masks: Sequence[Array] = ()
+
+    def subject(self, theta: Array, dtype: DTypeLike, *, scaled: bool = False) -> Subject:
+        """Return the network with a copy of the parameters ``theta`` (n,) in this dtype.
+
+        ``scaled``: its inputs are ``X`` and the products by them apply ``scale``, as in training; else scale * X.
+        """
+        parameters = self.architecture.parameters(dtype, theta.astype(dtype).ravel())
+        arrays = allocate_arrays(self.architecture.sizes, len(self.X), dtype, dropout=bool(self.masks))
+        for mask, values in zip(arrays.masks, self.masks, strict=False):
+            if mask is not None:
+                mask[...] = values
+        X: Any = Input(self.X.astype(dtype), self.scale) if scaled else (self.scale * self.X).astype(dtype)
+        return Subject(self, parameters, build_network(self.architecture, parameters, X, arrays, SERIAL))
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network bound to parameters ``theta`` that may be changed between two calls of :meth:`loss`."""
+
+    problem: Problem
+    theta: Parameters
+    network: Network
+
+    def loss(self) -> Any:
+        """Return the loss at ``theta``, a scalar."""
+        self.network.forward()
+        return self.network.loss(self.problem.Y)
+
+    def active_sets(self) -> list[Array]:
+        """Return on which side of each kink the last forward pass was."""
+        network = self.network
+        hidden = [network.f.active_set(layer.z) for layer in network.hidden]
+        sets = [*hidden, network.objective.active_set(network.logits, self.problem.Y)]
+        return [each for each in sets if each is not None]
+
+    @contextmanager
+    def changing(self, layer: int, unit: int) -> Iterator[Callable[[], Any]]:
+        """Enter the network of one ``unit`` of a ``layer``, from 0, and of all layers above it; yield its loss.
+
+        It computes what a change of the unit's weights or bias changes, and nothing else: a part of a layer is itself a
+        layer. All else must be as a forward pass of the whole network left it, which is restored in the end.
+        """
+        network = self.network
+        first, *above = network.layers[layer:]
+        part = first if first is network.output else _one_unit(first, slice(unit, unit + 1))
+        outputs = (network.logits_terms, network.p, network.dlogits, network.batch_size)
+        subnetwork = Network([part, *above], network.f, network.objective, network.comm, *outputs)
+        written = [array for array in (part.z, part.h, part.a) if array is not None]
+        before = [array.copy() for array in written]
+        yield Subject(self.problem, self.theta, subnetwork).loss
+        for array, values in zip(written, before, strict=True):
+            array[...] = values
+
+
+def _one_unit(layer: Layer, own: slice) -> Layer:
+    return Layer(
+        x=layer.x,
+        W=layer.W[:, own],
+        b=layer.b[own],
+        z=layer.z[:, own],
+        dz=layer.dz[:, own],
+        h=layer.h[:, own],
+        a=layer.a[:, own],
+        mask=None if layer.mask is None else layer.mask[:, own],
+        scratch=layer.scratch[:, own],
+    )

@@ -1,0 +1,100 @@
+"""What training is checked against: activations, update rules, schedules and masks as their sources print them.
+
+Nothing here is used to train. Each rule maps theta, the optimizer's state and the gradient g, arrays of one shape, to
+the new theta and state; ``t`` counts the steps from 1. A rule that is linear maps the projections of vectors on a
+direction as it maps the vectors themselves.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlpcli.config import TrainingConfig
+
+Array = NDArray[Any]
+State = dict[str, Array]
+Rule = Callable[[Array, State, Array, float, float, int], tuple[Array, State]]
+
+
+def sgd(theta: Array, state: State, g: Array, eta: float, mu: float, t: int) -> tuple[Array, State]:
+    """Robbins and Monro 1951."""
+    return theta - eta * g, {}
+
+
+def momentum(theta: Array, state: State, g: Array, eta: float, mu: float, t: int) -> tuple[Array, State]:
+    """Sutskever et al. 2013, equations 1 and 2."""
+    v = mu * state["v"] - eta * g
+    return theta + v, {"v": v}
+
+
+def nesterov(theta: Array, state: State, g: Array, eta: float, mu: float, t: int) -> tuple[Array, State]:
+    """Sutskever et al. 2013, equations 3 and 4; theta is where the gradient is taken, phi + mu v."""
+    phi = theta - mu * state["v"]
+    v = mu * state["v"] - eta * g
+    return phi + v + mu * v, {"v": v}
+
+
+def adam(theta: Array, state: State, g: Array, eta: float, mu: float, t: int) -> tuple[Array, State]:
+    """Kingma and Ba 2015, algorithm 1, with eps as reordered in section 2."""
+    b1, b2, eps = mu, 0.999, 1e-8
+    m = b1 * state["m"] + (1 - b1) * g
+    s = b2 * state["s"] + (1 - b2) * g**2
+    rate = eta * math.sqrt(1 - b2**t) / (1 - b1**t)
+    return theta - rate * m / (np.sqrt(s) + eps * math.sqrt(1 - b2**t)), {"m": m, "s": s}
+
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "sigmoid": lambda z: 1 / (1 + np.exp(-z)),
+    "tanh": lambda z: -np.sign(z) * np.expm1(-2 * np.abs(z)) / (1 + np.exp(-2 * np.abs(z))),
+    "relu": lambda z: np.where(z > 0, z, 0.0),
+}
+
+RULES: dict[str, Rule] = {"sgd": sgd, "momentum": momentum, "nesterov": nesterov, "adam": adam}
+
+
+def gradient_from_m(before: Array, after: Array, mu: float) -> Array:
+    """Return the gradient of a step of Adam, from its first moment ``before`` and ``after`` it."""
+    return (after - mu * before) / (1 - mu)
+
+
+def penalty(l2: float, W: Sequence[Array]) -> Any:
+    """Return l2 times the sum of the squares of all weights, a scalar."""
+    return l2 * sum((np.sum(weights**2) for weights in W), 0.0)
+
+
+def learning_rate(config: TrainingConfig, step: int, steps_per_epoch: int) -> float:
+    """Return the rate of ``step``, from 0: linear warm-up, then the schedule over the rest of all epochs."""
+    warmup, total = config.warmup_epochs * steps_per_epoch, config.epochs * steps_per_epoch
+    if step < warmup:
+        return config.learning_rate * (step + 1) / (warmup + 1)
+    fraction = (step - warmup) / (total - warmup)
+    factors = {
+        "constant": 1.0,
+        "cosine": (1 + math.cos(math.pi * fraction)) / 2,
+        "step": 0.1 ** ((2 * step >= total) + (4 * step >= 3 * total)),
+    }
+    return config.learning_rate * factors[config.schedule]
+
+
+def average(before: Array, theta: Array, decay: float, interval: int, step: int) -> Array:
+    """Return the moving average after ``step``: at first the plain mean of every ``interval``-th theta."""
+    if step % interval:
+        return before
+    n = step // interval
+    d = min(decay**interval, (n - 1) / n)
+    return d * before + (1 - d) * theta
+
+
+def mask(rate: float, shape: tuple[int, int], rng: np.random.Generator) -> Array:
+    """Return the dropout mask that the next random words give: 16 bits an entry, in C order, below the rate dropped."""
+    resolution = 2**16
+    r = round(rate * resolution) / resolution
+    count = math.prod(shape)
+    words = rng.bit_generator.random_raw(math.ceil(count / 4)).astype("<u8")
+    u = words.view("<u2")[:count].reshape(shape) / resolution
+    return np.where(u >= r, 1 / (1 - r), 0.0)

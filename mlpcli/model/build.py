@@ -1,0 +1,156 @@
+"""From an architecture to a network bound to its arrays: how they lie in memory, and which part of them a process owns.
+
+Hidden arrays are column-major, as the weights are: a unit's numbers are contiguous, one for each example, and so are
+those of the units that a process owns. Exception: a process that owns all units has them row-major if the batch has
+more examples than the layer has units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from numpy.typing import DTypeLike, NDArray
+
+from mlpcli.model.activations import ACTIVATIONS, Activation
+from mlpcli.model.input import Input
+from mlpcli.model.memory import Allocate, aligned
+from mlpcli.model.network import Communicator, Layer, Network
+from mlpcli.model.objectives import OBJECTIVES, Objective
+from mlpcli.model.parameters import Parameters, Sharding
+
+Array = NDArray[Any]
+
+
+class LayerCommunicator(Communicator, Sharding, Protocol):
+    """The processes that share the units of each layer."""
+
+    size: int
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The units of each layer, (D, H, ..., K), the hidden activation and the objective: a network without numbers."""
+
+    sizes: tuple[int, ...]
+    activation: Activation
+    objective: Objective
+
+    @classmethod
+    def named(cls, sizes: Sequence[int], activation: str, objective: str) -> Architecture:
+        """Return the architecture with an activation of ``ACTIVATIONS`` and an objective of ``OBJECTIVES``."""
+        return cls(tuple(sizes), ACTIVATIONS[activation], OBJECTIVES[objective])
+
+    def parameters(self, dtype: DTypeLike, vector: Array | None = None) -> Parameters:
+        """Return parameters of this architecture, zero unless ``vector`` (n,) is given."""
+        return Parameters(self.sizes, dtype, vector)
+
+
+@dataclass
+class Arrays:
+    """What forward and backward write, of all units and B examples.
+
+    For each hidden layer ``z``, ``h``, ``a``, ``scratch`` and, with dropout, ``masks`` (B, H); ``dh_terms`` are the
+    processes' terms of its dh, the first of which becomes its dz. ``logits_terms``, ``p`` and ``dlogits`` are (B, K).
+    """
+
+    z: list[Array]
+    h: list[Array]
+    a: list[Array]
+    scratch: list[Array]
+    masks: list[Array | None]
+    dh_terms: list[list[Array]]
+    logits_terms: list[Array]
+    p: Array
+    dlogits: Array
+
+    def first(self, rows: int) -> Arrays:
+        """Return the same memory for the first ``rows`` examples: the arrays of a smaller batch."""
+
+        def cut(arrays: Sequence[Array]) -> list[Array]:
+            return [array[:rows] for array in arrays]
+
+        return Arrays(
+            z=cut(self.z),
+            h=cut(self.h),
+            a=cut(self.a),
+            scratch=cut(self.scratch),
+            masks=[None if mask is None else mask[:rows] for mask in self.masks],
+            dh_terms=[cut(terms) for terms in self.dh_terms],
+            logits_terms=cut(self.logits_terms),
+            p=self.p[:rows],
+            dlogits=self.dlogits[:rows],
+        )
+
+
+def allocate_arrays(
+    sizes: Sequence[int],
+    batch_size: int,
+    dtype: DTypeLike,
+    *,
+    dropout: bool = False,
+    allocate: Allocate = aligned,
+    processes: int = 1,
+) -> Arrays:
+    """Allocate the arrays of a network of ``sizes`` for ``batch_size`` examples and this number of ``processes``."""
+    *hidden, K = sizes[1:]
+
+    def of_units(units: int) -> Array:
+        row_major = processes == 1 and units < batch_size
+        array: Array = allocate((batch_size, units), dtype) if row_major else allocate((units, batch_size), dtype).T
+        return array
+
+    z, h, scratch = ([of_units(units) for units in hidden] for _ in range(3))
+    a = [of_units(units) for units in hidden] if dropout else h
+    masks: list[Array | None] = [of_units(units) if dropout else None for units in hidden]
+    # The last hidden layer's dh is no sum over processes: each has all of dz_L, and the rows of W_L for its units.
+    counts = [processes] * (len(hidden) - 1) + [1]
+    dh_terms = [[of_units(units) for _ in range(count)] for units, count in zip(hidden, counts, strict=False)]
+    logits_terms = [allocate((batch_size, K), dtype) for _ in range(processes)]
+    p, dlogits = (allocate((batch_size, K), dtype) for _ in range(2))
+    return Arrays(z, h, a, scratch, masks, dh_terms, logits_terms, p, dlogits)
+
+
+def build_layers(theta: Parameters, X: Input | Array, arrays: Arrays, comm: LayerCommunicator) -> list[Layer]:
+    """Return the layers as far as this process owns them: views of ``theta`` and ``arrays``."""
+    layers: list[Layer] = []
+    x, dx = X, None
+    *hidden, (W_L, b_L) = theta.shard(comm)
+    for i, (W, b) in enumerate(hidden):
+        own, terms, mask = comm.shard(theta.sizes[i + 1]), arrays.dh_terms[i], arrays.masks[i]
+        z, h, a, scratch, *dh_terms = (
+            array[:, own] for array in (arrays.z[i], arrays.h[i], arrays.a[i], arrays.scratch[i], *terms)
+        )
+        mask = None if mask is None else mask[:, own]
+        layers.append(Layer(x, W, b, z, dh_terms[0], dx, h, a, mask, scratch, dh_terms))
+        x, dx = arrays.a[i], terms[comm.rank if len(terms) > 1 else 0]
+    own = comm.shard(theta.sizes[-2])
+    x = x.block(own) if isinstance(x, Input) else x[:, own]
+    dx = None if dx is None else dx[:, own]
+    return [*layers, Layer(x, W_L, b_L, arrays.logits_terms[comm.rank], arrays.dlogits, dx)]
+
+
+def build_network(
+    architecture: Architecture,
+    theta: Parameters,
+    X: Input | Array,
+    arrays: Arrays,
+    comm: LayerCommunicator,
+    batch_size: int | None = None,
+) -> Network:
+    """Return the network with parameters ``theta``, for batches in ``X`` (B, D); this process's part of it.
+
+    ``batch_size`` is what the loss is divided by: B, unless the rest of the batch is elsewhere.
+    """
+    rows = comm.shard(len(arrays.p))
+    return Network(
+        build_layers(theta, X, arrays, comm),
+        architecture.activation,
+        architecture.objective,
+        comm,
+        [term[rows] for term in arrays.logits_terms],
+        arrays.p[rows],
+        arrays.dlogits[rows],
+        len(arrays.p) if batch_size is None else batch_size,
+    )

@@ -1,0 +1,1 @@
+"""Several processes that train one network: numbers between them (comm), their start and stop (control)."""

@@ -1,0 +1,121 @@
+"""One step of training: forward, loss, backward, gradient, update."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlpcli.model.blas import Axpy
+from mlpcli.model.dropout import draw_mask
+from mlpcli.model.input import Input
+from mlpcli.model.network import Gradient, Network, WeightDecay
+from mlpcli.model.parameters import Parameters
+from mlpcli.parallel.comm import Serial
+from mlpcli.training.batches import Batch
+from mlpcli.training.optimizers import Optimizer
+
+Array = NDArray[Any]
+
+
+class Accumulable(Protocol):
+    """The gradient of a batch, bound to the vector it is accumulated in."""
+
+    def accumulate(self, alpha: float = 1.0, beta: float = 0.0) -> None:
+        """Compute target <- beta * target + alpha * dLoss/dtheta."""
+
+
+class ReducedGradient:
+    """A gradient of which each process has the part of its own examples: added up first, then accumulated.
+
+    ``partial`` is bound to ``buffer`` (n,), where the sum is made; ``target`` (n,) may be the same vector.
+    """
+
+    def __init__(self, partial: Gradient, buffer: Array, target: Array, comm: Serial) -> None:
+        self._partial, self._buffer, self._target, self._comm = partial, buffer, target, comm
+        self._add = None if target is buffer else Axpy(buffer, target)
+
+    def accumulate(self, alpha: float = 1.0, beta: float = 0.0) -> None:
+        """Compute target <- beta * target + alpha * dLoss/dtheta."""
+        self._partial.accumulate(alpha)
+        self._comm.all_reduce(self._buffer)
+        if self._add is not None:
+            if beta != 1.0:
+                self._target *= beta
+            self._add()
+
+
+class Metrics(NamedTuple):
+    """The mean loss of a batch, penalty excluded, and the number of its examples that are misclassified."""
+
+    loss: float
+    errors: int
+
+
+class TrainingStep:
+    """A step on the batches of one size that come in one slot: a network with the input ``X`` they are written to.
+
+    ``gradient`` is accumulated where ``optimizer`` wants it. ``metrics`` (processes, 2), in shared memory, has a row
+    for each process of ``comm.model``.
+    """
+
+    def __init__(
+        self, network: Network, X: Input, gradient: Accumulable, optimizer: Optimizer, metrics: Array, comm: Serial
+    ) -> None:
+        self.network, self.X, self.gradient, self.optimizer = network, X, gradient, optimizer
+        self._comm = comm
+        self._own = metrics[comm.model.rank]
+        self._all = list(metrics)
+
+    def propagate(self, batch: Batch) -> None:
+        """Compute loss, errors and dz of ``batch``. Collective."""
+        self.X.columns[:] = batch.columns
+        self.network.forward()
+        self._own[0] = self.network.loss(batch.Y)
+        self._own[1] = count_errors(self.network.logits, batch.y)
+        self.network.backward(batch.Y)
+
+    def update(self, learning_rate: float, number: int) -> Metrics:
+        """Update the parameters after :meth:`propagate`; steps are numbered from 1. Collective."""
+        self.gradient.accumulate(*self.optimizer.begin_step(learning_rate))
+        self.optimizer.step(number)
+        return self._sum_metrics()
+
+    def draw_masks(self, rate: float, hidden: Sequence[int], batch_size: int, rng: np.random.Generator) -> None:
+        """Draw the dropout masks of the ``hidden`` units, as far as this process has them and the batch's examples.
+
+        A whole mask is drawn as (H, B), whatever the number of processes and the layout of its layer.
+        """
+        comm = self._comm
+        for layer, units in zip(self.network.hidden, hidden, strict=True):
+            block = comm.model.shard(units), comm.data.shard(batch_size)
+            if layer.mask is not None:
+                draw_mask(rate, (units, batch_size), rng, layer.mask.T, block)
+
+    def _sum_metrics(self) -> Metrics:
+        # In shared memory: a barrier of the backward pass lies between here and where the others wrote their rows.
+        first, *others = self._all
+        sums = first.copy()
+        for row in others:
+            sums += row
+        self._comm.data.all_reduce(sums)
+        return Metrics(float(sums[0]), int(sums[1]))
+
+
+def count_errors(logits: Array, y: Array) -> int:
+    """Return how many examples are misclassified: the largest of ``logits`` (B, K) is not that of the label ``y``."""
+    return int(np.count_nonzero(logits.argmax(axis=1) != y))
+
+
+def gradient_norms(gradient: Parameters, theta: Parameters, l2: float) -> list[float]:
+    """Return each layer's Euclidean norm of ``gradient`` plus the penalty's, over weights and biases; adds it."""
+    WeightDecay(l2, theta.weights, gradient.weights).accumulate()
+
+    def square(array: Array) -> float:
+        # In float64: the square of a large float32 overflows.
+        return float(np.square(array, dtype=np.float64).sum())
+
+    return [math.sqrt(square(dW) + square(db)) for dW, db in zip(gradient.W, gradient.b, strict=True)]

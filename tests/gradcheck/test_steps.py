@@ -1,0 +1,240 @@
+"""The check of whole steps: it passes for every optimizer, and each kind of error on the way shows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mlpcli.config import AugmentationConfig, Config, NetworkConfig, TrainingConfig
+from mlpcli.gradcheck.steps import StepChecker, Steps, training_images
+from mlpcli.model.blas import Gemm
+from mlpcli.model.input import Input
+from mlpcli.model.parameters import Parameters, initialize
+from mlpcli.parallel.forked import ForkedGroup, SharedMemory
+from mlpcli.state import State
+from mlpcli.training import batches, optimizers, schedule, trainer
+from mlpcli.training.averaging import MovingAverage
+from mlpcli.training.batches import Batches
+from mlpcli.training.margins import Margins
+from mlpcli.training.step import TrainingStep
+
+OPTIMIZERS = {"sgd": "theta", "momentum": "v theta", "nesterov": "v theta", "adam": "m s theta"}
+
+
+@pytest.fixture(autouse=True)
+def _margins_are_trimmed(monkeypatch):
+    """Of networks as small as these too."""
+    monkeypatch.setattr(trainer, "MIN_WORK_TO_TRIM", 0)
+
+
+def images(count=60):
+    """8 x 8 pixels, of which the first and the last two rows are 0."""
+    rng = np.random.default_rng(3)
+    found = rng.integers(0, 256, (count, 8, 8), np.uint8)
+    found[:, :2] = found[:, -2:] = 0
+    return found.reshape(count, 64)
+
+
+def config_of(hidden=(6, 5), augmentation=None, objective="softmax_cross_entropy", **training):
+    keys = {"batch_size": 16, "l2": 1e-3, "learning_rate": 0.3, **training}
+    if keys.get("optimizer") == "adam":
+        keys["learning_rate"] = 0.01
+    network = NetworkConfig(hidden=hidden, objective=objective)
+    return Config(augmentation=augmentation, network=network, training=TrainingConfig(**keys))
+
+
+def rows_of(config, processes=0, state=None):
+    dataset = training_images(config, images(), 4, (8, 8), 0)
+    checker = StepChecker(Steps(config, dataset, state), np.random.default_rng(0))
+    rows = checker.rows()
+    if processes:
+        with ForkedGroup(processes) as group:
+            rows += checker.rows_of(Steps(config, dataset, state, group))
+    return {row.name: row for row in rows}
+
+
+def failed(rows):
+    return {name for name, row in rows.items() if row.verdict != "passed"}
+
+
+EVERYTHING = {
+    "dropout": 0.3,
+    "input_dropout": 0.2,
+    "label_smoothing": 0.1,
+    "averaging": 0.99,
+    "schedule": "step",
+    "warmup_epochs": 1.0,
+}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("more", [{}, EVERYTHING], ids=["plain", "everything"])
+def test_every_optimizer_passes(optimizer, more):
+    rows = rows_of(config_of(optimizer=optimizer, **more), processes=2)
+    expected = ["loss", *OPTIMIZERS[optimizer].split(), *(["average"] if more else [])]
+    assert list(rows) == [*(f"step {name}" for name in expected), "2 processes loss", "2 processes theta"]
+    assert failed(rows) == set()
+    assert all(row.errors["step"] < 1e-13 for row in rows.values())
+
+
+@pytest.mark.parametrize("hidden", [(), (5,), (3, 4, 5)])
+@pytest.mark.parametrize("objective", ["linear_hinge", "normalized_sigmoid"])
+def test_any_depth_and_objective_passes(hidden, objective):
+    assert failed(rows_of(config_of(hidden, objective=objective, learning_rate=0.05), processes=3)) == set()
+
+
+def test_more_processes_than_units_pass():
+    assert failed(rows_of(config_of((2,)), processes=4)) == set()
+
+
+def test_distorted_images_pass():
+    augmentation = AugmentationConfig(rotation=10, shift=1, elastic_alpha=8, final_epochs=2, final_strength=0.5)
+    assert failed(rows_of(config_of(augmentation=augmentation))) == set()
+
+
+def test_steps_begin_from_a_checkpoints_state():
+    config = config_of(optimizer="adam", averaging=0.9)
+    theta = Parameters((64, 6, 5, 4), np.float32)
+    initialize(theta, "nielsen", 1.0, "sigmoid", np.random.default_rng(1))
+    vectors = {name: np.full_like(theta.vector, 0.25) for name in "ms"}
+    state = State(theta, vectors, Parameters(theta.sizes, np.float32, theta.vector.copy()), epoch=2, step=50)
+    assert failed(rows_of(config, state=state)) == set()
+    assert (state.epoch, state.step) == (2, 50)
+    assert all((vector == 0.25).all() for vector in vectors.values())
+
+
+def test_diverging_steps_are_not_exercised():
+    rows = rows_of(config_of(objective="linear_quadratic", learning_rate=1e200))
+    assert failed(rows) == {"step"}
+    assert rows["step"].verdict == "not exercised"
+    assert "training diverged" in rows["step"].worst
+
+
+def wrong_sign_of_the_accumulated_gradient(patch):
+    call = Gemm.__call__
+    patch(Gemm, "__call__", lambda self, alpha=1.0, beta=0.0: call(self, -alpha if alpha < 0 else alpha, beta))
+
+
+def margins_trimmed_too_far(patch):
+    columns = Margins.columns
+    patch(Margins, "columns", lambda *given: [[first + 16, last] for first, last in columns(*given)])
+
+
+def margins_of_another_batch(patch):
+    patch(Input, "nonzero_columns", lambda self: (24, 40))
+
+
+def momentum_decayed_twice(patch):
+    def end(self):
+        for u, _ in self._chunks:
+            u *= self.c
+
+    patch(optimizers, "MIN_MOMENTUM_SCALE", 0.95)
+    patch(optimizers.Momentum, "end", end)
+
+
+def weight_decay_left_out(patch):
+    init = optimizers.WeightDecay.__init__
+    patch(optimizers.WeightDecay, "__init__", lambda self, l2, *arrays: init(self, 0.5 * l2, *arrays))
+
+
+def input_scale(patch):
+    patch(trainer, "INPUT_SCALE", 1 / 256)
+
+
+def smoothing_forgotten(patch):
+    patch(trainer, "targets", lambda classes, smoothing, dtype: batches.targets(classes, 0.0, dtype))
+
+
+def labels_of_another_example(patch):
+    gather = Batches._gather
+
+    def shifted(self, chosen):
+        images, labels, Y = gather(self, chosen)
+        return images, labels, np.roll(Y, 1, axis=0)
+
+    patch(Batches, "_gather", shifted)
+
+
+def rate_of_the_next_step(patch):
+    patch(trainer, "learning_rate", lambda config, step, steps: schedule.learning_rate(config, step + 1, steps))
+
+
+def dropout_without_its_scale(patch):
+    draw = TrainingStep.draw_masks
+
+    def binary(self, rate, *given):
+        draw(self, rate, *given)
+        for layer in self.network.hidden:
+            layer.mask[...] = layer.mask > 0
+
+    patch(TrainingStep, "draw_masks", binary)
+
+
+def average_with_the_square_of_its_decay(patch):
+    init = MovingAverage.__init__
+    patch(MovingAverage, "__init__", lambda self, a, t, decay, *rest: init(self, a, t, decay**2, *rest))
+
+
+def a_chunk_left_out(patch):
+    chunks = Parameters.chunks
+    patch(Parameters, "chunks", lambda *given: chunks(*given)[:-1])
+
+
+PLANTED = {
+    wrong_sign_of_the_accumulated_gradient: {"v", "theta"},
+    margins_trimmed_too_far: {"loss", "v", "theta"},
+    margins_of_another_batch: {"loss", "v", "theta"},
+    momentum_decayed_twice: {"v", "theta"},
+    weight_decay_left_out: {"v", "theta"},
+    input_scale: {"loss", "v", "theta"},
+    smoothing_forgotten: {"loss", "v", "theta"},
+    labels_of_another_example: {"loss", "v", "theta"},
+    rate_of_the_next_step: {"loss", "v", "theta"},
+    dropout_without_its_scale: {"loss", "v", "theta"},
+    average_with_the_square_of_its_decay: {"average"},
+    a_chunk_left_out: {"v", "theta", "average"},
+}
+
+
+@pytest.mark.parametrize("plant", PLANTED, ids=lambda plant: plant.__name__)
+def test_planted_error_is_caught(plant, monkeypatch):
+    plant(monkeypatch.setattr)
+    config = config_of(optimizer="momentum", dropout=0.3, label_smoothing=0.1, averaging=0.99)
+    found = failed(rows_of(config))
+    assert found
+    assert found <= {f"step {name}" for name in PLANTED[plant]}
+
+
+def no_terms_are_added(patch):
+    patch(SharedMemory, "reduce", lambda self, terms: self.barrier())
+
+
+def the_last_term_is_forgotten(patch):
+    reduce = SharedMemory.reduce
+    patch(SharedMemory, "reduce", lambda self, terms: reduce(self, terms[:2]))
+
+
+@pytest.mark.parametrize("plant", [no_terms_are_added, the_last_term_is_forgotten])
+def test_error_of_several_processes_is_caught(plant, monkeypatch):
+    plant(monkeypatch.setattr)
+    found = failed(rows_of(config_of(), processes=3))
+    assert found
+    assert all(name.startswith("3 processes") for name in found)
+
+
+def test_data_sets_of_any_size_are_cut_to_two_and_a_half_batches():
+    for count, batch_size, expected in ((60, 16, 40), (30, 16, 30), (5, 100, 5), (1, 1, 1)):
+        config = config_of(batch_size=batch_size)
+        assert len(training_images(config, images(count), 4, (8, 8), 0).train) == expected
+
+
+def test_the_checked_config_keeps_all_but_dtype_and_length():
+    config = config_of(averaging=0.9998, patience=3)
+    dataset = training_images(config, images(), 4, (8, 8), 0)
+    checked = Steps(config, dataset, None).config
+    assert checked.network == replace(config.network, dtype="float64")
+    same = replace(checked.training, epochs=config.training.epochs, patience=3)
+    assert same == config.training
