@@ -37,42 +37,42 @@ from mlpcli.state import EpochRecord, State
 from mlpcli.training.evaluate import Evaluator
 from mlpcli.training.trainer import Trainer
 
-# What may differ between a run and its resumption: nothing here changes what has been computed.
+# Keys that may differ between a run and its resumption: none of them changes a number.
 RESUMABLE = ("data.folder", "data.sources", "data.offline")
 EPOCHS = "training.epochs"
-# Of a run whose config has no name of its own.
+# The name of a run whose config has none.
 NAME = "mnist"
 
 
 class Observer:
-    """What happens during a run, told to whoever shows it; this one shows nothing."""
+    """Receives the events of a run, to show them; this one shows nothing."""
 
     progress: Progress | None = None
 
     def say(self, message: str) -> None:
-        """A message for a person."""
+        """Show a message."""
 
     def begin(self, run: Path, trainer: Trainer, dataset: Dataset) -> None:
-        """Training begins, or goes on."""
+        """Training begins, or is resumed."""
 
     def step(self, loss: float) -> None:
-        """A mini-batch is done."""
+        """A step is done."""
 
     def epoch(self, record: EpochRecord, best: bool) -> None:
         """An epoch is done and saved; ``best`` if no epoch before it had a lower validation error."""
 
     def end(self) -> None:
-        """Training has ended, however it did."""
+        """Training has ended, in whatever way."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: its directory, its config, and what came out.
+    """A finished run: its directory, its config, and its results.
 
-    Errors are shares of the images. ``best_epoch`` is that of the lowest validation error, None without validation
-    images; ``test_error`` and ``test_loss`` are those of the checkpoint that stands for the run, None with
-    ``data.test: false``. ``seconds`` is the time of training alone. ``fallback_from`` names the data set that could not
-    be had, if the run is one on the bundled sample instead.
+    Errors are fractions of the images. ``best_epoch`` is that of the lowest validation error, None without validation
+    images; ``test_error`` and ``test_loss`` are those of the best checkpoint, or of the last without validation images,
+    None with ``data.test: false``. ``seconds`` is the time of training alone. ``fallback_from`` names the data set that
+    could not be fetched, if the run was trained on the bundled sample instead.
     """
 
     path: Path
@@ -94,10 +94,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What came of training a run again: its first ``epochs`` epochs, of ``epochs_wanted``.
+    """The result of training a run again: its first ``epochs`` epochs, of ``epochs_wanted``.
 
-    ``differences`` are what is not equal, none if the run was reproduced bit for bit; ``environment`` has what differs
-    between here and where the run was trained, as (key, there, here).
+    ``differences`` lists what is not equal: nothing if the run was reproduced bit for bit. ``environment`` lists what
+    differs between here and where the run was trained, as (key, there, here).
     """
 
     run: Path
@@ -118,8 +118,8 @@ def train(
 ) -> Run:
     """Train ``config`` in a new run directory: ``out``, or else runs/NAME-TIME.
 
-    ``config`` is a ``Config``, a config file, the name of a shipped config, or None for the defaults; but for a
-    ``Config``, ``overrides`` change it as ``--set`` does: "training.epochs=3". NAME is the config's, unless ``name`` is
+    ``config`` is a ``Config``, a config file, the name of a shipped config, or None for the defaults; ``overrides``
+    change all but a ``Config``, as ``--set`` does: "training.epochs=3". NAME is the config's, unless ``name`` is
     given. All processes of a ``group`` train one network: rank 0 by this, the others by :func:`run_worker`. Raises
     ``ConfigError``, ``UsageError``, ``DataError``, ``RunError`` or ``DivergedError``; the directory then keeps the last
     good checkpoint.
@@ -132,7 +132,7 @@ def train(
     dataset = load_dataset(config.data, say=observer.say, progress=observer.progress)
     trainer = Trainer(config, dataset, group=group)
     manifest = _manifest(dataset, group)
-    with directory.create(path, name or own_name, config, manifest) as run, _saying_how_to_go_on(run, group):
+    with directory.create(path, name or own_name, config, manifest) as run, _with_resume_hint(run, group):
         return _train(run, config, trainer, dataset, observer)
 
 
@@ -150,7 +150,7 @@ def resume(
     observer: Observer | None = None,
     group: ProcessGroup = SINGLE,
 ) -> Run:
-    """Go on with the run ``path`` from its last checkpoint, or from the checkpoint of a run that ``path`` names.
+    """Resume the run ``path`` from its last checkpoint, or from the checkpoint of a run that ``path`` names.
 
     The end is that of a run never interrupted, bit for bit. ``overrides`` may change what can't change the past:
     ``training.epochs`` where the schedule leaves the learning rates of the epochs done as they were, and where the data
@@ -162,7 +162,7 @@ def resume(
         checkpoint = _checkpoint_to_resume(run, at)
         config = config_module.load(where / directory.CONFIG, _listed(overrides))
         if checkpoint is not None:
-            _refuse_to_change_the_past(checkpoint, config, where)
+            _check_resume_config(checkpoint, config, where)
             if run.manifest.get("state") == "finished" and at is None and config.training == checkpoint.config.training:
                 observer.say(f"{where}: is finished; there is nothing to resume")
                 return _result(run, config, checkpoint.state)
@@ -188,12 +188,12 @@ def resume(
         resumed = [*run.manifest.get("resumed", []), {"epoch": trainer.state.epoch, "environment": here}]
         manifest = {**_manifest(dataset, group), **run.manifest, "resumed": resumed}
         run.go_on_from(config, checkpoint and replace(checkpoint, config=config), manifest)
-        with _saying_how_to_go_on(run, group):
+        with _with_resume_hint(run, group):
             return _train(run, config, trainer, dataset, observer)
 
 
 def reproduce(path: Path, *, keep: Path | None = None, observer: Observer | None = None) -> Reproduction:
-    """Train the run ``path`` again in a scratch directory, or in ``keep``, and compare what came out with what it has.
+    """Train the run ``path`` again in a scratch directory, or in ``keep``, and compare the results.
 
     As many epochs as its last checkpoint has are trained, and the test set is not looked at. Raises ``RunError`` when
     no epoch was completed, ``DataError`` when the data are not those it was trained on.
@@ -207,7 +207,7 @@ def reproduce(path: Path, *, keep: Path | None = None, observer: Observer | None
     checkpoint = checkpoints.read(where / directory.CHECKPOINTS / f"last{checkpoints.SUFFIX}")
     manifest = directory.read_manifest(where)
     config = config_module.load(where / directory.CONFIG)
-    _refuse_to_change_the_past(checkpoint, config, where)
+    _check_resume_config(checkpoint, config, where)
     config = replace(config, data=replace(config.data, test=False))
     dataset = _same_data(config, checkpoint, manifest, observer)
     with ExitStack() as stack:
@@ -225,7 +225,7 @@ def reproduce(path: Path, *, keep: Path | None = None, observer: Observer | None
 
 
 def _config_of(config: Config | str | os.PathLike[str] | None, overrides: Iterable[str]) -> tuple[Config, str]:
-    """The config that is meant, and its name."""
+    """Return the config and its name."""
     overrides = _listed(overrides)
     if isinstance(config, Config):
         if overrides:
@@ -244,7 +244,7 @@ def _listed(overrides: Iterable[str]) -> tuple[str, ...]:
 
 
 @contextmanager
-def _saying_how_to_go_on(run: RunDirectory, group: ProcessGroup) -> Iterator[None]:
+def _with_resume_hint(run: RunDirectory, group: ProcessGroup) -> Iterator[None]:
     try:
         yield
     except RunError as error:
@@ -255,7 +255,7 @@ def _saying_how_to_go_on(run: RunDirectory, group: ProcessGroup) -> Iterator[Non
 
 
 def _changes(manifest: dict[str, Any], group: ProcessGroup) -> list[tuple[str, str, str]]:
-    """What differs between the environments a run was trained in and the one here."""
+    """Return how the environments a run was trained in differ from this one."""
     environments = [manifest["environment"], *(resumed["environment"] for resumed in manifest["resumed"])]
     changes = []
     for key, value in {**environment(), PROCESSES: group.label}.items():
@@ -283,7 +283,7 @@ def _train(
             observer.epoch(record, best=state.best_epoch == state.epoch)
         observer.end()
         if config.data.test:
-            _look_at_test(run, config, trainer, dataset)
+            _evaluate_on_test(run, config, trainer, dataset)
     except DivergedError as error:
         run.write_manifest(state="diverged")
         kept = f"the last good checkpoint, of epoch {state.epoch}, is in {run.path}"
@@ -297,8 +297,8 @@ def _train(
     return _result(run, config, state)
 
 
-def _look_at_test(run: RunDirectory, config: Config, trainer: Trainer, dataset: Dataset) -> None:
-    """The one look at the test set: the checkpoint that stands for the run, as it is on disk."""
+def _evaluate_on_test(run: RunDirectory, config: Config, trainer: Trainer, dataset: Dataset) -> None:
+    """Evaluate the run's model, as it is on disk, on the test set: the only time that training reads it."""
     path = directory.find_checkpoint(run.path)
     checkpoint = checkpoints.read(path)
     evaluator = Evaluator(trainer.architecture, dataset.test(), dataset.classes, config.network.dtype)
@@ -342,13 +342,13 @@ def _result(run: RunDirectory, config: Config, state: State) -> Run:
 
 
 def _processes(manifest: dict[str, Any]) -> list[int | str]:
-    """How many processes have trained a run, in turn."""
+    """Return the numbers of processes that have trained a run, in turn."""
     environments = [manifest.get("environment"), *(resumed["environment"] for resumed in manifest.get("resumed", []))]
     return [count for count, _ in groupby(each.get(PROCESSES, 1) for each in environments if each is not None)]
 
 
 def _group_of(manifest: dict[str, Any]) -> ProcessGroup:
-    """A group like that which has trained a run, where one can be made here."""
+    """Return a process group like the one that trained a run, if one can be made here."""
     processes = _processes(manifest)
     if len(processes) == 1 and processes[0] in range(2, MAX_PROCESSES + 1) and hasattr(os, "fork"):
         return ForkedGroup(int(processes[0]))
@@ -370,7 +370,7 @@ def _checkpoint(config: Config, dataset: Dataset, trainer: Trainer) -> Checkpoin
 
 
 def _checkpoint_to_resume(run: RunDirectory, at: Path | None) -> Checkpoint | None:
-    """The checkpoint to go on from; None where no epoch was completed."""
+    """Return the checkpoint to resume from; None if no epoch was completed."""
     if at is not None:
         return checkpoints.read(at)
     last, previous = run.checkpoint("last"), run.checkpoint("previous")
@@ -383,7 +383,7 @@ def _checkpoint_to_resume(run: RunDirectory, at: Path | None) -> Checkpoint | No
         raise RunError(f"{error}{hint if previous.exists() else ''}") from error
 
 
-def _refuse_to_change_the_past(checkpoint: Checkpoint, config: Config, where: Path) -> None:
+def _check_resume_config(checkpoint: Checkpoint, config: Config, where: Path) -> None:
     """Raise ``UsageError`` with the difference if ``config`` would not have come to ``checkpoint``."""
     before, after = config_module.flatten(checkpoint.config), config_module.flatten(config)
     for key in (key for key in before if before[key] != after[key] and key not in RESUMABLE):
@@ -405,7 +405,7 @@ def _refuse_to_change_the_past(checkpoint: Checkpoint, config: Config, where: Pa
 
 
 def _same_data(config: Config, checkpoint: Checkpoint | None, manifest: dict[str, Any], observer: Observer) -> Dataset:
-    """The data the run was begun on, its fallback included; raises ``DataError`` if they are others now."""
+    """Return the data the run began with, its fallback included; raise ``DataError`` if they have changed."""
     data = config.data
     began_with = manifest.get("data", {"fallback_from": None})
     if began_with["fallback_from"]:

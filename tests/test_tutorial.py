@@ -6,6 +6,8 @@ import gzip
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -76,6 +78,19 @@ def test_what_it_shows_of_the_config_is_so(capsys):
     assert checked == 2
 
 
+def test_breaking_the_derivation_is_caught(tmp_path):
+    """The tutorial's ``sed`` really changes the code, and the check names what is wrong."""
+    (text,) = [text for _, text in blocks("bash")]
+    for folder in ("mlpcli", "configs"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    edit = text.splitlines()[0]
+    subprocess.run(edit, shell=True, cwd=tmp_path, check=True)
+    command = [sys.executable, "-m", "mlpcli", "gradcheck", "quickstart", "--set=network.hidden=[8]", "--processes=1"]
+    child = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert child.returncode == 1
+    assert "FAILED: W1, b1, W2, b2, theta, dz2, step v, step theta" in child.stdout
+
+
 def test_its_pictures_are_there_and_small():
     assert len(pictures()) >= 6
     assert all(path.stat().st_size < 100_000 for path in pictures())
@@ -87,7 +102,3 @@ def test_no_link_leads_nowhere(page):
     links = re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", (ROOT / page).read_text("utf-8"))
     assert links
     assert [link for link in links if not (ROOT / page).parent.joinpath(link).exists()] == []
-
-
-def test_the_readme_leads_to_it_near_its_top():
-    assert (ROOT / "README.md").read_text("utf-8").index("(docs/tutorial.md)") < 4000

@@ -1,4 +1,4 @@
-"""What a check finds out about one tensor: errors by method, what is allowed, and a verdict."""
+"""The result of a check for one tensor: errors by method, allowed errors, and a verdict."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NEGLIGIBLE = 1e-30
 
 @dataclass(frozen=True)
 class Row:
-    """What was found out about one tensor.
+    """The result for one tensor.
 
     ``checked`` of its entries were compared one by one; ``errors`` has the relative error by each method that applies,
     ``allowed`` what is allowed of it. ``kinks`` names the entries left out of central differences. ``worst`` says where

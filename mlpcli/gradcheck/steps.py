@@ -66,7 +66,7 @@ class Steps:
 
     @property
     def job(self) -> tuple[Config, Dataset, State | None]:
-        """What another process needs to take the same steps."""
+        """The config, data and state with which another process takes the same steps."""
         return self._given
 
     def run_worker(self) -> None:

@@ -49,7 +49,7 @@ class Architecture:
 
 @dataclass
 class Arrays:
-    """What forward and backward write, of all units and B examples.
+    """The arrays that forward and backward write, of all units and B examples.
 
     For each hidden layer ``z``, ``h``, ``a``, ``scratch`` and, with dropout, ``masks`` (B, H); ``dh_terms`` are the
     processes' terms of its dh, the first of which becomes its dz. ``logits_terms``, ``p`` and ``dlogits`` are (B, K).

@@ -38,7 +38,7 @@ Array = NDArray[Any]
 
 
 class Communicator(Protocol):
-    """What the derivation asks of the processes that share a network."""
+    """The processes that share a network, as far as the derivation depends on them."""
 
     def gather(self) -> None:
         """Wait until an array of which every process writes a part is complete."""

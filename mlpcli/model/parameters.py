@@ -23,7 +23,7 @@ Array = NDArray[Any]
 
 
 class Sharding(Protocol):
-    """What parameters need to know of the processes that share a network."""
+    """The processes that share a network, as far as parameters depend on them."""
 
     rank: int
 

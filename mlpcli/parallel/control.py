@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from mlpcli.parallel.comm import SERIAL, Serial
 
-# What launchers tell the processes they start, size and rank: MPICH's and Intel's mpiexec, Open MPI's, MVAPICH's, and
+# Variables that launchers set, size and rank: MPICH's and Intel's mpiexec, Open MPI's, MVAPICH's, and
 # Slurm's srun (SLURM_NTASKS is also set where srun has started nothing).
 LAUNCHERS = (
     ("PMI_SIZE", "PMI_RANK"),
@@ -34,11 +34,11 @@ class Stopped(BaseException):
 
 
 class Work(Protocol):
-    """What the processes of a group do together: each calls the same collective operations in the same order."""
+    """Work that the processes of a group do together: all call the same collective operations in the same order."""
 
     @property
     def job(self) -> tuple[Any, Any, Any]:
-        """What a process needs to make an equal object; it is pickled."""
+        """The arguments with which another process makes an equal object; they are pickled."""
 
     def run_worker(self) -> None:
         """Do the part of a process other than rank 0."""

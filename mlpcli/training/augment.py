@@ -1,27 +1,27 @@
-"""Distorted training images, anew each epoch: turned, scaled, slanted, moved, and warped by smooth random fields.
+"""Distorted training images, anew each epoch: rotated, scaled, sheared, shifted, and warped by smooth random fields.
 
-An output pixel at p = (x, y), x to the right and y down, seen from the image's centre, shows what the input has at
+An output pixel at p = (x, y), x to the right and y down from the image's centre, takes the input's value at
 
     q(p) = M (p + d(p)) + m            M (2, 2), m (2,) of this image; d a displacement field
 
-read bilinearly between its four neighbours, 0 (the background) outside. So the image is transformed first and warped
-then. The transformation is diag(scale x, scale y), then H(shear), R(rotation) and a shift t, and M and m its inverse:
+interpolated bilinearly between its four neighbours, 0 (the background) outside. So the image is transformed first, then
+warped. The transformation is diag(scale x, scale y), then H(shear), R(rotation) and a shift t, and M and m its inverse:
 
     M = (R H S)^-1                     m = -M t
 
-R turns counter-clockwise as seen, H(k) leans strokes to the right by k = tan(shear) a pixel up, and the two scales are
-drawn apart, as in Ciresan, Meier, Gambardella, Schmidhuber 2010, "Deep, big, simple neural nets for handwritten digit
-recognition". The fields are those of Simard, Steinkraus, Platt 2003, "Best practices for convolutional neural networks
-applied to visual document analysis": each of the two components is alpha times uniform noise of (-1, 1), smoothed by a
-Gaussian of standard deviation sigma and unit sum; they have alpha 34 and sigma 4.
+R rotates counter-clockwise, H(k) shears strokes to the right by k = tan(shear) for each pixel up, and the two scales
+are drawn independently, as in Ciresan, Meier, Gambardella, Schmidhuber 2010, "Deep, big, simple neural nets for
+handwritten digit recognition". The fields are those of Simard, Steinkraus, Platt 2003, "Best practices for
+convolutional neural networks applied to visual document analysis": each of the two components is alpha times uniform
+noise of (-1, 1), smoothed by a Gaussian of standard deviation sigma and unit sum; they have alpha 34 and sigma 4.
 
-    d = alpha G_h N G_w^T              G_n (n, n + 2r): the Gaussian g, cut off at r, a step further in each row
+    d = alpha G_h N G_w^T              G_n (n, n + 2r): the Gaussian g, truncated at r, shifted by one in each row
 
 The noise N (h + 2r, w + 2r) reaches r pixels beyond the border, so that a displacement at the edge is as large as one
 in the middle: its standard deviation is alpha / sqrt(3) sum(g^2), about alpha / (6.14 sigma), in pixels.
 
-What happens to an image is a function of seed, epoch and the image's number alone, bit for bit: not of its batch, nor
-of what came before.
+How an image is distorted depends only on seed, epoch and the image's number, bit for bit: not on its batch, nor on what
+came before.
 
     B images at a time, N training images, D = h w pixels
 """
@@ -40,12 +40,12 @@ from mlpcli.training.rng import keyed_rng
 
 Array = NDArray[Any]
 
-# Smoothing noise costs much. So an epoch has a pool of 2,048 displacements across and as many down, of which each image
-# draws one of each: four million fields. There are fewer for few images, and no more than fit in so much memory.
+# Smoothing noise is expensive. So an epoch has a pool of 2,048 displacements in x and as many in y, and each image draws
+# one of each: four million fields. The pool is smaller for few images, and limited in memory.
 POOL = 2048
 POOL_BYTES = 1 << 28
 
-# So many pixels, and so many planes of noise, are worked on at a time: what there is of each stays in a core's cache.
+# Pixels, and planes of noise, processed at a time: they stay in a core's cache.
 BLOCK_PIXELS = 1 << 15
 BLOCK_PLANES = 64
 
@@ -56,7 +56,7 @@ class Augmentation:
     """Distorts training images of ``shape`` (h, w) as ``config`` says; its memory is allocated once.
 
     ``examples`` is the number N of training images, ``epochs`` that of all epochs, the last of which are weaker;
-    ``dtype`` is that of the pixels, while where they are read is always reckoned in float32. Raises ``DataError`` for
+    ``dtype`` is that of the pixels; coordinates are always float32. Raises ``DataError`` for
     images of more than 16 million pixels.
     """
 
@@ -90,7 +90,7 @@ class Augmentation:
         self._left, self._right = np.empty((2, 2, rows, h * w), dtype)
 
     def begin(self, epoch: int) -> None:
-        """Draw the distortions of ``epoch``, from 1: of all images, so that none depends on which are asked for."""
+        """Draw the distortions of all images in ``epoch``, from 1."""
         config, (h, w) = self._config, self._shape
         strength = strength_in(config, epoch, self._epochs)
         draws = keyed_rng(self._seed, "affine", epoch).random((self._examples, 6))
@@ -121,7 +121,7 @@ class Augmentation:
         B, (h, w) = len(images), self._shape
         self._padded[:B, 1 : h + 1, 1 : w + 1] = images.reshape(B, h, w)
 
-        # q(p): one small product an image, so that its bits do not depend on the others.
+        # q(p): one small product for each image, so that its bits do not depend on the others.
         p, q = self._p[:, :B], self._q[:, :B]
         for axis in (0, 1):
             np.take(self._pool[axis], self._drawn[axis, chosen], axis=0, out=p[axis], mode="clip")
@@ -131,7 +131,7 @@ class Augmentation:
         np.clip(x, np.float32(0), np.float32(w + 1), out=x)
         np.clip(y, np.float32(0), np.float32(h + 1), out=y)
 
-        # The neighbour to the left and above, and how far q is from it: x and y become shares.
+        # The neighbour to the left and above, and how far q is from it: x and y become fractions.
         floor = np.floor(q, out=p)  # p has served
         q -= floor
         left, top = floor
@@ -141,14 +141,14 @@ class Augmentation:
         index = self._index[:B]
         np.copyto(index, top, casting="unsafe")
 
-        # The pixels there, of both rows, and those to their right. In one flat array all are always as far apart.
+        # The pixels there, in both rows, and those to their right: at constant offsets in one flat array.
         flat, lefts, rights = self._padded.reshape(-1), self._left[:, :B], self._right[:, :B]
         for row, start in enumerate((0, w + 3)):
             # mode="wrap" is the fastest that writes straight to out; the indices are in range.
             np.take(flat[start:], index, out=lefts[row], mode="wrap")
             np.take(flat[start + 1 :], index, out=rights[row], mode="wrap")
 
-        # one + share (other - one): exactly one where the share is 0.
+        # one + fraction (other - one): exactly one where the fraction is 0.
         rights -= lefts
         rights *= x
         lefts += rights
@@ -159,14 +159,14 @@ class Augmentation:
 
 
 def strength_in(config: AugmentationConfig, epoch: int, epochs: int) -> float:
-    """What every bound is multiplied by in ``epoch``, from 1, of ``epochs``: 1, and less in the last few."""
+    """Return the factor of every bound in ``epoch``, from 1, of ``epochs``: 1, and less in the last few."""
     return config.final_strength if epoch > epochs - config.final_epochs else 1.0
 
 
 def inverses(config: AugmentationConfig, draws: Array, strength: float) -> tuple[Array, Array]:
-    """M (N, 2, 2) and m (N, 2), in pixels, from ``draws`` (N, 6), uniform in (-1, 1).
+    """Return M (N, 2, 2) and m (N, 2), in pixels, from ``draws`` (N, 6), uniform in (-1, 1).
 
-    The draws are those of rotation, scale x, scale y, shear, shift x and shift y, each a share of its bound.
+    The draws are those of rotation, scale x, scale y, shear, shift x and shift y, each a fraction of its bound.
     """
     rotation, shear = math.radians(config.rotation), math.radians(config.shear)
     bounds = np.array([rotation, config.scale, config.scale, shear, config.shift, config.shift])
@@ -186,16 +186,16 @@ def draw_fields(planes: Array, alpha: float, sigma: float, rng: np.random.Genera
     for start in range(0, count, BLOCK_PLANES):
         block = planes[start : start + BLOCK_PLANES]
         noise = N[: len(block)]
-        # A random word is eight of them: 256 values evenly in (-1, 1), here times 128. A pixel of d sums hundreds.
+        # A random word gives eight: 256 values evenly in (-1, 1), here times 128. Each pixel of d sums hundreds.
         words = rng.bit_generator.random_raw(-(-noise.size // 8)).astype("<u8", copy=False)
         np.add(words.view(np.int8)[: noise.size].reshape(noise.shape), np.float32(0.5), out=noise)
         np.matmul(G_h, (noise.reshape(-1, W) @ G_w.T).reshape(-1, H, w), out=block)
 
 
 def smoothing(size: int, sigma: float) -> NDArray[np.float64]:
-    """G (size, size + 2r): the Gaussian of ``sigma``, of unit sum, a step further in each row.
+    """Return G (size, size + 2r): the Gaussian of ``sigma``, of unit sum, shifted by one in each row.
 
-    It reaches r = 3 sigma pixels, rounded up; beyond is 0.3 % of it.
+    It reaches r = 3 sigma pixels, rounded up; 0.3 % of it lies beyond.
     """
     radius = math.ceil(3 * sigma)
     g = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
@@ -206,5 +206,5 @@ def smoothing(size: int, sigma: float) -> NDArray[np.float64]:
 
 
 def from_the_middle(size: int) -> Array:
-    """The coordinates of ``size`` pixels, from their middle: (size,)."""
+    """Return the coordinates of ``size`` pixels, from their middle: (size,)."""
     return (np.arange(size) - (size - 1) / 2).astype(np.float32)

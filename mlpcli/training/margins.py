@@ -18,7 +18,7 @@ IMAGES_AT_A_TIME = 4096
 
 
 class Margins:
-    """Where the nonzero pixels of each of the ``images`` (N, D) begin and end."""
+    """The first and last nonzero pixel of each of the ``images`` (N, D)."""
 
     def __init__(self, images: NDArray[np.uint8]) -> None:
         count, self._width = images.shape

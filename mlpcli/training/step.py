@@ -29,7 +29,7 @@ class Accumulable(Protocol):
 
 
 class ReducedGradient:
-    """A gradient of which each process has the part of its own examples: added up first, then accumulated.
+    """A gradient that is a sum over processes: each computes its examples' part, the sum is accumulated.
 
     ``partial`` is bound to ``buffer`` (n,), where the sum is made; ``target`` (n,) may be the same vector.
     """

@@ -89,7 +89,7 @@ class Trainer:
 
     @property
     def job(self) -> tuple[Config, Dataset, State]:
-        """What another process needs to make an equal trainer."""
+        """The config, data and state with which another process makes an equal trainer."""
         return self._config, self._dataset.without_test(), self.state
 
     @property
@@ -104,7 +104,7 @@ class Trainer:
 
     @property
     def finished(self) -> bool:
-        """Whether all epochs are done, or patience has run out."""
+        """True if all epochs are done, or patience has run out."""
         patience = self._config.training.patience
         return self.state.epoch >= self.max_epochs or (
             patience is not None and self.state.epochs_since_best >= patience
