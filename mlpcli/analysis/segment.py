@@ -22,6 +22,7 @@ Box = tuple[slice, slice]
 
 SEARCH = 192  # the longer side of the averaged picture in which digits are looked for
 SWEEPS = 24  # over the picture at most, for the level of the paper; without noise it takes 3 to 6
+SETTLED = 0.5  # of 255: when no sweep changes a level by more, they end
 CROSSING = (0.03, 1 / 3)  # of the shorter side, and of the border: ink that runs over the edge is so wide
 FAINT = 16.0  # of 255: where the most ink differs less from the paper, there is none
 EDGE = 0.1  # of the most ink: fainter pixels do not widen the box
@@ -29,6 +30,8 @@ STRONG = 0.4  # of the most ink: what is fainter, and away from such ink, is clu
 SMALL = 1 / 24  # of the longer side: smaller parts are not looked at while the digit is not found
 THIN = 1 / 40  # of the longer side: lines up to that enclose nothing
 CLOSE = 0.4  # of the picture: a smaller digit is looked at once more, in less of the picture
+LINE = 12  # times its width: what is as long is a printed line, not a stroke
+STAIN = 0.5  # of the digit's most ink: what is fainter and far from it does not belong to it
 FRAME = 0.15  # of a box's side: the ink of a frame is no farther from the box's sides
 SOLID = 0.88  # of its box: as much of it does a sheet of paper cover
 IN_FRAME, ON_SHEET = 0.2, 0.08  # of its length: a digit in a frame, or on a sheet, is no smaller
@@ -168,7 +171,7 @@ def paper(light: Array, *, crossing: bool = True) -> Array:
         turned = np.ascontiguousarray(level.transpose(0, 2, 1))
         _sweep(turned, across)
         level = np.ascontiguousarray(turned.transpose(0, 2, 1))
-        if np.array_equal(level, before):
+        if np.all(before - level < SETTLED):  # infinite where nothing had come
             break
     return level
 
@@ -271,7 +274,7 @@ def _digits(parts: list[Part]) -> list[Part]:
             break
         inside = [part for part in inside if outermost.encloses(part)]
         whole = [part for part in whole if outermost.encloses(part)]
-    return [part for part in whole if part.sign == outermost.sign]
+    return [part for part in whole if part is outermost or _belongs(part, outermost)]
 
 
 def _of_main_sign(parts: list[Part]) -> list[Part]:
@@ -301,6 +304,14 @@ def _is_sheet(part: Part, within: list[Part]) -> bool:
     if not 0 < written < WRITTEN * covered:
         return False
     return covered >= SOLID * part.area or max(other.depth for other in on_it) > 1.5 * part.depth
+
+
+def _belongs(part: Part, main: Part) -> bool:
+    """Whether ``part`` may be a digit beside ``main``, or of it: not of the other ink, no printed line, no stain."""
+    if part.sign != main.sign or part.length > LINE * min(part.mask.shape):
+        return False
+    gaps = (max(one.start - two.stop, two.start - one.stop) for one, two in zip(part.box, main.box, strict=True))
+    return part.depth >= STAIN * main.depth or max(gaps) <= main.length / 2
 
 
 def _grown(seeds: NDArray[np.bool_], mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
