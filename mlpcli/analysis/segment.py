@@ -114,7 +114,7 @@ def _look(light: Array, sign: int | None = None) -> tuple[Array, Box, int] | Non
     most = float(ink[mask].max())
     # What is left of lines and stains, away from the ink.
     near = dilated(mask & (ink > STRONG * most), max(1, max(small.shape) // 48))
-    outside = ink[~near & ~dilated(_others(parts, digits, small.shape), 1)]
+    outside = ink[~near & ~mask & ~dilated(_others(parts, digits, small.shape), 1)]
     clutter = float(np.quantile(outside, 0.98)) if outside.size else 0.0
     keep = np.zeros(small.shape, np.bool_)
     if clutter > EDGE * most / 2:

@@ -180,8 +180,8 @@ def test_pictures_of_any_form(side, long):
 
 def test_a_lopsided_digit_goes_as_far_as_it_can_and_loses_nothing():
     light = np.full((60, 60), 255.0)
-    light[10:50, 10] = 200  # faint, but wide enough for the box
-    light[10:50, 49] = 0
+    light[46:50, 10:50] = 200  # faint, but wide enough for the box
+    light[10:50, 46:50] = 0
     image, _ = im.centred(light)
     assert extent(image) == [20, 20]
     assert image[:, 0].any()
