@@ -1,4 +1,4 @@
-"""What a trained network says of images that have no labels: as arrays from Python, or from files one by one."""
+"""Predict the classes of images without labels: arrays from Python, or files one by one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mlpcli.analysis.evaluation import Member, Outputs, open_member, predictions, seen
 from mlpcli.config import Config
-from mlpcli.datasets.images import BLANK, Images
+from mlpcli.datasets.images import BLANK, Bytes, Images
 from mlpcli.errors import DataError, UsageError
 from mlpcli.model.parameters import Parameters
 
@@ -25,7 +25,7 @@ UNSURE_BITS = 1.0  # as much as between two classes alike
 
 
 class HasPath(Protocol):
-    """A run as training returns it, or whatever else says where it lies."""
+    """A run as training returns it, or any object with its path."""
 
     @property
     def path(self) -> Path:
@@ -55,10 +55,10 @@ class Model:
         return f"<mlpcli.Model {sizes}, {self.config.network.objective}, epoch {self.epoch}: {self.path}>"
 
     def predict(self, images: ArrayLike) -> Outputs:
-        """What the network says of ``images``, which are taken as they are, ink light, but for ``data.preprocessing``.
+        """Predict the classes of ``images``, taken as they are, ink light, except for ``data.preprocessing``.
 
         They are N images (N, rows, columns) or (N, rows * columns), or one image (rows, columns) or (rows * columns,);
-        uint8 from 0 to 255, or floats from 0 to 1. What comes back has ``predicted`` (N,), the classes, ``p`` (N, K)
+        uint8 from 0 to 255, or floats from 0 to 1. The result has ``predicted`` (N,), the classes, ``p`` (N, K)
         float64, the values of the output unit, which are probabilities if ``probabilities`` is true, and
         ``confidence`` (N,), p of the predicted class; N is 1 for one image. Raises ``DataError`` for images of another
         shape or type, or with values that are not allowed; ``RunError`` when the outputs are no finite numbers.
@@ -66,7 +66,7 @@ class Model:
         return predictions(self._member, self._rows(images))
 
     def seen(self, images: Array) -> Array:
-        """What the network is given of ``images`` (N, rows, columns), as they are or as ``data.preprocessing`` says."""
+        """Return the network's input for ``images`` (N, rows, columns), after ``data.preprocessing``."""
         return seen(self._member.checkpoint, images.reshape(len(images), -1)).reshape(images.shape)
 
     def _rows(self, images: ArrayLike) -> Array:
@@ -97,7 +97,7 @@ class Model:
 
 
 def load(run: HasPath | str | os.PathLike[str]) -> Model:
-    """The trained network of a run, or of a checkpoint: a ``Run``, or the path of either.
+    """Load the trained network of a run or of a checkpoint: a ``Run``, or the path of either.
 
     A run's best checkpoint if it has one, else its last. Raises ``RunError`` when it is missing or damaged.
     """
@@ -109,11 +109,11 @@ def load(run: HasPath | str | os.PathLike[str]) -> Model:
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """What a network says of one image of the file ``name``; ``pixels`` (rows, columns) uint8 are what it saw of it.
+    """The prediction for one image of the file ``name``; ``pixels`` (rows, columns) uint8 are the network's input.
 
-    ``index`` counts the images of an IDX file from 0 and is None for a picture. ``p`` (K,) are the values of the output
-    unit; ``predicted`` is None where the image is blank. ``entropy`` is that of p in bits, None where p are no
-    probabilities. ``warnings`` say what speaks against the answer.
+    ``index`` counts the images of an IDX file, or the digits of a row, from 0; it is None for a picture of one digit.
+    ``p`` (K,) are the values of the output unit; ``predicted`` is None where the image is blank. ``entropy`` is that of
+    p in bits, None where p are no probabilities. ``warnings`` are reasons to doubt the prediction.
     """
 
     name: str
@@ -125,31 +125,48 @@ class Answer:
     warnings: tuple[str, ...]
 
     def top(self, count: int = TOP) -> list[tuple[int, float]]:
-        """The ``count`` classes of the largest p, with it, the largest first."""
+        """Return the ``count`` classes of the largest p with their p, the largest first."""
         # Where several p are rounded to the same, the class of the largest logit goes first.
         order = sorted(range(len(self.p)), key=lambda k: (-self.p[k], k != self.predicted))
         return [(k, float(self.p[k])) for k in order[:count]]
 
 
 def answers(model: Model, images: Images) -> Iterator[Answer]:
-    """What ``model`` says of each of ``images``, which have its shape. Raises ``RunError`` as ``predict`` does."""
-    said, shown = model.predict(images.pixels), model.seen(images.pixels)
+    """Yield the prediction for each of ``images``, which have ``model``'s shape; of a row of digits, for each digit.
+
+    A picture that is blank has no prediction. Images of an IDX file have one always: they are as the network knows
+    them. Raises ``RunError`` as ``predict`` does.
+    """
+    pixels, blank = images.pixels, images.blank
+    if images.row:
+        pixels = np.concatenate([_surest(model, ways) for ways in images.row])
+        blank = np.zeros(len(pixels), np.bool_)
+    said, shown = model.predict(pixels), model.seen(pixels)
     bits = entropy(said.p) if said.probabilities else np.full(len(said.p), np.nan)
-    for i, (pixels, blank) in enumerate(zip(shown, images.blank.tolist(), strict=True)):
-        warnings = (*images.remarks, *([BLANK] if blank else [UNSURE] if bits[i] > UNSURE_BITS else []))
+    for i, is_blank in enumerate(blank.tolist()):
+        warnings = (*images.remarks, *([BLANK] if is_blank else [UNSURE] if bits[i] > UNSURE_BITS else []))
         yield Answer(
             name=images.name,
-            index=i if images.numbered else None,
-            pixels=pixels,
+            index=i if images.numbered or images.row else None,
+            pixels=shown[i],
             p=said.p[i],
-            predicted=None if blank else int(said.predicted[i]),
+            predicted=None if is_blank else int(said.predicted[i]),
             entropy=None if np.isnan(bits[i]) else float(bits[i]),
             warnings=warnings,
         )
 
 
+def _surest(model: Model, ways: tuple[Bytes, ...]) -> Bytes:
+    """Of the ``ways`` to cut a part into digits, the one whose least certain digit is most certain.
+
+    To cut by what the recognizer makes of the pieces: O. Matan, C. Burges, Y. LeCun and J. Denker, "Multi-digit
+    recognition using a space displacement neural network", NIPS 4, 1992.
+    """
+    return max(ways, key=lambda pieces: float(model.predict(pieces).confidence.min()))
+
+
 def entropy(p: Array) -> Array:
-    """- sum_k q_k log2 q_k of each row of ``p`` (N, K), q = p / sum_k p_k, in bits: (N,), NaN where all p are 0.
+    """Return - sum_k q_k log2 q_k of each row of ``p`` (N, K), q = p / sum_k p_k, in bits (N,); NaN where all p are 0.
 
     Shannon 1948, "A mathematical theory of communication", section 6. Softmax outputs sum to 1 as they are; those of
     sigmoid units need not.

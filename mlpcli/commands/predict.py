@@ -1,4 +1,4 @@
-"""``mlpcli predict``: what a trained network takes one's own pictures for."""
+"""``mlpcli predict``: classify your own pictures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlpcli.commands import EXIT_STATUS, output
-from mlpcli.commands.drawing import drawing, terminal_width
+from mlpcli.commands.drawing import abreast, drawing, terminal_width
 from mlpcli.commands.options import threads_option
 from mlpcli.errors import DataError, UsageError
 
@@ -28,13 +28,12 @@ STDIN = "-"
 @click.option(
     "--raw",
     is_flag=True,
-    help="Take pictures as they are, light being ink: not inverted, cut, scaled or centred. They must have the "
+    help="Take pictures as they are, with light ink: not inverted, cut, scaled or centred. They must have the "
     "network's size.",
 )
-@click.option("--show", is_flag=True, help="Draw what the network saw.")
-@click.option(
-    "-o", "--output", "table", metavar="FILE.csv", help="Write the answers there, a row an image; replaces a file."
-)
+@click.option("--many", is_flag=True, help="Read the row of digits on each picture as a number.")
+@click.option("--show", is_flag=True, help="Draw the network's input.")
+@click.option("-o", "--output", "table", metavar="FILE.csv", help="Write a row for each image there; replaces a file.")
 @click.option(
     "--columns",
     metavar="NUMBER,CLASS",
@@ -46,26 +45,29 @@ def command(
     run: str,
     files: tuple[str, ...],
     raw: bool,
+    many: bool,
     show: bool,
     table: str | None,
     columns: str | None,
     as_json: bool,
 ) -> int | None:
-    """Say which digits one's own pictures show.
+    """Classify your own images.
 
-    IMAGE is a picture of one digit, of any size and colour, dark on light or light on dark: PNG, JPEG and whatever else
-    Pillow reads (pip install 'mlpcli[images]'). It is cut out, scaled and centred as MNIST's digits are. An IDX file,
-    plain or gzip, a CSV table or an .npz may hold many images, which are taken as they are and need no Pillow. A folder
-    means all pictures in it and below it. - is standard input.
+    IMAGE is a picture or a photograph of one digit, of any size and colour, dark on light or light on dark: PNG, JPEG
+    and any other format that Pillow reads (pip install 'mlpcli[images]'). The digit is found, cut out, scaled and
+    centred as MNIST's digits are; --many finds a row of digits. An IDX file, plain or gzip, a CSV table or an .npz may
+    hold many images, which are taken as they are and need no Pillow. A folder means all pictures in it and below it. -
+    is standard input.
 
-    Each answer has the three classes the network finds most likely, and the entropy of all its probabilities: 0 bits
-    where it is sure of one, 3.32 where ten are alike. A file that cannot be read is told on stderr, the others are
-    answered, and the exit status is 3.
+    Each line has the three most probable classes and the entropy of all probabilities: 0 bits if one class has all of
+    it, 3.32 bits if ten are equally probable. A file that cannot be read is reported on stderr, the others are
+    classified, and the exit status is 3.
 
     \b
     Examples:
       mlpcli predict runs/mnist-... three.png
       mlpcli predict runs/mnist-... *.jpg --show
+      mlpcli predict runs/mnist-... number.jpg --many
       mlpcli predict runs/mnist-... data/mnist/t10k-images-idx3-ubyte --json
       mlpcli predict runs/mnist-... scans/ -o answers.csv
       mlpcli predict runs/mnist-... test.csv -o submission.csv --columns ImageId,Label
@@ -73,6 +75,8 @@ def command(
     """
     if show and as_json:
         raise UsageError("--show draws for the screen; with --json there is nothing to draw on")
+    if raw and many:
+        raise UsageError("--raw takes a picture as one image; leave out --raw or --many")
 
     if columns is not None and (table is None or len(columns.split(",")) != 2):
         raise UsageError("--columns names the two columns of the file that -o writes, such as ImageId,Label")
@@ -82,10 +86,10 @@ def command(
 
     model = load(run)
     answered: list[Answer] = []
-    failed = []
+    numbers, failed = [], []
     for file in _walked(files):
         try:
-            images = _images(file, model, raw)
+            images = _images(file, model, raw, many)
         except DataError as error:
             output.say(f"mlpcli: {error}")
             failed.append({"image": click.format_filename(file), "reason": str(error)})
@@ -94,13 +98,16 @@ def command(
         _warn(images, found)
         if as_json or table is not None:
             answered += found
+            numbers.append({"image": images.name, "number": _number(found)})
+        elif many:
+            _print_number(model, images.name, found, show)
         else:
             _print(model, found, show)
     if table is not None:
         output.write_file(Path(table), table_of(model, answered, columns))
         output.say(f"{table}: {len(answered):,} images")
     if as_json:
-        output.result_json(_document(model, answered, failed))
+        output.result_json({**_document(model, answered, failed), **({"numbers": numbers} if many else {})})
     return EXIT_STATUS[DataError] if failed else None
 
 
@@ -117,24 +124,26 @@ def _walked(files: Sequence[str]) -> list[str]:
     return found
 
 
-def _images(file: str, model: Model, raw: bool) -> Images:
+def _images(file: str, model: Model, raw: bool, many: bool) -> Images:
     from mlpcli.analysis.predictions import images_of_table
     from mlpcli.datasets import images
 
     if file != STDIN:
-        many = images_of_table(Path(file), click.format_filename(file), model.image_shape)
-        return many or images.from_file(Path(file), click.format_filename(file), model.image_shape, raw=raw)
+        name = click.format_filename(file)
+        table = images_of_table(Path(file), name, model.image_shape)
+        return table or images.from_file(Path(file), name, model.image_shape, raw=raw, many=many)
     try:
         data = sys.stdin.buffer.read(images.MAX_BYTES + 1)
     except (OSError, AttributeError) as error:  # AttributeError where there is no standard input: '<&-'
         raise DataError(f"stdin: cannot be read: {getattr(error, 'strerror', None) or 'it is closed'}") from error
-    return images.from_bytes(data, "stdin", model.image_shape, raw=raw)
+    return images.from_bytes(data, "stdin", model.image_shape, raw=raw, many=many)
 
 
 def _warn(images: Images, answers: Sequence[Answer]) -> None:
-    """What speaks against the answers, a line each; of an IDX file's many images a line each kind."""
+    """Print the warnings, a line each; of several images a line each kind, with their number."""
     for warning, count in Counter(warning for answer in answers for warning in answer.warnings).items():
-        of = f"{count:,} of {len(answers):,} images: " if images.numbered and len(answers) > 1 else ""
+        few = len(answers) > 1 and (images.numbered or count < len(answers))
+        of = f"{count:,} of {len(answers):,} {'images' if images.numbered else 'digits'}: " if few else ""
         output.say(f"{images.name}: {of}{warning}")
 
 
@@ -160,24 +169,39 @@ def _document(model: Model, answers: Sequence[Answer], failed: list[dict[str, st
     }
 
 
-def _print(model: Model, answers: Sequence[Answer], show: bool) -> None:
+def _number(answers: Sequence[Answer]) -> str:
+    return "".join(str(answer.predicted) for answer in answers if answer.predicted is not None)
+
+
+def _print_number(model: Model, name: str, answers: Sequence[Answer], show: bool) -> None:
+    """Print the digits of one picture as a number, each with its probability or score."""
+    each = [f"{answer.predicted} {_value(model, answer.top(1)[0][1])}" for answer in answers]
+    output.result(f"{name}: {_number(answers)}  ({', '.join(each)})" if _number(answers) else f"{name}: no digit")
+    if show:
+        wide = answers[0].pixels.shape[1]
+        columns = max(1, terminal_width() // (wide + 2))
+        pictures = [drawing(answer.pixels, terminal_width() - 2) for answer in answers]
+        for line in abreast(pictures, columns):
+            output.result(f"  {line}".rstrip())
+
+
+def _value(model: Model, p: float) -> str:
     from mlpcli.model.objectives import OBJECTIVES
 
-    probabilities = OBJECTIVES[model.config.network.objective].probabilities
+    return f"{100 * p:.2f} %" if OBJECTIVES[model.config.network.objective].probabilities else f"score {p:.4g}"
 
-    def number(p: float) -> str:
-        return f"{100 * p:.2f} %" if probabilities else f"score {p:.4g}"
 
+def _print(model: Model, answers: Sequence[Answer], show: bool) -> None:
     for answer in answers:
         name = answer.name if answer.index is None else f"{answer.name}[{answer.index}]"
         if answer.predicted is None:
             output.result(f"{name}: no digit")
         else:
             (_, most), *others = answer.top()
-            rest = [f"{model.class_names[k]} {number(p)}" for k, p in others]
+            rest = [f"{model.class_names[k]} {_value(model, p)}" for k, p in others]
             bits = [] if answer.entropy is None else [f"entropy {answer.entropy:.2f} bits"]
             what = model.class_names[answer.predicted]
-            output.result(f"{name}: {what}  {number(most)}  ({'; '.join([', '.join(rest), *bits])})")
+            output.result(f"{name}: {what}  {_value(model, most)}  ({'; '.join([', '.join(rest), *bits])})")
         if show:
             for line in drawing(answer.pixels, terminal_width() - 2):
                 output.result(f"  {line}".rstrip())

@@ -1,11 +1,11 @@
-"""Pictures of any kind to images as a network knows them: read, told ink from paper, cut, scaled and centred as MNIST.
+"""Convert pictures of any kind to images as a network knows them: read, segmented, cut, scaled and centred as MNIST.
 
 How MNIST was made, by the page it was published on: a digit is "size normalized to fit in a 20x20 pixel box while
 preserving their aspect ratio", grey by "the anti-aliasing technique used by the normalization algorithm", and "centered
 in a 28x28 image by computing the center of mass of the pixels, and translating the image so as to position this point
 at the center of the 28x28 field". Its files show the rest: the longer side of the box is always 20, the centre is row
 and column 14 counted from 0, the shift a whole number of pixels, and the brightest pixel white. :func:`centred` does
-the same; where images are not 28 x 28, the box is 5/7 of them.
+the same; where images are not 28 x 28, the box is 5/7 of them. How ink is told from paper is in ``segment.py``.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from mlpcli.datasets import idx
 from mlpcli.datasets.bytestream import GZIP_MAGIC, GunzipError, decoded
+from mlpcli.datasets.segment import EDGE, Box, bounds, boxes, dilated, find_ink, labelled, reduced
 from mlpcli.errors import DataError, UsageError
 from mlpcli.files import read
 
@@ -37,24 +38,25 @@ MAX_SIDE = 1024  # a larger picture is first averaged down by a whole number; th
 NO_FORMATS = {"EPS"}  # Pillow would have another program run what is in it
 
 BOX = 5 / 7  # of an image's side: 20 of 28
-RIM = 0.05  # of the shorter side: where paper is looked for
-FAINT = 16.0  # of 255: where the most ink differs less from the paper, there is none
-EDGE = 0.1  # of the most ink: fainter pixels do not widen the box
-GAP = 0.06  # of the box: what lies this far apart are two parts
-SPECK = 0.02  # of the largest part's ink: a part with less is wiped off
+GAP = 0.06  # of the ink's height: parts that are farther apart are separate
+SPECK = 0.02  # of the largest part's ink: a part with less is removed
 DIGIT = (0.2, 0.5)  # of the largest part's ink, and of its longer side: a part with as much may be a digit too
-CELLS = 64  # a side: parts are looked for on a grid no finer than this
+CELLS = 64  # in the ink's height: parts are looked for on a grid no finer than this
+TOUCHING = 1.1  # times its height: a wider part may be digits that touch
+NARROWEST = 0.3  # of its height: a digit that touches another is no narrower
 
 TOO_LARGE = f"has more than {MAX_PIXELS:,} pixels, which is more than is read here; make it smaller"
-BLANK = "is blank, or nothing on it stands out from its rim: no digit"
+BLANK = "is blank, or nothing on it stands out from the paper: no digit"
+HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # brands of HEIC files
 
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """What a file holds, as a network is to see it.
+    """The images of one file, as a network is to see them.
 
     ``pixels`` (N, rows, columns) uint8, ink light; ``blank`` (N,) of bool; ``numbered`` for an IDX file, which may hold
-    many; ``remarks`` are what there is to say about the file.
+    many; ``remarks`` are warnings about the file. ``row`` is for a picture of several digits: from left to right, each
+    part's (n, rows, columns) images if it is cut into n digits, for each n that is possible.
     """
 
     name: str
@@ -62,10 +64,11 @@ class Images:
     blank: NDArray[np.bool_]
     numbered: bool
     remarks: tuple[str, ...] = ()
+    row: tuple[tuple[Bytes, ...], ...] = ()
 
 
-def from_file(path: Path, name: str, shape: tuple[int, int], *, raw: bool) -> Images:
-    """The image or images in the file ``path``, which messages call ``name``. Raises as :func:`from_bytes` does."""
+def from_file(path: Path, name: str, shape: tuple[int, int], *, raw: bool, many: bool = False) -> Images:
+    """Read the images of the file ``path``, which messages call ``name``. Raises as :func:`from_bytes` does."""
     try:
         if path.is_dir():
             raise DataError(f"{name}: is a folder; name the pictures in it")
@@ -73,15 +76,16 @@ def from_file(path: Path, name: str, shape: tuple[int, int], *, raw: bool) -> Im
     except (OSError, ValueError) as error:  # a name with a NUL in it is a ValueError
         reason = error.strerror if isinstance(error, OSError) else error
         raise DataError(f"{name}: cannot be read: {reason}") from error
-    return from_bytes(data, name, shape, raw=raw)
+    return from_bytes(data, name, shape, raw=raw, many=many)
 
 
-def from_bytes(data: bytes, name: str, shape: tuple[int, int], *, raw: bool) -> Images:
-    """The images of an IDX file, plain or gzip, or the one of a picture, told apart by how ``data`` begins.
+def from_bytes(data: bytes, name: str, shape: tuple[int, int], *, raw: bool, many: bool = False) -> Images:
+    """Read the images of an IDX file, plain or gzip, or the one of a picture, told apart by how ``data`` begins.
 
-    Images of an IDX file are taken as they are, and so is a picture if ``raw``: light is ink, and they must have
-    ``shape``, (rows, columns), which is the network's. Other pictures are :func:`centred`. Raises ``DataError`` for
-    what cannot be read or does not fit, ``UsageError`` for a picture where Pillow is missing.
+    Images of an IDX file are taken as they are, and so is a picture if ``raw``: light is ink, they must have ``shape``,
+    (rows, columns), which is the network's, and none is called blank. Other pictures are :func:`centred`, or with
+    ``many`` cut into a row of digits. Raises ``DataError`` for what cannot be read or does not fit, ``UsageError`` for
+    a picture where Pillow is missing.
     """
     if not data:
         raise DataError(f"{name}: is empty")
@@ -90,33 +94,45 @@ def from_bytes(data: bytes, name: str, shape: tuple[int, int], *, raw: bool) -> 
     if data.startswith(GZIP_MAGIC) or _is_idx(data):
         images = idx.decode(_unpacked(data, name), name, 3)
         _check_shape(images.shape[1:], shape, f"{name}: its images are")
-        return Images(name, images, np.ptp(images, axis=(1, 2)) == 0, numbered=True)
+        if many:
+            raise DataError(f"{name}: is an IDX file, whose images show one digit each; leave --many away")
+        return Images(name, images, np.zeros(len(images), np.bool_), numbered=True)
     light, remarks = _read_picture(data, name, raw)
     if raw:
         _check_shape(light.shape, shape, f"{name}: is", "; without --raw it is cut out, scaled and centred")
-        image, parts = np.rint(light).astype(np.uint8), int(np.ptp(light) > 0)
-    else:
-        image, parts = centred(light, shape)
-    if parts > 1:
-        remarks.append(f"shows {parts} things that lie apart, perhaps {parts} digits; the network expects one")
-    return Images(name, image[np.newaxis], np.array([parts == 0]), numbered=False, remarks=tuple(remarks))
+        return Images(name, np.rint(light).astype(np.uint8)[np.newaxis], np.zeros(1, np.bool_), False, tuple(remarks))
+    ink = find_ink(light)
+    image, digits = _single(ink, shape)
+    if digits > 1 and not many:
+        remarks.append(f"shows {digits} digits, of which the network expects one; --many reads them as a number")
+    row = row_of_digits(ink, shape) if many else ()
+    return Images(name, image[np.newaxis], np.array([digits == 0]), numbered=False, remarks=tuple(remarks), row=row)
 
 
 # Centring ------------------------------------------------------------------------------------------------------------
 
 
 def centred(light: Array, shape: tuple[int, int] = (28, 28)) -> tuple[Bytes, int]:
-    """A picture as MNIST would have it, and how many digits it may show: 0 where it is blank.
+    """Return a picture as MNIST would have it, and how many digits it shows: 0 where it is blank.
 
     ``light`` (H, W) goes from 0 (dark) to 255; the result has ``shape`` (rows, columns), uint8, ink light. Shifting the
     picture on its paper changes nothing, nor does inverting it. A digit so lopsided that its centre of mass can be in
     the middle only if it is cut off is moved as far as it goes.
     """
-    image = np.zeros(shape, np.uint8)
-    ink = _ink(light)
+    return _single(find_ink(light), shape)
+
+
+def _single(ink: Array, shape: tuple[int, int]) -> tuple[Bytes, int]:
+    """All of ``ink`` as one image, and how many digits it shows."""
     if not ink.any():
-        return image, 0
-    ink, digits = _without_specks(_cut(ink))
+        return np.zeros(shape, np.uint8), 0
+    ink = _without_specks(ink)
+    return _placed(ink, shape), max(1, sum(part.is_digit for part in _parts_of(ink, GAP)))
+
+
+def _placed(ink: Array, shape: tuple[int, int]) -> Bytes:
+    """``ink`` (h, w), which fills its box, scaled to the box of an image of ``shape`` and centred by its mass."""
+    image = np.zeros(shape, np.uint8)
     box = [max(1, round(side * BOX)) for side in shape]
     factor = min(room / length for room, length in zip(box, ink.shape, strict=True))
     rows, columns = (max(1, round(length * factor)) for length in ink.shape)
@@ -124,96 +140,115 @@ def centred(light: Array, shape: tuple[int, int] = (28, 28)) -> tuple[Bytes, int
     top = _start(small.sum(axis=1), shape[0])
     left = _start(small.sum(axis=0), shape[1])
     image[top : top + rows, left : left + columns] = np.rint(small * (255.0 / small.max()))
-    return image, digits
+    return image
 
 
-def _ink(light: Array) -> Array:
-    """How much ink is on each pixel, (H, W) in 0 .. 1; all 0 where the picture is blank.
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """A part of the ink: its ``box``, its pixels in it, and whether it is large enough to be a digit by itself."""
 
-    Paper is the median of the rim. Ink is what differs from it to the one side, dark or light, whose squares sum to
-    more, and by more than the rim's own noise does.
-    """
-    rim = _rim(light)
-    paper = np.median(rim)
-    noise = 3 * np.median(np.abs(rim - paper))
-    ink = light - paper
-    lighter, darker = (float(np.sum(np.square(side))) for side in (ink[ink > 0], ink[ink < 0]))
-    if lighter == darker:  # the side of the first of the pixels that differ most
-        darker += float(ink.flat[np.abs(ink).argmax()] < 0)
-    if darker > lighter:
-        ink = -ink
-    most = float(ink.max())
-    if most - noise < FAINT:
-        return np.zeros_like(ink)
-    found: Array = np.clip((ink - noise) / (most - noise), 0.0, 1.0)
-    return found
+    box: Box
+    mask: NDArray[np.bool_]
+    mass: float
+    is_digit: bool
 
 
-def _rim(light: Array) -> Array:
-    """The pixels near the border."""
-    width = max(1, round(RIM * min(light.shape)))
-    inside = np.zeros(light.shape, np.bool_)
-    inside[width:-width, width:-width] = True
-    return light[~inside]
-
-
-def _cut(ink: Array) -> Array:
-    """``ink`` cut to its bounding box."""
-    rows, columns = (np.flatnonzero((ink > EDGE).any(axis=axis)) for axis in (1, 0))
-    return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-
-
-def _without_specks(ink: Array) -> tuple[Array, int]:
-    """``ink`` without the parts too small to mean anything, cut again, and how many of the others may be digits."""
-    while True:
-        parts, mass, cell = _parts(ink)
-        inks = np.bincount(parts.ravel(), mass.ravel())
-        inks[0] = 0.0  # no part: what is fainter than EDGE
-        specks = (inks < SPECK * inks.max()) & (inks > 0)
-        if not specks.any():
-            break
-        wiped = np.kron(specks[parts], np.ones((cell, cell), np.bool_))[: ink.shape[0], : ink.shape[1]]
-        ink = _cut(np.where(wiped, 0.0, ink))
-    lengths = np.array([max(np.ptp(np.nonzero(parts == part), axis=1)) + 1 for part in range(1, len(inks))])
-    inks = inks[1:]
-    return ink, int(np.count_nonzero((inks >= DIGIT[0] * inks.max()) & (lengths >= DIGIT[1] * lengths.max())))
-
-
-def _parts(ink: Array) -> tuple[Array, Array, int]:
-    """Cells of ``ink``, those of one part with its number from 1 up, 0 for no ink; the ink in each; a cell's side."""
-    cell = -(-max(ink.shape) // CELLS)
-    padded = np.pad(ink, [(0, -length % cell) for length in ink.shape])
-    blocks = padded.reshape(padded.shape[0] // cell, cell, padded.shape[1] // cell, cell)
-    inked = blocks.max(axis=(1, 3)) > EDGE
+def _parts_of(ink: Array, gap: float) -> list[_Part]:
+    """The parts of ``ink`` (h, w), those closer than ``gap`` of its height taken together."""
     # Everything is thickened by half the gap; what touches then belongs together.
-    reach = max(1, round(GAP * max(inked.shape) / 2))
-    thick = np.zeros((inked.shape[0] + 2 * reach, inked.shape[1] + 2 * reach), np.bool_)
-    for down in range(2 * reach + 1):
-        for right in range(2 * reach + 1):
-            thick[down : down + inked.shape[0], right : right + inked.shape[1]] |= inked
-    labels = _components(thick)[reach:-reach, reach:-reach]
-    return np.where(inked, labels, 0), blocks.sum(axis=(1, 3)), cell
+    cell = -(-ink.shape[0] // CELLS)
+    inked = np.ceil(reduced(np.where(ink > EDGE, 1.0, 0.0), cell)) > 0
+    reach = max(1, round(gap * inked.shape[0] / 2)) if gap else 0
+    thick = dilated(np.pad(inked, reach), reach) if reach else inked
+    labels, count = labelled(thick)
+    labels = labels[reach : reach + inked.shape[0], reach : reach + inked.shape[1]] * inked
+    fine = np.repeat(np.repeat(labels, cell, axis=0), cell, axis=1)[: ink.shape[0], : ink.shape[1]]
+    masses = np.bincount(fine.ravel(), ink.ravel(), count + 1)
+    found = boxes(fine, count)
+    lengths = [max(side.stop - side.start for side in box) for box in found]
+    least, shortest = DIGIT[0] * masses[1:].max(initial=0), DIGIT[1] * max(lengths, default=0)
+    return [
+        _Part(box, fine[box] == part, masses[part], bool(masses[part] >= least and length >= shortest))
+        for part, (box, length) in enumerate(zip(found, lengths, strict=True), 1)
+    ]
 
 
-def _components(mask: NDArray[np.bool_]) -> Array:
-    """``mask`` with its connected parts numbered from 1 up; what touches by a corner is connected."""
-    labels = np.zeros(mask.shape, np.int64)
-    left = set(map(tuple, np.argwhere(mask).tolist()))
-    part = 0
-    while left:
-        part += 1
-        reached = [left.pop()]
-        while reached:
-            row, column = reached.pop()
-            labels[row, column] = part
-            beside = {(row + i, column + j) for i in (-1, 0, 1) for j in (-1, 0, 1)} & left
-            left -= beside
-            reached += beside
-    return labels
+def _without_specks(ink: Array) -> Array:
+    """``ink`` without the parts too small to mean anything, cut to its box again."""
+    while True:
+        parts = _parts_of(ink, GAP)
+        least = SPECK * max(part.mass for part in parts)
+        if all(part.mass >= least for part in parts):
+            return ink
+        kept = np.zeros_like(ink)
+        for part in parts:
+            if part.mass >= least:
+                kept[part.box] += np.where(part.mask, ink[part.box], 0.0)
+        ink = kept[bounds(kept > EDGE)]
+
+
+def row_of_digits(ink: Array, shape: tuple[int, int]) -> tuple[tuple[Bytes, ...], ...]:
+    """Cut ``ink`` (h, w) into its digits from left to right; see :class:`Images`."""
+    if not ink.any():
+        return ()
+    ink = _without_specks(ink)
+    groups: list[list[_Part]] = []
+    parts = sorted(_parts_of(ink, 0.0), key=lambda part: (part.box[1].start, part.box[1].stop))
+    for part in parts:
+        # What lies above or below the last digit, as the bar of a 5 may, is of it.
+        if groups and _overlap(groups[-1], part) >= 0.5:
+            groups[-1].append(part)
+        else:
+            groups.append([part])
+    digits = [group for group in groups if any(part.is_digit for part in group)]
+    for group in groups:
+        if group not in digits:
+            min(digits, key=lambda digit: _distance(digit, group)).extend(group)
+    return tuple(_cuts(_joined_parts(ink, group), shape) for group in digits)
+
+
+def _columns(parts: list[_Part]) -> tuple[int, int]:
+    return min(part.box[1].start for part in parts), max(part.box[1].stop for part in parts)
+
+
+def _overlap(group: list[_Part], part: _Part) -> float:
+    """How much of the narrower of the two lies above or below the other."""
+    (start, stop), (own_start, own_stop) = _columns(group), _columns([part])
+    return (min(stop, own_stop) - max(start, own_start)) / min(stop - start, own_stop - own_start)
+
+
+def _distance(one: list[_Part], other: list[_Part]) -> float:
+    return abs(sum(_columns(one)) - sum(_columns(other))) / 2
+
+
+def _joined_parts(ink: Array, parts: list[_Part]) -> Array:
+    """The ink of ``parts``, cut to its box."""
+    kept = np.zeros_like(ink)
+    for part in parts:
+        kept[part.box] += np.where(part.mask, ink[part.box], 0.0)
+    return kept[bounds(kept > EDGE)]
+
+
+def _cuts(ink: Array, shape: tuple[int, int]) -> tuple[Bytes, ...]:
+    """``ink`` as one digit, and where it is wide as two or more that touch: cut where a column has the least ink."""
+    height, width = ink.shape
+    ways = [_placed(ink, shape)[np.newaxis]]
+    if width <= TOUCHING * height:
+        return tuple(ways)
+    profile = ink.sum(axis=0)
+    for count in range(2, int(width / (NARROWEST * height)) + 1):
+        edges = [0]
+        for cut in range(1, count):
+            start, stop = (round((cut + aside) * width / count) for aside in (-0.3, 0.3))
+            edges.append(start + int(profile[start : max(stop, start + 1)].argmin()))
+        pieces = [ink[:, start:stop] for start, stop in zip(edges, [*edges[1:], width], strict=True)]
+        if all((piece > EDGE).any() for piece in pieces):
+            ways.append(np.array([_placed(piece[bounds(piece > EDGE)], shape) for piece in pieces]))
+    return tuple(ways)
 
 
 def _areas(length: int, size: int) -> Array:
-    """(size, length): the matrix that scales ``length`` pixels to ``size`` by averaging what each new one covers."""
+    """Return the matrix (size, length) that scales ``length`` pixels to ``size`` by averages of the area."""
     edges = np.arange(size + 1) * (length / size)
     pixels = np.arange(length)
     covered = np.minimum(edges[1:, np.newaxis], pixels + 1) - np.maximum(edges[:-1, np.newaxis], pixels)
@@ -223,7 +258,7 @@ def _areas(length: int, size: int) -> Array:
 
 
 def _start(profile: Array, side: int) -> int:
-    """Where in ``side`` pixels a digit of the ink ``profile`` (n,) begins so that its centre of mass is the middle."""
+    """Return the first of ``side`` pixels of a digit with ``profile`` (n,) whose centre of mass is in the middle."""
     centre = float(profile @ np.arange(len(profile)) / profile.sum())
     return int(np.clip(np.floor(side // 2 - centre + 0.5), 0, side - len(profile)))
 
@@ -253,7 +288,7 @@ def _joined(pieces: Iterable[bytes], name: str) -> bytes:
 
 
 def _read_picture(data: bytes, name: str, raw: bool) -> tuple[Array, list[str]]:
-    """How light each pixel of a picture is, (H, W) float64 in 0 .. 255, and what there is to say about it."""
+    """Return how light each pixel of a picture is, (H, W) float64 in 0 .. 255, and warnings about it."""
     try:
         from PIL import Image, ImageOps, UnidentifiedImageError
     except ImportError:
@@ -264,7 +299,11 @@ def _read_picture(data: bytes, name: str, raw: bool) -> tuple[Array, list[str]]:
             warnings.simplefilter("ignore")  # what Pillow warns of is checked here, or of no consequence
             with Image.open(io.BytesIO(data), formats=_formats()) as image:
                 _check_size(image, name)
-                frames = getattr(image, "n_frames", 1)
+                # Not n_frames: counting pages takes time that grows with the square of their number. An MPO is a
+                # camera's JPEG, whose second frame is a preview.
+                frames = getattr(image, "is_animated", False) and image.format != "MPO"
+                if not raw:
+                    image.draft("L", (MAX_SIDE, MAX_SIDE))  # a JPEG is averaged down as it is decoded
                 image.load()
                 _check_size(image, name)  # an icon may hold a larger picture than it says
                 ImageOps.exif_transpose(image, in_place=True)
@@ -272,6 +311,8 @@ def _read_picture(data: bytes, name: str, raw: bool) -> tuple[Array, list[str]]:
     except DataError:
         raise
     except UnidentifiedImageError:
+        if data[4:8] == b"ftyp" and data[8:12] in HEIF:
+            raise DataError(f"{name}: is a HEIC picture, which Pillow does not read; save it as JPEG or PNG") from None
         raise DataError(f"{name}: is damaged, or neither a picture that can be read here nor an IDX file") from None
     except Image.DecompressionBombError:
         raise DataError(f"{name}: {TOO_LARGE}") from None
@@ -280,7 +321,7 @@ def _read_picture(data: bytes, name: str, raw: bool) -> tuple[Array, list[str]]:
     except Exception as error:  # what Pillow's decoders raise for damaged bytes is nearly anything
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise DataError(f"{name}: is damaged, or of a kind that cannot be read here: {reason:.200}") from None
-    return light, [f"has {frames} frames; only the first is looked at"] if frames > 1 else []
+    return light, ["has more than one frame; only the first is read"] if frames else []
 
 
 def _formats() -> list[str]:
@@ -298,7 +339,7 @@ def _check_size(image: Picture, name: str) -> None:
 
 
 def _light(image: Picture, name: str, raw: bool) -> Array:
-    """How light each pixel is, (H, W) float64 in 0 .. 255; of a large picture, unless ``raw``, averages of pixels.
+    """Return how light each pixel is, (H, W) float64 in 0 .. 255; averages of a large picture, unless ``raw``.
 
     Colours count by ITU-R 601, 0.299 R + 0.587 G + 0.114 B. What is transparent shows white paper, or black where that
     gives more than twice the contrast; if ``raw``, black: no ink.

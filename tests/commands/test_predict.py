@@ -181,11 +181,11 @@ def test_a_blank_picture_is_no_digit(mlpcli, run, tmp_path):
     assert said == Said(
         0,
         f"{tmp_path}/blank.png: no digit\n",
-        f"{tmp_path}/blank.png: is blank, or nothing on it stands out from its rim: no digit\n",
+        f"{tmp_path}/blank.png: is blank, or nothing on it stands out from the paper: no digit\n",
     )
     (found,) = mlpcli(run, tmp_path / "blank.png", "--json").json()["images"]
     assert (found["predicted"], found["confidence"]) == (None, None)
-    assert found["warnings"] == ["is blank, or nothing on it stands out from its rim: no digit"]
+    assert found["warnings"] == ["is blank, or nothing on it stands out from the paper: no digit"]
 
 
 def test_several_digits_are_warned_of(mlpcli, run, digits, tmp_path):
@@ -193,7 +193,11 @@ def test_several_digits_are_warned_of(mlpcli, run, digits, tmp_path):
     two.save(tmp_path / "two.png")
     said = mlpcli(run, tmp_path / "two.png")
     assert said.status == 0
-    assert f"{tmp_path}/two.png: shows 2 things that lie apart, perhaps 2 digits" in said.err
+    assert (
+        f"{tmp_path}/two.png: shows 2 digits, of which the network expects one; --many reads them as a number"
+        in said.err
+    )
+    assert said.err.count("2 digits") == 1
     assert said.out.startswith(f"{tmp_path}/two.png: ")
 
 
@@ -214,7 +218,81 @@ def test_of_an_animation_the_first_frame_is_looked_at(mlpcli, run, digits, tmp_p
     frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
     said = mlpcli(run, tmp_path / "moving.gif")
     assert said.status == 0
-    assert f"{tmp_path}/moving.gif: has 3 frames; only the first is looked at\n" in said.err
+    assert f"{tmp_path}/moving.gif: has more than one frame; only the first is read\n" in said.err
+
+
+# Numbers -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def surest(run, digits):
+    """For each class one test image that the network is sure of, and right."""
+    said = api.load(run).predict(digits[0])
+    right = np.flatnonzero(said.predicted == digits[1])
+    return {k: digits[0][max(right[digits[1][right] == k], key=lambda i: said.confidence[i])] for k in range(10)}
+
+
+def number(surest, text, gap=6):
+    """A picture of a row of digits, ``gap`` of MNIST's pixels between their boxes."""
+    cut = [digit[:, digit.any(axis=0)] for digit in (surest[int(each)] for each in text)]
+    row = np.hstack([np.pad(each, [(4, 4), (gap // 2, gap - gap // 2)]) for each in cut])
+    return Image.fromarray(255 - np.pad(row, 6)).resize((9 * row.shape[1] + 108, 9 * row.shape[0] + 108))
+
+
+@pytest.mark.parametrize("text", ["31415", "7", "20", "666", "9081726354"])
+def test_many_reads_a_row_of_digits(mlpcli, run, surest, text, tmp_path):
+    number(surest, text).save(tmp_path / "it.png")
+    said = mlpcli(run, tmp_path / "it.png", "--many")
+    assert said.status == 0
+    name, _, rest = said.out.partition(": ")
+    assert rest.split("  (")[0] == text
+    assert rest.count(" %") == len(text)
+    document = mlpcli(run, tmp_path / "it.png", "--many", "--json").json()
+    assert document["numbers"] == [{"image": name, "number": text}]
+    assert [each["index"] for each in document["images"]] == list(range(len(text)))
+
+
+def test_many_cuts_digits_that_touch(mlpcli, run, surest, tmp_path):
+    read = []
+    for text in ("30", "58", "25", "80", "63"):
+        number(surest, text, gap=0).save(tmp_path / "it.png")
+        (found,) = mlpcli(run, tmp_path / "it.png", "--many", "--json").json()["numbers"]
+        read.append(found["number"] == text)
+    assert sum(read) >= 3
+
+
+def test_without_many_a_number_is_counted_and_said_once(mlpcli, run, surest, tmp_path):
+    number(surest, "31415").save(tmp_path / "it.png")
+    said = mlpcli(run, tmp_path / "it.png")
+    assert said.err.splitlines()[0] == (
+        f"{tmp_path}/it.png: shows 5 digits, of which the network expects one; --many reads them as a number"
+    )
+    assert "digits" not in "".join(said.err.splitlines()[1:])
+
+
+def test_many_draws_each_digit(mlpcli, run, surest, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    number(surest, "204").save(tmp_path / "it.png")
+    lines = shown(run, tmp_path / "it.png", "--many", PYTHONIOENCODING="utf-8").decode().splitlines()
+    assert len(lines) == 1 + 1 + 14  # the number, an empty line, and three drawings side by side
+    assert max(map(len, lines[2:])) > 2 * 28
+
+
+def test_many_of_what_has_no_digits_or_one_a_piece(mlpcli, run, digits, tmp_path):
+    Image.new("L", (90, 60), 255).save(tmp_path / "blank.png")
+    assert mlpcli(run, tmp_path / "blank.png", "--many").out == f"{tmp_path}/blank.png: no digit\n"
+    (tmp_path / "idx").write_bytes(idx.encode(digits[0][:2]))
+    said = mlpcli(run, tmp_path / "idx", "--many")
+    assert (said.status, said.out) == (3, "")
+    assert "is an IDX file, whose images show one digit each; leave --many away" in said.err
+    assert mlpcli(run, tmp_path / "idx", "--many", "--raw").status == 2
+
+
+def test_the_answer_to_a_blank_idx_image_is_the_network_s(mlpcli, run, tmp_path):
+    blank = np.zeros((2, 28, 28), np.uint8)
+    (tmp_path / "idx").write_bytes(idx.encode(blank))
+    found = mlpcli(run, tmp_path / "idx", "--json").json()["images"]
+    assert [each["predicted"] for each in found] == api.load(run).predict(blank).predicted.tolist()
 
 
 # What the network saw ------------------------------------------------------------------------------------------------
@@ -225,9 +303,9 @@ def test_two_pixels_are_one_character():
     assert blocks(pixels) == [" ▀▄█▒", "  ▀▀ "]
 
 
-def shown(run, path, **environment):
+def shown(run, path, *options, **environment):
     done = subprocess.run(
-        [sys.executable, "-m", "mlpcli", "predict", str(run), str(path), "--show"],
+        [sys.executable, "-m", "mlpcli", "predict", str(run), str(path), "--show", *options],
         env={**os.environ, **environment},
         capture_output=True,
         check=True,
