@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import traceback
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ import click
 from mlpcli.commands import EXIT_CHECK_SAID_NO, output
 from mlpcli.commands.options import set_option
 from mlpcli.commands.train import process_group
-from mlpcli.errors import DataError, DivergedError, UsageError
+from mlpcli.errors import DataError, DivergedError, MlpcliError, UsageError
 from mlpcli.parallel.control import MAX_PROCESSES, ProcessGroup, Stopped
 from mlpcli.runs.environment import THREAD_VARIABLES
 
@@ -142,7 +143,7 @@ def command(
         for columns, table in ((COLUMNS, check.gradients()), (STEP_COLUMNS, check.steps(group))):
             if not as_json:
                 output.result(_line("tensor", "shape", "checked", columns, "verdict"))
-            for row in table:
+            for row in _raised_as_rows(table):
                 rows.append(row)
                 if not as_json:
                     _print_row(row, columns)
@@ -260,6 +261,20 @@ class _Check:
             "tolerance": self.tolerance,
             "tensors": [_document(row) for row in rows],
         }
+
+
+def _raised_as_rows(table: Iterator[Row]) -> Iterator[Row]:
+    """Yield the rows of ``table``, and a failed one if the code that is checked raises what is not an error of ours."""
+    from mlpcli.gradcheck.rows import FAILED, Row
+
+    try:
+        yield from table
+    except MlpcliError:
+        raise
+    except Exception as error:
+        traceback.print_exc()
+        reason = f"the code that is checked raised {type(error).__name__}, as it says above"
+        yield Row("exception", (), 0, {}, FAILED, worst=reason)
 
 
 def _processes(given: int | None, mpi: bool) -> int:

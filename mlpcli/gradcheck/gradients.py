@@ -270,20 +270,22 @@ class _Checker:
         m, by_hand = without_negligible(m), a[drawn]
         scale = float(np.linalg.norm(m) + np.linalg.norm(by_hand[smooth]))
         if scale:
-            allowed["central"] = min(1.0, max(allowed["central"], float(np.linalg.norm(rounding)) / scale))
+            allowed["central"] = max(allowed["central"], float(np.linalg.norm(rounding)) / scale)
         errors = {
             "complex": relative_error(n, by_hand),
             "central": relative_error(m, by_hand[smooth]),
             "direction": direction,
             **(more or {}),
         }
+        if allowed["central"] >= 1:
+            del errors["central"]  # it has no digit left
         names = [f"{name}{_indices(gradient.shape, int(i), gradient.flags.c_contiguous)}" for i in drawn]
         kinks = tuple(name for name, i in zip(names, drawn, strict=True) if differences.get(int(i), ()) is None)
         every = np.ones(len(n), bool)
         worst = [
             _worst(np.array(names)[kept], by_hand[kept], numbers, WORDS[method])
             for method, numbers, kept in (("complex", n, every), ("central", m, smooth))
-            if not errors[method] <= allowed[method]
+            if not errors.get(method, 0.0) <= allowed[method]
         ]
         exercised = zero_is_right or bool((a.any() or n.any()) and (by_hand[smooth].any() or m.any()))
         return row(name, gradient.shape, errors, allowed, len(drawn), exercised, kinks, *worst[:1])

@@ -17,8 +17,9 @@ With several processes the same steps are taken again by all of them, and every 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -34,8 +35,10 @@ from mlpcli.gradcheck.subject import Problem
 from mlpcli.model.parameters import Parameters
 from mlpcli.parallel.control import SINGLE, ProcessGroup
 from mlpcli.state import OPTIMIZER_STATE, State, architecture_of
+from mlpcli.training import schedule
 from mlpcli.training.augment import Augmentation
 from mlpcli.training.averaging import INTERVAL
+from mlpcli.training.optimizers import FLUSH_STEPS
 from mlpcli.training.rng import keyed_rng
 from mlpcli.training.trainer import StepRecord, Trainer
 
@@ -59,7 +62,7 @@ class Steps:
     """The steps that are checked, taken by the processes of ``group``, from ``state`` or the initial parameters."""
 
     def __init__(self, config: Config, dataset: Dataset, state: State | None, group: ProcessGroup = SINGLE) -> None:
-        self.config = in_float64(config, dataset)
+        self.config, self.epochs = in_float64(config, dataset)
         self.dataset, self.group = dataset, group
         self._given = config, dataset.without_test(), state
         self.state = None if state is None else _to_float64(state)
@@ -75,21 +78,29 @@ class Steps:
         for _ in self.snapshots():
             pass
 
-    def snapshots(self) -> Iterator[Snapshot]:
+    def snapshots(self, starts: Sequence[Mapping[str, Array]] = ()) -> Iterator[Snapshot]:
         """Take the steps; yield a snapshot before the first of an epoch and after each. Collective.
 
-        Raises ``DivergedError`` if a loss is not finite.
+        Later epochs begin with the vectors of ``starts``, if rank 0 gives them: differences in rounding do not grow
+        from one epoch to the next. Raises ``DivergedError`` if a loss is not finite.
         """
         trainer, state = self.trainer, self.trainer.state
         trainer.bind_to_rank()
         self.group.continue_training(True)
         with self.group.collective(), np.errstate(all="ignore"):
-            for epoch in (1, 2, self.config.training.epochs // 2 + 1):
+            for number, epoch in enumerate(self.epochs):
                 state.epoch, state.step = epoch - 1, (epoch - 1) * trainer.steps_per_epoch
+                for name, vector in starts[number].items() if number and starts else ():
+                    self._vector(name)[...] = vector
                 yield self._snapshot(epoch, None)
                 for record in trainer.steps(epoch):
                     yield self._snapshot(epoch, record)
         self.group.continue_training(False)
+
+    def _vector(self, name: str) -> Array:
+        state = self.trainer.state
+        averages = {} if state.average is None else {"average": state.average.vector}
+        return {"theta": state.theta.vector, **state.optimizer, **averages}[name]
 
     def _snapshot(self, epoch: int, record: StepRecord | None) -> Snapshot:
         comm, state = self.group.comm, self.trainer.state
@@ -106,18 +117,21 @@ class Steps:
         return Snapshot(epoch, state.step, vectors, record, float(spread[0]))
 
 
-def in_float64(config: Config, dataset: Dataset) -> Config:
-    """Return the config that is checked: in float64, and with an average long enough to have left its plain mean."""
+def in_float64(config: Config, dataset: Dataset) -> tuple[Config, tuple[int, int, int]]:
+    """Return the config that is checked, and which of its epochs: the first two, and one in the middle.
+
+    The last step of that one is a multiple of ``FLUSH_STEPS``, and is late enough for the average to have left its
+    plain mean. The run is at least twice as long.
+    """
     training = config.training
-    epochs = max(4, training.epochs)
+    steps_per_epoch = -(-len(dataset.train) // training.batch_size)
+    late = training.epochs / 2
     if training.averaging is not None:
-        interval = min(INTERVAL, -(-len(dataset.train) // min(training.batch_size, len(dataset.train))))
-        epochs = max(epochs, 2 * math.ceil(1 / (1 - training.averaging**interval)) + 2)
-    return replace(
-        config,
-        network=replace(config.network, dtype="float64"),
-        training=replace(training, epochs=epochs, patience=None),
-    )
+        late = max(late, 1 / (1 - training.averaging ** min(INTERVAL, steps_per_epoch)) + 1)
+    middle = math.ceil(late * steps_per_epoch / FLUSH_STEPS) * FLUSH_STEPS // steps_per_epoch
+    network = replace(config.network, dtype="float64")
+    training = replace(training, epochs=max(training.epochs, 2 * middle), patience=None)
+    return replace(config, network=network, training=training), (1, 2, middle)
 
 
 def training_images(config: Config, images: Array, classes: int, image_shape: tuple[int, int], seed: int) -> Dataset:
@@ -159,6 +173,7 @@ class StepChecker:
         self._steps, self._initial, self._rng, self._tolerance = steps, initial, rng, tolerance
         self._config, self._dataset = steps.config, steps.dataset
         self._architecture = architecture_of(self._config, self._dataset.train.images.shape[1], self._dataset.classes)
+        self._steps_per_epoch = -(-len(self._dataset.train) // self._config.training.batch_size)
         self.snapshots: list[Snapshot] = []
         self.diverged = False
 
@@ -167,16 +182,21 @@ class StepChecker:
         shape = self._initial.shape
         before = self._start()
         errors = dict.fromkeys(("loss", *before), 0.0)
+        errors["loss"] = self._schedule_error()
+        inputs: Iterator[tuple[Problem, Array]] = iter(())
         moved = {name: name == "loss" for name in errors}
         try:
             for snapshot in self._steps.snapshots():
                 self.snapshots.append(snapshot)
                 after = snapshot.vectors
                 if snapshot.record is None:
+                    errors["loss"] = max(errors["loss"], inf if next(inputs, None) else 0.0)  # a batch was left out
                     inputs = self._batches(snapshot.epoch)
+                    number = (snapshot.epoch - 1) * self._steps_per_epoch
                     found = {name: relative_error(vector, after[name]) for name, vector in before.items()}
                 else:
-                    found = self._errors(before, snapshot, *next(inputs))
+                    number += 1
+                    found = self._errors(before, snapshot, number, *next(inputs))
                 for name, error in found.items():
                     errors[name] = max(errors[name], error)
                     moved[name] |= name in before and not np.array_equal(before[name], after[name])
@@ -184,6 +204,7 @@ class StepChecker:
         except DivergedError as error:
             self.diverged = True
             return [Row("step", shape, 0, {}, NOT_EXERCISED, {}, (), str(error))]
+        errors["loss"] = max(errors["loss"], inf if next(inputs, None) else 0.0)
         shapes = {name: () if name == "loss" else shape for name in errors}
         return [
             row(f"step {name}", shapes[name], {"step": error}, self._tolerance, math.prod(shapes[name]), moved[name])
@@ -196,7 +217,8 @@ class StepChecker:
         group.start_workers(others)
         loss, theta = 0.0, 0.0
         shape = self.snapshots[0].vectors["theta"].shape
-        for ours, theirs in zip(self.snapshots, others.snapshots(), strict=True):
+        starts = [snapshot.vectors for snapshot in self.snapshots if snapshot.record is None]
+        for ours, theirs in zip(self.snapshots, others.snapshots(starts), strict=True):
             errors = [relative_error(ours.vectors[name], theirs.vectors[name]) for name in ours.vectors]
             theta = max(theta, theirs.spread, *errors)
             if ours.record is not None and theirs.record is not None:
@@ -221,14 +243,15 @@ class StepChecker:
     def _parameters(self, vector: Array) -> Parameters:
         return self._architecture.parameters(np.float64, vector)
 
-    def _errors(self, state: dict[str, Array], after: Snapshot, problem: Problem, y: Array) -> dict[str, float]:
-        """Return by name the relative error of what one step made of the vectors of ``state``."""
+    def _errors(
+        self, state: dict[str, Array], after: Snapshot, number: int, problem: Problem, y: Array
+    ) -> dict[str, float]:
+        """Return by name the relative error of what step ``number``, from 1, made of the vectors of ``state``."""
         training, record = self._config.training, after.record
         assert record is not None
         theta = state["theta"]
         mu = 0.9 if training.momentum is None else training.momentum
-        steps_per_epoch = self._steps.trainer.steps_per_epoch
-        eta = textbook.learning_rate(training, after.step - 1, steps_per_epoch)
+        eta = textbook.learning_rate(training, number - 1, self._steps_per_epoch)
         direction = self._rng.random(len(theta), np.float32) - np.float64(0.5)
 
         def projected(vectors: Mapping[str, Array]) -> dict[str, Array]:
@@ -237,13 +260,13 @@ class StepChecker:
         g = self._gradient(problem, theta, direction)
         rule = textbook.RULES[training.optimizer]
         along = projected(state)
-        expected_theta, expected = rule(along["theta"], along, g, eta, mu, after.step)
+        expected_theta, expected = rule(along["theta"], along, g, eta, mu, number)
         found = projected(after.vectors)
         errors = {"loss": self._loss_error(problem, theta, y, record, eta)}
         if training.optimizer == "adam":
             errors["m"] = relative_error(expected["m"], found["m"])
             implied = textbook.gradient_from_m(state["m"], after.vectors["m"], mu)
-            expected_theta, expected = rule(theta, state, implied, eta, mu, after.step)
+            expected_theta, expected = rule(theta, state, implied, eta, mu, number)
             errors["s"] = relative_error(expected["s"], after.vectors["s"])
             errors["theta"] = relative_error(expected_theta, after.vectors["theta"])
         else:
@@ -252,10 +275,20 @@ class StepChecker:
         if record.gradient_norm is not None and training.optimizer != "sgd":
             errors["loss"] = max(errors["loss"], self._norm_error(state, after, eta, mu))
         if training.averaging is not None:
-            interval = min(INTERVAL, steps_per_epoch)
-            mean = textbook.average(state["average"], after.vectors["theta"], training.averaging, interval, after.step)
+            interval = min(INTERVAL, self._steps_per_epoch)
+            mean = textbook.average(state["average"], after.vectors["theta"], training.averaging, interval, number)
             errors["average"] = relative_error(mean, after.vectors["average"])
         return errors
+
+    def _schedule_error(self) -> float:
+        """Return the largest error of the learning rates of all steps of the run."""
+        training, steps = self._config.training, self._steps_per_epoch
+        count = range(training.epochs * steps)
+        found, expected = (
+            np.array([rate(training, step, steps) for step in count])
+            for rate in (schedule.learning_rate, textbook.learning_rate)
+        )
+        return float(np.max(np.abs(found - expected) / np.maximum(np.abs(expected), training.learning_rate / 1e3)))
 
     def _norm_error(self, state: Mapping[str, Array], after: Snapshot, eta: float, mu: float) -> float:
         """Return the error of the gradient norms that a step reports, of the gradient that its first vector implies."""

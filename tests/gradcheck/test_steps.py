@@ -207,6 +207,42 @@ def gradient_norms_of_another_vector(patch):
     patch(trainer, "gradient_norms", lambda gradient, *_: [1.0 for _ in gradient.W])
 
 
+def the_last_batch_is_left_out(patch):
+    epoch = Batches.epoch
+    patch(Batches, "epoch", lambda self, number: (b for b in epoch(self, number) if b.size == 16))
+
+
+def steps_are_counted_twice(patch):
+    step = trainer.Trainer.steps
+
+    def steps(self, epoch):
+        for record in step(self, epoch):
+            self.state.step += 1
+            yield record
+
+    patch(trainer.Trainer, "steps", steps)
+
+
+def last_quarter_of_the_schedule(patch):
+    rate = schedule.learning_rate
+    patch(
+        schedule,
+        "learning_rate",
+        lambda config, step, steps: rate(config, step, steps) * (1 + (step > 0.9 * config.epochs * steps)),
+    )
+
+
+def momentum_forgotten_at_step_128(patch):
+    step = optimizers.Optimizer.step
+
+    def forget(self, number):
+        step(self, number)
+        if number == 128:
+            self.state["v"][:] = 0
+
+    patch(optimizers.Optimizer, "step", forget)
+
+
 def a_chunk_left_out(patch):
     chunks = Parameters.chunks
     patch(Parameters, "chunks", lambda *given: chunks(*given)[:-1])
@@ -228,6 +264,10 @@ PLANTED = {
     plain_mean_of_the_average: {"average"},
     initial_parameters_are_lost: {"theta", "average"},
     gradient_norms_of_another_vector: {"loss"},
+    the_last_batch_is_left_out: {"loss", "average"},
+    steps_are_counted_twice: {"loss", "v", "theta", "average"},
+    last_quarter_of_the_schedule: {"loss"},
+    momentum_forgotten_at_step_128: {"v", "theta", "average", "loss"},
     a_chunk_left_out: {"loss", "v", "theta", "average"},
 }
 
@@ -267,7 +307,9 @@ def test_images_are_cut_to_one_and_a_half_batches():
 def test_the_checked_config_keeps_all_but_dtype_and_length():
     config = config_of(averaging=0.9998, patience=3)
     dataset = training_images(config, images(), 4, (8, 8), 0)
-    checked = Steps(config, dataset, None).config
+    steps = Steps(config, dataset, None)
+    checked = steps.config
+    assert checked.training.epochs >= 2 * steps.epochs[2] >= 10
     assert checked.network == replace(config.network, dtype="float64")
     same = replace(checked.training, epochs=config.training.epochs, patience=3)
     assert same == config.training
