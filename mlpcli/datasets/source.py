@@ -7,8 +7,7 @@ import re
 from collections.abc import Generator
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
+from urllib.parse import unquote, urlsplit
 
 from mlpcli.datasets.bytestream import PIECE, open_regular
 from mlpcli.errors import shown
@@ -83,4 +82,4 @@ def _path_of(url: str) -> Path:
     parts = urlsplit(url)
     if parts.netloc not in ("", "localhost"):
         raise UnreachableError(f"a file URL names a folder of this machine (file:///...), not one of {parts.netloc}")
-    return Path(url2pathname(parts.path))
+    return Path(unquote(parts.path))

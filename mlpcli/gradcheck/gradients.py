@@ -6,8 +6,8 @@ Complex step
     df/dx = Im f(x + it) / t, t = 1e-20 (Squire and Trapp 1998, "Using complex variables to estimate derivatives of real
     functions"). As f(x + it) = f(x) + it f'(x) - t^2 f''(x) / 2 ..., the truncation error is of order t^2 = 1e-40, and
     as nothing is subtracted no digit cancels. What is left is the rounding of the two computations, some 1e-15.
-    Allowed: 1e-12, and the same for random directions; more below saturated units, whose f' = h (1 - h) loses digits by
-    hand: its absolute error is eps, so that dz = dh * f' may be wrong by eps ||dh||.
+    Allowed: 1e-12, and the same for a random direction; more below saturated units, whose f' = h (1 - h) loses digits
+    by hand: its absolute error is eps, so that dz = dh * f' may be wrong by eps ||dh||.
 Central differences
     df/dx = (8 (f(x + t) - f(x - t)) - (f(x + 2t) - f(x - 2t))) / 12t, t = 1e-3. The error has two parts: t^4 f^(5) / 30
     and the rounding of f, some 1e-16, divided by t, both some 1e-13; a smaller or a larger t makes one of them worse.
@@ -22,9 +22,9 @@ method: between 0 and 1, and not dominated by entries that are small beside thei
 
 A check of 0 against 0 checks nothing, and on a handful of digits most gradients of W1 are 0, as their pixel is 0 in
 all. So entries are sampled where the gradient by hand is nonzero, and only ten where it is 0; and a tensor whose
-gradients are all 0 is 'not exercised', which is not a pass. No entry escapes: random directions go through all entries
-of each tensor, and where they disagree with the gradient, bisection finds an entry that is wrong and adds it to the
-sample.
+gradients are all 0 is 'not exercised', which is not a pass. No entry escapes: a random direction goes through all
+entries of each tensor, and where it disagrees with the gradient, bisection finds an entry that is wrong and adds it to
+the sample.
 
 relu and hinge have kinks, without a derivative. A complex step is too small to cross one. A central difference that
 would cross one is taken again with t = 1e-5, and if that crosses it too, the entry is left out, and named.
@@ -42,7 +42,16 @@ from numpy.typing import DTypeLike, NDArray
 from mlpcli.gradcheck import textbook
 from mlpcli.gradcheck.output_layer import OUTPUT_LAYERS
 from mlpcli.gradcheck.probe import COMPLEX_STEP, Function, Probe
-from mlpcli.gradcheck.rows import TOLERANCE, Row, relative_error, row, without_negligible
+from mlpcli.gradcheck.rows import (
+    NEGLIGIBLE,
+    TOLERANCE,
+    Row,
+    draw_direction,
+    projection_error,
+    relative_error,
+    row,
+    without_negligible,
+)
 from mlpcli.gradcheck.subject import Problem, Subject
 from mlpcli.model.activations import SATURATED
 from mlpcli.model.network import Gradient, WeightDecay
@@ -58,7 +67,6 @@ SATURATION_ROUNDINGS = 10.0
 
 ENTRIES = 100
 ZEROS = 10
-DIRECTIONS = 2
 
 WORDS = {"complex": "complex step", "central": "central differences"}
 
@@ -291,14 +299,12 @@ class _Checker:
         return row(name, gradient.shape, errors, allowed, len(drawn), exercised, kinks, *worst[:1])
 
     def _directions(self, a: Array, probe: Probe, own: slice, allowed: Mapping[str, float]) -> tuple[float, list[int]]:
-        """Return the error in random directions through all entries, and an entry that is wrong if it is too large."""
+        """Return the error in a random direction through all entries, and an entry that is wrong if it is too large."""
 
         def error(first: int, last: int) -> float:
-            steps, products = np.empty(DIRECTIONS), np.empty(DIRECTIONS)
-            for k in range(DIRECTIONS):
-                v = self.rng.random(last - first, np.float32) - np.float64(0.5)
-                steps[k], products[k] = probe.along(slice(own.start + first, own.start + last), v), v @ a[first:last]
-            return relative_error(without_negligible(steps), without_negligible(products))
+            v, part = draw_direction(self.rng, last - first), a[first:last]
+            step = probe.along(slice(own.start + first, own.start + last), v)
+            return projection_error(step if abs(step) > NEGLIGIBLE else 0.0, float(v @ part), part)
 
         first, last = 0, a.size
         whole = error(first, last)

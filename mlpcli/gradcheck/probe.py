@@ -42,7 +42,7 @@ class Probe:
         self._value = abs(float(at_real.value()))
 
     def reset(self) -> None:
-        """Evaluate the functions at their vectors. Call before single entries are changed."""
+        """Evaluate the functions at their vectors. Call before the entries of a tensor are changed one by one."""
         self._real.value()
         self._complex.value()
 

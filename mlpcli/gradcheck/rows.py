@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import inf, isfinite
+from math import inf, isfinite, sqrt
 from typing import Any
 
 import numpy as np
@@ -61,6 +61,24 @@ def relative_error(n: Array, a: Array) -> float:
     if not isfinite(scale):
         return inf
     return float(np.linalg.norm(n - a)) / scale if scale else 0.0
+
+
+def projection_error(n: float, a: float, vector: Array) -> float:
+    """Return |n - a| / (|n| + |a|) of two projections of ``vector`` on a direction drawn by :func:`draw_direction`.
+
+    The denominator is at least twice the root mean square of such projections, so that one that is small by chance does
+    not make a large error.
+    """
+    if not isfinite(n - a):
+        return inf
+    scale = max(abs(n) + abs(a), 2.0 * float(np.linalg.norm(vector)) / sqrt(12.0))
+    return abs(n - a) / scale if scale else 0.0
+
+
+def draw_direction(rng: np.random.Generator, size: int) -> Array:
+    """Return a random direction (size,), each entry uniform in (-1/2, 1/2)."""
+    direction: Array = rng.random(size, np.float32) - np.float64(0.5)
+    return direction
 
 
 def without_negligible(values: Array) -> Array:

@@ -30,7 +30,15 @@ from mlpcli.datasets.load import Dataset, Split
 from mlpcli.errors import DivergedError
 from mlpcli.gradcheck import textbook
 from mlpcli.gradcheck.probe import COMPLEX_STEP
-from mlpcli.gradcheck.rows import NOT_EXERCISED, TOLERANCE, Row, relative_error, row
+from mlpcli.gradcheck.rows import (
+    NOT_EXERCISED,
+    TOLERANCE,
+    Row,
+    draw_direction,
+    projection_error,
+    relative_error,
+    row,
+)
 from mlpcli.gradcheck.subject import Problem
 from mlpcli.model.parameters import Parameters
 from mlpcli.parallel.control import SINGLE, ProcessGroup
@@ -252,26 +260,26 @@ class StepChecker:
         theta = state["theta"]
         mu = 0.9 if training.momentum is None else training.momentum
         eta = textbook.learning_rate(training, number - 1, self._steps_per_epoch)
-        direction = self._rng.random(len(theta), np.float32) - np.float64(0.5)
+        direction = draw_direction(self._rng, len(theta))
 
-        def projected(vectors: Mapping[str, Array]) -> dict[str, Array]:
-            return {name: direction @ vector[:, np.newaxis] for name, vector in vectors.items()}
+        def error(name: str, expected: Array) -> float:
+            vector = after.vectors[name]
+            return projection_error(float(direction @ vector), float(expected), vector)
 
         g = self._gradient(problem, theta, direction)
         rule = textbook.RULES[training.optimizer]
-        along = projected(state)
+        along = {name: direction @ vector for name, vector in state.items()}
         expected_theta, expected = rule(along["theta"], along, g, eta, mu, number)
-        found = projected(after.vectors)
         errors = {"loss": self._loss_error(problem, theta, y, record, eta)}
         if training.optimizer == "adam":
-            errors["m"] = relative_error(expected["m"], found["m"])
+            errors["m"] = error("m", expected["m"])
             implied = textbook.gradient_from_m(state["m"], after.vectors["m"], mu)
             expected_theta, expected = rule(theta, state, implied, eta, mu, number)
             errors["s"] = relative_error(expected["s"], after.vectors["s"])
             errors["theta"] = relative_error(expected_theta, after.vectors["theta"])
         else:
-            errors |= {name: relative_error(vector, found[name]) for name, vector in expected.items()}
-            errors["theta"] = relative_error(expected_theta, found["theta"])
+            errors |= {name: error(name, projection) for name, projection in expected.items()}
+            errors["theta"] = error("theta", expected_theta)
         if record.gradient_norm is not None and training.optimizer != "sgd":
             errors["loss"] = max(errors["loss"], self._norm_error(state, after, eta, mu))
         if training.averaging is not None:
@@ -302,11 +310,11 @@ class StepChecker:
         return relative_error(np.array(norms), np.array(after.record.gradient_norm))
 
     def _gradient(self, problem: Problem, theta: Array, direction: Array) -> Array:
-        """Return the projection (1,) of the gradient of loss and penalty on the ``direction``, by the complex step."""
+        """Return the projection of the gradient of loss and penalty on the ``direction``, by the complex step."""
         subject = problem.subject(theta, np.complex128)
         subject.theta.vector.imag = COMPLEX_STEP * direction
         value = subject.loss() + textbook.penalty(self._config.training.l2, subject.theta.W)
-        return np.array([np.imag(value)]) / COMPLEX_STEP
+        return np.asarray(np.imag(value) / COMPLEX_STEP)
 
     def _loss_error(self, problem: Problem, theta: Array, y: Array, record: StepRecord, eta: float) -> float:
         """Return the larger error of what a step reports: loss, learning rate, errors, size of the batch."""
