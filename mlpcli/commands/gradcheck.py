@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import traceback
 from collections.abc import Iterator
 from contextlib import suppress
@@ -140,10 +141,13 @@ def command(
         if not as_json:
             check.print_head()
         rows = []
-        for columns, table in ((COLUMNS, check.gradients()), (STEP_COLUMNS, check.steps(group))):
+        tables = _raised_as_rows(check.gradients()), _raised_as_rows(check.steps(group))
+        if group.size > 1 and not mpi:
+            tables = _at_once(*tables)
+        for columns, table in zip((COLUMNS, STEP_COLUMNS), tables, strict=True):
             if not as_json:
                 output.result(_line("tensor", "shape", "checked", columns, "verdict"))
-            for row in _raised_as_rows(table):
+            for row in table:
                 rows.append(row)
                 if not as_json:
                     _print_row(row, columns)
@@ -190,7 +194,9 @@ class _Check:
 
         self.subject, self.seed, self.tolerance = subject, seed, tolerance
         self.entries = None if every else entries
-        self.rng = np.random.Generator(np.random.Philox(key=np.array([seed, STREAM], np.uint64)))
+        self.rng, self.step_rng = (
+            np.random.Generator(np.random.Philox(key=np.array([seed, STREAM + table], np.uint64))) for table in (0, 1)
+        )
         self.images, self.source = _images(subject, data, self.rng)
         training, classes = subject.config.training, subject.architecture.sizes[-1]
         self.l2 = training.l2 or L2
@@ -222,7 +228,7 @@ class _Check:
         subject = self.subject
         config, classes = subject.config, subject.architecture.sizes[-1]
         dataset = training_images(config, self.images, classes, subject.image_shape, self.seed)
-        checker = StepChecker(Steps(config, dataset, subject.state), subject.theta, self.rng, self.tolerance)
+        checker = StepChecker(Steps(config, dataset, subject.state), subject.theta, self.step_rng, self.tolerance)
         yield from checker.rows()
         if group.size > 1 and not checker.diverged:
             yield from checker.rows_of(Steps(config, dataset, subject.state, group))
@@ -275,6 +281,34 @@ def _raised_as_rows(table: Iterator[Row]) -> Iterator[Row]:
         traceback.print_exc()
         reason = f"the code that is checked raised {type(error).__name__}, as it says above"
         yield Row("exception", (), 0, {}, FAILED, worst=reason)
+
+
+def _at_once(first: Iterator[Row], second: Iterator[Row]) -> tuple[Iterator[Row], Iterator[Row]]:
+    """Compute both tables at the same time, the ``first`` in a forked process: together they take half the time."""
+    import multiprocessing
+
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+
+    def work() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends with the command
+        for row in first:
+            sender.send(row)
+
+    process = context.Process(target=work, daemon=True)
+    process.start()
+    sender.close()
+    here = list(second)
+
+    def received() -> Iterator[Row]:
+        with suppress(EOFError):
+            while True:
+                yield receiver.recv()
+        process.join()
+        if process.exitcode:
+            raise RuntimeError(f"the process that checks the gradients ended with status {process.exitcode}")
+
+    return received(), iter(here)
 
 
 def _processes(given: int | None, mpi: bool) -> int:

@@ -1,9 +1,9 @@
 """Whole training steps against the textbook: from bytes to updated parameters, by the very step that trains.
 
 The trainer takes real steps in float64, with the config's own batches, margins, dropout, smoothed targets, penalty,
-optimizer, schedule and average: two in each of the first two epochs, of which the second has a shorter batch, and two
-in the middle of training. Before the first step every vector must be what was given, and between epochs nothing may
-change. After each step every vector is compared with what the update rule makes, as its source prints it
+optimizer, schedule and average: two in the first epoch, of which the second has a shorter batch, and two in the middle
+of training. Before the first step every vector must be what was given, and between epochs nothing may change. After
+each step every vector is compared with what the update rule makes, as its source prints it
 (:mod:`mlpcli.gradcheck.textbook`), of the vectors before and of the gradient by the complex step. That gradient knows
 neither margins nor bytes: its inputs are numbers from 0 to 1, in full.
 
@@ -125,11 +125,11 @@ class Steps:
         return Snapshot(epoch, state.step, vectors, record, float(spread[0]))
 
 
-def in_float64(config: Config, dataset: Dataset) -> tuple[Config, tuple[int, int, int]]:
-    """Return the config that is checked, and which of its epochs: the first two, and one in the middle.
+def in_float64(config: Config, dataset: Dataset) -> tuple[Config, tuple[int, ...]]:
+    """Return the config that is checked, and which of its epochs: the first, and one in the middle.
 
-    The last step of that one is a multiple of ``FLUSH_STEPS``, and is late enough for the average to have left its
-    plain mean. The run is at least twice as long.
+    With an average the second too, when it is a mean of two. The last step of the one in the middle is a multiple of
+    ``FLUSH_STEPS``, and late enough for the average to have left its plain mean. The run is at least twice as long.
     """
     training = config.training
     steps_per_epoch = -(-len(dataset.train) // training.batch_size)
@@ -139,7 +139,8 @@ def in_float64(config: Config, dataset: Dataset) -> tuple[Config, tuple[int, int
     middle = math.ceil(late * steps_per_epoch / FLUSH_STEPS) * FLUSH_STEPS // steps_per_epoch
     network = replace(config.network, dtype="float64")
     training = replace(training, epochs=max(training.epochs, 2 * middle), patience=None)
-    return replace(config, network=network, training=training), (1, 2, middle)
+    epochs = (1, middle) if training.averaging is None else (1, 2, middle)
+    return replace(config, network=network, training=training), epochs
 
 
 def training_images(config: Config, images: Array, classes: int, image_shape: tuple[int, int], seed: int) -> Dataset:
