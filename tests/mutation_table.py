@@ -176,10 +176,21 @@ class Known:
         return same and self.before in ("", mutant.before) and self.after in ("", mutant.after)
 
 
+SLOTS = "self._X = [self._allocate((self._held(self._batch_size), train.images.shape[1]))"
 KNOWN: tuple[Known, ...] = (
     *(
         Known("model/parameters.py", function, "", "", "Initial weights: where the steps begin, no part of one.", True)
         for function in ("initialize", "_glorot", "_he", "_lecun")
+    ),
+    *(
+        Known(
+            "model/parameters.py",
+            "Parameters.tensors",
+            "for layer, (W, b) in enumerate(zip(self.W, self.b, strict=True), start=1):",
+            f"for layer, (W, b) in enumerate(zip(self.W, self.b, strict=True), start={start}):",
+            "The names of the tensors, in a checkpoint and in the check's table; their numbers are right.",
+        )
+        for start in (0, 2)
     ),
     Known(
         "model/objectives.py",
@@ -222,5 +233,15 @@ KNOWN: tuple[Known, ...] = (
         "",
         "",
         "How many epochs a run has, not what a step does: tests/test_resume.py and tests/training hold it.",
+    ),
+    *(
+        Known(
+            "training/trainer.py",
+            "Trainer.__init__",
+            f"{SLOTS} for _ in range(2 if self._comm.model.size > 1 else 1)]",
+            f"{SLOTS} for _ in range(2 if self._comm.model.size {other} else 1)]",
+            "One slot for several processes: a race, as above.",
+        )
+        for other in ("<= 1", "> 2")
     ),
 )

@@ -61,6 +61,7 @@ def test_mutants_of_a_statement(source: str, expected: set[str]) -> None:
         "if TYPE_CHECKING:\n    x = 1",
         "if a < 0:\n    raise ValueError(f'{a + 1} is below 0')",
         "assert a < 0",
+        "x = zip(a, b, strict=True)",
         "x = f'{a + 1}'",
         "x = 'a' * b",
         "class A(Protocol):\n    b = 1",
