@@ -1,4 +1,4 @@
-"""Evaluation: 10,000 images through Measure, which is all that mlpcli measures with, against the forward products."""
+"""Evaluation: the loss and the errors of 10,000 images, by mlpcli's Evaluator, against the forward products alone."""
 
 from __future__ import annotations
 
@@ -14,53 +14,53 @@ from benchmarks.peers import Peer, forward_products, serve
 from benchmarks.throughput import FLOOR, OURS, PROCESSES
 
 IMAGES = 10_000
-LOOKS = 5
+EVALUATIONS = 5
 
 
 class Mlpcli(Peer):
-    """A look at all the images: the loss and the errors."""
+    """The loss and the errors of all the images."""
 
     def prepare(self, hidden: Sequence[int], batch: int, examples: int) -> None:
         from mlpcli.config import Config, NetworkConfig
-        from mlpcli.training.loop import network_for
-        from mlpcli.training.measure import Measure
+        from mlpcli.state import architecture_of
+        from mlpcli.training.evaluate import Evaluator
 
         config = Config(network=NetworkConfig(hidden=tuple(hidden)))
-        network = network_for(config, self.images.shape[1], self.dataset.classes)
-        self.measure = Measure(network, self.dataset.train, self.dataset.classes, "float32")
-        self.theta = network.parameters("float32")
+        architecture = architecture_of(config, self.images.shape[1], self.dataset.classes)
+        self.evaluator = Evaluator(architecture, self.dataset.train, self.dataset.classes, "float32")
+        self.theta = architecture.parameters("float32")
 
     def train(self) -> int:
-        self.measure.loss_and_errors(self.theta)
+        self.evaluator.loss_and_errors(self.theta)
         return len(self.images)
 
 
 class MlpcliProcesses(Mlpcli):
     """The same shared by processes of one thread each, as many as the others have threads.
 
-    In training they are awake when they look. So here they are woken for several looks, not for each.
+    In training they run already when they evaluate. So here they are started for several evaluations, not for each.
     """
 
     def prepare(self, hidden: Sequence[int], batch: int, examples: int) -> None:
-        from mlpcli.training.parallel import ForkedTeam
+        from mlpcli.parallel.forked import ForkedGroup
 
         super().prepare(hidden, batch, examples)
-        self.team = ForkedTeam(self.threads)
-        self.team.send(None, self.look_when_told)
+        self.group = ForkedGroup(self.threads)
+        self.group.start_workers(self)
 
-    def look_when_told(self) -> None:
-        """What the others do."""
-        while self.team.goes_on(True):
-            self.look()
+    def run_worker(self) -> None:
+        """Evaluate as often as rank 0 does."""
+        while self.group.continue_training(True):
+            self.evaluate()
 
-    def look(self) -> None:
-        for _ in range(LOOKS):
-            self.measure.loss_and_errors(self.theta, self.team)
+    def evaluate(self) -> None:
+        for _ in range(EVALUATIONS):
+            self.evaluator.loss_and_errors(self.theta, self.group.comm)
 
     def train(self) -> int:
-        self.team.goes_on(True)
-        self.look()
-        return LOOKS * len(self.images)
+        self.group.continue_training(True)
+        self.evaluate()
+        return EVALUATIONS * len(self.images)
 
     def processor_seconds(self) -> float:
         return super().processor_seconds() + common.processor_seconds_of_children()
@@ -70,7 +70,7 @@ class Products(Peer):
     """The forward products alone, in batches of the same size, always on the same batch."""
 
     def prepare(self, hidden: Sequence[int], batch: int, examples: int) -> None:
-        from mlpcli.training.measure import BATCH_SIZE
+        from mlpcli.training.evaluate import BATCH_SIZE
 
         batch = min(BATCH_SIZE, len(self.images))
         self.steps, self.batch = len(self.images) // batch, batch

@@ -7,9 +7,7 @@ the distortions, is in the epoch's time.
 from __future__ import annotations
 
 import statistics
-from collections import deque
 from contextlib import ExitStack
-from functools import partial
 from typing import Any
 
 from benchmarks import common
@@ -36,8 +34,8 @@ def main() -> None:
     options.add_argument("--processes", type=int, default=1, help="train with so many")
     given = options.parse_args()
     common.set_threads(given.threads)
-    with ExitStack() as teams:
-        samples = measure(common.dataset(given.data, given.examples), given.repeats, given.processes, teams)
+    with ExitStack() as groups:
+        samples = measure(common.dataset(given.data, given.examples), given.repeats, given.processes, groups)
     none = statistics.median(samples["none"])
     rows = []
     for name, own in samples.items():
@@ -48,17 +46,18 @@ def main() -> None:
     common.report(given, "features", {"microseconds": samples}, common.table(header, rows))
 
 
-def measure(data: Any, repeats: int, processes: int, teams: ExitStack) -> dict[str, list[float]]:
+def measure(data: Any, repeats: int, processes: int, groups: ExitStack) -> dict[str, list[float]]:
     """Microseconds a step, by what is switched on."""
     from mlpcli import config
-    from mlpcli.training.loop import Trainer
-    from mlpcli.training.parallel import ALONE, ForkedTeam
+    from mlpcli.parallel.control import SINGLE
+    from mlpcli.parallel.forked import ForkedGroup
+    from mlpcli.training.trainer import Trainer
 
     trainers, epochs = {}, {}
     for name, own in FEATURES.items():
-        team = teams.enter_context(ForkedTeam(processes) if processes > 1 else ALONE)
-        trainer = trainers[name] = Trainer(config.load(None, [*NETWORK, *own], {}), data, team=team)
-        team.send(None, partial(deque, trainer.epochs(), 0))
+        group = groups.enter_context(ForkedGroup(processes) if processes > 1 else SINGLE)
+        trainer = trainers[name] = Trainer(config.load(None, [*NETWORK, *own], {}), data, group=group)
+        group.start_workers(trainer)
         epochs[name] = trainer.epochs()
         next(epochs[name])  # the warm-up
     samples: dict[str, list[float]] = {name: [] for name in FEATURES}

@@ -91,7 +91,7 @@ class Bench:
         return [json.loads(line) for line in (self.out / run.name / "metrics.jsonl").read_text().splitlines()]
 
     def validation(self, run: Run) -> float:
-        """The least validation error: that of the checkpoint that stands for the run. A diverged one has 1."""
+        """The least validation error: that of the run's model. A diverged one has 1."""
         metrics = self.metrics(run)
         return min(record["validation_error"] for record in metrics) if metrics else 1.0
 

@@ -86,7 +86,7 @@ class Mlpcli(Peer):
 
     def records(self, config: Any, dataset: Any) -> Iterator[Any]:
         """The records of the epochs, trained as they are asked for."""
-        from mlpcli.training.loop import Trainer
+        from mlpcli.training.trainer import Trainer
 
         return Trainer(config, dataset).epochs()
 
@@ -98,12 +98,12 @@ class MlpcliProcesses(Mlpcli):
     """The same with ``--processes``: of one thread each, as many as the others have threads."""
 
     def records(self, config: Any, dataset: Any) -> Iterator[Any]:
-        from mlpcli.training.loop import Trainer
-        from mlpcli.training.parallel import ForkedTeam
+        from mlpcli.parallel.forked import ForkedGroup
+        from mlpcli.training.trainer import Trainer
 
-        with ForkedTeam(self.threads) as team:
-            trainer = Trainer(config, dataset, team=team)
-            team.send(None, lambda: list(trainer.epochs()))
+        with ForkedGroup(self.threads) as group:
+            trainer = Trainer(config, dataset, group=group)
+            group.start_workers(trainer)
             yield from trainer.epochs()
 
     def processor_seconds(self) -> float:

@@ -1,4 +1,4 @@
-"""Where a training step's time goes: mlpcli's own Trainer, its parts timed while it trains.
+"""Profile a training step: mlpcli's own Trainer, its parts timed while it trains.
 
 Epochs with the clocks alternate with epochs without, whose time is the step's: what the parts leave of it is the loop
 itself, less what the clocks cost. A part's time is its own, without that of the parts it calls.
@@ -11,22 +11,22 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 from benchmarks import common
 
 REST = "the loop"
 PARTS = {
-    "products": "matrix products, added to momentum",
+    "products": "matrix products, accumulated in momentum",
     "update": "update",
     "batches": "batches: gather, to floats, targets",
     "activation": "activation",
     "slope": "its slope",
     "loss": "loss",
-    "forward": "biases, and the logits' terms",
-    "deltas": "delta, and its terms",
+    "forward": "biases, and the sum of the logits' terms",
+    "backward": "dz, and the sums of its terms",
     "errors": "errors",
-    "meet": "waiting for the other processes",
+    "barrier": "waiting for the other processes",
 }
 
 
@@ -63,13 +63,6 @@ class Clocks:
         return called
 
 
-class NoSaturation:
-    """In the place of the look at the hidden units."""
-
-    def saturation(self, theta: Any, team: Any) -> None:
-        """Nothing is looked at."""
-
-
 def main() -> None:
     """Profile the networks that are asked for."""
     options = common.parser(__doc__)
@@ -85,7 +78,7 @@ def main() -> None:
         profiles[f"{common.form(hidden)}, {batch}"] = profile(data, hidden, batch, given.repeats, given.processes)
     names = {**PARTS, REST: REST, "step": "whole step"}
     if given.processes == 1:
-        del names["meet"]
+        del names["barrier"]
     rows = [[words, *(f"{found[part]:.1f}" for found in profiles.values())] for part, words in names.items()]
     text = "Microseconds a step, medians.\n\n" + common.table(["part", *profiles], rows)
     common.report(given, "profile", {"microseconds": profiles}, text)
@@ -95,23 +88,25 @@ def profile(data: Any, hidden: tuple[int, ...], batch: int, repeats: int, proces
     """Microseconds a step by part, and of the whole step."""
     from benchmarks.peers import MOMENTUM, RATE  # not before the threads are set: it loads numpy
     from mlpcli.config import Config, NetworkConfig, TrainingConfig
-    from mlpcli.training import loop
-    from mlpcli.training.parallel import ALONE, ForkedTeam
+    from mlpcli.parallel.control import SINGLE
+    from mlpcli.parallel.forked import ForkedGroup
+    from mlpcli.training.trainer import Trainer
 
     training = TrainingConfig(
         epochs=1_000_000, batch_size=batch, optimizer="momentum", momentum=MOMENTUM, learning_rate=RATE, l2=0.0
     )
     found: dict[str, list[float]] = {part: [] for part in (*PARTS, REST, "step")}
-    with ForkedTeam(processes) if processes > 1 else ALONE as team:
-        trainer = loop.Trainer(Config(network=NetworkConfig(hidden=hidden), training=training), data, team=team)
-        trainer._saturation = NoSaturation()  # a forward pass of its own after each epoch, which is no part of a step
-        team.send(None, lambda: list(trainer.epochs()))
+    with ForkedGroup(processes) if processes > 1 else SINGLE as group:
+        trainer = Trainer(Config(network=NetworkConfig(hidden=hidden), training=training), data, group=group)
+        # Its forward pass after each epoch is no part of a step.
+        trainer._saturation = Mock(**{"saturation.return_value": None})
+        group.start_workers(trainer)
         epochs, steps = trainer.epochs(), trainer.steps_per_epoch
         next(epochs)  # the warm-up
         for _ in range(repeats):
             whole = next(epochs).seconds
             clocks = Clocks()
-            with watched(trainer, clocks):
+            with timed(trainer, clocks):
                 next(epochs)
             own = {**clocks.seconds, REST: whole - sum(clocks.seconds.values()), "step": whole}
             for part, seconds in own.items():
@@ -119,34 +114,30 @@ def profile(data: Any, hidden: tuple[int, ...], batch: int, repeats: int, proces
     return {part: statistics.median(own) for part, own in found.items()}
 
 
-def watched(trainer: Any, clocks: Clocks) -> ExitStack:
-    """While this is entered, the parts of ``trainer`` are timed."""
-    from mlpcli.model import blas
-    from mlpcli.model.network import Pass
-    from mlpcli.training import loop
+def timed(trainer: Any, clocks: Clocks) -> ExitStack:
+    """Time the parts of ``trainer`` while this is entered."""
+    from mlpcli.model.blas import Gemm
+    from mlpcli.model.network import Network
+    from mlpcli.training import step
+    from mlpcli.training.batches import Batches
 
-    network = trainer.network
-    places = [
-        ("products", blas.Product, "add"),
-        ("update", trainer._optimizer, "step"),
-        ("update", trainer._optimizer, "end"),
-        ("activation", network.activation, "forward"),
-        ("slope", network.activation, "backward"),
-        ("loss", network, "loss"),
-        ("forward", Pass, "forward"),
-        ("deltas", Pass, "output_delta"),
-        ("deltas", Pass, "deltas"),
-        ("errors", loop, "errors"),
-        ("meet", trainer.team, "meet"),
+    optimizer, activation = type(trainer._optimizer), type(trainer.architecture.activation)
+    places: list[tuple[str, Any, str]] = [
+        ("products", Gemm, "__call__"),
+        ("update", optimizer, "step"),
+        ("update", optimizer, "end"),
+        ("activation", activation, "forward"),
+        ("slope", activation, "backward"),
+        ("loss", Network, "loss"),
+        ("forward", Network, "forward"),
+        ("backward", Network, "backward"),
+        ("errors", step, "count_errors"),
+        ("barrier", type(trainer.group.comm), "barrier"),
     ]
     patches = ExitStack()
     for part, owner, name in places:
         patches.enter_context(patch.object(owner, name, clocks.timed(part, getattr(owner, name))))
-    for bound in (place.bound for places in trainer._places.values() for place in places):
-        meeting = bound.share._replace(meet=clocks.timed("meet", bound.share.meet))
-        patches.enter_context(patch.object(bound, "share", meeting))
-    batches = trainer._batches
-    patches.enter_context(patch.object(batches, "in_order", clocks.each("batches", batches.in_order)))
+    patches.enter_context(patch.object(Batches, "epoch", clocks.each("batches", Batches.epoch)))
     return patches
 
 

@@ -106,41 +106,40 @@ def mpiexec() -> str:
 
 def process(data: str, widths: list[int], batches: list[int], seconds: float, mpi: bool) -> None:
     """One of the processes that are measured: each width and batch, then sums; the first prints."""
-    from contextlib import nullcontext
+    from mlpcli.parallel.control import SINGLE
+    from mlpcli.parallel.mpi import MpiGroup
 
-    from mlpcli.training.parallel import ALONE, MpiTeam
-
-    with MpiTeam() if mpi else nullcontext(ALONE) as team:
+    with MpiGroup() if mpi else SINGLE as group:
         for width in widths:
             for batch in batches:
-                step = seconds_of_a_step(data, width, batch, seconds, team)
-                if team.rank == 0:
+                step = seconds_of_a_step(data, width, batch, seconds, group)
+                if group.rank == 0:
                     print(json.dumps({"width": width, "batch": batch, "seconds": step}), flush=True)
         for size in BYTES if mpi else ():
             sum_ = seconds_of_a_sum(size, seconds / 4)
-            if team.rank == 0:
+            if group.rank == 0:
                 print(json.dumps({"bytes": size, "seconds": sum_}), flush=True)
 
 
-def seconds_of_a_step(data: str, width: int, batch: int, seconds: float, team: Any) -> float:
+def seconds_of_a_step(data: str, width: int, batch: int, seconds: float, group: Any) -> float:
     """The mean over whole epochs of the trainer that ``mlpcli train`` runs; the first one is not counted."""
     from mlpcli import config as config_module
-    from mlpcli.training.loop import Trainer
+    from mlpcli.training.trainer import Trainer
 
     steps = max(2, min(EXAMPLES // batch, MOST_STEPS))
     keys = [f"network.hidden=[{width}]", f"training.batch_size={batch}", "training.epochs=1000000"]
     config = config_module.load(None, [*keys, "training.learning_rate=0.01", "data.validation=0", "data.test=false"])
-    trainer = Trainer(config, common.dataset(data, steps * batch), None, team)
+    trainer = Trainer(config, common.dataset(data, steps * batch), None, group)
     epochs = trainer.epochs()
     warm = next(epochs).seconds
-    count = agreed(max(2, round(seconds / warm)), team)
+    count = agreed(max(2, round(seconds / warm)), group)
     spent = [record.seconds for record in islice(epochs, count)]
     return float(sum(spent)) / (count * trainer.steps_per_epoch)
 
 
-def agreed(number: int, team: Any) -> int:
+def agreed(number: int, group: Any) -> int:
     """The ``number`` of the first process."""
-    if team.size == 1:
+    if group.size == 1:
         return number
     from mpi4py import MPI
 

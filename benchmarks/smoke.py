@@ -38,6 +38,7 @@ def main() -> None:
     plots = importlib.util.find_spec("matplotlib") is not None
     if not plots:
         print("skipped: matplotlib is not installed, nothing is drawn")
+    revision = "HEAD" if (common.ROOT / ".git").exists() else "."
     benchmarks = {
         "throughput": ["--rows", "1", "--peers", peers, "--examples", "500", *turns],
         "growth": growth,
@@ -46,6 +47,7 @@ def main() -> None:
         "features": ["--examples", "500", *fewest],
         "memory": ["--epochs", "1", *fewest],
         "start": fewest,
+        "versions": [revision, ".", "--rows", "1", "--least", "0", *turns],
         "cold": [*fewest, *short, "--pytorch=--epochs 1"],
     }
     if importlib.util.find_spec("mpi4py"):

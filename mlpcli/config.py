@@ -7,7 +7,7 @@ aliases and tags, which a config has no use for, are refused before they can cos
 
 from __future__ import annotations
 
-import dataclasses
+import codecs
 import math
 import os
 import re
@@ -15,17 +15,22 @@ import stat
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mlpcli.errors import ConfigError
+from mlpcli.errors import ConfigError, shown
 
 MAX_BYTES = 64 * 1024
 MAX_DEPTH = 6
 MAX_LAYERS = 1000
+MAX_CHECKPOINT_BYTES = 2**31 - 1  # beyond that a zip archive needs an extension, which is neither written nor read
+# Vectors as long as the parameters that an update rule keeps.
+OPTIMIZER_VECTORS = {"sgd": 0, "momentum": 1, "nesterov": 1, "adam": 2}
 FOLDER_VARIABLE = "MLPCLI_DATA"
 
 T = TypeVar("T")
@@ -198,6 +203,7 @@ class Config(_Section):
             raise ConfigError(
                 f"training.dropout: {self.training.dropout} has no effect without hidden layers; use input_dropout"
             )
+        check_size(self, 1, 1)  # of the least image and the fewest classes: data are not known here
 
 
 @dataclass(frozen=True)
@@ -223,20 +229,48 @@ class Document:
         return f"{self.name}:{self.lines[key]}: " if key in self.lines else f"{self.name}: "
 
 
-def rule_of(section: type, key: str) -> Rule:
+def check_size(config: Config, inputs: int, classes: int, memory: int | None = None) -> None:
+    """Raise ``ConfigError`` where the network cannot be trained for its size, before anything is made of it.
+
+    That is where its checkpoint would be larger than one can be, or where its parameters, gradient, optimizer state and
+    the largest layers of one mini-batch do not fit in ``memory`` bytes.
+    """
+    sizes = (inputs, *config.network.hidden, classes)
+    parameters = sum((below + 1) * above for below, above in pairwise(sizes))
+    itemsize = 4 if config.network.dtype == "float32" else 8
+    kept = 1 + OPTIMIZER_VECTORS[config.training.optimizer] + (config.training.averaging is not None)
+    what = f"network.hidden: {_short(str(list(config.network.hidden)))}: a network of {parameters:,} parameters"
+    if kept * parameters * itemsize + MAX_BYTES > MAX_CHECKPOINT_BYTES:
+        size = f"{kept * parameters * itemsize / 2**30:.1f} GiB"
+        raise ConfigError(f"{what} has checkpoints of {size}; at most 2 GiB are allowed")
+    needed = itemsize * ((kept + 1) * parameters + 2 * config.training.batch_size * sum(sizes))
+    if memory is not None and needed > memory:
+        have = f"{memory / 2**30:.1f} GiB"
+        raise ConfigError(f"{what} needs {needed / 2**30:.1f} GiB of memory to train, and there are {have}")
+
+
+def physical_memory() -> int | None:
+    """The bytes of memory of this machine, if it tells."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def rule_of(section: Any, key: str) -> Rule:
     """The rule of one key of a section."""
-    rule: Rule = next(f for f in fields(section) if f.name == key).metadata["rule"]
+    rule: Rule = section.__dataclass_fields__[key].metadata["rule"]
     return rule
 
 
 def allowed(kind: Any, rule: Rule) -> str:
     """What a key takes, in words: 'a whole number, at least 1, or null'."""
-    if type(None) in typing.get_args(kind):
+    if type(None) in _arguments(kind):
         return f"{allowed(_without_none(kind), rule)}, or null"
     if rule.choices:
         return " or ".join(rule.choices) if len(rule.choices) < 3 else "one of " + ", ".join(rule.choices)
     if typing.get_origin(kind) is tuple:
-        return f"a list, [a, b, ...], each item {allowed(typing.get_args(kind)[0], rule)}"
+        return f"a list, [a, b, ...], each item {allowed(_arguments(kind)[0], rule)}"
     words = {int: "a whole number", float: "a finite number", bool: "true or false", str: "non-empty text"}[kind]
     if rule.low is not None:
         words += f", {'above' if rule.above else 'at least'} {_number(rule.low)}"
@@ -256,6 +290,18 @@ def load(
     places: dict[str, str] = {}
     if path is not None:
         _read_file(path, values, places)
+    _read_environment(environment, values, places)
+    _apply(overrides, values, places)
+    return _build(Config, values, "", places)
+
+
+def parse(
+    data: bytes, path: Path, overrides: Iterable[str] = (), environment: Mapping[str, str] = os.environ
+) -> Config:
+    """The config in ``data``, the bytes of the file ``path``; otherwise as :func:`load`."""
+    values: dict[str, Any] = {}
+    places: dict[str, str] = {}
+    _read_mapping(_text(data, shown(path)), path, values, places)
     _read_environment(environment, values, places)
     _apply(overrides, values, places)
     return _build(Config, values, "", places)
@@ -294,8 +340,7 @@ def from_dict(values: Mapping[str, Any], where: str) -> Config:
 
 def to_dict(config: Any) -> dict[str, Any]:
     """``config`` as plain mappings, lists and scalars, every key with its value."""
-    values = dataclasses.asdict(config)
-    return {key: _plain(value) for key, value in values.items()}
+    return {each.name: _plain(getattr(config, each.name)) for each in fields(config)}
 
 
 def to_yaml(config: Config) -> str:
@@ -343,7 +388,7 @@ def find(name: str) -> Path:
         if not is_folder:
             return path
     except PermissionError as error:
-        raise ConfigError(f"{_one_line(name)}: cannot be read: {error.strerror}") from error
+        raise ConfigError(f"{shown(name)}: cannot be read: {error.strerror}") from error
     except (OSError, ValueError):
         pass  # no path at all, so perhaps a name
     known = shipped()
@@ -351,31 +396,41 @@ def find(name: str) -> Path:
     if bare in known:
         return known[bare]
     if is_folder:
-        raise ConfigError(f"{_one_line(name)}: is a folder; give a config file, or a name from 'mlpcli config list'")
+        raise ConfigError(f"{shown(name)}: is a folder; give a config file, or a name from 'mlpcli config list'")
     near = get_close_matches(bare.removeprefix("configs/"), known, 1, cutoff=0.5)
     hint = f"did you mean {near[0]}?" if near else "see 'mlpcli config list'"
-    raise ConfigError(f"{_one_line(name)}: no such file, and no shipped config of that name; {hint}")
+    raise ConfigError(f"{shown(name)}: no such file, and no shipped config of that name; {hint}")
 
 
 def read_text(path: Path) -> str:
     """The text of a config file, comments and all. Raises ``ConfigError``: unreadable, too large or not UTF-8."""
-    where = _one_line(str(path))
+    where = shown(path)
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"{where}: cannot be read: {error.strerror}") from error
+    return _text(data, where)
+
+
+def _text(data: bytes, where: str) -> str:
     if len(data) > MAX_BYTES:
         raise ConfigError(f"{where}: is larger than {MAX_BYTES // 1024} KiB, which no config is")
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or (b"\0" in data[:2] and len(data) > 2):
+        raise ConfigError(f"{where}: is not UTF-8 text, but looks like UTF-16; save it as UTF-8")
     try:
-        return data.decode("utf-8-sig")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{where}: is not UTF-8 text (byte {error.start})") from error
+        raise ConfigError(f"{where}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+    if (mark := text.find("\ufeff")) >= 0:
+        line = text.count("\n", 0, mark) + 1
+        raise ConfigError(f"{where}:{line}: has a byte order mark (U+FEFF), which stands nowhere but at the start")
+    return text
 
 
 def read_document(path: Path) -> Document:
     """The YAML file ``path``, read as a config is, but that its keys may have dots. Raises ``ConfigError``."""
-    name, text = _one_line(str(path)), read_text(path)
+    name, text = shown(path), read_text(path)
     return Document(name, text, *_read_yaml(text, f"{name}:", dots=True))
 
 
@@ -392,8 +447,12 @@ _SCALARS = (
 
 
 def _read_file(path: Path, values: dict[str, Any], places: dict[str, str]) -> None:
-    where = _one_line(str(path))
-    tree, lines = _read_yaml(read_text(path), f"{where}:")
+    _read_mapping(read_text(path), path, values, places)
+
+
+def _read_mapping(text: str, path: Path, values: dict[str, Any], places: dict[str, str]) -> None:
+    where = shown(path)
+    tree, lines = _read_yaml(text, f"{where}:")
     if not isinstance(tree, dict):
         what = "is empty" if tree is None else "is not a mapping of keys to values"
         raise ConfigError(f"{where}: {what}; see 'mlpcli config show mnist' for an example")
@@ -412,6 +471,20 @@ def _read_yaml(text: str, where: str, *, dots: bool = False) -> tuple[Any, dict[
 
     ``where`` opens the messages; a line number follows it where it ends in a colon with no blank.
     """
+    import yaml
+
+    # libyaml is twenty times as fast, if it is there; what is wrong is said in PyYAML's words either way. The two are
+    # not of one mind about tabs and some characters.
+    if (fast := getattr(yaml, "CSafeLoader", None)) and _PLAIN.fullmatch(text):
+        with suppress(ConfigError):
+            return _read_events(text, where, dots, fast)
+    return _read_events(text, where, dots, yaml.SafeLoader)
+
+
+_PLAIN = re.compile(r"[\n\x20-\x7e]*")
+
+
+def _read_events(text: str, where: str, dots: bool, loader: Any) -> tuple[Any, dict[str, int]]:
     import yaml
 
     lines: dict[str, int] = {}
@@ -458,7 +531,7 @@ def _read_yaml(text: str, where: str, *, dots: bool = False) -> tuple[Any, dict[
         return mapping
 
     try:
-        events = iter(yaml.parse(text, Loader=yaml.SafeLoader))
+        events = iter(yaml.parse(text, Loader=loader))
         next(events)
         if isinstance(next(events), yaml.StreamEndEvent):
             return None, lines
@@ -471,7 +544,9 @@ def _read_yaml(text: str, where: str, *, dots: bool = False) -> tuple[Any, dict[
         fail(line, f"is not YAML: the character {_short(text[error.position])} is not allowed")
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        problem = _one_line(getattr(error, "problem", None) or "cannot be parsed")
+        problem = shown(getattr(error, "problem", None) or "cannot be parsed")
+        if mark and text[mark.index : mark.index + 1] == "\t":
+            fail(mark.line + 1, f"has a tab in column {mark.column + 1}; write blanks instead")
         fail(mark and mark.line + 1, f"is not YAML: {problem}; check colons, quotes and indentation")
     except (ValueError, OverflowError):
         # The scanner hands on whatever number an escape ("\\UFFFFFFFF") or a %YAML directive names.
@@ -536,27 +611,20 @@ def _build(section: type[T], values: Mapping[str, Any], path: str, places: Mappi
         if key not in kinds:
             _refuse_unknown(dotted, place)
         if (inner := _section(kinds[key])) is None:
-            arguments[key] = _named(place, path, lambda k=key, v=value: _checked(v, kinds[k], rule_of(section, k), k))
+            arguments[key] = value
         elif isinstance(value, Mapping):
             arguments[key] = _build(inner, value, dotted, places)
         elif value is not None:
             raise ConfigError(
                 f"{place}{dotted}: is a section, with keys such as {_some_key(dotted)}; got {_in_words(value)}"
             )
-    # What is left to go wrong is two keys that do not go together: the message names the first of them.
+    # A message opens with the key it is about: the first, where two do not go together.
     try:
         return section(**arguments)
     except ConfigError as error:
         key = str(error).split(":", 1)[0]
         dotted = f"{path}.{key}" if path else key
         raise ConfigError(f"{_place(dotted, places)}{f'{path}.' if path else ''}{error}") from error
-
-
-def _named(place: str, path: str, check: Any) -> Any:
-    try:
-        return check()
-    except ConfigError as error:
-        raise ConfigError(f"{place}{f'{path}.' if path else ''}{error}") from error
 
 
 def _place(dotted: str, places: Mapping[str, str]) -> str:
@@ -574,10 +642,12 @@ def _checked(value: Any, kind: Any, rule: Rule, key: str) -> Any:
 
 def _hint(value: Any, kind: Any, rule: Rule) -> str:
     """How to write what was probably meant; empty where that is anyone's guess."""
-    if type(None) in typing.get_args(kind):
+    if type(None) in _arguments(kind):
         kind = _without_none(kind)
     if kind is str and not rule.choices and type(value) in (int, float, bool):
         return f'; as text: "{value}", with the quotes'
+    if kind in (int, float, bool) and isinstance(value, str) and _fit(_scalar(value), kind, rule)[0]:
+        return f"; in quotes it is text: write {value}"
     if kind is int and type(value) is float and value.is_integer() and abs(value) < 1e15:
         return f"; write {int(value)}"
     if typing.get_origin(kind) is tuple and _fit([value], kind, rule)[0]:
@@ -586,12 +656,12 @@ def _hint(value: Any, kind: Any, rule: Rule) -> str:
 
 
 def _fit(value: Any, kind: Any, rule: Rule) -> tuple[bool, Any]:
-    if type(None) in typing.get_args(kind):
+    if type(None) in _arguments(kind):
         return (True, None) if value is None else _fit(value, _without_none(kind), rule)
     if typing.get_origin(kind) is tuple:
         if not isinstance(value, (list, tuple)):
             return False, value
-        items = [_fit(item, typing.get_args(kind)[0], rule) for item in value]
+        items = [_fit(item, _arguments(kind)[0], rule) for item in value]
         return all(fits for fits, _ in items), tuple(item for _, item in items)
     if kind is float and type(value) is int and abs(value) < 2**1000:
         value = float(value)
@@ -618,6 +688,7 @@ def _refuse_unknown(dotted: str, place: str) -> typing.NoReturn:
     raise ConfigError(f"{place}{_short(dotted)}: unknown key; {hint}")
 
 
+_arguments: Callable[[Any], tuple[Any, ...]] = cache(typing.get_args)
 _types: Callable[[type], dict[str, Any]] = cache(typing.get_type_hints)
 
 
@@ -625,9 +696,10 @@ def _sections() -> list[str]:
     return [key for key, kind in _types(Config).items() if _section(kind)]
 
 
+@cache
 def _section(kind: Any) -> type | None:
     """The section that a key declared as ``kind`` holds, if it is one, or one that may be left out."""
-    kind = _without_none(kind) if type(None) in typing.get_args(kind) else kind
+    kind = _without_none(kind) if type(None) in _arguments(kind) else kind
     return typing.cast(type, kind) if is_dataclass(kind) else None
 
 
@@ -636,7 +708,7 @@ def _some_key(section: str) -> str:
 
 
 def _without_none(kind: Any) -> Any:
-    return next(part for part in typing.get_args(kind) if part is not types.NoneType)
+    return next(part for part in _arguments(kind) if part is not types.NoneType)
 
 
 def _assign(values: dict[str, Any], dotted: str, value: Any) -> None:
@@ -650,8 +722,8 @@ def _assign(values: dict[str, Any], dotted: str, value: Any) -> None:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+    if is_dataclass(value):
+        return to_dict(value)
     return list(value) if isinstance(value, tuple) else value
 
 
@@ -671,9 +743,4 @@ def _number(value: float) -> str:
 
 
 def _short(text: str) -> str:
-    text = _one_line(text)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _one_line(text: str) -> str:
-    return text if text.isprintable() and text else repr(text)
+    return shown(text, 60)

@@ -41,3 +41,14 @@ class RunError(MlpcliError):
 
 class DivergedError(MlpcliError):
     """The loss or a parameter is no longer a finite number."""
+
+
+def shown(text: object, most: int | None = None) -> str:
+    """``text`` that somebody else may have chosen, as a message has it: in one line, without power over a terminal.
+
+    A name with a newline, an escape sequence or a mark that turns the writing round is quoted and escaped; what is
+    longer than ``most`` characters is cut.
+    """
+    words = str(text)
+    words = words if words and words.isprintable() else repr(words)
+    return words if most is None or len(words) <= most else f"{words[: most - 3]}..."

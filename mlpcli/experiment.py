@@ -23,8 +23,9 @@ import numpy as np
 from mlpcli import config as config_module
 from mlpcli.config import Config
 from mlpcli.datasets.download import Progress
+from mlpcli.datasets.foreign import data_of_a_run
 from mlpcli.datasets.load import Dataset, load_dataset
-from mlpcli.errors import DataError, DivergedError, RunError, UsageError
+from mlpcli.errors import DataError, DivergedError, RunError, UsageError, shown
 from mlpcli.parallel.control import MAX_PROCESSES, SINGLE, ProcessGroup
 from mlpcli.parallel.forked import ForkedGroup
 from mlpcli.runs import checkpoint as checkpoints
@@ -37,8 +38,8 @@ from mlpcli.state import EpochRecord, State
 from mlpcli.training.evaluate import Evaluator
 from mlpcli.training.trainer import Trainer
 
-# Keys that may differ between a run and its resumption: none of them changes a number.
-RESUMABLE = ("data.folder", "data.sources", "data.offline")
+# What may differ between a run and its resumption: where the data are. That they are the same, their SHA-256 tells.
+RESUMABLE = ("data.dataset", "data.folder", "data.sources", "data.offline")
 EPOCHS = "training.epochs"
 # The name of a run whose config has none.
 NAME = "mnist"
@@ -128,7 +129,7 @@ def train(
     config, own_name = _config_of(config, overrides)
     path = None if out is None else Path(out)
     if path is not None:
-        directory.refuse_taken(path)  # before data are fetched for nothing
+        directory.require_new(path)  # before data are fetched for nothing
     dataset = load_dataset(config.data, say=observer.say, progress=observer.progress)
     trainer = Trainer(config, dataset, group=group)
     manifest = _manifest(dataset, group)
@@ -160,13 +161,14 @@ def resume(
     where, at = directory.locate(Path(path))
     with directory.reopen(where) as run:
         checkpoint = _checkpoint_to_resume(run, at)
-        config = config_module.load(where / directory.CONFIG, _listed(overrides))
+        config = directory.read_config(where, _listed(overrides), os.environ)
         if checkpoint is not None:
             _check_resume_config(checkpoint, config, where)
             if run.manifest.get("state") == "finished" and at is None and config.training == checkpoint.config.training:
-                observer.say(f"{where}: is finished; there is nothing to resume")
-                return _result(run, config, checkpoint.state)
-        dataset = _same_data(config, checkpoint, run.manifest, observer)
+                result = _result(run, config, checkpoint.state)
+                observer.say(f"{shown(where)}: is finished; there is nothing to resume")
+                return result
+        dataset = _same_data(_with_its_data(config, where), checkpoint, run.manifest, observer)
         trainer = Trainer(config, dataset, checkpoint.state if checkpoint else None, group)
         if trainer.state.step != trainer.state.epoch * trainer.steps_per_epoch:
             raise RunError(
@@ -187,29 +189,32 @@ def resume(
             observer.say(f"trained by {counts} processes so far, now by {group.label}: the numbers may differ")
         resumed = [*run.manifest.get("resumed", []), {"epoch": trainer.state.epoch, "environment": here}]
         manifest = {**_manifest(dataset, group), **run.manifest, "resumed": resumed}
-        run.go_on_from(config, checkpoint and replace(checkpoint, config=config), manifest)
+        run.rewind_to(config, checkpoint and replace(checkpoint, config=config), manifest)
         with _with_resume_hint(run, group):
             return _train(run, config, trainer, dataset, observer)
 
 
-def reproduce(path: Path, *, keep: Path | None = None, observer: Observer | None = None) -> Reproduction:
+def reproduce(
+    path: Path, overrides: Iterable[str] = (), *, keep: Path | None = None, observer: Observer | None = None
+) -> Reproduction:
     """Train the run ``path`` again in a scratch directory, or in ``keep``, and compare the results.
 
-    As many epochs as its last checkpoint has are trained, and the test set is not looked at. Raises ``RunError`` when
-    no epoch was completed, ``DataError`` when the data are not those it was trained on.
+    As many epochs as its last checkpoint has are trained, and the test set is not looked at. ``overrides`` may say
+    where the data are. Raises ``RunError`` when no epoch was completed, ``DataError`` when the data are not those it
+    was trained on.
     """
     observer = observer or Observer()
     where, at = directory.locate(path)
     if at is not None:
         raise RunError(f"{path}: is a checkpoint; name its run: {where}")
     if keep is not None:
-        directory.refuse_taken(keep)
+        directory.require_new(keep)
     checkpoint = checkpoints.read(where / directory.CHECKPOINTS / f"last{checkpoints.SUFFIX}")
     manifest = directory.read_manifest(where)
-    config = config_module.load(where / directory.CONFIG)
+    config = directory.read_config(where, _listed(overrides), os.environ)
     _check_resume_config(checkpoint, config, where)
     config = replace(config, data=replace(config.data, test=False))
-    dataset = _same_data(config, checkpoint, manifest, observer)
+    dataset = _same_data(_with_its_data(config, where), checkpoint, manifest, observer)
     with ExitStack() as stack:
         group = stack.enter_context(_group_of(manifest))
         trainer = Trainer(config, dataset, group=group)
@@ -248,7 +253,7 @@ def _with_resume_hint(run: RunDirectory, group: ProcessGroup) -> Iterator[None]:
     try:
         yield
     except RunError as error:
-        if not run.checkpoint("last").parent.exists():
+        if not run.is_in_place():
             raise  # what there was to go on from is gone
         how = f"{group.command} --resume {shlex.quote(str(run.path))}"
         raise RunError(f"{error}; the last good state is kept; go on with: {how}") from error
@@ -319,7 +324,8 @@ def _evaluate_on_test(run: RunDirectory, config: Config, trainer: Trainer, datas
 
 
 def _result(run: RunDirectory, config: Config, state: State) -> Run:
-    metrics = directory.read_metrics(run.path)
+    metrics = directory.read_metrics(run.path, state.epoch)
+    last = metrics.last or {}
     test = directory.read_test(run.path) or {}
     data = run.manifest["data"]
     return Run(
@@ -335,9 +341,9 @@ def _result(run: RunDirectory, config: Config, state: State) -> Run:
         test_errors=test.get("errors"),
         test_error=test.get("error"),
         test_loss=test.get("loss"),
-        train_error=metrics[-1]["train_error"],
-        train_loss=metrics[-1]["train_loss"],
-        seconds=sum(line["seconds"] for line in metrics),
+        train_error=last["train_error"],
+        train_loss=last["train_loss"],
+        seconds=metrics.seconds,
     )
 
 
@@ -402,6 +408,11 @@ def _check_resume_config(checkpoint: Checkpoint, config: Config, where: Path) ->
                 f"{difference}: would change the learning rates of the epochs done already, as training.schedule: "
                 f"{config.training.schedule} depends on the number of epochs; only with constant can it be changed"
             )
+
+
+def _with_its_data(config: Config, where: Path) -> Config:
+    """``config`` for the run ``where``, its data looked for where a run may send us, or the command line does."""
+    return replace(config, data=data_of_a_run(directory.read_config(where).data, config.data))
 
 
 def _same_data(config: Config, checkpoint: Checkpoint | None, manifest: dict[str, Any], observer: Observer) -> Dataset:

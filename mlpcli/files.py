@@ -1,7 +1,9 @@
 """Files that are written whole or not at all, lines that are appended whole, and a lock that dies with its owner.
 
-Everything the program must not lose passes through here, one system call a step, so that a fault can be put at each of
-them. Errors are ``OSError``s; who knows what the file was for says so to the user.
+A run may come from a stranger, and its folder may be moved or replaced while it is open. So a :class:`Folder` is an
+open directory: its files are opened relative to the descriptor, never through a symbolic link, and only if they are
+regular files. Everything the program must not lose passes through here, one system call a step, so that a fault can be
+put at each of them. Errors are ``OSError``s; who knows what the file was for says so to the user.
 """
 
 from __future__ import annotations
@@ -9,116 +11,322 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import stat
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
-PARTIAL = ".partial"
+# The name of a file that is being written: nobody can know it before, and it is short where the file's own is as long
+# as a name can be.
+TEMPORARY = re.compile(r"\.mlpcli-[0-9a-f]{16}\.partial")
+
+# A reader that asks whether a lock is held takes it, shared, for some microseconds.
+PROBE_SECONDS = 0.3
+# What a file system answers that has no locks, or cannot flush a folder.
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
+_CANNOT_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
+
+
+class Folder:
+    """An open directory. Its files are named relative to it, as in ``"config.yaml"`` or ``"checkpoints/last.npz"``.
+
+    It stays the same directory wherever it is moved to; ``path`` is what it was opened as. No symbolic link in it is
+    followed, and nothing but regular files is opened. A context manager. All methods raise ``OSError``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._absolute = path.absolute()  # the working directory may change
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def __enter__(self) -> Folder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the directory."""
+        with suppress(OSError):  # it is closed even so, and holds no data
+            os.close(self._descriptor)
+
+    def names(self) -> list[str]:
+        """The names of everything in it, sorted."""
+        return sorted(os.listdir(self._descriptor))
+
+    def has(self, name: str) -> bool:
+        """Whether there is anything of that name, a link included."""
+        try:
+            with self._at(name) as (folder, last):
+                os.stat(last, dir_fd=folder, follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
+
+    def open(self, name: str) -> BinaryIO:
+        """The file ``name``, open to read."""
+        with self._at(name) as (folder, last):
+            return os.fdopen(_open_regular(last, os.O_RDONLY, folder), "rb")
+
+    def read(self, name: str, limit: int) -> bytes:
+        """The bytes of the file ``name``; raises ``OSError`` too for one of more than ``limit`` bytes."""
+        with self._at(name) as (folder, last):
+            return _read_and_close(_open_regular(last, os.O_RDONLY, folder), limit)
+
+    def write(self, name: str, chunks: Iterable[bytes]) -> None:
+        """Write ``chunks`` to ``name`` so that a reader finds the old file or the new one, and nothing between.
+
+        A temporary file in the same folder, new and of a random name, is written, flushed to disk and renamed over
+        ``name``; then the folder itself is flushed, as the name lives there. Where it raises, no temporary file is left
+        and ``name`` is as it was, or new where only the flush of the folder failed.
+        """
+        with self._at(name) as (folder, last):
+            temporary, descriptor = _create_temporary(folder)
+            try:
+                try:
+                    for chunk in chunks:
+                        _write_all(descriptor, chunk)
+                    os.fsync(descriptor)
+                    os.replace(temporary, last, src_dir_fd=folder, dst_dir_fd=folder)
+                finally:
+                    os.close(descriptor)
+            except BaseException:
+                with suppress(OSError):
+                    os.unlink(temporary, dir_fd=folder)
+                raise
+            _flush_folder(folder)
+
+    def append_line(self, name: str, line: str) -> None:
+        """Append ``line`` and a newline to ``name``, whole or not at all, and flush them to disk.
+
+        Where it raises, the line is not there, unless only the flush of the folder of a new file failed. What follows
+        the last newline is the half line of a writer that was killed, and is cut off first.
+        """
+        with self._at(name) as (folder, last):
+            descriptor = _open_regular(last, os.O_RDWR | os.O_CREAT | os.O_APPEND, folder)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)  # so that what is cut off is never another writer's line
+                if os.fstat(descriptor).st_nlink > 1:  # it would change wherever the other name is
+                    raise OSError(errno.EMLINK, "has another name, a hard link; copy it to a file of its own", last)
+                whole = _length_in_whole_lines(descriptor)
+                os.ftruncate(descriptor, whole)
+                try:
+                    _write_all(descriptor, line.encode() + b"\n")
+                    os.fsync(descriptor)
+                except BaseException:
+                    with suppress(OSError):
+                        os.ftruncate(descriptor, whole)
+                    raise
+            finally:
+                os.close(descriptor)
+            if whole == 0:
+                _flush_folder(folder)  # the file may be new, and its name lives there
+
+    def make_folder(self, name: str) -> None:
+        """Make the folder ``name`` and flush its name to disk; raises ``OSError`` also where there is one."""
+        with self._at(name) as (folder, last):
+            os.mkdir(last, dir_fd=folder)
+            _flush_folder(folder)
+
+    def remove(self, name: str) -> None:
+        """Remove the file or link ``name`` if it is there."""
+        with suppress(FileNotFoundError), self._at(name) as (folder, last):
+            os.unlink(last, dir_fd=folder)
+
+    def remove_temporaries(self, below: str = ".") -> None:
+        """Remove the temporary files that killed writers left in the folder ``below``, not those of living ones."""
+        with self._at(f"{below}/.") as (folder, _):
+            for name in os.listdir(folder):
+                # A file, and not a link: nobody else's is removed for its name.
+                if TEMPORARY.fullmatch(name):
+                    with suppress(OSError):
+                        descriptor = _open_regular(name, os.O_RDONLY, folder)
+                        try:
+                            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                            os.unlink(name, dir_fd=folder)
+                        finally:
+                            os.close(descriptor)
+
+    @contextmanager
+    def locked(self, name: str, *, wait: bool) -> Iterator[int]:
+        """Hold the lock file ``name``; the system lets go of it when the process ends, however it ends.
+
+        Yields its descriptor, for :meth:`is_at`. Without ``wait``, raises ``BlockingIOError`` when another process
+        holds it. Raises ``OSError`` where the file cannot be made or the file system has no locks.
+        """
+        with self._at(name) as (folder, last):
+            descriptor = _open_regular(last, os.O_RDWR | os.O_CREAT, folder)
+        try:
+            _lock(descriptor, wait)
+            yield descriptor
+        finally:
+            with suppress(OSError):  # it is let go of even so, and holds no data
+                os.close(descriptor)
+
+    def is_locked(self, name: str) -> bool:
+        """Whether somebody holds the lock file ``name``; makes none, and takes none that would keep another away."""
+        try:
+            with self._at(name) as (folder, last):
+                descriptor = _open_regular(last, os.O_RDONLY, folder)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False  # where nobody can take a lock nobody holds one
+        finally:
+            os.close(descriptor)
+        return False
+
+    def is_at(self, name: str, descriptor: int) -> bool:
+        """Whether the file at the path of ``name`` is the one that ``descriptor`` is open on."""
+        try:
+            there = os.stat(self._absolute / name, follow_symlinks=False)
+        except OSError:
+            return False
+        return os.path.samestat(there, os.fstat(descriptor))
+
+    def can_flush(self) -> bool:
+        """Whether the file system can flush a folder: without, a name may be lost when the power fails."""
+        return _flush_folder(self._descriptor)
+
+    @contextmanager
+    def _at(self, name: str) -> Iterator[tuple[int, str]]:
+        """The open directory that ``name`` lies in, and its name there; errors name the whole path."""
+        below, _, last = name.rpartition("/")
+        try:
+            if below in ("", "."):
+                yield self._descriptor, last
+                return
+            descriptor = _open(below, os.O_RDONLY | os.O_DIRECTORY, self._descriptor)
+            try:
+                yield descriptor, last
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            if os.sep not in str(error.filename):
+                error.filename = str(self.path / name)
+            raise
 
 
 def read(path: Path, limit: int) -> bytes:
-    """The bytes of the regular file ``path``.
+    """The bytes of the regular file ``path``, which the user named, and which may be a link to one.
 
     Raises ``OSError``, also for a pipe or a device, which might never end, and before memory is taken for a file of
     more than ``limit`` bytes, or of more than there is memory for.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", str(path))
-        if status.st_size > limit:
-            raise OSError(errno.EFBIG, f"larger than {limit} bytes, which none is", str(path))
-        with os.fdopen(descriptor, "rb", closefd=False) as file:
-            return file.read(status.st_size)
-    except MemoryError:
-        raise OSError(errno.ENOMEM, "does not fit in memory", str(path)) from None
-    finally:
-        os.close(descriptor)
+        return _read_and_close(_regular(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)), limit)
+    except OSError as error:
+        error.filename = str(path)
+        raise
 
 
 def write_atomically(path: Path, chunks: Iterable[bytes]) -> None:
-    """Write ``chunks`` to ``path`` so that a reader finds the old file or the new one, and nothing between.
-
-    A temporary file in the same folder is written, flushed to disk and renamed over ``path``; then the folder itself is
-    flushed, as the name lives there. The temporary name is ``.NAME.partial``: one writer at a time is the caller's to
-    ensure (see :func:`locked`). Raises ``OSError``; no temporary file is left then, and ``path`` is as it was, or new
-    where only the flush of the folder failed.
-    """
-    temporary = path.with_name(f".{path.name}{PARTIAL}")
-    try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
-        try:
-            for chunk in chunks:
-                _write_all(descriptor, chunk)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary)
-        raise
-    _flush_folder(path.parent)
-
-
-def append_line(path: Path, line: str) -> None:
-    """Append ``line`` and a newline to ``path``, whole or not at all, and flush them to disk.
-
-    Raises ``OSError``; the line is not there then, unless only the flush of the folder of a new file failed. What
-    follows the last newline is the half line of a writer that was killed, and is cut off first.
-    """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)  # so that what is cut off is never another writer's line
-        whole = _length_in_whole_lines(descriptor)
-        os.ftruncate(descriptor, whole)
-        try:
-            _write_all(descriptor, line.encode() + b"\n")
-            os.fsync(descriptor)
-        except BaseException:
-            with suppress(OSError):
-                os.ftruncate(descriptor, whole)
-            raise
-    finally:
-        os.close(descriptor)
-    if whole == 0:
-        _flush_folder(path.parent)  # the file may be new, and its name lives there
+    """Write ``chunks`` to ``path`` as :meth:`Folder.write` does; what killed writers left beside it is removed."""
+    with Folder(path.parent) as folder:
+        folder.remove_temporaries()
+        folder.write(path.name, chunks)
 
 
 def make_folder(path: Path) -> None:
     """Make the folder ``path`` and flush its name to disk. Raises ``OSError``: also where there is one."""
-    os.mkdir(path)
-    _flush_folder(path.parent)
-
-
-def remove(path: Path) -> None:
-    """Remove the file ``path`` if it is there. Raises ``OSError``."""
-    with suppress(FileNotFoundError):
-        os.unlink(path)
-
-
-def remove_partials(folder: Path) -> None:
-    """Remove what a killed writer left in ``folder``. The caller holds the lock on it. Raises ``OSError``."""
-    for leftover in folder.glob(f".*{PARTIAL}"):
-        os.unlink(leftover)
+    with Folder(path.parent) as above:
+        above.make_folder(path.name)
 
 
 @contextmanager
 def locked(path: Path, *, wait: bool) -> Iterator[None]:
-    """Hold the lock file ``path``; the system lets go of it when the process ends, however it ends.
-
-    Without ``wait``, raises ``BlockingIOError`` when another process holds it. Raises ``OSError`` where the file cannot
-    be made or the file system knows no locks.
-    """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    """Hold the lock file ``path`` as :meth:`Folder.locked` does."""
+    with Folder(path.parent) as folder, folder.locked(path.name, wait=wait):
         yield
+
+
+def _open(name: str, flags: int, folder: int) -> int:
+    try:
+        # Not to wait for the other end of a pipe.
+        return os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666, dir_fd=folder)
+    except OSError:
+        if _is_link(name, folder):
+            raise OSError(errno.ELOOP, "is a symbolic link, which is not followed here", name) from None
+        raise
+
+
+def _is_link(name: str, folder: int) -> bool:
+    try:
+        return stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
+    except OSError:
+        return False
+
+
+def _open_regular(name: str, flags: int, folder: int) -> int:
+    return _regular(_open(name, flags, folder))
+
+
+def _regular(descriptor: int) -> int:
+    """``descriptor``, if it is open on a regular file; else it is closed, and ``OSError`` raised."""
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _read_and_close(descriptor: int, limit: int) -> bytes:
+    try:
+        size = os.fstat(descriptor).st_size
+        if size > limit:
+            raise OSError(errno.EFBIG, f"larger than {limit} bytes, which none is")
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read(size)
+    except MemoryError:
+        raise OSError(errno.ENOMEM, "does not fit in memory") from None
     finally:
-        with suppress(OSError):  # it is let go of even so, and holds no data
+        os.close(descriptor)
+
+
+def _create_temporary(folder: int) -> tuple[str, int]:
+    """Make a new file; its name and its descriptor, whose lock tells a living writer's file from a dead one's."""
+    while True:
+        name = f".mlpcli-{os.urandom(8).hex()}.partial"
+        descriptor = os.open(
+            name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666, dir_fd=folder
+        )
+        try:
+            with suppress(OSError):  # without locks, a dead writer's stays
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            with suppress(FileNotFoundError):  # it was taken for a dead one's before it was locked
+                os.stat(name, dir_fd=folder, follow_symlinks=False)
+                return name, descriptor
+        except BaseException:
             os.close(descriptor)
+            with suppress(OSError):
+                os.unlink(name, dir_fd=folder)
+            raise
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, wait: bool) -> None:
+    if wait:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        return
+    until = time.monotonic() + PROBE_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(PROBE_SECONDS / 20)
+        else:
+            return
 
 
 def _write_all(descriptor: int, data: bytes) -> None:
@@ -128,15 +336,22 @@ def _write_all(descriptor: int, data: bytes) -> None:
 
 
 def _length_in_whole_lines(descriptor: int) -> int:
+    """The bytes up to the last newline, that included; searched from the end, a piece at a time."""
     size = os.fstat(descriptor).st_size
-    if size == 0 or os.pread(descriptor, 1, size - 1) == b"\n":
-        return size
-    return os.pread(descriptor, size, 0).rfind(b"\n") + 1
+    while size:
+        start = max(0, size - 64 * 1024)
+        if (newline := os.pread(descriptor, size - start, start).rfind(b"\n")) >= 0:
+            return start + newline + 1
+        size = start
+    return 0
 
 
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+def _flush_folder(descriptor: int) -> bool:
+    """Flush the names in an open directory to disk; False where the file system cannot. Raises ``OSError``."""
     try:
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _CANNOT_FLUSH:
+            raise
+        return False
+    return True

@@ -1,4 +1,4 @@
-"""What the tests of several rooms need: a data set of a few images as a folder of IDX files, and a config for it."""
+"""Fixtures of several packages' tests: a data set of a few images as a folder of IDX files, and a config for it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-# Two processes of tests on two cores: threads of BLAS that wait for each other would take most of their time. Said
-# before numpy is loaded, and to the programs that the tests start.
+# With two test processes on two cores, BLAS threads that wait for each other would take most of the time. Set before
+# numpy is loaded, and for the programs that the tests start.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
@@ -25,7 +25,7 @@ settings.register_profile("mlpcli", deadline=None)
 settings.load_profile("mlpcli")
 
 
-# What the defaults are is chosen for MNIST, and may be chosen anew: a test on a few images does not depend on it.
+# The defaults are chosen for MNIST and may change: a test on a few images does not depend on them.
 NO_DEFAULTS = (
     "network.initialization=glorot",
     "training.optimizer=nesterov",
@@ -38,7 +38,7 @@ NO_DEFAULTS = (
 @pytest.fixture(autouse=True)
 def _signals_as_they_were() -> Iterator[None]:
     """A command that has ended ignores signals, as will what a later test starts."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)

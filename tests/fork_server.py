@@ -1,4 +1,4 @@
-"""Commands in real processes, forked from one that has everything imported: they start at once, and can be killed."""
+"""Run commands in processes forked from one that has imported everything: they start at once, and can be killed."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ class Ended:
     stderr: str
 
 
-class Nursery:
+class ForkServer:
     """A process that forks one child a command. ``folder`` is where the commands run."""
 
     def __init__(self, folder: Path) -> None:
         environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.nursery", str(folder)],
+            [sys.executable, "-m", "tests.fork_server", str(folder)],
             cwd=Path(__file__).parents[1],
             env=environment,
             stdin=subprocess.PIPE,
@@ -49,7 +49,7 @@ class Nursery:
             text=True,
         )
 
-    def __enter__(self) -> Nursery:
+    def __enter__(self) -> ForkServer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None):

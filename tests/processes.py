@@ -1,4 +1,4 @@
-"""Trainings by several processes, really started and watched from outside: what their tests share."""
+"""Helpers for tests that start several processes which train together, and watch them from outside."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.conftest import NO_DEFAULTS
 from tests.run_outcome import metrics
 
 ROOT = Path(__file__).parents[1]
-SECONDS = 60  # after which a test says that something hangs
+SECONDS = 60  # the timeout of anything a test waits for
 
 KEYS = ("data.dataset=mnist-sample", "network.hidden=[8]", "training.epochs=2", *NO_DEFAULTS)
 SMALL = tuple(part for key in KEYS for part in ("--set", key))
@@ -24,13 +24,13 @@ MAIN = "from mlpcli.commands import main\nmain()\n"
 
 # Raised by the process of rank RANK in its sixth step.
 BUG = """
-from mlpcli.training import loop
-propagate = loop.Trainer._propagate
-def fail(self, *arguments):
-    if self.team.rank == RANK and self.state.step == 5:
+from mlpcli.training.step import TrainingStep
+update = TrainingStep.update
+def fail(self, learning_rate, number):
+    if self._comm.rank == RANK and number == 6:
         raise AssertionError("a bug of ours")
-    return propagate(self, *arguments)
-loop.Trainer._propagate = fail
+    return update(self, learning_rate, number)
+TrainingStep.update = fail
 """
 
 
@@ -38,7 +38,7 @@ def environment(**variables: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", **variables}
 
 
-def started(command: Sequence[str], variables: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+def start_process(command: Sequence[str], variables: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
     return subprocess.Popen(
         command,
         env=environment() if variables is None else variables,
@@ -49,9 +49,9 @@ def started(command: Sequence[str], variables: Mapping[str, str] | None = None) 
     )
 
 
-def ended(command: Sequence[str], variables: Mapping[str, str] | None = None) -> tuple[int, str, str]:
-    """Exit status, stdout and stderr."""
-    with started(command, variables) as process:
+def run_process(command: Sequence[str], variables: Mapping[str, str] | None = None) -> tuple[int, str, str]:
+    """Return exit status, stdout and stderr."""
+    with start_process(command, variables) as process:
         try:
             out, err = process.communicate(timeout=SECONDS)
         except subprocess.TimeoutExpired:
@@ -60,7 +60,7 @@ def ended(command: Sequence[str], variables: Mapping[str, str] | None = None) ->
     return process.returncode, out, err
 
 
-def lines(run: str) -> list[str]:
+def metrics_lines(run: str) -> list[str]:
     path = Path(run, "metrics.jsonl")
     return path.read_text().splitlines() if path.exists() else []
 
@@ -73,11 +73,11 @@ def wait_for(condition: Any) -> None:
 
 
 def wait_for_two_epochs(process: subprocess.Popen[str], run: str) -> None:
-    wait_for(lambda: len(lines(run)) >= 2 or process.poll() is not None)
+    wait_for(lambda: len(metrics_lines(run)) >= 2 or process.poll() is not None)
     assert process.poll() is None, process.communicate()
 
 
-def assert_metrics_but_for_rounding(found: Path, expected: Path) -> None:
+def assert_metrics_equal_except_rounding(found: Path, expected: Path) -> None:
     for line, other in zip(metrics(found), metrics(expected), strict=True):
         assert list(line) == list(other)
         for key, value in other.items():

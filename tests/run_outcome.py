@@ -1,4 +1,4 @@
-"""What a run comes to, as far as it must be equal between runs that should be: all of it but times and environment."""
+"""The outcome of a run, as far as equal runs must agree: all of it except times and environment."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def metrics(run: Path) -> list[dict[str, Any]]:
 
 
 def outcome(run: Path) -> dict[str, Any]:
-    """Every file by name: its bytes, its values for metrics, and of the manifest what does not tell its history."""
+    """Return every file by name: its bytes; for metrics their values, and of the manifest only state and data."""
     found: dict[str, Any] = {}
     for path in sorted(run.rglob("*")):
         if path.is_file():

@@ -36,22 +36,12 @@ def test_the_examples_print_what_they_say(tmp_path, monkeypatch):
         assert lines == expected.splitlines(), code
 
 
-def test_every_name_is_documented_and_there_are_ten_at_most():
+def test_every_name_is_documented():
     rows = re.findall(r"^\| `(\w+)[(`]", DOCUMENT.read_text("utf-8").partition("## Training")[0], re.MULTILINE)
     assert sorted(rows) == sorted(mlpcli.__all__)
-    assert len(mlpcli.__all__) <= 10
     assert set(mlpcli.__all__) <= set(dir(mlpcli))
     for name in mlpcli.__all__:
         assert inspect.getdoc(getattr(mlpcli, name)), name
-
-
-def test_every_field_of_a_run_is_documented():
-    section = re.search(r"^A `Run` has (.*?)\.", DOCUMENT.read_text("utf-8"), re.MULTILINE | re.DOTALL)[1]
-    assert re.findall(r"`(\w+)`", section) == list(mlpcli.Run.__dataclass_fields__)
-
-
-def test_the_readme_leads_there():
-    assert "(docs/api.md)" in (DOCUMENT.parents[1] / "README.md").read_text("utf-8")
 
 
 def test_a_name_that_is_not_there():

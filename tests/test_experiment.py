@@ -22,7 +22,8 @@ from mlpcli.datasets.load import Dataset
 from mlpcli.errors import ConfigError, DataError, DivergedError, RunError, UnavailableError, UsageError
 from mlpcli.experiment import Observer, Run, resume, train
 from mlpcli.runs import checkpoint as checkpoints
-from mlpcli.training.loop import EpochRecord, Trainer
+from mlpcli.state import EpochRecord
+from mlpcli.training.trainer import Trainer
 
 MakeConfig = Callable[..., Config]
 
@@ -62,7 +63,7 @@ def metrics_of(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-def timeless(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def without_timing(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{key: value for key, value in line.items() if key not in TIMES} for line in lines]
 
 
@@ -102,7 +103,7 @@ def test_the_metrics_are_the_records(tiny_config: MakeConfig, tmp_path: Path):
     assert lines == [vars(record) for record in diary.records]
 
 
-def test_the_observer_is_told_in_order(tiny_config: MakeConfig, tmp_path: Path):
+def test_observer_calls_are_in_order(tiny_config: MakeConfig, tmp_path: Path):
     diary = Diary()
     train(tiny_config("training.epochs=2"), out=tmp_path / "run", observer=diary)
     steps = ["step"] * 4  # 63 images by 16
@@ -113,7 +114,7 @@ def test_the_observer_is_told_in_order(tiny_config: MakeConfig, tmp_path: Path):
     assert diary.said == []
 
 
-def test_an_epoch_is_on_disk_when_it_is_told(tiny_config: MakeConfig, tmp_path: Path):
+def test_epoch_is_on_disk_before_observer_epoch(tiny_config: MakeConfig, tmp_path: Path):
     path = tmp_path / "run"
 
     def look() -> None:
@@ -153,7 +154,7 @@ def test_what_is_returned_is_what_the_files_say(tiny_config: MakeConfig, tmp_pat
 
 
 @pytest.mark.parametrize(("validation", "checkpoint"), [("0.1", "best"), ("0", "last")])
-def test_the_test_result_can_be_had_again_with_numpy_alone(
+def test_test_result_is_reproduced_by_numpy_alone(
     validation: str, checkpoint: str, tiny_config: MakeConfig, tiny_images: tuple[np.ndarray, ...], tmp_path: Path
 ):
     config = tiny_config(f"data.validation={validation}", "network.dtype=float64", "training.epochs=6")
@@ -193,7 +194,7 @@ def test_patience_ends_a_run_and_its_test_is_of_the_best_epoch(tiny_config: Make
 def test_the_manifest_names_versions_threads_and_data(tiny_config: MakeConfig, tiny_folder: Path, tmp_path: Path):
     run = train(tiny_config(), out=tmp_path / "run")
     manifest = json.loads((run.path / "manifest.json").read_text())
-    assert list(manifest) == ["started", "environment", "data", "resumed", "state"]
+    assert list(manifest) == ["started", "environment", "data", "resumed", "state", "epochs"]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", manifest["started"])
     assert manifest["state"] == "finished"
     assert manifest["resumed"] == []
@@ -205,7 +206,7 @@ def test_the_manifest_names_versions_threads_and_data(tiny_config: MakeConfig, t
     assert manifest["data"] == {"dataset": "tiny", "fallback_from": None, "hashes": hashes}
 
 
-def test_no_file_but_the_config_knows_where_or_for_whom_it_ran(
+def test_only_the_config_names_paths_and_users(
     tiny_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     for name in ("LOGNAME", "USER", "HOME"):
@@ -248,9 +249,7 @@ def test_the_test_files_are_opened_after_the_last_epoch(tiny_config: MakeConfig,
     assert train(tiny_config(), out=tmp_path / "run", observer=mended).test_examples == 30
 
 
-def test_the_end_of_training_is_told_before_the_test_files_are_opened(
-    tiny_config: MakeConfig, tiny_folder: Path, tmp_path: Path
-):
+def test_observer_end_comes_before_test_files_are_opened(tiny_config: MakeConfig, tiny_folder: Path, tmp_path: Path):
     diary = Diary(end=lambda: damage(tiny_folder, *TEST_FILES))
     with pytest.raises(DataError, match="not an IDX file"):
         train(tiny_config(), out=tmp_path / "run", observer=diary)
@@ -266,7 +265,7 @@ def test_test_files_damaged_during_training_show_at_its_end(tiny_config: MakeCon
     assert not (tmp_path / "run/test.json").exists()
 
 
-def test_test_images_change_nothing_but_the_test_result(
+def test_test_images_change_only_the_test_result(
     tiny_config: MakeConfig, tiny_folder: Path, tiny_images: tuple[np.ndarray, ...], tmp_path: Path
 ):
     one = bytes_of(train(tiny_config(), out=tmp_path / "one").path)
@@ -284,7 +283,7 @@ def test_the_same_config_gives_the_same_bytes(dtype: str, optimizer: str, tiny_c
     config = tiny_config(f"network.dtype={dtype}", f"training.optimizer={optimizer}")
     one, other = (train(config, out=tmp_path / name).path for name in ("one", "other"))
     assert bytes_of(one) == bytes_of(other)
-    assert timeless(metrics_of(one)) == timeless(metrics_of(other))
+    assert without_timing(metrics_of(one)) == without_timing(metrics_of(other))
 
 
 def test_the_config_of_a_run_trains_the_same_run_again(tiny_config: MakeConfig, tmp_path: Path):
@@ -296,7 +295,7 @@ def test_the_config_of_a_run_trains_the_same_run_again(tiny_config: MakeConfig, 
 
 def test_another_seed_gives_another_run(tiny_config: MakeConfig, tmp_path: Path):
     one, other = (train(tiny_config(f"seed={seed}"), out=tmp_path / str(seed)).path for seed in (0, 1))
-    assert timeless(metrics_of(one)) != timeless(metrics_of(other))
+    assert without_timing(metrics_of(one)) != without_timing(metrics_of(other))
 
 
 # How the config is said ---------------------------------------------------------------------------------------------
@@ -370,7 +369,7 @@ def test_a_folder_with_anything_in_it_is_refused_and_left_alone(tiny_config: Mak
     assert {path.name for path in (tmp_path / "run").iterdir()} <= {"mine.txt", ".lock"}
 
 
-def test_a_folder_with_anything_in_it_is_refused_before_anything_is_fetched(tmp_path: Path):
+def test_nonempty_out_is_refused_before_data_are_fetched(tmp_path: Path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run/mine.txt").write_text("mine")
     nowhere = (f'data.folder="{tmp_path / "data"}"', f'data.sources=["{tmp_path}/nowhere"]')
@@ -410,7 +409,7 @@ def test_divergence_keeps_the_last_good_checkpoint_and_names_it(tiny_config: Mak
         json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} in metrics.jsonl"))
 
 
-def test_divergence_before_the_first_epoch_says_that_there_is_no_checkpoint(tiny_config: MakeConfig, tmp_path: Path):
+def test_divergence_in_first_epoch_reports_no_checkpoint(tiny_config: MakeConfig, tmp_path: Path):
     config = replace(tiny_config(), network=replace(tiny_config().network, initial_scale=1e300))
     with pytest.raises(DivergedError, match="no epoch was completed"):
         train(config, out=tmp_path / "run")

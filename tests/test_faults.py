@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import re
 import resource
@@ -26,7 +27,7 @@ from mlpcli.experiment import Observer
 from mlpcli.runs import checkpoint as checkpoints
 from mlpcli.runs import directory
 from mlpcli.runs.summary import summarize
-from tests.nursery import Nursery, fast_folder
+from tests.fork_server import ForkServer, fast_folder
 from tests.run_outcome import outcome
 from tests.test_files import FaultyOs, failing
 
@@ -72,7 +73,7 @@ def check_last_good(run: Path) -> int:
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO], ids=["ENOSPC", "EIO"])
-def test_whichever_file_operation_fails_the_last_good_state_loads_and_the_end_is_the_same(
+def test_run_resumes_after_any_failed_file_operation(
     tiny_config: Make, folder: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ):
     config = tiny_config("training.epochs=2")
@@ -99,16 +100,16 @@ def test_whichever_file_operation_fails_the_last_good_state_loads_and_the_end_is
     assert refused > 0.9 * counter.calls  # the rest are the closing of locks and the like
 
 
-def test_wherever_the_process_dies_the_last_good_state_loads_and_the_end_is_the_same(tiny_config: Make, folder: Path):
+def test_run_resumes_after_kill_at_any_file_operation(tiny_config: Make, folder: Path):
     config = tiny_config("training.epochs=2")
     experiment.train(config, out=folder / "whole")
     whole = outcome(folder / "whole")
     found = set()
-    with Nursery(folder) as nursery:
+    with ForkServer(folder) as fork_server:
         for k in range(1, 1000):
             run = folder / f"run-{k}"
             train = ("train", folder / "whole/config.yaml", "--quiet", "--out", run)
-            status = nursery.run(*train, k=k, number=signal.SIGKILL).status
+            status = fork_server.run(*train, k=k, number=signal.SIGKILL).status
             if status == 0:
                 break
             assert status == -signal.SIGKILL
@@ -119,7 +120,7 @@ def test_wherever_the_process_dies_the_last_good_state_loads_and_the_end_is_the_
     assert k > 60 and found == {0, 1, 2}
 
 
-def test_whichever_file_operation_of_going_back_to_previous_fails_the_end_is_the_same(
+def test_resume_from_previous_survives_any_failed_operation(
     tiny_config: Make, folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
     config = tiny_config("training.epochs=4")
@@ -160,7 +161,7 @@ def small_disk(folder: Path, size: str = "48k") -> Iterator[Path]:
         subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_a_full_disk_ends_a_run_that_goes_on_when_there_is_room(tiny_config: Make, folder: Path):
+def test_run_resumes_after_full_disk(tiny_config: Make, folder: Path):
     config = tiny_config("training.epochs=6")
     experiment.train(config, out=folder / "whole")
     with small_disk(folder) as disk:
@@ -183,7 +184,7 @@ def test_a_full_disk_ends_a_run_that_goes_on_when_there_is_room(tiny_config: Mak
         assert outcome(run) == outcome(folder / "whole")
 
 
-def test_a_limit_on_the_size_of_files_is_a_failure_like_any_other(tiny_config: Make, folder: Path):
+def test_run_resumes_after_file_size_limit(tiny_config: Make, folder: Path):
     config = tiny_config("training.epochs=3")
     experiment.train(config, out=folder / "whole")
     run = folder / "run"
@@ -200,7 +201,7 @@ def test_a_limit_on_the_size_of_files_is_a_failure_like_any_other(tiny_config: M
     assert outcome(run) == outcome(folder / "whole")
 
 
-def test_a_run_on_a_read_only_disk_is_read_and_not_touched(tiny_config: Make, folder: Path):
+def test_run_on_read_only_disk_is_not_touched(tiny_config: Make, folder: Path):
     config = tiny_config()
     experiment.train(config, out=folder / "whole")
     with small_disk(folder, "1m") as disk:
@@ -219,15 +220,17 @@ def test_a_run_on_a_read_only_disk_is_read_and_not_touched(tiny_config: Make, fo
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write to every folder")
-def test_a_folder_of_someone_else_is_refused(tiny_config: Make, folder: Path):
+def test_folder_without_permission_is_refused(tiny_config: Make, folder: Path):
     (folder / "theirs").mkdir(mode=0o555)
     with pytest.raises(RunError, match=r"theirs.*: cannot be written: Permission denied"):
         experiment.train(tiny_config(), out=folder / "theirs")
 
 
-def test_a_folder_that_goes_away_under_the_run_is_named(tiny_config: Make, folder: Path):
+def test_error_names_folder_removed_during_run(tiny_config: Make, folder: Path):
     run = folder / "run"
-    with pytest.raises(RunError, match=f"^{run}/metrics.jsonl: cannot be written: No such file or directory$"):
+    with pytest.raises(
+        RunError, match=f"^{run}: was removed, moved away or replaced .* nothing more is written to it$"
+    ):
         experiment.train(tiny_config(), out=run, observer=At(1, lambda: shutil.rmtree(run)))
     assert not run.exists()
     with pytest.raises(RunError, match=r"checkpoints/\S*: cannot be written: No such file or directory$"):
@@ -237,7 +240,7 @@ def test_a_folder_that_goes_away_under_the_run_is_named(tiny_config: Make, folde
 # Others ---------------------------------------------------------------------------------------------------------------
 
 
-def test_a_second_process_is_refused_and_does_no_harm(tiny_config: Make, folder: Path):
+def test_second_process_in_a_run_is_refused(tiny_config: Make, folder: Path):
     config = tiny_config("training.epochs=4")
     run = folder / "run"
     refused = []
@@ -264,7 +267,7 @@ def test_a_second_process_is_refused_and_does_no_harm(tiny_config: Make, folder:
     assert outcome(run) == outcome(folder / "whole")
 
 
-def test_two_that_begin_in_one_directory_at_once_are_one_run_and_one_refusal(tiny_config: Make, folder: Path):
+def test_locked_run_directory_is_refused(tiny_config: Make, folder: Path):
     run = folder / "run"
     run.mkdir()
     with files.locked(run / directory.LOCK, wait=False), pytest.raises(RunError, match="is in use by another mlpcli"):
@@ -272,7 +275,56 @@ def test_two_that_begin_in_one_directory_at_once_are_one_run_and_one_refusal(tin
     experiment.train(tiny_config(), out=run)
 
 
-def test_a_clock_that_goes_backwards_costs_nothing(tiny_config: Make, folder: Path, monkeypatch: pytest.MonkeyPatch):
+def test_two_runs_at_one_path_do_not_mix(tiny_config: Make, folder: Path):
+    """The folder is moved away and another run begins at its path: the first ends, and neither is harmed."""
+    config = tiny_config("training.epochs=4")
+    experiment.train(config, out=folder / "whole")
+    run, moved = folder / "run", folder / "moved"
+
+    def replace() -> None:
+        run.rename(moved)
+        with pytest.raises(KeyboardInterrupt):
+            experiment.train(config, out=run, observer=At(1, stop))
+
+    with pytest.raises(
+        RunError, match=f"^{run}: was removed, moved away or replaced [^;]*; nothing more is written to it$"
+    ):
+        experiment.train(config, out=run, observer=At(2, replace))
+    assert (check_last_good(moved), check_last_good(run)) == (2, 1)
+    for each in (moved, run):
+        assert summarize(each).state == "interrupted"
+        experiment.resume(each)
+        assert outcome(each) == outcome(folder / "whole")
+
+
+@pytest.mark.parametrize("file", ["checkpoints", "metrics.jsonl", ".lock", "manifest.json", "config.yaml"])
+def test_run_with_a_linked_file_is_not_resumed(tiny_config: Make, folder: Path, file: str):
+    run, elsewhere = folder / "run", folder / "elsewhere"
+    with pytest.raises(KeyboardInterrupt):
+        experiment.train(tiny_config(), out=run, observer=At(1, stop))
+    (run / file).rename(elsewhere)
+    (run / file).symlink_to(elsewhere)
+    before = outcome_of_all(elsewhere)
+    with pytest.raises(RunError, match=rf"{run}/{file}\S*: cannot be (read|written): is a symbolic link"):
+        experiment.resume(run)
+    assert outcome_of_all(elsewhere) == before
+
+
+def outcome_of_all(path: Path) -> dict[str, bytes]:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return {each.name: each.read_bytes() for each in files}
+
+
+def test_file_system_without_locks_is_named(tiny_config: Make, folder: Path, monkeypatch: pytest.MonkeyPatch):
+    def flock(descriptor: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(files, "fcntl", SimpleNamespace(**{**vars(fcntl), "flock": flock}))
+    with pytest.raises(RunError, match=r"/\.lock: cannot be locked .* its file system has no locks.* name an --out"):
+        experiment.train(tiny_config(), out=folder / "run")
+
+
+def test_resume_with_clock_going_backwards(tiny_config: Make, folder: Path, monkeypatch: pytest.MonkeyPatch):
     config = tiny_config()
     experiment.train(config, out=folder / "whole")
     now = [2_000_000_000.0]
@@ -295,9 +347,7 @@ def test_a_clock_that_goes_backwards_costs_nothing(tiny_config: Make, folder: Pa
     assert outcome(run) == outcome(folder / "whole")
 
 
-def test_runs_that_begin_at_the_same_second_have_directories_of_their_own(
-    tiny_config: Make, folder: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_runs_of_one_second_get_distinct_directories(tiny_config: Make, folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(directory, "time", SimpleNamespace(strftime=lambda form: "20250101-120000"))
     monkeypatch.chdir(folder)
     paths = [str(experiment.train(tiny_config("training.epochs=1")).path) for _ in range(3)]

@@ -46,7 +46,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_wheel_has_every_file_of_the_package_the_configs_and_the_licence(wheel: Path):
+def test_wheel_contains_package_configs_and_licence(wheel: Path):
     with zipfile.ZipFile(wheel) as archive:
         found = set(archive.namelist())
     metadata = f"mlpcli-{__version__}.dist-info"

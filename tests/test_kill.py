@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mlpcli.runs.directory import read_manifest
-from tests.nursery import Ended, Nursery, fast_folder
+from tests.fork_server import Ended, ForkServer, fast_folder
 from tests.run_outcome import outcome
 
 KILLS = 30
@@ -26,8 +26,8 @@ def folder() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def nursery(folder: Path) -> Iterator[Nursery]:
-    with Nursery(folder) as running:
+def fork_server(folder: Path) -> Iterator[ForkServer]:
+    with ForkServer(folder) as running:
         yield running
 
 
@@ -44,60 +44,60 @@ def train(folder: Path, tiny_images: Any) -> tuple[Any, ...]:
 
 
 @pytest.fixture(scope="module")
-def whole(folder: Path, nursery: Nursery, train: tuple[Any, ...]) -> dict[str, Any]:
+def whole(folder: Path, fork_server: ForkServer, train: tuple[Any, ...]) -> dict[str, Any]:
     """The run that nothing interrupts, and how long it takes."""
-    assert nursery.run(*train, "warm").status == 0
+    assert fork_server.run(*train, "warm").status == 0
     begun = time.monotonic()
-    assert nursery.run(*train, "whole").status == 0
+    assert fork_server.run(*train, "whole").status == 0
     return {"outcome": outcome(folder / "whole"), "seconds": time.monotonic() - begun}
 
 
-def file_operations(nursery: Nursery, train: tuple[Any, ...]) -> int:
+def file_operations(fork_server: ForkServer, train: tuple[Any, ...]) -> int:
     """How many file operations a run has: the first k at which no signal comes any more."""
     low, high = 1, 2000
     while low < high:
         middle = (low + high) // 2
-        if nursery.run(*train, f"counted-{middle}", k=middle, number=signal.SIGKILL).status == 0:
+        if fork_server.run(*train, f"counted-{middle}", k=middle, number=signal.SIGKILL).status == 0:
             high = middle
         else:
             low = middle + 1
     return low - 1
 
 
-def go_on(nursery: Nursery, train: tuple[Any, ...], run: Path, **interruption: Any) -> Ended:
+def go_on(fork_server: ForkServer, train: tuple[Any, ...], run: Path, **interruption: Any) -> Ended:
     """What a user does: resume the run if there is one, else begin it again."""
     command = ("train", "--quiet", "--resume") if (run / "config.yaml").exists() else train
-    return nursery.run(*command, run.name, **interruption)
+    return fork_server.run(*command, run.name, **interruption)
 
 
-def test_a_run_killed_at_thirty_moments_is_resumed_to_the_same_end(
-    folder: Path, nursery: Nursery, train: tuple[Any, ...], whole: dict[str, Any]
+def test_resume_after_kill_at_random_moments_is_identical(
+    folder: Path, fork_server: ForkServer, train: tuple[Any, ...], whole: dict[str, Any]
 ):
     chance = random.Random(20250101)
-    count = file_operations(nursery, train)
+    count = file_operations(fork_server, train)
     assert count > 150
     killed = 0
     for number in range(KILLS):
         run = folder / f"killed-{number}"
         moment = {"k": chance.randint(1, count)} if number % 3 else {"after": chance.uniform(0.0, whole["seconds"])}
         for _ in range(1 + number % 2):  # some are killed again, at their second attempt
-            ended = go_on(nursery, train, run, number=signal.SIGKILL, **moment)
+            ended = go_on(fork_server, train, run, number=signal.SIGKILL, **moment)
             assert ended.status in (0, -signal.SIGKILL), ended
             killed += ended.status != 0
-        assert go_on(nursery, train, run).status == 0, moment
+        assert go_on(fork_server, train, run).status == 0, moment
         assert outcome(run) == whole["outcome"], moment
     assert killed >= 20
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_a_run_at_any_moment_and_says_how_to_go_on(
-    folder: Path, nursery: Nursery, train: tuple[Any, ...], whole: dict[str, Any], number: int
+def test_signal_at_any_moment_stops_run_with_resume_command(
+    folder: Path, fork_server: ForkServer, train: tuple[Any, ...], whole: dict[str, Any], number: int
 ):
     chance = random.Random(int(number))
     for attempt in range(12):
         run = folder / f"stopped-{number}-{attempt}"
         moment = {"k": chance.randint(1, 180)} if attempt % 2 else {"after": chance.uniform(0.0, whole["seconds"])}
-        ended = nursery.run(*train, run.name, number=number, **moment)
+        ended = fork_server.run(*train, run.name, number=number, **moment)
         if ended.status == 0:
             continue  # it was over already
         assert ended.status == 128 + number, (moment, ended)
@@ -106,16 +106,16 @@ def test_a_signal_stops_a_run_at_any_moment_and_says_how_to_go_on(
         unfinished = (run / "manifest.json").exists() and read_manifest(run)["state"] != "finished"
         if unfinished and (run / "metrics.jsonl").exists():
             assert f"mlpcli train --resume {run.name}\n" in ended.stderr
-        assert go_on(nursery, train, run).status == 0
+        assert go_on(fork_server, train, run).status == 0
         assert outcome(run) == whole["outcome"], moment
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_second_signal_ends_a_run_at_once(
-    folder: Path, nursery: Nursery, train: tuple[Any, ...], whole: dict[str, Any], number: int
+def test_second_signal_ends_run_at_once(
+    folder: Path, fork_server: ForkServer, train: tuple[Any, ...], whole: dict[str, Any], number: int
 ):
     run = folder / f"twice-{number}"
-    ended = nursery.run(*train, run.name, k=100, number=number, twice=True)
+    ended = fork_server.run(*train, run.name, k=100, number=number, twice=True)
     assert (ended.status, ended.stderr) == (-number, "")
-    assert go_on(nursery, train, run).status == 0
+    assert go_on(fork_server, train, run).status == 0
     assert outcome(run) == whole["outcome"]

@@ -21,8 +21,8 @@ from mlpcli.datasets.load import load_dataset, load_split
 from mlpcli.errors import UsageError
 from mlpcli.runs import checkpoint as checkpoints
 from mlpcli.runs import directory
-from mlpcli.training.loop import network_for
-from mlpcli.training.measure import logits
+from mlpcli.state import architecture_of
+from mlpcli.training.evaluate import logits
 
 DESKEW = "data.preprocessing=deskew"
 
@@ -49,10 +49,10 @@ def typed(capsys):
 def expected_p(run, images):
     """What the network of ``run`` says of ``images`` (N, rows, columns) that are deskewed by hand."""
     checkpoint = open_member(run).checkpoint
-    network = network_for(checkpoint.config, 20, checkpoint.classes)
-    z = logits(network, checkpoint.parameters, deskewed(images.reshape(-1, 20), (5, 4))).astype(np.float64)
+    architecture = architecture_of(checkpoint.config, 20, checkpoint.classes)
+    z = logits(architecture, checkpoint.parameters, deskewed(images.reshape(-1, 20), (5, 4))).astype(np.float64)
     p = np.empty_like(z)
-    network.objective.output(z, p)
+    architecture.objective.output(z, p)
     return p
 
 
@@ -62,9 +62,11 @@ def test_it_changes_what_is_learnt(runs):
     assert plain.hashes == upright.hashes
 
 
-def test_every_look_is_at_deskewed_images_and_agrees_with_training(runs, tiny_images):
+def test_evaluation_on_deskewed_images_agrees_with_training(runs, tiny_images):
     run = runs / "upright"
-    best = min(directory.read_metrics(run), key=lambda line: (line["validation_error"], line["validation_loss"]))
+    best = min(
+        directory.read_metrics(run).records, key=lambda line: (line["validation_error"], line["validation_loss"])
+    )
     (validation,) = look([run], "validation").alone
     assert (validation.error, validation.loss) == (best["validation_error"], best["validation_loss"])
     found = look([run], "test")
@@ -75,7 +77,7 @@ def test_every_look_is_at_deskewed_images_and_agrees_with_training(runs, tiny_im
     assert np.array_equal(found.part.split.images.reshape(-1, 5, 4), tiny_images[2])
 
 
-def test_a_committee_gives_each_member_what_it_was_trained_on(runs, tiny_images):
+def test_ensemble_preprocesses_for_each_model(runs, tiny_images):
     both = look([runs / "plain", runs / "upright"], "test")
     p = [look([runs / name], "test").together.p for name in ("plain", "upright")]
     assert np.array_equal(both.together.p, np.mean(p, axis=0))
@@ -139,7 +141,7 @@ def test_resuming_and_reproducing_come_to_the_same(runs, tiny_config):
         experiment.resume(runs / "upright", ["data.preprocessing=null", "training.epochs=5"])
 
 
-def test_a_checkpoint_from_before_there_was_the_key_is_read_and_looks_at_images_as_they_are(runs, tiny_images):
+def test_format_1_checkpoint_is_read_without_preprocessing(runs, tiny_images):
     """Format 1, as it was: its config lacks data.preprocessing, augmentation and more."""
     import hashlib
     import io

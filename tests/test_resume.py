@@ -17,7 +17,7 @@ from mlpcli.errors import DataError, MlpcliError, RunError, UsageError
 from mlpcli.experiment import Observer
 from mlpcli.runs import checkpoint as checkpoints
 from mlpcli.runs import directory
-from tests.nursery import fast_folder
+from tests.fork_server import fast_folder
 from tests.run_outcome import metrics, outcome
 
 Make = Callable[..., Config]
@@ -103,7 +103,7 @@ RUNS = {
 
 
 @pytest.mark.parametrize("overrides", RUNS.values(), ids=RUNS)
-def test_the_end_is_that_of_a_run_never_interrupted(tiny_config: Make, folder: Path, overrides: list[str]):
+def test_resume_is_bit_identical(tiny_config: Make, folder: Path, overrides: list[str]):
     config = tiny_config("training.epochs=5", *overrides)
     whole = outcome(begin(config, folder / "whole"))
     epochs = len(whole["metrics.jsonl"])
@@ -116,7 +116,7 @@ def test_the_end_is_that_of_a_run_never_interrupted(tiny_config: Make, folder: P
         assert outcome(run) == whole
 
 
-def test_a_run_interrupted_in_every_epoch_comes_to_the_same_end(tiny_config: Make, folder: Path):
+def test_resume_after_interruption_in_every_epoch(tiny_config: Make, folder: Path):
     config = tiny_config("training.epochs=5")
     whole = outcome(begin(config, folder / "whole"))
     run = begin(config, folder / "run", Stop(0, step=1))
@@ -147,7 +147,7 @@ def test_a_run_interrupted_in_every_epoch_comes_to_the_same_end(tiny_config: Mak
         "data.dataset=mnist-sample",
     ],
 )
-def test_what_would_change_the_past_is_refused_with_the_difference(tiny_config: Make, folder: Path, override: str):
+def test_override_that_changes_past_epochs_is_refused(tiny_config: Make, folder: Path, override: str):
     run = begin(tiny_config(), folder / "run", Stop(1))
     before = snapshot(run)
     key = override.partition("=")[0]
@@ -166,7 +166,7 @@ def test_where_the_data_are_may_change(tiny_config: Make, folder: Path):
     assert outcome(run) == whole
 
 
-def test_a_best_of_the_past_is_of_the_prolonged_run_too(tiny_config: Make, folder: Path):
+def test_prolonged_run_keeps_earlier_best(tiny_config: Make, folder: Path):
     config = ("training.schedule=constant", "training.learning_rate=5")
     whole = outcome(begin(tiny_config(*config, "training.epochs=6"), folder / "whole"))
     run = begin(tiny_config(*config, "training.epochs=5"), folder / "run")
@@ -213,7 +213,7 @@ def test_before_the_first_epoch_is_done_nothing_is_past(tiny_config: Make, folde
     assert outcome(run) == whole
 
 
-def test_a_config_edited_in_the_run_is_held_against_its_past_too(tiny_config: Make, folder: Path):
+def test_config_edited_in_the_run_is_refused(tiny_config: Make, folder: Path):
     run = begin(tiny_config("training.l2=0.25"), folder / "run", Stop(1))
     path = run / "config.yaml"
     path.write_text(path.read_text().replace("l2: 0.25", "l2: 0.5"))
@@ -224,9 +224,7 @@ def test_a_config_edited_in_the_run_is_held_against_its_past_too(tiny_config: Ma
 # Finished runs -------------------------------------------------------------------------------------------------------
 
 
-def test_a_finished_run_says_so_and_gives_its_results_without_its_data(
-    tiny_config: Make, tiny_folder: Path, folder: Path
-):
+def test_resume_of_finished_run_needs_no_data(tiny_config: Make, tiny_folder: Path, folder: Path):
     run = folder / "run"
     result = experiment.train(tiny_config(), out=run)
     shutil.rmtree(tiny_folder)
@@ -237,7 +235,7 @@ def test_a_finished_run_says_so_and_gives_its_results_without_its_data(
     assert snapshot(run) == before
 
 
-def test_a_run_stopped_before_its_look_at_the_test_set_looks_then(tiny_config: Make, folder: Path):
+def test_resume_evaluates_test_set_if_stopped_before(tiny_config: Make, folder: Path):
     whole = outcome(begin(tiny_config(), folder / "whole"))
     run = begin(tiny_config(), folder / "run", Stop(3))
     assert not (run / "test.json").exists()
@@ -248,7 +246,7 @@ def test_a_run_stopped_before_its_look_at_the_test_set_looks_then(tiny_config: M
 # Damage --------------------------------------------------------------------------------------------------------------
 
 
-def test_a_damaged_last_is_refused_with_the_command_that_goes_on_from_previous(tiny_config: Make, folder: Path):
+def test_damaged_last_is_refused_with_command_for_previous(tiny_config: Make, folder: Path):
     whole = outcome(begin(tiny_config(), folder / "whole"))
     run = begin(tiny_config(), folder / "a run", Stop(2))
     flip(run / "checkpoints/last.npz")
@@ -280,7 +278,7 @@ def test_a_damaged_last_never_replaces_previous(tiny_config: Make, folder: Path)
             assert checkpoints.read(run / f"checkpoints/{name}.npz").epoch in (2, 3)
 
 
-def test_a_last_that_is_damaged_while_the_run_goes_on_never_replaces_previous(tiny_config: Make, folder: Path):
+def test_last_damaged_during_run_never_replaces_previous(tiny_config: Make, folder: Path):
     run = folder / "run"
 
     class Damage(Stop):
@@ -313,9 +311,7 @@ def test_previous_is_found_from_within_its_folder(tiny_config: Make, folder: Pat
 
 
 @pytest.mark.parametrize("how", ["damaged", "missing", "too old", "of epochs that never come"])
-def test_a_best_that_can_not_be_made_again_is_asked_for_before_anything_is_changed(
-    tiny_config: Make, folder: Path, how: str
-):
+def test_resume_without_usable_best_is_refused_untouched(tiny_config: Make, folder: Path, how: str):
     run = begin(tiny_config("training.epochs=6", "training.learning_rate=0.01"), folder / "run", Stop(5))
     best, state = run / "checkpoints/best.npz", checkpoints.read(run / "checkpoints/last.npz").state
     assert state.best_epoch >= 2
@@ -339,13 +335,13 @@ def test_a_best_that_can_not_be_made_again_is_asked_for_before_anything_is_chang
 def test_what_a_killed_process_left_half_written_is_cleared_away(tiny_config: Make, folder: Path):
     whole = outcome(begin(tiny_config("data.validation=0"), folder / "whole"))
     run = begin(tiny_config("data.validation=0"), folder / "run", Stop(2))
-    for name in (".evaluations.jsonl.partial", "checkpoints/.best.npz.partial"):
+    for name in (".mlpcli-0123456789abcdef.partial", "checkpoints/.mlpcli-fedcba9876543210.partial"):
         (run / name).write_bytes(b"half")
     experiment.resume(run)
     assert outcome(run) == whole
 
 
-def test_metrics_of_epochs_not_yet_in_the_checkpoint_are_cut_off_and_torn_lines_too(tiny_config: Make, folder: Path):
+def test_resume_truncates_metrics_to_the_checkpoint(tiny_config: Make, folder: Path):
     whole = outcome(begin(tiny_config(), folder / "whole"))
     line = (folder / "whole/metrics.jsonl").read_text().splitlines()[2]
     for extra in ("", "{", line[:50], line + "\n", line + "\n" + line[:20]):

@@ -17,9 +17,14 @@ Point = tuple[int, int]
 
 
 def learning_curve(
-    training: Sequence[float], validation: Sequence[float] | None, *, width: int = 80, braille: bool = True
+    training: Sequence[float],
+    validation: Sequence[float] | None,
+    *,
+    epochs: int | None = None,
+    width: int = 80,
+    braille: bool = True,
 ) -> list[str]:
-    """Lines of at most ``width`` characters: errors, as shares of the images, against the epoch, from 1.
+    """Lines of at most ``width`` characters: errors, as shares of the images, against the epoch, from 1 to ``epochs``.
 
     ``validation`` None: there are no such images; else it is as long as ``training``. Validation is a line, training a
     dotted one, each named at its end with its last value. Without ``braille`` every character is ASCII. Errors of 0
@@ -52,7 +57,7 @@ def learning_curve(
         label = labels[1] if row == 0 else labels[0] if row == ROWS - 1 else ""
         lines.append(f"{label:>{margin}} {side[not label]}{text} {beside.get(row, '')}".rstrip())
     lines.append(f"{'error':>{margin}} {corner}{floor * columns}")
-    last = str(len(training))
+    last = str(epochs or len(training))
     lines.append(f"{'':{margin}}  1{'epoch':^{columns - 1 - len(last)}}{last}")
     return lines
 

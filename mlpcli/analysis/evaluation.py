@@ -21,8 +21,10 @@ from numpy.typing import NDArray
 from mlpcli.config import DataConfig
 from mlpcli.datasets.catalogue import CATALOGUE
 from mlpcli.datasets.deskew import preprocessed
+from mlpcli.datasets.foreign import data_of_a_run
 from mlpcli.datasets.load import Part, Split, SplitName
-from mlpcli.errors import DataError, RunError, UsageError
+from mlpcli.datasets.source import is_folder, named_path
+from mlpcli.errors import DataError, RunError, UsageError, shown
 from mlpcli.model.build import Architecture
 from mlpcli.model.objectives import OBJECTIVES, SoftmaxCrossEntropy
 from mlpcli.runs import checkpoint as checkpoints
@@ -154,11 +156,9 @@ def open_member(path: Path) -> Member:
     try:
         file = directory.find_checkpoint(path)
         return Member(file, directory.run_of(file), checkpoints.read(file))
-    except OSError as error:
-        raise RunError(f"{path}: cannot be read: {error.strerror}") from error
     except RunError as error:
-        others = sorted(path.glob(f"{directory.CHECKPOINTS}/*{checkpoints.SUFFIX}")) if file not in (None, path) else []
-        left = ", ".join(str(other) for other in others if other != file)
+        others = directory.other_checkpoints(path, file) if file not in (None, path) else []
+        left = ", ".join(map(shown, others))
         raise RunError(f"{error}; other checkpoints of the run: {left}" if left else str(error)) from error
 
 
@@ -186,12 +186,15 @@ def check_committee(members: Sequence[Member], split: SplitName, dataset: str | 
             )
         for what, (a, b) in differences.items():
             if a != b:
-                raise UsageError(f"no committee of {members[0].path} and {member.path}: the second {what}")
+                raise UsageError(
+                    f"no committee of {shown(members[0].path)} and {shown(member.path)}: the second {what}"
+                )
     for member in members if len(members) > 1 else ():
         objective = member.checkpoint.config.network.objective
         if not OBJECTIVES[objective].probabilities:
             raise UsageError(
-                f"no committee with {member.path}: it averages probabilities, and the outputs of {objective} are none"
+                f"no committee with {shown(member.path)}: it averages probabilities, and the outputs of {objective} "
+                "are none"
             )
 
 
@@ -212,18 +215,20 @@ def data_for(
 ) -> DataConfig:
     """Where to find the data to evaluate ``checkpoint`` on: what it was trained on, or ``dataset``; never a fallback.
 
-    What is given overrides the checkpoint's config. Raises ``DataError`` if the folder it was trained on is not there.
+    What is given overrides the checkpoint's config, of which no more is believed than does no harm. Raises
+    ``DataError`` if the folder it was trained on is not there.
     """
     own = checkpoint.config.data
     trained_on = checkpoint.dataset if fallback_from(checkpoint) else own.dataset
-    if dataset is None and trained_on not in CATALOGUE and not Path(trained_on).expanduser().is_dir():
-        raise DataError(f"{trained_on}: the folder it was trained on is not here; say where it is with --data")
+    if dataset is None and trained_on not in CATALOGUE and not is_folder(named_path(trained_on)):
+        raise DataError(f"{shown(trained_on)}: the folder it was trained on is not here; say where it is with --data")
     wanted = trained_on if dataset is None else dataset
+    own = replace(own, dataset=wanted, sources=own.sources if wanted == own.dataset else None)
+    believed = data_of_a_run(own)
     return replace(
-        own,
-        dataset=wanted,
-        folder=own.folder if folder is None else folder,
-        sources=sources or (own.sources if wanted == own.dataset else None),
+        believed,
+        folder=believed.folder if folder is None else folder,
+        sources=sources or believed.sources,
         offline=offline or (own.offline and not sources),
         fallback=None,
     )
@@ -233,11 +238,11 @@ def check_fit(checkpoint: Checkpoint, part: Part) -> None:
     """Raise ``DataError`` unless the network of ``checkpoint`` can take the images and tell the classes of ``part``."""
     if part.image_shape != checkpoint.image_shape:
         raise DataError(
-            f"{part.name}: its images are of {_size(part.image_shape)} pixels, the network takes "
+            f"{shown(part.name)}: its images are of {_size(part.image_shape)} pixels, the network takes "
             f"{_size(checkpoint.image_shape)}"
         )
     if part.classes > checkpoint.classes:
-        raise DataError(f"{part.name}: has {part.classes} classes, the network tells {checkpoint.classes}")
+        raise DataError(f"{shown(part.name)}: has {part.classes} classes, the network tells {checkpoint.classes}")
 
 
 def changed_files(checkpoint: Checkpoint, part: Part) -> list[str]:
@@ -277,7 +282,7 @@ def predictions(member: Member, images: Array) -> Outputs:
 
 def _said(member: Member, architecture: Architecture, loss: float | None, logits: Array) -> Outputs:
     if not (np.isfinite(logits).all() and (loss is None or math.isfinite(loss))):
-        raise RunError(f"{member.path}: its outputs are not finite numbers: its parameters are too large")
+        raise RunError(f"{shown(member.path)}: its outputs are not finite numbers: its parameters are too large")
     # In float64 fewer outputs are rounded to the same number, to 1 above all, and mistakes can be ranked.
     z = logits.astype(np.float64)
     p = np.empty_like(z)

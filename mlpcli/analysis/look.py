@@ -10,8 +10,9 @@ from mlpcli.analysis import evaluation
 from mlpcli.analysis.evaluation import Evaluation, Member, Outputs
 from mlpcli.config import DataConfig
 from mlpcli.datasets.download import Progress, Say, silent
+from mlpcli.datasets.foreign import announcement
 from mlpcli.datasets.load import Part, SplitName, load_split
-from mlpcli.errors import RunError, UsageError
+from mlpcli.errors import RunError, UsageError, shown
 from mlpcli.runs import directory
 
 
@@ -55,10 +56,12 @@ def look(
         split = held_out(first.config.data)
     evaluation.check_committee(members, split, dataset)
     data = evaluation.data_for(first, dataset=dataset, folder=folder, sources=sources, offline=offline)
+    if announced := announcement(data):
+        say(announced)
     part = load_split(data, split, say=say, progress=progress)
     evaluation.check_fit(first, part)
     if changed := evaluation.changed_files(first, part):
-        say(f"{part.name}: not the files it was trained on: the SHA-256 of {', '.join(changed)} differs")
+        say(f"{shown(part.name)}: not the files it was trained on: the SHA-256 of {', '.join(changed)} differs")
     labels = part.split.labels
     said = [evaluation.outputs(member, part.split) for member in members]
     alone = tuple(evaluation.evaluate(each, labels) for each in said)

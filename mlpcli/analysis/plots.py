@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from mlpcli.analysis.evaluation import Evaluation
 from mlpcli.errors import RunError, UsageError
+from mlpcli.errors import shown as one_line
 from mlpcli.runs.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -480,6 +481,6 @@ def _across(count: int, about: float) -> int:
 
 def shown(name: str) -> str:
     """``name`` as one line that is not too long: its beginning and its end."""
-    name = name if name.isprintable() else ascii(name)
+    name = one_line(name)
     half = LONGEST_NAME // 2
     return name if len(name) <= LONGEST_NAME else f"{name[: half - 1]}…{name[-half:]}"

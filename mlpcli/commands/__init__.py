@@ -12,7 +12,7 @@ import signal
 import sys
 import traceback
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import click
 
@@ -44,10 +44,15 @@ COMMANDS = {
 
 
 class Terminated(BaseException):
-    """SIGTERM, raised where the program stands, as ``KeyboardInterrupt`` is for SIGINT."""
+    """SIGTERM or SIGHUP, raised where the program stands, as ``KeyboardInterrupt`` is for SIGINT."""
+
+    def __init__(self, number: int = signal.SIGTERM) -> None:
+        super().__init__(number)
+        self.status = 128 + number
+        self.reason = "terminated" if number == signal.SIGTERM else "interrupted: its terminal is gone"
 
 
-_RAISED: dict[int, type[BaseException]] = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class _Group(Group):
@@ -87,20 +92,29 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and exit with the documented status."""
-    for number in _RAISED:
-        signal.signal(number, _stop)
-    # A stream that was closed before we began ('>&-') is None, which nothing that prints expects.
+    for number in _SIGNALS:
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # which is what nohup asks for
+            signal.signal(number, _stop)
+    # What was closed before we began ('>&-'): or else the first file we open would be taken for one of these, and be
+    # inherited by every process that we start. The stream is None then, which nothing that prints expects.
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: PTH123, SIM115
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: PTH123, SIM115
     try:
         status = _run(sys.argv[1:] if arguments is None else arguments)
         # What was asked for is done and said: a signal on the way out changes nothing.
-        for number in _RAISED:
+        for number in _SIGNALS:
             signal.signal(number, signal.SIG_IGN)
     except KeyboardInterrupt:
         status = 128 + signal.SIGINT
-    except Terminated:
-        status = 128 + signal.SIGTERM
+    except Terminated as stopped:
+        status = stopped.status
+    for stream in (sys.stdout, sys.stderr):
+        _empty(stream)
     sys.exit(status)
 
 
@@ -124,12 +138,10 @@ def _run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         output.say("mlpcli: interrupted")
         return 128 + signal.SIGINT
-    except Terminated:
-        output.say("mlpcli: terminated")
-        return 128 + signal.SIGTERM
-    except BrokenPipeError:
-        # The reader of our output has gone; what is left in the buffer must not fail again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Terminated as stopped:
+        output.say(f"mlpcli: {stopped.reason}")
+        return stopped.status
+    except BrokenPipeError:  # the reader of our output has gone
         return 128 + signal.SIGPIPE
     except Exception:
         traceback.print_exc()
@@ -138,8 +150,17 @@ def _run(arguments: list[str]) -> int:
     return value if isinstance(value, int) else 0
 
 
+def _empty(stream: TextIO) -> None:
+    """Write what ``stream`` holds; where nobody takes it, drop it: Python would fail of it at exit, with status 120."""
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
     """Let the first signal unwind the program; a second one ends it at once."""
-    for each in _RAISED:
-        signal.signal(each, signal.SIG_DFL)
-    raise _RAISED[number]
+    for each in _SIGNALS:
+        if signal.getsignal(each) != signal.SIG_IGN:
+            signal.signal(each, signal.SIG_DFL)
+    raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from mlpcli.runs.metrics import Metrics
 
 
-def learning_curve(run: Path, stream: TextIO) -> list[str]:
-    """The curve of the run ``run`` in lines that ``stream`` has room and characters for; none before two epochs.
-
-    Raises ``RunError`` when metrics.jsonl is damaged.
-    """
+def learning_curve(metrics: Metrics, stream: TextIO) -> list[str]:
+    """The curve of ``metrics`` in lines that ``stream`` has room and characters for; none before two epochs."""
     from shutil import get_terminal_size
 
     from mlpcli.analysis import curve
-    from mlpcli.runs import directory
 
-    metrics = directory.read_metrics(run)
-    validation = [line["validation_error"] for line in metrics if line["validation_error"] is not None]
+    records = metrics.records
+    validation = [line["validation_error"] for line in records if line["validation_error"] is not None]
     return curve.learning_curve(
-        [line["train_error"] for line in metrics],
-        validation if len(validation) == len(metrics) else None,
+        [line["train_error"] for line in records],
+        validation if len(validation) == len(records) else None,
+        epochs=metrics.epochs,
         width=get_terminal_size().columns,
         braille=_has_braille(stream),
     )

@@ -10,7 +10,7 @@ import click
 from mlpcli.commands import output
 from mlpcli.commands.drawing import abreast, shades, terminal_width
 from mlpcli.commands.options import data_options, threads_option
-from mlpcli.errors import UsageError
+from mlpcli.errors import UsageError, shown
 
 if TYPE_CHECKING:
     from mlpcli.analysis.evaluation import Evaluation, Outputs
@@ -142,12 +142,12 @@ def _print(look: Look, result: Evaluation, dataset: str | None) -> None:
         inputs = member.checkpoint.image_shape[0] * member.checkpoint.image_shape[1]
         sizes = "-".join(map(str, [inputs, *network.hidden, member.checkpoint.classes]))
         epoch = f"epoch {member.checkpoint.epoch}"
-        output.result(f"{click.format_filename(member.path)}: {sizes}, {network.objective}, {epoch}")
-    output.result(f"{part.name}, {look.split}: {result.examples:,} images")
+        output.result(f"{shown(member.path)}: {sizes}, {network.objective}, {epoch}")
+    output.result(f"{shown(part.name)}, {look.split}: {result.examples:,} images")
     if wanted := _fallback_from(look, dataset):
-        output.result(f"trained on {part.name}, as {wanted} could not be had: these are no {wanted} results")
+        output.result(f"trained on {shown(part.name)}, as {wanted} could not be had: these are no {wanted} results")
 
-    named = [(click.format_filename(member.path), own) for member, own in zip(members, look.alone, strict=True)]
+    named = [(shown(member.path), own) for member, own in zip(members, look.alone, strict=True)]
     rows = [["error", "95 % interval", "errors", "loss", "calibration error"]]
     if len(members) > 1:
         named.append(("committee", result))

@@ -221,7 +221,7 @@ class _Check:
         subject = self.subject
         config, classes = subject.config, subject.architecture.sizes[-1]
         dataset = training_images(config, self.images, classes, subject.image_shape, self.seed)
-        checker = StepChecker(Steps(config, dataset, subject.state), self.rng, self.tolerance)
+        checker = StepChecker(Steps(config, dataset, subject.state), subject.theta, self.rng, self.tolerance)
         yield from checker.rows()
         if group.size > 1 and not checker.diverged:
             yield from checker.rows_of(Steps(config, dataset, subject.state, group))

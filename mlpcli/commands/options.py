@@ -36,12 +36,14 @@ def source_option(command: Decorated) -> Decorated:
     )(command)
 
 
-def data_overrides(sources: tuple[str, ...], offline: bool) -> list[str]:
-    """``--source`` and ``--offline`` as ``--set`` would have them."""
+def data_overrides(sources: tuple[str, ...], offline: bool, dataset: str | None = None) -> list[str]:
+    """``--source``, ``--offline`` and ``--data`` as ``--set`` would have them."""
     import json
 
     # JSON is YAML, but for its escapes: YAML reads a surrogate pair as two halves of a character.
     given = [f"data.sources={json.dumps(list(sources), ensure_ascii=False)}"] if sources else []
+    if dataset is not None:
+        given.append(f"data.dataset={json.dumps(dataset, ensure_ascii=False)}")
     return [*given, *(["data.offline=true"] if offline else [])]
 
 

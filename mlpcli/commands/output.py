@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -17,13 +18,13 @@ from mlpcli.errors import RunError
 def say(message: str) -> None:
     """Print a message for a person to stderr; that nobody can read it is no reason to end what it is about."""
     with suppress(OSError):
-        click.echo(message, err=True)
+        click.echo(_harmless(message), err=True)
 
 
 def result(text: str) -> None:
     """Print a result to stdout. Raises ``RunError`` where it cannot be written, as on a full disk."""
     try:
-        click.echo(text)
+        click.echo(_harmless(text))
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -32,7 +33,12 @@ def result(text: str) -> None:
 
 def result_json(document: dict[str, Any] | list[Any]) -> None:
     """Print ``document`` to stdout as the one JSON document of the command."""
-    result(json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False))
+    text = json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False)
+    result(re.sub(r"[^\n\x20-\x7e]", lambda found: _in_json(found[0]), text))
+
+
+def _in_json(character: str) -> str:
+    return character if character.isprintable() else json.dumps(character)[1:-1]
 
 
 def write_file(path: Path, data: bytes) -> None:
@@ -46,6 +52,20 @@ def write_file(path: Path, data: bytes) -> None:
     except (OSError, ValueError) as error:  # a name with a NUL in it is a ValueError
         reason = error.strerror if isinstance(error, OSError) else error
         raise RunError(f"{path}: cannot be written: {reason}") from error
+
+
+# Colours, ours among them, do nothing but colour.
+_UNSEEN = re.compile(r"\x1b\[[0-9;]*m|[^\n\t\x20-\x7e]")
+
+
+def _harmless(text: str) -> str:
+    """``text`` with everything escaped that would not be seen, but steer the terminal: names may be anybody's."""
+
+    def escaped(found: re.Match[str]) -> str:
+        what = found[0]
+        return what if what.isprintable() or len(what) > 1 else what.encode("unicode_escape").decode()
+
+    return _UNSEEN.sub(escaped, text)
 
 
 def colour(text: str, name: str) -> str:

@@ -10,7 +10,7 @@ import click
 
 from mlpcli.commands import output
 from mlpcli.commands.options import data_options, threads_option
-from mlpcli.errors import RunError, UsageError
+from mlpcli.errors import RunError, UsageError, shown
 
 if TYPE_CHECKING:
     from mlpcli.analysis.evaluation import Member
@@ -131,7 +131,7 @@ def command(
             pixels = part.split.images.reshape(-1, *part.image_shape)
             draw = partial(plots.draw_mistakes, result=result, images=pixels, title=title)
     output.write_file(path, plots.render(draw, form, f"{kind}: {title}"))
-    output.result(click.format_filename(path))
+    output.result(shown(path))
 
 
 def picture_format(path: Path) -> str:
@@ -140,7 +140,7 @@ def picture_format(path: Path) -> str:
 
     form = path.suffix.lower().removeprefix(".")
     if form not in FORMATS:
-        raise UsageError(f"-o {click.format_filename(path)}: name it {' or '.join(f'.{each}' for each in FORMATS)}")
+        raise UsageError(f"-o {shown(path)}: name it {' or '.join(f'.{each}' for each in FORMATS)}")
     return form
 
 
@@ -156,26 +156,23 @@ def _refuse_what_has_no_use(kind: str) -> None:
 
 def _histories(runs: Sequence[str]) -> list[History]:
     """The epochs of ``runs``, those that have none yet left out and named. Raises ``RunError`` when none is left."""
-    from mlpcli import config as config_module
     from mlpcli.analysis import plots
-    from mlpcli.runs import directory
-    from mlpcli.runs.summary import run_at, summarize
+    from mlpcli.runs.summary import read_run, run_at
 
     paths = [run_at(Path(run)) for run in runs]
     names = [path.resolve().name for path in paths]
     histories = []
     for path, name in zip(paths, names, strict=True):
-        summary, records = summarize(path), directory.read_metrics(path)
-        if not records:
-            output.say(f"{path}: has no epoch to draw yet")
+        run = read_run(path)
+        if not run.metrics.records:
+            output.say(f"{shown(path)}: has no epoch to draw yet")
             continue
         label = name if names.count(name) == 1 else str(path)
-        if summary.state != "finished":
-            label += f" ({summary.state}, {len(records)} of {summary.epochs_wanted} epochs)"
-        objective = config_module.load(path / directory.CONFIG, (), {}).network.objective
-        histories.append(plots.History(label, objective, records))
+        if run.summary.state != "finished":
+            label += f" ({run.summary.state}, {run.metrics.epochs} of {run.summary.epochs_wanted} epochs)"
+        histories.append(plots.History(label, run.config.network.objective, run.metrics.records))
     if not histories:
-        raise RunError(f"{' '.join(map(str, paths))}: nothing to draw: no epoch was completed")
+        raise RunError(f"{' '.join(map(shown, paths))}: nothing to draw: no epoch was completed")
     if len(histories) > plots.MOST_RUNS:
         raise UsageError(f"{len(histories)} runs do not fit one picture; at most {plots.MOST_RUNS} do")
     return histories

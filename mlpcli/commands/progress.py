@@ -3,9 +3,27 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import Any
 
 from mlpcli.datasets.download import NoProgress, Progress
+
+
+class Terminal:
+    """stderr, for a bar: what cannot be written is dropped, as where the terminal has gone."""
+
+    def write(self, text: str) -> None:
+        """Write ``text``, or not."""
+        with suppress(OSError):
+            sys.stderr.write(text)
+
+    def flush(self) -> None:
+        """Write what is held back, or not."""
+        with suppress(OSError):
+            sys.stderr.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)
 
 
 def download_progress() -> Progress:
@@ -23,7 +41,7 @@ class _Bar:
         from tqdm import tqdm
 
         self._bar = tqdm(
-            desc=name, total=total, unit="B", unit_scale=True, dynamic_ncols=True, leave=False, file=sys.stderr
+            desc=name, total=total, unit="B", unit_scale=True, dynamic_ncols=True, leave=False, file=Terminal()
         )
 
     def advance(self, count: int) -> None:

@@ -9,7 +9,7 @@ import click
 
 from mlpcli.commands import output
 from mlpcli.commands.options import data_options, threads_option
-from mlpcli.errors import DataError, UsageError
+from mlpcli.errors import DataError, UsageError, shown
 
 if TYPE_CHECKING:
     from mlpcli.datasets.load import SplitName
@@ -97,6 +97,4 @@ def command(
         document = {"path": click.format_filename(file), "bytes": len(data), "images": made.pictures}
         output.result_json({**document, "split": found.split if found else None, "board": made.weights is not None})
         return
-    output.result(
-        f"{click.format_filename(file)}: {len(data) / 1e6:.1f} MB, {made.pictures} images; open it in a browser"
-    )
+    output.result(f"{shown(file)}: {len(data) / 1e6:.1f} MB, {made.pictures} images; open it in a browser")

@@ -11,7 +11,8 @@ import click
 
 from mlpcli.commands import EXIT_CHECK_SAID_NO, output
 from mlpcli.commands.group import Group
-from mlpcli.commands.options import set_threads, threads_are_set, threads_option
+from mlpcli.commands.options import data_overrides, set_threads, source_option, threads_are_set, threads_option
+from mlpcli.errors import shown
 from mlpcli.runs.environment import recorded_threads
 
 if TYPE_CHECKING:
@@ -61,13 +62,12 @@ def list_(folder: Path, as_json: bool) -> None:
         output.result_json([{**asdict(summary), "path": click.format_filename(summary.path)} for summary in found])
         return
     if not found:
-        output.say(f"no runs in {folder}")
+        output.say(f"no runs in {shown(folder)}")
         return
     rows = [("run", "state", "epochs", "validation", "data")]
     for run in found:
-        rows.append(
-            (_shown(str(run.path)), run.state, _epochs(run), _share(run.validation_error), _shown(run.dataset or ""))
-        )
+        data = shown(run.dataset) if run.dataset else ""
+        rows.append((shown(run.path), run.state, _epochs(run), _share(run.validation_error), data))
     _table(rows, state_column=1)
     for run in found:
         if run.problem:
@@ -89,20 +89,18 @@ def show(run: Path, as_json: bool) -> None:
 
     from mlpcli import config as config_module
     from mlpcli.commands.curve import learning_curve
-    from mlpcli.runs import directory
-    from mlpcli.runs.summary import run_at, summarize
+    from mlpcli.runs.summary import read_run, run_at
 
     where = run_at(run)
-    summary = summarize(where)
-    config = config_module.load(where / directory.CONFIG, (), {})
-    manifest = directory.read_manifest(where) if (where / directory.MANIFEST).exists() else {}
+    found = read_run(where)
+    summary, config, manifest = found.summary, found.config, found.manifest
     if as_json:
-        document = {**asdict(summary), "path": click.format_filename(where), "test": directory.read_test(where)}
+        document = {**asdict(summary), "path": click.format_filename(where), "test": found.test}
         output.result_json({**document, "config": config_module.to_dict(config), "manifest": manifest})
         return
     state = output.colour(summary.state, COLOURS[summary.state])
-    lines = [("run", _shown(str(where))), ("state", f"{state}, {summary.epochs} of {summary.epochs_wanted} epochs")]
-    lines += [("started", _shown(summary.started or "unknown")), ("data", _shown(summary.dataset or "unknown"))]
+    lines = [("run", shown(where)), ("state", f"{state}, {summary.epochs} of {summary.epochs_wanted} epochs")]
+    lines += [("started", shown(summary.started or "unknown")), ("data", shown(summary.dataset or "unknown"))]
     for session in manifest.get("resumed", []):
         lines.append(("resumed", f"from epoch {session['epoch']}"))
     if summary.validation_error is not None:
@@ -113,10 +111,10 @@ def show(run: Path, as_json: bool) -> None:
         lines.append(("test error", _share(summary.test_error)))
     for name, value in lines:
         output.result(f"{name:<17} {value}")
-    if curve := learning_curve(where, sys.stdout):
+    if curve := learning_curve(found.metrics, sys.stdout):
         output.result("\n".join(["", *curve]))
     output.result(f"\nconfig\n{_indented(config_module.to_yaml(config))}")
-    environment = {key: _shown(str(value)) for key, value in manifest.get("environment", {}).items()}
+    environment = {shown(key): shown(value) for key, value in manifest.get("environment", {}).items()}
     if environment:
         width = max(map(len, environment))
         output.result("\nenvironment")
@@ -158,10 +156,18 @@ def compare(paths: tuple[Path, ...], group_seeds: bool, test: bool, as_json: boo
 @command.command()
 @click.argument("run", type=_path)
 @click.option("--keep", metavar="DIR", type=_path, help="Train in DIR, a new run, instead of a temporary folder.")
+@click.option(
+    "--data",
+    metavar="DIR",
+    help="Where the data are now, if they have moved: the same by their SHA-256. [default: where the run had them]",
+)
+@source_option
 @threads_option
 @_json
 @click.option("--quiet", is_flag=True, help="No progress: only the result, and warnings.")
-def reproduce(run: Path, keep: Path | None, as_json: bool, quiet: bool) -> int:
+def reproduce(
+    run: Path, keep: Path | None, data: str | None, sources: tuple[str, ...], as_json: bool, quiet: bool
+) -> int:
     """Train a run again and compare: exit status 1 if anything is not equal, bit for bit.
 
     Compared are metrics, but for times, and the parameters and optimizer state of the last and the best checkpoint; of
@@ -182,7 +188,8 @@ def reproduce(run: Path, keep: Path | None, as_json: bool, quiet: bool) -> int:
     from mlpcli import experiment
     from mlpcli.commands.show import Screen
 
-    again = experiment.reproduce(run, keep=keep, observer=Screen(quiet=quiet))
+    overrides = data_overrides(sources, offline=False, dataset=data)
+    again = experiment.reproduce(run, overrides, keep=keep, observer=Screen(quiet=quiet))
     if as_json:
         environment = [{"key": key, "recorded": there, "here": here} for key, there, here in again.environment]
         document: dict[str, Any] = {"run": str(again.run), "equal": not again.differences, "epochs": again.epochs}
@@ -191,9 +198,9 @@ def reproduce(run: Path, keep: Path | None, as_json: bool, quiet: bool) -> int:
         return EXIT_CHECK_SAID_NO if again.differences else 0
     of = f"{again.epochs} epochs" if again.epochs == again.epochs_wanted else f"the {again.epochs} epochs it has"
     if not again.differences:
-        output.result(f"{again.run}: reproduced, {of}: metrics and parameters are equal bit for bit")
+        output.result(f"{shown(again.run)}: reproduced, {of}: metrics and parameters are equal bit for bit")
         return 0
-    output.result(f"{again.run}: not reproduced, {of}")
+    output.result(f"{shown(again.run)}: not reproduced, {of}")
     rows = [("", "recorded", "trained again")]
     rows += [(each.what, each.recorded, each.again) for each in again.differences[:MOST_DIFFERENCES]]
     _table(rows)
@@ -204,7 +211,7 @@ def reproduce(run: Path, keep: Path | None, as_json: bool, quiet: bool) -> int:
         _table(
             [
                 ("environment", "recorded", "here"),
-                *((key, _shown(there), here) for key, there, here in again.environment),
+                *((key, shown(there), here) for key, there, here in again.environment),
             ]
         )
     else:
@@ -247,7 +254,7 @@ def _print_rows(rows: list[Row], keys: list[str], test: bool) -> None:
         outcomes = [_share(run.validation_error), _loss(run.validation_loss), _epochs(run)]
         outcomes += [_rounded(run.seconds, ".1f"), _rounded(run.examples_per_second, ",.0f")]
         outcomes += [_share(run.test_error)] if test else []
-        table.append((_shown(str(run.path)), run.state, *outcomes, *_cells(row.settings, keys)))
+        table.append((shown(run.path), run.state, *outcomes, *_cells(row.settings, keys)))
     _table(table, state_column=1, right=range(2, 2 + len(OUTCOMES) + test))
 
 
@@ -255,7 +262,7 @@ def _print_groups(groups: list[SeedGroup], keys: list[str], test: bool) -> None:
     table = [("run", "state", "seeds", *_heads(keys, test))]
     for group in groups:
         best, *others = group.rows
-        name = _shown(str(best.summary.path)) + (f" +{len(others)}" if others else "")
+        name = shown(best.summary.path) + (f" +{len(others)}" if others else "")
         state = ", ".join(f"{count} {state}" for state, count in group.states.items())
         seeds = " ".join(map(str, group.seeds))
         outcomes = [_spread(group.validation_error), _loss(_mean(group.validation_loss))]
@@ -356,13 +363,8 @@ def _setting(value: Any) -> str:
     """A value of a config, as it is written there, if not too long."""
     import json
 
-    text = _shown(value) if isinstance(value, str) else json.dumps(value)
+    text = shown(value) if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= LONGEST_SETTING else f"{text[: LONGEST_SETTING - 3]}..."
-
-
-def _shown(text: str) -> str:
-    """``text`` from a file, which must not steer the terminal."""
-    return text if text.isprintable() else ascii(text)
 
 
 def _indented(text: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mlpcli.commands.output import say
-from mlpcli.commands.progress import download_progress
+from mlpcli.commands.progress import Terminal, download_progress
 from mlpcli.datasets.load import Dataset
 from mlpcli.experiment import Observer
 from mlpcli.runs.environment import threads
@@ -62,7 +62,7 @@ class Screen(Observer):
                 unit="batch",
                 dynamic_ncols=True,
                 leave=False,
-                file=sys.stderr,
+                file=Terminal(),
             )
 
     def step(self, loss: float) -> None:
@@ -83,7 +83,7 @@ class Screen(Observer):
         if self._bar is None:
             say(line)
         else:
-            self._bar.write(line, file=sys.stderr)
+            self._bar.write(line, file=Terminal())
 
     def end(self) -> None:
         """Training has ended, however it did."""

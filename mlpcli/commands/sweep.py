@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlpcli.commands import Terminated, output
-from mlpcli.errors import DivergedError, MlpcliError, RunError, UsageError
+from mlpcli.errors import DivergedError, MlpcliError, RunError, UsageError, shown
 from mlpcli.sweep import execute, plan
 from mlpcli.sweep.execute import Outcome, Task, Watcher
 
@@ -107,14 +107,14 @@ def _execute(planned: Plan, folder: Path, tasks: list[Task], workers: Pool, quie
         except (KeyboardInterrupt, Terminated) as stopped:
             screen.clear()
             output.say(f"stopped, with {screen.done} of {len(tasks)} runs done; the same command goes on")
-            workers.stop(128 + (signal.SIGTERM if isinstance(stopped, Terminated) else signal.SIGINT))
+            workers.stop(stopped.status if isinstance(stopped, Terminated) else 128 + signal.SIGINT)
             raise
         finally:
             screen.clear()
 
 
 def _announce(planned: Plan, folder: Path, tasks: list[Task], workers: Pool) -> None:
-    output.say(f"sweep    {_size(planned)} in {_text(folder)}: {_states(tasks)}")
+    output.say(f"sweep    {_size(planned)} in {shown(folder)}: {_states(tasks)}")
     if planned.repeated:
         output.say(f"         {planned.repeated} more draws were the same as others, and are not repeated")
     each = f"{workers.threads} thread{'s' * (workers.threads > 1)} each"
@@ -150,9 +150,9 @@ def _list(sweep: Path, folder: Path, planned: Plan, as_json: bool) -> None:
             }
         )
         return
-    width = max(len(_text(task.path)) for task in tasks)
+    width = max(len(shown(task.path)) for task in tasks)
     for task in tasks:
-        output.result(f"{_text(task.path):<{width}}  {WORDS.get(task.state, task.state)}")
+        output.result(f"{shown(task.path):<{width}}  {WORDS.get(task.state, task.state)}")
     output.say(f"{_size(planned)}: {_states(tasks)}")
 
 
@@ -168,7 +168,7 @@ def _report(planned: Plan, folder: Path, tasks: list[Task], outcomes: dict[Path,
     others = execute.strangers(folder, planned)
     if as_json:
         document: dict[str, Any] = {
-            "folder": _text(folder),
+            "folder": shown(folder),
             "finished": count["finished"],
             "diverged": count["diverged"],
         }
@@ -178,7 +178,7 @@ def _report(planned: Plan, folder: Path, tasks: list[Task], outcomes: dict[Path,
     elif known:
         runs.print_comparison(known, group_seeds=planned.seeds > 1 or plan.SEED in planned.keys)
     if others:
-        some = ", ".join(_text(path.name) for path in others[:3]) + (", ..." if others[3:] else "")
+        some = ", ".join(shown(path.name) for path in others[:3]) + (", ..." if others[3:] else "")
         output.say(f"{folder}: has {len(others)} more that the sweep does not ask for (any more): {some}")
     for path in broken:
         if path not in outcomes:  # or else it has been said when it happened
@@ -197,12 +197,6 @@ def _known(folder: Path) -> list[Known]:
         return ranking.collect([folder])
     except RunError:  # not one run came to be
         return []
-
-
-def _text(path: Path | str) -> str:
-    """A path as it can be shown, whatever bytes it has: it must not steer the terminal."""
-    text = click.format_filename(path)
-    return text if text.isprintable() else ascii(text)
 
 
 class _Screen(Watcher):
@@ -268,18 +262,19 @@ class _Screen(Watcher):
     def clear(self) -> None:
         """Wipe the live table off, so that what is said next stands above it."""
         if self._shown:
-            click.echo(f"\x1b[{self._shown}F\x1b[J", err=True, nl=False)
+            from mlpcli.commands.progress import Terminal
+
+            Terminal().write(f"\x1b[{self._shown}F\x1b[J")
             self._shown = 0
 
     def _progress(self, task: Task) -> str:
         from mlpcli.runs import directory
 
-        # Not the run's summary, which takes hold of the run to see whether anybody else does.
         try:
-            metrics = directory.read_metrics(task.path)
+            last = directory.read_last_record(task.path)
         except MlpcliError:
-            metrics = []
-        last = metrics[-1] if metrics else {"epoch": 0, "validation_error": None}
+            last = None
+        last = last or {"epoch": 0, "validation_error": None}
         found = "" if last["validation_error"] is None else f"  validation {last['validation_error']:6.2%}"
         wanted = task.config.training.epochs
         return f"  epoch {last['epoch']:>{len(str(wanted))}}/{wanted}{found}  {task.path.name}"

@@ -107,6 +107,7 @@ def command(
         from mlpcli import experiment
         from mlpcli.commands.curve import learning_curve
         from mlpcli.commands.show import Screen
+        from mlpcli.runs.directory import read_metrics
 
         if group.rank:
             with suppress(DivergedError, Stopped):
@@ -122,7 +123,7 @@ def command(
             if as_json:
                 output.result_json(_document(run))
             else:
-                if not quiet and (curve := learning_curve(run.path, sys.stderr)):
+                if not quiet and (curve := learning_curve(read_metrics(run.path), sys.stderr)):
                     output.say("\n".join(["", *curve, ""]))
                 _print(run)
         except (KeyboardInterrupt, Terminated):

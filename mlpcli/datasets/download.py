@@ -16,9 +16,9 @@ from typing import Protocol
 
 from mlpcli.datasets.bytestream import GunzipError, chunks_of, decoded, open_regular
 from mlpcli.datasets.catalogue import Entry, File, Role
-from mlpcli.datasets.source import Folder, Source, SourceError, UnreachableError
+from mlpcli.datasets.source import Folder, Source, SourceError, UnreachableError, shown_source
 from mlpcli.errors import DataError, RunError, UnavailableError
-from mlpcli.files import locked, remove_partials, write_atomically
+from mlpcli.files import locked, write_atomically
 
 LOCK = ".lock"
 
@@ -98,7 +98,6 @@ class Downloader:
                 return []
             self.folder.mkdir(parents=True, exist_ok=True)
             with self._locked():
-                remove_partials(self.folder)
                 return [file.name for file in wanting if self._make_good(file)]
         except OSError as error:
             raise RunError(
@@ -143,15 +142,16 @@ class Downloader:
                     raise UnreachableError(self._unreachable[name])
                 self._store(file, self._source(name))
             except UnreachableError as error:
-                reasons[name] = self._unreachable[name] = str(error)
+                self._unreachable[name] = str(error)
+                reasons[shown_source(name)] = str(error)
             except SourceError as error:
-                reasons[name] = str(error)
+                reasons[shown_source(name)] = str(error)
             else:
                 for line in (f"{failed}: {reason}" for failed, reason in reasons.items()):
                     if line not in self._said:
                         self._said.add(line)
                         self._say(line)
-                self._say(f"{self.entry.name}: {file.name}, {file.size / 1e6:.1f} MB, from {name}")
+                self._say(f"{self.entry.name}: {file.name}, {file.size / 1e6:.1f} MB, from {shown_source(name)}")
                 return
         tried = "".join(f"\n  {name}: {reason}" for name, reason in reasons.items()) or "\n  (there are none)"
         raise UnavailableError(f"{self.entry.name}: no source delivers {file.name}:{tried}\n{self._remedies()}")
@@ -199,7 +199,7 @@ class Downloader:
         names = ", ".join(file.name for file in self.entry.files.values())
         return (
             f"Put {names} (plain or .gz) into {self.folder}, or name a URL, a folder or npm:NAME@VERSION that has them "
-            "with --source, or use the bundled sample: --set data.dataset=mnist-sample"
+            "with --source, or use the bundled sample, the data set mnist-sample, instead"
         )
 
 

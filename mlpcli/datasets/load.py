@@ -23,7 +23,7 @@ from mlpcli.datasets.catalogue import CATALOGUE, FILE_NAMES, Entry, File, Role
 from mlpcli.datasets.deskew import preprocessed
 from mlpcli.datasets.download import Downloader, Progress, Say, find, silent
 from mlpcli.datasets.source import is_folder, named_path
-from mlpcli.errors import DataError, UnavailableError
+from mlpcli.errors import DataError, UnavailableError, shown
 
 BUNDLED = Path(__file__).parent / "sample"
 TRAIN: tuple[Role, Role] = ("train_images", "train_labels")
@@ -153,7 +153,7 @@ def locate(dataset: str, folder: str | Path) -> tuple[Entry | None, Path]:
         return None, path
     near = get_close_matches(dataset, CATALOGUE, 1)
     hint = f"did you mean {near[0]}?" if near else f"the data sets are {', '.join(CATALOGUE)}"
-    raise DataError(f"{dataset}: neither a data set nor a folder; {hint}")
+    raise DataError(f"{shown(dataset)}: neither a data set nor a folder; {hint}")
 
 
 def is_there(folder: Path, file: File) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Generator
 from pathlib import Path
 from typing import Protocol
@@ -10,6 +11,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from mlpcli.datasets.bytestream import PIECE, open_regular
+from mlpcli.errors import shown
 
 
 class SourceError(Exception):
@@ -70,6 +72,11 @@ def is_folder(path: Path) -> bool:
 def bounded_size(size: int) -> int:
     """The most bytes that a file of ``size`` decoded bytes may take, compressed or not: gzip may add a little."""
     return size + size // 100 + 64 * 1024
+
+
+def shown_source(name: str) -> str:
+    """``name`` as a message has it: without a password, and in one line."""
+    return shown(re.sub(r"(?<=://)[^/@]*@", "***@", name))
 
 
 def _path_of(url: str) -> Path:

@@ -8,21 +8,27 @@ from __future__ import annotations
 
 import http.client
 import io
+import re
 import ssl
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from base64 import b64encode
 from collections.abc import Generator
 from functools import partial
 from typing import Any
 
 from mlpcli import __version__
-from mlpcli.datasets.source import SourceError, UnreachableError, bounded_size
+from mlpcli.datasets.source import SourceError, UnreachableError, bounded_size, shown_source
 
 CONNECT_SECONDS = 10.0  # to connect, and again for the TLS handshake
+LEAST_SPEED = 16 * 1024  # bytes a second: so a file of n bytes has n / LEAST_SPEED seconds, and STALL_SECONDS more
 STALL_SECONDS = 30.0  # the longest wait for each STALL_BYTES, the headers included
-STALL_BYTES = 64 * 1024
+STALL_BYTES = int(LEAST_SPEED * STALL_SECONDS)
+TOO_SLOW = f"timed out: less than {LEAST_SPEED // 1024} KiB/s for {STALL_SECONDS:g} s"
+BUSY = (429, 503)  # statuses that may come with a Retry-After, which is heeded once
+MOST_RETRY_SECONDS = 30
 HEADER_BYTES = 256 * 1024  # allowed to headers and to the framing of a chunked body
 MAX_REDIRECTS = 5
 CHUNK = 64 * 1024
@@ -34,12 +40,12 @@ class Web:
     suffixes: tuple[str, ...] = (".gz", "")
 
     def __init__(self, base: str) -> None:
-        self._base = base if base.endswith("/") else f"{base}/"
+        self._base, self._authorization = _without_user(base if base.endswith("/") else f"{base}/")
 
     def read(self, name: str, size: int) -> Generator[bytes, None, None]:
         """See :meth:`mlpcli.datasets.source.Source.read`."""
         limit = bounded_size(size)
-        with _open(self._base + name, limit) as response:
+        with _open(self._base + name, limit, self._authorization) as response:
             if response.status != 200:
                 words = http.client.responses.get(response.status, "")
                 raise SourceError(f"status {response.status} {words}".strip())
@@ -54,28 +60,72 @@ class Web:
                 raise SourceError(f"cut short after {received} of {announced} bytes")
 
 
-def _open(url: str, limit: int) -> http.client.HTTPResponse:
+def _open(url: str, limit: int, authorization: str | None = None) -> http.client.HTTPResponse:
     """The response at ``url`` once all redirects are followed. Raises ``SourceError``."""
     for _ in range(MAX_REDIRECTS + 1):
-        response = _request(url, limit)
+        response = _request(url, limit, authorization)
+        if response.status in BUSY and (seconds := _retry_after(response)) is not None:
+            response.close()
+            time.sleep(seconds)
+            response = _request(url, limit, authorization)
         if response.status not in (301, 302, 303, 307, 308):
             return response
         response.close()
-        url = _redirected(url, response.headers.get("Location", ""))
+        url, authorization = _redirected(url, response.headers.get("Location", "")), None
     raise SourceError(f"more than {MAX_REDIRECTS} redirects")
 
 
-def _request(url: str, limit: int) -> http.client.HTTPResponse:
+def _retry_after(response: http.client.HTTPResponse) -> int | None:
+    """The seconds that a server asks to be left alone for, if they are few enough to wait."""
+    text = response.headers.get("Retry-After", "")
+    return int(text) if re.fullmatch("[0-9]{1,4}", text) and int(text) <= MOST_RETRY_SECONDS else None
+
+
+def _without_user(url: str) -> tuple[str, str | None]:
+    """``url`` without a user and password in it, and the header that has them instead."""
+    scheme, _, rest = url.partition("://")
+    host, slash, path = rest.partition("/")
+    user, at, host = host.rpartition("@")
+    if not at:
+        return url, None
+    return f"{scheme}://{host}{slash}{path}", f"Basic {b64encode(urllib.parse.unquote_to_bytes(user)).decode()}"
+
+
+def _request(url: str, limit: int, authorization: str | None) -> http.client.HTTPResponse:
     # Only these handlers: a stock opener also opens file:// and ftp://, and reads a redirect's body to its end.
     opener = urllib.request.OpenerDirector()
-    for handler in (urllib.request.ProxyHandler(), _Http(limit), _Https(limit), urllib.request.UnknownHandler()):
+    proxies = _proxies()
+    for handler in (urllib.request.ProxyHandler(proxies), _Http(limit), _Https(limit), urllib.request.UnknownHandler()):
         opener.add_handler(handler)
     opener.addheaders = [("User-Agent", f"mlpcli/{__version__}")]
+    if authorization is not None:
+        opener.addheaders.append(("Authorization", authorization))
     try:
         response: http.client.HTTPResponse = opener.open(url, timeout=CONNECT_SECONDS)
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise UnreachableError(f"cannot be reached ({_reason(error)})") from None
+    except (OSError, http.client.HTTPException, ValueError, OverflowError) as error:
+        raise UnreachableError(f"cannot be reached{_through(url, proxies)} ({_reason(error)})") from None
     return response
+
+
+def _proxies() -> dict[str, str]:
+    """The proxies of the environment, by scheme; ALL_PROXY is for those that are not named."""
+    proxies = dict(urllib.request.getproxies())
+    everything = proxies.pop("all", "")
+    if everything.startswith(("http://", "https://")):  # not socks, which is often meant for others
+        proxies = {"http": everything, "https": everything, **proxies}
+    return proxies
+
+
+def _through(url: str, proxies: dict[str, str]) -> str:
+    """Words for the proxy that ``url`` is asked for by, if there is one."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        proxy = proxies.get(parts.scheme)
+        if not proxy or urllib.request.proxy_bypass(parts.hostname or ""):
+            return ""
+    except ValueError:
+        return ""
+    return f" through the proxy {shown_source(proxy)}, which the environment names"
 
 
 def _redirected(url: str, location: str) -> str:
@@ -87,7 +137,7 @@ def _redirected(url: str, location: str) -> str:
     except ValueError:
         raise SourceError("redirects to something that is no URL") from None
     if not location or scheme not in allowed:
-        raise SourceError(f"redirects to {_shown(location)}, which is not followed")
+        raise SourceError(f"redirects to {_shown(shown_source(location))}, which is not followed")
     return target
 
 
@@ -103,7 +153,12 @@ def _reason(error: Exception) -> str:
     if isinstance(error, urllib.error.URLError) and isinstance(error.reason, Exception):
         error = error.reason
     if isinstance(error, TimeoutError):
-        return "timed out"
+        return TOO_SLOW if error.args == (TOO_SLOW,) else "timed out"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return (
+            f"certificate verify failed: {_shown(error.verify_message)}; SSL_CERT_FILE can name a file of further "
+            "certificates to trust"
+        )
     if isinstance(error, http.client.HTTPException):
         return f"not proper HTTP: {_shown(str(error) or type(error).__name__)}"
     return _shown(getattr(error, "strerror", None) or str(error) or type(error).__name__)
@@ -135,10 +190,13 @@ class _Paced(io.RawIOBase):
             self._waited, self._came = 0.0, 0
         patience = STALL_SECONDS - self._waited
         if patience <= 0:
-            raise TimeoutError
+            raise TimeoutError(TOO_SLOW)
         self._sock.settimeout(patience)
         begun = time.monotonic()
-        count = self._raw.readinto(buffer) or 0
+        try:
+            count = self._raw.readinto(buffer) or 0
+        except TimeoutError:
+            raise TimeoutError(TOO_SLOW) from None
         self._waited += time.monotonic() - begun
         self._came += count
         self._left -= count
@@ -196,4 +254,7 @@ class _Https(urllib.request.HTTPSHandler):
 
     def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
         context = ssl.create_default_context()
+        # Newer Pythons refuse certificates that are not quite as they should be, as those of many a company's proxy.
+        # What comes is held against the catalogue's hashes.
+        context.verify_flags &= ~getattr(ssl, "VERIFY_X509_STRICT", 0)
         return self.do_open(_SecureConnection, request, limit=self._limit, context=context)  # type: ignore[arg-type]

@@ -1,10 +1,11 @@
 """Whole training steps against the textbook: from bytes to updated parameters, by the very step that trains.
 
 The trainer takes real steps in float64, with the config's own batches, margins, dropout, smoothed targets, penalty,
-optimizer, schedule and average: three in the first epoch, whose last batch is shorter, and three in the middle of
-training, where the optimizer's state is nonzero. After each, every vector is compared with what the update rule makes,
-as its source prints it (:mod:`mlpcli.gradcheck.textbook`), of the vectors before and of the gradient by the complex
-step. That gradient knows neither margins nor bytes: its inputs are numbers from 0 to 1, in full.
+optimizer, schedule and average: two in each of the first two epochs, of which the second has a shorter batch, and two
+in the middle of training. Before the first step every vector must be what was given, and between epochs nothing may
+change. After each step every vector is compared with what the update rule makes, as its source prints it
+(:mod:`mlpcli.gradcheck.textbook`), of the vectors before and of the gradient by the complex step. That gradient knows
+neither margins nor bytes: its inputs are numbers from 0 to 1, in full.
 
 The complex step gives the gradient's projection on a random direction. sgd, momentum and Nesterov are linear, so that
 projections of the vectors, through all of their entries, follow the same rule. Adam is not, but its first moment is:
@@ -32,7 +33,7 @@ from mlpcli.gradcheck.rows import NOT_EXERCISED, TOLERANCE, Row, relative_error,
 from mlpcli.gradcheck.subject import Problem
 from mlpcli.model.parameters import Parameters
 from mlpcli.parallel.control import SINGLE, ProcessGroup
-from mlpcli.state import State, architecture_of
+from mlpcli.state import OPTIMIZER_STATE, State, architecture_of
 from mlpcli.training.augment import Augmentation
 from mlpcli.training.averaging import INTERVAL
 from mlpcli.training.rng import keyed_rng
@@ -40,8 +41,7 @@ from mlpcli.training.trainer import StepRecord, Trainer
 
 Array = NDArray[Any]
 
-BATCHES = 2.5  # of an epoch: two, and a shorter one
-DIRECTIONS = 2
+BATCHES = 1.5  # of an epoch: a full one, and a shorter one
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,8 @@ class Steps:
         self.config = in_float64(config, dataset)
         self.dataset, self.group = dataset, group
         self._given = config, dataset.without_test(), state
-        self.trainer = Trainer(self.config, dataset, None if state is None else _to_float64(state), group)
+        self.state = None if state is None else _to_float64(state)
+        self.trainer = Trainer(self.config, dataset, self.state, group)
 
     @property
     def job(self) -> tuple[Config, Dataset, State | None]:
@@ -83,7 +84,7 @@ class Steps:
         trainer.bind_to_rank()
         self.group.continue_training(True)
         with self.group.collective(), np.errstate(all="ignore"):
-            for epoch in (1, self.config.training.epochs // 2 + 1):
+            for epoch in (1, 2, self.config.training.epochs // 2 + 1):
                 state.epoch, state.step = epoch - 1, (epoch - 1) * trainer.steps_per_epoch
                 yield self._snapshot(epoch, None)
                 for record in trainer.steps(epoch):
@@ -108,7 +109,7 @@ class Steps:
 def in_float64(config: Config, dataset: Dataset) -> Config:
     """Return the config that is checked: in float64, and with an average long enough to have left its plain mean."""
     training = config.training
-    epochs = max(2, training.epochs)
+    epochs = max(4, training.epochs)
     if training.averaging is not None:
         interval = min(INTERVAL, -(-len(dataset.train) // min(training.batch_size, len(dataset.train))))
         epochs = max(epochs, 2 * math.ceil(1 / (1 - training.averaging**interval)) + 2)
@@ -120,7 +121,7 @@ def in_float64(config: Config, dataset: Dataset) -> Config:
 
 
 def training_images(config: Config, images: Array, classes: int, image_shape: tuple[int, int], seed: int) -> Dataset:
-    """Return a data set of two and a half batches of ``images``, with random labels: gradients are then large."""
+    """Return a data set of one and a half batches of ``images``, with random labels: gradients are then large."""
     count = min(len(images), max(1, round(BATCHES * min(config.training.batch_size, len(images)))))
     rng = np.random.default_rng([seed, 1])
     labels = rng.integers(classes, size=count).astype(np.uint8)
@@ -150,10 +151,12 @@ def _to_float64(state: State) -> State:
 
 
 class StepChecker:
-    """Compares snapshots with the textbook."""
+    """Compares snapshots with the textbook. ``initial`` (n,) are the parameters of training from the beginning."""
 
-    def __init__(self, steps: Steps, rng: np.random.Generator, tolerance: Mapping[str, float] = TOLERANCE) -> None:
-        self._steps, self._rng, self._tolerance = steps, rng, tolerance
+    def __init__(
+        self, steps: Steps, initial: Array, rng: np.random.Generator, tolerance: Mapping[str, float] = TOLERANCE
+    ) -> None:
+        self._steps, self._initial, self._rng, self._tolerance = steps, initial, rng, tolerance
         self._config, self._dataset = steps.config, steps.dataset
         self._architecture = architecture_of(self._config, self._dataset.train.images.shape[1], self._dataset.classes)
         self.snapshots: list[Snapshot] = []
@@ -161,19 +164,23 @@ class StepChecker:
 
     def rows(self) -> list[Row]:
         """Take the steps, and return a row for the loss and for every vector."""
-        errors: dict[str, float] = {}
-        moved: dict[str, bool] = {}
-        shape = (len(self._steps.trainer.state.theta.vector),)
+        shape = self._initial.shape
+        before = self._start()
+        errors = dict.fromkeys(("loss", *before), 0.0)
+        moved = {name: name == "loss" for name in errors}
         try:
             for snapshot in self._steps.snapshots():
                 self.snapshots.append(snapshot)
+                after = snapshot.vectors
                 if snapshot.record is None:
                     inputs = self._batches(snapshot.epoch)
-                    continue
-                before = self.snapshots[-2]
-                for name, error in self._errors(before, snapshot, *next(inputs)).items():
-                    errors[name] = max(errors.get(name, 0.0), error)
-                    moved[name] = moved.get(name, False) or self._moved(name, before, snapshot)
+                    found = {name: relative_error(vector, after[name]) for name, vector in before.items()}
+                else:
+                    found = self._errors(before, snapshot, *next(inputs))
+                for name, error in found.items():
+                    errors[name] = max(errors[name], error)
+                    moved[name] |= name in before and not np.array_equal(before[name], after[name])
+                before = after
         except DivergedError as error:
             self.diverged = True
             return [Row("step", shape, 0, {}, NOT_EXERCISED, {}, (), str(error))]
@@ -201,23 +208,33 @@ class StepChecker:
             for name, (shape, error) in names.items()
         ]
 
-    def _moved(self, name: str, before: Snapshot, after: Snapshot) -> bool:
-        return name not in after.vectors or not np.array_equal(before.vectors[name], after.vectors[name])
+    def _start(self) -> dict[str, Array]:
+        """Return the vectors (n,) with which training must begin: those of the state, or the initial ones."""
+        training, state = self._config.training, self._steps.state or State(self._parameters(self._initial))
+        zeros = np.zeros_like(self._initial)
+        vectors = {name: state.optimizer.get(name, zeros) for name in OPTIMIZER_STATE[training.optimizer]}
+        vectors["theta"] = state.theta.vector
+        if training.averaging is not None:
+            vectors["average"] = state.parameters.vector
+        return vectors
 
-    def _errors(self, before: Snapshot, after: Snapshot, problem: Problem, y: Array) -> dict[str, float]:
-        """Return by name the relative error of what one step made."""
+    def _parameters(self, vector: Array) -> Parameters:
+        return self._architecture.parameters(np.float64, vector)
+
+    def _errors(self, state: dict[str, Array], after: Snapshot, problem: Problem, y: Array) -> dict[str, float]:
+        """Return by name the relative error of what one step made of the vectors of ``state``."""
         training, record = self._config.training, after.record
         assert record is not None
-        theta, state = before.vectors["theta"], {**before.vectors}
+        theta = state["theta"]
         mu = 0.9 if training.momentum is None else training.momentum
         steps_per_epoch = self._steps.trainer.steps_per_epoch
         eta = textbook.learning_rate(training, after.step - 1, steps_per_epoch)
-        directions = self._rng.normal(size=(DIRECTIONS, len(theta)))
+        direction = self._rng.random(len(theta), np.float32) - np.float64(0.5)
 
         def projected(vectors: Mapping[str, Array]) -> dict[str, Array]:
-            return {name: directions @ vector for name, vector in vectors.items()}
+            return {name: direction @ vector[:, np.newaxis] for name, vector in vectors.items()}
 
-        g = self._gradient(problem, theta, directions)
+        g = self._gradient(problem, theta, direction)
         rule = textbook.RULES[training.optimizer]
         along = projected(state)
         expected_theta, expected = rule(along["theta"], along, g, eta, mu, after.step)
@@ -232,22 +249,31 @@ class StepChecker:
         else:
             errors |= {name: relative_error(vector, found[name]) for name, vector in expected.items()}
             errors["theta"] = relative_error(expected_theta, found["theta"])
-        if "average" in state and training.averaging is not None:
+        if record.gradient_norm is not None and training.optimizer != "sgd":
+            errors["loss"] = max(errors["loss"], self._norm_error(state, after, eta, mu))
+        if training.averaging is not None:
             interval = min(INTERVAL, steps_per_epoch)
             mean = textbook.average(state["average"], after.vectors["theta"], training.averaging, interval, after.step)
             errors["average"] = relative_error(mean, after.vectors["average"])
         return errors
 
-    def _gradient(self, problem: Problem, theta: Array, directions: Array) -> Array:
-        """Return the projections of the gradient of loss and penalty on the ``directions``, by the complex step."""
+    def _norm_error(self, state: Mapping[str, Array], after: Snapshot, eta: float, mu: float) -> float:
+        """Return the error of the gradient norms that a step reports, of the gradient that its first vector implies."""
+        assert after.record is not None
+        if self._config.training.optimizer == "adam":
+            g = textbook.gradient_from_m(state["m"], after.vectors["m"], mu)
+        else:
+            g = (mu * state["v"] - after.vectors["v"]) / eta
+        gradient = self._parameters(g)
+        norms = [np.sqrt(np.sum(dW**2) + np.sum(db**2)) for dW, db in zip(gradient.W, gradient.b, strict=True)]
+        return relative_error(np.array(norms), np.array(after.record.gradient_norm))
+
+    def _gradient(self, problem: Problem, theta: Array, direction: Array) -> Array:
+        """Return the projection (1,) of the gradient of loss and penalty on the ``direction``, by the complex step."""
         subject = problem.subject(theta, np.complex128)
-        l2 = self._config.training.l2
-        derivatives = []
-        for v in directions:
-            subject.theta.vector.imag = COMPLEX_STEP * v
-            value = subject.loss() + textbook.penalty(l2, subject.theta.W)
-            derivatives.append(float(np.imag(value)) / COMPLEX_STEP)
-        return np.array(derivatives)
+        subject.theta.vector.imag = COMPLEX_STEP * direction
+        value = subject.loss() + textbook.penalty(self._config.training.l2, subject.theta.W)
+        return np.array([np.imag(value)]) / COMPLEX_STEP
 
     def _loss_error(self, problem: Problem, theta: Array, y: Array, record: StepRecord, eta: float) -> float:
         """Return the larger error of what a step reports: loss, learning rate, errors, size of the batch."""

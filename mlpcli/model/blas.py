@@ -27,6 +27,7 @@ Routine = Callable[..., None]
 IS_LINUX64 = sys.platform == "linux" and ctypes.sizeof(ctypes.c_void_p) == 8
 NAMES = ("scipy_cblas_{}64_", "cblas_{}64_", *(["cblas_{}"] if IS_LINUX64 else []))
 PREFIX = {"f": "s", "d": "d"}
+DTYPES = "fdD"  # float32, float64, complex128
 CTYPE: dict[str, Any] = {"f": ctypes.c_float, "d": ctypes.c_double}
 
 # Above this many entries OpenBLAS's axpy, which is threaded, beats its axpby, which is not.
@@ -48,7 +49,7 @@ class Gemm:
         self.scale, self.transposed = 1.0, False
         if isinstance(A, Input):
             self.scale, self.transposed, A = A.scale, A.transposed, A.matrix
-        if not A.dtype == B.dtype == C.dtype:
+        if not A.dtype == B.dtype == C.dtype or C.dtype.char not in DTYPES:
             raise ValueError(f"no product of {A.dtype} and {B.dtype} for {C.dtype}")
         if (len(A), B.shape[1]) != C.shape or A.shape[1] != len(B):
             raise ValueError(f"no product of {A.shape} and {B.shape} for {C.shape}")
@@ -143,7 +144,7 @@ class Axpy:
     """y <- y + alpha x for fixed contiguous arrays of one shape and dtype; raises ``ValueError`` for others."""
 
     def __init__(self, x: Array, y: Array) -> None:
-        if x.dtype != y.dtype or x.shape != y.shape:
+        if x.dtype != y.dtype or x.shape != y.shape or x.dtype.char not in DTYPES:
             raise ValueError(f"no sum of {x.dtype} {x.shape} and {y.dtype} {y.shape}")
         if not (x.flags.c_contiguous and y.flags.c_contiguous):
             raise ValueError("x and y must be contiguous")

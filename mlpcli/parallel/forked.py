@@ -59,7 +59,9 @@ class SharedMemory(Serial):
         return zeros.reshape(shape)
 
     def prepare_fork(self) -> None:
-        """Allocate what all processes must share."""
+        """Allocate what all processes must share, and forget the barriers of earlier ones."""
+        for arrivals in self._arrivals:
+            arrivals[0] = 0
         self._reduce_slots = self.allocate((self.size, MAX_REDUCED), "float64")
 
     def barrier(self) -> None:

@@ -30,15 +30,16 @@ from numpy.typing import NDArray
 
 from mlpcli import config as config_module
 from mlpcli.config import Config
-from mlpcli.errors import ConfigError, RunError
+from mlpcli.errors import ConfigError, RunError, shown
+from mlpcli.files import Folder, write_atomically
 from mlpcli.files import read as read_bytes
-from mlpcli.files import write_atomically
 from mlpcli.model.parameters import Parameters
+from mlpcli.runs.layout import CHECKPOINTS, reading
 from mlpcli.state import OPTIMIZER_STATE, State, architecture_of
 
 FORMAT = 1
 SUFFIX = ".npz"
-MAX_BYTES = 2**31 - 1  # beyond that a zip archive needs an extension, which is neither written nor read here
+MAX_BYTES = config_module.MAX_CHECKPOINT_BYTES
 MAX_HEADER = 256 * 1024  # characters
 MAX_PIXELS_A_SIDE = 100_000
 MAX_MEMBERS = 4 * (config_module.MAX_LAYERS + 1) + 2 + 1  # parameters, averages, an optimizer's memory, the header
@@ -92,12 +93,15 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def read(path: Path) -> Checkpoint:
-    """The checkpoint in ``path``. Raises ``RunError`` when it is missing, damaged, or of a version we can't read."""
-    try:
-        data = read_bytes(path, MAX_BYTES)
-    except OSError as error:
-        raise RunError(f"{path}: cannot be read: {error.strerror}") from error
-    return decode(data, str(path))
+    """The checkpoint in ``path``, which in a run is no link. Raises ``RunError``: missing, damaged, unknown version."""
+    with reading(path):
+        here = path if path.parent.name == CHECKPOINTS else path.absolute()  # we may be in the very folder
+        if here.parent.name == CHECKPOINTS:
+            with Folder(here.parent.parent) as run:
+                data = run.read(f"{CHECKPOINTS}/{here.name}", MAX_BYTES)
+        else:
+            data = read_bytes(path, MAX_BYTES)
+    return decode(data, shown(path))
 
 
 def encode(checkpoint: Checkpoint) -> bytes:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlpcli.errors import RunError
+from mlpcli.files import Folder
 from mlpcli.runs import checkpoint as checkpoints
-from mlpcli.runs import directory
+from mlpcli.runs import directory, metrics
 from mlpcli.runs.checkpoint import Checkpoint
+from mlpcli.runs.layout import reading
 
 TIMES = ("examples_per_second", "seconds")
 
@@ -32,7 +34,7 @@ def differences(recorded: Path, again: Path, epochs: int) -> list[Difference]:
 
     ``epochs`` is the epoch of both runs' last checkpoint. Raises ``RunError`` when a file of either is damaged.
     """
-    found = [*_of_metrics(directory.read_metrics(recorded), directory.read_metrics(again), epochs)]
+    found = [*_of_metrics(recorded, again, epochs)]
     for name in ("last", "best"):
         before, after = _checkpoint(recorded, name), _checkpoint(again, name)
         if before is not None and before.epoch > epochs:
@@ -52,14 +54,14 @@ def _checkpoint(run: Path, name: str) -> Checkpoint | None:
     return checkpoints.read(path) if path.exists() else None
 
 
-def _of_metrics(recorded: list[dict[str, Any]], again: list[dict[str, Any]], epochs: int) -> Iterator[Difference]:
-    for lines in (recorded, again):
-        if len(lines) < epochs:
-            raise RunError(f"metrics.jsonl: has {len(lines)} lines where {epochs} epochs are in the checkpoint")
-    for before, after in zip(recorded[:epochs], again, strict=False):
-        for key in before:
-            if key not in TIMES and before[key] != after[key]:
-                yield Difference(f"epoch {before['epoch']} {key}", repr(before[key]), repr(after[key]))
+def _of_metrics(recorded: Path, again: Path, epochs: int) -> Iterator[Difference]:
+    with reading(recorded), Folder(recorded) as one, Folder(again) as other:
+        for folder in (one, other):
+            metrics.length_of(folder, epochs)  # raises where there are fewer
+        for before, after in islice(zip(metrics.each(one), metrics.each(other), strict=False), epochs):
+            for key in before:
+                if key not in TIMES and before[key] != after[key]:
+                    yield Difference(f"epoch {before['epoch']} {key}", repr(before[key]), repr(after[key]))
 
 
 def _of_checkpoints(name: str, recorded: Checkpoint, again: Checkpoint) -> Iterator[Difference]:

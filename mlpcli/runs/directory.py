@@ -17,47 +17,68 @@ A folder is a run from the moment it has a config.yaml.
 from __future__ import annotations
 
 import json
-import math
-import shlex
 import stat
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, fields, replace
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from mlpcli import config as config_module
 from mlpcli.config import Config
-from mlpcli.errors import RunError
-from mlpcli.files import PARTIAL, append_line, locked, make_folder, read, remove, remove_partials, write_atomically
+from mlpcli.errors import RunError, shown
+from mlpcli.files import NO_LOCKS, TEMPORARY, Folder, make_folder
 from mlpcli.runs import checkpoint as checkpoints
+from mlpcli.runs import metrics
 from mlpcli.runs.checkpoint import Checkpoint
+from mlpcli.runs.environment import MAX_MANIFEST_BYTES
+from mlpcli.runs.layout import CHECKPOINTS as CHECKPOINTS
+from mlpcli.runs.layout import CONFIG as CONFIG
+from mlpcli.runs.layout import (
+    EVALUATIONS,
+    METRICS,
+    TEST,
+    reading,
+    resume_command,
+    train_again,
+    writing,
+)
+from mlpcli.runs.layout import LOCK as LOCK
+from mlpcli.runs.layout import MANIFEST as MANIFEST
+from mlpcli.runs.metrics import Metrics
+from mlpcli.runs.schema import (
+    Schema,
+    is_count,
+    is_number,
+    is_text,
+    list_of,
+    mapping_of,
+    misfit,
+    object_of,
+    or_null,
+    parse,
+)
 from mlpcli.state import EpochRecord
 
-CONFIG = "config.yaml"
-MANIFEST = "manifest.json"
-METRICS = "metrics.jsonl"
-TEST = "test.json"
-EVALUATIONS = "evaluations.jsonl"
-CHECKPOINTS = "checkpoints"
-LOCK = ".lock"
-
-MAX_DOCUMENT_BYTES = 16 * 1024 * 1024
-MAX_METRICS_BYTES = 1024 * 1024 * 1024
+NOTHING: Mapping[str, str] = {}
 
 
 class RunDirectory:
     """A run directory that this process holds: while it does, no other can write to it.
 
-    A context manager; made by :func:`create` or :func:`reopen`. Its methods raise ``RunError`` where a file can't be
-    written, and then leave the last good checkpoint as it was.
+    What was opened is what is written: a folder that is put at its path meanwhile is left alone. A context manager;
+    made by :func:`create` or :func:`reopen`. Its methods raise ``RunError`` where a file can't be written, and then
+    leave the last good checkpoint as it was.
     """
 
-    def __init__(self, path: Path, manifest: dict[str, Any], held: ExitStack) -> None:
-        self.path = path
+    def __init__(self, folder: Folder, manifest: dict[str, Any], lock: int, held: ExitStack) -> None:
+        self.path = folder.path
         self.manifest = manifest
+        self._folder = folder
+        self._lock = lock
         self._held = held
+        self._epoch = 0
         self._last: bytes | None = None
 
     def __enter__(self) -> RunDirectory:
@@ -66,52 +87,63 @@ class RunDirectory:
     def __exit__(self, *_: object) -> None:
         self._held.close()
 
+    def remarks(self) -> list[str]:
+        """What is not promised on this file system."""
+        with writing(self.path):
+            if self._folder.can_flush():
+                return []
+        what = "its file system cannot flush a folder: should the power fail, the newest files may be lost"
+        return [f"{shown(self.path)}: {what}"]
+
+    def is_in_place(self) -> bool:
+        """Whether the directory is still what is at its path, and has a folder for checkpoints."""
+        try:
+            return self._folder.is_at(LOCK, self._lock) and self._folder.has(CHECKPOINTS)
+        except OSError:
+            return False
+
     def checkpoint(self, name: str) -> Path:
         """The path of the checkpoint ``last``, ``previous`` or ``best``."""
-        return self.path / CHECKPOINTS / f"{name}{checkpoints.SUFFIX}"
+        return self.path / _checkpoint(name)
 
     def save(self, record: EpochRecord, checkpoint: Checkpoint) -> None:
         """Write what there is to keep of an epoch."""
         data = checkpoints.encode(checkpoint)
-        with _writing(self.path):
-            append_line(self.path / METRICS, json.dumps(asdict(record), allow_nan=False))
+        self._epoch = checkpoint.epoch
+        self._require_in_place()
+        with writing(self.path):
+            self._folder.append_line(METRICS, json.dumps(asdict(record), allow_nan=False))
             if checkpoint.state.best_epoch == checkpoint.epoch:
-                write_atomically(self.checkpoint("best"), [data])
+                self._write(_checkpoint("best"), data)
             if self._last is not None:
                 # From memory: what the disk has made of last.npz since must not replace a good previous.npz.
-                write_atomically(self.checkpoint("previous"), [self._last])
-            write_atomically(self.checkpoint("last"), [data])
+                self._write(_checkpoint("previous"), self._last)
+            self._write(_checkpoint("last"), data)
         self._last = data
 
-    def go_on_from(self, config: Config, checkpoint: Checkpoint | None, manifest: dict[str, Any]) -> None:
-        """Make the run what it was when ``checkpoint`` was its last; None: before its first epoch.
+    def rewind_to(self, config: Config, checkpoint: Checkpoint | None, manifest: dict[str, Any]) -> None:
+        """Rewind the run to ``checkpoint``, or to before the first epoch if None.
 
         Its state is 'running' again, its config ``config``. Drops from metrics.jsonl what is newer, a torn line
         included, and test.json. Raises ``RunError``, and then has changed nothing, if lines of epochs up to the
         checkpoint's are missing or damaged, or if best.npz is not what the epochs to come need it to be.
         """
-        epoch = checkpoint.epoch if checkpoint else 0
-        lines = _lines(self.path)
-        _check_lines(self.path, lines[:epoch])
-        if len(lines) < epoch:
-            raise RunError(
-                f"{self.path / METRICS}: is damaged: {len(lines)} lines, and {epoch} epochs in the checkpoint; "
-                f"{_train_again(self.path)}"
-            )
+        self._epoch = checkpoint.epoch if checkpoint else 0
+        length = metrics.length_of(self._folder, self._epoch)
         best = self._best(checkpoint) if checkpoint else None
-        with _writing(self.path):
-            write_atomically(self.path / CONFIG, [config_module.to_yaml(config).encode()])
+        self._require_in_place()
+        with writing(self.path):
+            self._write(CONFIG, config_module.to_yaml(config).encode())
             # Before anything goes: a run that lacks its end must not be called finished.
             self.write_manifest(**{**manifest, "state": "running"})
-            remove(self.path / TEST)
+            self._folder.remove(TEST)
             if checkpoint is not None:
                 # Before the lines of later epochs go: a last.npz ahead of metrics.jsonl could not be resumed.
                 self._last = checkpoints.encode(checkpoint)
-                write_atomically(self.checkpoint("last"), [self._last])
+                self._write(_checkpoint("last"), self._last)
                 if best is not None and best.config != checkpoint.config:
-                    checkpoints.write(self.checkpoint("best"), replace(best, config=checkpoint.config))
-            if len(lines) > epoch:
-                write_atomically(self.path / METRICS, lines[:epoch])
+                    self._write(_checkpoint("best"), checkpoints.encode(replace(best, config=checkpoint.config)))
+            metrics.cut(self._folder, length)
 
     def _best(self, checkpoint: Checkpoint) -> Checkpoint | None:
         """best.npz, if there has to be one; the epochs to come could not make it again were it lost."""
@@ -121,38 +153,59 @@ class RunDirectory:
         try:
             best = checkpoints.read(path)
         except RunError as error:
-            raise RunError(f"{error}; {_train_again(self.path)}") from error
+            raise RunError(f"{error}; {train_again(self.path)}") from error
         # A later one was written just before the process died, or is ahead of the checkpoint that was asked for: the
         # resumed run comes to it again, if it goes that far.
         if best.epoch != wanted and not checkpoint.epoch < best.epoch <= checkpoint.config.training.epochs:
-            raise RunError(f"{path}: is of epoch {best.epoch}, and {wanted} was the best; {_train_again(self.path)}")
+            what = f"is of epoch {best.epoch}, and {wanted} was the best"
+            raise RunError(f"{shown(path)}: {what}; {train_again(self.path)}")
         return best
 
     def write_test(self, result: dict[str, Any]) -> None:
         """Write test.json."""
-        with _writing(self.path):
-            write_atomically(self.path / TEST, [_json(result)])
+        self._require_in_place()
+        with writing(self.path):
+            self._write(TEST, _json(result))
 
     def write_manifest(self, **changes: Any) -> None:
         """Bring the manifest up to date."""
-        self.manifest.update(changes)
-        with _writing(self.path):
-            write_atomically(self.path / MANIFEST, [_json(self.manifest)])
+        self.manifest.update(changes, epochs=self._epoch)
+        self._require_in_place()
+        with writing(self.path):
+            self._write(MANIFEST, _json(self.manifest))
+
+    def _require_in_place(self) -> None:
+        with writing(self.path):
+            in_place = self._folder.is_at(LOCK, self._lock)
+        if not in_place:
+            raise RunError(
+                f"{shown(self.path)}: was removed, moved away or replaced while it was trained; nothing more is "
+                "written to it"
+            )
+
+    def _write(self, name: str, data: bytes) -> None:
+        self._folder.write(name, [data])
 
 
-def refuse_taken(path: Path) -> None:
+def require_new(path: Path) -> None:
     """Raise ``RunError`` if ``path`` is there and is anything but an empty folder."""
-    # What a process leaves that dies before its folder is a run.
-    remains = {LOCK, f".{CONFIG}{PARTIAL}"}
-    with _writing(path):
+    with writing(path):
         try:
-            names = {entry.name for entry in path.iterdir()}
+            folder = Folder(path)
         except FileNotFoundError:
             return
+        with folder:
+            _require_new(folder)
+
+
+def _require_new(folder: Folder) -> None:
+    names = folder.names()
     if CONFIG in names:
-        raise RunError(f"{path}: is a run already; name another --out, or go on with it: {_resume(path)}")
-    if names - remains:
-        raise RunError(f"{path}: exists and is not empty; name another --out")
+        how = f"name another --out, or go on with it: {resume_command(folder.path)}"
+        raise RunError(f"{shown(folder.path)}: is a run already; {how}")
+    # The rest is what a process leaves that dies before its folder is a run.
+    if any(name != LOCK and not TEMPORARY.fullmatch(name) for name in names):
+        raise RunError(f"{shown(folder.path)}: exists and is not empty; name another --out")
 
 
 def create(path: Path | None, name: str, config: Config, manifest: dict[str, Any]) -> RunDirectory:
@@ -160,14 +213,13 @@ def create(path: Path | None, name: str, config: Config, manifest: dict[str, Any
 
     Raises ``RunError`` when ``path`` exists and is not empty, is in use, or cannot be written.
     """
-    with ExitStack() as held:
-        with _writing(path or Path("runs")):
-            path = _make(path) if path is not None else _make_new(name)
-            _hold(path, held)
-            refuse_taken(path)
-            write_atomically(path / CONFIG, [config_module.to_yaml(config).encode()])
-            make_folder(path / CHECKPOINTS)
-        run = RunDirectory(path, {**manifest, "state": "running"}, held.pop_all())
+    with ExitStack() as held, writing(path or Path("runs")):
+        folder, lock = _hold(_make(path) if path is not None else _make_new(name), held)
+        _require_new(folder)
+        folder.remove_temporaries()
+        folder.write(CONFIG, [config_module.to_yaml(config).encode()])
+        folder.make_folder(CHECKPOINTS)
+        run = RunDirectory(folder, {**manifest, "state": "running"}, lock, held.pop_all())
         run.write_manifest()
         return run
 
@@ -178,26 +230,24 @@ def reopen(path: Path) -> RunDirectory:
     Raises ``RunError`` when it is no run, in use by another process, damaged, or cannot be written.
     """
     with ExitStack() as held:
-        with _writing(path):
-            _hold(path, held)
-            if not (path / CHECKPOINTS).is_dir():
-                make_folder(path / CHECKPOINTS)
-            remove_partials(path)
-            remove_partials(path / CHECKPOINTS)
+        with writing(path):
+            folder, lock = _hold(path, held)
+            if not folder.has(CHECKPOINTS):
+                folder.make_folder(CHECKPOINTS)
+            folder.remove_temporaries()
+            folder.remove_temporaries(CHECKPOINTS)
         # A process that was killed before it wrote a manifest has nothing to tell.
-        manifest = read_manifest(path) if _is_there(path / MANIFEST) else {}
-        return RunDirectory(path, manifest, held.pop_all())
+        manifest = read_manifest(path) if folder.has(MANIFEST) else {}
+        return RunDirectory(folder, manifest, lock, held.pop_all())
 
 
 def is_in_use(path: Path) -> bool:
-    """Whether a process holds the run ``path``."""
+    """Whether a process holds the run ``path``. Makes no file, and keeps nobody from holding it."""
     try:
-        with locked(path / LOCK, wait=False):
-            return False
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False  # a run that can't be written to has no writer
+        with Folder(path) as folder:
+            return folder.is_locked(LOCK)
+    except (OSError, ValueError):
+        return False
 
 
 def locate(path: Path) -> tuple[Path, Path | None]:
@@ -205,55 +255,104 @@ def locate(path: Path) -> tuple[Path, Path | None]:
 
     Raises ``RunError`` when it is neither.
     """
-    run, checkpoint = (path, None) if _is_folder(path) else (path.absolute().parent.parent, path)
+    run, checkpoint = (path, None) if is_folder(path) else (path.absolute().parent.parent, path)
     if not _is_there(run / CONFIG):
-        known = "is no run: it has no config.yaml" if _is_folder(path) else "no such run, and no checkpoint inside one"
-        raise RunError(f"{path}: {known}; a run is a folder under runs/")
+        known = "is no run: it has no config.yaml" if is_folder(path) else "no such run, and no checkpoint inside one"
+        raise RunError(f"{shown(path)}: {known}; a run is a folder under runs/")
     return run, checkpoint
 
 
 def find_checkpoint(path: Path) -> Path:
     """The checkpoint that ``path`` means: the file itself, or a run's best, else its last. Raises ``RunError``."""
-    if not _is_folder(path):
+    if not is_folder(path):
         if not _is_there(path):
-            raise RunError(f"{path}: no such run or checkpoint; a run is a folder under runs/")
+            raise RunError(f"{shown(path)}: no such run or checkpoint; a run is a folder under runs/")
         return path
-    folder = path / CHECKPOINTS
-    for name in ("best", "last"):
-        if (folder / f"{name}{checkpoints.SUFFIX}").exists():
-            return folder / f"{name}{checkpoints.SUFFIX}"
-    what = "has no checkpoint yet" if (path / CONFIG).is_file() else "is no run"
-    raise RunError(f"{path}: {what}; a run is a folder under runs/ that holds checkpoints/last.npz")
+    with reading(path), Folder(path) as folder:
+        for name in ("best", "last"):
+            if folder.has(_checkpoint(name)):
+                return path / _checkpoint(name)
+        what = "has no checkpoint yet" if folder.has(CONFIG) else "is no run"
+    raise RunError(f"{shown(path)}: {what}; a run is a folder under runs/ that holds checkpoints/last.npz")
+
+
+def other_checkpoints(path: Path, file: Path) -> list[Path]:
+    """The checkpoints of the run ``path`` but for ``file``; none where it cannot be read."""
+    try:
+        with Folder(path / CHECKPOINTS) as folder:
+            found = [path / CHECKPOINTS / name for name in folder.names() if name.endswith(checkpoints.SUFFIX)]
+    except OSError:
+        return []
+    return [each for each in found if each != file]
 
 
 def run_of(checkpoint: Path) -> Path | None:
     """The run that the file ``checkpoint`` lies in, if it lies in one."""
-    folder = checkpoint.absolute().parent
+    folder = checkpoint.parent if checkpoint.parent.name == CHECKPOINTS else checkpoint.absolute().parent
     return folder.parent if folder.name == CHECKPOINTS and _is_there(folder.parent / CONFIG) else None
+
+
+def is_run(path: Path) -> bool:
+    """Whether ``path`` is a folder with a config.yaml, whatever that is; true too where we may not look."""
+    try:
+        (path / CONFIG).lstat()
+    except PermissionError:
+        return is_folder(path)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def has_manifest(path: Path) -> bool:
+    """Whether the run ``path`` has a manifest: not if its process died before it wrote one."""
+    return _is_there(path / MANIFEST)
+
+
+def read_config(path: Path, overrides: Iterable[str] = (), environment: Mapping[str, str] = NOTHING) -> Config:
+    """The config of the run ``path``, as it stands there, or with ``environment`` and ``overrides`` on top of it.
+
+    Raises ``ConfigError`` when it is damaged, ``RunError`` when it cannot be read.
+    """
+    with reading(path), Folder(path) as folder:
+        data = folder.read(CONFIG, config_module.MAX_BYTES)
+    return config_module.parse(data, path / CONFIG, overrides, environment)
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
     """manifest.json of the run ``path``. Raises ``RunError`` when it is missing or damaged."""
-    return _read_json(path / MANIFEST, _MANIFEST)
+    with reading(path), Folder(path) as folder:
+        return {"epochs": 0, **_read_json(folder, MANIFEST, _MANIFEST)}
 
 
 def read_test(path: Path) -> dict[str, Any] | None:
     """test.json of the run ``path``, if there is one. Raises ``RunError`` when it is damaged."""
-    return _read_json(path / TEST, _TEST) if _is_there(path / TEST) else None
+    with reading(path), Folder(path) as folder:
+        return _read_json(folder, TEST, _TEST) if folder.has(TEST) else None
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl of the run ``path``, a torn last one left out. Raises ``RunError``."""
-    lines = _lines(path)
-    if lines and not lines[-1].endswith(b"\n"):
-        lines.pop()
-    return _check_lines(path, lines)
+def read_metrics(path: Path, at_least: int = 0) -> Metrics:
+    """What metrics.jsonl of the run ``path`` says, a torn last line left out.
+
+    Raises ``RunError`` where a line is damaged, or where there are fewer than ``at_least``.
+    """
+    with reading(path), Folder(path) as folder:
+        return metrics.read(folder, at_least)
+
+
+def read_last_record(path: Path) -> dict[str, Any] | None:
+    """The last whole line of metrics.jsonl, those before it unread; None where there is none. Raises ``RunError``."""
+    with reading(path), Folder(path) as folder:
+        return metrics.last(folder)
 
 
 def append_evaluation(path: Path, result: dict[str, Any]) -> None:
     """Add a line to evaluations.jsonl of the run ``path``. Raises ``RunError``."""
-    with _writing(path):
-        append_line(path / EVALUATIONS, json.dumps(result))
+    with writing(path), Folder(path) as folder:
+        folder.append_line(EVALUATIONS, json.dumps(result))
+
+
+def _checkpoint(name: str) -> str:
+    return f"{CHECKPOINTS}/{name}{checkpoints.SUFFIX}"
 
 
 def _make(path: Path) -> Path:
@@ -276,7 +375,8 @@ def _make_new(name: str) -> Path:
     raise RunError(f"runs/{stamp}: a thousand runs of that name began in this second; name one with --out")
 
 
-def _is_folder(path: Path) -> bool:
+def is_folder(path: Path) -> bool:
+    """Whether ``path`` is a folder, or a link to one; a path that cannot be is none."""
     try:
         return stat.S_ISDIR(path.stat().st_mode)
     except (OSError, ValueError):
@@ -285,145 +385,61 @@ def _is_folder(path: Path) -> bool:
 
 def _is_there(path: Path) -> bool:
     try:
-        path.stat()
+        path.lstat()
     except (OSError, ValueError):
         return False
     return True
 
 
-def _resume(path: Path) -> str:
-    return f"mlpcli train --resume {shlex.quote(str(path))}"
-
-
-def _train_again(path: Path) -> str:
-    return f"train it again: mlpcli train {shlex.quote(str(path / CONFIG))}"
-
-
-def _hold(path: Path, held: ExitStack) -> None:
+def _hold(path: Path, held: ExitStack) -> tuple[Folder, int]:
+    """The folder ``path`` and the descriptor of its lock, both until ``held`` is closed. Raises as files do."""
+    folder = held.enter_context(Folder(path))
     try:
-        held.enter_context(locked(path / LOCK, wait=False))
+        return folder, held.enter_context(folder.locked(LOCK, wait=False))
     except BlockingIOError as error:
-        raise RunError(f"{path}: is in use by another mlpcli; wait for it to end, or name another --out") from error
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
+        raise RunError(
+            f"{shown(path)}: is in use by another mlpcli; wait for it to end, or name another --out"
+        ) from error
     except OSError as error:
-        where = error.filename or path
-        raise RunError(f"{where}: cannot be written: {error.strerror or error}") from error
+        if error.errno not in NO_LOCKS:
+            raise
+        raise RunError(
+            f"{shown(path / LOCK)}: cannot be locked ({error.strerror}): its file system has no locks, without which "
+            "two processes could write to one run; name an --out on another"
+        ) from error
 
 
 def _json(value: dict[str, Any]) -> bytes:
     return (json.dumps(value, indent=2) + "\n").encode()
 
 
-def _read_json(path: Path, schema: Schema) -> dict[str, Any]:
-    """The JSON object in ``path``, which fits ``schema``. Raises ``RunError``."""
-    try:
-        value = json.loads(read(path, MAX_DOCUMENT_BYTES), parse_constant=_refuse)
-    except OSError as error:
-        raise RunError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise RunError(f"{path}: is damaged: no JSON document") from error
-    if not isinstance(value, dict):
-        raise RunError(f"{path}: is damaged: no JSON object")
-    if wrong := _misfit(value, schema):
-        raise RunError(f"{path}: is damaged: its {wrong!r} is missing or not what it should be")
+def _read_json(folder: Folder, name: str, schema: Schema) -> dict[str, Any]:
+    """The JSON object in the file ``name``, which fits ``schema``. Raises ``RunError``."""
+    path = folder.path / name
+    with reading(path):
+        value = parse(folder.read(name, MAX_MANIFEST_BYTES))
+    if value is None:
+        raise RunError(f"{shown(path)}: is damaged: no JSON object")
+    if wrong := misfit({**dict.fromkeys(schema.keys() & _OPTIONAL, 0), **value}, schema):
+        raise RunError(f"{shown(path)}: is damaged: its {wrong!r} is missing or not what it should be")
     return value
 
 
-def _lines(path: Path) -> list[bytes]:
-    """The lines of metrics.jsonl of the run ``path``, as they are. Raises ``RunError``."""
-    try:
-        return read(path / METRICS, MAX_METRICS_BYTES).splitlines(keepends=True)
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise RunError(f"{path / METRICS}: cannot be read: {error.strerror}") from error
-
-
-def _check_lines(path: Path, lines: list[bytes]) -> list[dict[str, Any]]:
-    """What ``lines`` say. Raises ``RunError`` if one is not the line of the epoch it should be."""
-    records = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            record = json.loads(line, parse_constant=_refuse) if line.endswith(b"\n") else None
-        except (ValueError, RecursionError):
-            record = None
-        if isinstance(record, dict):
-            record = {**dict.fromkeys(_BESIDE_AN_AVERAGE), **record}
-        if not isinstance(record, dict) or _misfit(record, _RECORD) or record["epoch"] != number:
-            raise RunError(f"{path / METRICS}:{number}: is damaged: no line of epoch {number}; {_train_again(path)}")
-        records.append(record)
-    return records
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no JSON")
-
-
-# What the files of a run hold; nothing read from one is used before it fits.
-Fits = Callable[[Any], bool]
-Schema = dict[str, Fits]
-
-
-def _misfit(value: dict[str, Any], schema: Schema) -> str | None:
-    """The first key of ``schema`` that ``value`` lacks or has something else under."""
-    return next((key for key, fits in schema.items() if key not in value or not fits(value[key])), None)
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value < 2**53
-
-
-def _is_number(value: Any) -> bool:
-    return (type(value) is float and math.isfinite(value)) or _is_count(value)
-
-
-def _mapping_of(fits: Fits) -> Fits:
-    return lambda value: isinstance(value, dict) and all(map(_is_text, value)) and all(map(fits, value.values()))
-
-
-def _list_of(fits: Fits) -> Fits:
-    return lambda value: isinstance(value, list) and all(map(fits, value))
-
-
-def _object(schema: Schema) -> Fits:
-    return lambda value: isinstance(value, dict) and _misfit(value, schema) is None
-
-
-def _or_null(fits: Fits) -> Fits:
-    return lambda value: value is None or fits(value)
-
-
-_ENVIRONMENT = _mapping_of(lambda value: _is_text(value) or _is_count(value))
+_ENVIRONMENT = mapping_of(lambda value: is_text(value) or is_count(value))
 _MANIFEST: Schema = {
     "state": lambda value: value in ("running", "finished", "diverged"),
-    "started": _is_text,
+    "started": is_text,
     "environment": _ENVIRONMENT,
-    "data": _object({"dataset": _is_text, "fallback_from": _or_null(_is_text), "hashes": _mapping_of(_is_text)}),
-    "resumed": _list_of(_object({"epoch": _is_count, "environment": _ENVIRONMENT})),
+    "data": object_of({"dataset": is_text, "fallback_from": or_null(is_text), "hashes": mapping_of(is_text)}),
+    "resumed": list_of(object_of({"epoch": is_count, "environment": _ENVIRONMENT})),
+    "epochs": is_count,
 }
+# What manifests did not have from the start: the epochs that were trained when it was written.
+_OPTIONAL = {"epochs"}
 _TEST: Schema = {
-    "checkpoint": _is_text,
-    "examples": _is_count,
-    "errors": _is_count,
-    "error": _is_number,
-    "loss": _is_number,
+    "checkpoint": is_text,
+    "examples": is_count,
+    "errors": is_count,
+    "error": is_number,
+    "loss": is_number,
 }
-_OF_TYPE: dict[str, Fits] = {
-    "int": _is_count,
-    "float": _is_number,
-    "float | None": _or_null(_is_number),
-    "list[float]": _list_of(_is_number),
-    "list[float] | None": _or_null(_list_of(_is_number)),
-}
-_RECORD: Schema = {field.name: _OF_TYPE[str(field.type)] for field in fields(EpochRecord)}
-# Lines written before there were averages lack what is beside one.
-_BESIDE_AN_AVERAGE = ("raw_validation_loss", "raw_validation_error")

@@ -16,6 +16,7 @@ THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"
 
 
 MOST_THREADS = 1024
+MAX_MANIFEST_BYTES = 16 * 1024 * 1024
 
 # How many have trained together, and how they talked; it is not there where it is one.
 PROCESSES = "processes"
@@ -52,8 +53,11 @@ def threads() -> int:
 
 def recorded_threads(run: Path) -> int | None:
     """The threads that the run ``run`` says it was begun with; None if it does not say so in an orderly way."""
+    from mlpcli.files import Folder
+
     try:
-        threads = json.loads((run / "manifest.json").read_text("utf-8"))["environment"]["threads"]
+        with Folder(run) as folder:
+            threads = json.loads(folder.read("manifest.json", MAX_MANIFEST_BYTES))["environment"]["threads"]
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
     return threads if type(threads) is int and 1 <= threads <= MOST_THREADS else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -12,9 +13,9 @@ from typing import Any
 
 from mlpcli import config as config_module
 from mlpcli.config import Config
-from mlpcli.errors import MlpcliError, RunError
+from mlpcli.errors import RunError, shown
 from mlpcli.runs import directory
-from mlpcli.runs.summary import Summary, run_at, summaries, try_to_summarize
+from mlpcli.runs.summary import Summary, run_at, runs_in, try_to_read
 
 SEED = "seed"
 # Where the data are found, and whether the test images are opened in the end, is nothing to the training.
@@ -66,18 +67,15 @@ def collect(paths: Iterable[Path]) -> list[Known]:
     A damaged run is among them, its config None where that is what is damaged. Raises ``RunError`` for a path that is
     no run and holds none.
     """
-    found: dict[Path, Summary] = {}
+    found: dict[str, Known] = {}
     for path in paths:
-        try:
-            holds_runs = path.is_dir() and not (path / directory.CONFIG).exists()
-        except OSError as error:
-            raise RunError(f"{path}: cannot be read: {error.strerror}") from error
-        here = summaries(path) if holds_runs else [try_to_summarize(run_at(path))]
+        holds_runs = directory.is_folder(path) and not directory.is_run(path)
+        here = runs_in(path) if holds_runs else [try_to_read(run_at(path))]
         if not here:
-            raise RunError(f"{path}: is no run, and holds none; a run is a folder under runs/")
-        for summary in here:
-            found.setdefault(summary.path.resolve(), summary)
-    return [(summary, _config(summary.path)) for summary in found.values()]
+            raise RunError(f"{shown(path)}: is no run, and holds none; a run is a folder under runs/")
+        for run in here:
+            found.setdefault(os.path.realpath(run[0].path), run)
+    return list(found.values())
 
 
 def differing(runs: Sequence[Known]) -> list[str]:
@@ -141,13 +139,6 @@ def _settings(summary: Summary, config: Config | None) -> dict[str, Any] | None:
     if config.data.fallback is not None and summary.dataset == config.data.fallback:
         flat["data.dataset"] = summary.dataset  # and not what could not be had
     return {key: value for key, value in flat.items() if key not in WITHOUT_EFFECT}
-
-
-def _config(path: Path) -> Config | None:
-    try:
-        return config_module.load(path / directory.CONFIG, (), {})
-    except MlpcliError:
-        return None
 
 
 def _score(summary: Summary) -> tuple[float, float]:

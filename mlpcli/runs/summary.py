@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from mlpcli import config as config_module
-from mlpcli.errors import MlpcliError, RunError
+from mlpcli.config import Config
+from mlpcli.errors import MlpcliError, RunError, shown
 from mlpcli.runs import directory
+from mlpcli.runs.layout import reading
+from mlpcli.runs.metrics import Metrics
 
 
 @dataclass(frozen=True)
@@ -40,57 +43,79 @@ def run_at(path: Path) -> Path:
     """The run that ``path`` is. Raises ``RunError`` when it is none, also for a checkpoint inside one."""
     where, at = directory.locate(path)
     if at is not None:
-        raise RunError(f"{path}: is a checkpoint; name its run: {where}")
+        raise RunError(f"{shown(path)}: is a checkpoint; name its run: {shown(where)}")
     return where
 
 
-def summarize(path: Path) -> Summary:
-    """The summary of the run ``path``. Raises ``RunError`` or ``ConfigError`` when it is damaged."""
-    config = config_module.load(path / directory.CONFIG, (), {})
-    there = (path / directory.MANIFEST).exists()  # not if the process died before it wrote one
-    manifest = directory.read_manifest(path) if there else {}
-    metrics = directory.read_metrics(path)
+@dataclass(frozen=True)
+class Recorded:
+    """A run as its files tell it: each checked, and held against the others. ``manifest`` is empty where none is."""
+
+    config: Config
+    manifest: dict[str, Any]
+    metrics: Metrics
+    test: dict[str, Any] | None
+    summary: Summary
+
+
+def read_run(path: Path) -> Recorded:
+    """All that the files of the run ``path`` tell but for checkpoints. Raises ``RunError`` or ``ConfigError``."""
+    config = directory.read_config(path)
+    manifest = directory.read_manifest(path) if directory.has_manifest(path) else {}
+    metrics = directory.read_metrics(path, manifest.get("epochs", 0))
     test = directory.read_test(path)
     state = manifest.get("state", "running")
     if state == "running" and not directory.is_in_use(path):
         state = "interrupted"
-    scores = [
-        (line["validation_error"], line["validation_loss"], line["epoch"])
-        for line in metrics
-        if line["validation_error"] is not None and line["validation_loss"] is not None
-    ]
-    best = min(scores, default=None)
-    seconds = sum(line["seconds"] for line in metrics)
-    examples = sum(line["seconds"] * line["examples_per_second"] for line in metrics)
-    return Summary(
+    best, last, seconds = metrics.best, metrics.last, metrics.seconds
+    summary = Summary(
         path=path,
         state=state,
         started=manifest.get("started"),
         dataset=manifest["data"]["dataset"] if manifest else config.data.dataset,
-        epochs=len(metrics),
+        epochs=metrics.epochs,
         epochs_wanted=config.training.epochs,
-        best_epoch=best[2] if best else None,
-        validation_error=best[0] if best else None,
-        validation_loss=best[1] if best else None,
-        train_error=metrics[-1]["train_error"] if metrics else None,
+        best_epoch=best["epoch"] if best else None,
+        validation_error=best["validation_error"] if best else None,
+        validation_loss=best["validation_loss"] if best else None,
+        train_error=last["train_error"] if last else None,
         test_error=test["error"] if test else None,
-        seconds=seconds if metrics and math.isfinite(seconds) else None,
-        examples_per_second=examples / seconds if seconds > 0 and math.isfinite(examples) else None,
+        seconds=seconds if last and math.isfinite(seconds) else None,
+        examples_per_second=metrics.examples / seconds if seconds > 0 and math.isfinite(metrics.examples) else None,
     )
+    return Recorded(config, manifest, metrics, test, summary)
+
+
+def summarize(path: Path) -> Summary:
+    """The summary of the run ``path``. Raises ``RunError`` or ``ConfigError`` when it is damaged."""
+    return read_run(path).summary
+
+
+def try_to_read(path: Path) -> tuple[Summary, Config | None]:
+    """The summary of the run ``path``, of state damaged where there can be none; and its config, if that is whole."""
+    try:
+        run = read_run(path)
+    except MlpcliError as error:
+        try:
+            config = directory.read_config(path)
+        except MlpcliError:
+            config = None
+        return Summary(path, "damaged", problem=str(error)), config
+    return run.summary, run.config
 
 
 def try_to_summarize(path: Path) -> Summary:
     """The summary of the run ``path``, of state damaged where there can be none."""
-    try:
-        return summarize(path)
-    except MlpcliError as error:
-        return Summary(path, "damaged", problem=str(error))
+    return try_to_read(path)[0]
 
 
 def summaries(folder: Path) -> list[Summary]:
     """The runs in ``folder``, newest first, the damaged ones among them. Raises ``RunError`` if it can't be read."""
-    try:
-        paths = sorted(path for path in folder.iterdir() if (path / directory.CONFIG).is_file())
-    except OSError as error:
-        raise RunError(f"{folder}: cannot be read: {error.strerror}") from error
-    return sorted(map(try_to_summarize, paths), key=lambda summary: summary.started or "", reverse=True)
+    return [summary for summary, _ in runs_in(folder)]
+
+
+def runs_in(folder: Path) -> list[tuple[Summary, Config | None]]:
+    """:func:`summaries`, each with the run's config, None where that is damaged."""
+    with reading(folder):
+        paths = sorted(path for path in folder.iterdir() if directory.is_run(path))
+    return sorted(map(try_to_read, paths), key=lambda run: run[0].started or "", reverse=True)

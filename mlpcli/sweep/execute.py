@@ -125,29 +125,26 @@ def strangers(folder: Path, plan: Plan) -> list[Path]:
 
     known = {planned.name for planned in plan.runs}
     with suppress(OSError):
-        return sorted(
-            path for path in folder.iterdir() if path.name not in known and (path / directory.CONFIG).is_file()
-        )
+        return sorted(path for path in folder.iterdir() if path.name not in known and directory.is_run(path))
     return []
 
 
 def _refuse_a_run(folder: Path) -> None:
     from mlpcli.runs import directory
 
-    with suppress(OSError, ValueError):
-        if (folder / directory.CONFIG).exists():
-            raise RunError(f"{folder}: is a run, not a folder of runs; name another --out")
+    if directory.is_run(folder):
+        raise RunError(f"{folder}: is a run, not a folder of runs; name another --out")
 
 
 def _task(path: Path, config: Config) -> Task:
     from mlpcli.runs import directory
     from mlpcli.runs.summary import try_to_summarize
 
-    if not (path / directory.CONFIG).exists():
+    if not directory.is_run(path):
         return Task(path, config, "new")
     try:
-        there = config_module.load(path / directory.CONFIG, (), {})
-        manifest = directory.read_manifest(path) if (path / directory.MANIFEST).exists() else {}
+        there = directory.read_config(path)
+        manifest = directory.read_manifest(path) if directory.has_manifest(path) else {}
     except MlpcliError as error:
         return Task(path, config, "broken", str(error))
     before, after = config_module.flatten(there), config_module.flatten(config)
@@ -221,7 +218,7 @@ def _train(task: Task, observer: Observer) -> None:
     from mlpcli import experiment
     from mlpcli.runs import directory
 
-    if not (task.path / directory.CONFIG).exists():
+    if not directory.is_run(task.path):
         experiment.train(task.config, out=task.path, observer=observer)
         return
     until = time.monotonic() + PATIENCE_SECONDS

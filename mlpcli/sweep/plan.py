@@ -26,7 +26,7 @@ from typing import Any, NoReturn
 
 from mlpcli import config as config_module
 from mlpcli.config import Config, Setting
-from mlpcli.errors import ConfigError
+from mlpcli.errors import ConfigError, shown
 
 MAX_RUNS = 10_000
 MAX_SEED = 2**63 - 1
@@ -415,5 +415,4 @@ def _words(value: Any) -> str:
 
 
 def _cut(text: str) -> str:
-    text = text if text.isprintable() else ascii(text)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return shown(text, 60)

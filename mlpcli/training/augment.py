@@ -40,8 +40,8 @@ from mlpcli.training.rng import keyed_rng
 
 Array = NDArray[Any]
 
-# Smoothing noise is expensive. So an epoch has a pool of 2,048 displacements in x and as many in y, and each image draws
-# one of each: four million fields. The pool is smaller for few images, and limited in memory.
+# Smoothing noise is expensive. So an epoch has a pool of 2,048 displacements in x and as many in y, of which each image
+# draws one of each: four million fields. The pool is smaller for few images, and limited in memory.
 POOL = 2048
 POOL_BYTES = 1 << 28
 

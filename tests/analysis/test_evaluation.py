@@ -17,8 +17,8 @@ from mlpcli.datasets.load import Part, Split
 from mlpcli.errors import DataError, RunError, UsageError
 from mlpcli.model.objectives import OBJECTIVES
 from mlpcli.runs.checkpoint import Checkpoint
-from mlpcli.training.loop import State, network_for
-from mlpcli.training.measure import Measure
+from mlpcli.state import State, architecture_of
+from mlpcli.training.evaluate import Evaluator
 
 HASHES = {"train-images-idx3-ubyte": "a", "train-labels-idx1-ubyte": "b"}
 
@@ -31,7 +31,7 @@ def said(p, *, probabilities=True, log_likelihood=True, loss=1.0):
 def member(objective="softmax_cross_entropy", *, pixels=(2, 3), classes=3, dataset="digits", hashes=HASHES, **data):
     """A checkpoint of a network with no hidden layer and parameters drawn from N(0, 1)."""
     config = Config(data=DataConfig(**{"dataset": dataset, **data}), network=NetworkConfig((), objective=objective))
-    theta = network_for(config, math.prod(pixels), classes).parameters("float32")
+    theta = architecture_of(config, math.prod(pixels), classes).parameters("float32")
     theta.vector[...] = np.random.default_rng(0).normal(size=theta.vector.shape)
     checkpoint = Checkpoint(config, dataset, dict(hashes), pixels, classes, State(theta))
     return ev.Member(Path(f"{objective}.npz"), None, checkpoint)
@@ -76,7 +76,7 @@ COUNTS = st.integers(1, 10**6).flatmap(lambda total: st.tuples(st.integers(0, to
 
 
 @given(COUNTS, st.floats(0.5, 0.999))
-def test_wilson_interval_holds_the_share_and_mirrors_that_of_the_rest(counts, level):
+def test_wilson_interval_contains_fraction_and_is_symmetric(counts, level):
     count, total = counts
     interval, mirrored = ev.wilson_interval(count, total, level), ev.wilson_interval(total - count, total, level)
     assert 0 <= interval.low <= count / total <= interval.high <= 1
@@ -102,7 +102,7 @@ PAIRS = st.lists(st.tuples(st.integers(0, 255), st.integers(0, 255)), min_size=1
 
 
 @given(PAIRS)
-def test_confusion_sums_to_the_counts_and_f1_is_the_harmonic_mean(pairs):
+def test_confusion_sums_and_f1_harmonic_mean(pairs):
     labels, predicted = np.array(pairs, np.uint8).T
     confusion = ev.confusion_matrix(labels, predicted, 256)
     assert confusion.sum(axis=1).tolist() == np.bincount(labels, minlength=256).tolist()
@@ -149,7 +149,7 @@ def test_expected_calibration_error_is_that_of_the_definition(pairs):
 # Mistakes ------------------------------------------------------------------------------------------------------
 
 
-def test_the_worst_are_the_wrong_ones_by_falling_confidence_then_in_file_order():
+def test_worst_mistakes_by_confidence_then_file_order():
     p = [[0.6, 0.4], [0.9, 0.1], [0.99, 0.01], [0.4, 0.6], [0.1, 0.9]]
     labels = np.array([1, 1, 0, 0, 0], np.uint8)
     worst = ev.evaluate(said(p), labels, 3).worst
@@ -192,14 +192,14 @@ def test_a_committee_predicts_by_the_mean():
     assert together.probabilities
 
 
-def test_a_committee_has_no_loss_that_is_no_function_of_its_mean_or_not_finite():
+def test_ensemble_without_finite_loss_has_none():
     labels = np.array([0])
     assert ev.committee([said([[0.5, 0.5]]), said([[0.5, 0.5]], log_likelihood=False)], labels).loss is None
     assert ev.committee([said([[0.0, 1.0]])] * 2, labels).loss is None
 
 
 @given(st.integers(0, 2**32), st.integers(2, 5))
-def test_a_committee_is_no_worse_than_its_members_on_average_and_knows_no_order(seed, size):
+def test_ensemble_loss_is_at_most_mean_of_models(seed, size):
     random = np.random.default_rng(seed)
     labels = random.integers(0, 4, 20)
     ps = random.dirichlet(np.full(4, 0.3), (size, 20)) + 1e-9
@@ -239,8 +239,8 @@ def test_a_committee_may_differ_in_all_that_does_not_matter():
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_outputs_are_those_of_the_measure_that_training_uses(objective):
     one, split = member(objective), random_split(1203)
-    network = network_for(one.checkpoint.config, 6, 3)
-    loss, errors = Measure(network, split, 3, "float32").loss_and_errors(one.checkpoint.parameters)
+    architecture = architecture_of(one.checkpoint.config, 6, 3)
+    loss, errors = Evaluator(architecture, split, 3, "float32").loss_and_errors(one.checkpoint.parameters)
     found = ev.outputs(one, split)
     assert (found.loss, ev.evaluate(found, split.labels).errors) == (loss, errors)
     X = split.images / 255
@@ -253,7 +253,7 @@ def test_outputs_are_those_of_the_measure_that_training_uses(objective):
     assert found.log_likelihood == (pytest.approx(-np.log(np.abs(picked)).mean(), rel=1e-5) == loss)
 
 
-def test_the_class_is_that_of_the_largest_logit_where_the_outputs_are_rounded_to_the_same():
+def test_class_is_that_of_largest_logit_when_p_are_equal():
     one = member("sigmoid_cross_entropy")
     one.checkpoint.parameters.W[0][...] = 0
     one.checkpoint.parameters.b[0][...] = [800, 900, 0]
@@ -279,23 +279,14 @@ def test_outputs_that_are_not_finite_are_refused(objective, size):
         ev.outputs(one, random_split(3))
 
 
-def test_a_run_that_may_not_be_looked_into(monkeypatch, tmp_path):
-    def refuse(path):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(ev.directory, "find_checkpoint", refuse)
-    with pytest.raises(RunError, match="cannot be read: Permission denied"):
-        ev.open_member(tmp_path)
-
-
 # Which data ------------------------------------------------------------------------------------------------------
 
 
 def test_data_are_those_of_the_config_unless_told_otherwise(tmp_path):
-    sources = ("https://example.org/",)
-    config = Config(data=DataConfig(folder="there", sources=sources, validation=0.25))
+    (tmp_path / "mnist").mkdir()
+    config = Config(data=DataConfig(folder=str(tmp_path), sources=("https://example.org/",), validation=0.25))
     own = replace(member().checkpoint, config=config, dataset="mnist")
-    assert ev.data_for(own) == config.data
+    assert ev.data_for(own) == replace(config.data, sources=None)
     assert ev.data_for(own, folder="here").folder == "here"
     assert ev.data_for(own, sources=("x",)).sources == ("x",)
     assert ev.data_for(own, offline=True).offline
@@ -309,7 +300,7 @@ def test_a_source_overrides_a_config_that_fetches_nothing():
     assert not ev.data_for(own, sources=("x",)).offline
 
 
-def test_a_network_that_fell_back_is_held_against_what_it_was_trained_on():
+def test_network_on_fallback_is_evaluated_on_the_sample():
     config = Config(data=DataConfig("mnist", fallback="mnist-sample"))
     fell = replace(member().checkpoint, config=config, dataset="mnist-sample")
     assert ev.fallback_from(fell) == "mnist"
@@ -317,7 +308,7 @@ def test_a_network_that_fell_back_is_held_against_what_it_was_trained_on():
     assert ev.data_for(fell, dataset="mnist").dataset == "mnist"
 
 
-def test_a_network_that_could_have_fallen_back_and_did_not_never_does():
+def test_unused_fallback_is_never_evaluated():
     own = replace(
         member().checkpoint, config=Config(data=DataConfig("mnist", fallback="mnist-sample")), dataset="mnist"
     )
@@ -325,12 +316,12 @@ def test_a_network_that_could_have_fallen_back_and_did_not_never_does():
     assert (ev.data_for(own).dataset, ev.data_for(own).fallback) == ("mnist", None)
 
 
-def test_a_network_trained_on_the_sample_by_its_own_config_did_not_fall_back():
+def test_sample_named_by_config_is_no_fallback():
     config = Config(data=DataConfig("mnist-sample", fallback="mnist-sample"))
     assert ev.fallback_from(replace(member().checkpoint, config=config, dataset="mnist-sample")) is None
 
 
-def test_a_folder_that_bears_the_name_of_the_sample_is_no_fallback(tmp_path):
+def test_folder_named_like_the_sample_is_no_fallback(tmp_path):
     folder = tmp_path / "mnist-sample"
     folder.mkdir()
     config = Config(data=DataConfig(str(folder), fallback="mnist-sample"))

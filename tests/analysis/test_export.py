@@ -29,7 +29,7 @@ from mlpcli.errors import UsageError
 from mlpcli.model.activations import ACTIVATIONS
 from mlpcli.model.objectives import OBJECTIVES
 from mlpcli.runs.checkpoint import Checkpoint
-from mlpcli.training.loop import State, network_for
+from mlpcli.state import State, architecture_of
 
 IMAGE_SHAPE = (5, 4)
 IMAGES = np.random.default_rng(1).integers(0, 256, (40, *IMAGE_SHAPE), np.uint8)
@@ -48,7 +48,7 @@ def checkpoint(
 ):
     network = NetworkConfig(hidden, activation=activation, objective=objective, dtype=dtype)
     config = Config(data=data or DataConfig("digits"), network=network)
-    theta = network_for(config, math.prod(image_shape), classes).parameters(dtype)
+    theta = architecture_of(config, math.prod(image_shape), classes).parameters(dtype)
     theta.vector[...] = scale * np.random.default_rng(len(theta.vector)).normal(size=theta.vector.shape)
     return Checkpoint(config, "digits", {"images": "a"}, image_shape, classes, State(theta, epoch=7))
 

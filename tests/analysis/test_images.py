@@ -129,7 +129,7 @@ def put(ink, paper, top, left, canvas=40):
 
 
 @given(BLOBS)
-def test_what_is_centred_fits_the_box_and_has_its_centre_of_mass_in_the_middle(random):
+def test_centred_digit_fits_box_with_mass_in_the_middle(random):
     image, parts = im.centred(put(*blob(random), 5, 5))
     assert parts >= 1
     assert max(extent(image)) == 20
@@ -160,7 +160,7 @@ def test_inverting_a_picture_of_anything_changes_nothing(random, rows, columns):
     assert np.array_equal(im.centred(light)[0], im.centred(255 - light)[0])
 
 
-def test_as_much_that_is_lighter_as_darker_is_decided_alike_when_inverted():
+def test_half_light_image_and_its_inverse_are_treated_alike():
     light = np.full((9, 9), 100.0)
     light[3, 3:5] = 0, 200
     assert np.array_equal(im.centred(light)[0], im.centred(255 - light)[0])
@@ -178,7 +178,7 @@ def test_pictures_of_any_form(side, long):
         assert parts == bool(image.any())
 
 
-def test_a_lopsided_digit_goes_as_far_as_it_can_and_loses_nothing():
+def test_lopsided_digit_is_shifted_without_loss():
     light = np.full((60, 60), 255.0)
     light[46:50, 10:50] = 200  # faint, but wide enough for the box
     light[10:50, 46:50] = 0
@@ -348,7 +348,7 @@ def test_raw_takes_the_values_as_they_are(digits, mode):
     assert np.array_equal(read(encoded(picture), raw=True).pixels[0], digit)
 
 
-def test_raw_does_not_invert_and_sees_no_ink_where_it_is_transparent(digits):
+def test_raw_image_is_not_inverted_and_transparent_is_empty(digits):
     assert np.array_equal(read(encoded(255 - digits[0]), raw=True).pixels[0], 255 - digits[0])
     picture = np.full((28, 28, 4), 255, np.uint8)
     picture[..., 3] = digits[0]
@@ -504,6 +504,6 @@ def test_handwriting_of_a_font_or_a_pen_is_centred_too():
     assert centre_of_mass(image) == pytest.approx([14, 14], abs=0.51)
 
 
-def test_what_counts_as_alike_is_far_less_than_what_digits_differ_by(digits):
+def test_tolerance_is_far_below_difference_of_digits(digits):
     centred = [im.centred(digit.astype(float))[0].astype(int) for digit in digits[:5]]
     assert min(difference(one, other) for one in centred for other in centred if one is not other) > 24

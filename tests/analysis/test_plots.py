@@ -161,7 +161,7 @@ def test_equal_contents_are_equal_bytes(name: str, form: str):
     assert b"a title" in first
 
 
-def test_colours_and_markers_make_as_many_pairs_as_there_may_be_runs():
+def test_there_is_a_colour_and_marker_for_every_run():
     looks = [tuple(plots._look(number).values()) for number in range(plots.MOST_RUNS + 1)]
     assert len({*looks[:-1]}) == plots.MOST_RUNS
     assert looks[-1] == looks[0]

@@ -33,7 +33,7 @@ from mlpcli.datasets.load import load_split
 from mlpcli.model.parameters import initialize
 from mlpcli.runs import checkpoint as checkpoints
 from mlpcli.runs.checkpoint import Checkpoint
-from mlpcli.training.loop import State, network_for
+from mlpcli.state import State, architecture_of
 from tests.conftest import NO_DEFAULTS
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -84,7 +84,7 @@ def report(checkpoint: Path, file: Path, split: Any = "validation") -> Path:
 def untrained(file: Path, *overrides: str) -> Path:
     """A checkpoint of weights as they are drawn, for the images of the bundled sample."""
     made = config.load(None, ("data.dataset=mnist-sample", "data.validation=20", *overrides), {})
-    theta = network_for(made, 784, 10).parameters(made.network.dtype)
+    theta = architecture_of(made, 784, 10).parameters(made.network.dtype)
     initialize(theta, "nielsen", made.network.initial_scale, made.network.activation, np.random.default_rng(5))
     zeros = np.zeros_like(theta.vector)
     # The default optimizer has one memory, as long as the parameters.
@@ -222,7 +222,7 @@ def predicted(capsys: pytest.CaptureFixture[str], run: Path, images: list[np.nda
 # The board ------------------------------------------------------------------------------------------------------------
 
 
-def test_drawn_digits_are_recognised_and_the_page_says_what_predict_says(
+def test_page_agrees_with_predict_on_drawn_digits(
     sheet: Sheet, trained: Path, trained_page: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     sheet.go(trained_page)
@@ -248,7 +248,7 @@ NETWORKS = [
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_every_depth_activation_and_objective_agrees_with_predict(
+def test_page_agrees_with_predict_for_every_architecture(
     sheet: Sheet, dtype: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     # All of them in float32, some of two hidden layers in float64 too.
@@ -352,9 +352,7 @@ def test_the_keyboard_draws_undoes_and_clears(sheet: Sheet, trained_page: Path) 
     assert sheet.verdict == "–"
 
 
-def test_undo_takes_one_stroke_back_and_an_image_of_the_data_gives_way_to_a_drawing(
-    sheet: Sheet, trained_page: Path
-) -> None:
+def test_undo_removes_one_stroke_and_drawing_replaces_image(sheet: Sheet, trained_page: Path) -> None:
     sheet.go(trained_page)
     sheet.draw(DIGITS[4][:1])
     first = sheet.pixels
@@ -390,9 +388,7 @@ def test_the_hidden_units_light_up_and_tell_their_weights(sheet: Sheet, trained:
 # The rest of the page -------------------------------------------------------------------------------------------------
 
 
-def test_the_cells_of_the_confusion_matrix_open_the_images_behind_them(
-    sheet: Sheet, trained: Path, trained_page: Path
-) -> None:
+def test_confusion_matrix_cells_open_their_images(sheet: Sheet, trained: Path, trained_page: Path) -> None:
     sheet.go(trained_page)
     page = sheet.page
     found = look([trained], "validation")
@@ -507,7 +503,7 @@ CONTRASTS = """() => {
 
 
 @pytest.mark.parametrize("sheet", [{"color_scheme": "dark"}], indirect=True, ids=["dark"])
-def test_light_and_dark_follow_the_system_until_the_button_is_pressed(sheet: Sheet, trained_page: Path) -> None:
+def test_theme_follows_system_until_button_is_pressed(sheet: Sheet, trained_page: Path) -> None:
     sheet.go(trained_page)
     sheet.draw(DIGITS[3])
     for now in (True, False):
@@ -559,7 +555,7 @@ def test_what_a_run_says_stays_text(sheet: Sheet, trained_page: Path) -> None:
     assert sheet.evaluate("[typeof hacked, document.images.length]") == ["undefined", 0]
 
 
-def test_a_dataset_with_a_hostile_name_and_small_images_of_another_shape(
+def test_page_of_dataset_with_hostile_name_and_small_images(
     sheet: Sheet, tiny_images: tuple[np.ndarray, ...], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     folder = tmp_path / "<" / f"script>{HOSTILE}"  # its path has '</script>'
@@ -587,7 +583,7 @@ def test_a_dataset_with_a_hostile_name_and_small_images_of_another_shape(
         np.testing.assert_allclose(sheet.p, predicted(capsys, run, [pixels], tmp_path)[0], atol=1e-5)
 
 
-def test_many_classes_are_listed_and_images_too_flat_to_draw_on_are_said_to_be(sheet: Sheet, tmp_path: Path) -> None:
+def test_page_of_many_classes_and_undrawable_images(sheet: Sheet, tmp_path: Path) -> None:
     random = np.random.default_rng(1)
     labels = np.arange(200, dtype=np.uint8) % 40
     arrays = [random.integers(0, 256, (200, 2, 9)).astype(np.uint8), labels] * 2
@@ -618,7 +614,7 @@ def test_a_page_without_images_draws_all_the_same(sheet: Sheet, trained: Path, t
 # Deskewing ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_deskewing_network_is_given_on_the_board_what_predict_gives_it(
+def test_page_deskews_drawings_as_predict_does(
     sheet: Sheet, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     path = untrained(tmp_path / "upright.npz", "data.preprocessing=deskew")

@@ -8,9 +8,9 @@ import pytest
 from mlpcli.analysis.sheet import sheet
 from mlpcli.datasets.load import load_dataset
 from mlpcli.errors import UsageError
-from mlpcli.model.network import Pass
-from mlpcli.training.loop import Trainer
-from mlpcli.training.streams import stream
+from mlpcli.training.rng import keyed_rng
+from mlpcli.training.step import TrainingStep
+from mlpcli.training.trainer import Trainer
 
 DISTORTED = (
     "augmentation.rotation=20",
@@ -25,22 +25,18 @@ DISTORTED = (
 def shown_in_training(config, monkeypatch):
     """By epoch, the bytes (N, D) that the network is trained on, in file order: all are in one batch."""
     dataset = load_dataset(config.data)
-    trainer = Trainer(config, dataset)
-    steps = []
-    deltas = Pass.deltas
+    propagate, batches = TrainingStep.propagate, []
 
-    def looking(self, *rest):
-        steps.append(np.rint(self._a[0]).astype(np.uint8))
-        return deltas(self, *rest)
+    def recorded(self, batch):
+        batches.append(np.rint(self.X.array).astype(np.uint8))
+        return propagate(self, batch)
 
-    monkeypatch.setattr(Pass, "deltas", looking)
+    monkeypatch.setattr(TrainingStep, "propagate", recorded)
     shown = {}
-    for record in trainer.epochs():
-        order = stream(config.seed, "order", record.epoch).permutation(len(dataset.train))
-        (step,) = steps
-        shown[record.epoch] = np.empty_like(step)
-        shown[record.epoch][order] = step
-        steps.clear()
+    for record in Trainer(config, dataset).epochs():
+        order = keyed_rng(config.seed, "order", record.epoch).permutation(len(dataset.train))
+        shown[record.epoch] = batches.pop()[np.argsort(order)]
+        assert not batches
     return shown
 
 
@@ -74,7 +70,7 @@ def test_the_default_is_the_first_epochs_and_the_last(tiny_config):
     assert [caption for caption, _ in made.lines[2]] == [f"image 2: {made.labels[2]}", *made.heads[1:]]
 
 
-def test_a_config_without_distortions_shows_the_originals_in_one_line(tiny_config):
+def test_sheet_without_distortions_has_originals_in_one_line(tiny_config):
     made = sheet(tiny_config())
     assert made.heads == ("original",)
     assert made.title == "tiny, 63 training images: no distortions"

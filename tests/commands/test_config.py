@@ -122,7 +122,7 @@ def test_what_cannot_be_shown_is_one_line_and_2(arguments: list[str], message: s
 
 def test_no_binary_reaches_the_terminal(run: Run) -> None:
     Path("binary").write_bytes(b"\x1b]0;\xff")
-    assert run("show", "binary") == (2, "", "mlpcli: binary: is not UTF-8 text (byte 4)\n")
+    assert run("show", "binary") == (2, "", "mlpcli: binary: is not UTF-8 text (byte 4); save it as UTF-8\n")
 
 
 # check ---------------------------------------------------------------------------------------------------------------
@@ -133,7 +133,7 @@ def test_good_configs_are_ok(run: Run) -> None:
     assert run("check", "my.yaml", "first") == (0, "my.yaml: ok\nfirst: ok\n", "")
 
 
-def test_a_bad_config_is_2_and_the_others_are_checked_all_the_same(run: Run) -> None:
+def test_bad_config_exits_2_after_others_are_checked(run: Run) -> None:
     status, out, err = run("check", "bad.yaml", "my.yaml", "none")
     assert (status, out) == (2, "my.yaml: ok\n")
     first, second = err.splitlines()

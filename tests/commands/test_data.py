@@ -90,7 +90,7 @@ def test_sources_are_tried_in_turn(capsys: pytest.CaptureFixture[str], tmp_path:
     assert err.splitlines()[0] == "/none: no such folder"
 
 
-def test_the_folder_comes_from_the_flag_then_the_environment_then_is_data(
+def test_folder_from_flag_then_environment_then_default(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)

@@ -117,7 +117,7 @@ def test_the_test_set_gives_what_the_run_itself_measured(mlpcli, runs, name):
 
 def test_the_validation_images_give_what_the_run_itself_measured(mlpcli, runs):
     found = mlpcli("eval", runs / "one", "--split", "validation", "--json").json
-    own = directory.read_metrics(runs / "one")[-1]
+    own = directory.read_last_record(runs / "one")
     assert (found["examples"], found["error"], found["loss"]) == (500, own["validation_error"], own["validation_loss"])
 
 
@@ -330,7 +330,7 @@ def test_training_images_that_are_not_those_it_was_trained_on(mlpcli, runs, tmp_
     assert mlpcli("eval", runs / "one", "--data", digits).err == ""
 
 
-def test_a_run_on_the_fallback_is_held_against_the_sample_and_says_so(mlpcli, runs):
+def test_run_on_fallback_is_evaluated_on_the_sample(mlpcli, runs):
     said = mlpcli("eval", runs / "fell")
     assert said.status == 0
     assert "mnist-sample, test: 1,000 images" in said.out
@@ -350,9 +350,9 @@ def test_where_data_are_looked_for(mlpcli, trained, runs, tmp_path, monkeypatch)
         assert said.status == 3
         return said.err
 
-    # The run's own source and folder, then those of the variable, then those of the flags.
+    # The run's own source, which is a folder, and its folder, then those of the variable, then those of the flags.
     assert f"{trained}/nowhere" in complaint()
-    assert f"{trained}/data/mnist" in complaint()
+    assert "data/mnist" in complaint()
     monkeypatch.setenv("MLPCLI_DATA", str(tmp_path / "variable"))
     assert f"{tmp_path}/variable/mnist" in complaint()
     assert f"{tmp_path}/flag/mnist" in complaint("--folder", tmp_path / "flag")

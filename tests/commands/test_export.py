@@ -86,7 +86,7 @@ def test_bytes_are_the_default(mlpcli, run, tmp_path):
     assert one == two != three
 
 
-def test_the_best_checkpoint_stands_for_a_run_and_another_can_be_named(mlpcli, tmp_path, tiny_config):
+def test_export_of_run_takes_best_or_named_checkpoint(mlpcli, tmp_path, tiny_config):
     experiment.train(tiny_config(), out=tmp_path / "run")
     names = ("best", "last", "previous")
     checkpoints = {name: tmp_path / "run" / "checkpoints" / f"{name}.npz" for name in names}

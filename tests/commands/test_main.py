@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,7 +29,7 @@ Run = Callable[..., Ending]
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
     """Runs the command line in this process: exit status, stdout, stderr."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
 
     def run(*arguments: str) -> Ending:
         with pytest.raises(SystemExit) as stop:
@@ -120,7 +122,7 @@ def test_a_bug_is_70_with_its_traceback(bug: Exception, boom: Callable[[Any], En
     assert err.endswith("mlpcli: this is a bug in mlpcli; please report it with the lines above\n")
 
 
-def test_the_end_of_a_file_where_there_should_be_more_is_a_bug_too(boom: Callable[[Any], Ending]) -> None:
+def test_eof_error_is_reported_as_bug(boom: Callable[[Any], Ending]) -> None:
     assert boom(EOFError())[0] == 70
 
 
@@ -149,7 +151,7 @@ sys.modules["mlpcli.commands.wait"] = SimpleNamespace(command=click.command()(bo
 """
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_unwinds_the_program(number: int, status: int) -> None:
     with started("wait", code=WAIT) as process:
         assert process.stdout is not None
@@ -157,8 +159,29 @@ def test_a_signal_unwinds_the_program(number: int, status: int) -> None:
         process.send_signal(number)
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (status, "unwound\n")
-    assert err.endswith("mlpcli: interrupted\n" if status == 130 else "mlpcli: terminated\n")
+    words = {130: "interrupted", 143: "terminated", 129: "interrupted: its terminal is gone"}
+    assert err.endswith(f"mlpcli: {words[status]}\n")
     assert "Traceback" not in err
+
+
+def test_a_hangup_that_is_ignored_stays_ignored() -> None:
+    with started("wait", code=f"import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n{WAIT}") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGHUP)
+        time.sleep(0.2)
+        assert process.poll() is None
+        process.terminate()
+        process.communicate(timeout=60)
+    assert process.returncode == 143
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_no_file_of_ours_is_a_standard_stream(closed: str, tmp_path: Path) -> None:
+    code = "import os, sys; from mlpcli import commands; sys.exit = lambda status: None; commands.main(['--version'])"
+    code += "; assert os.open(sys.argv[1], os.O_RDONLY) > 2"
+    line = f'"{sys.executable}" -c "{code}" "{__file__}" {closed}'
+    assert subprocess.run(["/bin/sh", "-c", line], cwd=ROOT).returncode == 0
 
 
 PRINT = """
@@ -236,7 +259,7 @@ def if_written(name: str) -> Any:
 
 
 @pytest.mark.parametrize("name", [if_written(name) for name in commands.COMMANDS])
-def test_every_command_has_help_with_examples_and_every_option_says_what_it_does(name: str, run: Run) -> None:
+def test_every_command_and_option_has_help(name: str, run: Run) -> None:
     command = commands.cli.get_command(click.Context(commands.cli), name)
     assert command is not None
     for path, inner in paths(command, (name,)):
@@ -290,6 +313,33 @@ def test_colour_is_for_terminals_that_want_it(
     if no_color is not None:
         monkeypatch.setenv("NO_COLOR", no_color)
     assert output.colour("text", "green") == ("\x1b[32mtext\x1b[0m" if coloured else "text")
+
+
+# Words that are not ours ---------------------------------------------------------------------------------------------
+
+HOSTILE = "a\x1b]0;title\x07\x9b2J\r\u202eb\ud800c\udce9"
+
+
+def test_what_steers_a_terminal_is_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+    output.result(f"{HOSTILE}\n\tünï")
+    output.say(HOSTILE)
+    out, err = capsys.readouterr()
+    escaped = r"a\x1b]0;title\x07\x9b2J\r\u202eb\ud800c\udce9"
+    assert (out, err) == (f"{escaped}\n\tünï\n", f"{escaped}\n")
+
+
+def test_json_means_the_same_and_steers_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    output.result_json({HOSTILE: ["ünï", HOSTILE, "\U000e0001"]})
+    out = capsys.readouterr().out
+    assert json.loads(out) == {HOSTILE: ["ünï", HOSTILE, "\U000e0001"]}
+    assert "ünï" in out and all(character == "\n" or character.isprintable() for character in out)
+
+
+@pytest.mark.parametrize("text", [HOSTILE, "two\nlines", "", "\x7f"])
+def test_a_name_in_a_message_is_one_harmless_line(text: str) -> None:
+    assert errors.shown(text).isprintable() and errors.shown(text) != text
+    assert errors.shown("plain ünï") == "plain ünï"
+    assert errors.shown("x" * 50, 10) == "xxxxxxx..."
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")

@@ -337,7 +337,7 @@ def test_show_and_json_do_not_go_together(mlpcli, run):
 # What goes wrong -----------------------------------------------------------------------------------------------------
 
 
-def test_one_bad_file_does_not_keep_the_others_from_being_answered(mlpcli, run, digits, tmp_path):
+def test_predict_continues_after_bad_file(mlpcli, run, digits, tmp_path):
     whole = picture(digits[0][0])
     for name, data in (("a.png", whole), ("b.png", whole[:200]), ("c.png", b""), ("d.png", whole)):
         (tmp_path / name).write_bytes(data)

@@ -85,7 +85,7 @@ def test_report_html_has_the_validation_images(mlpcli, run, tmp_path):
     assert [line["split"] for line in recorded(run)] == ["validation"]
 
 
-def test_the_test_images_are_looked_at_when_asked_and_that_is_recorded_as_eval_does_it(mlpcli, run, tmp_path):
+def test_report_records_evaluation_of_test_images(mlpcli, run, tmp_path):
     assert mlpcli("report", run, "--split", "test", "-o", tmp_path / "r.html").status == 0
     assert document(tmp_path / "r.html")["look"]["error"] == directory.read_test(run)["error"]
     assert mlpcli("eval", run, "--split", "test").status == 0
@@ -102,7 +102,7 @@ def test_json_says_what_was_written(mlpcli, run, tmp_path):
     assert document(tmp_path / "last.html")["checkpoint"]["name"] == "last"
 
 
-def test_an_existing_report_is_replaced_and_another_kind_of_thing_is_not(mlpcli, run, tmp_path):
+def test_report_replaces_only_a_report(mlpcli, run, tmp_path):
     (tmp_path / "report.html").write_text("old")
     assert mlpcli("report", run).status == 0
     assert (tmp_path / "report.html").read_text().startswith("<!doctype html>")
@@ -119,9 +119,7 @@ def test_no_images_looks_at_none(mlpcli, run, tmp_path):
         assert option in refused(mlpcli("report", run, "--no-images", option, value), 2)
 
 
-def test_where_the_data_are_gone_the_page_is_made_without_images_unless_they_were_asked_for(
-    mlpcli, without_data, tmp_path
-):
+def test_report_without_data_has_no_images(mlpcli, without_data, tmp_path):
     said = mlpcli("report", without_data)
     assert said.status == 0
     assert "the folder it was trained on is not here" in said.err
@@ -135,7 +133,7 @@ def test_where_the_data_are_gone_the_page_is_made_without_images_unless_they_wer
     assert not (tmp_path / "report.html").exists()
 
 
-def test_a_run_without_validation_images_shows_what_it_trained_on(mlpcli, tiny_config, tmp_path, monkeypatch):
+def test_report_without_validation_shows_training_images(mlpcli, tiny_config, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     experiment.train(tiny_config("data.validation=0", "data.test=false"), out=tmp_path / "run")
     assert mlpcli("report", "run").status == 0

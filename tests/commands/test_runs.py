@@ -16,7 +16,7 @@ from mlpcli.analysis.curve import learning_curve
 from mlpcli.config import Config
 from mlpcli.experiment import Observer
 from mlpcli.runs import checkpoint as checkpoints
-from tests.nursery import fast_folder
+from tests.fork_server import fast_folder
 
 Make = Callable[..., Config]
 

@@ -20,7 +20,7 @@ import pytest
 
 from mlpcli import commands
 from mlpcli.runs import directory
-from tests.nursery import fast_folder
+from tests.fork_server import fast_folder
 from tests.run_outcome import outcome
 
 ROOT = Path(__file__).parents[2]
@@ -100,7 +100,7 @@ def whole(home: Path) -> dict[str, Any]:
 # What comes out ------------------------------------------------------------------------------------------------------
 
 
-def test_the_table_is_that_of_runs_compare_and_nothing_is_trained_twice(home: Path, mlpcli: Any):
+def test_second_sweep_trains_nothing_and_prints_comparison(home: Path, mlpcli: Any):
     status, out, err = mlpcli("sweep", "short.yaml", "--dry-run")
     assert (status, out) == (0, "".join(f"runs/short/{name:<25}  to train\n" for name in RUNS))
     assert err == "2 combinations x 2 seeds = 4 runs of training.learning_rate: 4 to train\n"
@@ -141,7 +141,7 @@ def test_the_table_is_that_of_runs_compare_and_nothing_is_trained_twice(home: Pa
     assert document["groups"][0]["validation_error"]["mean"] <= document["groups"][1]["validation_error"]["mean"]
 
 
-def test_more_in_the_file_is_trained_and_what_is_no_longer_there_is_told(home: Path, mlpcli: Any):
+def test_changed_sweep_file_trains_new_and_reports_removed(home: Path, mlpcli: Any):
     (home / "grow.yaml").write_text("set: {data.dataset: ./tiny, training.epochs: 2}\ngrid: {network.hidden: [[2]]}")
     assert mlpcli("sweep", "grow.yaml")[0] == 0
     (home / "grow.yaml").write_text("set: {data.dataset: ./tiny, training.epochs: 2}\ngrid: {network.hidden: [[3]]}")
@@ -327,7 +327,7 @@ def mpi(ranks: int) -> tuple[str, ...]:
 
 @pytest.mark.xdist_group("long sweep")
 @needs_mpi
-def test_by_mpi_the_runs_are_the_same_and_a_lost_rank_is_gone_on_from(home: Path, whole: dict[str, Any]):
+def test_mpi_sweep_is_identical_and_resumes_after_lost_rank(home: Path, whole: dict[str, Any]):
     arguments = ("long.yaml", "--out", "by-mpi")
     process = started(home, *arguments, launcher=mpi(3))
     let_it_train(process, home / "by-mpi")

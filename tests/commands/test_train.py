@@ -44,7 +44,7 @@ def own_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
     """Runs ``mlpcli train`` in this process: exit status, stdout, stderr."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
 
     def run(*arguments: str) -> Ending:
         with pytest.raises(SystemExit) as stop:
@@ -319,7 +319,7 @@ def test_a_flag_of_its_own_counts_more_than_a_set(run: Run, tiny: tuple[str, ...
     assert config_of("r").data.offline is True
 
 
-def test_the_config_of_a_run_trains_the_same_run_again_in_another_process():
+def test_config_of_run_reproduces_it_in_another_process():
     status, _, err = ended(*SAMPLE, "--out", "one")
     assert status == 0, err
     assert ended("one/config.yaml", "--out", "other", "--quiet")[0] == 0
@@ -354,7 +354,7 @@ def test_sources_that_cannot_be_reached_have_a_line_each(run: Run, unreachable: 
     assert not Path("r").exists()
 
 
-def test_the_fallback_is_said_at_the_start_and_at_the_end_and_written_down(run: Run, unreachable: tuple[str, ...]):
+def test_fallback_is_reported_and_recorded(run: Run, unreachable: tuple[str, ...]):
     few = ("--set", "network.hidden=[]", "--set", "training.epochs=1", "--set", "data.fallback=mnist-sample")
     status, out, err = run(*unreachable, *few, "--out", "r")
     assert status == 0
@@ -435,7 +435,7 @@ def test_a_run_is_never_written_over(run: Run, tiny: tuple[str, ...]):
     assert files_of("r") == before
 
 
-def test_a_folder_with_something_in_it_is_refused_before_anything_is_fetched(run: Run, unreachable: tuple[str, ...]):
+def test_nonempty_out_is_refused_before_data_are_fetched(run: Run, unreachable: tuple[str, ...]):
     Path("r").mkdir()
     Path("r/mine.txt").write_text("mine")
     status, out, err = run(*unreachable, "--out", "r")

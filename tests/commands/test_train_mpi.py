@@ -19,21 +19,21 @@ import pytest
 from mlpcli import commands
 from mlpcli.runs.directory import read_manifest
 from mlpcli.runs.environment import THREAD_VARIABLES
-from tests import together
-from tests.run_outcome import metrics, outcome
-from tests.together import (
+from tests.processes import (
     BUG,
     LONG,
     MAIN,
     SECONDS,
     SMALL,
-    assert_metrics_but_for_rounding,
+    assert_metrics_equal_except_rounding,
     environment,
-    lines,
-    started,
+    metrics_lines,
+    run_process,
+    start_process,
     wait_for,
     wait_for_two_epochs,
 )
+from tests.run_outcome import metrics, outcome
 
 
 def launcher() -> str | None:
@@ -61,7 +61,7 @@ def command(processes: int, *arguments: str, program: str = MAIN, mpi: bool = Tr
 def ended(processes: int, *arguments: str, **options: Any) -> tuple[int, str, str]:
     """Exit status, stdout and stderr of ``mpiexec -n PROCESSES mlpcli train --mpi``; 0 processes: without mpiexec."""
     variables = options.pop("variables", None)
-    return together.ended(command(processes, *arguments, **options), variables)
+    return run_process(command(processes, *arguments, **options), variables)
 
 
 def trained(processes: int, out: str, *arguments: str, **options: Any) -> Path:
@@ -82,7 +82,7 @@ def trained(processes: int, out: str, *arguments: str, **options: Any) -> Path:
         (("--mpi",), "mlpcli: --mpi needs mpi4py and an MPI: pip install 'mlpcli[mpi]'"),
     ],
 )
-def test_of_processes_started_together_the_first_says_what_is_wrong(
+def test_only_rank_0_reports_usage_errors(
     arguments: tuple[str, ...],
     said: str,
     rank: int,
@@ -92,7 +92,7 @@ def test_of_processes_started_together_the_first_says_what_is_wrong(
     monkeypatch.setenv("PMI_SIZE", "2")
     monkeypatch.setenv("PMI_RANK", str(rank))
     monkeypatch.setitem(sys.modules, "mpi4py", None)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     with pytest.raises(SystemExit) as stop:
         commands.main(["train", *arguments])
     for number, handler in handlers.items():
@@ -107,7 +107,7 @@ def test_of_processes_started_together_the_first_says_what_is_wrong(
 
 
 @with_mpi
-def test_one_process_comes_to_the_bytes_of_none_by_mpi():
+def test_one_mpi_process_is_bit_identical_to_none():
     alone = trained(0, "alone", "--set", "training.dropout=0.1", mpi=False)
     for processes in (0, 1):
         by_mpi = trained(processes, f"of-{processes}", "--set", "training.dropout=0.1")
@@ -116,7 +116,7 @@ def test_one_process_comes_to_the_bytes_of_none_by_mpi():
 
 
 @with_mpi
-def test_the_number_of_processes_does_not_matter_and_the_same_number_is_the_same_bytes():
+def test_result_does_not_depend_on_number_of_processes():
     # 4,500 images in batches of 32: the last has 20.
     every = ("network.dtype=float64", "training.dropout=0.1", "training.averaging=0.99", "augmentation.rotation=10")
     overrides = tuple(part for key in every for part in ("--set", key))
@@ -126,7 +126,7 @@ def test_the_number_of_processes_does_not_matter_and_the_same_number_is_the_same
     assert outcome(again) == outcome(two)
     for many, processes in ((two, 2), (four, 4)):
         assert read_manifest(many)["environment"]["processes"] == f"{processes} (MPI)"
-        assert_metrics_but_for_rounding(many, one)
+        assert_metrics_equal_except_rounding(many, one)
         tests = [json.loads((run / "test.json").read_text()) for run in (many, one)]
         assert tests[0].pop("loss") == pytest.approx(tests[1].pop("loss"), rel=1e-9)
         assert tests[0] == tests[1]
@@ -149,7 +149,7 @@ def test_more_processes_than_examples_in_a_batch(tiny_folder: Path):
 
 
 @with_mpi
-def test_processors_are_shared_out_unless_threads_are_asked_for(tiny_folder: Path):
+def test_cores_are_divided_unless_threads_are_given(tiny_folder: Path):
     tiny = ("--set", f'data.dataset="{tiny_folder}"')
     variables = {name: value for name, value in environment().items() if name not in THREAD_VARIABLES}
     shared = trained(2, "shared", *tiny, variables=variables)
@@ -175,7 +175,7 @@ def test_processors_are_shared_out_unless_threads_are_asked_for(tiny_folder: Pat
     ],
     ids=["config", "option", "run", "data", "taken", "diverged"],
 )
-def test_what_is_wrong_is_said_once(arguments: tuple[str, ...], status: int, said: str):
+def test_errors_are_reported_once(arguments: tuple[str, ...], status: int, said: str):
     Path("taken").mkdir()
     Path("taken", "file").touch()
     found, out, err = ended(2, "--quiet", *SMALL, *arguments)
@@ -186,7 +186,7 @@ def test_what_is_wrong_is_said_once(arguments: tuple[str, ...], status: int, sai
 
 
 @with_mpi
-def test_without_the_flag_processes_that_were_started_together_refuse():
+def test_mpiexec_without_mpi_option_is_refused():
     status, out, err = ended(2, "--quiet", *SMALL, mpi=False)
     assert (status, out) == (2, "")
     assert err == (
@@ -197,12 +197,12 @@ def test_without_the_flag_processes_that_were_started_together_refuse():
 
 
 @with_mpi
-def test_results_are_printed_once():
+def test_output_is_printed_once():
     status, out, err = ended(2, "--json", *SMALL)
     assert status == 0
     assert json.loads(out)["epochs"] == 2
     assert err.count("epoch 2/2") == 1
-    assert "team     2 processes" in err
+    assert "workers  2 processes" in err
 
 
 # Ends ---------------------------------------------------------------------------------------------------------------
@@ -210,18 +210,18 @@ def test_results_are_printed_once():
 
 FULL = """
 import errno
-from mlpcli.runs import directory
-write = directory.write_atomically
-def fail_at_the_second(path, data):
-    if path.name == "previous.npz":
-        raise OSError(errno.ENOSPC, "No space left on device", str(path))
-    write(path, data)
-directory.write_atomically = fail_at_the_second
+from mlpcli.files import Folder
+write = Folder.write
+def fail_at_the_second(folder, name, data):
+    if name == "checkpoints/previous.npz":
+        raise OSError(errno.ENOSPC, "No space left on device", str(folder.path / name))
+    write(folder, name, data)
+Folder.write = fail_at_the_second
 """
 
 
 @with_mpi
-def test_a_full_disk_ends_all():
+def test_full_disk_ends_all():
     status, _, err = ended(2, "--quiet", "--out", "run", *LONG, program=FULL + MAIN)
     assert status == 4
     assert err.count("No space left on device") == err.count("mlpcli: ") == 1
@@ -230,7 +230,7 @@ def test_a_full_disk_ends_all():
 
 @with_mpi
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_bug_in_one_process_ends_all(rank: int):
+def test_bug_in_one_process_ends_all(rank: int):
     status, _, err = ended(2, "--quiet", *LONG, program=BUG.replace("RANK", str(rank)) + MAIN)
     assert status == 70
     assert err.count("AssertionError: a bug of ours") == 1
@@ -239,7 +239,7 @@ def test_a_bug_in_one_process_ends_all(rank: int):
 SAYS_WHO = """
 import os
 from pathlib import Path
-from mlpcli.training.parallel import launched
+from mlpcli.parallel.control import launched
 Path(f"pid-{launched()[0]}").write_text(str(os.getpid()))
 """
 
@@ -247,7 +247,7 @@ Path(f"pid-{launched()[0]}").write_text(str(os.getpid()))
 @contextmanager
 def running(run: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """Two processes that train without end, in their third epoch at least."""
-    process = started(command(2, "--out", run, *LONG, *arguments, program=SAYS_WHO + MAIN))
+    process = start_process(command(2, "--out", run, *LONG, *arguments, program=SAYS_WHO + MAIN))
     try:
         wait_for_two_epochs(process, run)
         yield process
@@ -266,25 +266,25 @@ def is_gone(rank: int) -> bool:
 
 @with_mpi
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_killed_process_ends_the_job_which_is_resumed_by_more_or_fewer(rank: int):
+def test_job_with_killed_process_ends_and_is_resumed(rank: int):
     with running("run") as process:
         os.kill(int(Path(f"pid-{rank}").read_text()), signal.SIGKILL)
         _, err = process.communicate(timeout=SECONDS)
         assert process.returncode != 0
         assert "should one die: mpiexec -n 2 mlpcli train --mpi --resume run" in err
         wait_for(lambda: is_gone(0) and is_gone(1))
-    done = len(lines("run"))
+    done = len(metrics_lines("run"))
     further = ("--resume", "run", "--set", f"training.epochs={done + 1}")
     processes, now = (3, "3 (MPI)") if rank else (0, "1")
     status, out, err = ended(processes, "--quiet", *further, mpi=bool(rank))
     assert (status, err) == (0, f"trained by 2 (MPI) processes so far, now by {now}: the numbers may differ\n")
-    assert len(lines("run")) == done + 1
+    assert len(metrics_lines("run")) == done + 1
     assert out.startswith("validation error")
 
 
 @with_mpi
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_to_the_launcher_stops_the_run_in_order(number: int):
+def test_signal_to_launcher_stops_the_run(number: int):
     with running("run") as process:
         process.send_signal(number)
         _, err = process.communicate(timeout=SECONDS)
@@ -292,13 +292,13 @@ def test_a_signal_to_the_launcher_stops_the_run_in_order(number: int):
         assert err.count("stopped; go on with: mpiexec -n 2 mlpcli train --mpi --resume run") == 1
         assert "Traceback" not in err and "Abort" not in err and "BAD TERMINATION" not in err
         wait_for(lambda: is_gone(0) and is_gone(1))
-    done = len(lines("run"))
+    done = len(metrics_lines("run"))
     status, _, err = ended(2, "--quiet", "--resume", "run", "--set", f"training.epochs={done + 1}")
     assert (status, err) == (0, "")
 
 
 @with_mpi
-def test_one_of_the_others_that_is_told_to_stop_stops_all():
+def test_signal_to_worker_stops_all():
     with running("run", "--quiet") as process:
         os.kill(int(Path("pid-1").read_text()), signal.SIGTERM)
         _, err = process.communicate(timeout=SECONDS)
@@ -310,21 +310,22 @@ STEPS = """
 import os
 import signal
 import numpy as np
-from mlpcli.training.parallel import MpiTeam
+from mlpcli.parallel.mpi import MpiGroup
 
-team = MpiTeam()
-assert team.goes_on(True)
-with team.together():
+group = MpiGroup()
+assert group.continue_training(True)
+with group.collective():
     for step in range(5):
         print(step, flush=True)
         if step == 2:
             os.kill(os.getpid(), signal.SIGTERM)
-        team.meet(np.zeros(3))
+        group.comm.all_reduce(np.zeros(3))
+        group.raise_if_stopped()
 """
 
 
 @with_mpi
-def test_a_process_by_itself_minds_a_signal_in_the_step_it_comes_in():
+def test_single_process_stops_in_the_step_of_a_signal():
     done = subprocess.run(
         [sys.executable, "-c", STEPS], capture_output=True, text=True, timeout=SECONDS, env=environment()
     )

@@ -14,20 +14,20 @@ from pathlib import Path
 import pytest
 
 from mlpcli.runs.directory import read_manifest
-from tests import together
-from tests.run_outcome import metrics, outcome
-from tests.together import (
+from tests.processes import (
     BUG,
     LONG,
     MAIN,
     SECONDS,
     SMALL,
-    assert_metrics_but_for_rounding,
-    lines,
-    started,
+    assert_metrics_equal_except_rounding,
+    metrics_lines,
+    run_process,
+    start_process,
     wait_for,
     wait_for_two_epochs,
 )
+from tests.run_outcome import metrics, outcome
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that fork"),
@@ -46,7 +46,7 @@ def command(*arguments: str, program: str = MAIN) -> list[str]:
 
 def ended(*arguments: str, program: str = MAIN) -> tuple[int, str, str]:
     """Exit status, stdout and stderr of ``mlpcli ARGUMENTS``."""
-    return together.ended(command(*arguments, program=program))
+    return run_process(command(*arguments, program=program))
 
 
 def trained(processes: int, out: str, *arguments: str) -> Path:
@@ -59,7 +59,7 @@ def trained(processes: int, out: str, *arguments: str) -> Path:
 # One outcome ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_number_of_processes_does_not_matter_and_the_same_number_is_the_same_bytes():
+def test_result_does_not_depend_on_number_of_processes():
     # 4,500 images in batches of 32: the last has 20.
     every = ("network.dtype=float64", "training.dropout=0.1", "training.averaging=0.99", "augmentation.rotation=10")
     overrides = tuple(part for key in every for part in ("--set", key))
@@ -69,12 +69,12 @@ def test_the_number_of_processes_does_not_matter_and_the_same_number_is_the_same
     assert outcome(again) == outcome(two)
     for many, processes in ((two, 2), (four, 4)):
         assert read_manifest(many)["environment"]["processes"] == processes
-        assert_metrics_but_for_rounding(many, one)
+        assert_metrics_equal_except_rounding(many, one)
     assert metrics(four) != metrics(one)  # in the last digits: else they would not have shared anything
     assert "processes" not in read_manifest(one)["environment"]
 
 
-def test_a_run_is_resumed_to_the_same_bytes_and_reproduced():
+def test_resume_and_reproduce_are_bit_identical():
     whole = trained(3, "whole")
     part = trained(3, "part", "--set", "training.schedule=constant", "--set", "training.epochs=1")
     status, _, err = ended("train", "--processes", "3", "--quiet", "--resume", "part", "--set", "training.epochs=2")
@@ -85,12 +85,12 @@ def test_a_run_is_resumed_to_the_same_bytes_and_reproduced():
     assert (status, "bit for bit" in out) == (0, True)
 
 
-def test_what_is_printed_is_printed_once():
+def test_output_is_printed_once():
     status, out, err = ended("train", "--processes", "2", "--json", *SMALL)
     assert status == 0
     assert json.loads(out)["epochs"] == 2
     assert err.count("epoch 2/2") == 1
-    assert "team     2 processes" in err
+    assert "workers  2 processes" in err
 
 
 # Ends -----------------------------------------------------------------------------------------------------------------
@@ -99,7 +99,7 @@ def test_what_is_printed_is_printed_once():
 @contextmanager
 def running(run: str) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
     """Three processes that train without end, in their third epoch at least: the first, and the others' numbers."""
-    with started(command("train", "--processes", "3", "--out", run, *LONG)) as process:
+    with start_process(command("train", "--processes", "3", "--out", run, *LONG)) as process:
         try:
             wait_for_two_epochs(process, run)
             others = children(process.pid)
@@ -121,15 +121,15 @@ def are_gone(processes: list[int]) -> bool:
 
 def goes_on(run: str, *arguments: str) -> str:
     """What one more epoch says on stderr."""
-    done = len(lines(run))
+    done = len(metrics_lines(run))
     further = ("train", "--quiet", "--resume", run, "--set", f"training.epochs={done + 1}", *arguments)
     status, _, err = ended(*further)
-    assert (status, len(lines(run))) == (0, done + 1)
+    assert (status, len(metrics_lines(run))) == (0, done + 1)
     return err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_all_in_order(number: int):
+def test_signal_stops_all_processes(number: int):
     with running("run") as (process, others):
         process.send_signal(number)
         _, err = process.communicate(timeout=SECONDS)
@@ -140,28 +140,28 @@ def test_a_signal_stops_all_in_order(number: int):
     assert goes_on("run", "--processes", "3") == ""
 
 
-def test_who_is_told_to_stop_by_a_terminal_leaves_it_to_the_first():
+def test_workers_ignore_signals():
     with running("run") as (process, others):
         for other in others:
             os.kill(other, signal.SIGINT)
-        before = len(lines("run"))
-        wait_for(lambda: len(lines("run")) > before + 1)
+        before = len(metrics_lines("run"))
+        wait_for(lambda: len(metrics_lines("run")) > before + 1)
         assert process.poll() is None
 
 
-def test_one_that_is_killed_ends_all_and_the_run_can_go_on():
+def test_killed_worker_ends_all_and_run_is_resumed():
     with running("run") as (process, others):
         os.kill(others[1], signal.SIGKILL)
         _, err = process.communicate(timeout=SECONDS)
         assert process.returncode == 4
-        said = "mlpcli: one of the processes that train together has ended before its time, by signal 9; the last good"
+        said = "mlpcli: one of the processes that train together has ended early, by signal 9; the last good"
         assert said in err and "go on with: mlpcli train --processes 3 --resume run" in err
         assert "Traceback" not in err
         assert are_gone(others)
     assert goes_on("run") == "trained by 3 processes so far, now by 1: the numbers may differ\n"
 
 
-def test_when_the_first_is_killed_no_other_stays_and_the_run_is_free():
+def test_workers_end_when_rank_0_is_killed():
     with running("run") as (process, others):
         process.kill()
         process.wait()
@@ -169,7 +169,7 @@ def test_when_the_first_is_killed_no_other_stays_and_the_run_is_free():
     assert goes_on("run", "--processes", "3") == ""
 
 
-def test_training_that_diverges_ends_all_with_one_line():
+def test_divergence_ends_all_with_one_line():
     diverges = ("training.learning_rate=1e30", "network.activation=relu", "training.optimizer=sgd")
     overrides = tuple(part for key in diverges for part in ("--set", key))
     status, out, err = ended("train", "--processes", "2", "--quiet", *SMALL, *overrides)
@@ -178,7 +178,7 @@ def test_training_that_diverges_ends_all_with_one_line():
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_bug_in_one_process_ends_all(rank: int):
+def test_bug_in_one_process_ends_all(rank: int):
     status, _, err = ended("train", "--processes", "2", "--quiet", *LONG, program=BUG.replace("RANK", str(rank)) + MAIN)
     assert status == 70
     assert err.count("AssertionError: a bug of ours") == 1
@@ -195,7 +195,7 @@ def test_a_bug_in_one_process_ends_all(rank: int):
         (("--processes", "many"), "'many' is not a valid integer"),
     ],
 )
-def test_what_cannot_be_is_refused(arguments: tuple[str, ...], said: str):
+def test_invalid_options_are_refused(arguments: tuple[str, ...], said: str):
     status, out, err = ended("train", *arguments)
     assert (status, out) == (2, "")
     assert said in err
@@ -210,13 +210,13 @@ os.fork = fork
 """
 
 
-def test_where_there_are_too_many_processes_a_line_says_so():
+def test_failed_fork_is_reported():
     status, _, err = ended("train", "--processes", "2", "--quiet", "--out", "run", *SMALL, program=NO_FORK + MAIN)
     assert (status, err.count("\n")) == (4, 1)
-    assert err.startswith("mlpcli: --processes 2: no further process can be made (Resource temporarily unavailable)")
+    assert err.startswith("mlpcli: --processes 2: cannot fork another process (Resource temporarily unavailable)")
 
 
-def test_where_processes_cannot_fork_a_line_says_so():
+def test_system_without_fork_is_reported():
     status, _, err = ended("train", "--processes", "2", *SMALL, program=f"import os\ndel os.fork\n{MAIN}")
     assert (status, err.count("\n")) == (2, 1)
     assert "--processes needs a system whose processes can fork" in err

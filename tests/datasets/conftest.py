@@ -55,6 +55,7 @@ def own_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.setattr(web, "STALL_SECONDS", 0.4)
+    monkeypatch.setattr(web, "STALL_BYTES", 64 * 1024)
 
 
 @pytest.fixture

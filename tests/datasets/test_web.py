@@ -136,7 +136,7 @@ def test_endless_trailers(server: Server):
     ids=["nothing", "half a header", "trickle", "trickled header", "trickled continue"],
 )
 def test_a_server_that_keeps_its_headers_to_itself(server: Server, answer: Answer):
-    assert refusal(server, answer, UnreachableError) == "cannot be reached (timed out)"
+    assert refusal(server, answer, UnreachableError) == f"cannot be reached ({web.TOO_SLOW})"
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_a_server_that_keeps_its_headers_to_itself(server: Server, answer: Answe
     ids=["stall", "trickle", "trickled chunks"],
 )
 def test_a_body_that_stalls(server: Server, answer: Answer):
-    assert refusal(server, answer, UnreachableError) == "broke off (timed out)"
+    assert refusal(server, answer, UnreachableError) == f"broke off ({web.TOO_SLOW})"
 
 
 def test_a_slow_server_that_goes_on_is_waited_for(server: Server, monkeypatch: pytest.MonkeyPatch):
@@ -217,7 +217,7 @@ class TestRedirects:
         assert refusal(server, redirect(location)) == f"redirects to {location}, which is not followed"
 
     def test_never_nowhere(self, server: Server):
-        assert "redirects to , which is not followed" in refusal(server, status("302 Found"))
+        assert "redirects to '', which is not followed" in refusal(server, status("302 Found"))
         assert "no URL" in refusal(server, redirect("http://[x"))
 
     def test_whose_own_body_never_ends(self, server: Server):
@@ -278,8 +278,8 @@ class TestTls:
 
     def test_a_stall(self, secure_server: Server, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
-        assert refusal(secure_server, silence(HEAD + DATA[:9]), UnreachableError) == "broke off (timed out)"
-        assert refusal(secure_server, trickle(HEAD, b"x", 0.05), UnreachableError) == "broke off (timed out)"
+        assert refusal(secure_server, silence(HEAD + DATA[:9]), UnreachableError) == f"broke off ({web.TOO_SLOW})"
+        assert refusal(secure_server, trickle(HEAD, b"x", 0.05), UnreachableError) == f"broke off ({web.TOO_SLOW})"
 
 
 class TestProxies:
@@ -309,6 +309,38 @@ class TestProxies:
         monkeypatch.setenv("no_proxy", "localhost")
         server.answers["/file"] = body(DATA)
         assert get(server.url) == DATA
+
+
+def test_a_proxy_that_is_not_there_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch):
+    for name in ("http_proxy", "ALL_PROXY"):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, "http://me:secret@127.0.0.1:9/")
+            with pytest.raises(UnreachableError) as caught:
+                list(web.Web("http://example.org/").read("file", 9))
+        proxy = "through the proxy http://***@127.0.0.1:9/, which the environment names"
+        assert str(caught.value) == f"cannot be reached {proxy} (Connection refused)"
+
+
+@pytest.mark.parametrize("port", ["99999", "-1", "x", "4294967296"])
+def test_a_port_that_cannot_be_is_a_refusal(server: Server, port: str):
+    assert refusal(server, redirect(f"http://127.0.0.1:{port}/"), UnreachableError).startswith("cannot be reached (")
+
+
+def test_a_busy_server_is_asked_once_more(server: Server, monkeypatch: pytest.MonkeyPatch):
+    slept: list[float] = []
+    monkeypatch.setattr(web.time, "sleep", slept.append)
+    assert refusal(server, status("503 Busy", headers="Retry-After: 7\r\n")).startswith("status 503")
+    assert slept == [7]
+    for wait in ("31", "Wed, 21 Oct 2015 07:28:00 GMT", "-1", "9" * 5000):
+        assert refusal(server, status("429 No", headers=f"Retry-After: {wait}\r\n"), SourceError).startswith(
+            "status 429"
+        )
+    assert slept == [7]
+
+
+def test_a_user_in_the_address_is_sent_as_a_header():
+    assert web._without_user("https://me:se%40cret@host/a@b/") == ("https://host/a@b/", "Basic bWU6c2VAY3JldA==")
+    assert web._without_user("https://host/") == ("https://host/", None)
 
 
 def test_what_the_request_says():

@@ -19,6 +19,7 @@ import sys
 import tempfile
 import zlib
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import atheris
@@ -28,13 +29,13 @@ with atheris.instrument_imports(include=["mlpcli", "http.client"]):
 
     import numpy as np
 
-    from mlpcli import config
+    from mlpcli import commands, config, experiment
     from mlpcli.datasets import bytestream, idx, npm, web
     from mlpcli.datasets.bytestream import GunzipError
     from mlpcli.datasets.source import SourceError
     from mlpcli.errors import MlpcliError
     from mlpcli.runs import checkpoint
-    from mlpcli.training.loop import State, network_for
+    from mlpcli.state import OPTIMIZER_STATE, State, architecture_of
 
 RSS_LIMIT_MB = 512
 SECONDS_LIMIT = 10
@@ -43,16 +44,16 @@ MEMBER = "package/data/train-labels-idx1-ubyte"
 
 def a_checkpoint(*overrides: str) -> checkpoint.Checkpoint:
     settings = config.load(None, ["training.epochs=3", "training.learning_rate=0.5", *overrides], {})
-    theta = network_for(settings, 4, 3).parameters(settings.network.dtype)
-    memory = checkpoint.OPTIMIZERS[settings.training.optimizer].memory
+    theta = architecture_of(settings, 4, 3).parameters(settings.network.dtype)
+    names = OPTIMIZER_STATE[settings.training.optimizer]
     state = State(
         theta=theta,
-        optimizer={name: np.zeros_like(theta.vector) for name in memory},
+        optimizer={name: np.zeros_like(theta.vector) for name in names},
         epoch=2,
         step=10,
         best=(0.25, 1.5),
         best_epoch=1,
-        patience_used=1,
+        epochs_since_best=1,
     )
     return checkpoint.Checkpoint(settings, "mnist", {"train-images-idx3-ubyte": "0" * 64}, (2, 2), 3, state)
 
@@ -159,6 +160,59 @@ def read_http(data: bytes) -> None:
         pass
 
 
+READING = (
+    ("runs", "list", "."),
+    ("runs", "show", "run"),
+    ("runs", "show", "run", "--json"),
+    ("runs", "compare", ".", "--group-seeds"),
+    ("report", "run", "--no-images"),
+    ("eval", "run", "--offline", "--json"),
+)
+RUN_FILES = ("manifest.json", "metrics.jsonl", "test.json", "config.yaml", "checkpoints/best.npz", "evaluations.jsonl")
+# What takes the place of the file, instead of other bytes.
+INSTEAD: tuple[Callable[[Path], None], ...] = (
+    lambda path: None,
+    os.mkfifo,
+    Path.mkdir,
+    lambda path: path.symlink_to("/dev/zero"),
+    lambda path: path.symlink_to(".."),
+)
+
+
+def make_run() -> dict[str, bytes]:
+    """Train ``run`` in a new working directory, and clear its data away; the bytes of its files."""
+    os.chdir(tempfile.mkdtemp(prefix="mlpcli-fuzz-"))
+    settings = ["data.dataset=mnist-sample", "network.hidden=[2]", "training.epochs=2", "training.batch_size=1000"]
+    experiment.train(config.load(None, settings, {}), out="run")
+    Path("run/evaluations.jsonl").write_bytes(b"{}\n")
+    return {name: Path("run", name).read_bytes() for name in RUN_FILES}
+
+
+def read_a_run(data: bytes) -> None:
+    """The first byte says which file, the second whether the rest takes its place or something that is no file."""
+    name, how = RUN_FILES[(data or b"\0")[0] % len(RUN_FILES)], data[1] if len(data) > 1 else 0
+    path = Path("run", name)
+    if how < len(INSTEAD):
+        path.unlink()
+        INSTEAD[how](path)
+    else:
+        path.write_bytes(seal(data[2:]) if name.endswith(".npz") else data[2:])
+    try:
+        for arguments in READING:
+            said = io.StringIO()
+            with redirect_stdout(said), redirect_stderr(said):
+                status = commands._run(list(arguments))
+            assert status in (0, 2, 3, 4), (arguments, said.getvalue())
+            assert all(character in "\n\t" or character.isprintable() for character in said.getvalue())
+    finally:
+        if path.is_dir() and not path.is_symlink():
+            path.rmdir()
+        else:
+            path.unlink(missing_ok=True)
+        path.write_bytes(WHOLE[name])
+        Path("run/evaluations.jsonl").write_bytes(b"{}\n")
+
+
 def no_network(*_: object) -> None:
     raise AssertionError("a reader opens a connection")
 
@@ -195,6 +249,12 @@ YAML = [
     b"? - a\n: >-\n  b\n%YAML 1.1\n",
 ]
 
+WHOLE = make_run() if "run" in sys.argv[1:2] else dict.fromkeys(RUN_FILES, b"")
+WHOLE_SEEDS = [
+    bytes((number, 255)) + (data[:-64] if name.endswith(".npz") else data)
+    for number, (name, data) in enumerate(WHOLE.items())
+]
+
 # By name: what reads, the inputs to begin with, and the longest input tried.
 READERS: dict[str, tuple[Callable[[bytes], None], list[bytes], int]] = {
     "checkpoint": (
@@ -207,6 +267,7 @@ READERS: dict[str, tuple[Callable[[bytes], None], list[bytes], int]] = {
     "tar": (read_tar, [ARCHIVE, b"C" + ARCHIVE, gz(ARCHIVE)], 4096),
     "yaml": (read_yaml, YAML, 128),
     "http": (read_http, RESPONSES, 512),
+    "run": (read_a_run, WHOLE_SEEDS + [bytes((number, how)) for number in range(6) for how in range(5)], 1 << 14),
 }
 
 

@@ -18,7 +18,9 @@ from mlpcli.training import batches, optimizers, schedule, trainer
 from mlpcli.training.averaging import MovingAverage
 from mlpcli.training.batches import Batches
 from mlpcli.training.margins import Margins
+from mlpcli.training.rng import keyed_rng
 from mlpcli.training.step import TrainingStep
+from mlpcli.training.trainer import Trainer
 
 OPTIMIZERS = {"sgd": "theta", "momentum": "v theta", "nesterov": "v theta", "adam": "m s theta"}
 
@@ -45,9 +47,19 @@ def config_of(hidden=(6, 5), augmentation=None, objective="softmax_cross_entropy
     return Config(augmentation=augmentation, network=network, training=TrainingConfig(**keys))
 
 
+def initial_of(config):
+    """The initial parameters, which gradcheck's first table is about."""
+    network = config.network
+    theta = Parameters((64, *network.hidden, 4), np.float64)
+    initialize(
+        theta, network.initialization, network.initial_scale, "sigmoid", keyed_rng(config.seed, "initialization")
+    )
+    return theta.vector
+
+
 def rows_of(config, processes=0, state=None):
     dataset = training_images(config, images(), 4, (8, 8), 0)
-    checker = StepChecker(Steps(config, dataset, state), np.random.default_rng(0))
+    checker = StepChecker(Steps(config, dataset, state), initial_of(config), np.random.default_rng(0))
     rows = checker.rows()
     if processes:
         with ForkedGroup(processes) as group:
@@ -99,7 +111,7 @@ def test_steps_begin_from_a_checkpoints_state():
     theta = Parameters((64, 6, 5, 4), np.float32)
     initialize(theta, "nielsen", 1.0, "sigmoid", np.random.default_rng(1))
     vectors = {name: np.full_like(theta.vector, 0.25) for name in "ms"}
-    state = State(theta, vectors, Parameters(theta.sizes, np.float32, theta.vector.copy()), epoch=2, step=50)
+    state = State(theta, vectors, Parameters(theta.sizes, np.float32, 1.5 * theta.vector), epoch=2, step=50)
     assert failed(rows_of(config, state=state)) == set()
     assert (state.epoch, state.step) == (2, 50)
     assert all((vector == 0.25).all() for vector in vectors.values())
@@ -178,16 +190,33 @@ def average_with_the_square_of_its_decay(patch):
     patch(MovingAverage, "__init__", lambda self, a, t, decay, *rest: init(self, a, t, decay**2, *rest))
 
 
+def epochs_that_end_without_momentum(patch):
+    patch(optimizers.Momentum, "end", lambda self: self.state["v"].fill(0))
+
+
+def plain_mean_of_the_average(patch):
+    update = MovingAverage.update
+    patch(MovingAverage, "update", lambda self, step: update(self, step if step < 4 else 10**9))
+
+
+def initial_parameters_are_lost(patch):
+    patch(Trainer, "_initial_parameters", lambda self: self.architecture.parameters("float64"))
+
+
+def gradient_norms_of_another_vector(patch):
+    patch(trainer, "gradient_norms", lambda gradient, *_: [1.0 for _ in gradient.W])
+
+
 def a_chunk_left_out(patch):
     chunks = Parameters.chunks
     patch(Parameters, "chunks", lambda *given: chunks(*given)[:-1])
 
 
 PLANTED = {
-    wrong_sign_of_the_accumulated_gradient: {"v", "theta"},
+    wrong_sign_of_the_accumulated_gradient: {"loss", "v", "theta"},
     margins_trimmed_too_far: {"loss", "v", "theta"},
     margins_of_another_batch: {"loss", "v", "theta"},
-    momentum_decayed_twice: {"v", "theta"},
+    momentum_decayed_twice: {"loss", "v", "theta"},
     weight_decay_left_out: {"v", "theta"},
     input_scale: {"loss", "v", "theta"},
     smoothing_forgotten: {"loss", "v", "theta"},
@@ -195,7 +224,11 @@ PLANTED = {
     rate_of_the_next_step: {"loss", "v", "theta"},
     dropout_without_its_scale: {"loss", "v", "theta"},
     average_with_the_square_of_its_decay: {"average"},
-    a_chunk_left_out: {"v", "theta", "average"},
+    epochs_that_end_without_momentum: {"loss", "v", "theta"},
+    plain_mean_of_the_average: {"average"},
+    initial_parameters_are_lost: {"theta", "average"},
+    gradient_norms_of_another_vector: {"loss"},
+    a_chunk_left_out: {"loss", "v", "theta", "average"},
 }
 
 
@@ -225,8 +258,8 @@ def test_error_of_several_processes_is_caught(plant, monkeypatch):
     assert all(name.startswith("3 processes") for name in found)
 
 
-def test_data_sets_of_any_size_are_cut_to_two_and_a_half_batches():
-    for count, batch_size, expected in ((60, 16, 40), (30, 16, 30), (5, 100, 5), (1, 1, 1)):
+def test_images_are_cut_to_one_and_a_half_batches():
+    for count, batch_size, expected in ((60, 16, 24), (20, 16, 20), (5, 100, 5), (1, 1, 1)):
         config = config_of(batch_size=batch_size)
         assert len(training_images(config, images(count), 4, (8, 8), 0).train) == expected
 

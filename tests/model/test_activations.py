@@ -19,18 +19,19 @@ Z = np.array([[-3.0, -0.5, 0.25], [1.0, 2.5, 7.0]])
 
 
 def value(name, z):
-    a = np.empty_like(z)
-    ACTIVATIONS[name].forward(z, a)
-    return a
+    h = np.empty_like(z)
+    ACTIVATIONS[name].forward(z, h)
+    return h
 
 
-def derivative(name, z):
-    a, da = value(name, z), np.ones_like(z)
-    ACTIVATIONS[name].backward(a, da, np.empty_like(z))
-    return da
+def derivative(name, z, dh=1.0):
+    h, dz = value(name, z), np.full_like(z, dh)
+    ACTIVATIONS[name].backward(h, dz, np.empty_like(z))
+    np.testing.assert_array_equal(h, value(name, z))
+    return dz
 
 
-def test_the_table_is_complete():
+def test_activations_have_their_names():
     assert ACTIVATIONS.keys() == TEXTBOOK.keys()
     assert all(activation.name == name for name, activation in ACTIVATIONS.items())
 
@@ -43,60 +44,58 @@ def test_values_are_the_textbooks(name):
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_backward_multiplies_by_the_derivative(name):
     step = value(name, Z + 1e-20j).imag / 1e-20
-    np.testing.assert_allclose(derivative(name, Z), step, rtol=1e-13, atol=1e-15)
-    da, a = np.full_like(Z, 2.5), value(name, Z)
-    ACTIVATIONS[name].backward(a, da, np.empty_like(Z))
-    np.testing.assert_allclose(da, 2.5 * step, rtol=1e-13, atol=1e-15)
-    np.testing.assert_array_equal(a, value(name, Z))
+    for dh in (1.0, 2.5):
+        np.testing.assert_allclose(derivative(name, Z, dh), dh * step, rtol=1e-13, atol=1e-15)
 
 
-# The write-ups print sigmoid^-1 for the derivative. The inverse function of the sigmoid at a is ln(a / (1 - a)).
-def test_the_derivative_of_the_sigmoid_is_a_times_1_minus_a():
-    a = value("sigmoid", Z)
-    np.testing.assert_allclose(derivative("sigmoid", Z), a * (1 - a), rtol=1e-14)
-    np.testing.assert_allclose(np.log(a / (1 - a)), Z, rtol=1e-12)
+# The write-ups print sigmoid^-1 for the derivative. The inverse function of the sigmoid at h is ln(h / (1 - h)).
+def test_sigmoid_derivative_is_not_its_inverse():
+    h = value("sigmoid", Z)
+    np.testing.assert_allclose(derivative("sigmoid", Z), h * (1 - h), rtol=1e-14)
+    np.testing.assert_allclose(np.log(h / (1 - h)), Z, rtol=1e-12)
     assert not np.allclose(derivative("sigmoid", Z), Z, atol=0.1)
 
 
-def test_a_sigmoid_is_flat_beyond_saturation():
+def test_sigmoid_is_flat_beyond_saturation():
     inside, at, outside = derivative("sigmoid", np.array([[0.0, SATURATED, SATURATED + 0.01]]))[0]
     assert SATURATED == 4.6
     assert inside == 0.25
     assert round(float(at), 3) == 0.01
     assert outside < at < 0.01
-    # a (1 - a) = 0.01 at z = ln(a / (1 - a)) for a = (1 + sqrt(1 - 0.04)) / 2, which is 4.585.
-    a = (1 + math.sqrt(0.96)) / 2
-    assert round(math.log(a / (1 - a)), 3) == 4.585
+    # h (1 - h) = 0.01 at z = ln(h / (1 - h)) for h = (1 + sqrt(1 - 0.04)) / 2, which is 4.585.
+    h = (1 + math.sqrt(0.96)) / 2
+    assert round(math.log(h / (1 - h)), 3) == 4.585
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex128])
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_large_inputs_stay_finite_and_keep_their_dtype(name, dtype):
+def test_large_inputs_stay_finite_in_every_dtype(name, dtype):
     z = np.array([[-1e4, -100.0, 0.0, 100.0, 1e4]], dtype)
-    a, slope = value(name, z), derivative(name, z)
-    assert a.dtype == slope.dtype == dtype
-    assert np.isfinite(a).all()
-    assert np.isfinite(slope).all()
+    h, slope = value(name, z), derivative(name, z)
+    assert h.dtype == slope.dtype == dtype
+    assert np.isfinite([h, slope]).all()
     limits = {"sigmoid": (0, 1), "tanh": (-1, 1), "relu": (0, 1e4)}[name]
-    assert (a.real[0, 0], a.real[0, -1]) == limits
+    assert (h.real[0, 0], h.real[0, -1]) == limits
 
 
-def test_sigmoid_may_write_where_it_reads():
+def test_sigmoid_works_in_place():
     z = Z.copy()
     sigmoid(z, z)
     np.testing.assert_array_equal(z, value("sigmoid", Z))
 
 
-def test_relu_at_its_kink_takes_the_derivative_from_the_left():
-    z = np.zeros((1, 1))
-    assert derivative("relu", z) == 0
-    assert value("relu", z + 1e-20j).imag == 0
+def test_relu_has_its_kink_at_zero():
+    z = np.array([[-1.0, -1e-300, 0.0, 1e-300, 1e-8, 0.005, 0.5]])
+    np.testing.assert_array_equal(value("relu", z), np.maximum(z, 0))
+    # At the kink: the derivative from the left.
+    np.testing.assert_array_equal(derivative("relu", z), [[0, 0, 0, 1, 1, 1, 1]])
+    np.testing.assert_array_equal(value("relu", z + 1e-20j).imag / 1e-20, [[0, 0, 0, 1, 1, 1, 1]])
 
 
-def test_branches_change_at_kinks_and_nowhere_else():
+def test_active_set_changes_at_kinks_only():
     z = np.array([[-1.0, -1e-300, 0.0, 1e-300, 1.0]])
-    sides = ACTIVATIONS["relu"].branch(z)[0]
+    sides = ACTIVATIONS["relu"].active_set(z)[0]
     assert [one != other for one, other in pairwise(sides)] == [False, False, True, False]
-    np.testing.assert_array_equal(sides, ACTIVATIONS["relu"].branch(z + 1e-20j)[0])
-    assert ACTIVATIONS["sigmoid"].branch(z) is None
-    assert ACTIVATIONS["tanh"].branch(z) is None
+    np.testing.assert_array_equal(sides, ACTIVATIONS["relu"].active_set(z + 1e-20j)[0])
+    assert ACTIVATIONS["sigmoid"].active_set(z) is None
+    assert ACTIVATIONS["tanh"].active_set(z) is None

@@ -1,4 +1,4 @@
-"""Aligned arrays are ordinary arrays that begin where a line of the cache does."""
+"""Aligned arrays are ordinary arrays that begin where a cache line does."""
 
 from __future__ import annotations
 
@@ -8,24 +8,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mlpcli.config import Config
-from mlpcli.model.memory import LINE, aligned
-from mlpcli.training.loop import network_for
+from mlpcli.model.build import allocate_arrays
+from mlpcli.model.memory import CACHE_LINE_BYTES, aligned
+from mlpcli.model.parameters import Parameters
 
 
 @given(hnp.array_shapes(min_dims=1, max_dims=3, min_side=0), st.sampled_from(["f4", "f8", "c16"]), st.just(0.5))
-def test_an_array_begins_a_line_and_is_whole(shape: tuple[int, ...], dtype: str, value: float):
+def test_array_begins_a_cache_line(shape: tuple[int, ...], dtype: str, value: float):
     array = aligned(shape, dtype, value)
     assert (array.shape, array.dtype) == (shape, np.dtype(dtype))
-    assert array.ctypes.data % LINE == 0 or not array.size
+    assert array.ctypes.data % CACHE_LINE_BYTES == 0 or not array.size
     assert array.flags.c_contiguous
     assert array.flags.writeable
     assert (array == value).all()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "complex128"])
-def test_what_two_threads_write_to_begins_a_line(dtype: str):
-    network = network_for(Config(), 784, 10)
-    t = network.buffers(7, dtype)
-    written = [network.parameters(dtype).vector, *t.z, *t.a, *t.dz]
-    assert [array.ctypes.data % LINE for array in written] == [0] * len(written)
+def test_arrays_that_two_threads_write_begin_a_cache_line(dtype: str):
+    arrays = allocate_arrays((784, 30, 10), 7, dtype)
+    written = [Parameters((784, 30, 10), dtype).vector, *arrays.z, *arrays.h, *arrays.dh_terms[0], arrays.dlogits]
+    assert [array.ctypes.data % CACHE_LINE_BYTES for array in written] == [0] * len(written)

@@ -10,29 +10,12 @@ from hypothesis import strategies as st
 from mlpcli.config import DataConfig
 from mlpcli.datasets.load import load_dataset
 from mlpcli.model.activations import ACTIVATIONS
-from mlpcli.model.network import Network
+from mlpcli.model.build import Architecture
+from mlpcli.model.network import Gradient, WeightDecay
 from mlpcli.model.objectives import OBJECTIVES
 from mlpcli.model.parameters import initialize
-
-
-def generator(seed=0):
-    return np.random.Generator(np.random.Philox(key=[seed, 5]))
-
-
-def random_network(sizes, activation="sigmoid", objective="softmax_cross_entropy", batch=6, seed=0):
-    rng = generator(seed)
-    network = Network(sizes, activation, objective)
-    theta = network.parameters(np.float64, rng.normal(0, 0.7, network.parameters(np.float64).vector.size))
-    X, Y = rng.uniform(size=(batch, sizes[0])), np.eye(sizes[-1])[rng.integers(sizes[-1], size=batch)]
-    return network, theta, X, Y
-
-
-def loss_and_gradient(network, theta, X, Y):
-    t, gradient = network.buffers(len(X), theta.vector.dtype), network.parameters(theta.vector.dtype)
-    network.forward(theta, X, t)
-    loss = network.loss(Y, t)
-    network.backward(theta, X, Y, t, gradient)
-    return loss, gradient, t
+from mlpcli.parallel.comm import SERIAL
+from tests.model.networks import Problem, bound, complex_step_gradient, loss_and_gradient, problem
 
 
 def softmax_regression_by_loops(W, b, X, y, l2):
@@ -41,10 +24,9 @@ def softmax_regression_by_loops(W, b, X, y, l2):
     loss, dW, db = 0.0, np.zeros((D, K)), np.zeros(K)
     for i in range(B):
         z = [sum(X[i, d] * W[d, k] for d in range(D)) + b[k] for k in range(K)]
-        largest = max(z)
-        total = sum(np.exp(value - largest) for value in z)
+        total = sum(np.exp(value) for value in z)
         for k in range(K):
-            p = np.exp(z[k] - largest) / total
+            p = np.exp(z[k]) / total
             if k == y[i]:
                 loss -= np.log(p) / B
             for d in range(D):
@@ -57,168 +39,172 @@ def softmax_regression_by_loops(W, b, X, y, l2):
     return loss, dW, db
 
 
-def test_softmax_regression_is_the_loop_over_examples_and_classes():
-    network, theta, X, Y = random_network((4, 3))
-    loss, gradient, _ = loss_and_gradient(network, theta, X, Y)
-    network.penalty_gradient(theta, 0.3, gradient).add()
-    expected, dW, db = softmax_regression_by_loops(theta.W[0], theta.b[0], X, Y.argmax(axis=1), 0.3)
-    assert loss + network.penalty(theta, 0.3) == pytest.approx(expected, rel=1e-14)
+def test_softmax_regression_equals_the_loops():
+    case = problem((4, 3))
+    theta = case.theta
+    loss, gradient, _ = loss_and_gradient(case)
+    decay = WeightDecay(0.3, theta.weights, gradient.weights)
+    decay.accumulate()
+    expected, dW, db = softmax_regression_by_loops(theta.W[0], theta.b[0], case.X, case.Y.argmax(axis=1), 0.3)
+    assert loss + decay.penalty() == pytest.approx(expected, rel=1e-14)
     np.testing.assert_allclose(gradient.W[0], dW, atol=1e-15)
     np.testing.assert_allclose(gradient.b[0], db, atol=1e-15)
 
 
-def test_the_three_layer_network_is_the_derivation_written_out():
-    network, theta, X, Y = random_network((5, 4, 3))
-    (W1, W2), (b1, b2) = theta.W, theta.b
-    a1 = 1 / (1 + np.exp(-(X @ W1 + b1)))
-    z2 = a1 @ W2 + b2
+def test_one_hidden_layer_is_the_derivation_written_out():
+    case = problem((5, 4, 3))
+    (W1, W2), (b1, b2) = case.theta.W, case.theta.b
+    h1 = 1 / (1 + np.exp(-(case.X @ W1 + b1)))
+    z2 = h1 @ W2 + b2
     p = np.exp(z2) / np.exp(z2).sum(axis=1, keepdims=True)
-    dz2 = (p - Y) / len(X)
-    dz1 = (dz2 @ W2.T) * a1 * (1 - a1)
-    loss, gradient, t = loss_and_gradient(network, theta, X, Y)
-    assert loss == pytest.approx(-(Y * np.log(p)).sum() / len(X), rel=1e-14)
+    dz2 = (p - case.Y) / len(case.X)
+    dz1 = (dz2 @ W2.T) * h1 * (1 - h1)
+    loss, gradient, network = loss_and_gradient(case)
+    assert loss == pytest.approx(-(case.Y * np.log(p)).sum() / len(case.X), rel=1e-14)
     for found, expected in (
-        (t.p, p),
-        (t.dz[1], dz2),
-        (t.dz[0], dz1),
-        (gradient.W[1], a1.T @ dz2),
+        (network.logits, z2),
+        (network.p, p),
+        (network.dlogits, dz2),
+        (network.layers[0].dz, dz1),
+        (gradient.W[1], h1.T @ dz2),
         (gradient.b[1], dz2.sum(axis=0)),
-        (gradient.W[0], X.T @ dz1),
+        (gradient.W[0], case.X.T @ dz1),
         (gradient.b[0], dz1.sum(axis=0)),
     ):
         np.testing.assert_allclose(found, expected, atol=1e-15)
 
 
+@pytest.mark.parametrize("hidden", [(), (4,), (4, 6), (3, 4, 3)])
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_a_batch_is_the_mean_of_its_examples(activation, objective):
-    network, theta, X, Y = random_network((5, 4, 6, 3), activation, objective)
-    loss, gradient, _ = loss_and_gradient(network, theta, X, Y)
-    alone = [loss_and_gradient(network, theta, X[i : i + 1], Y[i : i + 1]) for i in range(len(X))]
+def test_gradient_is_the_complex_step_of_the_loss(activation, objective, hidden, dropout):
+    case = problem((5, *hidden, 3), activation, objective, dropout=dropout if hidden else 0.0)
+    _, gradient, _ = loss_and_gradient(case)
+    np.testing.assert_allclose(gradient.vector, complex_step_gradient(case), rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_batch_is_the_mean_of_its_examples(activation, objective):
+    case = problem((5, 4, 6, 3), activation, objective)
+    loss, gradient, _ = loss_and_gradient(case)
+    alone = [
+        loss_and_gradient(Problem(case.architecture, case.theta, case.X[i : i + 1], case.Y[i : i + 1]))
+        for i in range(len(case.X))
+    ]
     assert loss == pytest.approx(np.mean([each[0] for each in alone]), rel=1e-14)
     np.testing.assert_allclose(gradient.vector, np.mean([each[1].vector for each in alone], axis=0), atol=1e-15)
 
 
-def test_buffers_cut_to_fewer_examples_give_the_same():
-    network, theta, X, Y = random_network((5, 4, 3))
-    _, expected, _ = loss_and_gradient(network, theta, X, Y)
-    large, gradient = network.buffers(10, np.float64), network.parameters(np.float64)
-    cut = large.rows(slice(0, 6))
-    network.forward(theta, X, cut)
-    network.loss(Y, cut)
-    network.backward(theta, X, Y, cut, gradient)
-    np.testing.assert_allclose(gradient.vector, expected.vector, rtol=1e-14)
-    assert np.shares_memory(cut.z[0], large.z[0])
-    assert large.rows(slice(0, 10)) is large
-
-
 @pytest.mark.parametrize("hidden", [(), (5,), (5, 7)])
-def test_inputs_may_be_multiples_of_a_unit(hidden):
-    network = Network((6, *hidden, 3), "sigmoid", "softmax_cross_entropy")
-    rng = np.random.default_rng(3)
-    theta = network.parameters(np.float64, rng.normal(size=len(network.parameters(np.float64).vector)))
-    X, Y = rng.integers(256, size=(9, 6)).astype(float), np.eye(3)[rng.integers(3, size=9)]
-    found = []
-    for inputs, unit in ((X, 1 / 255), (X / 255, 1.0)):
-        t, gradient = network.buffers(9, np.float64), network.parameters(np.float64)
-        network.forward(theta, inputs, t, unit)
-        loss = network.loss(Y, t)
-        network.backward(theta, inputs, Y, t, gradient, unit)
-        found.append([loss, *gradient.vector])
-    assert found[0] == pytest.approx(found[1], rel=1e-12)
+def test_input_scale_is_a_factor_of_the_inputs(hidden):
+    case = problem((6, *hidden, 3), batch=9)
+    case.X[...] = np.random.default_rng(3).integers(256, size=case.X.shape)
+    scaled = Problem(case.architecture, case.theta, case.X / 255, case.Y)
+    loss, gradient, _ = loss_and_gradient(case, scale=1 / 255)
+    expected, same, _ = loss_and_gradient(scaled)
+    assert loss == pytest.approx(expected, rel=1e-12)
+    np.testing.assert_allclose(gradient.vector, same.vector, rtol=1e-11, atol=1e-15)
 
 
-def test_backward_leaves_parameters_inputs_and_targets_alone():
-    network, theta, X, Y = random_network((5, 4, 3))
-    before = theta.vector.copy(), X.copy(), Y.copy()
-    loss_and_gradient(network, theta, X, Y)
-    for one, other in zip(before, (theta.vector, X, Y), strict=True):
+def test_backward_changes_no_parameter_input_or_target():
+    case = problem((5, 4, 3))
+    before = case.theta.vector.copy(), case.X.copy(), case.Y.copy()
+    loss_and_gradient(case)
+    for one, other in zip(before, (case.theta.vector, case.X, case.Y), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("hidden", [(), (4,), (4, 3, 5)])
 def test_float32_throughout(hidden):
-    network, theta, X, Y = random_network((5, *hidden, 3))
-    expected, exact, _ = loss_and_gradient(network, theta, X, Y)
-    single = network.parameters(np.float32, theta.vector.astype(np.float32))
-    loss, gradient, t = loss_and_gradient(network, single, X.astype(np.float32), Y.astype(np.float32))
-    assert all(array.dtype == np.float32 for array in (gradient.vector, t.p, *t.z, *t.a, *t.dz))
+    case = problem((5, *hidden, 3))
+    expected, exact, _ = loss_and_gradient(case)
+    loss, gradient, network = loss_and_gradient(case, "float32")
+    assert gradient.vector.dtype == network.p.dtype == network.dlogits.dtype == np.float32
+    assert all(array.dtype == np.float32 for layer in network.hidden for array in (layer.z, layer.h, layer.dz))
     assert loss == pytest.approx(expected, rel=1e-6)
     np.testing.assert_allclose(gradient.vector, exact.vector, atol=1e-6)
 
 
-def test_the_penalty_is_of_weights_alone_and_is_added():
-    network, theta, _, _ = random_network((5, 4, 3))
-    assert network.penalty(theta, 0.25) == pytest.approx(0.25 * sum((W**2).sum() for W in theta.W), rel=1e-14)
-    gradient = network.parameters(np.float64)
+@pytest.mark.parametrize("hidden", [(), (4, 3)])
+def test_gradient_is_accumulated_with_alpha_and_beta(hidden):
+    case = problem((5, *hidden, 3))
+    _, expected, network = loss_and_gradient(case)
+    target = case.architecture.parameters("float64")
+    gradient = Gradient(network, target.shard(SERIAL))
+    for alpha, beta in ((-0.5, 1.0), (2.0, 0.9), (3.0, 0.0)):
+        target.vector[:] = 7.0
+        gradient.accumulate(alpha, beta)
+        np.testing.assert_allclose(target.vector, beta * 7 + alpha * expected.vector, rtol=1e-13, atol=1e-15)
+
+
+def test_penalty_is_of_weights_alone_and_is_added():
+    theta = problem((5, 4, 3)).theta
+    gradient = problem((5, 4, 3)).architecture.parameters("float64")
     gradient.vector[:] = 1.0
-    network.penalty_gradient(theta, 0.25, gradient).add()
-    for W, b, dW, db in zip(theta.W, theta.b, gradient.W, gradient.b, strict=True):
-        np.testing.assert_allclose(dW, 1 + 0.5 * W, rtol=1e-15)
-        np.testing.assert_array_equal(db, np.ones_like(b))
+    decay = WeightDecay(0.25, theta.weights, gradient.weights)
+    assert decay.penalty() == pytest.approx(0.25 * sum((W**2).sum() for W in theta.W), rel=1e-14)
+    decay.accumulate(-2.0)
+    for W, dW, db in zip(theta.W, gradient.W, gradient.b, strict=True):
+        np.testing.assert_allclose(dW, 1 - 2 * 0.5 * W, rtol=1e-14)
+        assert (db == 1).all()
 
 
-@pytest.mark.parametrize("entries", [1, 2, 7, 20, 24, 38, 39, 1000])
-def test_the_penalty_added_piece_by_piece_is_the_same_to_the_bit(entries: int):
-    network, theta, _, _ = random_network((5, 4, 3))
-    whole, pieced = network.parameters(np.float64), network.parameters(np.float64)
-    network.penalty_gradient(theta, 0.3, whole).add()
-    stretches = theta.stretches(entries)
-    for piece in zip(theta.pieces(stretches), pieced.pieces(stretches), strict=True):
-        network.penalty_gradient(piece[0], 0.3, piece[1]).add()
-    assert whole.vector.any()
-    np.testing.assert_array_equal(pieced.vector, whole.vector)
+def test_dropout_by_hand():
+    # One input, two linear-ish units: with the second dropped the network is the first unit's alone, doubled.
+    architecture = Architecture.named((1, 2, 1), "relu", "linear_quadratic")
+    theta = architecture.parameters("float64", np.array([1.0, 5.0, 3.0, 7.0, 0.0, 0.0, 0.0]))
+    case = Problem(architecture, theta, np.array([[4.0]]), np.array([[0.0]]), [np.array([[2.0, 0.0]])])
+    loss, gradient, network = loss_and_gradient(case)
+    assert network.logits == 4 * 2 * 3
+    assert loss == 24**2 / 2
+    # dz2 = 24; dW2 = (2 * 4, 0) 24; dh1 = (3, 7) 24 * (2, 0); dW1 = 4 dh1.
+    assert gradient.W[1].ravel().tolist() == [192, 0]
+    assert gradient.W[0].ravel().tolist() == [576, 0]
+    assert gradient.b[0].tolist() == [144, 0]
 
 
-def test_logistic_regression_and_its_gradient():
-    """-[y ln h + (1 - y) ln(1 - h)] with the gradient X^T (h - y) / m."""
-    network, theta, X, _ = random_network((4, 1), objective="sigmoid_cross_entropy", batch=9)
-    y = generator(1).integers(2, size=(9, 1)).astype(float)
-    loss, gradient, _ = loss_and_gradient(network, theta, X, y)
-    h = 1 / (1 + np.exp(-(X @ theta.W[0] + theta.b[0])))
-    assert loss == pytest.approx(-(y * np.log(h) + (1 - y) * np.log(1 - h)).mean(), rel=1e-14)
-    np.testing.assert_allclose(gradient.W[0], X.T @ (h - y) / 9, atol=1e-16)
-
-
-def test_softmax_with_two_classes_is_logistic_regression_of_the_difference():
+def test_softmax_of_two_classes_is_logistic_regression():
     """theta = w1 - w0: the same loss, the same probability; half of each step's gradient goes to either class."""
-    softmax, theta, X, Y = random_network((4, 2), batch=9)
-    logistic = Network((4, 1), "sigmoid", "sigmoid_cross_entropy")
-    (w0, w1), (b0, b1) = theta.W[0].T, theta.b[0]
-    difference = logistic.parameters(np.float64, np.append(w1 - w0, b1 - b0))
-    loss, gradient, t = loss_and_gradient(softmax, theta, X, Y)
-    found, g, s = loss_and_gradient(logistic, difference, X, Y[:, 1:])
+    case = problem((4, 2), batch=9)
+    logistic = Architecture.named((4, 1), "sigmoid", "sigmoid_cross_entropy")
+    (w0, w1), (b0, b1) = case.theta.W[0].T, case.theta.b[0]
+    difference = logistic.parameters("float64", np.append(w1 - w0, b1 - b0))
+    loss, gradient, network = loss_and_gradient(case)
+    found, g, other = loss_and_gradient(Problem(logistic, difference, case.X, case.Y[:, 1:]))
     assert found == pytest.approx(loss, rel=1e-13)
-    np.testing.assert_allclose(s.p[:, 0], t.p[:, 1], rtol=1e-13)
+    np.testing.assert_allclose(other.p[:, 0], network.p[:, 1], rtol=1e-13)
     np.testing.assert_allclose(gradient.W[0][:, 1], g.W[0][:, 0], atol=1e-15)
     np.testing.assert_allclose(gradient.W[0][:, 0], -g.W[0][:, 0], atol=1e-15)
 
 
-def descend(network, theta, X, Y, steps, rate):
-    losses = []
+def descend(case, steps, rate, dtype="float64"):
+    """Gradient descent; returns the losses and the last logits."""
+    gradient = case.architecture.parameters(dtype)
+    network, Y = bound(case, dtype), case.Y.astype(dtype)
+    accumulator, losses = Gradient(network, gradient.shard(SERIAL)), []
     for _ in range(steps):
-        loss, gradient, _ = loss_and_gradient(network, theta, X, Y)
-        theta.vector -= rate * gradient.vector
-        losses.append(float(loss))
-    return losses
+        network.forward()
+        losses.append(float(network.loss(Y)))
+        network.backward(Y)
+        accumulator.accumulate()
+        case.theta.vector -= rate * gradient.vector
+    return losses, network.forward()
 
 
 @settings(max_examples=25)
 @given(data=st.data(), objective=st.sampled_from(sorted(OBJECTIVES)), hidden=st.sampled_from([(), (5,), (5, 4)]))
-def test_training_does_not_see_the_numbering_of_the_classes(data, objective, hidden):
-    """Renumber the classes, and the last layer's columns alike: after 20 steps they are still renumbered alike."""
+def test_renumbering_the_classes_renumbers_the_result(data, objective, hidden):
     classes = data.draw(st.integers(2, 6))
     order = data.draw(st.permutations(range(classes)))
-    seed = data.draw(st.integers(0, 2**32))
-    network, theta, X, Y = random_network((7, *hidden, classes), objective=objective, seed=seed)
-    renumbered = network.parameters(np.float64, theta.vector.copy())
+    case = problem((7, *hidden, classes), objective=objective, seed=data.draw(st.integers(0, 2**32)))
+    theta, renumbered = case.theta, case.architecture.parameters("float64", case.theta.vector.copy())
     renumbered.W[-1][...], renumbered.b[-1][...] = theta.W[-1][:, order], theta.b[-1][order]
-    descend(network, theta, X, Y, 20, 0.1)
-    descend(network, renumbered, X, Y[:, order], 20, 0.1)
-    np.testing.assert_allclose(renumbered.W[-1], theta.W[-1][:, order], rtol=0, atol=1e-10)
-    np.testing.assert_allclose(renumbered.b[-1], theta.b[-1][order], rtol=0, atol=1e-10)
-    for W, other in zip(theta.W[:-1], renumbered.W[:-1], strict=True):
-        np.testing.assert_allclose(W, other, rtol=0, atol=1e-10)
+    descend(case, 20, 0.1)
+    descend(Problem(case.architecture, renumbered, case.X, case.Y[:, order]), 20, 0.1)
+    theta.W[-1][...], theta.b[-1][...] = theta.W[-1][:, order], theta.b[-1][order]
+    np.testing.assert_allclose(renumbered.vector, theta.vector, rtol=0, atol=1e-10)
 
 
 @pytest.fixture(scope="module")
@@ -228,13 +214,12 @@ def digits():
 
 
 def test_three_hidden_layers_of_sigmoids_train(digits):
-    X, Y = digits
     losses = {}
     for scheme in ("glorot", "lecun"):
-        network = Network((784, 40, 40, 40, 10), "sigmoid", "softmax_cross_entropy")
-        theta = network.parameters(np.float32)
-        initialize(theta, scheme, 1.0, "sigmoid", generator())
-        losses[scheme] = descend(network, theta, X, Y, 120, 0.5)
+        architecture = Architecture.named((784, 40, 40, 40, 10), "sigmoid", "softmax_cross_entropy")
+        theta = architecture.parameters(np.float32)
+        initialize(theta, scheme, 1.0, "sigmoid", np.random.Generator(np.random.Philox(key=[0, 5])))
+        losses[scheme], _ = descend(Problem(architecture, theta, *digits), 120, 0.5, "float32")
     assert losses["glorot"][0] > 2.2
     assert losses["glorot"][-1] < 1.0
     # Without the gain of 4 the signal fades on its way up: the network stays where it began.
@@ -243,10 +228,8 @@ def test_three_hidden_layers_of_sigmoids_train(digits):
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_every_objective_learns_digits(objective, digits):
-    X, Y = digits
-    network = Network((784, 10), "sigmoid", objective)
-    theta = network.parameters(np.float32)
-    losses = descend(network, theta, X, Y, 40, 0.01 if objective == "linear_quadratic" else 0.1)
-    z = network.forward(theta, X, network.buffers(len(X), np.float32))
+    architecture = Architecture.named((784, 10), "sigmoid", objective)
+    case = Problem(architecture, architecture.parameters(np.float32), *digits)
+    losses, z = descend(case, 40, 0.01 if objective == "linear_quadratic" else 0.1, "float32")
     assert losses[-1] < 0.9 * losses[0]
-    assert (z.argmax(axis=1) == Y.argmax(axis=1)).mean() > 0.6
+    assert (z.argmax(axis=1) == case.Y.argmax(axis=1)).mean() > 0.6

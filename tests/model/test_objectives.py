@@ -15,9 +15,10 @@ SUM_TO_ONE = ("softmax_cross_entropy", "normalized_sigmoid")
 
 
 def value_and_delta(name, z, Y):
+    """The mean loss of a batch, its derivative, and the output unit's value."""
     p, dz = np.empty_like(z), np.empty_like(z)
-    value = OBJECTIVES[name].forward(z, Y, p)
-    OBJECTIVES[name].backward(z, p, Y, dz)
+    value = OBJECTIVES[name].forward(z, Y, p) / len(z)
+    OBJECTIVES[name].backward(z, p, Y, dz, len(z))
     return value, dz, p
 
 
@@ -52,7 +53,7 @@ def test_cross_entropy_of_a_one_hot_label_is_minus_the_logarithm():
     assert round(float(value), 4) == 0.1393
 
 
-def test_worked_example_of_the_output_layer():
+def test_worked_example_of_the_derivation():
     p = np.full(10, 0.01)
     p[[1, 2, 3, 4, 8]] = 0.11, 0.31, 0.11, 0.21, 0.21
     Y = one_hot([2], 10)
@@ -88,14 +89,38 @@ def test_two_classes_by_hand(name, value, delta):
     np.testing.assert_allclose(dz[0], delta, atol=1e-15)
 
 
-def test_hinge_counts_each_short_margin():
-    # Label 1, z_y = 2: margins 1.5 - 2 + 1 = 0.5 and 3 - 2 + 1 = 2 are short, -4 - 2 + 1 = -5 is not.
+def test_hinge_counts_each_violated_margin():
+    # Label 1, z_y = 2: margins 1.5 - 2 + 1 = 0.5 and 3 - 2 + 1 = 2 are violated, -4 - 2 + 1 = -5 is not.
     value, dz, _ = value_and_delta("linear_hinge", np.array([[1.5, 2.0, 3.0, -4.0]]), one_hot([1], 4))
     assert value == 2.5
     np.testing.assert_array_equal(dz, [[1.0, -2.0, 1.0, 0.0]])
 
 
-def test_the_mismatch_learns_slowest_where_it_is_most_wrong():
+def test_hinge_has_its_kink_at_a_margin_of_zero():
+    # z_j - z_y + 1 is exactly 0, just above, and just below. At the kink: the derivative from the left.
+    z, Y = np.array([[1.0, 2.0, 1.0 + 1e-15, 1.0 - 1e-15]]), one_hot([1], 4)
+    value, dz, _ = value_and_delta("linear_hinge", z, Y)
+    assert 0 < value < 1e-14
+    np.testing.assert_array_equal(dz, [[0.0, -1.0, 1.0, 0.0]])
+    np.testing.assert_array_equal(OBJECTIVES["linear_hinge"].active_set(z, Y), [[0, 0, 1, 0]])
+    smooth = [name for name in NAMES if OBJECTIVES[name].active_set(z, Y) is None]
+    assert smooth == [name for name in NAMES if name != "linear_hinge"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_part_of_a_batch_is_divided_by_the_whole_batch(name, rng):
+    z, Y = rng.normal(0, 2, (6, 5)), one_hot([0, 1, 2, 3, 4, 0], 5)
+    loss, delta, p = value_and_delta(name, z, Y)
+    for own in (slice(0, 2), slice(2, 6), slice(6, 6)):
+        part, dz = np.empty_like(z[own]), np.empty_like(z[own])
+        loss -= OBJECTIVES[name].forward(z[own], Y[own], part) / 6
+        OBJECTIVES[name].backward(z[own], part, Y[own], dz, 6)
+        np.testing.assert_allclose(part, p[own], rtol=1e-14)
+        np.testing.assert_allclose(dz, delta[own], rtol=1e-13, atol=1e-16)
+    assert loss == pytest.approx(0, abs=1e-13)
+
+
+def test_mismatch_learns_slowest_where_most_wrong():
     Y = np.array([[0.0]])
     deltas = [value_and_delta("sigmoid_quadratic", np.array([[z]]), Y)[1][0, 0] for z in (2.0, 4.6, 9.2)]
     assert deltas[0] > 8 * deltas[1] > 80 * deltas[2]
@@ -136,7 +161,7 @@ def test_normalized_sigmoids_are_the_textbook_quotient(rng):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_output_is_what_forward_leaves(name, rng):
+def test_output_is_the_p_of_forward(name, rng):
     z, Y = rng.normal(0, 3, (6, 5)), one_hot([0, 1, 2, 3, 4, 0], 5)
     p = np.empty_like(z)
     OBJECTIVES[name].output(z, p)
@@ -162,9 +187,10 @@ EXTREME = [
 @pytest.mark.parametrize("row", EXTREME)
 @pytest.mark.parametrize("label", range(4))
 @pytest.mark.parametrize("name", NAMES)
-def test_extreme_logits_in_float32_as_in_float64(name, label, row):
+@pytest.mark.parametrize("rows", [1, 64])
+def test_extreme_logits_in_float32_as_in_float64(name, label, row, rows):
     def by(dtype):
-        return value_and_delta(name, np.array([row], dtype), one_hot([label], 4, dtype))
+        return value_and_delta(name, np.array([row] * rows, dtype), one_hot([label] * rows, 4, dtype))
 
     (value, dz, p), (exact, exact_dz, exact_p) = by(np.float32), by(np.float64)
     assert dz.dtype == p.dtype == np.float32
@@ -175,12 +201,31 @@ def test_extreme_logits_in_float32_as_in_float64(name, label, row):
     np.testing.assert_allclose(p, exact_p, rtol=1e-6, atol=2e-7)
 
 
-def test_a_confident_hit_keeps_its_small_cost_in_float32():
+def test_small_cost_of_a_confident_hit_in_float32():
     z, Y = np.array([[20, -20]], np.float32), one_hot([0], 2, np.float32)
     assert value_and_delta("sigmoid_cross_entropy", z, Y)[0] == pytest.approx(2 * math.log1p(math.exp(-20)), rel=1e-5)
 
 
-# What float64 says is itself held against a value known exactly.
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("rows", [1, 63, 64, 200])
+@pytest.mark.parametrize("name", SUM_TO_ONE)
+def test_softmax_of_logits_far_apart(name, rows, dtype):
+    """With any other shift than by a row's largest logit, exp overflows; logits are 200 and 2,000 apart."""
+    z = np.array([[0, 200, -200], [200, 0, 0], [-1e3, -1e3, 1e3]] * rows, dtype)[:rows]
+    labels = np.array([1, 0, 2] * rows)[:rows]
+    Y = one_hot(labels, 3, dtype)
+    with np.errstate(over="raise", invalid="raise"):
+        value, dz, p = value_and_delta(name, z, Y)
+        wrong, _, _ = value_and_delta(name, z, np.roll(Y, 1, axis=1))
+    assert value == pytest.approx(0 if name == "softmax_cross_entropy" else value, abs=1e-6)
+    assert np.isfinite(value)
+    assert wrong > 50
+    assert np.isfinite(dz).all()
+    np.testing.assert_array_equal(p.argmax(axis=1), labels)
+    np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-6)
+
+
+# What float64 says is itself compared with a value known exactly.
 @pytest.mark.parametrize(
     ("name", "value", "delta"),
     [
@@ -192,7 +237,7 @@ def test_a_confident_hit_keeps_its_small_cost_in_float32():
         ("normalized_sigmoid", 1e4 + math.log(2), [0, -1, 0.125, 0.125]),
     ],
 )
-def test_the_wrong_class_at_ten_thousand(name, value, delta):
+def test_wrong_class_at_ten_thousand(name, value, delta):
     found, dz, _ = value_and_delta(name, np.array([[1e4, -1e4, 0, 0]]), one_hot([1], 4))
     assert found == pytest.approx(value, rel=1e-14)
     np.testing.assert_allclose(dz[0], delta, atol=1e-15)

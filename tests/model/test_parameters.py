@@ -1,8 +1,9 @@
-"""The flat vector, its views, and the distributions the first weights are drawn from."""
+"""The flat vector, its views and shards, and the distributions the first weights are drawn from."""
 
 from __future__ import annotations
 
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -11,6 +12,16 @@ from hypothesis import strategies as st
 
 from mlpcli.config import NetworkConfig, rule_of
 from mlpcli.model.parameters import SCHEMES, Parameters, initialize
+from mlpcli.parallel.comm import SERIAL
+from tests.parallel.threads import member
+
+architectures = st.lists(st.integers(1, 6), min_size=2, max_size=4)
+
+
+def numbered(sizes: list[int]) -> Parameters:
+    theta = Parameters(sizes, np.float64)
+    theta.vector[:] = np.arange(len(theta.vector))
+    return theta
 
 
 def drawn(scheme, activation="sigmoid", sizes=(400, 300, 10), scale=1.0, dtype=np.float64, seed=0):
@@ -20,80 +31,81 @@ def drawn(scheme, activation="sigmoid", sizes=(400, 300, 10), scale=1.0, dtype=n
 
 
 def test_views_share_the_vectors_memory_in_order():
-    theta = Parameters((4, 3, 2), np.float32)
-    assert theta.vector.shape == (4 * 3 + 3 + 3 * 2 + 2,)
-    assert [(name, view.shape) for name, view in theta.tensors()] == [
-        ("W1", (4, 3)),
-        ("b1", (3,)),
-        ("W2", (3, 2)),
-        ("b2", (2,)),
-    ]
-    theta.vector[:] = np.arange(23)
-    # The weights that lead to a hidden unit lie side by side, and so do those that lead on from the last.
-    assert [view.tolist() for _, view in theta.tensors()] == [
-        [[0, 4, 8], [1, 5, 9], [2, 6, 10], [3, 7, 11]],
-        [12, 13, 14],
-        [[15, 16], [17, 18], [19, 20]],
-        [21, 22],
-    ]
-    theta.W[1][0, 1] = -1
-    theta.b[0][2] = -2
-    assert (theta.vector[16], theta.vector[14]) == (-1, -2)
-    assert all(np.shares_memory(view, theta.vector) for _, view in theta.tensors())
+    theta = Parameters((4, 3, 2), np.float32, np.arange(23, dtype=np.float32))
+    # All weights, then all biases. Those of a hidden unit are contiguous, as are those that lead on from the last.
+    assert {name: view.tolist() for name, view in theta.tensors()} == {
+        "W1": [[0, 4, 8], [1, 5, 9], [2, 6, 10], [3, 7, 11]],
+        "b1": [18, 19, 20],
+        "W2": [[12, 13], [14, 15], [16, 17]],
+        "b2": [21, 22],
+    }
+    assert theta.weights.tolist() == list(range(18))
+    theta.W[1][0, 1], theta.b[0][2] = -1, -2
+    assert (theta.vector[13], theta.vector[20]) == (-1, -2)
+    assert all(np.shares_memory(view, theta.vector) for _, view in (*theta.tensors(), ("", theta.weights)))
+    assert not Parameters((4, 3, 2), np.float32).vector.any()
 
 
-@given(st.lists(st.integers(1, 6), min_size=2, max_size=4))
-def test_by_rows_all_tensors_are_as_they_are_written(sizes: list[int]):
-    theta, same = Parameters(sizes, np.float64), Parameters(sizes, np.float64)
-    theta.vector[:] = np.arange(len(theta.vector))
-    found = theta.by_rows()
+@given(architectures)
+def test_c_order_is_tensor_by_tensor_row_by_row(sizes: list[int]):
+    theta, same = numbered(sizes), Parameters(sizes, np.float64)
+    found = theta.to_c_order()
     assert found.tolist() == [number for _, tensor in theta.tensors() for number in tensor.flat]
-    same.fill_by_rows(found)
+    same.from_c_order(found)
     np.testing.assert_array_equal(same.vector, theta.vector)
 
 
-@given(st.lists(st.integers(1, 6), min_size=2, max_size=4), st.integers(1, 60))
-def test_pieces_are_all_of_it_once_and_know_weights_from_biases(sizes: list[int], entries: int):
+@given(architectures, st.integers(1, 60), st.integers(1, 8))
+def test_chunks_are_what_each_process_owns(sizes: list[int], chunk_size: int, processes: int):
+    """Together they are the whole vector, once; a process's are its shard."""
     theta = Parameters(sizes, np.float64)
-    theta.vector[:] = 1.0
-    pieces = theta.pieces(theta.stretches(entries))
-    assert [len(piece.vector) for piece in pieces[:-1]] == [entries] * (len(pieces) - 1)
-    for piece in pieces:
-        piece.vector[:] += 1.0
-        for W in piece.W:
-            assert np.shares_memory(W, piece.vector)
-            W *= 5.0
-    assert all((W == 10).all() for W in theta.W)
-    assert all((b == 2).all() for b in theta.b)
+    counts = np.zeros(len(theta.vector))
+    for rank in range(processes):
+        own = Parameters(sizes, np.float64)
+        for chunk in own.chunks(member(rank, processes), chunk_size):
+            assert 0 < chunk.stop - chunk.start <= chunk_size
+            own.vector[chunk] += 1
+        counts += own.vector
+        *others, (W, b) = own.shard(member(rank, processes))
+        assert all(view.all() for layer in others for view in layer)
+        assert W.all() and b.all() == (rank == 0)
+        assert own.vector.sum() == sum(view.size for layer in others for view in layer) + W.size + b.size * (rank == 0)
+    assert (counts == 1).all()
 
 
-@given(st.lists(st.integers(1, 6), min_size=2, max_size=4), st.integers(1, 60), st.integers(1, 5))
-def test_parts_have_hidden_units_and_are_all_of_it_together(sizes: list[int], entries: int, parts: int):
-    theta = Parameters(sizes, np.float64)
-    for number in range(parts):
-
-        def part(count: int, number: int = number) -> slice:
-            return slice(count * number // parts, count * (number + 1) // parts)
-
-        before = theta.vector.copy()
-        for own in theta.stretches(entries, part):
-            assert 0 < own.stop - own.start <= entries
-            theta.vector[own] += 1.0
-        moved = Parameters(sizes, np.float64, theta.vector - before)
-        for layer, W, b in zip(moved.layers(part), moved.W, moved.b, strict=True):
-            last = b is moved.b[-1]
-            assert layer.rows == (part(len(W)) if last else slice(0, len(W)))
-            assert layer.columns == (slice(0, len(b)) if last else part(len(b)))
-            assert layer.biases == part(len(b))
-            assert (layer.W.sum(), layer.b.sum()) == (layer.W.size, layer.b.size) == (W.sum(), b.sum())
-    assert (theta.vector == 1.0).all()
+def test_chunks_are_as_large_as_allowed():
+    assert numbered([5, 4, 3, 2]).chunks(SERIAL, 20) == [slice(0, 20), slice(20, 40), slice(40, 47)]
 
 
-def test_a_given_vector_is_used_and_must_fit():
+@given(architectures, st.integers(1, 8))
+def test_shards_have_hidden_units_in_order(sizes: list[int], processes: int):
+    theta = numbered(sizes)
+    shards = [theta.shard(member(rank, processes)) for rank in range(processes)]
+    for layer, (W, b) in enumerate(zip(theta.W, theta.b, strict=True)):
+        last = layer == len(theta.W) - 1
+        np.testing.assert_array_equal(np.concatenate([own[layer][0] for own in shards], axis=int(not last)), W)
+        biases = [own[layer][1] for own in shards]
+        if last:  # each has one that can be added: rank 0's is the bias, all others are 0
+            np.testing.assert_array_equal(np.sum(biases, axis=0), b)
+            assert not np.any(biases[1:])
+        else:
+            np.testing.assert_array_equal(np.concatenate(biases), b)
+        assert all(np.shares_memory(own[layer][0], theta.vector) for own in shards if own[layer][0].size)
+    assert all(np.shares_memory(b, theta.vector) for b in (each[1] for each in shards[0]) if b.size)
+
+
+def test_given_vector_is_used_and_must_fit():
     vector = np.zeros(8)
     assert Parameters((3, 2), np.float64, vector).vector is vector
     with pytest.raises(ValueError, match=r"\(3, 2\) has 8 parameters, not \(9,\)"):
         Parameters((3, 2), np.float64, np.zeros(9))
+
+
+def test_unpickled_parameters_are_one_vector():
+    sent = pickle.loads(pickle.dumps(Parameters((3, 2, 2), np.float32, np.arange(14, dtype=np.float32))))
+    assert sent.vector.tolist() == list(range(14))
+    sent.W[1][...] = 7
+    assert sent.vector[6:10].tolist() == [7] * 4
 
 
 def test_every_scheme_is_selectable():
@@ -125,14 +137,14 @@ def test_glorot_is_uniform_and_the_others_normal():
     assert (np.abs(normal) < 1).mean() == pytest.approx(0.6827, abs=0.01)
 
 
-def test_the_output_layer_has_no_gain():
+def test_output_layer_has_no_gain():
     theta = drawn("glorot", "sigmoid", (10, 400, 300))
     assert theta.W[1].var() == pytest.approx(2 / 700, rel=0.03)
 
 
-def test_biases():
+def test_biases_are_zero_except_nielsens():
     for scheme in ("glorot", "he", "lecun"):
-        assert all((b == 0).all() for b in drawn(scheme).b)
+        assert not any(b.any() for b in drawn(scheme).b)
     assert drawn("nielsen").b[0].var() == pytest.approx(1.0, rel=0.3)
     np.testing.assert_array_equal(drawn("nielsen").W[0], drawn("lecun").W[0])
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from mlpcli.model.activations import ACTIVATIONS
-from mlpcli.model.network import Network
+from mlpcli.model.network import WeightDecay
 from mlpcli.model.objectives import OBJECTIVES
+from tests.model.networks import loss_and_gradient, problem
 
 pytestmark = pytest.mark.torch
 torch = pytest.importorskip("torch")
@@ -49,23 +50,18 @@ LOSSES = {
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_autograd_agrees(objective, activation, depth):
-    rng = np.random.Generator(np.random.Philox(key=[depth, 11]))
-    network = Network((20, *(12, 9, 7)[:depth], 10), activation, objective)
-    theta = network.parameters(np.float64, rng.normal(0, 0.5, network.parameters(np.float64).vector.size))
-    X, Y, l2 = rng.uniform(size=(8, 20)), np.eye(10)[rng.integers(10, size=8)], 0.01
-
-    t, gradient = network.buffers(8, np.float64), network.parameters(np.float64)
-    network.forward(theta, X, t)
-    loss = network.loss(Y, t) + network.penalty(theta, l2)
-    network.backward(theta, X, Y, t, gradient)
-    network.penalty_gradient(theta, l2, gradient).add()
+    case, l2 = problem((20, *(12, 9, 7)[:depth], 10), activation, objective, batch=8, seed=depth), 0.01
+    theta, (loss, gradient, _) = case.theta, loss_and_gradient(case)
+    decay = WeightDecay(l2, theta.weights, gradient.weights)
+    loss += decay.penalty()
+    decay.accumulate()
 
     leaves = [torch.tensor(tensor, requires_grad=True) for _, tensor in theta.tensors()]
-    a = torch.tensor(X)
+    a = torch.tensor(case.X)
     for layer, (W, b) in enumerate(zip(leaves[::2], leaves[1::2], strict=True)):
         z = a @ W + b
         a = getattr(torch, activation)(z) if layer < depth else z
-    expected = LOSSES[objective](a, torch.tensor(Y)) + l2 * sum((W**2).sum() for W in leaves[::2])
+    expected = LOSSES[objective](a, torch.tensor(case.Y)) + l2 * sum((W**2).sum() for W in leaves[::2])
     expected.backward()
 
     assert float(loss) == pytest.approx(expected.item(), rel=1e-12)

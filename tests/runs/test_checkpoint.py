@@ -22,26 +22,25 @@ from mlpcli import config as config_module
 from mlpcli.errors import RunError
 from mlpcli.runs import checkpoint as checkpoints
 from mlpcli.runs.checkpoint import Checkpoint
-from mlpcli.training.loop import State, network_for
-from mlpcli.training.optimizers import OPTIMIZERS
+from mlpcli.state import OPTIMIZER_STATE, State, architecture_of
 
 
 def make(*overrides: str, shape: tuple[int, int] = (2, 2), classes: int = 3, **state: Any) -> Checkpoint:
     config = config_module.load(None, ["network.hidden=[2]", "training.epochs=9", *overrides], {})
     random = np.random.default_rng(1)
-    theta = network_for(config, shape[0] * shape[1], classes).parameters(config.network.dtype)
-    theta.vector[:] = random.normal(size=len(theta.vector))
-    memory = OPTIMIZERS[config.training.optimizer].memory
-    average = network_for(config, shape[0] * shape[1], classes).parameters(config.network.dtype)
-    average.vector[:] = random.normal(size=len(theta.vector))
+    architecture = architecture_of(config, shape[0] * shape[1], classes)
+    theta, average = (architecture.parameters(config.network.dtype) for _ in range(2))
+    for parameters in (theta, average):
+        parameters.vector[:] = random.normal(size=len(theta.vector))
+    names = OPTIMIZER_STATE[config.training.optimizer]
     values = {
         "average": average if config.training.averaging else None,
-        "optimizer": {name: random.normal(size=len(theta.vector)).astype(theta.vector.dtype) for name in memory},
+        "optimizer": {name: random.normal(size=len(theta.vector)).astype(theta.vector.dtype) for name in names},
         "epoch": 3,
         "step": 12,
         "best": (0.125, 0.3),
         "best_epoch": 2,
-        "patience_used": 1,
+        "epochs_since_best": 1,
     }
     hashes = {"train-images-idx3-ubyte": "0" * 64, "train-labels-idx1-ubyte": "1" * 64}
     return Checkpoint(config, "mnist", hashes, shape, classes, State(theta, **{**values, **state}))
@@ -63,7 +62,7 @@ def refusal(data: bytes) -> str:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", OPTIMIZER_STATE)
 @pytest.mark.parametrize("averaging", ["null", "0.9"])
 def test_it_comes_back_as_it_was(averaging: str, optimizer: str, dtype: str, tmp_path: Path):
     average = f"training.averaging={averaging}"
@@ -72,7 +71,7 @@ def test_it_comes_back_as_it_was(averaging: str, optimizer: str, dtype: str, tmp
     after = checkpoints.read(tmp_path / "a.npz")
     for name in ("config", "dataset", "hashes", "image_shape", "classes", "epoch"):
         assert getattr(after, name) == getattr(before, name)
-    for name in ("epoch", "step", "best", "best_epoch", "patience_used"):
+    for name in ("epoch", "step", "best", "best_epoch", "epochs_since_best"):
         assert getattr(after.state, name) == getattr(before.state, name)
     assert after.parameters.vector.dtype == dtype
     assert after.parameters.vector.tobytes() == before.parameters.vector.tobytes()
@@ -88,7 +87,7 @@ def test_it_comes_back_as_it_was(averaging: str, optimizer: str, dtype: str, tmp
 
 
 def test_without_validation_and_with_names_in_any_script():
-    before = make('data.dataset="zażółć\\n😀"', "data.validation=0", best=None, best_epoch=0, patience_used=0)
+    before = make('data.dataset="zażółć\\n😀"', "data.validation=0", best=None, best_epoch=0, epochs_since_best=0)
     before = Checkpoint(before.config, "bad\udce4 name", {"ä": "ö"}, (2, 2), 3, before.state)
     after = checkpoints.decode(checkpoints.encode(before), "here")
     assert (after.config, after.dataset, after.hashes, after.state.best) == (
@@ -107,13 +106,13 @@ def test_numpy_opens_it_without_pickle(tmp_path: Path):
         assert arrays["W1"].tobytes() == checkpoint.parameters.W[0].tobytes()
         # However they lie in memory, in a file all tensors are row by row.
         m = checkpoint.state.optimizer["m"]
-        assert arrays["optimizer_m"].tolist() == [*m[:8].reshape(2, 4).T.flat, *m[8:]]
+        assert arrays["optimizer_m"].tolist() == [*m[:8].reshape(2, 4).T.flat, *m[14:16], *m[8:14], *m[16:]]
         header = json.loads(str(arrays["header"]))
     assert header["config"] == config_module.to_dict(checkpoint.config) and header["best"] == [0.125, 0.3]
     assert zipfile.ZipFile(tmp_path / "a.npz").testzip() is None
 
 
-def test_what_is_too_large_for_a_checkpoint_is_refused_when_it_is_made(monkeypatch: pytest.MonkeyPatch):
+def test_too_large_checkpoint_is_refused_when_encoded(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(RunError, match="a config of more than 262144 characters"):
         checkpoints.encode(make("data.dataset=" + "a" * 300_000))
     monkeypatch.setattr(checkpoints, "MAX_BYTES", 6000)
@@ -391,7 +390,7 @@ def test_a_config_that_does_not_fit_is_refused(section: str, key: str, value: An
     refusal(with_header(lambda values: values["config"][section].update({key: value})))
 
 
-def test_a_header_of_a_million_keys_is_refused_before_it_is_parsed():
+def test_huge_header_is_refused_before_parsing():
     assert refusal(with_header(text='"a":0,' * 50_000)) == "its header is not a text of at most 262144 characters"
     data = with_header(text='"a":0,' * 1_000_000)
     tracemalloc.start()
@@ -437,7 +436,7 @@ def test_members_that_overlap_or_leave_gaps_are_refused():
     [(0, "<I", 0), (8, "<H", 1), (10, "<H", 8), (20, "<I", 1), (24, "<I", 1), (30, "<H", 1), (32, "<H", 1)],
     ids=["signature", "encrypted", "deflated", "packed size", "size", "extra field", "comment"],
 )
-def test_each_field_of_a_directory_entry_is_what_a_stored_member_has(position: int, form: str, number: int):
+def test_directory_entry_fields_of_stored_member_are_checked(position: int, form: str, number: int):
     content = bytearray(USUAL[:-64])
     entry = content.index(b"PK\1\2")
     content[entry + position : entry + position + struct.calcsize(form)] = struct.pack(form, number)
@@ -495,8 +494,8 @@ def test_a_million_entries_in_the_directory_cost_nothing():
 # Anything at all -----------------------------------------------------------------------------------------------------
 
 
-def stands(data: bytes) -> None:
-    """``data`` is a checkpoint or an error in one line."""
+def check(data: bytes) -> None:
+    """Assert that ``data`` is a checkpoint, or an error in one line."""
     try:
         assert isinstance(checkpoints.decode(data, "fuzz"), Checkpoint)
     except RunError as error:
@@ -508,7 +507,7 @@ def stands(data: bytes) -> None:
 @example(b"PK\5\6")
 def test_any_bytes_are_refused(data: bytes):
     refusal(data)
-    stands(sealed(data))
+    check(sealed(data))
 
 
 EDITS = st.lists(
@@ -521,7 +520,7 @@ def test_a_sealed_mutation_is_a_checkpoint_or_an_error(edits: list[tuple[int, in
     content = USUAL[:-64]
     for start, length, piece in edits:
         content = content[:start] + piece + content[start + length :]
-    stands(sealed(content))
+    check(sealed(content))
 
 
 VALUES = st.recursive(
@@ -533,7 +532,7 @@ VALUES = st.recursive(
 
 @given(st.sampled_from(sorted(header())), VALUES)
 def test_any_value_in_the_header_is_a_checkpoint_or_an_error(key: str, value: Any):
-    stands(with_header(lambda values: values.update({key: value})))
+    check(with_header(lambda values: values.update({key: value})))
 
 
 @given(st.sampled_from(sorted(config_module.flatten(config_module.Config()))), VALUES)
@@ -543,4 +542,4 @@ def test_any_value_in_its_config_is_a_checkpoint_or_an_error(key: str, value: An
         values["config"]["augmentation"] = {"shift": 1.0}
         (values["config"][section] if section else values["config"])[name] = value
 
-    stands(with_header(change))
+    check(with_header(change))

@@ -20,8 +20,9 @@ from mlpcli.config import Config
 from mlpcli.errors import MlpcliError, RunError
 from mlpcli.files import locked
 from mlpcli.runs import directory
+from mlpcli.runs.metrics import Metrics
 from mlpcli.runs.summary import Summary, summaries, summarize
-from tests.nursery import fast_folder
+from tests.fork_server import fast_folder
 
 Make = Callable[..., Config]
 
@@ -68,13 +69,16 @@ def test_the_manifest_has_no_absolute_path_host_or_user(run: Path, tiny_folder: 
 
 
 def test_each_line_of_the_metrics_is_an_epoch(run: Path):
-    lines = directory.read_metrics(run)
-    assert [line["epoch"] for line in lines] == [1, 2, 3]
+    found = directory.read_metrics(run)
+    assert [line["epoch"] for line in found.records] == [1, 2, 3]
+    assert found.last == found.records[-1] == directory.read_last_record(run)
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"epoch": 4')
-    assert directory.read_metrics(run) == lines
+    assert directory.read_metrics(run) == found
+    assert directory.read_last_record(run) == found.last
     (run / "metrics.jsonl").unlink()
-    assert directory.read_metrics(run) == []
+    assert directory.read_metrics(run) == Metrics(run / "metrics.jsonl")
+    assert directory.read_last_record(run) is None
 
 
 def test_a_run_means_its_best_checkpoint_else_its_last(run: Path):
@@ -106,7 +110,7 @@ def test_the_run_of_a_checkpoint_is_found_from_anywhere(run: Path, monkeypatch: 
 def test_what_a_process_leaves_that_died_at_once_is_no_obstacle(tiny_config: Make, folder: Path):
     run = folder / "run"
     run.mkdir()
-    for name in (".lock", ".config.yaml.partial"):
+    for name in (".lock", ".mlpcli-0123456789abcdef.partial"):
         (run / name).write_text("half")
     experiment.train(tiny_config(), out=run)
     assert summarize(run).state == "finished"
@@ -116,7 +120,7 @@ def test_what_a_process_leaves_that_died_at_once_is_no_obstacle(tiny_config: Mak
 
 
 def test_a_summary_has_what_the_run_has(run: Path):
-    lines = directory.read_metrics(run)
+    lines = directory.read_metrics(run).records
     test = directory.read_test(run)
     best = min(lines, key=lambda line: (line["validation_error"], line["validation_loss"]))
     assert test is not None
@@ -147,7 +151,7 @@ def test_a_run_is_running_while_it_is_held_and_else_interrupted(run: Path):
     assert summarize(run).state == "interrupted"
 
 
-def test_runs_are_listed_newest_first_and_the_damaged_with_what_is_wrong(tiny_config: Make, folder: Path, run: Path):
+def test_runs_are_listed_newest_first_with_damage(tiny_config: Make, folder: Path, run: Path):
     for name, started in (("a", "2020"), ("b", "2030"), ("c", "2025")):
         path = experiment.train(tiny_config("training.epochs=1"), out=folder / name).path / "manifest.json"
         path.write_text(json.dumps({**json.loads(path.read_text()), "started": started}))
@@ -161,7 +165,7 @@ def test_runs_are_listed_newest_first_and_the_damaged_with_what_is_wrong(tiny_co
         ("a", "finished"),
         ("run", "damaged"),
     ]
-    assert found[-1].problem == f"{run}/manifest.json: is damaged: no JSON document"
+    assert found[-1].problem == f"{run}/manifest.json: is damaged: no JSON object"
     with pytest.raises(RunError, match="none: cannot be read"):
         summaries(folder / "none")
 
@@ -204,7 +208,7 @@ def stands(run: Path, name: str, data: bytes) -> None:
         try:
             read(run)
         except MlpcliError as error:
-            assert str(error).startswith(str(path)) and "\n" not in str(error)
+            assert str(error).startswith(str(run)) and "\n" not in str(error)
     path.write_bytes((run.parent / f"{name}.original").read_bytes())
 
 
@@ -243,5 +247,6 @@ def test_what_is_no_file_or_too_large_is_refused(run: Path):
         (run / name).unlink()
         with (run / name).open("wb") as file:
             file.truncate(1 << 40)
-        with pytest.raises(RunError, match=f"{name}: cannot be read: larger than"):
+        what = r":1: is damaged" if name == "metrics.jsonl" else ": cannot be read: larger than"
+        with pytest.raises(RunError, match=name + what):
             read(run)

@@ -17,12 +17,12 @@ import pytest
 from mlpcli import experiment
 from mlpcli.config import Config
 from mlpcli.errors import DataError, MlpcliError, RunError, UsageError
+from mlpcli.parallel.control import LAUNCHERS
 from mlpcli.runs import directory
 from mlpcli.runs.environment import THREAD_VARIABLES
 from mlpcli.sweep import execute
 from mlpcli.sweep.execute import LocalPool, Outcome, Pool, Task, Watcher
 from mlpcli.sweep.plan import Plan, Planned
-from mlpcli.training import parallel
 from tests.run_outcome import outcome
 
 Make = Callable[..., Config]
@@ -195,7 +195,7 @@ def test_a_run_waits_for_the_process_that_still_holds_it(make: Make, tmp_path: P
 # The data ------------------------------------------------------------------------------------------------------------
 
 
-def test_data_that_do_not_fit_are_told_before_anything_is_trained(make: Make, tmp_path: Path):
+def test_unfit_data_are_reported_before_training(make: Make, tmp_path: Path):
     fits, not_ = Task(tmp_path / "a", make(), "new"), Task(tmp_path / "b", make("data.validation=70"), "new")
     said: list[str] = []
     assert execute.fetch([fits], say=said.append) == [fits]
@@ -204,7 +204,7 @@ def test_data_that_do_not_fit_are_told_before_anything_is_trained(make: Make, tm
     assert said == []
 
 
-def test_where_data_are_the_fallback_no_worker_asks_for_others_again(make: Make, tmp_path: Path):
+def test_sweep_workers_do_not_refetch_after_fallback(make: Make, tmp_path: Path):
     overrides = (f"data.folder={tmp_path}", f"data.sources=[{tmp_path}/nothing]", "data.fallback=mnist-sample")
     task = Task(tmp_path / "a", make("data.dataset=mnist", *overrides), "new")
     said: list[str] = []
@@ -241,7 +241,7 @@ class Broken(Pool):
         return self._executor.submit(lose)
 
 
-def test_every_run_is_begun_and_ended_once_whatever_becomes_of_it(make: Make, tmp_path: Path):
+def test_every_run_is_begun_and_ended_once(make: Make, tmp_path: Path):
     diverging = make("training.learning_rate=1e30", "network.objective=linear_quadratic")
     tasks = [Task(tmp_path / "a", diverging, "new"), Task(tmp_path / "b", make(), "new")]
     seen = Seen()
@@ -281,7 +281,7 @@ def test_cores_are_not_oversubscribed(monkeypatch: pytest.MonkeyPatch):
 
 def test_a_process_among_equals_of_mpi_is_no_sweep(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delitem(sys.modules, "mpi4py.futures", raising=False)
-    for name in itertools.chain(*parallel.LAUNCHERS):
+    for name in itertools.chain(*LAUNCHERS):
         monkeypatch.delenv(name, raising=False)
     assert not execute.under_mpi()
     monkeypatch.setitem(os.environ, "PMI_RANK", "0")

@@ -74,7 +74,7 @@ def test_a_list_is_its_items(write: Any):
     assert names(plan)[::3] == ["seed=0", "optimizer=sgd,seed=0", "activation=relu,epochs=5,seed=0"]
 
 
-def test_without_seeds_the_seed_is_the_configs_or_a_key_like_any_other(write: Any):
+def test_seed_without_seeds_is_the_config_s_or_a_grid_key(write: Any):
     Path("base.yaml").write_text("seed: 7\n")
     assert values(write("config: base.yaml\nlist: [{}]"), "seed") == [(7,)]
     plan = write("config: base.yaml\ngrid: {seed: [3, 5]}")
@@ -82,7 +82,7 @@ def test_without_seeds_the_seed_is_the_configs_or_a_key_like_any_other(write: An
     assert values(write("config: base.yaml\nseeds: [9]\nlist: [{}]"), "seed") == [(9,)]
 
 
-def test_the_config_is_seen_from_the_sweep_file_and_else_a_shipped_name(tmp_path: Path, monkeypatch: Any):
+def test_config_path_is_relative_to_sweep_file(tmp_path: Path, monkeypatch: Any):
     (tmp_path / "sweeps").mkdir()
     (tmp_path / "sweeps" / "quickstart").write_text("training: {epochs: 77}")
     (tmp_path / "sweeps" / "a.yaml").write_text("config: quickstart\nlist: [{}]")
@@ -99,7 +99,7 @@ def test_the_environment_says_where_data_are_kept(write: Any):
     assert values(read(Path("s.yaml"), {"MLPCLI_DATA": "/there"}), "data.folder") == [("/there",)]
 
 
-def test_numbers_are_named_as_they_are_written_and_what_no_file_can_be_named_is_told_apart(write: Any):
+def test_run_names_show_numbers_and_escape_other_characters(write: Any):
     plan = write("grid: {training.l2: [0, 1e-5, 0.25], training.patience: [null, 3]}")
     assert names(plan)[:2] == ["l2=0,patience=null,seed=0", "l2=0,patience=3,seed=0"]
     assert names(plan)[2] == "l2=1e-05,patience=null,seed=0"
@@ -125,7 +125,7 @@ CHOICES = st.fixed_dictionaries(
 
 
 @given(CHOICES)
-def test_any_grid_has_as_many_runs_as_combinations_each_with_a_name_of_its_own(tmp_path_factory: Any, grid: Any):
+def test_grid_runs_are_all_combinations_with_unique_names(tmp_path_factory: Any, grid: Any):
     path = tmp_path_factory.getbasetemp() / "g.yaml"
     path.write_text(json.dumps({"grid": grid}, ensure_ascii=False), "utf-8")
     plan = read(path, {})

@@ -7,63 +7,70 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from mlpcli.training import averaging
-from mlpcli.training.averaging import Average
+from mlpcli.training.averaging import INTERVAL, MovingAverage
 
 
 def averages_of(
-    path: np.ndarray, decay: float, steps_per_epoch: int = 1, stretches: Sequence[slice] = ()
+    path: np.ndarray, decay: float, steps_per_epoch: int = 1, chunks: Sequence[slice] = (), start: float = 99.0
 ) -> np.ndarray:
     """The averages after each step of ``path`` (steps, n)."""
-    average, theta = np.full(path.shape[1], 99.0), np.empty(path.shape[1])
-    made = Average(average, theta, decay, steps_per_epoch, stretches or [slice(0, path.shape[1])])
-    seen = []
+    average, theta = np.full(path.shape[1], start), np.empty(path.shape[1])
+    moving = MovingAverage(average, theta, decay, steps_per_epoch, chunks or [slice(0, path.shape[1])])
+    found = []
     for step, point in enumerate(path, start=1):
         theta[...] = point
-        made.step(step)
-        seen.append(average.copy())
-    return np.array(seen)
+        moving.update(step)
+        found.append(average.copy())
+    return np.array(found)
 
 
-def test_worked_by_hand():
+def test_four_steps_by_hand():
     # d = min(0.5, 0, 1/2, 2/3): 4; (4 + 8) / 2; 6 / 2 + 2 / 2; 4 / 2 + 2 / 2
     assert averages_of(np.array([[4.0], [8.0], [2.0], [2.0]]), 0.5).ravel() == pytest.approx([4, 6, 4, 3])
 
 
-def test_at_first_it_is_the_plain_mean_and_the_start_has_no_part_in_it():
+def test_plain_mean_at_first_without_the_start():
     path = np.random.default_rng(0).normal(size=(50, 3))
     means = np.cumsum(path, axis=0) / np.arange(1, 51)[:, None]
     np.testing.assert_allclose(averages_of(path, 0.999), means, rtol=1e-12, atol=1e-14)
 
 
-def test_later_it_forgets_with_the_decay():
+@pytest.mark.parametrize("decay", [0.5, 0.9, 0.99])
+def test_late_average_is_the_textbook_formula(decay: float):
+    """average <- d average + (1 - d) theta, with d itself, as 1 / (1 - d) updates are behind it."""
+    path = np.random.default_rng(2).normal(size=(400, 3))
+    found = averages_of(path, decay)
+    late = int(1 / (1 - decay)) + 1
+    expected = found[late]
+    for step in range(late + 1, 400):
+        expected = decay * expected + (1 - decay) * path[step]
+        np.testing.assert_allclose(found[step], expected, rtol=1e-10, atol=1e-13)
+
+
+def test_late_average_forgets_with_the_decay():
     path = np.zeros((3000, 1))
     path[:1000] = 1.0
     after = averages_of(path, 0.99).ravel()
     assert after[2999] / after[1999] == pytest.approx(0.99**1000, rel=1e-9)
 
 
-def test_it_is_taken_every_few_steps_with_the_decay_of_as_many():
-    path = np.random.default_rng(1).normal(size=(averaging.INTERVAL * 30, 2))
-    seen = averages_of(path, 0.9, steps_per_epoch=1000)
-    assert np.unique(seen[:, 0]).size == 31  # what it was before, and thirty times another
-    few = averages_of(path[averaging.INTERVAL - 1 :: averaging.INTERVAL], 0.9**averaging.INTERVAL)
-    np.testing.assert_allclose(seen[averaging.INTERVAL - 1 :: averaging.INTERVAL], few, rtol=1e-12)
+def test_updated_every_few_steps_with_the_decay_of_as_many():
+    path = np.random.default_rng(1).normal(size=(INTERVAL * 30, 2))
+    found = averages_of(path, 0.9, steps_per_epoch=1000)
+    assert np.unique(found[:, 0]).size == 31  # what it was before, and thirty times another
+    few = averages_of(path[INTERVAL - 1 :: INTERVAL], 0.9**INTERVAL)
+    np.testing.assert_allclose(found[INTERVAL - 1 :: INTERVAL], few, rtol=1e-12)
 
 
-def test_an_epoch_of_few_steps_has_an_average_at_its_end():
+def test_short_epoch_ends_with_an_average():
     assert averages_of(np.arange(3.0)[:, None], 0.9, steps_per_epoch=3)[2] == 2.0
 
 
-def test_only_the_stretches_asked_for_are_touched():
+def test_other_chunks_are_not_touched():
     path = np.ones((2, 9))
-    assert averages_of(path, 0.9, stretches=[slice(1, 4), slice(6, 8)])[1].tolist() == [99, 1, 1, 1, 99, 99, 1, 1, 99]
-    assert (averages_of(path, 0.9, stretches=[slice(4, 4)])[1] == 99).all()
+    assert averages_of(path, 0.9, chunks=[slice(1, 4), slice(6, 8)])[1].tolist() == [99, 1, 1, 1, 99, 99, 1, 1, 99]
+    assert (averages_of(path, 0.9, chunks=[slice(4, 4)])[1] == 99).all()
 
 
 def test_equal_parameters_stay_exactly_as_they_are():
-    average, theta = np.full(4, 0.1), np.full(4, 0.1)
-    made = Average(average, theta, 0.97, 1, [slice(0, 4)])
-    for step in range(1, 100):
-        made.step(step)
-    assert (average == 0.1).all()
+    assert (averages_of(np.full((99, 4), 0.1), 0.97, start=0.1) == 0.1).all()

@@ -1,19 +1,27 @@
-"""Every image comes once an epoch, in the order asked for, as the number its byte stands for."""
+"""Every image comes once an epoch, in the epoch's order, as the number its byte stands for."""
 
 from __future__ import annotations
 
-from typing import Any
+import tracemalloc
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlpcli.config import AugmentationConfig
 from mlpcli.datasets.load import Split
+from mlpcli.parallel.comm import SERIAL, Serial
 from mlpcli.training import batches
-from mlpcli.training.batches import Batch, Batches, lit_pixels
+from mlpcli.training.augment import Augmentation
+from mlpcli.training.batches import Batches, targets
+from mlpcli.training.margins import Margins
+from mlpcli.training.rng import keyed_rng
+from tests.parallel.threads import DataParallel, Meeting, ModelParallel
 
-CLASSES = 5
+Array = np.ndarray
+CLASSES, SEED = 5, 11
 
 
 def split_of(count: int, pixels: int = 3) -> Split:
@@ -25,103 +33,130 @@ def split_of(count: int, pixels: int = 3) -> Split:
     return Split(images, labels)
 
 
-def all_of(
-    split: Split, batch_size: int, order: np.ndarray | slice, *, block: int = 1 << 20, dtype: str = "float64"
-) -> list[Batch]:
-    """Copies of the batches, made from blocks of ``block`` bytes."""
+class Copy(NamedTuple):
+    """A batch with what is in its slot."""
+
+    size: int
+    X: Array
+    Y: Array
+    y: Array
+    columns: list[int]
+    slot: int
+
+
+def made(
+    split: Split, batch_size: int, comm: Serial = SERIAL, dtype: str = "float64", **more: Any
+) -> tuple[Batches, list[Array]]:
+    """Batches, and their slots."""
+    held = comm.data.shard(batch_size)
+    slots = [np.full((held.stop - held.start, split.images.shape[1]), np.nan, dtype) for _ in range(2)]
+    of_classes = targets(CLASSES, more.pop("smoothing", 0.0), dtype)
+    return Batches(split, of_classes, batch_size, slots, comm, seed=SEED, **more), slots
+
+
+def epoch_of(split: Split, batch_size: int, comm: Serial = SERIAL, epoch: int = 1, **more: Any) -> list[Copy]:
+    """Copies of the batches of ``epoch``: of this process's own rows, where processes share a slot."""
+    source, slots = made(split, batch_size, comm, **more)
+    found = []
+    for batch in source.epoch(epoch):
+        held = comm.data.shard(batch.size)
+        own = comm.model.shard(held.stop - held.start)
+        found.append(Copy(batch.size, slots[batch.slot][own].copy(), batch.Y.copy(), batch.y.copy(), *batch[3:]))
+    return found
+
+
+def joined(copies: list[Copy], name: str) -> Array:
+    return np.concatenate([getattr(copy, name) for copy in copies])
+
+
+sizes = st.tuples(st.integers(1, 300), st.integers(1, 330), st.integers(1, 10_000))
+
+
+@given(sizes, st.integers(1, 9), st.sampled_from(["float32", "float64"]))
+def test_every_image_comes_once_in_the_epochs_order(case: tuple[int, int, int], epoch: int, dtype: str):
+    """Whatever number of batches is gathered at a time."""
+    count, batch_size, gathered = case
+    split = split_of(count)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batches, "GATHERED_BYTES", block)
-        made = Batches(split, CLASSES, batch_size, dtype)
-    return [Batch(b.X.copy(), b.Y.copy(), b.y.copy(), b.lit, b.place) for b in made.in_order(order)]
-
-
-sizes = st.tuples(st.integers(1, 300), st.integers(1, 330), st.integers(1, 10_000), st.randoms(use_true_random=False))
-
-
-@given(sizes, st.sampled_from(["float32", "float64"]))
-def test_every_image_comes_once_in_the_order_asked_for(case, dtype: str):
-    count, batch_size, block, random = case
-    split, order = split_of(count), np.array(random.sample(range(count), count))
-    made = all_of(split, batch_size, order, block=block, dtype=dtype)
-
+        patch.setattr(batches, "GATHERED_BYTES", gathered)
+        found = epoch_of(split, batch_size, epoch=epoch, dtype=dtype)
     whole, rest = divmod(count, batch_size)
-    assert [len(b.y) for b in made] == [batch_size] * whole + [rest] * (rest > 0)
-    assert len(Batches(split, CLASSES, batch_size, dtype)) == len(made)
-    X, Y, y = (np.concatenate([getattr(b, name) for b in made]) for name in ("X", "Y", "y"))
+    (source, _), sizes = made(split, batch_size), [batch_size] * whole + [rest] * (rest > 0)
+    assert [copy.size for copy in found] == [len(copy.X) for copy in found] == sizes
+    assert len(source) == len(found)
+    assert set(sizes) <= source.sizes <= {*sizes, batch_size}
+    assert [copy.slot for copy in found] == [number % 2 for number in range(len(found))]
+    assert all(copy.columns == [0, 3] for copy in found)
+    X, Y, y = (joined(found, name) for name in ("X", "Y", "y"))
     assert X.dtype == Y.dtype == dtype
+    order = keyed_rng(SEED, "order", epoch).permutation(count)
     assert np.array_equal(X, split.images[order])
     assert np.array_equal(y, split.labels[order])
     assert np.array_equal(Y, np.arange(CLASSES) == y[:, None])
 
 
-@given(sizes, st.integers(0, 300), st.integers(0, 300))
-def test_a_slice_of_the_images_comes_as_in_the_file(case, first: int, last: int):
-    count, batch_size, block, _ = case
-    split, some = split_of(count), slice(first, last)
-    named = all_of(split, batch_size, np.arange(count)[some], block=block)
-    plain = all_of(split, batch_size, some, block=block)
-    assert len(plain) == len(named)
-    for one, other in zip(plain, named, strict=True):
-        assert all(np.array_equal(a, b) for a, b in zip(one[:3], other[:3], strict=True))
+def test_memory_of_gathered_batches_is_bounded():
+    split = split_of(100_000)
+    tracemalloc.start()
+    source, _ = made(split, 10, dtype="float32")
+    used, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(source) == 10_000
+    assert used < 12 * batches.GATHERED_BYTES  # their bytes, labels and targets, of 3, 1 and 20 bytes
 
 
-@given(sizes, st.integers(1, 10_000))
-def test_batches_do_not_depend_on_how_blocks_are_cut(case, other: int):
-    count, batch_size, block, random = case
-    split, order = split_of(count), np.array(random.sample(range(count), count))
-    for one, another in zip(
-        all_of(split, batch_size, order, block=block), all_of(split, batch_size, order, block=other), strict=True
-    ):
-        assert all(getattr(one, name).tobytes() == getattr(another, name).tobytes() for name in ("X", "Y", "y"))
+def test_smoothed_targets_sum_to_one():
+    np.testing.assert_allclose(targets(4, 0.2), 0.8 * np.eye(4) + 0.05, rtol=1e-15)
+    np.testing.assert_array_equal(targets(4, 0.0, "float32"), np.eye(4, dtype="float32"))
+    found = epoch_of(split_of(9), 4, smoothing=0.5)
+    np.testing.assert_allclose(joined(found, "Y"), 0.5 * np.eye(5)[joined(found, "y")] + 0.1)
 
 
-def test_the_memory_of_a_block_is_bounded():
-    made = Batches(split_of(100_000), CLASSES, 10, "float32")
-    assert made._bytes.nbytes <= batches.GATHERED_BYTES
+def test_dropped_inputs_are_zero_and_the_others_scaled():
+    split = Split(np.full((4000, 10), 100, np.uint8), np.zeros(4000, np.uint8))
+    one, again, other = (joined(epoch_of(split, 64, epoch=epoch, dropout=0.25), "X") for epoch in (1, 1, 2))
+    assert np.array_equal(one, again)
+    assert sorted(set(one.ravel())) == pytest.approx([0, 100 / 0.75])
+    assert (one == 0).mean() == pytest.approx(0.25, abs=0.01)
+    assert ((one == 0) & (other == 0)).mean() == pytest.approx(0.25**2, abs=0.01)
+    assert ((one[:64] == 0) & (one[64:128] == 0)).mean() == pytest.approx(0.25**2, abs=0.04)
 
 
-def test_a_batch_may_be_larger_than_a_block_and_than_the_split():
-    assert [len(b.y) for b in all_of(split_of(7), 1000, np.arange(7), block=1)] == [7]
+def test_images_are_distorted_by_their_number():
+    split, config = split_of(30, 12), AugmentationConfig(shift=1)
+    augmentation = Augmentation(config, (3, 4), 30, 5, SEED, "float64")
+    found = epoch_of(split, 7, epoch=2, augmentation=augmentation)
+    augmentation.begin(2)
+    everything = augmentation.distort(split.images, np.arange(30), np.empty((30, 12)))
+    assert np.array_equal(joined(found, "X"), everything[keyed_rng(SEED, "order", 2).permutation(30)])
 
 
-def strokes(count: int, pixels: int, random: Any) -> Split:
-    """Images that are lit between two places, with holes, some of them nowhere."""
-    images = np.zeros((count, pixels), np.uint8)
-    for image in images:
-        first, last = sorted(random.choices(range(pixels + 1), k=2))
-        for place in random.sample(range(first, last), (last - first + 1) // 2):
-            image[place] = random.randint(1, 255)
-    return Split(images, np.zeros(count, np.uint8))
+def test_columns_are_those_of_the_margins():
+    images = np.zeros((20, 60), np.uint8)
+    images[:, 20:30] = 9
+    images[:3, 50] = 9
+    found = epoch_of(Split(images, np.zeros(20, np.uint8)), 4, margins=Margins(images))
+    assert {tuple(copy.columns) for copy in found} == {(16, 32), (16, 60)}
+    for copy in found:
+        first, last = copy.columns
+        assert not copy.X[:, :first].any()
+        assert not copy.X[:, last:].any()
 
 
-@given(st.integers(1, 40), st.integers(1, 60), st.integers(1, 9), st.randoms(use_true_random=False))
-def test_no_pixel_outside_the_lit_ones_is_lit_in_a_batch(count: int, pixels: int, batch_size: int, random: Any):
-    split = strokes(count, pixels, random)
-    made = Batches(split, CLASSES, batch_size, "float32", find_lit=True)
-    order = np.array(random.sample(range(count), count))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batches, "IMAGES_AT_A_TIME", 7)
-        assert all(map(np.array_equal, lit_pixels(split.images), made._lit))
-    for batch in made.in_order(order):
-        assert 0 <= batch.lit.start <= batch.lit.stop <= pixels
-        assert not batch.X[:, : batch.lit.start].any()
-        assert not batch.X[:, batch.lit.stop :].any()
+@pytest.mark.parametrize("kind", [DataParallel, ModelParallel])
+@pytest.mark.parametrize("size", [2, 3, 9])
+def test_processes_have_their_shards_of_each_batch(kind: type, size: int):
+    """With dropped inputs and distortions: what an example looks like does not depend on who has it."""
+    split = split_of(43, 12)
 
+    def of(comm: Serial) -> list[Copy]:
+        augmentation = Augmentation(AugmentationConfig(rotation=20), (3, 4), 43, 5, SEED, "float64")
+        return epoch_of(split, 8, comm, dropout=0.3, augmentation=augmentation)
 
-def test_lit_pixels_begin_and_end_at_multiples_of_sixteen():
-    images = np.zeros((4, 60), np.uint8)
-    images[0, 18:40] = images[1, 32] = images[2, 59] = 1
-    first, last = lit_pixels(images)
-    assert first.tolist() == [1, 2, 3, 0]
-    assert last.tolist() == [3, 3, 4, 4]  # where nothing is lit, anything may be
-    made = Batches(Split(images, np.zeros(4, np.uint8)), 2, 2, "float32", find_lit=True)
-    assert [batch.lit for batch in made.in_order()] == [slice(16, 48), slice(0, 60)]
-
-
-def test_all_may_be_lit_where_nobody_asks_which_are():
-    assert all(batch.lit == slice(None) for batch in all_of(split_of(5), 2, slice(None)))
-
-
-def test_part_of_a_split_can_be_asked_for_and_an_image_twice():
-    made = all_of(split_of(9), 2, np.array([8, 3, 3]))
-    assert [b.X[:, 0].tolist() for b in made] == [[8, 3], [3]]
+    alone, meeting = of(SERIAL), Meeting(size)
+    shards = [of(kind(rank, meeting)) for rank in range(size)]
+    for number, batch in enumerate(alone):
+        own = [shard[number] for shard in shards]
+        assert {copy.size for copy in own} == {batch.size}
+        for name in ("X", "Y", "y"):
+            assert np.array_equal(joined(own, name), getattr(batch, name)), name

@@ -21,8 +21,7 @@ from mlpcli import config as config_module
 from mlpcli.analysis.evaluation import Evaluation, Member, evaluate, fallback_from
 from mlpcli.analysis.look import Look
 from mlpcli.model.objectives import OBJECTIVES
-from mlpcli.runs import directory
-from mlpcli.runs.summary import summarize
+from mlpcli.runs.summary import read_run
 
 Array = NDArray[Any]
 
@@ -99,18 +98,16 @@ def _run(member: Member) -> dict[str, Any]:
     if run is None:
         config = config_module.to_yaml(member.checkpoint.config)
         return {"run": None, "epochs": [], "test": None, "config": config, "manifest": None}
-    manifest = directory.read_manifest(run) if (run / directory.MANIFEST).exists() else None
-    metrics = directory.read_metrics(run)
-    summary = summarize(run)
+    found = read_run(run)
     return {
         "run": {
-            **{key: value for key, value in asdict(summary).items() if key != "path"},
-            "seconds": sum(line["seconds"] for line in metrics),
+            **{key: value for key, value in asdict(found.summary).items() if key != "path"},
+            "seconds": found.metrics.seconds,
         },
-        "epochs": _thinned(metrics, summary.best_epoch),
-        "test": directory.read_test(run),
-        "config": config_module.to_yaml(config_module.load(run / directory.CONFIG, (), {})),
-        "manifest": manifest,
+        "epochs": _thinned(found.metrics.records, found.metrics.epochs, found.summary.best_epoch),
+        "test": found.test,
+        "config": config_module.to_yaml(found.config),
+        "manifest": found.manifest or None,
     }
 
 
@@ -154,11 +151,10 @@ def _chosen(look: Look, result: Evaluation) -> list[int]:
     return list(chosen)
 
 
-def _thinned(metrics: list[dict[str, Any]], best: int | None) -> list[dict[str, Any]]:
-    """At most about ``MOST_EPOCHS`` lines, evenly; the first, the last and the best among them."""
-    step = -(-len(metrics) // MOST_EPOCHS)
-    always = (1, len(metrics), best)
-    return [line for line in metrics if line["epoch"] % step == 0 or line["epoch"] in always]
+def _thinned(records: list[dict[str, Any]], epochs: int, best: int | None) -> list[dict[str, Any]]:
+    """At most about ``MOST_EPOCHS`` of the ``records``, evenly; the first, the last and the best among them."""
+    step = -(-epochs // MOST_EPOCHS)
+    return [line for line in records if line["epoch"] % step == 0 or line["epoch"] in (1, epochs, best)]
 
 
 def _no_board(shape: tuple[int, int], small: bool) -> str | None:

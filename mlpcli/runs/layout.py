@@ -1,0 +1,56 @@
+"""The names of a run's files, and how a failure to read or to write one is said."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mlpcli.errors import RunError, shown
+
+CONFIG = "config.yaml"
+MANIFEST = "manifest.json"
+METRICS = "metrics.jsonl"
+TEST = "test.json"
+EVALUATIONS = "evaluations.jsonl"
+CHECKPOINTS = "checkpoints"
+LOCK = ".lock"
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Raise ``RunError`` for an ``OSError`` of reading ``path``."""
+    try:
+        yield
+    except (OSError, ValueError) as error:  # a name with a NUL in it is a ValueError
+        raise RunError(f"{shown(_where(error, path))}: cannot be read: {_reason(error)}") from error
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raise ``RunError`` for an ``OSError`` of writing to ``path``."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise RunError(f"{shown(_where(error, path))}: cannot be written: {_reason(error)}") from error
+
+
+def train_again(path: Path) -> str:
+    """What is left to do with the damaged run ``path``."""
+    return f"train it again: mlpcli train {shlex.quote(str(path / CONFIG))}"
+
+
+def resume_command(path: Path) -> str:
+    """The command that goes on with the run ``path``."""
+    # A name that begins with a dash would be taken for an option.
+    text = str(path)
+    return f"mlpcli train --resume {shlex.quote(f'./{text}' if text.startswith('-') else text)}"
+
+
+def _where(error: Exception, path: Path) -> object:
+    return getattr(error, "filename", None) or path
+
+
+def _reason(error: Exception) -> object:
+    return getattr(error, "strerror", None) or error

@@ -1,0 +1,216 @@
+"""metrics.jsonl, one line an epoch, read as a stream: what it comes to, and no more of its lines than a picture has use
+for, so that neither a long run nor a stranger's file takes more memory than that.
+
+A line as mlpcli writes it is recognised by a regular expression, which takes a quarter of the time of parsing it; any
+other is parsed, and checked key by key. Both accept the same: the expression is a part of the schema.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field, fields
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from mlpcli.config import MAX_LAYERS, TrainingConfig, rule_of
+from mlpcli.errors import RunError, shown
+from mlpcli.files import Folder
+from mlpcli.runs.layout import METRICS, reading, train_again
+from mlpcli.runs.schema import Fits, Schema, is_count, is_number, misfit, or_null, parse
+from mlpcli.state import EpochRecord
+
+MAX_EPOCHS = int(rule_of(TrainingConfig, "epochs").high or 0)
+MAX_LINE = 256 * 1024  # bytes; of a network of MAX_LAYERS it has 50 kB
+MOST_RECORDS = 1000  # of a longer run every second one, or every fourth ..., so that between half and all of these stay
+
+PIECE = 256 * 1024
+
+# A number that cannot be infinite, as one of three digits in its exponent might be.
+_COUNT = r"(?:0|[1-9][0-9]{0,14})"
+_EXPONENT = r"e[-+]?[0-9]{1,2}"
+_NUMBER = rf"(?:-?{_COUNT}(?:\.[0-9]{{1,25}}(?:{_EXPONENT})?|{_EXPONENT})|{_COUNT})"
+_NUMBERS = rf"\[(?:{_NUMBER}(?:, {_NUMBER}){{0,{MAX_LAYERS}}})?\]"
+
+
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, list) and len(value) <= MAX_LAYERS + 1 and all(map(is_number, value))
+
+
+# By the type that a field is declared with: what its value fits, and how it is written.
+_BY_TYPE: dict[str, tuple[Fits, str]] = {
+    "int": (is_count, _COUNT),
+    "float": (is_number, _NUMBER),
+    "float | None": (or_null(is_number), rf"(?:{_NUMBER}|null)"),
+    "list[float]": (_are_numbers, _NUMBERS),
+    "list[float] | None": (or_null(_are_numbers), rf"(?:{_NUMBERS}|null)"),
+}
+_TYPES = {each.name: str(each.type) for each in fields(EpochRecord)}
+_RECORD: Schema = {name: _BY_TYPE[kind][0] for name, kind in _TYPES.items()}
+_LISTS = [name for name, kind in _TYPES.items() if kind.startswith("list")]
+_WRITTEN = re.compile(
+    ("{" + ", ".join(f'"{name}": (?P<{name}>{_BY_TYPE[kind][1]})' for name, kind in _TYPES.items()) + "}\n").encode()
+)
+# Lines written before there were averages lack what is beside one.
+_BESIDE_AN_AVERAGE = ("raw_validation_loss", "raw_validation_error")
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What metrics.jsonl comes to: ``epochs`` lines, of which ``best`` is the first of the lowest (validation error,
+    validation loss). ``seconds`` are those of training, in which ``examples`` were trained on. ``kept`` has some lines
+    by their numbers, evenly: the first, the best and the last among them.
+    """
+
+    path: Path
+    epochs: int = 0
+    best: dict[str, Any] | None = None
+    last: dict[str, Any] | None = None
+    seconds: float = 0.0
+    examples: float = 0.0
+    kept: dict[int, bytes] = field(default_factory=dict)
+
+    @cached_property
+    def records(self) -> list[dict[str, Any]]:
+        """The lines that were kept. Raises ``RunError`` where they are of different networks."""
+        records = [_parsed(line) for _, line in sorted(self.kept.items())]
+        if len({tuple(len(record[key] or ()) for key in _LISTS) for record in records}) > 1:
+            raise RunError(f"{shown(self.path)}: is damaged: not every epoch has numbers of as many layers")
+        return records
+
+
+def read(folder: Folder, at_least: int = 0) -> Metrics:
+    """The metrics of the run in ``folder``, a torn last line left out.
+
+    Raises ``RunError`` where a line is damaged, or where there are fewer than ``at_least``.
+    """
+    best: tuple[float, float, int] | None = None
+    best_line = last_line = b""
+    kept: list[tuple[int, bytes]] = []
+    step, number, seconds, examples = 1, 0, 0.0, 0.0
+    for number, line, value in _checked(folder):
+        last_line = line
+        error, loss = value("validation_error"), value("validation_loss")
+        if error is not None and loss is not None and (best is None or (error, loss) < best[:2]):
+            best, best_line = (error, loss, number), line
+        here = value("seconds")
+        seconds += here
+        examples += here * value("examples_per_second")
+        if number % step == 0 or number == 1:
+            kept.append((number, line))
+            if len(kept) > MOST_RECORDS:
+                step *= 2
+                kept = [each for each in kept if each[0] % step == 0 or each[0] == 1]
+    require(folder, number, at_least)
+    lines = dict(kept)
+    if best is not None:
+        lines[best[2]] = best_line
+    if number:
+        lines[number] = last_line
+    return Metrics(
+        path=folder.path / METRICS,
+        epochs=number,
+        best=_parsed(best_line) if best else None,
+        last=_parsed(last_line) if number else None,
+        seconds=seconds,
+        examples=examples,
+        kept=lines,
+    )
+
+
+def each(folder: Folder) -> Iterator[dict[str, Any]]:
+    """Every line, one after the other. Raises ``RunError`` where one is damaged."""
+    return (_parsed(line) for _, line, _ in _checked(folder))
+
+
+def last(folder: Folder) -> dict[str, Any] | None:
+    """The last whole line, without those before it; None where there is none. Raises ``RunError``."""
+    with reading(folder.path / METRICS):
+        try:
+            file = folder.open(METRICS)
+        except FileNotFoundError:
+            return None
+        with file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 2 * MAX_LINE))
+            lines = file.read(2 * MAX_LINE).rpartition(b"\n")[0].split(b"\n")
+    return _parsed(lines[-1] + b"\n") if lines[-1] and _record(lines[-1]) else None
+
+
+def length_of(folder: Folder, epochs: int) -> int:
+    """The bytes that the first ``epochs`` lines take. Raises ``RunError`` where there are fewer, or one is damaged."""
+    length = number = 0
+    if epochs:
+        for number, line, _ in _checked(folder):
+            length += len(line)
+            if number == epochs:
+                break
+    require(folder, number, epochs)
+    return length
+
+
+def cut(folder: Folder, length: int) -> None:
+    """Drop what is beyond ``length`` bytes, a torn line included; nothing is written where there is nothing to drop."""
+    try:
+        file = folder.open(METRICS)
+    except FileNotFoundError:
+        return
+    with file:
+        if file.seek(0, os.SEEK_END) > length:
+            file.seek(0)
+            folder.write(METRICS, (file.read(min(PIECE, length - start)) for start in range(0, length, PIECE)))
+
+
+def require(folder: Folder, epochs: int, at_least: int) -> None:
+    """Raise ``RunError`` if the ``epochs`` in metrics.jsonl are fewer than the ``at_least`` that were trained."""
+    if epochs < at_least:
+        path = folder.path / METRICS
+        what = f"it has {epochs} of the {at_least} lines that were written" if folder.has(METRICS) else "it is missing"
+        raise RunError(f"{shown(path)}: is damaged: {what}; {train_again(folder.path)}")
+
+
+def _checked(folder: Folder) -> Iterator[tuple[int, bytes, Callable[[str], Any]]]:
+    """The number of each line, the line, and a function from a key of a number to the number."""
+    path = folder.path / METRICS
+    with reading(path), ExitStack() as stack:
+        try:
+            file = stack.enter_context(folder.open(METRICS))
+        except FileNotFoundError:
+            return
+        number = 0
+        while line := file.readline(MAX_LINE):
+            if not line.endswith(b"\n") and len(line) < MAX_LINE:
+                return  # half a line, of a writer that was killed
+            number += 1
+            written = _WRITTEN.fullmatch(line)
+            value: Callable[[str], float | None]
+            if written is not None:
+                epoch, value = int(written["epoch"]), partial(_number_in, written)
+            else:
+                record = _record(line) or {"epoch": 0}
+                epoch, value = record["epoch"], record.__getitem__
+            if epoch != number or number > MAX_EPOCHS:
+                what = f"is damaged: no line of epoch {number}"
+                raise RunError(f"{shown(path)}:{number}: {what}; {train_again(folder.path)}")
+            yield number, line, value
+
+
+def _number_in(written: re.Match[bytes], key: str) -> float | None:
+    text = written[key]
+    return None if text == b"null" else float(text)
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    """The record in ``line``, if it is one."""
+    record = parse(line)
+    if record is not None:
+        record = {**dict.fromkeys(_BESIDE_AN_AVERAGE), **record}
+    return None if record is None or misfit(record, _RECORD) else record
+
+
+def _parsed(line: bytes) -> dict[str, Any]:
+    record = _record(line)
+    assert record is not None, "it was checked"
+    return record

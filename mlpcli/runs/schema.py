@@ -1,0 +1,64 @@
+"""What the JSON in a run's files must be: nothing that is read from one is used before it fits."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+Fits = Callable[[Any], bool]
+Schema = dict[str, Fits]
+
+
+def parse(data: bytes) -> dict[str, Any] | None:
+    """The JSON object in ``data``; None where that is anything else, NaN and infinities included."""
+    try:
+        value = json.loads(data, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def misfit(value: dict[str, Any], schema: Schema) -> str | None:
+    """The first key of ``schema`` that ``value`` lacks or has something else under."""
+    return next((key for key, fits in schema.items() if key not in value or not fits(value[key])), None)
+
+
+def is_text(value: Any) -> bool:
+    """Whether it is text."""
+    return isinstance(value, str)
+
+
+def is_count(value: Any) -> bool:
+    """Whether it is a whole number from 0, which a float64 can hold."""
+    return type(value) is int and 0 <= value < 2**53
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a finite number."""
+    return (type(value) is float and math.isfinite(value)) or is_count(value)
+
+
+def mapping_of(fits: Fits) -> Fits:
+    """A mapping of texts to what ``fits``."""
+    return lambda value: isinstance(value, dict) and all(map(is_text, value)) and all(map(fits, value.values()))
+
+
+def list_of(fits: Fits) -> Fits:
+    """A list of what ``fits``."""
+    return lambda value: isinstance(value, list) and all(map(fits, value))
+
+
+def object_of(schema: Schema) -> Fits:
+    """An object that fits ``schema``, and may have other keys."""
+    return lambda value: isinstance(value, dict) and misfit(value, schema) is None
+
+
+def or_null(fits: Fits) -> Fits:
+    """What ``fits``, or null."""
+    return lambda value: value is None or fits(value)
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON")

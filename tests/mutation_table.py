@@ -1,0 +1,226 @@
+"""What the mutation test changes, what it runs, and the mutants that are known to survive, each with the reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.mutation import Mutant
+
+# The files that a training step runs through, in mlpcli/.
+FILES = (
+    "model/network.py",
+    "model/input.py",
+    "model/blas.py",
+    "model/small_gemm.py",
+    "model/numerics.py",
+    "model/objectives.py",
+    "model/activations.py",
+    "model/dropout.py",
+    "model/parameters.py",
+    "model/build.py",
+    "training/step.py",
+    "training/optimizers.py",
+    "training/averaging.py",
+    "training/batches.py",
+    "training/margins.py",
+    "training/schedule.py",
+    "training/trainer.py",
+    "parallel/comm.py",
+    "parallel/forked.py",
+    "parallel/mpi.py",
+    "parallel/control.py",
+)
+
+
+def _settings(*keys: str) -> tuple[str, ...]:
+    return tuple(part for key in keys for part in ("--set", key))
+
+
+# Arguments of ``mlpcli gradcheck``, cheapest first. A mutant is run with those that reach its line, until one fails.
+_DISTORTIONS = tuple(
+    f"augmentation.{key}"
+    for key in ("rotation=10", "scale=0.1", "shear=10", "shift=1", "elastic_alpha=34", "elastic_sigma=5")
+)
+CHECKS = tuple(
+    ("--entries", "5", *flags, *_settings("network.hidden=[12]", *keys))
+    for flags, *keys in (
+        ((), "training.optimizer=momentum"),
+        ((), "network.hidden=[]", "training.l2=0", "network.objective=normalized_sigmoid", "training.batch_size=10"),
+        (
+            ("--processes", "3"),
+            "network.hidden=[70,65]",
+            "network.activation=tanh",
+            "training.optimizer=nesterov",
+            "training.batch_size=33",
+            "training.dropout=0.5",
+            "training.input_dropout=0.2",
+            "training.averaging=0.9",
+            "training.label_smoothing=0.1",
+        ),
+        # 40 units: with fewer, margins are not cut off.
+        (
+            (),
+            "network.hidden=[40]",
+            "network.activation=relu",
+            "network.objective=linear_hinge",
+            "training.optimizer=sgd",
+        ),
+        (
+            (),
+            "network.hidden=[40]",
+            "network.objective=sigmoid_cross_entropy",
+            "training.optimizer=adam",
+            "training.schedule=step",
+        ),
+        ((), "network.objective=linear_quadratic", "training.batch_size=130", "training.schedule=constant"),
+        ((), "network.hidden=[40,8]", "network.objective=sigmoid_quadratic", *_DISTORTIONS),
+    )
+)
+
+# Arguments of ``mlpcli train``. A mutant that passes the checks trains with these too: does it move a parameter?
+# The 200 images are three batches and a smaller one; rates are low, so that rounding stays what it is.
+_FEW = _settings(
+    "data.dataset=mnist-sample",
+    "data.validation=4800",
+    "data.test=false",
+    "network.hidden=[24]",
+    "network.dtype=float64",
+    "network.initialization=glorot",
+    "training.epochs=2",
+    "training.batch_size=64",
+    "training.learning_rate=0.05",
+    "training.warmup_epochs=0",
+    "training.schedule=constant",
+    "training.l2=1e-4",
+)
+TRAININGS = tuple(
+    (*flags, *_FEW, *_settings(*keys))
+    for flags, *keys in (
+        ((), "training.optimizer=momentum"),
+        # Small products in float32 go another way, on some processors.
+        ((), "network.dtype=float32", "network.hidden=[30]", "training.batch_size=200", "training.optimizer=momentum"),
+        ((), "training.optimizer=nesterov", "training.averaging=0.9", "training.epochs=3", "network.hidden=[70]"),
+        (
+            (),
+            "training.optimizer=adam",
+            "network.activation=tanh",
+            "network.objective=linear_hinge",
+            "training.epochs=7",
+            "training.batch_size=10",
+            "training.learning_rate=0.001",
+        ),
+        (
+            (),
+            "training.optimizer=sgd",
+            "network.hidden=[24,80]",
+            "network.activation=relu",
+            "training.dropout=0.5",
+            "training.input_dropout=0.2",
+            "network.objective=sigmoid_cross_entropy",
+        ),
+        ((), "network.hidden=[]", "training.batch_size=10", "training.l2=0", "network.objective=normalized_sigmoid"),
+        ((), "network.objective=sigmoid_quadratic", *_DISTORTIONS),
+        ((), "network.objective=linear_quadratic", "training.batch_size=1000", "training.optimizer=momentum"),
+        (("--processes", "2"), "training.optimizer=momentum", "network.hidden=[24,16]"),
+        (
+            ("--processes", "3"),
+            "training.optimizer=nesterov",
+            "network.hidden=[70,65]",
+            "training.dropout=0.5",
+            "training.input_dropout=0.2",
+            "training.averaging=0.9",
+            "training.batch_size=33",
+        ),
+    )
+)
+
+# The same by ``mpiexec -n 2`` and ``--mpi``, for the files that do something else there.
+MPI_FILES = ("parallel/mpi.py", "parallel/comm.py", "training/step.py", "training/batches.py", "training/trainer.py")
+MPI_CHECKS = tuple(
+    ("--mpi", "--entries", "5", *_settings("network.hidden=[12]", *keys))
+    for keys in (
+        ("training.optimizer=momentum", "training.l2=0"),
+        ("training.optimizer=adam", "training.dropout=0.5", "training.input_dropout=0.2", "training.averaging=0.9"),
+    )
+)
+MPI_TRAININGS = tuple(
+    ("--mpi", *_FEW, *_settings(*keys))
+    for keys in (
+        ("training.optimizer=momentum", "training.l2=0"),
+        ("training.optimizer=nesterov", "training.dropout=0.5", "training.input_dropout=0.2", "training.averaging=0.9"),
+    )
+)
+
+
+@dataclass(frozen=True)
+class Known:
+    """Mutants that move a parameter, and that gradcheck cannot catch or need not catch.
+
+    ``before`` is the statement that is changed, as ``ast.unparse`` writes it, without its body; "" stands for the whole
+    function. ``after`` is the changed statement; "" stands for every change. ``right``: another number, but not a wrong
+    one, such as other random numbers.
+    """
+
+    file: str
+    function: str
+    before: str
+    after: str
+    reason: str
+    right: bool = False
+
+    def covers(self, mutant: Mutant) -> bool:
+        """Whether ``mutant`` is one of these."""
+        same = (self.file, self.function) == (mutant.file, mutant.function)
+        return same and self.before in ("", mutant.before) and self.after in ("", mutant.after)
+
+
+KNOWN: tuple[Known, ...] = (
+    *(
+        Known("model/parameters.py", function, "", "", "Initial weights: where the steps begin, no part of one.", True)
+        for function in ("initialize", "_glorot", "_he", "_lecun")
+    ),
+    Known(
+        "model/objectives.py",
+        "LinearHinge._margins",
+        "margins: Array = z - (Y * z).sum(axis=1, keepdims=True) + 1.0",
+        "margins: Array = z - (Y * z).sum(axis=1, keepdims=True) + 1.01",
+        "Another loss, whose gradient is right. Its value is checked by the objectives' worked examples.",
+    ),
+    Known(
+        "model/activations.py",
+        "Relu.forward",
+        "np.multiply(z, z.real > 0, out=h)",
+        "np.multiply(z, z.real > 1, out=h)",
+        "Another function, whose derivative is right where it has one. Its values are checked by their own tests.",
+    ),
+    Known(
+        "model/dropout.py",
+        "draw_mask",
+        "np.greater_equal(words.view('<u2')[:size].reshape(shape)[block], dropped, out=mask)",
+        "np.greater(words.view('<u2')[:size].reshape(shape)[block], dropped, out=mask)",
+        "One unit in 65,536 more is dropped: none of those that the check draws.",
+    ),
+    Known(
+        "training/margins.py",
+        "Margins.__init__",
+        "self._first[own] = nonzero.argmax(axis=1) // MARGIN_ALIGNMENT",
+        "pass",
+        "Reads memory that was not written, where the check happens to find zeros: no margin is cut on the left.",
+    ),
+    Known(
+        "training/batches.py",
+        "Batches.epoch",
+        "number += 1",
+        "",
+        "A batch is written where others may still read the one before. In the check all wait after each step.",
+    ),
+    Known(
+        "training/trainer.py",
+        "Trainer.finished",
+        "",
+        "",
+        "How many epochs a run has, not what a step does: tests/test_resume.py and tests/training hold it.",
+    ),
+)

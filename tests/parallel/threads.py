@@ -1,0 +1,111 @@
+"""Processes played by threads: of those that divide examples (as with MPI), or units (as in shared memory)."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from mlpcli.errors import DivergedError
+from mlpcli.parallel.comm import Serial
+from mlpcli.parallel.control import ProcessGroup
+
+Array = np.ndarray
+SECONDS = 20  # after which a thread that waits for another gives up
+
+
+def member(rank: int, size: int) -> Serial:
+    """A communicator that knows its rank and the size, and communicates with nobody."""
+    comm = Serial()
+    comm.rank, comm.size = rank, size
+    return comm
+
+
+class Meeting:
+    """What the threads of a group share."""
+
+    def __init__(self, size: int) -> None:
+        self.barrier = threading.Barrier(size, timeout=SECONDS)
+        self.vectors: list[Any] = [None] * size
+
+
+class Thread(Serial):
+    def __init__(self, rank: int, meeting: Meeting) -> None:
+        self.rank, self.size, self.meeting = rank, len(meeting.vectors), meeting
+
+    def barrier(self) -> None:
+        self.meeting.barrier.wait()
+
+    def gathered(self, vector: Array) -> list[Array]:
+        self.meeting.vectors[self.rank] = vector.copy()
+        self.barrier()
+        found = list(self.meeting.vectors)
+        self.barrier()
+        return found
+
+    def all_reduce(self, vector: Array) -> None:
+        vector[...] = sum(self.gathered(vector))
+
+    def broadcast(self, vector: Array) -> None:
+        vector[...] = self.gathered(vector)[0]
+
+
+class DataParallel(Thread):
+    """Arrays of its own, and its shard of the examples."""
+
+    @property
+    def data(self) -> Serial:
+        return self
+
+
+class ModelParallel(Thread):
+    """Its shard of the units, in arrays that all threads have."""
+
+    @property
+    def model(self) -> Serial:
+        return self
+
+    def gather(self) -> None:
+        self.barrier()
+
+    def reduce(self, terms: Sequence[Array]) -> None:
+        if len(terms) > 1:
+            self.barrier()
+            for term in terms[1:]:
+                terms[0][...] += term
+
+
+class ThreadGroup(ProcessGroup):
+    def __init__(self, comm: Serial) -> None:
+        self.comm = comm
+
+
+def in_threads(size: int, work: Callable[[Any], Any], kind: type[Thread] = DataParallel) -> list[Any]:
+    """Return what ``work`` returns, or raises, in each of ``size`` threads, given its communicator."""
+    meeting, outcomes = Meeting(size), [None] * size
+
+    def run(rank: int) -> None:
+        try:
+            outcomes[rank] = work(kind(rank, meeting))
+        except BaseException as error:
+            outcomes[rank] = error
+            if not isinstance(error, DivergedError):  # which all of them raise
+                meeting.barrier.abort()
+
+    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(size)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return outcomes
+
+
+def results(outcomes: list[Any]) -> list[Any]:
+    """``outcomes`` of threads none of which has raised."""
+    raised = [each for each in outcomes if isinstance(each, BaseException)]
+    raised = [each for each in raised if not isinstance(each, threading.BrokenBarrierError)] or raised
+    if raised:
+        raise raised[0]
+    return outcomes

@@ -1,0 +1,25 @@
+"""The state of a training, and the record of an epoch."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+from mlpcli.config import Config, TrainingConfig, rule_of
+from mlpcli.state import OPTIMIZER_STATE, EpochRecord, State, architecture_of
+
+
+def test_fields_of_a_record_are_in_order():
+    names = """epoch step learning_rate train_loss train_error validation_loss validation_error
+        raw_validation_loss raw_validation_error examples_per_second seconds gradient_norm saturation"""
+    assert [field.name for field in fields(EpochRecord)] == names.split()
+
+
+def test_every_optimizer_has_its_state():
+    assert set(OPTIMIZER_STATE) == set(rule_of(TrainingConfig, "optimizer").choices)
+
+
+def test_runs_model_is_the_average_if_there_is_one():
+    architecture = architecture_of(Config(), 4, 3)
+    theta, average = architecture.parameters("float32"), architecture.parameters("float32")
+    assert State(theta).parameters is theta
+    assert State(theta, average=average).parameters is average
