@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mlpcli.analysis.evaluation import Member, Outputs, open_member, predictions, seen
 from mlpcli.config import Config
-from mlpcli.datasets.images import BLANK, Bytes, Images
+from mlpcli.datasets.images import BLANK, Bytes, Images, Pieces
 from mlpcli.errors import DataError, UsageError
 from mlpcli.model.parameters import Parameters
 
@@ -139,7 +139,7 @@ def answers(model: Model, images: Images) -> Iterator[Answer]:
     """
     pixels, blank = images.pixels, images.blank
     if images.row:
-        pixels = np.concatenate([_surest(model, ways) for ways in images.row])
+        pixels = np.concatenate([_surest(model, pieces) for pieces in images.row])
         blank = np.zeros(len(pixels), np.bool_)
     said, shown = model.predict(pixels), model.seen(pixels)
     bits = entropy(said.p) if said.probabilities else np.full(len(said.p), np.nan)
@@ -156,13 +156,23 @@ def answers(model: Model, images: Images) -> Iterator[Answer]:
         )
 
 
-def _surest(model: Model, ways: tuple[Bytes, ...]) -> Bytes:
-    """Of the ``ways`` to cut a part into digits, the one whose least certain digit is most certain.
+def _surest(model: Model, pieces: Pieces) -> Bytes:
+    """Return the digits of a part, (n, rows, columns): of all ways to cut it, the one of the most certain digits.
 
-    To cut by what the recognizer makes of the pieces: O. Matan, C. Burges, Y. LeCun and J. Denker, "Multi-digit
-    recognition using a space displacement neural network", NIPS 4, 1992.
+    The sum of log p is largest, p being that of each piece's class. To cut by what the recognizer makes of the pieces:
+    O. Matan, C. Burges, Y. LeCun and J. Denker, "Multi-digit recognition using a space displacement neural network",
+    NIPS 4, 1992.
     """
-    return max(ways, key=lambda pieces: float(model.predict(pieces).confidence.min()))
+    if len(pieces.spans) == 1:
+        return pieces.pixels
+    certain = np.log(np.clip(model.predict(pieces.pixels).confidence, 1e-12, 1.0)).tolist()
+    best: dict[int, tuple[float, list[int]]] = {0: (0.0, [])}
+    for i, (start, stop) in enumerate(pieces.spans):
+        if start in best:
+            total = best[start][0] + certain[i]
+            if stop not in best or total > best[stop][0]:
+                best[stop] = total, [*best[start][1], i]
+    return pieces.pixels[best[pieces.spans[-1][1]][1]]
 
 
 def entropy(p: Array) -> Array:

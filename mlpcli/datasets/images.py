@@ -43,6 +43,7 @@ SPECK = 0.02  # of the largest part's ink: a part with less is removed
 DIGIT = (0.2, 0.5)  # of the largest part's ink, and of its longer side: a part with as much may be a digit too
 CELLS = 64  # in the ink's height: parts are looked for on a grid no finer than this
 TOUCHING = 1.1  # times its height: a wider part may be digits that touch
+WIDEST = 1.3  # times its height: a single digit is no wider
 NARROWEST = 0.3  # of its height: a digit that touches another is no narrower
 
 TOO_LARGE = f"has more than {MAX_PIXELS:,} pixels, which is more than is read here; make it smaller"
@@ -51,12 +52,24 @@ HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1") 
 
 
 @dataclass(frozen=True, eq=False)
+class Pieces:
+    """What a part of the ink can be cut into: piece i lies between the cuts ``spans[i]``, of which 0 is its left end.
+
+    ``pixels`` (N, rows, columns) uint8 are the pieces' images. ``spans`` are ordered by their right cut; the last one
+    ends at the part's right end.
+    """
+
+    spans: tuple[tuple[int, int], ...]
+    pixels: Bytes
+
+
+@dataclass(frozen=True, eq=False)
 class Images:
     """The images of one file, as a network is to see them.
 
     ``pixels`` (N, rows, columns) uint8, ink light; ``blank`` (N,) of bool; ``numbered`` for an IDX file, which may hold
-    many; ``remarks`` are warnings about the file. ``row`` is for a picture of several digits: from left to right, each
-    part's (n, rows, columns) images if it is cut into n digits, for each n that is possible.
+    many; ``remarks`` are warnings about the file. ``row`` has the parts of a picture of several digits from left to
+    right.
     """
 
     name: str
@@ -64,7 +77,7 @@ class Images:
     blank: NDArray[np.bool_]
     numbered: bool
     remarks: tuple[str, ...] = ()
-    row: tuple[tuple[Bytes, ...], ...] = ()
+    row: tuple[Pieces, ...] = ()
 
 
 def from_file(path: Path, name: str, shape: tuple[int, int], *, raw: bool, many: bool = False) -> Images:
@@ -187,8 +200,8 @@ def _without_specks(ink: Array) -> Array:
         ink = kept[bounds(kept > EDGE)]
 
 
-def row_of_digits(ink: Array, shape: tuple[int, int]) -> tuple[tuple[Bytes, ...], ...]:
-    """Cut ``ink`` (h, w) into its digits from left to right; see :class:`Images`."""
+def row_of_digits(ink: Array, shape: tuple[int, int]) -> tuple[Pieces, ...]:
+    """Cut ``ink`` (h, w) into its parts from left to right."""
     if not ink.any():
         return ()
     ink = _without_specks(ink)
@@ -204,7 +217,7 @@ def row_of_digits(ink: Array, shape: tuple[int, int]) -> tuple[tuple[Bytes, ...]
     for group in groups:
         if group not in digits:
             min(digits, key=lambda digit: _distance(digit, group)).extend(group)
-    return tuple(_cuts(_joined_parts(ink, group), shape) for group in digits)
+    return tuple(_pieces(_joined_parts(ink, group), shape) for group in digits)
 
 
 def _columns(parts: list[_Part]) -> tuple[int, int]:
@@ -229,22 +242,30 @@ def _joined_parts(ink: Array, parts: list[_Part]) -> Array:
     return kept[bounds(kept > EDGE)]
 
 
-def _cuts(ink: Array, shape: tuple[int, int]) -> tuple[Bytes, ...]:
-    """``ink`` as one digit, and where it is wide as two or more that touch: cut where a column has the least ink."""
+def _pieces(ink: Array, shape: tuple[int, int]) -> Pieces:
+    """``ink`` as one digit, or if it is wide as all that it can be cut into where its columns have little ink."""
     height, width = ink.shape
-    ways = [_placed(ink, shape)[np.newaxis]]
     if width <= TOUCHING * height:
-        return tuple(ways)
+        return Pieces(((0, 1),), _placed(ink, shape)[np.newaxis])
     profile = ink.sum(axis=0)
-    for count in range(2, int(width / (NARROWEST * height)) + 1):
-        edges = [0]
-        for cut in range(1, count):
-            start, stop = (round((cut + aside) * width / count) for aside in (-0.3, 0.3))
-            edges.append(start + int(profile[start : max(stop, start + 1)].argmin()))
-        pieces = [ink[:, start:stop] for start, stop in zip(edges, [*edges[1:], width], strict=True)]
-        if all((piece > EDGE).any() for piece in pieces):
-            ways.append(np.array([_placed(piece[bounds(piece > EDGE)], shape) for piece in pieces]))
-    return tuple(ways)
+    # The column of the least ink of each stretch around it: at least these are apart.
+    apart = max(1, round(NARROWEST * height / 2))
+    cuts = [0, *(at for at in range(apart, width - apart) if _is_least(profile, at, apart)), width]
+    spans, images = [], []
+    for stop in range(1, len(cuts)):
+        for start in range(stop):
+            piece = ink[:, cuts[start] : cuts[stop]]
+            # However wide, what cannot be cut is a piece; some single digits are a little wider.
+            whole = stop - start == 1 or (stop - start == len(cuts) - 1 and width <= WIDEST * height)
+            if (whole or piece.shape[1] <= TOUCHING * height) and (piece > EDGE).any():
+                spans.append((start, stop))
+                images.append(_placed(piece[bounds(piece > EDGE)], shape))
+    return Pieces(tuple(spans), np.array(images))
+
+
+def _is_least(profile: Array, at: int, apart: int) -> bool:
+    around = profile[at - apart : at + apart + 1]
+    return int(around.argmin()) == apart
 
 
 def _areas(length: int, size: int) -> Array:

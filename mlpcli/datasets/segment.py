@@ -114,7 +114,8 @@ def _look(light: Array, sign: int | None = None) -> tuple[Array, Box, int] | Non
     most = float(ink[mask].max())
     # What is left of lines and stains, away from the ink.
     near = dilated(mask & (ink > STRONG * most), max(1, max(small.shape) // 48))
-    outside = ink[~near & ~mask & ~dilated(_others(parts, digits, small.shape), 1)]
+    others = _others(parts, digits, small.shape)
+    outside = ink[~near & ~mask & ~dilated(others, 1)]
     clutter = float(np.quantile(outside, 0.98)) if outside.size else 0.0
     keep = np.zeros(small.shape, np.bool_)
     if clutter > EDGE * most / 2:
@@ -126,7 +127,7 @@ def _look(light: Array, sign: int | None = None) -> tuple[Array, Box, int] | Non
         faint = ink <= EDGE * most
         mask = _grown(mask, ~faint)
         if np.ptp(levels[sign]) <= EDGE * most:  # even paper without lines: nothing to leave out
-            keep = faint
+            keep = faint & ~dilated(others, 2)
     # As fine as the noise allows.
     fine = 1
     while 3 * noise(reduced(light, fine)) > most / 16 and 2 * fine <= factor:

@@ -19,15 +19,14 @@ from mlpcli.datasets.load import Split
 from mlpcli.errors import DataError, RunError, UsageError
 from mlpcli.experiment import train
 from mlpcli.model.objectives import OBJECTIVES
-from mlpcli.model.parameters import Parameters
 from mlpcli.runs.checkpoint import Checkpoint
-from mlpcli.state import State
+from mlpcli.state import State, architecture_of
 
 
 def model(objective="softmax_cross_entropy", *, activation="sigmoid", hidden=(5,), pixels=(3, 2), classes=4):
     """A network of parameters drawn from N(0, 1), in float64 where its outputs are held against formulas."""
     config = Config(network=NetworkConfig(hidden, activation, objective, dtype="float64"))
-    theta = Parameters((math.prod(pixels), *hidden, classes), "float64")
+    theta = architecture_of(config, math.prod(pixels), classes).parameters("float64")
     theta.vector[...] = np.random.default_rng(0).normal(size=theta.vector.shape)
     return predict.Model(Member(Path("it.npz"), None, Checkpoint(config, "x", {}, pixels, classes, State(theta))))
 
