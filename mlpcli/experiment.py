@@ -131,10 +131,17 @@ def train(
     if path is not None:
         directory.require_new(path)  # before data are fetched for nothing
     dataset = load_dataset(config.data, config.seed, say=observer.say, progress=observer.progress)
-    trainer = Trainer(config, dataset, group=group)
+    trainer = _trainer(config, dataset, None, group)
     manifest = _manifest(dataset, group)
     with directory.create(path, name or own_name, config, manifest) as run, _with_resume_hint(run, group):
         return _train(run, config, trainer, dataset, observer)
+
+
+def _trainer(config: Config, dataset: Dataset, state: State | None, group: ProcessGroup) -> Trainer:
+    """Return a trainer, unless the network is too large: nothing is allocated before that is known."""
+    inputs = dataset.train.images.shape[1]
+    config_module.check_size(config, inputs, dataset.classes, config_module.physical_memory())
+    return Trainer(config, dataset, state, group)
 
 
 def run_worker(group: ProcessGroup) -> None:
@@ -169,7 +176,7 @@ def resume(
                 observer.say(f"{shown(where)}: is finished; there is nothing to resume")
                 return result
         dataset = _same_data(_with_its_data(config, where), checkpoint, run.manifest, observer)
-        trainer = Trainer(config, dataset, checkpoint.state if checkpoint else None, group)
+        trainer = _trainer(config, dataset, checkpoint.state if checkpoint else None, group)
         if trainer.state.step != trainer.state.epoch * trainer.steps_per_epoch:
             raise RunError(
                 f"{where}: its checkpoint's step {trainer.state.step} is not the end of epoch {trainer.state.epoch}, "
@@ -183,6 +190,10 @@ def resume(
         ]
         if changed:
             observer.say(f"not the environment the run began in ({', '.join(changed)}): the numbers may differ")
+        if "mlpcli" in changed and (config.training.dropout or config.training.input_dropout):
+            observer.say(
+                "this version of mlpcli draws other dropout masks: the epochs to come differ from what they were"
+            )
         before = _processes(run.manifest)
         if before not in ([], [group.label]):
             counts = " and then ".join(map(str, before))
@@ -280,6 +291,8 @@ def _train(
 ) -> Run:
     """Train to the end, or until ``epochs`` more epochs are done."""
     state = trainer.state
+    for remark in run.remarks():
+        observer.say(remark)
     trainer.group.start_workers(trainer)
     observer.begin(run.path, trainer, dataset)
     try:

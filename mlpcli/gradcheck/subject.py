@@ -72,7 +72,7 @@ class Subject:
         network = self.network
         first, *above = network.layers[layer:]
         part = first if first is network.output else _one_unit(first, slice(unit, unit + 1))
-        outputs = (network.logits_terms, network.p, network.dlogits, network.batch_size)
+        outputs = (network.partial_logits, network.p, network.dlogits, network.batch_size)
         subnetwork = Network([part, *above], network.f, network.objective, network.comm, *outputs)
         written = [array for array in (part.z, part.h, part.a) if array is not None]
         before = [array.copy() for array in written]

@@ -51,8 +51,8 @@ class Architecture:
 class Arrays:
     """The arrays that forward and backward write, of all units and B examples.
 
-    For each hidden layer ``z``, ``h``, ``a``, ``scratch`` and, with dropout, ``masks`` (B, H); ``dh_terms`` are the
-    processes' terms of its dh, the first of which becomes its dz. ``logits_terms``, ``p`` and ``dlogits`` are (B, K).
+    For each hidden layer ``z``, ``h``, ``a``, ``scratch`` and, with dropout, ``masks`` (B, H); ``partial_dh`` are the
+    processes' terms of its dh, the first of which becomes its dz. ``partial_logits``, ``p`` and ``dlogits`` are (B, K).
     """
 
     z: list[Array]
@@ -60,8 +60,8 @@ class Arrays:
     a: list[Array]
     scratch: list[Array]
     masks: list[Array | None]
-    dh_terms: list[list[Array]]
-    logits_terms: list[Array]
+    partial_dh: list[list[Array]]
+    partial_logits: list[Array]
     p: Array
     dlogits: Array
 
@@ -77,8 +77,8 @@ class Arrays:
             a=cut(self.a),
             scratch=cut(self.scratch),
             masks=[None if mask is None else mask[:rows] for mask in self.masks],
-            dh_terms=[cut(terms) for terms in self.dh_terms],
-            logits_terms=cut(self.logits_terms),
+            partial_dh=[cut(terms) for terms in self.partial_dh],
+            partial_logits=cut(self.partial_logits),
             p=self.p[:rows],
             dlogits=self.dlogits[:rows],
         )
@@ -106,10 +106,10 @@ def allocate_arrays(
     masks: list[Array | None] = [of_units(units) if dropout else None for units in hidden]
     # The last hidden layer's dh is no sum over processes: each has all of dz_L, and the rows of W_L for its units.
     counts = [processes] * (len(hidden) - 1) + [1]
-    dh_terms = [[of_units(units) for _ in range(count)] for units, count in zip(hidden, counts, strict=False)]
-    logits_terms = [allocate((batch_size, K), dtype) for _ in range(processes)]
+    partial_dh = [[of_units(units) for _ in range(count)] for units, count in zip(hidden, counts, strict=False)]
+    partial_logits = [allocate((batch_size, K), dtype) for _ in range(processes)]
     p, dlogits = (allocate((batch_size, K), dtype) for _ in range(2))
-    return Arrays(z, h, a, scratch, masks, dh_terms, logits_terms, p, dlogits)
+    return Arrays(z, h, a, scratch, masks, partial_dh, partial_logits, p, dlogits)
 
 
 def build_layers(theta: Parameters, X: Input | Array, arrays: Arrays, comm: LayerCommunicator) -> list[Layer]:
@@ -118,17 +118,17 @@ def build_layers(theta: Parameters, X: Input | Array, arrays: Arrays, comm: Laye
     x, dx = X, None
     *hidden, (W_L, b_L) = theta.shard(comm)
     for i, (W, b) in enumerate(hidden):
-        own, terms, mask = comm.shard(theta.sizes[i + 1]), arrays.dh_terms[i], arrays.masks[i]
-        z, h, a, scratch, *dh_terms = (
+        own, terms, mask = comm.shard(theta.sizes[i + 1]), arrays.partial_dh[i], arrays.masks[i]
+        z, h, a, scratch, *partial_dh = (
             array[:, own] for array in (arrays.z[i], arrays.h[i], arrays.a[i], arrays.scratch[i], *terms)
         )
         mask = None if mask is None else mask[:, own]
-        layers.append(Layer(x, W, b, z, dh_terms[0], dx, h, a, mask, scratch, dh_terms))
+        layers.append(Layer(x, W, b, z, partial_dh[0], dx, h, a, mask, scratch, partial_dh))
         x, dx = arrays.a[i], terms[comm.rank if len(terms) > 1 else 0]
     own = comm.shard(theta.sizes[-2])
     x = x.block(own) if isinstance(x, Input) else x[:, own]
     dx = None if dx is None else dx[:, own]
-    return [*layers, Layer(x, W_L, b_L, arrays.logits_terms[comm.rank], arrays.dlogits, dx)]
+    return [*layers, Layer(x, W_L, b_L, arrays.partial_logits[comm.rank], arrays.dlogits, dx)]
 
 
 def build_network(
@@ -149,7 +149,7 @@ def build_network(
         architecture.activation,
         architecture.objective,
         comm,
-        [term[rows] for term in arrays.logits_terms],
+        [term[rows] for term in arrays.partial_logits],
         arrays.p[rows],
         arrays.dlogits[rows],
         len(arrays.p) if batch_size is None else batch_size,

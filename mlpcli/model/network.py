@@ -9,10 +9,11 @@ has the shape of v. For each layer, with x the layer's input, X in the first lay
     (4)  dz_L = (p - Y) / B     (7)  dx = dz W^T             (12)  dh = m * dx     dx of the layer above
                                 (8)  dz = dh * f'(z)
 
-(4) is that of the matched pairs; see mlpcli.model.objectives. (9) and (10) are the penalty, which is not part of the
-loss that is reported. With L = 1 this is softmax regression. The same code runs in float32 to train and in float64 and
-complex128 to be checked (``mlpcli gradcheck``); it writes into arrays allocated once, by mlpcli.model.build. A ``Gemm``
-is a matrix product planned for fixed arrays: calling it computes C <- beta C + alpha A B.
+(4) is that of the matched pairs; see mlpcli.model.objectives. (9) and (10) are the penalty: with it dW is the derivative
+of Loss + R, while the loss that is reported is without R. With L = 1 this is softmax regression. The same code runs in
+float32 to train and in float64 and complex128 to be checked (``mlpcli gradcheck``); it writes into arrays allocated
+once, by mlpcli.model.build. A ``Gemm`` is a matrix product planned for fixed arrays: calling it computes C <- beta C +
+alpha A B.
 
 Several processes may run this code on one batch. Each owns some units of every hidden layer, and its arrays are the
 columns of those: a process's part of a layer is itself a layer (Shoeybi et al. 2019, "Megatron-LM", section 3).
@@ -55,17 +56,22 @@ class Layer:
     W: Array  # (D, H)
     b: Array  # (H,)
     z: Array  # (B, H)
-    dz: Array  # (B, H)  holds dh until (8) turns it into dz
+    dz: Array  # (B, H)  the same array as dh, which (8) turns into dz
     dx: Array | None = None  # (B, D)  this process's term of dh of the layer below; None in the first layer
     h: Any = None  # (B, H)
     a: Any = None  # (B, H)  the same array as h without dropout
     mask: Array | None = None  # (B, H)
     scratch: Any = None  # (B, H)
-    dh_terms: Sequence[Array] = field(default_factory=list)  # every process's term of dh; the first is dz
+    partial_dh: Sequence[Array] = field(default_factory=list)  # every process's term of dh; the first is dz
 
     def __post_init__(self) -> None:
         self._xW = Gemm(self.x, self.W, self.z)
         self._dzWT = None if self.dx is None else Gemm(self.dz, self.W.T, self.dx)
+
+    @property
+    def dh(self) -> Array:
+        """(B, H): the array of dz, as long as it holds dLoss/dh."""
+        return self.dz
 
     def forward(self) -> None:
         """Compute z (B, H)."""
@@ -81,7 +87,7 @@ class Layer:
 class Network:
     """A multilayer perceptron, bound to its arrays.
 
-    ``logits_terms`` are every process's terms of the logits, ``p`` and ``dlogits`` the arrays of the output unit's
+    ``partial_logits`` are every process's terms of the logits, ``p`` and ``dlogits`` the arrays of the output unit's
     value and of dLoss/dz_L: (B, K) each, of the examples whose loss this process computes. ``batch_size`` is the number
     of examples that the loss is the mean over.
     """
@@ -92,14 +98,14 @@ class Network:
         activation: Activation,
         objective: Objective,
         comm: Communicator,
-        logits_terms: Sequence[Array],
+        partial_logits: Sequence[Array],
         p: Array,
         dlogits: Array,
         batch_size: int,
     ) -> None:
         self.layers, self.hidden, self.output = layers, layers[:-1], layers[-1]
         self.f, self.objective, self.comm, self.batch_size = activation, objective, comm, batch_size
-        self.logits_terms, self.logits, self.p, self.dlogits = logits_terms, logits_terms[0], p, dlogits
+        self.partial_logits, self.logits, self.p, self.dlogits = partial_logits, partial_logits[0], p, dlogits
 
     def forward(self) -> Array:
         """Return the logits z_L (B, K)."""
@@ -112,7 +118,7 @@ class Network:
             if layer is not self.hidden[-1]:
                 self.comm.gather()  # a
         self.output.forward()
-        self.comm.reduce(self.logits_terms)
+        self.comm.reduce(self.partial_logits)
         return self.logits
 
     def loss(self, Y: Array) -> Any:
@@ -125,9 +131,9 @@ class Network:
         self.comm.gather()  # dz_L
         self.output.backward()
         for layer in reversed(self.hidden):
-            self.comm.reduce(layer.dh_terms)
+            self.comm.reduce(layer.partial_dh)
             if layer.mask is not None:
-                layer.dz *= layer.mask  # (12) (B, H)
+                np.multiply(layer.mask, layer.dh, out=layer.dh)  # (12) (B, H)
             self.f.backward(layer.h, layer.dz, layer.scratch)  # (8)  (B, H)
             layer.backward()
 

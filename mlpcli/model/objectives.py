@@ -85,7 +85,7 @@ class _Matched:
     """The derivative that all matched pairs of output unit and loss have."""
 
     def backward(self, z: Array, p: Array, Y: Array, dz: Array, batch_size: int) -> None:
-        """Compute dz = (p - Y) / batch size, all (B, K)."""
+        """Compute dz = (p - Y) / batch size, all (B, K): equation (4) of the derivation."""
         np.subtract(p, Y, out=dz)
         dz *= scalar_array(1.0 / batch_size, dz.dtype)
 

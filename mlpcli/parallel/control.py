@@ -26,7 +26,7 @@ LAUNCHERS = (
 
 MAX_PROCESSES = 64
 EXIT_BUG = 70
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 class Stopped(BaseException):

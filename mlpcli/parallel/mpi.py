@@ -200,7 +200,7 @@ class MpiGroup(ProcessGroup):
 
     def _defer_signals(self) -> None:
         """Record a signal from here on, as the other processes could not know of what it raises."""
-        for number in SIGNALS:
+        for number in (each for each in SIGNALS if signal.getsignal(each) is not signal.SIG_IGN):
             self._handlers.setdefault(number, signal.signal(number, self._record_signal) or signal.SIG_DFL)
 
     def _record_signal(self, number: int, frame: FrameType | None) -> None:

@@ -17,7 +17,7 @@ Array = np.ndarray
 
 def all_of(arrays) -> list[Array]:
     hidden = [*arrays.z, *arrays.h, *arrays.a, *arrays.scratch, *(mask for mask in arrays.masks if mask is not None)]
-    return [*hidden, *(term for terms in arrays.dh_terms for term in terms), *arrays.logits_terms, arrays.p]
+    return [*hidden, *(term for terms in arrays.partial_dh for term in terms), *arrays.partial_logits, arrays.p]
 
 
 def test_architecture_has_parameters_of_its_sizes():
