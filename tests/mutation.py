@@ -375,7 +375,7 @@ def warm_up() -> None:
     if not Path(sys.modules["mlpcli"].__file__ or "").is_relative_to(PACKAGE) or status:
         sys.exit(f"mlpcli gradcheck ended with status {status}, in {sys.modules['mlpcli'].__file__}")
     stale = set(map(_module, FILES))
-    imported = {name: _imports(name) for name in sys.modules if name.split(".")[0] == "mlpcli"}
+    imported = {name: _imports(name) for name in list(sys.modules) if name.split(".")[0] == "mlpcli"}
     while more := {name for name, of in imported.items() if name not in stale and of & stale}:
         stale |= more
     for name in stale & set(sys.modules):

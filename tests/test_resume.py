@@ -144,7 +144,6 @@ def test_resume_after_interruption_in_every_epoch(tiny_config: Make, folder: Pat
         "training.patience=9",
         "data.validation=0.2",
         "data.test=false",
-        "data.dataset=mnist-sample",
     ],
 )
 def test_override_that_changes_past_epochs_is_refused(tiny_config: Make, folder: Path, override: str):

@@ -25,6 +25,7 @@ class Screen(Observer):
         self._epochs = 0
         self._trainer: Trainer | None = None
         self._bar: Any = None
+        self._terminal = Terminal()
         if not quiet:
             self.progress = download_progress()
 
@@ -62,7 +63,7 @@ class Screen(Observer):
                 unit="batch",
                 dynamic_ncols=True,
                 leave=False,
-                file=Terminal(),
+                file=self._terminal,
             )
 
     def step(self, loss: float) -> None:
@@ -83,7 +84,7 @@ class Screen(Observer):
         if self._bar is None:
             say(line)
         else:
-            self._bar.write(line, file=Terminal())
+            self._bar.write(line, file=self._terminal)
 
     def end(self) -> None:
         """Training has ended, however it did."""

@@ -280,6 +280,7 @@ def test_the_file_says_what_the_network_is(make, tmp_path):
     about = metadata_in(make(own), tmp_path / "x")
     assert about == {
         "mlpcli": mlpcli.__version__,
+        "class_names": '["0", "1", "2"]',
         "dataset": "digits",
         "epoch": "7",
         "image_shape": "[5, 4]",

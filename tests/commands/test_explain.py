@@ -151,7 +151,7 @@ def test_a_picture_is_centred_or_taken_raw(mlpcli, trained, tmp_path, validation
     np.testing.assert_array_equal(raw.document["image"], image)
     assert raw.document["label"] == 1
     # Without a label the predicted class is taken for it, and that is said.
-    text = mlpcli(trained, "--image", tmp_path / "one.png").out
+    text = " ".join(mlpcli(trained, "--image", tmp_path / "one.png").out.split())
     assert re.search(r"the predicted class \d is taken for the true one", text)
     (tmp_path / "two-idx3-ubyte").write_bytes(idx.encode(np.stack([image, image.T])))
     second = mlpcli(trained, "--image", tmp_path / "two-idx3-ubyte", "--index", 1, "--json").document

@@ -350,7 +350,7 @@ def test_sources_that_cannot_be_reached_have_a_line_each(run: Run, unreachable: 
     status, out, err = run(*unreachable, "--out", "r")
     assert (status, out) == (3, "")
     assert [line.split(": ")[0].strip() for line in err.splitlines()[1:4]] == list(unreachable[1::2])
-    assert "--set data.dataset=mnist-sample" in err.splitlines()[4]
+    assert "the data set mnist-sample" in err.splitlines()[4]
     assert not Path("r").exists()
 
 

@@ -431,7 +431,7 @@ class TestFaults:
             if at >= faulty.calls:
                 break
         assert at >= 8
-        assert failures >= at - 1, "only a failing close of the lock's file may pass unnoticed"
+        assert failures >= at - 3, "only a close may fail unnoticed, when the file is in place"
 
     def test_a_process_that_ends(self, case: Case, child_env: dict[str, str]):
         right = case.tiny.contents[LABELS]
