@@ -13,15 +13,14 @@ import click
 from mlpcli.commands import output
 from mlpcli.commands.drawing import drawing, signed_drawing, terminal_width
 from mlpcli.commands.options import data_options, set_option
+from mlpcli.commands.subject import Subject, find_subject
 from mlpcli.errors import DataError, UsageError, shown
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mlpcli.analysis.explain import Curve, Explanation, OutputLayer
-    from mlpcli.config import Config
     from mlpcli.datasets.load import Bytes, SplitName
-    from mlpcli.model.build import Architecture
 
     Array = NDArray[Any]
 
@@ -122,7 +121,7 @@ def command(
     from mlpcli.analysis import explain
     from mlpcli.datasets.deskew import preprocessed
 
-    subject = _subject(what, overrides)
+    subject = find_subject(what, overrides, "explained")
     where = _Where(split, index, dataset, folder, sources, offline)
     pixels, source, own = _from_file(subject, image, raw, index) if image else _from_data(subject, where)
     pixels = preprocessed(pixels.reshape(1, -1), subject.image_shape, subject.config.data.preprocessing)[0]
@@ -177,18 +176,6 @@ def _numbers(option: str, text: str) -> list[float]:
 
 
 @dataclass(frozen=True)
-class _Subject:
-    """The network: parameters ``theta`` (n,), in ``words`` whence; ``checkpoint`` is the file of a trained one."""
-
-    config: Config
-    architecture: Architecture
-    image_shape: tuple[int, int]
-    theta: Array
-    words: str
-    checkpoint: Path | None
-
-
-@dataclass(frozen=True)
 class _Where:
     """Which image of which data."""
 
@@ -200,59 +187,7 @@ class _Where:
     offline: bool
 
 
-def _subject(what: str | None, overrides: tuple[str, ...]) -> _Subject:
-    path = Path(what) if what is not None else None
-    if path is not None and (path.is_dir() or path.suffix == ".npz"):
-        if overrides:
-            raise UsageError(f"{what}: a checkpoint is explained as it is; --set is for configs")
-        return _trained(path)
-
-    from mlpcli import config as config_module
-
-    return _initial(config_module.load(config_module.find(what) if what is not None else None, overrides))
-
-
-def _trained(path: Path) -> _Subject:
-    from mlpcli.analysis.evaluation import open_member
-    from mlpcli.state import architecture_of
-
-    member = open_member(path)
-    checkpoint = member.checkpoint
-    return _Subject(
-        checkpoint.config,
-        architecture_of(checkpoint.config, math.prod(checkpoint.image_shape), checkpoint.classes),
-        checkpoint.image_shape,
-        checkpoint.parameters.vector,
-        f"{shown(member.path)}, epoch {checkpoint.epoch}",
-        member.path,
-    )
-
-
-def _initial(config: Config) -> _Subject:
-    import numpy as np
-
-    from mlpcli.datasets.catalogue import CATALOGUE
-    from mlpcli.datasets.load import load_split
-    from mlpcli.model.parameters import initialize
-    from mlpcli.state import architecture_of
-    from mlpcli.training.rng import keyed_rng
-
-    entry = CATALOGUE.get(config.data.dataset)
-    if entry is not None:
-        image_shape, classes = (28, 28), entry.classes  # all of the catalogue have MNIST's size
-    else:
-        part = load_split(replace(config.data, offline=True), "train")
-        image_shape, classes = part.image_shape, part.classes
-    architecture = architecture_of(config, math.prod(image_shape), classes)
-    theta, section = architecture.parameters(config.network.dtype), config.network
-    rng = keyed_rng(config.seed, "initialization")
-    with np.errstate(over="ignore"):  # numbers that are not finite are told later
-        initialize(theta, section.initialization, section.initial_scale, section.activation, rng)
-    words = f"initial weights of seed {config.seed}"
-    return _Subject(config, architecture, image_shape, theta.vector, words, None)
-
-
-def _from_data(subject: _Subject, where: _Where) -> tuple[Bytes, str, int]:
+def _from_data(subject: Subject, where: _Where) -> tuple[Bytes, str, int]:
     """Return an image (D,), whence it is, and its label."""
     from mlpcli.analysis.evaluation import check_fit, data_for, open_member
     from mlpcli.analysis.look import held_out
@@ -293,7 +228,7 @@ def _from_data(subject: _Subject, where: _Where) -> tuple[Bytes, str, int]:
     return part.split.images[index], f"image {index} of the {split} images of {shown(part.name)}", label
 
 
-def _from_file(subject: _Subject, file: str, raw: bool, index: int | None) -> tuple[Bytes, str, None]:
+def _from_file(subject: Subject, file: str, raw: bool, index: int | None) -> tuple[Bytes, str, None]:
     from mlpcli.datasets import images
 
     found = images.from_file(Path(file), click.format_filename(file), subject.image_shape, raw=raw)

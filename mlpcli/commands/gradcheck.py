@@ -8,14 +8,13 @@ import signal
 import traceback
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from mlpcli.commands import EXIT_CHECK_SAID_NO, output
 from mlpcli.commands.options import set_option
+from mlpcli.commands.subject import Subject, find_subject, load_training_images
 from mlpcli.commands.train import process_group
 from mlpcli.errors import DataError, DivergedError, MlpcliError, UsageError
 from mlpcli.parallel.control import MAX_PROCESSES, ProcessGroup, Stopped
@@ -25,11 +24,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from mlpcli.config import Config, DataConfig
-    from mlpcli.datasets.load import Part
     from mlpcli.gradcheck.rows import Row
     from mlpcli.model.build import Architecture
-    from mlpcli.state import State
 
 EXAMPLES = 5
 # The examples are chosen among the first images of a data set.
@@ -131,7 +127,7 @@ def command(
                     Steps(*job, group).run_worker()
             return 0
         check = _Check(
-            _subject(what, overrides),
+            find_subject(what, overrides, "checked", "float64"),
             data,
             seed,
             every,
@@ -162,24 +158,12 @@ def command(
         return 0 if passed else EXIT_CHECK_SAID_NO
 
 
-@dataclass(frozen=True)
-class _Subject:
-    """What is checked: parameters ``theta`` (n,), and the training state if there is one; ``weights`` says whence."""
-
-    config: Config
-    architecture: Architecture
-    image_shape: tuple[int, int]
-    theta: NDArray[Any]
-    state: State | None
-    weights: str
-
-
 class _Check:
     """One check: its images, labels and generator, from which everything that is random is drawn in one order."""
 
     def __init__(
         self,
-        subject: _Subject,
+        subject: Subject,
         data: str | None,
         seed: int,
         every: bool,
@@ -239,7 +223,7 @@ class _Check:
         architecture = subject.architecture
         sizes = "-".join(map(str, architecture.sizes))
         form = f"{sizes}, {architecture.activation.name}, {architecture.objective.name}"
-        output.result(f"network   {form}; {len(subject.theta):,} parameters, {subject.weights}")
+        output.result(f"network   {form}; {len(subject.theta):,} parameters, {subject.words}")
         output.result(f"examples  {self.examples} {self.source}, with random labels; seed {self.seed}")
         output.result(f"penalty   l2 = {self.l2:g}{'' if training.l2 else '; the config has none'}")
         if training.dropout or training.input_dropout:
@@ -260,7 +244,7 @@ class _Check:
                 "objective": architecture.objective.name,
                 "parameters": len(subject.theta),
             },
-            "weights": subject.weights,
+            "weights": subject.words,
             "examples": {"count": self.examples, "source": self.source, "labels": "random"},
             "seed": self.seed,
             "l2": self.l2,
@@ -340,64 +324,7 @@ def _one_thread() -> None:
         os.environ.setdefault(name, "1")
 
 
-def _subject(what: str | None, overrides: tuple[str, ...]) -> _Subject:
-    path = Path(what) if what is not None else None
-    if path is not None and (path.is_dir() or path.suffix == ".npz"):
-        if overrides:
-            raise UsageError(f"{what}: a checkpoint is checked as it is; --set is for configs")
-        return _trained(path)
-
-    from mlpcli import config as config_module
-
-    return _initial(config_module.load(config_module.find(what) if what is not None else None, overrides))
-
-
-def _trained(path: Path) -> _Subject:
-    from mlpcli.runs import checkpoint as checkpoints
-    from mlpcli.runs.directory import find_checkpoint
-    from mlpcli.state import architecture_of
-
-    found = find_checkpoint(path)
-    checkpoint = checkpoints.read(found)
-    architecture = architecture_of(checkpoint.config, math.prod(checkpoint.image_shape), checkpoint.classes)
-    return _Subject(
-        checkpoint.config,
-        architecture,
-        checkpoint.image_shape,
-        checkpoint.parameters.vector,
-        checkpoint.state,
-        f"{found}, epoch {checkpoint.epoch}",
-    )
-
-
-def _initial(config: Config) -> _Subject:
-    from mlpcli.datasets.catalogue import CATALOGUE
-    from mlpcli.model.parameters import initialize
-    from mlpcli.state import architecture_of
-    from mlpcli.training.rng import keyed_rng
-
-    entry = CATALOGUE.get(config.data.dataset)
-    if entry is not None:
-        image_shape, classes = (28, 28), entry.classes  # all of the catalogue have MNIST's size
-    else:
-        part = _load(config.data, config.data.dataset)
-        image_shape, classes = part.image_shape, part.classes
-    architecture = architecture_of(config, math.prod(image_shape), classes)
-    theta = architecture.parameters("float64")
-    section = config.network
-    rng = keyed_rng(config.seed, "initialization")
-    initialize(theta, section.initialization, section.initial_scale, section.activation, rng)
-    return _Subject(config, architecture, image_shape, theta.vector, None, f"initial weights of seed {config.seed}")
-
-
-def _load(data: DataConfig, dataset: str) -> Part:
-    """Return the training images of ``dataset``, all of them and from the disk."""
-    from mlpcli.datasets.load import load_split
-
-    return load_split(replace(data, dataset=dataset, offline=True, fallback=None, validation=0.0), "train")
-
-
-def _images(subject: _Subject, data: str | None, rng: np.random.Generator) -> tuple[NDArray[np.uint8], str]:
+def _images(subject: Subject, data: str | None, rng: np.random.Generator) -> tuple[NDArray[np.uint8], str]:
     """Return images (N, D), and where they are from."""
     import numpy as np
 
@@ -407,7 +334,7 @@ def _images(subject: _Subject, data: str | None, rng: np.random.Generator) -> tu
     if data is None and inputs != 28 * 28:
         images = rng.integers(256, size=(CANDIDATES, inputs), dtype=np.uint8)
         return images, "random images"
-    part = _load(subject.config.data, data if data is not None else "mnist-sample")
+    part = load_training_images(subject.config.data, data if data is not None else "mnist-sample")
     if part.split.images.shape[1] != inputs:
         pixels = part.split.images.shape[1]
         raise DataError(f"{part.name}: its images have {pixels} pixels, and the network takes {inputs} inputs")

@@ -1,0 +1,93 @@
+"""The network that ``gradcheck`` and ``explain`` are about: a config's initial one, or a checkpoint's."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlpcli.errors import UsageError, shown
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from mlpcli.config import Config, DataConfig
+    from mlpcli.datasets.load import Part
+    from mlpcli.model.build import Architecture
+    from mlpcli.state import State
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network with parameters ``theta`` (n,), in ``words`` where from; a trained one has a file and a state."""
+
+    config: Config
+    architecture: Architecture
+    image_shape: tuple[int, int]
+    theta: NDArray[Any]
+    words: str
+    checkpoint: Path | None = None
+    state: State | None = None
+
+
+def find_subject(what: str | None, overrides: tuple[str, ...], verb: str, dtype: str | None = None) -> Subject:
+    """Return the network of a config, or of a checkpoint or run, which is ``verb`` ("checked").
+
+    ``dtype`` is that of initial parameters; None: the config's. Raises ``UsageError`` if a checkpoint has overrides.
+    """
+    path = Path(what) if what is not None else None
+    if path is not None and (path.is_dir() or path.suffix == ".npz"):
+        if overrides:
+            raise UsageError(f"{what}: a checkpoint is {verb} as it is; --set is for configs")
+        return _trained(path)
+
+    from mlpcli import config as config_module
+
+    return _initial(config_module.load(config_module.find(what) if what is not None else None, overrides), dtype)
+
+
+def load_training_images(data: DataConfig, dataset: str) -> Part:
+    """Return the training images of ``dataset``, all of them and from the disk. Raises ``DataError``."""
+    from mlpcli.datasets.load import load_split
+
+    return load_split(replace(data, dataset=dataset, offline=True, fallback=None, validation=0.0), "train")
+
+
+def _trained(path: Path) -> Subject:
+    from mlpcli.analysis.evaluation import open_member
+    from mlpcli.state import architecture_of
+
+    member = open_member(path)
+    checkpoint = member.checkpoint
+    return Subject(
+        config=checkpoint.config,
+        architecture=architecture_of(checkpoint.config, math.prod(checkpoint.image_shape), checkpoint.classes),
+        image_shape=checkpoint.image_shape,
+        theta=checkpoint.parameters.vector,
+        words=f"{shown(member.path)}, epoch {checkpoint.epoch}",
+        checkpoint=member.path,
+        state=checkpoint.state,
+    )
+
+
+def _initial(config: Config, dtype: str | None) -> Subject:
+    import numpy as np
+
+    from mlpcli.datasets.catalogue import CATALOGUE
+    from mlpcli.model.parameters import initialize
+    from mlpcli.state import architecture_of
+    from mlpcli.training.rng import keyed_rng
+
+    entry = CATALOGUE.get(config.data.dataset)
+    if entry is not None:
+        image_shape, classes = (28, 28), entry.classes  # all of the catalogue have MNIST's size
+    else:
+        part = load_training_images(config.data, config.data.dataset)
+        image_shape, classes = part.image_shape, part.classes
+    architecture = architecture_of(config, math.prod(image_shape), classes)
+    theta, section = architecture.parameters(dtype or config.network.dtype), config.network
+    rng = keyed_rng(config.seed, "initialization")
+    with np.errstate(over="ignore"):  # what is not finite is reported later
+        initialize(theta, section.initialization, section.initial_scale, section.activation, rng)
+    return Subject(config, architecture, image_shape, theta.vector, f"initial weights of seed {config.seed}")
