@@ -4,31 +4,6 @@
 const run = JSON.parse(byId("document").textContent);
 const MOST_TILES = 1024;
 
-// Light or dark: as the system says, until the button is pressed.
-function theme() {
-  const system = matchMedia("(prefers-color-scheme: dark)");
-  const button = byId("theme");
-  let chosen = null;
-  const apply = () => {
-    const dark = chosen ?? system.matches;
-    document.documentElement.dataset.theme = dark ? "dark" : "light";
-    button.textContent = dark ? "Light mode" : "Dark mode";
-  };
-  system.addEventListener("change", apply);
-  button.addEventListener("click", () => {
-    chosen = !(chosen ?? system.matches);
-    apply();
-  });
-  apply();
-}
-
-// Says `text` to who listens instead of looking; only the last thing said within half a second.
-let speaking = 0;
-function announce(text) {
-  clearTimeout(speaking);
-  speaking = setTimeout(() => (byId("status").textContent = text), 500);
-}
-
 function head() {
   const { sizes, activation, objective, parameters, dtype } = run.network;
   const shown = sizes.length > 10 ? [...sizes.slice(0, 5), "…", ...sizes.slice(-2)] : sizes;
@@ -118,14 +93,6 @@ function curves() {
   };
   const heads = columns.map((key) => key.replaceAll("_", " "));
   table("epochs", heads, epochs.map((record) => columns.map((key) => shown(key, record[key]))));
-}
-
-function table(id, heads, rows) {
-  const line = (name, attributes, texts) => element("tr", {}, ...texts.map((text) => element(name, attributes, text)));
-  byId(id).append(
-    element("thead", {}, line("th", { scope: "col" }, heads)),
-    element("tbody", {}, ...rows.map((row) => line("td", {}, row))),
-  );
 }
 
 // The images in the page, and the sample of them whose error is measured while one teaches the network; null if none.
