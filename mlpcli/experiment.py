@@ -295,8 +295,14 @@ def _train(
         observer.say(remark)
     trainer.group.start_workers(trainer)
     observer.begin(run.path, trainer, dataset)
+    steps = run.step_writer(trainer.steps_per_epoch, len(dataset.train), state.step)
+
+    def on_step(loss: float) -> None:
+        steps.add(loss)
+        observer.step(loss)
+
     try:
-        for record in islice(trainer.epochs(observer.step), epochs):
+        for record in islice(trainer.epochs(on_step), epochs):
             run.save(record, _checkpoint(config, dataset, trainer))
             observer.epoch(record, best=state.best_epoch == state.epoch)
         observer.end()
@@ -309,6 +315,7 @@ def _train(
             f"{error}; {kept if run.checkpoint('last').exists() else 'no epoch was completed'}"
         ) from None
     finally:
+        steps.close()
         observer.end()
     if trainer.finished:
         run.write_manifest(state="finished")

@@ -84,7 +84,7 @@ def damage(folder: Path, *names: str) -> None:
 def test_a_run_is_a_folder_of_files(tiny_config: MakeConfig, tmp_path: Path):
     run = train(tiny_config(), out=tmp_path / "run")
     found = {str(path.relative_to(run.path)) for path in run.path.rglob("*") if path.is_file()}
-    assert found - {".lock"} == {
+    assert found - {".lock", "steps.jsonl"} == {
         "config.yaml",
         "manifest.json",
         "metrics.jsonl",
