@@ -19,7 +19,9 @@ from mlpcli.commands.options import (
     source_option,
     threads_are_set,
     threads_option,
+    watch_options,
 )
+from mlpcli.commands.watch import live_page
 from mlpcli.errors import DivergedError, UsageError
 from mlpcli.parallel.control import MAX_PROCESSES, SINGLE, ProcessGroup, Stopped, launched
 from mlpcli.parallel.forked import ForkedGroup
@@ -71,6 +73,7 @@ def _rank_0_reports() -> Iterator[None]:
     show_default=True,
     help="Train with so many processes, each with its share of every batch: the faster way to use several processors.",
 )
+@watch_options
 @click.option("--mpi", is_flag=True, help="Train one network with all the processes that mpiexec has started.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")
 @click.option("--quiet", is_flag=True, help="No progress: only the result, and warnings.")
@@ -82,6 +85,9 @@ def command(
     sources: tuple[str, ...],
     offline: bool,
     processes: int,
+    watch: bool,
+    port: int | None,
+    no_open: bool,
     mpi: bool,
     as_json: bool,
     quiet: bool,
@@ -97,11 +103,13 @@ def command(
       mlpcli train my.yaml --set training.epochs=5 --set network.hidden=[300]
       mlpcli train --out runs/first --threads 1
       mlpcli train --processes 2
+      mlpcli train --watch
       mlpcli train --resume runs/first
       mpiexec -n 4 mlpcli train --mpi
     """
     if resume is not None and (config is not None or out is not None):
         raise UsageError("--resume goes on with the run's own config and directory: give no CONFIG and no --out")
+    page = live_page(watch, port, no_open)
     with process_group(mpi, processes) as group:
         # Not before: the threads that numpy begins with depend on the number of processes.
         from mlpcli import experiment
@@ -114,7 +122,7 @@ def command(
                 experiment.run_worker(group)
             return
         overrides = (*overrides, *data_overrides(sources, offline))
-        screen = Screen(quiet=quiet)
+        screen = Screen(quiet=quiet, begun=page.open)
         try:
             if resume is not None:
                 run = experiment.resume(resume, overrides, observer=screen, group=group)
@@ -130,6 +138,8 @@ def command(
             if screen.run is not None:
                 output.say(f"stopped; go on with: {group.command} --resume {shlex.quote(str(screen.run))}")
             raise
+        finally:
+            page.close()
 
 
 @contextmanager

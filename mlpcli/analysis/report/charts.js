@@ -209,8 +209,9 @@ function logAxis(values) {
   return { ticks, share: (value) => (value > 0 ? (Math.log10(value) - from) / (to - from) : 0) };
 }
 
-// A handful of whole epochs, the first and the last among them.
+// A handful of whole epochs, the first and the last among them; round places where an end is no whole one.
 function epochTicks(first, last) {
+  if (!Number.isInteger(first) || !Number.isInteger(last)) return placeTicks(first, last);
   const span = last - first;
   if (span === 0) return [first];
   const power = 10 ** Math.floor(Math.log10(Math.max(span / 5, 1)));
@@ -233,7 +234,7 @@ function placeTicks(first, last) {
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((nice) => nice * power).find((nice) => nice >= rough);
   const ticks = [];
-  for (let n = Math.ceil(first / step); n * step <= last; n++) ticks.push(n * step);
+  for (let n = Math.ceil(first / step); n * step <= last; n++) ticks.push(Number((n * step).toPrecision(12)));
   return ticks;
 }
 
