@@ -227,7 +227,8 @@ def test_it_can_be_read_in_every_look(page: Page, served: Watching) -> None:
     nameless = sheet.evaluate(
         "[...document.querySelectorAll('a, button, input, [tabindex], canvas, svg, [role=progressbar]')]"
         ".filter((node) => node.getClientRects().length && !(node.getAttribute('aria-label') "
-        "|| node.textContent.trim() || node.closest('[aria-hidden], label') || node.labels?.length)).map((node) => node.outerHTML)"
+        "|| node.textContent.trim() || node.closest('[aria-hidden], label') || node.labels?.length))"
+        ".map((node) => node.outerHTML)"
     )
     assert nameless == []
     ids = sheet.evaluate("[...document.querySelectorAll('[id]')].map((node) => node.id)")
