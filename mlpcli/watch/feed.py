@@ -1,4 +1,4 @@
-"""What a live page is told: read from run directories, by kind of event, as plain values.
+"""What a live page is told: read from run directories, by kind of event, as JSON.
 
 Light reading looks at the files' times and reads what has changed; it is done twice a second. Heavy reading opens a
 checkpoint, and holds it against the images held out. What that takes is on a budget, so that a processor that trains is
@@ -18,7 +18,7 @@ from typing import Any
 from mlpcli.analysis.evaluation import Member
 from mlpcli.analysis.look import Look, held_out_images, look_again
 from mlpcli.analysis.report.contents import Contents, contents, name_of, of_run, waiting, weights_of
-from mlpcli.analysis.report.page import base64, page, runs_page
+from mlpcli.analysis.report.page import base64, json_text, page, runs_page
 from mlpcli.analysis.report.side_by_side import Describer, names_of, side_by_side
 from mlpcli.config import Config
 from mlpcli.datasets.load import Part, SplitName
@@ -38,6 +38,7 @@ NOT_YET = "The first epoch is not over yet: the network comes with it."
 NO_IMAGES = "The images could not be had where this page is made."
 
 Values = dict[str, Any]
+Events = dict[str, str]  # JSON, by kind
 Signature = tuple[Any, ...]
 
 
@@ -90,9 +91,9 @@ class RunFeed:
         """The run's: running, finished, interrupted, diverged, damaged or removed."""
         return self._seen.state if self._seen else "running"
 
-    def light(self) -> Values:
+    def light(self) -> Events:
         """Events ``run``, where its files have changed, and ``progress``."""
-        events: Values = {}
+        events: Events = {}
         before = self._seen
         for _ in range(3):  # what is read while the files change is read again
             signature = _signature(self.path, CONFIG, MANIFEST, METRICS, TEST)
@@ -104,8 +105,8 @@ class RunFeed:
         seen = self._seen
         assert seen is not None
         if seen is not before and seen.document:
-            events["run"] = seen.document
-        events["progress"] = self._progress(seen)
+            events["run"] = json_text(seen.document)
+        events["progress"] = json_text(self._progress(seen))
         return events
 
     def heavy_is_due(self) -> bool:
@@ -118,7 +119,7 @@ class RunFeed:
             return found != self._looked
         return (found != self._read and self._weights.is_free) or (found != self._looked and self._looks.is_free)
 
-    def heavy(self) -> Values:
+    def heavy(self) -> Events:
         """Event ``contents``, all of a page, where there is time for it; else ``weights``."""
         over = self.state not in ("running", "removed", "damaged")
         began = time.thread_time()
@@ -136,10 +137,10 @@ class RunFeed:
             member = Member(file, self.path, checkpoints.read(file))
             if not look:
                 weights = base64(weights_of(member.checkpoint.parameters))
-                return {"weights": {"checkpoint": name_of(member), "weights": weights}}
+                return {"weights": json_text({"checkpoint": name_of(member), "weights": weights})}
             made = self._contents(member)
             told = {"document": made.document, "weights": base64(made.weights), "images": base64(made.images)}
-            return {"contents": told}
+            return {"contents": json_text(told)}
         except MlpcliError:
             return {}
         finally:
@@ -232,9 +233,9 @@ class RunsFeed:
         """The page of what is there now."""
         return runs_page(self.document(), live=True)
 
-    def light(self) -> Values:
+    def light(self) -> Events:
         """Event ``runs``: the document of a page."""
-        return {"runs": self.document()}
+        return {"runs": json_text(self.document())}
 
     def document(self) -> Values:
         """Runs side by side, each with the address of its own page."""
@@ -245,13 +246,14 @@ class RunsFeed:
             lambda summary, _: self._known[summary.path][3],
         )
 
-    def others(self, than: Path) -> Values:
+    def others(self, than: Path) -> Events:
         """Event ``others``: the newest runs beside the one ``than``, with their curves."""
         beside = [path for path in self._paths() if path.name != than.name]
         newest = sorted(beside, key=_began, reverse=True)[:MOST_OTHERS]
         known = self._read(newest)
         names = names_of([path for path in newest if path in self._known])
-        return {"others": [{"name": name, **told} for name, (_, _, _, told) in zip(names, known, strict=True)]}
+        told = [{"name": name, **values} for name, (_, _, _, values) in zip(names, known, strict=True)]
+        return {"others": json_text(told)}
 
     def run_at(self, number: int) -> Path | None:
         """The run of that number; None where there is none."""
@@ -289,7 +291,7 @@ class OneOfMany:
         """The page of the run."""
         return self.run.html()
 
-    def light(self) -> Values:
+    def light(self) -> Events:
         """The events of the run, and now and then those of the runs beside it."""
         events = self.run.light()
         if self._budget.is_free:

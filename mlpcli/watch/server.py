@@ -27,9 +27,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from mlpcli.analysis.report.page import json_text, policy_of
+from mlpcli.analysis.report.page import policy_of
 from mlpcli.errors import MlpcliError, UsageError
-from mlpcli.watch.feed import SHARE, OneOfMany, RunFeed, RunsFeed, Values
+from mlpcli.watch.feed import SHARE, Events, OneOfMany, RunFeed, RunsFeed
 
 HOST = "127.0.0.1"
 MOST_CONNECTIONS = 64
@@ -67,12 +67,12 @@ _HEADERS = (
 
 
 class Feed(Protocol):
-    """What tells a page: its HTML, and values by kind of event."""
+    """What tells a page: its HTML, and JSON by kind of event."""
 
     def html(self) -> bytes:
         """The page."""
 
-    def light(self) -> Values:
+    def light(self) -> Events:
         """The newest of what is read in a moment."""
 
 
@@ -81,7 +81,7 @@ class Event(NamedTuple):
 
     number: int
     kind: str
-    value: str
+    text: str
     data: bytes
 
 
@@ -106,11 +106,10 @@ class Subject:
         self.changed = asyncio.Event()
         self.reading: asyncio.Task[None] | None = None
 
-    def put(self, values: Values) -> None:
-        """Tell the pages ``values``, where they are new."""
-        for kind, value in values.items():
-            text = json_text(value)
-            if kind not in self.events or self.events[kind].value != text:
+    def put(self, events: Events) -> None:
+        """Tell the pages ``events``, where they are new."""
+        for kind, text in events.items():
+            if kind not in self.events or self.events[kind].text != text:
                 self.number += 1
                 self.events[kind] = Event(self.number, kind, text, f"event: {kind}\ndata: {text}\n\n".encode())
         self.wake()
@@ -228,24 +227,24 @@ class Server:
     async def _read(self, subject: Subject) -> float:
         """Tell the pages of ``subject`` what a light reading finds; the CPU seconds that took."""
 
-        def read() -> tuple[Values, float]:
+        def read() -> tuple[Events, float]:
             began = time.thread_time()
             return subject.feed.light(), time.thread_time() - began
 
         try:
-            values, used = await asyncio.get_running_loop().run_in_executor(self._light, read)
+            events, used = await asyncio.get_running_loop().run_in_executor(self._light, read)
         except (MlpcliError, OSError, MemoryError) as error:
             self._say(f"mlpcli: {error}")
             return 1.0
-        subject.put(values)
+        subject.put(events)
         return used
 
     async def _read_heavy(self, subject: Subject, run: RunFeed) -> None:
         try:
-            values = await asyncio.get_running_loop().run_in_executor(self._heavy, run.heavy)
-            if "contents" in values:
+            events = await asyncio.get_running_loop().run_in_executor(self._heavy, run.heavy)
+            if "contents" in events:
                 subject.events.pop("weights", None)  # which are of an older epoch
-            subject.put(values)
+            subject.put(events)
         except (MlpcliError, OSError, MemoryError) as error:
             self._say(f"mlpcli: {error}")
         finally:
