@@ -1,4 +1,4 @@
-"""What the mutation test changes, what it runs, and the mutants that are known to survive, each with the reason."""
+"""The files that the mutation test changes, the commands it runs, and the known survivors, each with the reason."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ class Known:
     right: bool = False
 
     def covers(self, mutant: Mutant) -> bool:
-        """Whether ``mutant`` is one of these."""
+        """Return whether ``mutant`` is one of these."""
         same = (self.file, self.function) == (mutant.file, mutant.function)
         return same and self.before in ("", mutant.before) and self.after in ("", mutant.after)
 

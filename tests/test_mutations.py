@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="mutants run in 
 
 
 def verdicts(tmp_path: Path, *arguments: str) -> list[dict[str, Any]]:
-    """What became of the mutants, each in a process of its own: as a developer runs it."""
+    """Return the outcomes of the mutants, each in a process of its own: as a developer runs it."""
     path = tmp_path / "mutants.json"
     command = [sys.executable, "-m", "tests.mutation", "--json", str(path), *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS)
