@@ -31,6 +31,7 @@ from tests.processes import (
 from tests.run_outcome import metrics, outcome
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that fork"),
     pytest.mark.xdist_group("processes"),  # one after the other, as each of them takes every processor
 ]
