@@ -16,6 +16,7 @@ from tests.analysis.test_report_browser import BROWSER, CONTRASTS
 from tests.conftest import NO_DEFAULTS
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed (Debian's package: chromium)"),
     pytest.mark.xdist_group("browser"),
 ]

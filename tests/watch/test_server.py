@@ -20,7 +20,10 @@ from mlpcli.commands import _run
 from mlpcli.config import Config
 from tests.watch.watching import ROOT, Events, Watching, environment, watching
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="looks at processes by /proc")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="looks at processes by /proc"),
+]
 Make = Callable[..., Config]
 
 

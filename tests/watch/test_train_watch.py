@@ -17,7 +17,10 @@ from mlpcli.runs.summary import summarize
 from tests.run_outcome import outcome
 from tests.watch.watching import SECONDS, Events, environment, kill, watching
 
-pytestmark = pytest.mark.skipif(not Path("/proc/locks").exists(), reason="looks at processes by /proc")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not Path("/proc/locks").exists(), reason="looks at processes by /proc"),
+]
 FEW = ("data.dataset=mnist-sample", "network.hidden=[8]", "training.epochs=2", "data.test=false")
 SETTINGS = [argument for each in FEW for argument in ("--set", each)]
 LONG = ("--set", "training.epochs=10000")

@@ -22,6 +22,7 @@ from tests.analysis.test_report_browser import BROWSER, CONTRASTS, DIGITS, Sheet
 from tests.watch.watching import ROOT, SECONDS, Watching, environment, kill, watching
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed (Debian's package: chromium)"),
     pytest.mark.skipif(not Path("/proc/locks").exists(), reason="finds who trains a run by /proc"),
     pytest.mark.xdist_group("browser"),
