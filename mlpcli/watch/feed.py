@@ -12,6 +12,7 @@ import shlex
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from mlpcli.runs.summary import Summary, try_to_read
 # Of the time of all processors, what reading checkpoints may take, and what looking at images may.
 SHARE = 0.004
 MOST_POINTS = 400  # of the losses of steps
+SMOOTH = 50  # of an epoch, the part over which the loss is averaged
 SPEED_SECONDS = 10.0  # over which the speed is taken
 MOST_OTHERS = 40
 NOT_YET = "The first epoch is not over yet: the network comes with it."
@@ -202,7 +204,7 @@ class RunFeed:
         found = directory.read_steps(self.path)
         told = None
         if found is not None and found.lines:
-            last, lines = found.lines[-1], _thinned(found.lines)
+            last, lines = found.lines[-1], _thinned(_smoothed(found.lines, found.steps_per_epoch / SMOOTH))
             recent = next(line for line in found.lines if line[1] >= last[1] - SPEED_SECONDS)
             if recent is last and len(found.lines) > 1:
                 recent = found.lines[-2]
@@ -305,6 +307,19 @@ def _rate(first: Line, last: Line) -> float | None:
     """Steps a second between two lines; None where no time lies between them."""
     seconds = last[1] - first[1]
     return (last[0] - first[0]) / seconds if seconds > 0 else None
+
+
+def _smoothed(lines: list[Line], steps: float) -> list[Line]:
+    """``lines``, the loss of each the mean over those that reach back to ``steps`` steps before it."""
+    counts = [after[0] - before[0] for before, after in pairwise(lines)]
+    counts.insert(0, counts[0] if counts else 1)
+    smoothed, first, total, weight = [], 0, 0.0, 0
+    for (step, seconds, loss), count in zip(lines, counts, strict=True):
+        total, weight = total + loss * count, weight + count
+        while weight - counts[first] >= max(steps, 1):
+            total, weight, first = total - lines[first][2] * counts[first], weight - counts[first], first + 1
+        smoothed.append((step, seconds, total / weight))
+    return smoothed
 
 
 def _thinned(lines: list[Line]) -> list[Line]:

@@ -202,6 +202,7 @@ def test_garbage_is_refused(request_: bytes, status: int | None, server: Watchin
     assert server.get(server.path)[0] == 200
 
 
+@pytest.mark.slow
 def test_a_request_that_never_ends_is_dropped(server: Watching) -> None:
     with server.connect() as slow:
         began = time.monotonic()
@@ -215,6 +216,7 @@ def test_a_request_that_never_ends_is_dropped(server: Watching) -> None:
         assert 3 < time.monotonic() - began < 25
 
 
+@pytest.mark.slow
 def test_thousands_of_connections_are_bounded(server: Watching) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
@@ -243,6 +245,7 @@ def test_thousands_of_connections_are_bounded(server: Watching) -> None:
         time.sleep(0.2)
 
 
+@pytest.mark.slow
 def test_pages_that_take_nothing_hold_nobody_up(server: Watching) -> None:
     memory = server.memory()
     asleep = []
@@ -329,6 +332,7 @@ def test_options_of_a_page_want_one(arguments: list[str], capsys: pytest.Capture
     assert "has a use with --watch alone" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_it_and_its_pages_are_told(folder: Path) -> None:
     with watching(folder, "--no-open") as started, Events(started) as events:
         assert len(events.until(lambda kind, _: kind == "runs")["runs"]) == 2

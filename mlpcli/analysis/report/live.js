@@ -40,6 +40,7 @@ class StateLine {
     this.hint = element("p", { class: "small hint" });
     byId("live").append(element("p", { class: "state" }, this.badge, this.words), this.track, this.hint);
     byId("live").hidden = false;
+    document.querySelector(".mark span").textContent = "live";
     this.title = document.title;
     this.said = "";
     this.connection = null;
@@ -69,8 +70,8 @@ class StateLine {
     const lost = this.connection === false;
     this.badge.textContent = lost ? "No connection" : (STATES[this.state] ?? "Waiting");
     byId("live").dataset.state = lost ? "lost" : (this.state ?? "waiting");
-    const ended = { true: " This page is no longer fed; it stays as it is.", false: " mlpcli watch is gone; what it last said stays." };
-    this.words.textContent = `${this.shown ?? ""}${ended[this.connection] ?? ""}`;
+    const ended = { true: "this page is no longer fed, and stays as it is", false: "mlpcli watch is gone; what it last said stays" };
+    this.words.textContent = [this.shown, ended[this.connection]].filter(Boolean).join(" · ");
     const said = `${this.badge.textContent}${this.state === "running" ? "" : `. ${this.words.textContent}`}`;
     if (said !== this.said) announce((this.said = said));
   }

@@ -226,6 +226,7 @@ function formulas({ sizes, objective, probabilities, image_shape, preprocessing 
 // Fills the page with a document, or with a newer one; weights and images are in base64, or "" where there are none.
 function fill(doc, weightBytes, imageBytes) {
   run = doc;
+  byId("run").hidden = byId("images").hidden = run.network === null;
   head();
   curves();
   renew(weightBytes, imageBytes);
