@@ -31,7 +31,7 @@ from mlpcli.runs.steps import Line
 from mlpcli.runs.summary import Summary, try_to_read
 
 # Of the time of all processors, what reading checkpoints may take, and what looking at images may.
-SHARE = 0.004
+SHARE = 0.003
 MOST_POINTS = 400  # of the losses of steps
 SMOOTH = 50  # of an epoch, the part over which the loss is averaged
 SPEED_SECONDS = 10.0  # over which the speed is taken

@@ -87,7 +87,7 @@ def test_while_it_trains_checkpoints_are_read_on_a_budget(run: Path, monkeypatch
 
     class Slow(module.Budget):
         def spend(self, seconds: float) -> None:
-            super().spend(0.08)  # of 2 processors the share is 0.008: ten seconds
+            super().spend(0.06)  # of 2 processors the share is 0.006
 
     feed._weights, feed._looks = Slow(2), Slow(2)
     first = told(feed.heavy())["contents"]
