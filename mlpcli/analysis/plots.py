@@ -204,7 +204,9 @@ def draw_layers(figure: Figure, runs: Sequence[History]) -> None:
         panels[0].set(
             title=f"{name}Gradient of the epoch's last full batch", ylabel="Euclidean norm (loss per unit of parameter)"
         )
-        if has_saturation:
+        if has_saturation and both[1].size == 0:
+            panels[1].set_axis_off()
+        elif has_saturation:
             panels[1].set(title="Saturated hidden units, |z| > 4.6", ylabel="share (% of units and images)")
             _linear(panels[1], np.concatenate([each.ravel() for each in saturation]))
     legend.draw(figure)

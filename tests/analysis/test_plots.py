@@ -248,6 +248,8 @@ def test_layers_of_several_runs_share_their_scales():
         assert first.get_ylim() == second.get_ylim()
         assert first.get_xlim() == second.get_xlim()
     assert [len(axes.lines) for axes in figure.axes[:4]] == [3, 2, 2, 1]
+    relu = partial(plots.draw_layers, runs=[*runs, history("relu", saturation=None)])
+    assert [axes.axison for axes in drawn(relu)[0].axes[:6]] == [True] * 5 + [False]
 
 
 @pytest.mark.parametrize("run", [history(saturation=None), history(layers=1)])
