@@ -8,6 +8,7 @@ aliases and tags, which a config has no use for, are refused before they can cos
 from __future__ import annotations
 
 import codecs
+import inspect
 import math
 import os
 import re
@@ -70,7 +71,13 @@ class _Section:
 
 @dataclass(frozen=True)
 class DataConfig(_Section):
-    """Which images, from where, and how they are split."""
+    """Which images, from where, and how they are split.
+
+    `data.validation` is a fraction below 1, or a whole number from 1 up. With `data.preprocessing: deskew`, slanted
+    digits are made upright by the moments of their pixels (`mlpcli/datasets/deskew.py`). `eval`, `predict`, `report`
+    and the Python API then do the same to every image they give to such a network; images for an exported network must
+    be deskewed first.
+    """
 
     dataset: str = _key("mnist", "a name of the catalogue (mlpcli data list), or a file or folder (docs/data.md)")
     folder: str = _key("data", f"where downloaded files are kept; {FOLDER_VARIABLE} overrides a config's")
@@ -122,7 +129,13 @@ class DataConfig(_Section):
 
 @dataclass(frozen=True)
 class AugmentationConfig(_Section):
-    """How far training images are distorted, anew each epoch; each draw is uniform between minus and plus its bound."""
+    """How far training images are distorted, anew each epoch; each draw is uniform between minus and plus its bound.
+
+    Without this section, or with `augmentation: null`, nothing is distorted; with it, at least one bound must be
+    positive. `mlpcli data show CONFIG` shows the distorted images. The elastic displacement fields are `elastic_alpha`
+    times uniform noise from (-1, 1), smoothed by a Gaussian with standard deviation `elastic_sigma` (Simard, Steinkraus
+    and Platt 2003).
+    """
 
     rotation: float = _key(0.0, "degrees, at most, either way", low=0.0, high=180.0)
     scale: float = _key(0.0, "share by which width and height, each on its own, grow or shrink", low=0.0, high=0.9)
@@ -144,7 +157,17 @@ class AugmentationConfig(_Section):
 
 @dataclass(frozen=True)
 class NetworkConfig(_Section):
-    """The network: its layers, its loss, and where its parameters start."""
+    """The network: its layers, its loss, and where its parameters start.
+
+    There are at most 1000 hidden layers. `network.initialization` is one of these, for a layer with `rows` inputs and
+    `columns` units; all biases start at 0, except with `nielsen`:
+
+    - `glorot`: uniform between ±g √(6 / (rows + columns)), g = 4 for sigmoid units and 1 for others, so that a network
+      of three sigmoid layers trains (Glorot and Bengio 2010);
+    - `he`: normal with variance 2 / rows (He et al. 2015);
+    - `lecun`: normal with variance 1 / rows (LeCun et al. 1998);
+    - `nielsen`: as `lecun`, with biases of variance 1 (Nielsen 2015).
+    """
 
     hidden: tuple[int, ...] = _key((512,), "units of each hidden layer, in order; [] for none", low=1, high=100_000)
     activation: str = _key("sigmoid", "of the hidden layers", choices=("sigmoid", "tanh", "relu"))
@@ -161,7 +184,7 @@ class NetworkConfig(_Section):
         ),
     )
     initialization: str = _key(
-        "lecun", "how the weights are drawn (README, 'Initialization')", choices=("glorot", "he", "lecun", "nielsen")
+        "lecun", "how the weights are drawn (docs/config.md#network)", choices=("glorot", "he", "lecun", "nielsen")
     )
     initial_scale: float = _key(1.0, "multiplies all initial parameters (a badly wrong start)", low=0.0)
     dtype: str = _key("float32", "of parameters, data and arithmetic", choices=("float32", "float64"))
@@ -174,7 +197,12 @@ class NetworkConfig(_Section):
 
 @dataclass(frozen=True)
 class TrainingConfig(_Section):
-    """How the parameters are moved, and for how long."""
+    """How the parameters are moved, and for how long.
+
+    `training.optimizer: sgd` takes no momentum other than 0, `training.warmup_epochs` is at most `training.epochs`, and
+    `training.patience` needs validation images. `training.dropout` needs hidden layers, and `training.label_smoothing`
+    an objective other than `linear_hinge`.
+    """
 
     epochs: int = _key(20, "passes over the training images", low=1, high=1_000_000)
     batch_size: int = _key(32, "images in a mini-batch; the last of an epoch may be smaller", low=1, high=1_000_000)
@@ -301,6 +329,25 @@ def allowed(kind: Any, rule: Rule) -> str:
     if rule.high is not None:
         words += f", at most {_number(rule.high)}"
     return words
+
+
+def reference() -> dict[str, tuple[str, list[tuple[str, str, str, str]]]]:
+    """Return each section's docstring and its keys, a key as (dotted name, default in YAML, allowed values, meaning).
+
+    The section '' has the keys outside all sections.
+    """
+    sections: dict[str, Any] = {"": Config, **{name: _section(_types(Config)[name]) for name in _sections()}}
+    found = {}
+    for section, owner in sections.items():
+        keys = []
+        for each in fields(owner):
+            kind = _types(owner)[each.name]
+            if not _section(kind):
+                rule = rule_of(owner, each.name)
+                dotted = f"{section}.{each.name}" if section else each.name
+                keys.append((dotted, _yaml_scalar(_plain(each.default)), allowed(kind, rule), rule.help))
+        found[section] = (inspect.getdoc(owner) or "", keys)
+    return found
 
 
 def load(
