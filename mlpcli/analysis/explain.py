@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mlpcli.config import INDEPENDENT_OUTPUTS
 from mlpcli.errors import RunError, UsageError
 from mlpcli.gradcheck.output_layer import OUTPUT_LAYERS
 from mlpcli.gradcheck.probe import COMPLEX_STEP
@@ -26,11 +27,9 @@ from mlpcli.model.network import Gradient, WeightDecay
 from mlpcli.model.objectives import OBJECTIVES
 from mlpcli.model.parameters import Parameters
 from mlpcli.training.batches import INPUT_SCALE
+from mlpcli.training.targets import Targets
 
 Array = NDArray[Any]
-
-# Their targets may have several 1s; those of the others have one.
-MULTI_LABEL = ("sigmoid_cross_entropy", "sigmoid_quadratic", "linear_quadratic")
 
 OUTPUT_UNITS = {
     "softmax_cross_entropy": "softmax(z{L})",
@@ -126,8 +125,8 @@ class Explanation:
 
     @property
     def labels(self) -> list[int]:
-        """The true classes."""
-        return [int(k) for k in np.flatnonzero(self.Y)]
+        """The true classes; the number that a single output unit is to say."""
+        return [int(k) for k in (np.flatnonzero(self.Y) if len(self.Y) > 1 else self.Y)]
 
     def document(self) -> dict[str, Any]:
         """Return plain values, ready for JSON: an infinite number is None."""
@@ -186,25 +185,41 @@ def _step_document(step: Step) -> dict[str, Any]:
 
 
 def targets_of(labels: Sequence[int], classes: int, objective: str) -> Array:
-    """Return Y (K,), 1 for these true classes. Raises ``UsageError`` for others, or for more than one can have."""
+    """Return Y (K,), 1 for these true classes; for one unit that says yes or no Y (1,) is the label itself.
+
+    Raises ``UsageError`` for other classes, or for more than one can have.
+    """
+    if classes == 1:
+        if list(labels) not in ([0], [1]):
+            raise UsageError(f"--label {','.join(map(str, labels))}: one output says no or yes, 0 or 1")
+        return np.array(labels, np.float64)
     for k in labels:
         if not 0 <= k < classes:
             raise UsageError(f"--label {k}: the classes are 0 to {classes - 1}")
-    if len(set(labels)) > 1 and objective not in MULTI_LABEL:
+    if len(set(labels)) > 1 and objective not in INDEPENDENT_OUTPUTS:
         raise UsageError(
             f"--label {','.join(map(str, labels))}: {objective} has one true class; for several, "
             "set network.objective to sigmoid_cross_entropy"
         )
+    if not labels and objective not in INDEPENDENT_OUTPUTS:
+        raise UsageError(f"--label none: {objective} has one true class")
     Y = np.zeros(classes)
     Y[list(labels)] = 1.0
     return Y
 
 
-def predicted(architecture: Architecture, theta: Array, pixels: Array) -> int:
-    """Return the class of the largest logit for ``pixels`` (D,), bytes. Raises ``RunError`` if it is not finite."""
-    subject = _subject(architecture, theta, pixels, np.zeros(architecture.sizes[-1]))
+def predicted(architecture: Architecture, theta: Array, pixels: Array, targets: Targets) -> Array:
+    """Return what is predicted for ``pixels`` (D,), bytes, as a label: () or (K,).
+
+    Raises ``RunError`` if the outputs are not finite.
+    """
+    Y = np.zeros(architecture.sizes[-1])
+    subject = _subject(architecture, theta, pixels, Y)
     with np.errstate(all="ignore"):
-        return int(_finite(subject.network.forward()).argmax())
+        logits = _finite(subject.network.forward())
+        subject.network.loss(Y[np.newaxis])
+    label: Array = targets.predicted(logits, subject.network.p)[0]
+    return label
 
 
 def explain(
@@ -407,7 +422,7 @@ def _factors(named: dict[str, Array], architecture: Architecture) -> list[Factor
 def _deltas(logits: Array, Y: Array) -> dict[str, Array]:
     found = {}
     for name, objective in OBJECTIVES.items():
-        if Y.sum() != 1 and name not in MULTI_LABEL:
+        if Y.sum() != 1 and name not in INDEPENDENT_OUTPUTS:
             continue
         p, dz = np.empty_like(logits), np.empty_like(logits)
         objective.forward(logits, Y[np.newaxis], p)

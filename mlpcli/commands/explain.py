@@ -128,12 +128,14 @@ def command(
     architecture = subject.architecture
     assumed = labels is None and own is None
     if labels is None:
-        labels = [explain.predicted(architecture, subject.theta, pixels) if own is None else own]
+        labels = own
+    if labels is None:
+        labels = _classes_of(explain.predicted(architecture, subject.theta, pixels, subject.targets))
     explanation = explain.explain(
         architecture,
         subject.theta,
         pixels.reshape(subject.image_shape),
-        explain.targets_of(labels, architecture.sizes[-1], architecture.objective.name),
+        _targets(subject, labels),
         l2=subject.config.training.l2,
         rate=rate,
         steps=steps,
@@ -145,11 +147,31 @@ def command(
         _Printer(explanation).everything(subject.words, source, assumed)
 
 
+def _targets(subject: Subject, labels: list[int]) -> Array:
+    """Return Y (K,) of these true classes."""
+    from mlpcli.analysis import explain
+
+    Y = explain.targets_of(labels, subject.classes, subject.architecture.objective.name)
+    if subject.architecture.sizes[-1] == subject.classes:
+        return Y
+    if len(labels) != 1:
+        raise UsageError("--label: one output unit says the number of one class")
+    target: Array = subject.targets.table(0.0)[labels[0]]
+    return target
+
+
+def _classes_of(label: Array) -> list[int]:
+    """Return ``label`` as the list of the true classes: of a row of 0 and 1 (K,) all that are 1."""
+    return [int(label)] if label.ndim == 0 else [int(k) for k in label.nonzero()[0]]
+
+
 def _labels(text: str) -> list[int]:
+    if text == "none":
+        return []
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise UsageError(f"--label {text}: is not a class, nor several with commas between them") from None
+        raise UsageError(f"--label {text}: is not a class, nor several with commas between them, nor none") from None
 
 
 def _unit(text: str) -> tuple[int, int]:
@@ -167,8 +189,8 @@ def _numbers(option: str, text: str) -> list[float]:
         found = [float(part) for part in text.split(",")]
     except ValueError:
         raise UsageError(f"{option} {text}: are not numbers with commas between them") from None
-    if len(found) < 2 or not all(map(math.isfinite, found)):
-        raise UsageError(f"{option} {text}: takes a finite number for each of at least two classes")
+    if not all(map(math.isfinite, found)):
+        raise UsageError(f"{option} {text}: takes finite numbers, one for each output unit")
     return found
 
 
@@ -187,8 +209,8 @@ class _Where:
     offline: bool
 
 
-def _from_data(subject: Subject, where: _Where) -> tuple[Bytes, str, int]:
-    """Return an image (D,), whence it is, and its label."""
+def _from_data(subject: Subject, where: _Where) -> tuple[Bytes, str, list[int]]:
+    """Return an image (D,), whence it is, and its true classes."""
     from mlpcli.analysis.evaluation import check_fit, data_for, open_member
     from mlpcli.analysis.look import held_out
     from mlpcli.commands.progress import download_progress
@@ -224,8 +246,8 @@ def _from_data(subject: Subject, where: _Where) -> tuple[Bytes, str, int]:
     index = where.index or 0
     if index >= len(part.split):
         raise UsageError(f"--index {index}: the {split} images of {shown(part.name)} are 0 to {len(part.split) - 1}")
-    label = int(part.split.labels[index])
-    return part.split.images[index], f"image {index} of the {split} images of {shown(part.name)}", label
+    source = f"image {index} of the {split} images of {shown(part.name)}"
+    return part.split.images[index], source, _classes_of(part.split.labels[index])
 
 
 def _from_file(subject: Subject, file: str, raw: bool, index: int | None) -> tuple[Bytes, str, None]:
@@ -451,7 +473,7 @@ class _Printer:
             ["C fell by", *(_number(s.loss_before - s.loss_after) for s in both)],
             ["promised, eta |dC/dtheta|^2", *(_number(s.promised) for s in both)],
         ]
-        for k in e.labels:
+        for k in e.labels if len(e.Y) > 1 else (0,):
             rows.append([f"p of {k} before", *(_number(s.p_before[k]) for s in both)])
             rows.append([f"p of {k} after", *(_number(s.p_after[k]) for s in both)])
         steps = f", {e.step.steps} steps" if e.step.steps > 1 else ""
@@ -506,6 +528,10 @@ def _explain_output(
     config = config_module.load(None, overrides)
     objective, smoothing = config.network.objective, config.training.label_smoothing
     values = _numbers(option, text)
+    if len(values) < 2 and objective not in config_module.INDEPENDENT_OUTPUTS:
+        raise UsageError(
+            f"{option} {text}: {objective} compares outputs, and there is one; give a number for each class"
+        )
     if labels is None:
         raise UsageError(f"{option} has no true class: give one with --label")
     Y = explain.targets_of(labels, len(values), objective)
