@@ -23,7 +23,7 @@ from mlpcli.gradcheck.probe import COMPLEX_STEP
 from mlpcli.gradcheck.subject import Problem, Subject
 from mlpcli.model.activations import SATURATED
 from mlpcli.model.build import Architecture
-from mlpcli.model.network import Gradient, WeightDecay
+from mlpcli.model.network import Gradient, Network, WeightDecay
 from mlpcli.model.objectives import OBJECTIVES
 from mlpcli.model.parameters import Parameters
 from mlpcli.training.batches import INPUT_SCALE
@@ -83,7 +83,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Check:
-    """An entry of a gradient by hand and by a complex step; that of b is that of dz, too."""
+    """An entry of a gradient by hand and by a complex step in what it is the derivative by; that of b is dz's, too."""
 
     name: str
     index: tuple[int, ...]
@@ -257,7 +257,7 @@ def explain(
             image,
             Y,
             tuple(equations),
-            tuple(_checks(subject, gradient, chosen)),
+            tuple(_checks_of_p(subject, Y)) + tuple(_checks(subject, gradient, chosen)),
             _step(subject, gradient, rate, steps),
             _step(subject, gradient, rate / 10, 1),
             tuple(_factors(named, architecture)),
@@ -365,8 +365,28 @@ def _chosen(named: dict[str, Array], hidden: int) -> tuple[tuple[int, int], ...]
     return tuple(found)
 
 
+def _checks_of_p(subject: Subject, Y: Array) -> list[Check]:
+    """Compare dC/dp with a complex step in the loss as the textbook has it, where both are finite.
+
+    Not of the hinge, which has kinks.
+    """
+    network = subject.network
+    if network.objective.name == "linear_hinge":
+        return []
+    p, loss = network.p[0], OUTPUT_LAYERS[network.objective.name][1]
+    dp, _ = output_layer(network.objective.name, network.logits[0], p, Y)
+    found = []
+    for k in np.flatnonzero(np.isfinite(dp)).tolist():
+        stepped = p.astype(np.complex128)
+        stepped[k] += 1j * COMPLEX_STEP
+        value = float(np.imag(loss(stepped, Y)[0])) / COMPLEX_STEP
+        if np.isfinite(value):
+            found.append(Check("dp", (k,), float(dp[k]), value))
+    return found
+
+
 def _checks(subject: Subject, gradient: Parameters, units: Sequence[tuple[int, int]]) -> list[Check]:
-    """Compare db of the last layer and of ``units``, and the largest dW of each of these, with a complex step."""
+    """Compare dC/dp, db of the last layer and of ``units``, their da and largest dW, with a complex step."""
     problem = subject.problem
     stepped = problem.subject(subject.theta.vector, np.complex128, scaled=True)
 
@@ -380,13 +400,25 @@ def _checks(subject: Subject, gradient: Parameters, units: Sequence[tuple[int, i
         tensor, own = getattr(stepped.theta, letter)[n - 1], getattr(gradient, letter)[n - 1]
         return Check(f"d{letter}{n}", index, float(own[index]), complex_step(tensor, index))
 
+    def check_activation(n: int, unit: int) -> Check:
+        """Step from the activation of a hidden unit: through the layers above it."""
+        stepped.loss()
+        network = stepped.network
+        network.layers[n - 1].h[0, unit] += 1j * COMPLEX_STEP
+        outputs = (network.partial_logits, network.p, network.dlogits, network.batch_size)
+        above = Network(network.layers[n:], network.f, network.objective, network.comm, *outputs)
+        above.forward()
+        value = float(np.imag(above.loss(problem.Y))) / COMPLEX_STEP
+        da = subject.network.layers[n].dz[0] @ subject.theta.W[n].T
+        return Check(f"da{n}", (unit,), float(da[unit]), value)
+
     L = len(subject.network.layers)
     # Units of a layer without hidden ones are the classes, of which all are checked.
     found = [check("b", L, (k,)) for k in range(len(gradient.b[-1]))]
     largest = int(np.abs(gradient.b[-1]).argmax())
     for n, unit in (*units, (L, largest)):
         if n < L:
-            found.append(check("b", n, (unit,)))
+            found += [check_activation(n, unit), check("b", n, (unit,))]
         found.append(check("W", n, (int(np.abs(gradient.W[n - 1][:, unit]).argmax()), unit)))
     return found
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlpcli.commands import output
-from mlpcli.commands.drawing import drawing, signed_drawing, terminal_width
+from mlpcli.commands.drawing import abreast, drawing, signed_drawing, terminal_width, widest
 from mlpcli.commands.options import data_options, set_option
 from mlpcli.commands.subject import Subject, find_subject
 from mlpcli.errors import DataError, UsageError, shown
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
+RATE, NEURON_RATE = 0.01, 0.15
 LEVELS = (0, 10, 25, 50, 100, 150, 200, 300)  # steps of the one neuron that are printed
 
 
@@ -54,7 +55,12 @@ LEVELS = (0, 10, 25, 50, 100, 150, 200, 300)  # steps of the one neuron that are
     help="Show unit J, from 0, of a hidden layer, from 1 (the default); repeatable. [default: the most active, the "
     "most saturated, the one with the largest gradient]",
 )
-@click.option("--rate", metavar="ETA", type=float, default=0.01, show_default=True, help="The step's learning rate.")
+@click.option(
+    "--rate",
+    metavar="ETA",
+    type=float,
+    help="The step's learning rate. [default: 0.01; of --neuron 0.15]",
+)
 @click.option(
     "--steps", metavar="N", type=click.IntRange(1, 10_000), default=1, show_default=True, help="Take N steps of it."
 )
@@ -75,7 +81,7 @@ def command(
     raw: bool,
     label: str | None,
     units: tuple[str, ...],
-    rate: float,
+    rate: float | None,
     steps: int,
     probabilities: str | None,
     logits: str | None,
@@ -99,13 +105,15 @@ def command(
       mlpcli explain --p 0.7,0.2,0.1 --label 1              the output layer alone
       mlpcli explain --neuron                               where the quadratic loss stalls
     """
+    if rate is None:
+        rate = NEURON_RATE if neuron else RATE
     if not 0 < rate < math.inf:
         raise UsageError(f"--rate {rate:g}: is not a number above 0")
     alone = [name for name, given in (("--p", probabilities), ("--z", logits), ("--neuron", neuron)) if given]
     if len(alone) > 1:
         raise UsageError(f"{alone[0]} and {alone[1]} explain two things: give one of them")
     if neuron:
-        _explain_neuron(rate if rate != 0.01 else 0.15, as_json)
+        _explain_neuron(rate, as_json)
         return
     labels = None if label is None else _labels(label)
     if alone:
@@ -400,27 +408,39 @@ class _Printer:
         self._head(f"dz{L}")
         product = dp @ jacobian
         checks = [self.checks[f"db{L}", (k,)].complex_step for k in range(K)]
-        columns = (dp, product, dz, checks)
-        rows = [[str(k), *(_number(float(column[k])) for column in columns)] for k in range(K)]
-        heads = ["class", "dC/dp", "dC/dp dp/dz", self.equations[f"dz{L}"].formula, "complex step"]
-        self._lines(_table(heads, rows, self.width))
+        of_p = [self.checks.get(("dp", (k,))) for k in range(K)]  # none of the hinge, and none where p is 0
+        rows = [
+            [
+                str(k),
+                _number(dp[k]),
+                "-" if check is None else _number(check.complex_step),
+                *(_number(float(column[k])) for column in (product, dz, checks)),
+            ]
+            for k, check in enumerate(of_p)
+        ]
+        heads = ["class", "dC/dp", "complex step", "dC/dp dp/dz", self.equations[f"dz{L}"].formula, "complex step"]
+        self._lines(_table(heads, rows, self.width, gap=1))
 
     def _hidden_layer(self, n: int) -> None:
         e = self.e
         for name in (f"da{n}", f"dz{n}"):
             self._head(name, f"({self.sizes[n]})")
         units = [unit for layer, unit in e.units if layer == n]
-        columns = [e[f"{name}{n}"] for name in ("da", "slope", "dz")]
+        da, slope, dz = (e[f"{name}{n}"] for name in ("da", "slope", "dz"))
         rows = [
             [
                 str(j),
-                *(_number(float(v[j])) for v in columns),
+                _number(da[j]),
+                _number(self.checks[f"da{n}", (j,)].complex_step),
+                _number(slope[j]),
+                _number(dz[j]),
                 _number(self.checks[f"db{n}", (j,)].complex_step),
             ]
             for j in units
         ]
         formula = self.equations[f"slope{n}"].formula
-        self._lines(_table(["unit", f"da{n}", formula, f"dz{n}", "complex step"], rows, self.width))
+        heads = ["unit", f"da{n}", "complex step", formula, f"dz{n}", "complex step"]
+        self._lines(_table(heads, rows, self.width, gap=1))
 
     def _gradients(self, n: int) -> None:
         import numpy as np
@@ -438,20 +458,24 @@ class _Printer:
         ]
         self._lines(_table(["largest of its column", "by hand", "complex step"], rows, self.width))
         if n == 1:
-            self._picture()
+            self._pictures()
 
-    def _picture(self) -> None:
-        """The weights to one unit beside their gradient."""
+    def _pictures(self) -> None:
+        """dW1 of each unit that is shown, of no hidden layer of the class with the largest, as a picture each."""
         import numpy as np
 
         e = self.e
-        dW = e["dW1"]
-        j = int(np.abs(e["dz1"]).argmax())
-        if not dW[:, j].any():
-            return
+        units = [unit for layer, unit in e.units if layer == 1] if self.L > 1 else [int(np.abs(e["dz1"]).argmax())]
         kind = "unit" if self.L > 1 else "class"
-        self._say(f"     dW1 of {kind} {j}, whose gradient is the largest; + and # above 0, - and = below")
-        for line in signed_drawing(dW[:, j].reshape(e.image.shape), self.width - 5):
+        pictures = []
+        for j in units:
+            dW = e["dW1"][:, j]
+            drawn = signed_drawing(dW.reshape(e.image.shape), self.width - 5) if dW.any() else ["all 0"]
+            pictures.append([f"dW1 of {kind} {j}", *drawn])
+        if not pictures:
+            return
+        self._say("     + and # above 0, - and = below")
+        for line in abreast(pictures, max(1, (self.width - 3) // (widest(pictures) + 2))):
             output.result(f"     {line}".rstrip())
 
     def _penalty(self) -> None:
