@@ -33,6 +33,8 @@ MAX_CHECKPOINT_BYTES = 2**31 - 1  # beyond that a zip archive needs an extension
 # Vectors as long as the parameters that an update rule keeps.
 OPTIMIZER_VECTORS = {"sgd": 0, "momentum": 1, "nesterov": 1, "adam": 2}
 FOLDER_VARIABLE = "MLPCLI_DATA"
+# The objectives that are a sum over the output units, each of which depends on its own logit alone.
+INDEPENDENT_OUTPUTS = ("sigmoid_cross_entropy", "sigmoid_quadratic", "linear_quadratic")
 
 T = TypeVar("T")
 
@@ -183,6 +185,9 @@ class NetworkConfig(_Section):
             "normalized_sigmoid",
         ),
     )
+    single_output: bool = _key(
+        False, "one output unit, whose target is the number of the class: of two, 0 or 1 (logistic regression)"
+    )
     initialization: str = _key(
         "lecun", "how the weights are drawn (docs/config.md#network)", choices=("glorot", "he", "lecun", "nielsen")
     )
@@ -193,6 +198,11 @@ class NetworkConfig(_Section):
         super().__post_init__()
         if len(self.hidden) > MAX_LAYERS:
             raise ConfigError(f"hidden: {len(self.hidden)} layers are not allowed; allowed: at most {MAX_LAYERS}")
+        if self.single_output and self.objective not in INDEPENDENT_OUTPUTS:
+            raise ConfigError(
+                f"single_output: {self.objective} compares outputs, and there is one; allowed: network.objective: "
+                f"{' or '.join(INDEPENDENT_OUTPUTS)}"
+            )
 
 
 @dataclass(frozen=True)
@@ -250,6 +260,11 @@ class Config(_Section):
             raise ConfigError(
                 f"training.label_smoothing: {self.training.label_smoothing} has no meaning with network.objective: "
                 "linear_hinge, whose targets name one class; allowed: 0"
+            )
+        if self.training.label_smoothing and self.network.single_output:
+            raise ConfigError(
+                f"training.label_smoothing: {self.training.label_smoothing} has no meaning with network.single_output, "
+                "whose targets are class numbers; allowed: 0"
             )
         if self.training.dropout and not self.network.hidden:
             raise ConfigError(

@@ -36,6 +36,7 @@ from mlpcli.runs.directory import RunDirectory
 from mlpcli.runs.environment import PROCESSES, environment
 from mlpcli.state import EpochRecord, State
 from mlpcli.training.evaluate import Evaluator
+from mlpcli.training.targets import check_targets
 from mlpcli.training.trainer import Trainer
 
 # What may differ between a run and its resumption: where the data are. That they are the same, their SHA-256 tells.
@@ -138,7 +139,8 @@ def train(
 
 
 def _trainer(config: Config, dataset: Dataset, state: State | None, group: ProcessGroup) -> Trainer:
-    """Return a trainer, unless the network is too large: nothing is allocated before that is known."""
+    """Return a trainer. Raise ``ConfigError`` if the network is too large, or not for these labels."""
+    check_targets(config, dataset.classes, dataset.train.labels, dataset.name)
     inputs = dataset.train.images.shape[1]
     config_module.check_size(config, inputs, dataset.classes, config_module.physical_memory())
     return Trainer(config, dataset, state, group)
@@ -319,7 +321,7 @@ def _evaluate_on_test(run: RunDirectory, config: Config, trainer: Trainer, datas
     """Evaluate the run's model, as it is on disk, on the test set: the only time that training reads it."""
     path = directory.find_checkpoint(run.path)
     checkpoint = checkpoints.read(path)
-    evaluator = Evaluator(trainer.architecture, dataset.test(), dataset.classes, config.network.dtype)
+    evaluator = Evaluator(trainer.architecture, dataset.test(), trainer.targets, config.network.dtype)
     with np.errstate(all="ignore"):
         loss, errors = evaluator.loss_and_errors(checkpoint.parameters)
     if not math.isfinite(loss):
@@ -393,6 +395,7 @@ def _checkpoint(config: Config, dataset: Dataset, trainer: Trainer) -> Checkpoin
         classes=dataset.classes,
         state=trainer.state,
         class_names=dataset.class_names,
+        multi_label=dataset.train.multi_label,
     )
 
 

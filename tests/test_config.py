@@ -487,6 +487,10 @@ def configs(draw: st.DrawFn) -> Config:
         training["dropout"] = 0.0
     if values["network"]["objective"] == "linear_hinge":
         training["label_smoothing"] = 0.0
+    if values["network"]["objective"] not in config.INDEPENDENT_OUTPUTS:
+        values["network"]["single_output"] = False
+    if values["network"]["single_output"]:
+        training["label_smoothing"] = 0.0
     if draw(st.booleans()):
         del values["augmentation"]
     sections = {name: SECTIONS[name](**section) for name, section in values.items()}

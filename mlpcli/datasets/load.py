@@ -36,13 +36,21 @@ SplitName = Literal["train", "validation", "test"]
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images ``(N, D)``, one a row, and their labels ``(N,)``: uint8, C-contiguous, read-only."""
+    """Images ``(N, D)``, one a row, and their labels ``(N,)``: uint8, C-contiguous, read-only.
+
+    Where several classes may be right at once the labels are ``(N, K)``, 1 for each that is.
+    """
 
     images: Bytes
     labels: Bytes
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def multi_label(self) -> bool:
+        """True if several classes may be right at once."""
+        return self.labels.ndim == 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,12 +133,14 @@ def load_dataset(
             found = files.read("test")
             labels = indices(found, classes.labels, files.name, "test")
             split, test_shape = _split(found, labels, files, data, silent)
+            if split.multi_label != train.multi_label:
+                raise DataError(f"{files.name}: either the training or the test labels have one class each")
             if test_shape != shape:
                 raise DataError(
                     f"{files.name}: the test images are of {_size(test_shape)} pixels, the training images of "
                     f"{_size(shape)}"
                 )
-            shown = set(np.unique(labels).tolist())
+            shown = set(np.flatnonzero(labels.any(axis=0)) if labels.ndim == 2 else np.unique(labels))
             if absent := [name for place, name in enumerate(classes.names) if place not in shown]:
                 say(f"{files.name}: of {listed(absent)} there are training images, and no test images")
             return _preprocessed(split, shape, data)
