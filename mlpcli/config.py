@@ -163,13 +163,17 @@ class NetworkConfig(_Section):
     initialization: str = _key(
         "lecun", "how the weights are drawn (README, 'Initialization')", choices=("glorot", "he", "lecun", "nielsen")
     )
-    initial_scale: float = _key(1.0, "multiplies all initial parameters (a badly wrong start)", low=0.0)
+    initial_scale: float = _key(1.0, "multiplies all parameters that are drawn (a badly wrong start)", low=0.0)
+    init: str | None = _key(None, "a run or checkpoint whose weights training begins from; null: all are drawn")
+    init_sha256: str | None = _key(None, "the SHA-256 of that checkpoint; filled in where a run records its config")
     dtype: str = _key("float32", "of parameters, data and arithmetic", choices=("float32", "float64"))
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if len(self.hidden) > MAX_LAYERS:
             raise ConfigError(f"hidden: {len(self.hidden)} layers are not allowed; allowed: at most {MAX_LAYERS}")
+        if self.init_sha256 is not None and self.init is None:
+            raise ConfigError("init_sha256: has no meaning without network.init; set both to null, or neither")
 
 
 @dataclass(frozen=True)

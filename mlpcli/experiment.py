@@ -25,7 +25,8 @@ from mlpcli.config import Config
 from mlpcli.datasets.download import Progress
 from mlpcli.datasets.foreign import data_of_a_run
 from mlpcli.datasets.load import Dataset, load_dataset
-from mlpcli.errors import DataError, DivergedError, RunError, UsageError, shown
+from mlpcli.errors import ConfigError, DataError, DivergedError, RunError, UsageError, shown
+from mlpcli.model.parameters import Parameters
 from mlpcli.parallel.control import MAX_PROCESSES, SINGLE, ProcessGroup
 from mlpcli.parallel.forked import ForkedGroup
 from mlpcli.runs import checkpoint as checkpoints
@@ -34,12 +35,15 @@ from mlpcli.runs.checkpoint import Checkpoint
 from mlpcli.runs.comparison import Difference, differences
 from mlpcli.runs.directory import RunDirectory
 from mlpcli.runs.environment import PROCESSES, environment
-from mlpcli.state import EpochRecord, State
+from mlpcli.runs.initial import find_origin, pinned
+from mlpcli.state import EpochRecord, State, architecture_of
 from mlpcli.training.evaluate import Evaluator
+from mlpcli.training.initial import copy_layers, draw_parameters
 from mlpcli.training.trainer import Trainer
 
-# What may differ between a run and its resumption: where the data are. That they are the same, their SHA-256 tells.
-RESUMABLE = ("data.dataset", "data.folder", "data.sources", "data.offline")
+# What may differ between a run and its resumption: where the data are, and the checkpoint it began from. That they are
+# the same, their SHA-256 tells.
+RESUMABLE = ("data.dataset", "data.folder", "data.sources", "data.offline", "network.init")
 EPOCHS = "training.epochs"
 # The name of a run whose config has none.
 NAME = "mnist"
@@ -130,18 +134,55 @@ def train(
     path = None if out is None else Path(out)
     if path is not None:
         directory.require_new(path)  # before data are fetched for nothing
+    config = pinned(config)
     dataset = load_dataset(config.data, config.seed, say=observer.say, progress=observer.progress)
-    trainer = _trainer(config, dataset, None, group)
-    manifest = _manifest(dataset, group)
+    state, origin = _initial(config, dataset, observer)
+    trainer = Trainer(config, dataset, state, group)
+    manifest = {**_manifest(dataset, group), **origin}
     with directory.create(path, name or own_name, config, manifest) as run, _with_resume_hint(run, group):
         return _train(run, config, trainer, dataset, observer)
 
 
-def _trainer(config: Config, dataset: Dataset, state: State | None, group: ProcessGroup) -> Trainer:
-    """Return a trainer, unless the network is too large: nothing is allocated before that is known."""
+def _initial(config: Config, dataset: Dataset, observer: Observer) -> tuple[State | None, dict[str, Any]]:
+    """Return the state to begin with, None where all is drawn; and what the manifest says of where it is from.
+
+    Raises ``ConfigError`` for a network that is too large: nothing is allocated before that is known.
+    """
     inputs = dataset.train.images.shape[1]
     config_module.check_size(config, inputs, dataset.classes, config_module.physical_memory())
-    return Trainer(config, dataset, state, group)
+    origin = find_origin(config)
+    if origin is None:
+        return None, {}
+    if origin.checkpoint.image_shape != dataset.image_shape:
+        sizes = [" x ".join(map(str, shape)) for shape in (origin.checkpoint.image_shape, dataset.image_shape)]
+        raise DataError(
+            f"network.init: {shown(origin.path)}: takes images of {sizes[0]} pixels, those of {dataset.name} are of "
+            f"{sizes[1]}"
+        )
+    trained = origin.checkpoint.parameters
+    theta = draw_parameters(config, architecture_of(config, inputs, dataset.classes))
+    drawn = copy_layers(trained, theta, same_classes=origin.checkpoint.names == dataset.class_names)
+    if len(drawn) == len(theta.W):
+        there, here = ("-".join(map(str, sizes)) for sizes in (trained.sizes, theta.sizes))
+        hidden = str(list(trained.sizes[1:-1])).replace(" ", "")
+        raise ConfigError(
+            f"network.init: {shown(origin.path)}: is a network {there}, of which no layer fits this one, {here}; to "
+            f"begin from it: --set network.hidden={hidden}"
+        )
+    observer.say(f"begins from {origin}" + "".join(f"; {_why_drawn(layer, trained, theta)}" for layer in drawn))
+    if (there := origin.checkpoint.config.network.activation) != (here := config.network.activation):
+        observer.say(f"its hidden units were trained as {there}, and are {here} now")
+    return State(theta), {"init": origin.record(drawn)}
+
+
+def _why_drawn(layer: int, trained: Parameters, theta: Parameters) -> str:
+    """Say why ``layer`` is not taken from the network that was ``trained``."""
+    what, shape = f"layer {layer} (W{layer}, b{layer}) is drawn anew, as", theta.W[layer - 1].shape
+    if layer > len(trained.W):
+        return f"{what} there is none"
+    if (before := trained.W[layer - 1].shape) != shape:
+        return f"{what} W{layer} is {before[0]} x {before[1]} there and {shape[0]} x {shape[1]} here"
+    return f"{what} the classes are others"
 
 
 def run_worker(group: ProcessGroup) -> None:
@@ -176,7 +217,8 @@ def resume(
                 observer.say(f"{shown(where)}: is finished; there is nothing to resume")
                 return result
         dataset = _same_data(_with_its_data(config, where), checkpoint, run.manifest, observer)
-        trainer = _trainer(config, dataset, checkpoint.state if checkpoint else None, group)
+        state, origin = _initial(config, dataset, observer) if checkpoint is None else (checkpoint.state, {})
+        trainer = Trainer(config, dataset, state, group)
         if trainer.state.step != trainer.state.epoch * trainer.steps_per_epoch:
             raise RunError(
                 f"{where}: its checkpoint's step {trainer.state.step} is not the end of epoch {trainer.state.epoch}, "
@@ -199,7 +241,7 @@ def resume(
             counts = " and then ".join(map(str, before))
             observer.say(f"trained by {counts} processes so far, now by {group.label}: the numbers may differ")
         resumed = [*run.manifest.get("resumed", []), {"epoch": trainer.state.epoch, "environment": here}]
-        manifest = {**_manifest(dataset, group), **run.manifest, "resumed": resumed}
+        manifest = {**_manifest(dataset, group), **origin, **run.manifest, "resumed": resumed}
         run.rewind_to(config, checkpoint and replace(checkpoint, config=config), manifest)
         with _with_resume_hint(run, group):
             return _train(run, config, trainer, dataset, observer)
@@ -228,9 +270,10 @@ def reproduce(
     dataset = _same_data(_with_its_data(config, where), checkpoint, manifest, observer)
     with ExitStack() as stack:
         group = stack.enter_context(_group_of(manifest))
-        trainer = Trainer(config, dataset, group=group)
+        state, origin = _initial(config, dataset, observer)
+        trainer = Trainer(config, dataset, state, group)
         scratch = keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mlpcli-"))) / where.name
-        with directory.create(scratch, where.name, config, _manifest(dataset, group)) as run:
+        with directory.create(scratch, where.name, config, {**_manifest(dataset, group), **origin}) as run:
             try:
                 _train(run, config, trainer, dataset, observer, epochs=checkpoint.epoch)
             except DivergedError as error:
@@ -422,13 +465,25 @@ def _check_resume_config(checkpoint: Checkpoint, config: Config, where: Path) ->
         if config.augmentation is not None and config.augmentation.final_epochs:
             raise UsageError(
                 f"{difference}: would change the strength of the distortions in the epochs done already, as "
-                "augmentation.final_epochs are counted from the last"
+                f"augmentation.final_epochs are counted from the last; {_train_on(checkpoint, config, where)}"
             )
         if config.training.schedule != "constant":
             raise UsageError(
                 f"{difference}: would change the learning rates of the epochs done already, as training.schedule: "
-                f"{config.training.schedule} depends on the number of epochs; only with constant can it be changed"
+                f"{config.training.schedule} depends on the number of epochs; only with constant can it be changed; "
+                + _train_on(checkpoint, config, where)
             )
+
+
+def _train_on(checkpoint: Checkpoint, config: Config, where: Path) -> str:
+    """Return the command that trains the weights of the run ``where`` for the epochs that are not done yet."""
+    epochs = max(1, config.training.epochs - checkpoint.epoch)
+    settings = [f"training.epochs={epochs}"]
+    if config.training.warmup_epochs > epochs:
+        settings.append(f"training.warmup_epochs={epochs}")
+    run, file = shlex.quote(str(where)), shlex.quote(str(where / directory.CONFIG))
+    command = " ".join(["mlpcli train", file, "--init", run, *(f"--set {setting}" for setting in settings)])
+    return f"a new run that begins from its weights can be trained for {epochs}: {command}"
 
 
 def _with_its_data(config: Config, where: Path) -> Config:

@@ -483,6 +483,8 @@ def configs(draw: st.DrawFn) -> Config:
     values["augmentation"]["shift"] = draw(st.floats(0.5, 9))
     # Few enough for a checkpoint of two gigabytes.
     values["network"]["hidden"] = tuple(min(units, 1000) for units in values["network"]["hidden"][:9])
+    if values["network"]["init"] is None:
+        values["network"]["init_sha256"] = None
     if not values["network"]["hidden"]:
         training["dropout"] = 0.0
     if values["network"]["objective"] == "linear_hinge":

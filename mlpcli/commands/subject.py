@@ -72,12 +72,9 @@ def _trained(path: Path) -> Subject:
 
 
 def _initial(config: Config, dtype: str | None) -> Subject:
-    import numpy as np
-
     from mlpcli.datasets.catalogue import CATALOGUE
-    from mlpcli.model.parameters import initialize
     from mlpcli.state import architecture_of
-    from mlpcli.training.rng import keyed_rng
+    from mlpcli.training.initial import draw_parameters
 
     entry = CATALOGUE.get(config.data.dataset)
     if entry is not None:
@@ -86,8 +83,5 @@ def _initial(config: Config, dtype: str | None) -> Subject:
         part = load_training_images(config.data, config.data.dataset)
         image_shape, classes = part.image_shape, part.classes
     architecture = architecture_of(config, math.prod(image_shape), classes)
-    theta, section = architecture.parameters(dtype or config.network.dtype), config.network
-    rng = keyed_rng(config.seed, "initialization")
-    with np.errstate(over="ignore"):  # what is not finite is reported later
-        initialize(theta, section.initialization, section.initial_scale, section.activation, rng)
+    theta = draw_parameters(config, architecture, dtype)
     return Subject(config, architecture, image_shape, theta.vector, f"initial weights of seed {config.seed}")

@@ -420,7 +420,7 @@ def _read_json(folder: Folder, name: str, schema: Schema) -> dict[str, Any]:
         value = parse(folder.read(name, MAX_MANIFEST_BYTES))
     if value is None:
         raise RunError(f"{shown(path)}: is damaged: no JSON object")
-    if wrong := misfit({**dict.fromkeys(schema.keys() & _OPTIONAL, 0), **value}, schema):
+    if wrong := misfit({**{key: _OPTIONAL[key] for key in schema.keys() & _OPTIONAL.keys()}, **value}, schema):
         raise RunError(f"{shown(path)}: is damaged: its {wrong!r} is missing or not what it should be")
     return value
 
@@ -433,9 +433,12 @@ _MANIFEST: Schema = {
     "data": object_of({"dataset": is_text, "fallback_from": or_null(is_text), "hashes": mapping_of(is_text)}),
     "resumed": list_of(object_of({"epoch": is_count, "environment": _ENVIRONMENT})),
     "epochs": is_count,
+    "init": or_null(
+        object_of({"sha256": is_text, "dataset": is_text, "epoch": is_count, "drawn": list_of(is_text)}),
+    ),
 }
-# What manifests did not have from the start: the epochs that were trained when it was written.
-_OPTIONAL = {"epochs"}
+# What not every manifest has: the epochs that were trained when it was written, and where the weights are from.
+_OPTIONAL: dict[str, int | None] = {"epochs": 0, "init": None}
 _TEST: Schema = {
     "checkpoint": is_text,
     "examples": is_count,
