@@ -16,7 +16,7 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from difflib import get_close_matches
 from functools import cache
 from itertools import pairwise
@@ -31,6 +31,9 @@ MAX_LAYERS = 1000
 MAX_CHECKPOINT_BYTES = 2**31 - 1  # beyond that a zip archive needs an extension, which is neither written nor read
 # Vectors as long as the parameters that an update rule keeps.
 OPTIMIZER_VECTORS = {"sgd": 0, "momentum": 1, "nesterov": 1, "adam": 2}
+# Of the default network, chosen on validation images (docs/results.md).
+LEARNING_RATES = {"sgd": 4.0, "momentum": 0.4, "nesterov": 0.4, "adam": 4e-3}
+OUT_OF_PROPORTION = 0.01, 20.0  # times that: below, training hardly moves; above, sigmoids saturate in the first steps
 FOLDER_VARIABLE = "MLPCLI_DATA"
 
 T = TypeVar("T")
@@ -40,7 +43,8 @@ T = TypeVar("T")
 class Rule:
     """What a key means and which values it takes: one of ``choices``, or a number from ``low`` to ``high``.
 
-    ``low`` itself is not allowed where ``above`` is true. For a list the bounds hold for each item.
+    ``low`` itself is not allowed where ``above`` is true. For a list the bounds hold for each item. With ``chosen`` it
+    may be given as null, and its section then chooses a value.
     """
 
     help: str
@@ -48,6 +52,7 @@ class Rule:
     low: float | None = None
     high: float | None = None
     above: bool = False
+    chosen: bool = False
 
 
 def _key(default: Any, help: str, **bounds: Any) -> Any:  # noqa: A002 - the field's own word for it
@@ -183,7 +188,9 @@ class TrainingConfig(_Section):
     epochs: int = _key(20, "passes over the training images", low=1, high=1_000_000)
     batch_size: int = _key(32, "images in a mini-batch; the last of an epoch may be smaller", low=1, high=1_000_000)
     optimizer: str = _key("momentum", "update rule", choices=("sgd", "momentum", "nesterov", "adam"))
-    learning_rate: float = _key(0.4, "the schedule's highest", low=0.0, above=True)
+    learning_rate: float = _key(
+        None, "the schedule's highest; null: the optimizer's own", low=0.0, above=True, chosen=True
+    )
     momentum: float | None = _key(
         None, "null: 0.9 (for adam its beta1), and none for sgd, which takes no other value", low=0.0, high=0.9999
     )
@@ -202,6 +209,8 @@ class TrainingConfig(_Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.learning_rate is None:  # as it is given: whoever reads it finds a number
+            object.__setattr__(self, "learning_rate", LEARNING_RATES[self.optimizer])
         if self.optimizer == "sgd" and self.momentum:
             raise ConfigError(f"momentum: {self.momentum} has no effect with optimizer: sgd; use optimizer: momentum")
         if self.warmup_epochs > self.epochs:
@@ -257,6 +266,20 @@ class Document:
         return f"{self.name}:{self.lines[key]}: " if key in self.lines else f"{self.name}: "
 
 
+def remark_on_rate(training: TrainingConfig) -> str | None:
+    """What there is to say of a learning rate that is out of all proportion for its optimizer."""
+    own = LEARNING_RATES[training.optimizer]
+    low, high = OUT_OF_PROPORTION
+    ratio = training.learning_rate / own
+    if low <= ratio <= high:
+        return None
+    times = f"{ratio:,.0f} times" if ratio > 1 else f"1/{1 / ratio:,.0f} of"
+    return (
+        f"training.learning_rate: {training.learning_rate:g} is {times} what suits training.optimizer: "
+        f"{training.optimizer}, {own:g}; null takes that"
+    )
+
+
 def check_size(config: Config, inputs: int, classes: int, memory: int | None = None) -> None:
     """Raise ``ConfigError`` where the network cannot be trained for its size, before anything is made of it.
 
@@ -293,8 +316,8 @@ def rule_of(section: Any, key: str) -> Rule:
 
 def allowed(kind: Any, rule: Rule) -> str:
     """What a key takes, in words: 'a whole number, at least 1, or null'."""
-    if type(None) in _arguments(kind):
-        return f"{allowed(_without_none(kind), rule)}, or null"
+    if type(None) in _arguments(kind) or rule.chosen:
+        return f"{allowed(_without_none(kind), replace(rule, chosen=False))}, or null"
     if rule.choices:
         return " or ".join(rule.choices) if len(rule.choices) < 3 else "one of " + ", ".join(rule.choices)
     if typing.get_origin(kind) is tuple:
@@ -684,8 +707,8 @@ def _hint(value: Any, kind: Any, rule: Rule) -> str:
 
 
 def _fit(value: Any, kind: Any, rule: Rule) -> tuple[bool, Any]:
-    if type(None) in _arguments(kind):
-        return (True, None) if value is None else _fit(value, _without_none(kind), rule)
+    if type(None) in _arguments(kind) or rule.chosen:
+        return (True, None) if value is None else _fit(value, _without_none(kind), replace(rule, chosen=False))
     if typing.get_origin(kind) is tuple:
         if not isinstance(value, (list, tuple)):
             return False, value
@@ -705,13 +728,46 @@ def _fit(value: Any, kind: Any, rule: Rule) -> tuple[bool, Any]:
     return True, value
 
 
+# What other programs and papers call a key, or a part of it; blanks between words are no matter.
+_MEANT = {
+    "training.learning_rate": "lr rate eta stepsize learningrateinit",
+    "training.batch_size": "batch bs minibatch minibatchsize",
+    "training.epochs": "epoch nepochs numepochs maxepochs maxiter",
+    "training.optimizer": "optim opt solver",
+    "training.schedule": "scheduler lrschedule lrscheduler",
+    "training.warmup_epochs": "warmup",
+    "training.l2": "weightdecay wd reg regularization decay",
+    "training.patience": "earlystopping",
+    "training.averaging": "ema",
+    "network.hidden": "layers hiddenlayers hiddensize hiddensizes hiddenunits hiddendim units neurons width layersizes",
+    "network.activation": "act nonlinearity",
+    "network.objective": "loss cost criterion lossfunction",
+    "network.initialization": "initializer weightinit",
+    "network.init": "initfrom pretrained",
+    "data.dataset": "data",
+    "data.validation": "val valid valsplit validationsplit validationfraction",
+    "seed": "randomstate randomseed",
+}
+
+
+def meant_by(name: str) -> str | None:
+    """The dotted key that somebody may call ``name``: by its last word, or as other programs do; None if none is."""
+
+    def plain(text: str) -> str:
+        return re.sub("[-_ ]", "", text).lower()
+
+    known = {plain(key.rpartition(".")[2]): key for key in reversed(known_keys())}
+    others = {other: key for key, names in _MEANT.items() for other in names.split()}
+    return {**others, **known}.get(plain(name))
+
+
 def _refuse_unknown(dotted: str, place: str) -> typing.NoReturn:
     section, _, name = dotted.rpartition(".")
     known = [*_sections(), *known_keys()]
     siblings = {key.rpartition(".")[2]: key for key in known if key.rpartition(".")[0] == section}
     leaves = {key.rpartition(".")[2]: key for key in known}
     near = get_close_matches(name, siblings, 1) or get_close_matches(name, leaves, 1)
-    found = {**leaves, **siblings}[near[0]] if near else None
+    found = meant_by(name) or ({**leaves, **siblings}[near[0]] if near else None)
     hint = f"did you mean {found}?" if found else f"known here: {', '.join(siblings or _sections())}"
     raise ConfigError(f"{place}{_short(dotted)}: unknown key; {hint}")
 
@@ -736,7 +792,7 @@ def _some_key(section: str) -> str:
 
 
 def _without_none(kind: Any) -> Any:
-    return next(part for part in _arguments(kind) if part is not types.NoneType)
+    return next((part for part in _arguments(kind) if part is not types.NoneType), kind)
 
 
 def _assign(values: dict[str, Any], dotted: str, value: Any) -> None:

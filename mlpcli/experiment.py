@@ -135,6 +135,8 @@ def train(
     if path is not None:
         directory.require_new(path)  # before data are fetched for nothing
     config = pinned(config)
+    if remark := config_module.remark_on_rate(config.training):
+        observer.say(remark)
     dataset = load_dataset(config.data, config.seed, say=observer.say, progress=observer.progress)
     state, origin = _initial(config, dataset, observer)
     trainer = Trainer(config, dataset, state, group)

@@ -39,6 +39,7 @@ def declared() -> list[Row]:
         owner = type(getattr(given, section)) if section else config.Config
         default = "0.0" if key == "augmentation.rotation" else default
         rule = config.rule_of(owner, name)
+        default = "null" if rule.chosen else default
         allowed = config.allowed(typing.get_type_hints(owner)[name], rule)
         rows.append((f"`{key}`", f"`{default}`", allowed, rule.help))
     return rows
