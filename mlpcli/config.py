@@ -331,16 +331,19 @@ def allowed(kind: Any, rule: Rule) -> str:
 
 
 def load(
-    path: Path | None = None, overrides: Iterable[str] = (), environment: Mapping[str, str] = os.environ
+    path: str | os.PathLike[str] | None = None,
+    overrides: Iterable[str] = (),
+    environment: Mapping[str, str] = os.environ,
 ) -> Config:
-    """The config of ``path`` (none: the defaults), then ``MLPCLI_DATA``, then ``overrides`` ("section.key=value").
+    """The config of ``path``, then ``MLPCLI_DATA``, then ``overrides`` ("section.key=value").
 
-    Raises ``ConfigError``: file, line, key, value, what is allowed, and the nearest known key.
+    ``path`` is a file, or the name of a shipped config; None means the defaults. Raises ``ConfigError``: file, line,
+    key, value, what is allowed, and the nearest known key.
     """
     values: dict[str, Any] = {}
     places: dict[str, str] = {}
     if path is not None:
-        _read_file(path, values, places)
+        _read_file(find(path), values, places)
     _read_environment(environment, values, places)
     _apply(overrides, values, places)
     return _build(Config, values, "", places)
@@ -431,8 +434,11 @@ def shipped() -> dict[str, Path]:
     return {path.relative_to(folder).with_suffix("").as_posix(): path for path in paths}
 
 
-def find(name: str) -> Path:
+def find(name: str | os.PathLike[str]) -> Path:
     """The file that ``name`` means: a path, else a shipped config's name. Raises ``ConfigError``."""
+    if not isinstance(name, (str, os.PathLike)):
+        raise ConfigError(f"{name!r:.60} is no config; give a Config, a file, or a name from 'mlpcli config list'")
+    name = os.fspath(name)
     path, is_folder = Path(name), False
     try:
         is_folder = stat.S_ISDIR(path.stat().st_mode)
@@ -630,7 +636,7 @@ _TEXT = re.compile("[^\0\ud800-\udfff]+", re.DOTALL)
 
 
 def _apply(overrides: Iterable[str], values: dict[str, Any], places: dict[str, str]) -> None:
-    for assignment in overrides:
+    for assignment in listed(overrides):
         key, sign, text = assignment.partition("=")
         key = key.strip()
         place = f"--set {_short(assignment)}: "
@@ -638,6 +644,16 @@ def _apply(overrides: Iterable[str], values: dict[str, Any], places: dict[str, s
             raise ConfigError(f"{place}write --set section.key=value")
         value, _ = _read_yaml(text, place)
         _set(Setting(key, value, place), values, places)
+
+
+def listed(overrides: Iterable[str]) -> tuple[str, ...]:
+    """``overrides`` as a tuple, also where it is one text. Raises ``ConfigError`` for anything but texts."""
+    texts = (
+        (overrides,) if isinstance(overrides, str) else tuple(overrides) if isinstance(overrides, Iterable) else None
+    )
+    if texts is None or isinstance(overrides, Mapping) or not all(isinstance(text, str) for text in texts):
+        raise ConfigError(f'{overrides!r:.60} are no overrides; give a list such as ["training.epochs=3"]')
+    return texts
 
 
 def _set(setting: Setting, values: dict[str, Any], places: dict[str, str]) -> None:

@@ -17,17 +17,18 @@ A folder is a run from the moment it has a config.yaml.
 from __future__ import annotations
 
 import json
+import os
 import stat
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from mlpcli import config as config_module
 from mlpcli.config import Config
-from mlpcli.errors import RunError, shown
+from mlpcli.errors import RunError, UsageError, shown
 from mlpcli.files import NO_LOCKS, TEMPORARY, Folder, make_folder
 from mlpcli.runs import checkpoint as checkpoints
 from mlpcli.runs import metrics
@@ -248,6 +249,22 @@ def is_in_use(path: Path) -> bool:
             return folder.is_locked(LOCK)
     except (OSError, ValueError):
         return False
+
+
+class HasPath(Protocol):
+    """A run as training returns it, or any object with its path."""
+
+    @property
+    def path(self) -> Path:
+        """The run's folder, or a checkpoint."""
+
+
+def path_of(run: HasPath | str | os.PathLike[str]) -> Path:
+    """The path of ``run``, which is one or has one. Raises ``UsageError`` for anything else."""
+    path = run if isinstance(run, (str, os.PathLike)) else getattr(run, "path", None)
+    if not isinstance(path, (str, os.PathLike)):
+        raise UsageError(f"{run!r:.60} is no run; give a Run, or the path of a run or of a checkpoint")
+    return Path(path)
 
 
 def locate(path: Path) -> tuple[Path, Path | None]:
