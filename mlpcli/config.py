@@ -17,7 +17,7 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from difflib import get_close_matches
 from functools import cache
 from itertools import pairwise
@@ -32,6 +32,9 @@ MAX_LAYERS = 1000
 MAX_CHECKPOINT_BYTES = 2**31 - 1  # beyond that a zip archive needs an extension, which is neither written nor read
 # Vectors as long as the parameters that an update rule keeps.
 OPTIMIZER_VECTORS = {"sgd": 0, "momentum": 1, "nesterov": 1, "adam": 2}
+# Of the default network, chosen on validation images (docs/results.md).
+LEARNING_RATES = {"sgd": 4.0, "momentum": 0.4, "nesterov": 0.4, "adam": 4e-3}
+OUT_OF_PROPORTION = 0.01, 20.0  # times that: below, training hardly moves; above, sigmoids saturate in the first steps
 FOLDER_VARIABLE = "MLPCLI_DATA"
 # The objectives that are a sum over the output units, each of which depends on its own logit alone.
 INDEPENDENT_OUTPUTS = ("sigmoid_cross_entropy", "sigmoid_quadratic", "linear_quadratic")
@@ -43,7 +46,8 @@ T = TypeVar("T")
 class Rule:
     """What a key means and which values it takes: one of ``choices``, or a number from ``low`` to ``high``.
 
-    ``low`` itself is not allowed where ``above`` is true. For a list the bounds hold for each item.
+    ``low`` itself is not allowed where ``above`` is true. For a list the bounds hold for each item. With ``chosen`` it
+    may be given as null, and its section then chooses a value.
     """
 
     help: str
@@ -51,6 +55,7 @@ class Rule:
     low: float | None = None
     high: float | None = None
     above: bool = False
+    chosen: bool = False
 
 
 def _key(default: Any, help: str, **bounds: Any) -> Any:  # noqa: A002 - the field's own word for it
@@ -191,7 +196,9 @@ class NetworkConfig(_Section):
     initialization: str = _key(
         "lecun", "how the weights are drawn (docs/config.md#network)", choices=("glorot", "he", "lecun", "nielsen")
     )
-    initial_scale: float = _key(1.0, "multiplies all initial parameters (a badly wrong start)", low=0.0)
+    initial_scale: float = _key(1.0, "multiplies all parameters that are drawn (a badly wrong start)", low=0.0)
+    init: str | None = _key(None, "a run or checkpoint whose weights training begins from; null: all are drawn")
+    init_sha256: str | None = _key(None, "the SHA-256 of that checkpoint; filled in where a run records its config")
     dtype: str = _key("float32", "of parameters, data and arithmetic", choices=("float32", "float64"))
 
     def __post_init__(self) -> None:
@@ -203,6 +210,8 @@ class NetworkConfig(_Section):
                 f"single_output: {self.objective} compares outputs, and there is one; allowed: network.objective: "
                 f"{' or '.join(INDEPENDENT_OUTPUTS)}"
             )
+        if self.init_sha256 is not None and self.init is None:
+            raise ConfigError("init_sha256: has no meaning without network.init; set both to null, or neither")
 
 
 @dataclass(frozen=True)
@@ -217,7 +226,9 @@ class TrainingConfig(_Section):
     epochs: int = _key(20, "passes over the training images", low=1, high=1_000_000)
     batch_size: int = _key(32, "images in a mini-batch; the last of an epoch may be smaller", low=1, high=1_000_000)
     optimizer: str = _key("momentum", "update rule", choices=("sgd", "momentum", "nesterov", "adam"))
-    learning_rate: float = _key(0.4, "the schedule's highest", low=0.0, above=True)
+    learning_rate: float = _key(
+        None, "the schedule's highest; null: the optimizer's own", low=0.0, above=True, chosen=True
+    )
     momentum: float | None = _key(
         None, "null: 0.9 (for adam its beta1), and none for sgd, which takes no other value", low=0.0, high=0.9999
     )
@@ -236,6 +247,8 @@ class TrainingConfig(_Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.learning_rate is None:  # as it is given: whoever reads it finds a number
+            object.__setattr__(self, "learning_rate", LEARNING_RATES[self.optimizer])
         if self.optimizer == "sgd" and self.momentum:
             raise ConfigError(f"momentum: {self.momentum} has no effect with optimizer: sgd; use optimizer: momentum")
         if self.warmup_epochs > self.epochs:
@@ -296,6 +309,20 @@ class Document:
         return f"{self.name}:{self.lines[key]}: " if key in self.lines else f"{self.name}: "
 
 
+def remark_on_rate(training: TrainingConfig) -> str | None:
+    """What there is to say of a learning rate that is out of all proportion for its optimizer."""
+    own = LEARNING_RATES[training.optimizer]
+    low, high = OUT_OF_PROPORTION
+    ratio = training.learning_rate / own
+    if low <= ratio <= high:
+        return None
+    times = f"{ratio:,.0f} times" if ratio > 1 else f"1/{1 / ratio:,.0f} of"
+    return (
+        f"training.learning_rate: {training.learning_rate:g} is {times} what suits training.optimizer: "
+        f"{training.optimizer}, {own:g}; null takes that"
+    )
+
+
 def check_size(config: Config, inputs: int, classes: int, memory: int | None = None) -> None:
     """Raise ``ConfigError`` where the network cannot be trained for its size, before anything is made of it.
 
@@ -332,8 +359,8 @@ def rule_of(section: Any, key: str) -> Rule:
 
 def allowed(kind: Any, rule: Rule) -> str:
     """What a key takes, in words: 'a whole number, at least 1, or null'."""
-    if type(None) in _arguments(kind):
-        return f"{allowed(_without_none(kind), rule)}, or null"
+    if type(None) in _arguments(kind) or rule.chosen:
+        return f"{allowed(_without_none(kind), replace(rule, chosen=False))}, or null"
     if rule.choices:
         return " or ".join(rule.choices) if len(rule.choices) < 3 else "one of " + ", ".join(rule.choices)
     if typing.get_origin(kind) is tuple:
@@ -366,16 +393,19 @@ def reference() -> dict[str, tuple[str, list[tuple[str, str, str, str]]]]:
 
 
 def load(
-    path: Path | None = None, overrides: Iterable[str] = (), environment: Mapping[str, str] = os.environ
+    path: str | os.PathLike[str] | None = None,
+    overrides: Iterable[str] = (),
+    environment: Mapping[str, str] = os.environ,
 ) -> Config:
-    """The config of ``path`` (none: the defaults), then ``MLPCLI_DATA``, then ``overrides`` ("section.key=value").
+    """The config of ``path``, then ``MLPCLI_DATA``, then ``overrides`` ("section.key=value").
 
-    Raises ``ConfigError``: file, line, key, value, what is allowed, and the nearest known key.
+    ``path`` is a file, or the name of a shipped config; None means the defaults. Raises ``ConfigError``: file, line,
+    key, value, what is allowed, and the nearest known key.
     """
     values: dict[str, Any] = {}
     places: dict[str, str] = {}
     if path is not None:
-        _read_file(path, values, places)
+        _read_file(find(path), values, places)
     _read_environment(environment, values, places)
     _apply(overrides, values, places)
     return _build(Config, values, "", places)
@@ -466,8 +496,11 @@ def shipped() -> dict[str, Path]:
     return {path.relative_to(folder).with_suffix("").as_posix(): path for path in paths}
 
 
-def find(name: str) -> Path:
+def find(name: str | os.PathLike[str]) -> Path:
     """The file that ``name`` means: a path, else a shipped config's name. Raises ``ConfigError``."""
+    if not isinstance(name, (str, os.PathLike)):
+        raise ConfigError(f"{name!r:.60} is no config; give a Config, a file, or a name from 'mlpcli config list'")
+    name = os.fspath(name)
     path, is_folder = Path(name), False
     try:
         is_folder = stat.S_ISDIR(path.stat().st_mode)
@@ -665,7 +698,7 @@ _TEXT = re.compile("[^\0\ud800-\udfff]+", re.DOTALL)
 
 
 def _apply(overrides: Iterable[str], values: dict[str, Any], places: dict[str, str]) -> None:
-    for assignment in overrides:
+    for assignment in listed(overrides):
         key, sign, text = assignment.partition("=")
         key = key.strip()
         place = f"--set {_short(assignment)}: "
@@ -673,6 +706,16 @@ def _apply(overrides: Iterable[str], values: dict[str, Any], places: dict[str, s
             raise ConfigError(f"{place}write --set section.key=value")
         value, _ = _read_yaml(text, place)
         _set(Setting(key, value, place), values, places)
+
+
+def listed(overrides: Iterable[str]) -> tuple[str, ...]:
+    """``overrides`` as a tuple, also where it is one text. Raises ``ConfigError`` for anything but texts."""
+    texts = (
+        (overrides,) if isinstance(overrides, str) else tuple(overrides) if isinstance(overrides, Iterable) else None
+    )
+    if texts is None or isinstance(overrides, Mapping) or not all(isinstance(text, str) for text in texts):
+        raise ConfigError(f'{overrides!r:.60} are no overrides; give a list such as ["training.epochs=3"]')
+    return texts
 
 
 def _set(setting: Setting, values: dict[str, Any], places: dict[str, str]) -> None:
@@ -742,8 +785,8 @@ def _hint(value: Any, kind: Any, rule: Rule) -> str:
 
 
 def _fit(value: Any, kind: Any, rule: Rule) -> tuple[bool, Any]:
-    if type(None) in _arguments(kind):
-        return (True, None) if value is None else _fit(value, _without_none(kind), rule)
+    if type(None) in _arguments(kind) or rule.chosen:
+        return (True, None) if value is None else _fit(value, _without_none(kind), replace(rule, chosen=False))
     if typing.get_origin(kind) is tuple:
         if not isinstance(value, (list, tuple)):
             return False, value
@@ -763,13 +806,46 @@ def _fit(value: Any, kind: Any, rule: Rule) -> tuple[bool, Any]:
     return True, value
 
 
+# What other programs and papers call a key, or a part of it; blanks between words are no matter.
+_MEANT = {
+    "training.learning_rate": "lr rate eta stepsize learningrateinit",
+    "training.batch_size": "batch bs minibatch minibatchsize",
+    "training.epochs": "epoch nepochs numepochs maxepochs maxiter",
+    "training.optimizer": "optim opt solver",
+    "training.schedule": "scheduler lrschedule lrscheduler",
+    "training.warmup_epochs": "warmup",
+    "training.l2": "weightdecay wd reg regularization decay",
+    "training.patience": "earlystopping",
+    "training.averaging": "ema",
+    "network.hidden": "layers hiddenlayers hiddensize hiddensizes hiddenunits hiddendim units neurons width layersizes",
+    "network.activation": "act nonlinearity",
+    "network.objective": "loss cost criterion lossfunction",
+    "network.initialization": "initializer weightinit",
+    "network.init": "initfrom pretrained",
+    "data.dataset": "data",
+    "data.validation": "val valid valsplit validationsplit validationfraction",
+    "seed": "randomstate randomseed",
+}
+
+
+def meant_by(name: str) -> str | None:
+    """The dotted key that somebody may call ``name``: by its last word, or as other programs do; None if none is."""
+
+    def plain(text: str) -> str:
+        return re.sub("[-_ ]", "", text).lower()
+
+    known = {plain(key.rpartition(".")[2]): key for key in reversed(known_keys())}
+    others = {other: key for key, names in _MEANT.items() for other in names.split()}
+    return {**others, **known}.get(plain(name))
+
+
 def _refuse_unknown(dotted: str, place: str) -> typing.NoReturn:
     section, _, name = dotted.rpartition(".")
     known = [*_sections(), *known_keys()]
     siblings = {key.rpartition(".")[2]: key for key in known if key.rpartition(".")[0] == section}
     leaves = {key.rpartition(".")[2]: key for key in known}
     near = get_close_matches(name, siblings, 1) or get_close_matches(name, leaves, 1)
-    found = {**leaves, **siblings}[near[0]] if near else None
+    found = meant_by(name) or ({**leaves, **siblings}[near[0]] if near else None)
     hint = f"did you mean {found}?" if found else f"known here: {', '.join(siblings or _sections())}"
     raise ConfigError(f"{place}{_short(dotted)}: unknown key; {hint}")
 
@@ -794,7 +870,7 @@ def _some_key(section: str) -> str:
 
 
 def _without_none(kind: Any) -> Any:
-    return next(part for part in _arguments(kind) if part is not types.NoneType)
+    return next((part for part in _arguments(kind) if part is not types.NoneType), kind)
 
 
 def _assign(values: dict[str, Any], dotted: str, value: Any) -> None:

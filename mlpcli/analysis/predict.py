@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,22 +14,15 @@ from numpy.typing import ArrayLike, NDArray
 from mlpcli.analysis.evaluation import Member, Outputs, open_member, plain_label, predictions, seen
 from mlpcli.config import Config
 from mlpcli.datasets.images import BLANK, Bytes, Images, Pieces
-from mlpcli.errors import DataError, UsageError
+from mlpcli.errors import DataError
 from mlpcli.model.parameters import Parameters
+from mlpcli.runs.directory import HasPath, path_of
 
 Array = NDArray[Any]
 
 TOP = 3
 UNSURE = "the network is unsure: more than 1 bit of entropy"
 UNSURE_BITS = 1.0  # as much as between two classes alike
-
-
-class HasPath(Protocol):
-    """A run as training returns it, or any object with its path."""
-
-    @property
-    def path(self) -> Path:
-        """The run's folder, or a checkpoint."""
 
 
 class Model:
@@ -104,10 +97,7 @@ def load(run: HasPath | str | os.PathLike[str]) -> Model:
 
     A run's best checkpoint if it has one, else its last. Raises ``RunError`` when it is missing or damaged.
     """
-    path = run if isinstance(run, (str, os.PathLike)) else getattr(run, "path", None)
-    if not isinstance(path, (str, os.PathLike)):
-        raise UsageError(f"{run!r:.60} is no run; give a Run, or the path of a run or of a checkpoint")
-    return Model(open_member(Path(path)))
+    return Model(open_member(path_of(run)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -128,13 +128,11 @@ def _walked(files: Sequence[str]) -> list[str]:
 
 
 def _images(file: str, model: Model, raw: bool, many: bool) -> Images:
-    from mlpcli.analysis.predictions import images_of_table
+    from mlpcli.analysis.predictions import images_of
     from mlpcli.datasets import images
 
     if file != STDIN:
-        name = click.format_filename(file)
-        table = images_of_table(Path(file), name, model.image_shape)
-        return table or images.from_file(Path(file), name, model.image_shape, raw=raw, many=many)
+        return images_of(Path(file), click.format_filename(file), model.image_shape, raw=raw, many=many)
     try:
         data = sys.stdin.buffer.read(images.MAX_BYTES + 1)
     except (OSError, AttributeError) as error:  # AttributeError where there is no standard input: '<&-'

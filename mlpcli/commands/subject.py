@@ -87,12 +87,9 @@ def _trained(path: Path) -> Subject:
 
 
 def _initial(config: Config, dtype: str | None) -> Subject:
-    import numpy as np
-
     from mlpcli.datasets.catalogue import CATALOGUE
-    from mlpcli.model.parameters import initialize
     from mlpcli.state import architecture_of
-    from mlpcli.training.rng import keyed_rng
+    from mlpcli.training.initial import draw_parameters
     from mlpcli.training.targets import check_targets
 
     entry = CATALOGUE.get(config.data.dataset)
@@ -106,9 +103,6 @@ def _initial(config: Config, dtype: str | None) -> Subject:
         image_shape, classes, multi_label = part.image_shape, part.classes, part.split.multi_label
         check_targets(config, classes, part.split.labels, part.name)
     architecture = architecture_of(config, math.prod(image_shape), classes)
-    theta, section = architecture.parameters(dtype or config.network.dtype), config.network
-    rng = keyed_rng(config.seed, "initialization")
-    with np.errstate(over="ignore"):  # what is not finite is reported later
-        initialize(theta, section.initialization, section.initial_scale, section.activation, rng)
+    theta = draw_parameters(config, architecture, dtype)
     words = f"initial weights of seed {config.seed}"
     return Subject(config, architecture, image_shape, classes, multi_label, theta.vector, words)

@@ -25,6 +25,7 @@ from mlpcli.datasets.collection import ROLES_OF, Array, Collection, Examples, Fi
 from mlpcli.datasets.deskew import preprocessed
 from mlpcli.datasets.download import Downloader, Progress, Say, find, silent
 from mlpcli.datasets.idx_files import IdxFiles
+from mlpcli.datasets.memory import ARRAYS
 from mlpcli.datasets.source import named_path
 from mlpcli.errors import DataError, UnavailableError, shown
 
@@ -101,20 +102,21 @@ def load_dataset(
     data: DataConfig,
     seed: int = 0,
     *,
+    given: Collection | None = None,
     pickles: bool = False,
     say: Say = silent,
     progress: Progress | None = None,
 ) -> Dataset:
     """The data set that ``data`` describes, its missing files fetched, those of the test set too if ``data.test``.
 
-    The test files are not opened here. With ``pickles`` a pickle of arrays is read too. ``seed`` draws the validation
-    images where ``data.validation_order`` says so. Raises ``UnavailableError`` when files cannot be had, unless
-    ``data.fallback`` names what to use then; ``DataError`` when they are damaged or do not fit together; ``RunError``
-    when the data folder cannot be used.
+    The test files are not opened here. With ``given`` it is taken from there, not from files. With ``pickles`` a
+    pickle of arrays is read too. ``seed`` draws the validation images where ``data.validation_order`` says so.
+    Raises ``UnavailableError`` when files cannot be had, unless ``data.fallback`` names what to use then;
+    ``DataError`` when they are damaged or do not fit together; ``RunError`` when the data folder cannot be used.
     """
 
     def load(data: DataConfig) -> Dataset:
-        files = open_collection(data, say, progress, pickles=pickles)
+        files = given or open_collection(data, say, progress, pickles=pickles)
         _require(files, "train")
         has_test = data.test and files.prepare("test")
         if data.test and not has_test:
@@ -233,6 +235,11 @@ def locate(dataset: str, folder: str | Path) -> tuple[Entry | None, Path]:
     entry = CATALOGUE.get(dataset)
     if entry is not None:
         return entry, BUNDLED if entry.bundled else named_path(str(folder)) / entry.name
+    if dataset == ARRAYS:
+        raise DataError(
+            "the run was trained on arrays that a Python program had, and there are no files of them: name data with "
+            "--data, or resume it by mlpcli.resume(run, data=(X, y), test=(X, y))"
+        )
     path = named_path(dataset)
     if detect.exists(path):
         return None, path

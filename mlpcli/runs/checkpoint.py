@@ -102,14 +102,22 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
 
 def read(path: Path) -> Checkpoint:
     """The checkpoint in ``path``, which in a run is no link. Raises ``RunError``: missing, damaged, unknown version."""
+    return decode(_bytes_of(path), shown(path))
+
+
+def read_with_hash(path: Path) -> tuple[Checkpoint, str]:
+    """The checkpoint in ``path``, and the SHA-256 of the file. Raises as :func:`read` does."""
+    data = _bytes_of(path)
+    return decode(data, shown(path)), hashlib.sha256(data).hexdigest()
+
+
+def _bytes_of(path: Path) -> bytes:
     with reading(path):
         here = path if path.parent.name == CHECKPOINTS else path.absolute()  # we may be in the very folder
         if here.parent.name == CHECKPOINTS:
             with Folder(here.parent.parent) as run:
-                data = run.read(f"{CHECKPOINTS}/{here.name}", MAX_BYTES)
-        else:
-            data = read_bytes(path, MAX_BYTES)
-    return decode(data, shown(path))
+                return run.read(f"{CHECKPOINTS}/{here.name}", MAX_BYTES)
+        return read_bytes(path, MAX_BYTES)
 
 
 def encode(checkpoint: Checkpoint) -> bytes:

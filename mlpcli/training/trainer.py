@@ -17,13 +17,14 @@ from mlpcli.errors import DivergedError
 from mlpcli.model.build import allocate_arrays, build_network
 from mlpcli.model.input import Input
 from mlpcli.model.network import Gradient
-from mlpcli.model.parameters import Parameters, initialize
+from mlpcli.model.parameters import Parameters
 from mlpcli.parallel.control import SINGLE, ProcessGroup
 from mlpcli.state import OPTIMIZER_STATE, EpochRecord, State, architecture_of
 from mlpcli.training.augment import Augmentation
 from mlpcli.training.averaging import MovingAverage
 from mlpcli.training.batches import INPUT_SCALE, Batch, Batches
 from mlpcli.training.evaluate import Evaluator
+from mlpcli.training.initial import draw_parameters
 from mlpcli.training.margins import Margins
 from mlpcli.training.optimizers import CHUNK_SIZE, make_optimizer
 from mlpcli.training.rng import keyed_rng
@@ -247,13 +248,7 @@ class Trainer:
         return replace(state, theta=parameters(theta), optimizer=optimizer, average=average)
 
     def _initial_parameters(self) -> Parameters:
-        network = self._config.network
-        theta = self.architecture.parameters(network.dtype)
-        rng = keyed_rng(self._config.seed, "initialization")
-        # A scale too large for the dtype shows in the first loss; numpy need not warn of it too.
-        with np.errstate(over="ignore"):
-            initialize(theta, network.initialization, network.initial_scale, network.activation, rng)
-        return theta
+        return draw_parameters(self._config, self.architecture)
 
     def _broadcast_state(self) -> None:
         """Make the state that of rank 0: CPUs of different kinds may round differently."""
