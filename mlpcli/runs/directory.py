@@ -87,8 +87,8 @@ class RunDirectory:
     def __exit__(self, *_: object) -> None:
         self._held.close()
 
-    def remarks(self) -> list[str]:
-        """What is not promised on this file system."""
+    def warnings(self) -> list[str]:
+        """Return what is not promised on this file system."""
         with writing(self.path):
             if self._folder.can_flush():
                 return []
