@@ -164,9 +164,9 @@ def draw_curves(figure: Figure, runs: Sequence[History]) -> None:
             axes.plot(epochs, training, linestyle=DASHES, mfc="white", markevery=[-1], **look)
             if best is not None:
                 axes.plot(epochs, validation, markevery=_markers(len(epochs), number), **look)
-                axes.plot(best, validation[best - 1], **_ring(), mec=look["color"])
+                axes.plot(best, validation[epochs == best], **_ring(), mec=look["color"])
         _scale(axes, values)
-        _epochs(axes, max(len(run.records) for run in runs))
+        _epochs(axes, max(run.records[-1]["epoch"] for run in runs))
     objectives = {run.objective for run in runs}
     own = "of each run's own objective" if len(objectives) > 1 else runs[0].objective
     in_nats = objectives <= {"softmax_cross_entropy", "sigmoid_cross_entropy", "normalized_sigmoid"}
@@ -191,7 +191,7 @@ def draw_layers(figure: Figure, run: History) -> None:
     for axes, lines in zip(panels, (norms, saturation), strict=False):
         for layer, values in enumerate(lines.T):
             axes.plot(epochs, values, markevery=_markers(len(epochs), layer), **looks[layer])
-        _epochs(axes, len(epochs))
+        _epochs(axes, run.records[-1]["epoch"])
     _scale(panels[0], [norms])
     panels[0].set(title="Gradient of the epoch's last full batch", ylabel="Euclidean norm (loss per unit of parameter)")
     if has_saturation:

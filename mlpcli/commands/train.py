@@ -155,7 +155,9 @@ def command(
                 _print(run)
         except (KeyboardInterrupt, Terminated):
             if screen.run is not None:
-                output.say(f"stopped; go on with: {group.command} --resume {shlex.quote(str(screen.run))}")
+                from mlpcli.runs.layout import resume_command
+
+                output.say(f"stopped; go on with: {resume_command(screen.run, group.command)}")
             raise
 
 

@@ -19,8 +19,8 @@ import numpy.typing as npt
 
 from mlpcli.config import DataConfig
 from mlpcli.datasets import detect, hold_out
-from mlpcli.datasets.catalogue import CATALOGUE, Entry, File, Role
-from mlpcli.datasets.classes import Classes, classes_of, indices, listed, renamed
+from mlpcli.datasets.catalogue import CATALOGUE, FILE_NAMES, Entry, File, Role
+from mlpcli.datasets.classes import Classes, classes_of, indices, renamed
 from mlpcli.datasets.collection import ROLES_OF, Array, Collection, Examples, FileSplit
 from mlpcli.datasets.deskew import preprocessed
 from mlpcli.datasets.download import Downloader, Progress, Say, find, silent
@@ -72,6 +72,12 @@ class Dataset:
     _read_test: Callable[[], Split] = field(repr=False)
     class_names: tuple[str, ...] = ()
     has_test: bool = True
+
+    @property
+    def training_hashes(self) -> dict[str, str]:
+        """The hashes of what is trained on, whether or not the test files have been read too."""
+        names = [FILE_NAMES[role] for role in ROLES_OF["train"]]
+        return {name: self.hashes[name] for name in names if name in self.hashes}
 
     def test(self) -> Split:
         """Open, verify and read the test files, now and not before. Raises ``DataError``."""
@@ -125,11 +131,7 @@ def load_dataset(
         classes = _classes(files, found, data)
         everything, shape = _split(found, indices(found, classes.labels, files.name, "training"), files, data, say)
         everything = _preprocessed(everything, shape, data)
-        train, validation = _hold_out(everything, data, seed, files.name)
-        if validation is not None and data.validation_order == "file":
-            remark = hold_out.sorted_files(train.labels, validation.labels, classes.names)
-            if remark:
-                say(f"{files.name}: {remark}")
+        train, validation = held_out(everything, data, seed, files.name)
 
         def test() -> Split:
             found = files.read("test")
@@ -142,9 +144,6 @@ def load_dataset(
                     f"{files.name}: the test images are of {_size(test_shape)} pixels, the training images of "
                     f"{_size(shape)}"
                 )
-            shown = set(np.flatnonzero(labels.any(axis=0)) if labels.ndim == 2 else np.unique(labels))
-            if absent := [name for place, name in enumerate(classes.names) if place not in shown]:
-                say(f"{files.name}: of {listed(absent)} there are training images, and no test images")
             return _preprocessed(split, shape, data)
 
         return Dataset(
@@ -202,7 +201,7 @@ def load_split(
             found = renamed(found, own, files.name)
         wanted, shape = _split(found, indices(found, labels, files.name, split), files, data, say)
         if split != "test" and not everything:
-            train, validation = _hold_out(wanted, data, seed, files.name)
+            train, validation = held_out(wanted, data, seed, files.name)
             if split == "validation" and validation is None:
                 raise DataError(f"{files.name}: there are no validation images: data.validation is 0")
             wanted = validation if split == "validation" and validation is not None else train
@@ -359,8 +358,8 @@ def _preprocessed(split: Split, shape: tuple[int, int], data: DataConfig) -> Spl
     return replace(split, images=preprocessed(split.images, shape, data.preprocessing))
 
 
-def _hold_out(split: Split, data: DataConfig, seed: int, name: str) -> tuple[Split, Split | None]:
-    """``split`` without the images held out for validation, and those: as ``data`` says which."""
+def held_out(split: Split, data: DataConfig, seed: int, name: str) -> tuple[Split, Split | None]:
+    """``split`` without the images held out for validation, and those: as ``data`` says which. Raises ``DataError``."""
     count = hold_out.how_many(data.validation, len(split), name)
     if not count:
         return split, None

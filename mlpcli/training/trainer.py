@@ -23,6 +23,7 @@ from mlpcli.state import OPTIMIZER_STATE, EpochRecord, State, architecture_of
 from mlpcli.training.augment import Augmentation
 from mlpcli.training.averaging import MovingAverage
 from mlpcli.training.batches import INPUT_SCALE, Batch, Batches
+from mlpcli.training.diagnosis import remedy
 from mlpcli.training.evaluate import Evaluator
 from mlpcli.training.initial import draw_parameters
 from mlpcli.training.margins import Margins
@@ -154,7 +155,7 @@ class Trainer:
                 self._average.update(state.step)
             self.group.raise_if_stopped()
             if not math.isfinite(metrics.loss):
-                raise _diverged(f"the loss is {metrics.loss} at step {state.step}, in epoch {epoch}", rate)
+                raise self._diverged(f"the loss is {metrics.loss} at step {state.step}, in epoch {epoch}", rate)
             yield StepRecord(batch.size, rate, metrics.loss, metrics.errors, norms)
         self._optimizer.end()
         self._comm.barrier()  # all shards of theta are updated
@@ -275,7 +276,7 @@ class Trainer:
             and all(map(math.isfinite, (total, validation_loss or 0.0, raw_loss or 0.0, *norms)))
         ):
             what = "a parameter, a gradient or the validation loss is no longer finite"
-            raise _diverged(f"{what} at the end of epoch {epoch}", rate)
+            raise self._diverged(f"{what} at the end of epoch {epoch}", rate)
         state.epoch = epoch
         self._update_best(validation_error, validation_loss)
         return EpochRecord(
@@ -318,9 +319,6 @@ class Trainer:
         else:
             state.epochs_since_best += 1
 
-
-def _diverged(what: str, rate: float) -> DivergedError:
-    return DivergedError(
-        f"training diverged: {what}, with a learning rate of {rate:.3g}; "
-        "try a lower training.learning_rate, or training.warmup_epochs"
-    )
+    def _diverged(self, what: str, rate: float) -> DivergedError:
+        how = remedy(self._config, self.state.step)
+        return DivergedError(f"training diverged: {what}, with a learning rate of {rate:.3g}; {how}")

@@ -268,7 +268,7 @@ class TestHoldingOut:
         whole = Split(np.arange(count, dtype=np.uint8).reshape(count, 1), np.arange(count, dtype=np.uint8))
         for order in ("file", "shuffled", "stratified"):
             try:
-                train, held = load._hold_out(whole, DataConfig(validation=validation, validation_order=order), 3, "any")
+                train, held = load.held_out(whole, DataConfig(validation=validation, validation_order=order), 3, "any")
             except DataError:
                 return
             parts = [train] if held is None else [train, held]
