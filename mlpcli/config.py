@@ -415,7 +415,7 @@ def parse(
     data: bytes, path: Path, overrides: Iterable[str] = (), environment: Mapping[str, str] = os.environ
 ) -> Config:
     """The config in ``data``, the bytes of the file ``path``; otherwise as :func:`load`."""
-    overrides = tuple(overrides)
+    overrides = listed(overrides)
     if not overrides and not environment.get(FOLDER_VARIABLE) and (config := _as_written(data)):
         return config
     values: dict[str, Any] = {}

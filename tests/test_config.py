@@ -298,8 +298,8 @@ def test_what_the_environment_says_is_checked_too() -> None:
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
-    for path, reason in [(tmp_path / "none.yaml", "No such file or directory"), (tmp_path, "Is a directory")]:
-        with pytest.raises(ConfigError, match=f"^{path}: cannot be read: {reason}$"):
+    for path, reason in [(tmp_path / "none.yaml", "no such file"), (tmp_path, "is a folder")]:
+        with pytest.raises(ConfigError, match=f"^{path}: {reason}"):
             config.load(path)
 
 
