@@ -120,9 +120,9 @@ def _side_by_side(paths: list[Path], file: Path, as_json: bool) -> None:
 
     found = ranking.collect(paths)
     document = side_by_side(found, title_of(paths))
-    for summary, _ in found:
-        if summary.problem:
-            output.say(f"mlpcli: {summary.problem}")
+    for run in found:
+        if run.summary.problem:
+            output.say(f"mlpcli: {run.summary.problem}")
     data = runs_page(document)
     output.write_file(file, data)
     if as_json:

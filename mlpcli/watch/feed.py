@@ -21,14 +21,14 @@ from mlpcli.analysis.look import Look, held_out_images, look_again
 from mlpcli.analysis.report.contents import Contents, contents, name_of, of_run, waiting, weights_of
 from mlpcli.analysis.report.page import base64, json_text, page, runs_page
 from mlpcli.analysis.report.side_by_side import Describer, names_of, side_by_side
-from mlpcli.config import Config
 from mlpcli.datasets.load import Part, SplitName
 from mlpcli.errors import DataError, MlpcliError
 from mlpcli.runs import checkpoint as checkpoints
 from mlpcli.runs import directory
 from mlpcli.runs.layout import CHECKPOINTS, CONFIG, MANIFEST, METRICS, STEPS, TEST, resume_command
+from mlpcli.runs.ranking import Known
 from mlpcli.runs.steps import Line
-from mlpcli.runs.summary import Summary, try_to_read
+from mlpcli.runs.summary import try_to_read
 
 # Of the time of all processors, what reading checkpoints may take, and what looking at images may.
 SHARE = 0.003
@@ -227,7 +227,7 @@ class RunsFeed:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._known: dict[Path, tuple[Signature, Summary, Config | None, Values]] = {}
+        self._known: dict[Path, tuple[Signature, Known, Values]] = {}
         self._numbers: dict[Path, int] = {}
         self._describer = Describer()
 
@@ -243,9 +243,7 @@ class RunsFeed:
         """Runs side by side, each with the address of its own page."""
         known = self._read(self._paths())
         return side_by_side(
-            [(summary, config) for _, summary, config, _ in known],
-            names_of([self.folder])[0],
-            lambda summary, _: self._known[summary.path][3],
+            [run for _, run, _ in known], names_of([self.folder])[0], lambda run: self._known[run.summary.path][2]
         )
 
     def others(self, than: Path) -> Events:
@@ -254,7 +252,7 @@ class RunsFeed:
         newest = sorted(beside, key=_began, reverse=True)[:MOST_OTHERS]
         known = self._read(newest)
         names = names_of([path for path in newest if path in self._known])
-        told = [{"name": name, **values} for name, (_, _, _, values) in zip(names, known, strict=True)]
+        told = [{"name": name, **values} for name, (_, _, values) in zip(names, known, strict=True)]
         return {"others": json_text(told)}
 
     def run_at(self, number: int) -> Path | None:
@@ -266,7 +264,7 @@ class RunsFeed:
             return sorted(path for path in self.folder.iterdir() if directory.is_run(path))
         return []
 
-    def _read(self, paths: list[Path]) -> list[tuple[Signature, Summary, Config | None, Values]]:
+    def _read(self, paths: list[Path]) -> list[tuple[Signature, Known, Values]]:
         for path in self._known.keys() - set(paths):
             if not directory.is_run(path):
                 del self._known[path]
@@ -274,10 +272,9 @@ class RunsFeed:
             signature = (*_signature(path, CONFIG, MANIFEST, METRICS), directory.is_in_use(path))
             if path in self._known and self._known[path][0] == signature:
                 continue
-            summary, config = try_to_read(path)
+            run = Known(*try_to_read(path))
             number = self._numbers.setdefault(path, len(self._numbers) + 1)
-            told = {**self._describer(summary, config), "link": f"run/{number}/"}
-            self._known[path] = signature, summary, config, told
+            self._known[path] = signature, run, {**self._describer(run), "link": f"run/{number}/"}
         return [self._known[path] for path in paths]
 
 

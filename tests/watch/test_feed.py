@@ -29,7 +29,7 @@ def told(events: dict[str, str]) -> dict[str, Any]:
 def as_if_running(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = run / "manifest.json"
     path.write_text(path.read_text().replace('"finished"', '"running"'))
-    monkeypatch.setattr(directory, "is_in_use", lambda path: path == run)
+    monkeypatch.setattr(directory, "is_in_use", lambda found: getattr(found, "path", found) == run)
 
 
 def test_only_what_has_changed_is_told(run: Path) -> None:

@@ -46,7 +46,7 @@ class Learning {
   }
 
   show({ pixels, forward, backward }) {
-    const same = backward && this.backward && pixels === this.pixels && backward.truth === this.backward.truth;
+    const same = backward && this.backward && pixels === this.pixels && labelText(backward.truth) === labelText(this.backward.truth);
     if (!same) [this.history, this.last] = [[], null];
     Object.assign(this, { pixels, forward, backward });
     const finite = !backward || Number.isFinite(backward.C);
@@ -56,7 +56,8 @@ class Learning {
     const before = backward && this.steps ? this._asTrained() : null;
     const truth = backward ? backward.truth : null;
     const { probabilities } = this.network;
-    byId("truth-name").textContent = `${probabilities ? "probability" : "score"} of ${truth ?? "the true class"}`;
+    byId("truth-name").textContent = `${probabilities ? "probability" : "score"} of ${truth === null ? "the true class" : labelText(truth)}`;
+    byId("truth-name").parentElement.hidden = Array.isArray(truth);
     const set = (id, value) => (byId(id).textContent = value ?? "–");
     set("loss-trained", before && number(before.C));
     set("loss-now", backward && number(backward.C));
@@ -95,7 +96,7 @@ class Learning {
       this.history.push(this.backward.C);
       this.steps++;
     }
-    this._changed(`Step ${this.steps}: loss ${number(this.backward.C)}, predicted ${this.forward.predicted}`);
+    this._changed(`Step ${this.steps}: loss ${number(this.backward.C)}, predicted ${labelText(this.forward.predicted)}`);
   }
 
   _reset() {
@@ -129,7 +130,7 @@ class Learning {
     let began = performance.now();
     for (let n = 0; n < this.stock.labels.length && wanted(); n++) {
       const image = preprocessed(this._pixels(n), network.image_shape, network.preprocessing);
-      if (network.forward(image).predicted !== this.stock.labels[n]) wrong.add(n);
+      if (labelText(network.forward(image).predicted) !== labelText(this.stock.labels[n])) wrong.add(n);
       if (performance.now() - began < SLICE) continue;
       await new Promise((done) => setTimeout(done));
       began = performance.now();
@@ -149,7 +150,7 @@ class Learning {
     const shown = images.slice(0, MOST_FORGOTTEN).map((n) => {
       const canvas = element("canvas", { class: "ink", "aria-hidden": "true" });
       paintInk(canvas, this._pixels(n), ...this.trained.image_shape);
-      const label = `A ${this.stock.labels[n]} that is forgotten: put it on the board`;
+      const label = `A ${labelText(this.stock.labels[n])} that is forgotten: put it on the board`;
       const button = element("button", { type: "button", "aria-label": label }, canvas);
       button.addEventListener("click", () => this.open(this._pixels(n), this.stock.labels[n]));
       return element("li", {}, button);

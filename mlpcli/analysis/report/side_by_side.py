@@ -34,7 +34,7 @@ OF_A_SUMMARY = (
 INPUTS = 28 * 28
 
 
-Describe = Callable[[Summary, Config | None], dict[str, Any]]
+Describe = Callable[[Known], dict[str, Any]]
 
 
 def side_by_side(runs: Sequence[Known], title: str, describe: Describe | None = None) -> dict[str, Any]:
@@ -43,12 +43,12 @@ def side_by_side(runs: Sequence[Known], title: str, describe: Describe | None = 
     ``describe`` tells what :class:`Describer` does of a run.
     """
     describe = describe or Describer()
-    configs = {summary.path: config for summary, config in runs}
+    known = {run.summary.path: run for run in runs}
     ranked = rank(runs)[:MOST_RUNS]
-    kept = [(row.summary, configs[row.summary.path]) for row in ranked]
+    kept = [known[row.summary.path] for row in ranked]
     groups = {row.summary.path: number for number, group in enumerate(group_seeds(kept)) for row in group.rows}
     names = names_of([row.summary.path for row in ranked])
-    objectives = {config.network.objective for config in configs.values() if config is not None}
+    objectives = {run.config.network.objective for run in runs if run.config is not None}
     return {
         "title": title,
         "version": __version__,
@@ -58,11 +58,11 @@ def side_by_side(runs: Sequence[Known], title: str, describe: Describe | None = 
         "runs": [
             {
                 "name": name,
-                "group": groups[summary.path],
-                **describe(summary, config),
+                "group": groups[row.summary.path],
+                **describe(run),
                 "settings": {key: value for key, value in row.settings.items() if key != SEED},
             }
-            for row, name, (summary, config) in zip(ranked, names, kept, strict=True)
+            for row, name, run in zip(ranked, names, kept, strict=True)
         ],
     }
 
@@ -73,8 +73,9 @@ class Describer:
     def __init__(self) -> None:
         self._sizes: dict[str | None, tuple[int, int] | None] = {}  # inputs and classes, by data set
 
-    def __call__(self, summary: Summary, config: Config | None) -> dict[str, Any]:
-        """Describe the run of ``summary``, whose ``config`` is None where it is damaged."""
+    def __call__(self, run: Known) -> dict[str, Any]:
+        """Describe ``run``."""
+        summary, config = run.summary, run.config
         try:
             drawn = curve(directory.read_metrics(summary.path))
         except MlpcliError:
