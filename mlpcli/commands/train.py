@@ -14,6 +14,7 @@ import click
 from mlpcli.commands import EXIT_USAGE, Terminated, output
 from mlpcli.commands.options import (
     data_overrides,
+    init_overrides,
     set_option,
     set_threads,
     source_option,
@@ -74,6 +75,11 @@ class _Processes(click.IntRange):
     type=click.Path(path_type=Path),
     help="Go on with an interrupted run, from its last checkpoint or the one named, to the same end bit for bit.",
 )
+@click.option(
+    "--init",
+    metavar="RUN|CHECKPOINT",
+    help="Begin from its weights, not from drawn ones; layers of another shape are drawn. Its images' size is kept.",
+)
 @source_option
 @click.option("--offline", is_flag=True, help="Fetch nothing.")
 @threads_option
@@ -94,6 +100,7 @@ def command(
     overrides: tuple[str, ...],
     out: Path | None,
     resume: Path | None,
+    init: str | None,
     sources: tuple[str, ...],
     offline: bool,
     processes: int | None,
@@ -113,11 +120,14 @@ def command(
       mlpcli train --out runs/first --threads 1
       mlpcli train --processes auto
       mlpcli train --resume runs/first
+      mlpcli train letters.yaml --init runs/first
       mpiexec -n 4 mlpcli train --mpi
     """
     if resume is not None and (config is not None or out is not None):
         raise UsageError("--resume goes on with the run's own config and directory: give no CONFIG and no --out")
-    overrides = (*overrides, *data_overrides(sources, offline))
+    if resume is not None and init is not None:
+        raise UsageError("--resume goes on with a run, --init begins a new one from its weights: give one of them")
+    overrides = (*overrides, *data_overrides(sources, offline), *init_overrides(init, any_file=True))
     if processes is None:
         processes = 1 if mpi else _choose_processes(config, overrides, resume, quiet=quiet)
     with process_group(mpi, processes) as group:
@@ -145,7 +155,9 @@ def command(
                 _print(run)
         except (KeyboardInterrupt, Terminated):
             if screen.run is not None:
-                output.say(f"stopped; go on with: {group.command} --resume {shlex.quote(str(screen.run))}")
+                from mlpcli.runs.layout import resume_command
+
+                output.say(f"stopped; go on with: {resume_command(screen.run, group.command)}")
             raise
 
 

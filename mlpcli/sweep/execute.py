@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from mlpcli import config as config_module
-from mlpcli.config import Config
+from mlpcli.config import Config, NetworkConfig
 from mlpcli.errors import DivergedError, MlpcliError, RunError, UsageError
 from mlpcli.parallel.control import available_cores, launched
 from mlpcli.runs.environment import THREAD_VARIABLES, threads
@@ -115,8 +115,17 @@ def tasks(folder: Path, plan: Plan) -> list[Task]:
 
     Raises ``UsageError`` if an existing run has another config than the plan.
     """
+    from mlpcli.runs.initial import pinned
+
     _refuse_a_run(folder)
-    return [_task(folder / planned.name, planned.config) for planned in plan.runs]
+    networks: dict[NetworkConfig, NetworkConfig] = {}
+    for config in (planned.config for planned in plan.runs):
+        if config.network not in networks:
+            networks[config.network] = pinned(config).network
+    return [
+        _task(folder / planned.name, replace(planned.config, network=networks[planned.config.network]))
+        for planned in plan.runs
+    ]
 
 
 def strangers(folder: Path, plan: Plan) -> list[Path]:
