@@ -1,8 +1,8 @@
 """MkDocs hooks: the repository's Markdown, written for GitHub, as a site that fetches nothing.
 
-README.md is the first page. A page may link to any file or folder of the repository: a Markdown file outside docs/ becomes a
-page, a source file a page under source/, and a folder a list of what is in it. A link to nothing stays as it is, and
-``mkdocs build --strict`` reports it.
+README.md is the first page. A page may link to any file or folder of the repository: a Markdown file outside docs/
+becomes a page, a source file a page under source/, and a folder a list of what is in it. A link to nothing stays as it
+is, and ``mkdocs build --strict`` reports it.
 """
 
 from __future__ import annotations
