@@ -176,7 +176,7 @@ class Known:
         return same and self.before in ("", mutant.before) and self.after in ("", mutant.after)
 
 
-SLOTS = "self._X = [self._allocate((self._held(self._batch_size), train.images.shape[1]))"
+SLOTS = "self._X = [self._allocate((self._local_rows(self._batch_size), train.images.shape[1]))"
 KNOWN: tuple[Known, ...] = (
     *(
         Known("model/parameters.py", function, "", "", "Initial weights: where the steps begin, no part of one.", True)
@@ -216,7 +216,7 @@ KNOWN: tuple[Known, ...] = (
     Known(
         "training/margins.py",
         "Margins.__init__",
-        "self._first[own] = nonzero.argmax(axis=1) // MARGIN_ALIGNMENT",
+        "self._first[part] = nonzero.argmax(axis=1) // MARGIN_ALIGNMENT",
         "pass",
         "Reads memory that was not written, where the check happens to find zeros: no margin is cut on the left.",
     ),
