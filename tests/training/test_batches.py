@@ -51,7 +51,7 @@ def made(
     """Batches, and their slots."""
     local = comm.data.shard(batch_size)
     slots = [np.full((local.stop - local.start, split.images.shape[1]), np.nan, dtype) for _ in range(2)]
-    of_classes = OneHot(CLASSES).table( more.pop("smoothing", 0.0), dtype)
+    of_classes = OneHot(CLASSES).table(more.pop("smoothing", 0.0), dtype)
     return Batches(split, of_classes, batch_size, slots, comm, seed=SEED, **more), slots
 
 
