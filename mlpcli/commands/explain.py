@@ -45,7 +45,8 @@ LEVELS = (0, 10, 25, 50, 100, 150, 200, 300)  # steps of the one neuron that are
 @click.option(
     "--label",
     metavar="K[,K...]",
-    help="Take K for the true class, or for the true ones of a multi-label objective. [default: that of the data]",
+    help="Take K for the true class, or for the true ones of a multi-label objective, or none. [default: that of the "
+    "data]",
 )
 @click.option(
     "--unit",
