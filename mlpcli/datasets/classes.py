@@ -69,6 +69,21 @@ def listed(names: Sequence[str]) -> str:
     return f"{', '.join(names[: MOST_NAMED - 2])}, ... {names[-1]} ({len(names)} classes)"
 
 
+def compared(test: Examples, classes: Classes, where: str) -> str | None:
+    """Return what there is to say where the ``test`` images do not show all ``classes``.
+
+    Raises ``DataError`` where they show others.
+    """
+    shown = set(_called(test, where).values())
+    if strangers := [label for label in _called(test, where).values() if label not in classes.labels]:
+        raise DataError(
+            f"{where}: of {listed(strangers)} there are test images, and no training images; leave the test images "
+            "out with data.test: false, or give training images too"
+        )
+    absent = [name for label, name in zip(classes.labels, classes.names, strict=True) if label not in shown]
+    return f"{where}: of {listed(absent)} there are training images, and no test images" if absent else None
+
+
 def renamed(found: Examples, classes: Classes, where: str) -> Examples:
     """``found`` with its labels called by the names of ``classes``."""
     names = dict(zip(classes.labels, classes.names, strict=True))

@@ -201,13 +201,13 @@ def test_a_folder_with_something_else_says_what(tmp_path: Path):
 
 def test_sorted_files_are_noticed(tmp_path: Path):
     write(tmp_path, *names("{}-{}-idx{}-ubyte"), labels=np.sort(LABELS))
-    _, said = load(tmp_path, validation=4.0)
+    _, said = load(tmp_path, validation=4.0, test=False)
     assert said == [
         f"{tmp_path.name}: the 4 validation images, the last in file order, show only 3, and no training image 3: "
         "data.validation_order: shuffled (or stratified) draws them from all"
     ]
     for order in ("shuffled", "stratified"):
-        assert load(tmp_path, validation=6.0, validation_order=order)[1] == []
+        assert load(tmp_path, validation=6.0, validation_order=order, test=False)[1] == []
 
 
 def test_few_validation_images_are_no_sign_of_sorted_files(tmp_path: Path):
