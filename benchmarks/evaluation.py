@@ -24,10 +24,11 @@ class Mlpcli(Peer):
         from mlpcli.config import Config, NetworkConfig
         from mlpcli.state import architecture_of
         from mlpcli.training.evaluate import Evaluator
+        from mlpcli.training.targets import OneHot
 
         config = Config(network=NetworkConfig(hidden=tuple(hidden)))
         architecture = architecture_of(config, self.images.shape[1], self.dataset.classes)
-        self.evaluator = Evaluator(architecture, self.dataset.train, self.dataset.classes, "float32")
+        self.evaluator = Evaluator(architecture, self.dataset.train, OneHot(self.dataset.classes), "float32")
         self.theta = architecture.parameters("float32")
 
     def train(self) -> int:

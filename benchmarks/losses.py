@@ -2,6 +2,7 @@
 
     python benchmarks/losses.py                     # all of them, one after the other
     python benchmarks/losses.py start depth         # some: rates objectives same start output depth classes
+    python benchmarks/losses.py activations relu numbers          # those that need only the bundled sample
     python benchmarks/losses.py --jobs 2            # two trainings at a time, a thread each
 
 It needs mlpcli, and MNIST where ``mlpcli data fetch mnist`` puts it. Each command is printed to stderr as it starts.
@@ -13,6 +14,7 @@ images.
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
 import os
 import shlex
@@ -41,6 +43,7 @@ RATES = {
 DEPTHS = (1, 2, 3, 4, 5)
 EPOCHS_SHOWN = (1, 2, 3, 5, 10)
 WRONG = "network.initial_scale=20"
+SAMPLE = ("data.dataset=mnist-sample",)
 STILL = ("training.learning_rate=1e-12", "training.epochs=1", "training.warmup_epochs=0")
 
 Record = dict[str, Any]
@@ -326,6 +329,107 @@ def classes(bench: Bench) -> None:
     )
 
 
+def activations(bench: Bench) -> None:
+    """Gradients by layer before training, and the error after it, of sigmoid, tanh and relu by depth; on the sample."""
+    config = "objectives/softmax-cross-entropy"
+    depths = (1, 3, 5)
+    kinds = {"sigmoid": "glorot", "tanh": "glorot", "relu": "he"}
+    of = {
+        (kind, layers): (f"network.activation={kind}", f"network.initialization={scheme}", hidden(layers), *SAMPLE)
+        for kind, scheme in kinds.items()
+        for layers in depths
+    }
+    before = {key: bench.seeds(config, *settings, *STILL) for key, settings in of.items()}
+    rates = (0.8, 0.2, 0.05)
+    after = {
+        (*key, rate): bench.seeds(config, *settings, f"training.learning_rate={rate:g}")
+        for key, settings in of.items()
+        for rate in rates
+    }
+    for runs_of in (before, after):
+        bench.train(run for runs in runs_of.values() for run in runs)
+    rows = []
+    for (kind, layers), runs in before.items():
+        norms = [record["gradient_norm"] for record in last_of(bench, runs)]
+        share = mean(row[0] / row[-1] for row in norms)
+        tried = {rate: [*map(bench.validation, after[kind, layers, rate])] for rate in rates}
+        best = min(rates, key=lambda rate: mean(tried[rate]))
+        rows.append([kind, kinds[kind], f"{layers}", f"{share:.1e}", f"{best:g}", spread(tried[best])])
+    heads = ["hidden units", "initialization", "hidden layers", "layer 1 / output layer", "rate", "validation error"]
+    table(
+        "gradient_norm of layer 1 as a share of the output layer's before training; error after ten epochs", heads, rows
+    )
+
+
+def relu(bench: Bench) -> None:
+    """Four losses on sigmoid and on relu hidden units, each at the best of three rates; on the sample."""
+    losses = ("softmax-cross-entropy", "sigmoid-cross-entropy", "sigmoid-quadratic", "linear-quadratic")
+    kinds = {"sigmoid": "glorot", "relu": "he"}
+    rates = {name: [RATES[name] / part for part in (1, 4, 16)] for name in losses}
+    of = {
+        (name, kind, rate): bench.seeds(
+            f"objectives/{name}",
+            f"network.activation={kind}",
+            f"network.initialization={scheme}",
+            f"training.learning_rate={rate:g}",
+            *SAMPLE,
+        )
+        for name in losses
+        for kind, scheme in kinds.items()
+        for rate in rates[name]
+    }
+    bench.train(run for runs in of.values() for run in runs)
+    rows = []
+    for name in losses:
+        cells = []
+        for kind in kinds:
+            tried = {rate: [*map(bench.validation, of[name, kind, rate])] for rate in rates[name]}
+            best = min(tried, key=lambda rate: mean(tried[rate]))
+            cells.append(f"{spread(tried[best])} at {best:g}")
+        rows.append([f"`{name}`", *cells])
+    table("Validation error by loss and hidden units", ["objective", *(f"{kind} hidden units" for kind in kinds)], rows)
+
+
+def numbers(bench: Bench) -> None:
+    """The numbers of the classes as targets of one linear unit, beside one-hot targets, by numbering; on the sample."""
+    numberings = {"k": [*range(10)], "9 - k": [*range(9, -1, -1)], "7 k mod 10": [7 * k % 10 for k in range(10)]}
+    layers = ("network.hidden=[]", "network.hidden=[100]")
+    targets = {"one-hot": "network.single_output=false", "the class's number": "network.single_output=true"}
+    rest = ("training.epochs=20", "training.learning_rate=0.01")
+    folders = {name: numbered(bench.out / f"sample-{i}", order) for i, (name, order) in enumerate(numberings.items())}
+    of = {
+        (shape, kind, name): bench.seeds(
+            "objectives/linear-quadratic", f"data.dataset={folder}", shape, targets[kind], *rest
+        )
+        for shape in layers
+        for kind in targets
+        for name, folder in folders.items()
+    }
+    bench.train(run for runs in of.values() for run in runs)
+    rows = [
+        ["none" if shape.endswith("[]") else "100", kind]
+        + [spread([*map(bench.validation, of[shape, kind, name])]) for name in numberings]
+        for shape in layers
+        for kind in targets
+    ]
+    table("Validation error by the number that digit k is given", ["hidden units", "targets", *numberings], rows)
+
+
+def numbered(folder: Path, order: Sequence[int]) -> Path:
+    """A folder with the bundled sample, each label k written as ``order[k]``."""
+    if not folder.exists():
+        from mlpcli.datasets.load import BUNDLED
+
+        scratch = folder.with_suffix(".part")
+        shutil.copytree(BUNDLED, scratch, dirs_exist_ok=True)
+        for path in scratch.glob("*-labels-idx1-ubyte*"):
+            data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+            path.unlink()
+            (scratch / path.name.removesuffix(".gz")).write_bytes(data[:8] + bytes(order[label] for label in data[8:]))
+        scratch.rename(folder)
+    return folder
+
+
 def hidden(layers: int) -> str:
     """The setting of so many hidden layers of 100 units."""
     return f"network.hidden=[{', '.join(['100'] * layers)}]"
@@ -355,7 +459,8 @@ def renumbered(folder: Path) -> Path:
 
 
 TABLES: dict[str, Callable[[Bench], None]] = {
-    function.__name__: function for function in (rates, objectives, same, start, output, depth, classes)
+    function.__name__: function
+    for function in (rates, objectives, same, start, output, depth, classes, activations, relu, numbers)
 }
 
 

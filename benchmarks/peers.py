@@ -399,6 +399,41 @@ class Jax(_Variants):
         return train
 
 
+class Keras(Peer):
+    """Keras: model.fit of a Sequential network, compiled by JAX."""
+
+    packages = ("keras", "jax")
+    note = "with the jax backend; model.fit, an epoch a call"
+
+    def setup(self) -> None:
+        os.environ["KERAS_BACKEND"] = "jax"
+        import keras
+
+        self.keras, self.X, self.y = keras, self.pixels(), self.labels.astype(np.int32)
+
+    def prepare(self, hidden: Sequence[int], batch: int, examples: int) -> None:
+        layers = self.keras.layers
+        self.batch, self.examples = min(batch, examples), examples
+        self.model = self.keras.Sequential(
+            [
+                self.keras.Input((self.X.shape[1],)),
+                *(layers.Dense(units, activation="sigmoid") for units in hidden),
+                layers.Dense(self.dataset.classes),
+            ]
+        )
+        self.model.compile(
+            optimizer=self.keras.optimizers.SGD(RATE, momentum=MOMENTUM),
+            loss=self.keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy"],
+        )
+
+    def train(self) -> int:
+        chosen = slice(self.examples)
+        history = self.model.fit(self.X[chosen], self.y[chosen], batch_size=self.batch, epochs=1, verbose=0)
+        assert np.isfinite(history.history["loss"][0])
+        return self.examples
+
+
 class NervaNumpy(Peer):
     """nerva-numpy: its own stochastic_gradient_descent_plain, with its Momentum."""
 
@@ -474,6 +509,7 @@ PEERS: dict[str, type[Peer]] = {
     "torch.compile": PyTorchCompiled,
     "scikit-learn": ScikitLearn,
     "jax": Jax,
+    "keras": Keras,
     "nerva-numpy": NervaNumpy,
     "neural-network-digits": NeuralNetworkDigits,
 }

@@ -18,6 +18,7 @@ NEEDS = {
     "pytorch": "torch",
     "scikit-learn": "sklearn",
     "jax": "jax",
+    "keras": "keras",
     "nerva-numpy": "nerva_numpy",
     "neural-network-digits": "nn_digits",
 }

@@ -8,6 +8,7 @@ aliases and tags, which a config has no use for, are refused before they can cos
 from __future__ import annotations
 
 import codecs
+import inspect
 import math
 import os
 import re
@@ -18,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from difflib import get_close_matches
-from functools import cache
+from functools import cache, lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,6 +36,8 @@ OPTIMIZER_VECTORS = {"sgd": 0, "momentum": 1, "nesterov": 1, "adam": 2}
 LEARNING_RATES = {"sgd": 4.0, "momentum": 0.4, "nesterov": 0.4, "adam": 4e-3}
 OUT_OF_PROPORTION = 0.01, 20.0  # times that: below, training hardly moves; above, sigmoids saturate in the first steps
 FOLDER_VARIABLE = "MLPCLI_DATA"
+# The objectives that are a sum over the output units, each of which depends on its own logit alone.
+INDEPENDENT_OUTPUTS = ("sigmoid_cross_entropy", "sigmoid_quadratic", "linear_quadratic")
 
 T = TypeVar("T")
 
@@ -75,7 +78,13 @@ class _Section:
 
 @dataclass(frozen=True)
 class DataConfig(_Section):
-    """Which images, from where, and how they are split."""
+    """Which images, from where, and how they are split.
+
+    `data.validation` is a fraction below 1, or a whole number from 1 up. With `data.preprocessing: deskew`, slanted
+    digits are made upright by the moments of their pixels (`mlpcli/datasets/deskew.py`). `eval`, `predict`, `report`
+    and the Python API then do the same to every image they give to such a network; images for an exported network must
+    be deskewed first.
+    """
 
     dataset: str = _key("mnist", "a name of the catalogue (mlpcli data list), or a file or folder (docs/data.md)")
     folder: str = _key("data", f"where downloaded files are kept; {FOLDER_VARIABLE} overrides a config's")
@@ -127,7 +136,13 @@ class DataConfig(_Section):
 
 @dataclass(frozen=True)
 class AugmentationConfig(_Section):
-    """How far training images are distorted, anew each epoch; each draw is uniform between minus and plus its bound."""
+    """How far training images are distorted, anew each epoch; each draw is uniform between minus and plus its bound.
+
+    Without this section, or with `augmentation: null`, nothing is distorted; with it, at least one bound must be
+    positive. `mlpcli data show CONFIG` shows the distorted images. The elastic displacement fields are `elastic_alpha`
+    times uniform noise from (-1, 1), smoothed by a Gaussian with standard deviation `elastic_sigma` (Simard, Steinkraus
+    and Platt 2003).
+    """
 
     rotation: float = _key(0.0, "degrees, at most, either way", low=0.0, high=180.0)
     scale: float = _key(0.0, "share by which width and height, each on its own, grow or shrink", low=0.0, high=0.9)
@@ -149,7 +164,17 @@ class AugmentationConfig(_Section):
 
 @dataclass(frozen=True)
 class NetworkConfig(_Section):
-    """The network: its layers, its loss, and where its parameters start."""
+    """The network: its layers, its loss, and where its parameters start.
+
+    There are at most 1000 hidden layers. `network.initialization` is one of these, for a layer with `rows` inputs and
+    `columns` units; all biases start at 0, except with `nielsen`:
+
+    - `glorot`: uniform between ±g √(6 / (rows + columns)), g = 4 for sigmoid units and 1 for others, so that a network
+      of three sigmoid layers trains (Glorot and Bengio 2010);
+    - `he`: normal with variance 2 / rows (He et al. 2015);
+    - `lecun`: normal with variance 1 / rows (LeCun et al. 1998);
+    - `nielsen`: as `lecun`, with biases of variance 1 (Nielsen 2015).
+    """
 
     hidden: tuple[int, ...] = _key((512,), "units of each hidden layer, in order; [] for none", low=1, high=100_000)
     activation: str = _key("sigmoid", "of the hidden layers", choices=("sigmoid", "tanh", "relu"))
@@ -165,8 +190,11 @@ class NetworkConfig(_Section):
             "normalized_sigmoid",
         ),
     )
+    single_output: bool = _key(
+        False, "one output unit, whose target is the number of the class: of two, 0 or 1 (logistic regression)"
+    )
     initialization: str = _key(
-        "lecun", "how the weights are drawn (README, 'Initialization')", choices=("glorot", "he", "lecun", "nielsen")
+        "lecun", "how the weights are drawn (docs/config.md#network)", choices=("glorot", "he", "lecun", "nielsen")
     )
     initial_scale: float = _key(1.0, "multiplies all parameters that are drawn (a badly wrong start)", low=0.0)
     init: str | None = _key(None, "a run or checkpoint whose weights training begins from; null: all are drawn")
@@ -177,13 +205,23 @@ class NetworkConfig(_Section):
         super().__post_init__()
         if len(self.hidden) > MAX_LAYERS:
             raise ConfigError(f"hidden: {len(self.hidden)} layers are not allowed; allowed: at most {MAX_LAYERS}")
+        if self.single_output and self.objective not in INDEPENDENT_OUTPUTS:
+            raise ConfigError(
+                f"single_output: {self.objective} compares outputs, and there is one; allowed: network.objective: "
+                f"{' or '.join(INDEPENDENT_OUTPUTS)}"
+            )
         if self.init_sha256 is not None and self.init is None:
             raise ConfigError("init_sha256: has no meaning without network.init; set both to null, or neither")
 
 
 @dataclass(frozen=True)
 class TrainingConfig(_Section):
-    """How the parameters are moved, and for how long."""
+    """How the parameters are moved, and for how long.
+
+    `training.optimizer: sgd` takes no momentum other than 0, `training.warmup_epochs` is at most `training.epochs`, and
+    `training.patience` needs validation images. `training.dropout` needs hidden layers, and `training.label_smoothing`
+    an objective other than `linear_hinge`.
+    """
 
     epochs: int = _key(20, "passes over the training images", low=1, high=1_000_000)
     batch_size: int = _key(32, "images in a mini-batch; the last of an epoch may be smaller", low=1, high=1_000_000)
@@ -235,6 +273,11 @@ class Config(_Section):
             raise ConfigError(
                 f"training.label_smoothing: {self.training.label_smoothing} has no meaning with network.objective: "
                 "linear_hinge, whose targets name one class; allowed: 0"
+            )
+        if self.training.label_smoothing and self.network.single_output:
+            raise ConfigError(
+                f"training.label_smoothing: {self.training.label_smoothing} has no meaning with network.single_output, "
+                "whose targets are class numbers; allowed: 0"
             )
         if self.training.dropout and not self.network.hidden:
             raise ConfigError(
@@ -330,6 +373,25 @@ def allowed(kind: Any, rule: Rule) -> str:
     return words
 
 
+def reference() -> dict[str, tuple[str, list[tuple[str, str, str, str]]]]:
+    """Return each section's docstring and its keys, a key as (dotted name, default in YAML, allowed values, meaning).
+
+    The section '' has the keys outside all sections.
+    """
+    sections: dict[str, Any] = {"": Config, **{name: _section(_types(Config)[name]) for name in _sections()}}
+    found = {}
+    for section, owner in sections.items():
+        keys = []
+        for each in fields(owner):
+            kind = _types(owner)[each.name]
+            if not _section(kind):
+                rule = rule_of(owner, each.name)
+                dotted = f"{section}.{each.name}" if section else each.name
+                keys.append((dotted, _yaml_scalar(_plain(each.default)), allowed(kind, rule), rule.help))
+        found[section] = (inspect.getdoc(owner) or "", keys)
+    return found
+
+
 def load(
     path: str | os.PathLike[str] | None = None,
     overrides: Iterable[str] = (),
@@ -353,6 +415,9 @@ def parse(
     data: bytes, path: Path, overrides: Iterable[str] = (), environment: Mapping[str, str] = os.environ
 ) -> Config:
     """The config in ``data``, the bytes of the file ``path``; otherwise as :func:`load`."""
+    overrides = listed(overrides)
+    if not overrides and not environment.get(FOLDER_VARIABLE) and (config := _as_written(data)):
+        return config
     values: dict[str, Any] = {}
     places: dict[str, str] = {}
     _read_mapping(_text(data, shown(path)), path, values, places)
@@ -501,6 +566,46 @@ _SCALARS = (
     (re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]{1,9})?\Z"), float),
     (re.compile(r"[-+]?\.?(inf|Inf|INF|nan|NaN|NAN)\Z"), lambda text: float(text.replace(".", ""))),
 )
+
+
+# What to_yaml writes is mostly this, and needs no YAML parser, which takes ten times as long: a folder may have
+# thousands of runs.
+_WORD = r"[A-Za-z0-9_./][A-Za-z0-9_./+-]*"
+_WORDS = rf"(?:{_WORD}|\[(?:{_WORD}(?:, {_WORD})*)?\])"
+_WRITTEN_SECTION = re.compile(rf"([a-z0-9_]+):(?: ({_WORDS})\n|\n((?:  [a-z0-9_]+: {_WORDS}\n)+))")
+_WRITTEN = re.compile(f"(?:{_WRITTEN_SECTION.pattern})+")
+
+
+def _as_written(data: bytes) -> Config | None:
+    """The config in ``data`` if it is as :func:`to_yaml` writes it, and right; None if YAML has to say."""
+    text = data.decode("ascii", "replace")
+    if len(data) > MAX_BYTES or not _WRITTEN.fullmatch(text):
+        return None
+    found: dict[str, Any] = {}
+    try:
+        for name, value, lines in _WRITTEN_SECTION.findall(text):
+            if name in found:
+                return None
+            found[name] = _written_section(name, lines) if lines else _written_value(value)
+        return Config(**found)
+    except (ConfigError, TypeError, KeyError):
+        return None
+
+
+@lru_cache(maxsize=1024)
+def _written_section(name: str, lines: str) -> Any:
+    pairs = [line.strip().split(": ", 1) for line in lines.splitlines()]
+    values = {key: _written_value(value) for key, value in pairs}
+    section = _section(_types(Config)[name])
+    if section is None or len(values) < len(pairs):
+        raise KeyError(name)
+    return section(**values)
+
+
+def _written_value(text: str) -> Any:
+    if not text.startswith("["):
+        return _scalar(text)
+    return [_scalar(item) for item in text[1:-1].split(", ")] if text != "[]" else []
 
 
 def _read_file(path: Path, values: dict[str, Any], places: dict[str, str]) -> None:

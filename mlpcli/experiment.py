@@ -1,4 +1,4 @@
-"""From a config to a run: the one place where data, training and the run directory are joined.
+"""Train, resume and reproduce runs: the one place where data, training and the run directory are joined.
 
 The commands and ``import mlpcli`` both call :func:`train`, :func:`resume` and :func:`reproduce`; what is shown on the
 way is an :class:`Observer`'s business.
@@ -27,6 +27,8 @@ from mlpcli.datasets.download import Progress
 from mlpcli.datasets.foreign import data_of_a_run
 from mlpcli.datasets.load import Dataset, load_dataset
 from mlpcli.datasets.memory import ARRAYS, Arrays, Pair
+from mlpcli.datasets.remarks import LEAST_A_CLASS, Remark, guessing
+from mlpcli.datasets.remarks import remarks as data_remarks
 from mlpcli.errors import ConfigError, DataError, DivergedError, RunError, UsageError, shown
 from mlpcli.model.parameters import Parameters
 from mlpcli.parallel.control import MAX_PROCESSES, SINGLE, ProcessGroup
@@ -38,15 +40,20 @@ from mlpcli.runs.comparison import Difference, differences
 from mlpcli.runs.directory import HasPath, RunDirectory
 from mlpcli.runs.environment import PROCESSES, environment
 from mlpcli.runs.initial import find_origin, pinned
+from mlpcli.runs.layout import resume_command
 from mlpcli.state import EpochRecord, State, architecture_of
+from mlpcli.training.diagnosis import LEAST_STEPS, Diagnosis
 from mlpcli.training.evaluate import Evaluator
 from mlpcli.training.initial import copy_layers, draw_parameters
+from mlpcli.training.targets import check_targets
 from mlpcli.training.trainer import Trainer
 
-# What may differ between a run and its resumption: where the data are, and the checkpoint it began from. That they are
-# the same, their SHA-256 tells.
-RESUMABLE = ("data.dataset", "data.folder", "data.sources", "data.offline", "network.init")
+# Keys that may change when a run is resumed: the place of the data and of the checkpoint it began from, which are
+# compared by their SHA-256, and whether the test images are evaluated in the end.
+RESUMABLE = ("data.dataset", "data.folder", "data.sources", "data.offline", "data.test", "network.init")
 EPOCHS = "training.epochs"
+# Of the error of a guess: a network that makes as many has learned nothing.
+NO_BETTER = 0.98
 # The name of a run whose config has none.
 NAME = "mnist"
 
@@ -61,6 +68,10 @@ class Observer:
 
     def begin(self, run: Path, trainer: Trainer, dataset: Dataset) -> None:
         """Training begins, or is resumed."""
+
+    def remark(self, message: str) -> None:
+        """Show a remark: on data or training that teach little. Not an error."""
+        self.say(f"remark   {message}")
 
     def step(self, loss: float) -> None:
         """A step is done."""
@@ -176,16 +187,18 @@ def train(
     dataset = load_dataset(config.data, config.seed, given=given, say=observer.say, progress=observer.progress)
     state, origin = _initial(config, dataset, observer)
     trainer = Trainer(config, dataset, state, group)
+    remarks = data_remarks(dataset, config.data.validation_order)
     manifest = {**_manifest(dataset, group), **origin}
     with directory.create(path, name or own_name, config, manifest) as run, _with_resume_hint(run, group):
-        return _train(run, config, trainer, dataset, observer)
+        return _train(run, config, trainer, dataset, observer, remarks)
 
 
 def _initial(config: Config, dataset: Dataset, observer: Observer) -> tuple[State | None, dict[str, Any]]:
     """Return the state to begin with, None where all is drawn; and what the manifest says of where it is from.
 
-    Raises ``ConfigError`` for a network that is too large: nothing is allocated before that is known.
+    Raises ``ConfigError`` for a network that is too large, or not for these labels: nothing is allocated before.
     """
+    check_targets(config, dataset.classes, dataset.train.labels, dataset.name)
     inputs = dataset.train.images.shape[1]
     config_module.check_size(config, inputs, dataset.classes, config_module.physical_memory())
     origin = find_origin(config)
@@ -266,6 +279,7 @@ def resume(
                 f"{where}: its checkpoint's step {trainer.state.step} is not the end of epoch {trainer.state.epoch}, "
                 f"at {trainer.steps_per_epoch} mini-batches an epoch"
             )
+        remarks = data_remarks(dataset, config.data.validation_order)
         here = environment(group.label)
         changed = [
             key
@@ -286,7 +300,7 @@ def resume(
         manifest = {**_manifest(dataset, group), **origin, **run.manifest, "resumed": resumed}
         run.rewind_to(config, checkpoint and replace(checkpoint, config=config), manifest)
         with _with_resume_hint(run, group):
-            return _train(run, config, trainer, dataset, observer)
+            return _train(run, config, trainer, dataset, observer, remarks)
 
 
 def reproduce(
@@ -365,7 +379,7 @@ def _with_resume_hint(run: RunDirectory, group: ProcessGroup) -> Iterator[None]:
     except RunError as error:
         if not run.is_in_place():
             raise  # what there was to go on from is gone
-        how = f"{group.command} --resume {shlex.quote(str(run.path))}"
+        how = resume_command(run.path, group.command)
         raise RunError(f"{error}; the last good state is kept; go on with: {how}") from error
 
 
@@ -386,19 +400,33 @@ def _train(
     trainer: Trainer,
     dataset: Dataset,
     observer: Observer,
+    remarks: Iterable[Remark] = (),
     epochs: int | None = None,
 ) -> Run:
     """Train to the end, or until ``epochs`` more epochs are done."""
     state = trainer.state
-    for remark in run.remarks():
-        observer.say(remark)
+    for warning in run.warnings():
+        observer.say(warning)
     trainer.group.start_workers(trainer)
     observer.begin(run.path, trainer, dataset)
+    for remark in remarks:
+        observer.remark(remark.message)
+    diagnosis = Diagnosis(config, guessing(dataset.train.labels, dataset.class_names)[1])
+
+    def on_step(loss: float) -> None:
+        diagnosis.step(loss)
+        observer.step(loss)
+
+    record = None
     try:
-        for record in islice(trainer.epochs(observer.step), epochs):
+        for record in islice(trainer.epochs(on_step), epochs):
             run.save(record, _checkpoint(config, dataset, trainer))
             observer.epoch(record, best=state.best_epoch == state.epoch)
+            for sign in diagnosis.epoch(record, state.theta):
+                observer.remark(f"epoch {record.epoch}: {sign}")
         observer.end()
+        if record is not None and trainer.finished and state.step >= LEAST_STEPS:
+            _remark_on_guessing(record, state, dataset, observer)
         if dataset.has_test:
             _evaluate_on_test(run, config, trainer, dataset)
     except DivergedError as error:
@@ -414,11 +442,33 @@ def _train(
     return _result(run, config, state)
 
 
+def _remark_on_guessing(record: EpochRecord, state: State, dataset: Dataset, observer: Observer) -> None:
+    """Say so where a trained network has not been better than one answer for all images."""
+    kind, split, error = "training", dataset.train, record.train_error
+    enough = LEAST_A_CLASS * dataset.classes
+    if dataset.validation is not None and state.best is not None and len(dataset.validation) >= enough:
+        # An average may still be catching up with what it is the average of.
+        raw = record.raw_validation_error
+        error = state.best[0] if raw is None else min(raw, state.best[0])
+        kind, split = "validation", dataset.validation
+    answer, guessed = guessing(split.labels, dataset.class_names)
+    if len(split) >= enough and error >= NO_BETTER * guessed > 0:
+        observer.remark(
+            f"the result is no better than guessing: {kind} error {error:.2%}, and {guessed:.2%} by always answering "
+            f"{shown(answer)}; look at the images with mlpcli data show, or try another training.learning_rate"
+        )
+
+
 def _evaluate_on_test(run: RunDirectory, config: Config, trainer: Trainer, dataset: Dataset) -> None:
-    """Evaluate the run's model, as it is on disk, on the test set: the only time that training reads it."""
+    """Evaluate the run's model, as it is on disk, on the test images: the only time that training does."""
     path = directory.find_checkpoint(run.path)
     checkpoint = checkpoints.read(path)
-    evaluator = Evaluator(trainer.architecture, dataset.test(), dataset.classes, config.network.dtype)
+    try:
+        images = dataset.test()
+    except DataError as error:
+        without = f"{resume_command(run.path, trainer.group.command)} --set data.test=false"
+        raise DataError(f"{error}; the run is kept: to end it without a test error: {without}") from error
+    evaluator = Evaluator(trainer.architecture, images, trainer.targets, config.network.dtype)
     with np.errstate(all="ignore"):
         loss, errors = evaluator.loss_and_errors(checkpoint.parameters)
     if not math.isfinite(loss):
@@ -483,15 +533,15 @@ def _manifest(dataset: Dataset, group: ProcessGroup = SINGLE) -> dict[str, Any]:
 
 
 def _checkpoint(config: Config, dataset: Dataset, trainer: Trainer) -> Checkpoint:
-    # The hashes of what was trained on: the test files' are not known before they are read.
     return Checkpoint(
         config=config,
         dataset=dataset.name,
-        hashes=dict(dataset.hashes),
+        hashes=dataset.training_hashes,
         image_shape=dataset.image_shape,
         classes=dataset.classes,
         state=trainer.state,
         class_names=dataset.class_names,
+        multi_label=dataset.train.multi_label,
     )
 
 
@@ -505,7 +555,7 @@ def _checkpoint_to_resume(run: RunDirectory, at: Path | None) -> Checkpoint | No
     try:
         return checkpoints.read(last)
     except RunError as error:
-        hint = f"; go on from the one before it: mlpcli train --resume {shlex.quote(str(previous))}"
+        hint = f"; go on from the one before it: {resume_command(previous)}"
         raise RunError(f"{error}{hint if previous.exists() else ''}") from error
 
 
@@ -560,7 +610,9 @@ def _same_data(
     if began_with["fallback_from"]:
         data = replace(data, dataset=began_with["dataset"], fallback=None)
     dataset = load_dataset(data, config.seed, given=given, say=observer.say, progress=observer.progress)
-    for name, digest in dataset.hashes.items():
-        if checkpoint is not None and checkpoint.hashes.get(name) != digest:
+    # Before the first checkpoint there is the manifest, unless the process died before it wrote one.
+    known = checkpoint.hashes if checkpoint is not None else began_with.get("hashes", dataset.training_hashes)
+    for name, digest in dataset.training_hashes.items():
+        if known.get(name) != digest:
             raise DataError(f"{data.dataset}: {name} is not the file the run was trained on; its SHA-256 differs")
     return replace(dataset, fallback_from=began_with["fallback_from"] or dataset.fallback_from)

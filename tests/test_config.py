@@ -298,8 +298,8 @@ def test_what_the_environment_says_is_checked_too() -> None:
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
-    for path, reason in [(tmp_path / "none.yaml", "No such file or directory"), (tmp_path, "Is a directory")]:
-        with pytest.raises(ConfigError, match=f"^{path}: cannot be read: {reason}$"):
+    for path, reason in [(tmp_path / "none.yaml", "no such file"), (tmp_path, "is a folder")]:
+        with pytest.raises(ConfigError, match=f"^{path}: {reason}"):
             config.load(path)
 
 
@@ -489,6 +489,10 @@ def configs(draw: st.DrawFn) -> Config:
         training["dropout"] = 0.0
     if values["network"]["objective"] == "linear_hinge":
         training["label_smoothing"] = 0.0
+    if values["network"]["objective"] not in config.INDEPENDENT_OUTPUTS:
+        values["network"]["single_output"] = False
+    if values["network"]["single_output"]:
+        training["label_smoothing"] = 0.0
     if draw(st.booleans()):
         del values["augmentation"]
     sections = {name: SECTIONS[name](**section) for name, section in values.items()}
@@ -499,6 +503,7 @@ def check_that_it_comes_back(original: Config, file: Path) -> None:
     text = config.to_yaml(original)
     assert text.isascii()
     assert loaded(file, text) == original
+    assert config.parse(text.encode(), file, (), {}) == original
     assert config.from_dict(config.to_dict(original), "x") == original
     overrides, section = [], ""
     for line in text.splitlines():
@@ -620,6 +625,48 @@ for bomb in json.load(sys.stdin):
     else:
         print(0)
 """
+
+
+@pytest.mark.parametrize("name", config.shipped())
+def test_a_run_s_config_needs_no_yaml_parser(name: str, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = config.load(config.shipped()[name], (), {})
+    text = config.to_yaml(original)
+    assert loaded(file, text) == original
+    monkeypatch.delattr(config, "_read_yaml")
+    assert config.parse(text.encode(), file, (), {}) == original
+
+
+@pytest.mark.parametrize(
+    ("written", "changed"),
+    [
+        ("seed: 0\n", "seed: 0\nseed: 0\n"),
+        ("  epochs: 20\n", "  epochs: 20\n  epochs: 20\n"),
+        ("  epochs: 20\n", "  epochs: 0\n"),
+        ("  epochs: 20\n", "  epoch: 20\n"),
+        ("data:\n", "date:\n"),
+        ("  hidden: [512]\n", "  hidden: [512, 0]\n"),
+        ("  hidden: [512]\n", "  hidden: 512\n"),
+        ("augmentation: null\n", "augmentation: x\n"),
+        ("  dropout: 0.0\n", "  dropout: 0.5 # half\n"),
+        ("  hidden: [512]\n", "  hidden: []\n"),
+        ("  offline: false\n", "  offline: no\n"),
+        ("  offline: false\n", "  offline: False\n"),
+        ("  batch_size: 32\n", "  batch_size: 010\n"),
+        ("  dataset: mnist\n", "  dataset: a-b_c+d/e.f\n"),
+    ],
+)
+def test_both_readers_of_a_config_say_the_same(written: str, changed: str, file: Path) -> None:
+    text = config.to_yaml(Config())
+    assert written in text
+    text = text.replace(written, changed)
+
+    def outcome(read: typing.Callable[[], Config]) -> Config | str:
+        try:
+            return read()
+        except ConfigError as error:
+            return str(error)
+
+    assert outcome(lambda: config.parse(text.encode(), file, (), {})) == outcome(lambda: loaded(file, text))
 
 
 def test_no_file_takes_long_or_much_memory(file: Path) -> None:

@@ -7,12 +7,14 @@ import io
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlpcli.analysis.evaluation import Outputs
 from mlpcli.analysis.predict import Answer, Model
+from mlpcli.datasets.classes import in_words
 from mlpcli.datasets.collection import readable
 from mlpcli.datasets.detect import images_in
 from mlpcli.datasets.images import Images, from_file
@@ -67,13 +69,16 @@ def table_of(model: Model, answers: Sequence[Answer], columns: str | None = None
     ``columns``: instead the image's number, from 1, and its class, under these two names, as Kaggle wants them.
     """
     if columns is not None:
-        classes = (model.class_names[answer.top(1)[0][0]] for answer in answers)
+        if model.multi_label:
+            classes = (answer.words(model.class_names) for answer in answers)
+        else:
+            classes = (model.class_names[answer.top(1)[0][0]] for answer in answers)
         return _csv(columns.split(","), enumerate(classes, start=1))
     rows = (
         [
             readable(answer.name) if answer.index is None else f"{readable(answer.name)}[{answer.index}]",
-            "" if answer.predicted is None else model.class_names[answer.predicted],
-            "" if answer.predicted is None else repr(float(answer.p[answer.predicted])),
+            "" if answer.predicted is None else answer.words(model.class_names),
+            "" if answer.predicted is None else repr(answer.confidence),
             *map(repr, answer.p.tolist()),
         ]
         for answer in answers
@@ -81,12 +86,12 @@ def table_of(model: Model, answers: Sequence[Answer], columns: str | None = None
     return _csv(["image", "predicted", "confidence", *_of_classes(model.class_names)], rows)
 
 
-def labelled_table(said: Outputs, labels: Sequence[int], class_names: Sequence[str]) -> bytes:
-    """What was ``said`` of labelled images, as CSV: image, label, predicted, confidence, and p of each class."""
+def labelled_table(said: Outputs, labels: NDArray[Any], class_names: Sequence[str]) -> bytes:
+    """What was ``said`` of images with ``labels`` (N,) or (N, K), as CSV: image, label, predicted, confidence, p_0."""
     confidence = said.confidence.tolist()
     rows = (
-        [i, class_names[label], class_names[predicted], repr(confidence[i]), *map(repr, p)]
-        for i, (label, predicted, p) in enumerate(zip(labels, said.predicted.tolist(), said.p.tolist(), strict=True))
+        [i, in_words(label, class_names), in_words(predicted, class_names), repr(confidence[i]), *map(repr, p)]
+        for i, (label, predicted, p) in enumerate(zip(labels, said.predicted, said.p.tolist(), strict=True))
     )
     return _csv(["image", "label", "predicted", "confidence", *_of_classes(class_names)], rows)
 

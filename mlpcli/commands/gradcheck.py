@@ -135,7 +135,7 @@ def command(
             _tolerances(tolerances, TOLERANCE),
         )
         if not as_json:
-            check.print_head()
+            check.print_head(group, mpi)
         rows = []
         tables = _raised_as_rows(check.gradients()), _raised_as_rows(check.steps(group))
         if group.size > 1 and not mpi:
@@ -152,7 +152,7 @@ def command(
                 output.result(_line("allowed", "", "", allowed, "").rstrip() + "\n")
         passed = all(row.verdict == PASSED for row in rows)
         if as_json:
-            output.result_json(check.document(rows, passed))
+            output.result_json(check.document(rows, passed, group.size))
         else:
             _print_verdict(rows, check.tolerance, check.subject.architecture)
         return 0 if passed else EXIT_CHECK_SAID_NO
@@ -172,9 +172,10 @@ class _Check:
     ) -> None:
         import numpy as np
 
+        from mlpcli.gradcheck.steps import random_labels
         from mlpcli.gradcheck.subject import Problem
         from mlpcli.model.dropout import draw_mask
-        from mlpcli.training.batches import INPUT_SCALE, targets
+        from mlpcli.training.batches import INPUT_SCALE
 
         self.subject, self.seed, self.tolerance = subject, seed, tolerance
         self.entries = None if every else entries
@@ -182,11 +183,12 @@ class _Check:
             np.random.Generator(np.random.Philox(key=np.array([seed, STREAM + table], np.uint64))) for table in (0, 1)
         )
         self.images, self.source = _images(subject, data, self.rng)
-        training, classes = subject.config.training, subject.architecture.sizes[-1]
+        training = subject.config.training
         self.l2 = training.l2 or L2
         X = self.images[_brightest(self.images)].astype(np.float64)
         self.examples = len(X)
-        Y = targets(classes, training.label_smoothing)[self.rng.integers(classes, size=len(X))]
+        labels = random_labels(self.rng, len(X), subject.classes, subject.multi_label)
+        Y = subject.targets.table(training.label_smoothing)[labels]
         masks = []
         if training.input_dropout:
             mask = np.empty_like(X)
@@ -210,14 +212,16 @@ class _Check:
         from mlpcli.gradcheck.steps import StepChecker, Steps, training_images
 
         subject = self.subject
-        config, classes = subject.config, subject.architecture.sizes[-1]
-        dataset = training_images(config, self.images, classes, subject.image_shape, self.seed)
+        config = subject.config
+        dataset = training_images(
+            config, self.images, subject.classes, subject.image_shape, self.seed, subject.multi_label
+        )
         checker = StepChecker(Steps(config, dataset, subject.state), subject.theta, self.step_rng, self.tolerance)
         yield from checker.rows()
         if group.size > 1 and not checker.diverged:
             yield from checker.rows_of(Steps(config, dataset, subject.state, group))
 
-    def print_head(self) -> None:
+    def print_head(self, group: ProcessGroup, mpi: bool) -> None:
         """Print what is checked, and the table's head."""
         subject, training = self.subject, self.subject.config.training
         architecture = subject.architecture
@@ -231,9 +235,11 @@ class _Check:
             output.result(f"dropout   {rates}, the same in every pass")
         if training.label_smoothing:
             output.result(f"targets   smoothed by {training.label_smoothing:g}")
+        single = "; mpiexec -n 2 would check that of two" if mpi else ""
+        output.result(f"steps     of 1 process{f' and of {group.size}' if group.size > 1 else single}")
         output.result("")
 
-    def document(self, rows: list[Row], passed: bool) -> dict[str, Any]:
+    def document(self, rows: list[Row], passed: bool, processes: int) -> dict[str, Any]:
         """Return all that was found out, as plain values."""
         subject, architecture = self.subject, self.subject.architecture
         return {
@@ -248,6 +254,7 @@ class _Check:
             "examples": {"count": self.examples, "source": self.source, "labels": "random"},
             "seed": self.seed,
             "l2": self.l2,
+            "processes": processes,
             "tolerance": self.tolerance,
             "tensors": [_document(row) for row in rows],
         }

@@ -213,6 +213,7 @@ class _Screen(Watcher):
         self._begun = time.monotonic()
         self._ended = 0
         self._best: tuple[float, str] | None = None
+        self._said: set[str] = set()
         self.done = 0
         for task in tasks:
             if not task.is_open:
@@ -237,7 +238,9 @@ class _Screen(Watcher):
         if outcome.state == "finished":
             self._remember(task, run.validation_error)
         for message in outcome.said:
-            output.say(f"{task.path.name}: {message}")
+            if message not in self._said:  # remarks on the data are those of every run
+                output.say(f"{task.path.name}: {message}")
+        self._said.update(outcome.said)
         if not self._quiet:
             found = "" if run.validation_error is None else f"  validation {run.validation_error:6.2%}"
             length = "" if run.seconds is None else f"  {run.epochs}/{run.epochs_wanted} epochs, {run.seconds:.1f} s"

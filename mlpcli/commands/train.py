@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from mlpcli.experiment import Run
 
 
+AUTO = "auto"
+
+
 class _Command(click.Command):
     """Of processes that a launcher started alike, the first says for all of them what is wrong."""
 
@@ -52,6 +55,16 @@ def _rank_0_reports() -> Iterator[None]:
         raise
 
 
+class _Processes(click.IntRange):
+    """A number of processes, or None for ``auto``."""
+
+    def __init__(self) -> None:
+        super().__init__(1, MAX_PROCESSES)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return None if value == AUTO else super().convert(value, param, ctx)
+
+
 @click.command(cls=_Command)
 @click.argument("config", required=False)
 @set_option
@@ -72,10 +85,12 @@ def _rank_0_reports() -> Iterator[None]:
 @threads_option
 @click.option(
     "--processes",
-    type=click.IntRange(1, MAX_PROCESSES),
-    default=1,
+    metavar="N|auto",
+    type=_Processes(),
+    default="1",
     show_default=True,
-    help="Train with so many processes, each with its share of every batch: the faster way to use several processors.",
+    help="Train with N processes, each with its shard of every batch: the faster way to use several cores. "
+    "auto: as many as are fastest for this network, batch and machine.",
 )
 @click.option("--mpi", is_flag=True, help="Train one network with all the processes that mpiexec has started.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")
@@ -88,7 +103,7 @@ def command(
     init: str | None,
     sources: tuple[str, ...],
     offline: bool,
-    processes: int,
+    processes: int | None,
     mpi: bool,
     as_json: bool,
     quiet: bool,
@@ -103,7 +118,7 @@ def command(
       mlpcli train quickstart
       mlpcli train my.yaml --set training.epochs=5 --set network.hidden=[300]
       mlpcli train --out runs/first --threads 1
-      mlpcli train --processes 2
+      mlpcli train --processes auto
       mlpcli train --resume runs/first
       mlpcli train letters.yaml --init runs/first
       mpiexec -n 4 mlpcli train --mpi
@@ -112,6 +127,9 @@ def command(
         raise UsageError("--resume goes on with the run's own config and directory: give no CONFIG and no --out")
     if resume is not None and init is not None:
         raise UsageError("--resume goes on with a run, --init begins a new one from its weights: give one of them")
+    overrides = (*overrides, *data_overrides(sources, offline), *init_overrides(init, any_file=True))
+    if processes is None:
+        processes = 1 if mpi else _choose_processes(config, overrides, resume, quiet=quiet)
     with process_group(mpi, processes) as group:
         # Not before: the threads that numpy begins with depend on the number of processes.
         from mlpcli import experiment
@@ -123,7 +141,6 @@ def command(
             with suppress(DivergedError, Stopped):
                 experiment.run_worker(group)
             return
-        overrides = (*overrides, *data_overrides(sources, offline), *init_overrides(init, any_file=True))
         screen = Screen(quiet=quiet)
         try:
             if resume is not None:
@@ -138,7 +155,9 @@ def command(
                 _print(run)
         except (KeyboardInterrupt, Terminated):
             if screen.run is not None:
-                output.say(f"stopped; go on with: {group.command} --resume {shlex.quote(str(screen.run))}")
+                from mlpcli.runs.layout import resume_command
+
+                output.say(f"stopped; go on with: {resume_command(screen.run, group.command)}")
             raise
 
 
@@ -158,6 +177,20 @@ def process_group(mpi: bool, processes: int) -> Iterator[ProcessGroup]:
         if group.size > 1 and not threads_are_set():
             set_threads(max(1, int(group.cores)))
         yield group
+
+
+def _choose_processes(config: str | None, overrides: tuple[str, ...], resume: Path | None, *, quiet: bool) -> int:
+    from mlpcli.config import find, load
+    from mlpcli.parallel.choose import choose_processes
+
+    if resume is not None:
+        raise UsageError("--processes auto is for new runs: to resume, give the number of processes that the run had")
+    loaded = load(None if config is None else find(config), overrides)
+    distorted = loaded.augmentation is not None
+    choice = choose_processes(loaded.network.hidden, loaded.training.batch_size, distorted=distorted)
+    if not quiet:
+        output.say(f"processes  {choice.processes}: {choice.reason}")
+    return choice.processes
 
 
 def _document(run: Run) -> dict[str, Any]:

@@ -32,7 +32,8 @@ MAX_ENTRIES = 1_000_000  # of a folder
 class Examples:
     """Images (N, h, w), uint8, and their labels (N,), whole numbers; ``names[label]`` is what a label is called.
 
-    Without ``names`` a label is called by its number.
+    Where several classes may be right at once labels are (N, K), uint8: 1 in the column of each that is. Without
+    ``names`` a label is called by its number.
     """
 
     images: Bytes
@@ -83,13 +84,12 @@ class Collection:
         if len(found.images) != len(found.labels):
             raise DataError(f"{self.name}: {len(found.images)} images and {len(found.labels)} labels ({split})")
         classes, indices = np.unique(found.labels, return_inverse=True)
-        if len(classes) > MAX_CLASSES:
-            raise DataError(
-                f"{self.name}: {len(classes)} different labels; at most {MAX_CLASSES} classes can be told apart"
-            )
+        count = found.labels.shape[1] if found.labels.ndim == 2 else len(classes)
+        if count > MAX_CLASSES:
+            raise DataError(f"{self.name}: {count} different labels; at most {MAX_CLASSES} classes can be told apart")
         images, labels = (FILE_NAMES[role] for role in ROLES_OF[split])
         if images not in self.hashes:
-            numbers = indices if classes[0] < 0 or classes[-1] > 255 else found.labels
+            numbers = indices if classes[0] < 0 or classes[-1] > 255 else found.labels  # a table has 0 and 1
             self.hashes[images] = idx.digest(found.images)
             self.hashes[labels] = idx.digest(numbers.astype(np.uint8, copy=False))
         return found

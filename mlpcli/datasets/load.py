@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from mlpcli.config import DataConfig
 from mlpcli.datasets import detect, hold_out
-from mlpcli.datasets.catalogue import CATALOGUE, Entry, File, Role
+from mlpcli.datasets.catalogue import CATALOGUE, FILE_NAMES, Entry, File, Role
 from mlpcli.datasets.classes import Classes, classes_of, compared, indices, renamed
 from mlpcli.datasets.collection import ROLES_OF, Array, Collection, Examples, FileSplit
 from mlpcli.datasets.deskew import preprocessed
@@ -37,13 +37,21 @@ SplitName = Literal["train", "validation", "test"]
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images ``(N, D)``, one a row, and their labels ``(N,)``: uint8, C-contiguous, read-only."""
+    """Images ``(N, D)``, one a row, and their labels ``(N,)``: uint8, C-contiguous, read-only.
+
+    Where several classes may be right at once the labels are ``(N, K)``, 1 for each that is.
+    """
 
     images: Bytes
     labels: Bytes
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def multi_label(self) -> bool:
+        """True if several classes may be right at once."""
+        return self.labels.ndim == 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +72,12 @@ class Dataset:
     _read_test: Callable[[], Split] = field(repr=False)
     class_names: tuple[str, ...] = ()
     has_test: bool = True
+
+    @property
+    def training_hashes(self) -> dict[str, str]:
+        """The hashes of what is trained on, whether or not the test files have been read too."""
+        names = [FILE_NAMES[role] for role in ROLES_OF["train"]]
+        return {name: self.hashes[name] for name in names if name in self.hashes}
 
     def test(self) -> Split:
         """Open, verify and read the test files, now and not before. Raises ``DataError``."""
@@ -119,16 +133,14 @@ def load_dataset(
             _compare_classes(files, classes, say)
         everything, shape = _split(found, indices(found, classes.labels, files.name, "training"), files, data, say)
         everything = _preprocessed(everything, shape, data)
-        train, validation = _hold_out(everything, data, seed, files.name)
-        if validation is not None and data.validation_order == "file":
-            remark = hold_out.sorted_files(train.labels, validation.labels, classes.names)
-            if remark:
-                say(f"{files.name}: {remark}")
+        train, validation = held_out(everything, data, seed, files.name)
 
         def test() -> Split:
             found = files.read("test")
             labels = indices(found, classes.labels, files.name, "test")
             split, test_shape = _split(found, labels, files, data, silent)
+            if split.multi_label != train.multi_label:
+                raise DataError(f"{files.name}: either the training or the test labels have one class each")
             if test_shape != shape:
                 raise DataError(
                     f"{files.name}: the test images are of {_size(test_shape)} pixels, the training images of "
@@ -191,7 +203,7 @@ def load_split(
             found = renamed(found, own, files.name)
         wanted, shape = _split(found, indices(found, labels, files.name, split), files, data, say)
         if split != "test" and not everything:
-            train, validation = _hold_out(wanted, data, seed, files.name)
+            train, validation = held_out(wanted, data, seed, files.name)
             if split == "validation" and validation is None:
                 raise DataError(f"{files.name}: there are no validation images: data.validation is 0")
             wanted = validation if split == "validation" and validation is not None else train
@@ -358,8 +370,8 @@ def _preprocessed(split: Split, shape: tuple[int, int], data: DataConfig) -> Spl
     return replace(split, images=preprocessed(split.images, shape, data.preprocessing))
 
 
-def _hold_out(split: Split, data: DataConfig, seed: int, name: str) -> tuple[Split, Split | None]:
-    """``split`` without the images held out for validation, and those: as ``data`` says which."""
+def held_out(split: Split, data: DataConfig, seed: int, name: str) -> tuple[Split, Split | None]:
+    """``split`` without the images held out for validation, and those: as ``data`` says which. Raises ``DataError``."""
     count = hold_out.how_many(data.validation, len(split), name)
     if not count:
         return split, None

@@ -85,9 +85,13 @@ class NpzFile(Collection):
     def _labels(self, name: str) -> Array:
         where = f"{shown(self._path)}: {readable(name)}"
         answers = read_array(self._path, name)
-        if answers.ndim > 2 or (answers.ndim == 2 and answers.shape[1] != 1) or not answers.size:
-            raise DataError(f"{where}: labels are (N,) whole numbers; these are {' x '.join(map(str, answers.shape))}")
-        return to_labels(answers, where)
+        found = to_labels(answers, where) if 0 < answers.ndim < 3 and answers.size else None
+        if found is None or (found.ndim == 1 and answers.shape[1:] not in ((), (1,))):
+            raise DataError(
+                f"{where}: labels are (N,) whole numbers, or (N, K) of 0 and 1; these are "
+                f"{' x '.join(map(str, answers.shape))}"
+            )
+        return found
 
     def _images(self, name: str) -> Bytes:
         where = f"{shown(self._path)}: {readable(name)}"

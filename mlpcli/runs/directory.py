@@ -20,8 +20,8 @@ import json
 import os
 import stat
 import time
-from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -88,8 +88,8 @@ class RunDirectory:
     def __exit__(self, *_: object) -> None:
         self._held.close()
 
-    def remarks(self) -> list[str]:
-        """What is not promised on this file system."""
+    def warnings(self) -> list[str]:
+        """Return what is not promised on this file system."""
         with writing(self.path):
             if self._folder.can_flush():
                 return []
@@ -242,12 +242,24 @@ def reopen(path: Path) -> RunDirectory:
         return RunDirectory(folder, manifest, lock, held.pop_all())
 
 
-def is_in_use(path: Path) -> bool:
-    """Whether a process holds the run ``path``. Makes no file, and keeps nobody from holding it."""
+@contextmanager
+def opened(run: Path | Folder) -> Iterator[Folder]:
+    """Open the directory ``run``, unless it is open. Raises ``RunError``."""
+    if isinstance(run, Folder):
+        yield run
+        return
+    with reading(run):
+        folder = Folder(run)
+    with folder:
+        yield folder
+
+
+def is_in_use(run: Path | Folder) -> bool:
+    """Return True if a process holds ``run``. Makes no file, and keeps nobody from holding it."""
     try:
-        with Folder(path) as folder:
+        with opened(run) as folder:
             return folder.is_locked(LOCK)
-    except (OSError, ValueError):
+    except (OSError, RunError):
         return False
 
 
@@ -320,39 +332,42 @@ def is_run(path: Path) -> bool:
     return True
 
 
-def has_manifest(path: Path) -> bool:
-    """Whether the run ``path`` has a manifest: not if its process died before it wrote one."""
-    return _is_there(path / MANIFEST)
+def has_manifest(run: Path | Folder) -> bool:
+    """Return True if ``run`` has a manifest: not if its process died before it wrote one. Raises ``RunError``."""
+    with opened(run) as folder, reading(folder.path):
+        return folder.has(MANIFEST)
 
 
-def read_config(path: Path, overrides: Iterable[str] = (), environment: Mapping[str, str] = NOTHING) -> Config:
-    """The config of the run ``path``, as it stands there, or with ``environment`` and ``overrides`` on top of it.
+def read_config(run: Path | Folder, overrides: Iterable[str] = (), environment: Mapping[str, str] = NOTHING) -> Config:
+    """Return the config of ``run``, as it stands there, or with ``environment`` and ``overrides`` on top of it.
 
     Raises ``ConfigError`` when it is damaged, ``RunError`` when it cannot be read.
     """
-    with reading(path), Folder(path) as folder:
+    with opened(run) as folder, reading(folder.path):
         data = folder.read(CONFIG, config_module.MAX_BYTES)
-    return config_module.parse(data, path / CONFIG, overrides, environment)
+    return config_module.parse(data, folder.path / CONFIG, overrides, environment)
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
-    """manifest.json of the run ``path``. Raises ``RunError`` when it is missing or damaged."""
-    with reading(path), Folder(path) as folder:
+def read_manifest(run: Path | Folder) -> dict[str, Any]:
+    """Return manifest.json of ``run``. Raises ``RunError`` when it is missing or damaged."""
+    with opened(run) as folder:
         return {"epochs": 0, **_read_json(folder, MANIFEST, _MANIFEST)}
 
 
-def read_test(path: Path) -> dict[str, Any] | None:
-    """test.json of the run ``path``, if there is one. Raises ``RunError`` when it is damaged."""
-    with reading(path), Folder(path) as folder:
-        return _read_json(folder, TEST, _TEST) if folder.has(TEST) else None
+def read_test(run: Path | Folder) -> dict[str, Any] | None:
+    """Return test.json of ``run``, if there is one. Raises ``RunError`` when it is damaged."""
+    with opened(run) as folder:
+        with reading(folder.path):
+            there = folder.has(TEST)
+        return _read_json(folder, TEST, _TEST) if there else None
 
 
-def read_metrics(path: Path, at_least: int = 0) -> Metrics:
-    """What metrics.jsonl of the run ``path`` says, a torn last line left out.
+def read_metrics(run: Path | Folder, at_least: int = 0) -> Metrics:
+    """Return what metrics.jsonl of ``run`` comes to, a torn last line left out.
 
     Raises ``RunError`` where a line is damaged, or where there are fewer than ``at_least``.
     """
-    with reading(path), Folder(path) as folder:
+    with opened(run) as folder:
         return metrics.read(folder, at_least)
 
 

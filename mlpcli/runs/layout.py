@@ -41,11 +41,11 @@ def train_again(path: Path) -> str:
     return f"train it again: mlpcli train {shlex.quote(str(path / CONFIG))}"
 
 
-def resume_command(path: Path) -> str:
-    """The command that goes on with the run ``path``."""
+def resume_command(path: Path, train: str = "mlpcli train") -> str:
+    """Return the command that resumes the run or checkpoint ``path``, ``train`` being how it was trained."""
     # A name that begins with a dash would be taken for an option.
     text = str(path)
-    return f"mlpcli train --resume {shlex.quote(f'./{text}' if text.startswith('-') else text)}"
+    return f"{train} --resume {shlex.quote(f'./{text}' if text.startswith('-') else text)}"
 
 
 def _where(error: Exception, path: Path) -> object:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -91,14 +91,12 @@ def read(folder: Folder, at_least: int = 0) -> Metrics:
     best_line = last_line = b""
     kept: list[tuple[int, bytes]] = []
     step, number, seconds, examples = 1, 0, 0.0, 0.0
-    for number, line, value in _checked(folder):
+    for number, line, (error, loss, here, rate) in _checked(folder):
         last_line = line
-        error, loss = value("validation_error"), value("validation_loss")
         if error is not None and loss is not None and (best is None or (error, loss) < best[:2]):
             best, best_line = (error, loss, number), line
-        here = value("seconds")
         seconds += here
-        examples += here * value("examples_per_second")
+        examples += here * rate
         if number % step == 0 or number == 1:
             kept.append((number, line))
             if len(kept) > MOST_RECORDS:
@@ -171,8 +169,12 @@ def require(folder: Folder, epochs: int, at_least: int) -> None:
         raise RunError(f"{shown(path)}: is damaged: {what}; {train_again(folder.path)}")
 
 
-def _checked(folder: Folder) -> Iterator[tuple[int, bytes, Callable[[str], Any]]]:
-    """The number of each line, the line, and a function from a key of a number to the number."""
+# What every line is read for, though not every line is kept.
+_SUMMED = ("validation_error", "validation_loss", "seconds", "examples_per_second")
+
+
+def _checked(folder: Folder) -> Iterator[tuple[int, bytes, tuple[Any, ...]]]:
+    """The number of each line, the line, and its numbers of the keys ``_SUMMED``."""
     path = folder.path / METRICS
     with reading(path), ExitStack() as stack:
         try:
@@ -185,21 +187,19 @@ def _checked(folder: Folder) -> Iterator[tuple[int, bytes, Callable[[str], Any]]
                 return  # half a line, of a writer that was killed
             number += 1
             written = _WRITTEN.fullmatch(line)
-            value: Callable[[str], float | None]
+            values: tuple[Any, ...]
             if written is not None:
-                epoch, value = int(written["epoch"]), partial(_number_in, written)
+                epoch, error, loss, seconds, rate = written.group("epoch", *_SUMMED)
+                none = error == b"null" or loss == b"null"
+                values = (None, None) if none else (float(error), float(loss))
+                values += float(seconds), float(rate)
             else:
-                record = _record(line) or {"epoch": 0}
-                epoch, value = record["epoch"], record.__getitem__
-            if epoch != number or number > MAX_EPOCHS:
+                record = _record(line) or dict.fromkeys(("epoch", *_SUMMED), 0)
+                epoch, values = record["epoch"], tuple(record[key] for key in _SUMMED)
+            if int(epoch) != number or number > MAX_EPOCHS:
                 what = f"is damaged: no line of epoch {number}"
                 raise RunError(f"{shown(path)}:{number}: {what}; {train_again(folder.path)}")
-            yield number, line, value
-
-
-def _number_in(written: re.Match[bytes], key: str) -> float | None:
-    text = written[key]
-    return None if text == b"null" else float(text)
+            yield number, line, values
 
 
 def _record(line: bytes) -> dict[str, Any] | None:

@@ -60,13 +60,14 @@ class Recorded:
 
 def read_run(path: Path) -> Recorded:
     """All that the files of the run ``path`` tell but for checkpoints. Raises ``RunError`` or ``ConfigError``."""
-    config = directory.read_config(path)
-    manifest = directory.read_manifest(path) if directory.has_manifest(path) else {}
-    metrics = directory.read_metrics(path, manifest.get("epochs", 0))
-    test = directory.read_test(path)
-    state = manifest.get("state", "running")
-    if state == "running" and not directory.is_in_use(path):
-        state = "interrupted"
+    with directory.opened(path) as folder:
+        config = directory.read_config(folder)
+        manifest = directory.read_manifest(folder) if directory.has_manifest(folder) else {}
+        metrics = directory.read_metrics(folder, manifest.get("epochs", 0))
+        test = directory.read_test(folder)
+        state = manifest.get("state", "running")
+        if state == "running" and not directory.is_in_use(folder):
+            state = "interrupted"
     best, last, seconds = metrics.best, metrics.last, metrics.seconds
     summary = Summary(
         path=path,

@@ -22,7 +22,8 @@ from mlpcli.parallel.control import SINGLE, ProcessGroup
 from mlpcli.state import OPTIMIZER_STATE, EpochRecord, State, architecture_of
 from mlpcli.training.augment import Augmentation
 from mlpcli.training.averaging import MovingAverage
-from mlpcli.training.batches import INPUT_SCALE, Batch, Batches, targets
+from mlpcli.training.batches import INPUT_SCALE, Batch, Batches
+from mlpcli.training.diagnosis import remedy
 from mlpcli.training.evaluate import Evaluator
 from mlpcli.training.initial import draw_parameters
 from mlpcli.training.margins import Margins
@@ -30,6 +31,7 @@ from mlpcli.training.optimizers import CHUNK_SIZE, make_optimizer
 from mlpcli.training.rng import keyed_rng
 from mlpcli.training.schedule import learning_rate
 from mlpcli.training.step import Accumulable, ReducedGradient, TrainingStep, gradient_norms
+from mlpcli.training.targets import targets_of
 
 Array = NDArray[Any]
 
@@ -64,18 +66,19 @@ class Trainer:
         self._config, self._dataset, self.group, self._comm = config, dataset, group, group.comm
         dtype, training, train = config.network.dtype, config.training, dataset.train
         self.architecture = architecture_of(config, train.images.shape[1], dataset.classes)
+        self.targets = targets_of(config, dataset.classes, train.multi_label)
         self.state = self._in_shared_memory(state or State(self._initial_parameters()))
         self._gradient = self.architecture.parameters(dtype, self._allocate(self.state.theta.vector.shape))
         self._metrics = self._comm.allocate((self._comm.model.size, 2), "float64")
         self._batch_size = min(training.batch_size, len(train))
         self._X = [
-            self._allocate((self._held(self._batch_size), train.images.shape[1]))
+            self._allocate((self._local_rows(self._batch_size), train.images.shape[1]))
             # Where memory is shared, one process may write the next batch while another still reads this one.
             for _ in range(2 if self._comm.model.size > 1 else 1)
         ]
         self._arrays = allocate_arrays(
             self.architecture.sizes,
-            self._held(self._batch_size),
+            self._local_rows(self._batch_size),
             dtype,
             dropout=training.dropout > 0,
             allocate=self._comm.allocate,
@@ -83,10 +86,10 @@ class Trainer:
         )
         self._batches = self._make_batches()
         self._validation = (
-            Evaluator(self.architecture, dataset.validation, dataset.classes, dtype) if dataset.validation else None
+            Evaluator(self.architecture, dataset.validation, self.targets, dtype) if dataset.validation else None
         )
         some = Split(train.images[:SATURATION_IMAGES], train.labels[:SATURATION_IMAGES])
-        self._saturation = Evaluator(self.architecture, some, dataset.classes, dtype)
+        self._saturation = Evaluator(self.architecture, some, self.targets, dtype)
 
     @property
     def job(self) -> tuple[Config, Dataset, State]:
@@ -152,7 +155,7 @@ class Trainer:
                 self._average.update(state.step)
             self.group.raise_if_stopped()
             if not math.isfinite(metrics.loss):
-                raise _diverged(f"the loss is {metrics.loss} at step {state.step}, in epoch {epoch}", rate)
+                raise self._diverged(f"the loss is {metrics.loss} at step {state.step}, in epoch {epoch}", rate)
             yield StepRecord(batch.size, rate, metrics.loss, metrics.errors, norms)
         self._optimizer.end()
         self._comm.barrier()  # all shards of theta are updated
@@ -170,10 +173,10 @@ class Trainer:
         self._steps: dict[tuple[int, int], TrainingStep] = {}
         self._to_gradient: dict[tuple[int, int], Accumulable] = {}
         for size in self._batches.sizes:
-            held = self._held(size)
+            rows = self._local_rows(size)
             for slot, array in enumerate(self._X):
-                X = Input(array[:held], INPUT_SCALE)
-                network = build_network(self.architecture, theta, X, self._arrays.first(held), comm.model, size)
+                X = Input(array[:rows], INPUT_SCALE)
+                network = build_network(self.architecture, theta, X, self._arrays.first(rows), comm.model, size)
                 of_gradient, of_accumulator = (
                     Gradient(network, targets.shard(comm.model)) for targets in (gradient, accumulator)
                 )
@@ -182,7 +185,9 @@ class Trainer:
                 if comm.data.size > 1:
                     accumulate = ReducedGradient(of_gradient, gradient.vector, accumulator.vector, comm.data)
                     norms = ReducedGradient(of_gradient, gradient.vector, gradient.vector, comm.data)
-                self._steps[size, slot] = TrainingStep(network, X, accumulate, optimizer, self._metrics, comm)
+                self._steps[size, slot] = TrainingStep(
+                    network, X, accumulate, optimizer, self.targets, self._metrics, comm
+                )
                 self._to_gradient[size, slot] = norms
         self._average: MovingAverage | None = None
         if training.averaging is not None and state.average is not None:
@@ -206,7 +211,7 @@ class Trainer:
         trims = augmentation is None and self._batch_size * self.architecture.sizes[1] >= MIN_WORK_TO_TRIM
         return Batches(
             train,
-            targets(self._dataset.classes, config.training.label_smoothing, dtype),
+            self.targets.table(config.training.label_smoothing, dtype),
             self._batch_size,
             self._X,
             self._comm,
@@ -216,10 +221,10 @@ class Trainer:
             margins=Margins(train.images) if trims else None,
         )
 
-    def _held(self, size: int) -> int:
+    def _local_rows(self, size: int) -> int:
         """Return how many examples of a batch are in the arrays of this process."""
-        held = self._comm.data.shard(size)
-        return int(held.stop - held.start)
+        shard = self._comm.data.shard(size)
+        return int(shard.stop - shard.start)
 
     def _allocate(self, shape: tuple[int, ...]) -> Array:
         return self._comm.allocate(shape, self._config.network.dtype)
@@ -271,7 +276,7 @@ class Trainer:
             and all(map(math.isfinite, (total, validation_loss or 0.0, raw_loss or 0.0, *norms)))
         ):
             what = "a parameter, a gradient or the validation loss is no longer finite"
-            raise _diverged(f"{what} at the end of epoch {epoch}", rate)
+            raise self._diverged(f"{what} at the end of epoch {epoch}", rate)
         state.epoch = epoch
         self._update_best(validation_error, validation_loss)
         return EpochRecord(
@@ -314,9 +319,6 @@ class Trainer:
         else:
             state.epochs_since_best += 1
 
-
-def _diverged(what: str, rate: float) -> DivergedError:
-    return DivergedError(
-        f"training diverged: {what}, with a learning rate of {rate:.3g}; "
-        "try a lower training.learning_rate, or training.warmup_epochs"
-    )
+    def _diverged(self, what: str, rate: float) -> DivergedError:
+        how = remedy(self._config, self.state.step)
+        return DivergedError(f"training diverged: {what}, with a learning rate of {rate:.3g}; {how}")

@@ -120,6 +120,7 @@ def saved() -> Callable[[str], tuple[Figure, bytes]]:
     return saved
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PICTURES)
 def test_everything_is_inside_and_nothing_overlaps(name: str, saved: Callable[[str], tuple[Figure, bytes]]):
     figure, data = saved(name)
@@ -141,6 +142,7 @@ def test_everything_is_inside_and_nothing_overlaps(name: str, saved: Callable[[s
     assert not any(a.overlaps(b) for i, a in enumerate(captions) for b in captions[:i])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "form"),
     [
@@ -305,6 +307,18 @@ def test_any_name_will_do():
     assert plots.shown("$x^2$") == "$x^2$" and plots.shown("日本") == "日本"
 
 
+def test_a_long_run_of_which_some_epochs_were_read():
+    run = history(epochs=9)
+    for line in run.records:
+        line["epoch"] *= 1000
+    run.records[4].update(validation_error=0.0)
+    figure, _ = drawn(partial(plots.draw_curves, runs=[run]))
+    for axes in figure.axes:
+        assert axes.get_xlim()[1] > 9000
+        assert 5000 in [line.get_xdata()[0] for line in axes.lines if len(line.get_xdata()) == 1]
+    drawn(partial(plots.draw_layers, run=run))
+
+
 def test_long_names_keep_both_ends():
     assert plots.shown("a" * 40 + "b" * 40) == "a" * 27 + "…" + "b" * 28
 
@@ -312,6 +326,7 @@ def test_long_names_keep_both_ends():
 numbers = st.floats(0, 1.7e308) | st.just(0.0) | st.floats(0, 1)
 
 
+@pytest.mark.slow
 @settings(max_examples=6)
 @given(st.lists(st.tuples(numbers, numbers, st.none() | numbers), min_size=1, max_size=4))
 def test_any_finite_numbers_can_be_drawn(values: list[tuple[float, float, float | None]]):

@@ -217,7 +217,7 @@ def test_a_reader_that_goes_away_ends_the_program_quietly() -> None:
         (["trian"], "Error: No such command: trian. Did you mean train?\n"),
         (["config", "lst"], "Error: No such command: lst. Did you mean list?\n"),
         (["zzz"], f"Error: No such command: zzz. Commands: {', '.join(commands.COMMANDS)}.\n"),
-        (["config", "zzz"], "Error: No such command: zzz. Commands: check, list, show.\n"),
+        (["config", "zzz"], "Error: No such command: zzz. Commands: check, list, reference, show.\n"),
         (["--wrong"], "--wrong"),
         (["config", "--wrong"], "--wrong"),
         (["config", "check"], "Missing argument"),

@@ -349,8 +349,9 @@ def unreachable(monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
 def test_sources_that_cannot_be_reached_have_a_line_each(run: Run, unreachable: tuple[str, ...]):
     status, out, err = run(*unreachable, "--out", "r")
     assert (status, out) == (3, "")
-    assert [line.split(": ")[0].strip() for line in err.splitlines()[1:4]] == list(unreachable[1::2])
-    assert "the data set mnist-sample" in err.splitlines()[4]
+    summary = err[err.index("no source delivers") :].splitlines()
+    assert [line.split(": ")[0].strip() for line in summary[1:4]] == list(unreachable[1::2])
+    assert "the data set mnist-sample" in summary[4]
     assert not Path("r").exists()
 
 

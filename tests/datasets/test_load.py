@@ -232,7 +232,7 @@ class TestFallback:
         dataset = load_dataset(replace(data, sources=("/nowhere",), fallback="mnist-sample"), say=said.append)
         assert (dataset.name, dataset.fallback_from) == ("mnist-sample", "tiny")
         assert said[:2] == ["tiny: asking /nowhere", "/nowhere: no such folder"]
-        assert said[2].endswith("using mnist-sample instead of tiny, as data.fallback says")
+        assert said[-1].endswith("using mnist-sample instead of tiny, as data.fallback says")
         assert len(dataset.test()) == 1000
 
     def test_is_not_taken_when_the_data_is_there(self, data: DataConfig):
@@ -268,7 +268,7 @@ class TestHoldingOut:
         whole = Split(np.arange(count, dtype=np.uint8).reshape(count, 1), np.arange(count, dtype=np.uint8))
         for order in ("file", "shuffled", "stratified"):
             try:
-                train, held = load._hold_out(whole, DataConfig(validation=validation, validation_order=order), 3, "any")
+                train, held = load.held_out(whole, DataConfig(validation=validation, validation_order=order), 3, "any")
             except DataError:
                 return
             parts = [train] if held is None else [train, held]
