@@ -1021,3 +1021,13 @@ def test_the_page_deskews_byte_for_byte(sheet: Sheet, trained_page: Path, shape:
     found = np.array(json.loads(sheet.evaluate(code, [json.dumps(images.tolist()), list(shape)])), np.uint8)
     assert np.array_equal(found, deskewed(images, shape))
     assert shape[0] == 1 or not np.array_equal(found, images)
+
+
+def test_classes_are_called_by_their_names(sheet: Sheet, tiny_config: Any, tmp_path: Path) -> None:
+    names = ["cat", "dog", "ant"]
+    experiment.train(tiny_config(f"data.class_names=[{', '.join(names)}]"), out=tmp_path / "run")
+    sheet.go(report(tmp_path / "run", tmp_path / "report.html"))
+    assert [cell.inner_text() for cell in sheet.page.locator("#matrix thead th[scope=col]").all()] == names
+    assert [cell.inner_text().strip() for cell in sheet.page.locator("#outputs tbody th").all()] == names
+    sheet.draw(DIGITS[1])
+    assert sheet.page.locator("#verdict").inner_text() in names

@@ -2,6 +2,7 @@
 // Joins it all: reads the document, fills the page, and lets the parts know each other.
 
 const run = JSON.parse(byId("document").textContent);
+CLASS_NAMES.push(...run.network.class_names);
 const MOST_TILES = 1024;
 
 // Light or dark: as the system says, until the button is pressed.
