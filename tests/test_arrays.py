@@ -139,10 +139,10 @@ X, Y = np.zeros((4, 3, 3), np.uint8), np.array([0, 1, 0, 1])
         (([[1, 2], [3]], Y), "data: X: is no array"),
         ((X, Y + 0.5), "labels are whole numbers"),
         ((X, np.array([0, 1, np.nan, 1])), "labels are whole numbers"),
-        ((X, np.ones((4, 3))), "one-hot"),
+        ((X, np.ones((4, 3)) * 2), "(N, K) of 0 and 1"),
         ((X, np.ones((4, 3, 2))), "of the shape (4, 3, 2)"),
         ((X, ["a", None, "b", "a"]), "image 1 has no label, but None"),
-        ((X, np.arange(4)[:, None] * [[1, 0]]), "one-hot"),
+        ((X, np.arange(4)[:, None] * [[1, 0]]), "(N, K) of 0 and 1"),
     ],
 )
 def test_other_arrays_are_refused_in_a_line(pair, words):

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mlpcli.analysis.evaluation import Member, Outputs, open_member, plain_label, predictions, seen
 from mlpcli.config import Config
-from mlpcli.datasets.images import BLANK, Bytes, Images, Pieces
+from mlpcli.datasets.images import BLANK, SEVERAL, Bytes, Images, Pieces
 from mlpcli.errors import DataError
 from mlpcli.model.parameters import Parameters
 from mlpcli.runs.directory import HasPath, path_of
@@ -137,21 +137,25 @@ def answers(model: Model, images: Images) -> Iterator[Answer]:
     A picture that is blank has no prediction. Images of an IDX file have one always: they are as the network knows
     them. Raises ``RunError`` as ``predict`` does.
     """
-    pixels, blank = images.pixels, images.blank
-    if images.row:
-        pixels = np.concatenate([_surest(model, pieces) for pieces in images.row])
+    pixels, blank, remarks = images.pixels, images.blank, images.remarks
+    row = [_surest(model, pieces) for pieces in images.row]
+    many = images.many and len(row) > 0
+    if many:
+        pixels = np.concatenate(row)
         blank = np.zeros(len(pixels), np.bool_)
     said, shown = model.predict(pixels), model.seen(pixels)
+    if not many and (count := sum(map(len, row))) > 1:
+        remarks += (SEVERAL.format(count),)
     confidence = said.confidence.tolist()
     bits = np.full(len(said.p), np.nan)
     if said.probabilities:  # of several questions, yes or no, the sum of their entropies
         answers_of = [np.stack([q, 1 - q], axis=1) for q in said.p.T] if model.multi_label else [said.p]
         bits = np.sum([entropy(q) for q in answers_of], axis=0)
     for i, is_blank in enumerate(blank.tolist()):
-        warnings = (*images.remarks, *([BLANK] if is_blank else [UNSURE] if bits[i] > UNSURE_BITS else []))
+        warnings = (*remarks, *([BLANK] if is_blank else [UNSURE] if bits[i] > UNSURE_BITS else []))
         yield Answer(
             name=images.name,
-            index=i if images.numbered or images.row else None,
+            index=i if images.numbered or many else None,
             pixels=shown[i],
             p=said.p[i],
             predicted=None if is_blank else plain_label(said.predicted[i]),

@@ -25,11 +25,11 @@ PATIENCE_SECONDS = 12.0
 
 
 @click.command()
-@click.argument("path", metavar="[RUN|FOLDER]", type=click.Path(path_type=Path), default=Path("runs"))
+@click.argument("name", metavar="[RUN|FOLDER]", default="runs")
 @port_option
 @no_open_option
 @click.option("--until-closed", is_flag=True, hidden=True, help="End when standard input does; take an empty folder.")
-def command(path: Path, port: int | None, no_open: bool, until_closed: bool) -> None:
+def command(name: str, port: int | None, no_open: bool, until_closed: bool) -> None:
     """Show a run in the browser while it trains: curves, weights, mistakes, and a board to draw on.
 
     RUN may train already, in whatever terminal, or be done; of a FOLDER, such as a sweep's, the page has all runs side
@@ -43,6 +43,7 @@ def command(path: Path, port: int | None, no_open: bool, until_closed: bool) -> 
       mlpcli watch runs/rates --no-open     a sweep; the address is printed, no browser opened
     """
     set_threads(1)
+    path = Path(name)
     is_run = _look(path, until_closed)
 
     import asyncio

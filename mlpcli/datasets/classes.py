@@ -79,6 +79,23 @@ def listed(names: Sequence[str]) -> str:
     return f"{', '.join(names[: MOST_NAMED - 2])}, ... {names[-1]} ({len(names)} classes)"
 
 
+def compared(test: Examples, classes: Classes, where: str) -> str | None:
+    """Return what there is to say where the ``test`` images do not show all ``classes``.
+
+    Raises ``DataError`` where they show others.
+    """
+    if test.labels.ndim == 2:
+        return None
+    called = _called(test, where).values()
+    if strangers := [label for label in called if label not in classes.labels]:
+        raise DataError(
+            f"{where}: of {listed(strangers)} there are test images, and no training images; leave the test images "
+            "out with data.test: false, or give training images too"
+        )
+    absent = [name for label, name in zip(classes.labels, classes.names, strict=True) if label not in called]
+    return f"{where}: of {listed(absent)} there are training images, and no test images" if absent else None
+
+
 def in_words(label: Any, names: Sequence[str]) -> str:
     """Return the name of the class ``label``; of a row of 0 and 1 (K,) those of all classes that are right."""
     row = np.asarray(label)

@@ -44,6 +44,9 @@ class Examples:
         return len(self.labels)
 
 
+NO_IMAGES = np.empty((0, 1, 1), np.uint8)
+
+
 class Collection:
     """Labelled images in some files. A reader of a format derives from it and defines the first three methods.
 
@@ -70,6 +73,10 @@ class Collection:
     def _examples(self, split: FileSplit) -> Examples:
         """The images and labels of ``split``. Raises ``DataError``."""
         raise NotImplementedError
+
+    def labels(self, split: FileSplit) -> Examples:
+        """The labels of ``split``, the images unread where that is cheaper. Raises ``DataError``."""
+        return self._examples(split)
 
     def read(self, split: FileSplit) -> Examples:
         """The images and labels of ``split``, of at most 256 classes. Raises ``DataError``."""

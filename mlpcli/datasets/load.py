@@ -20,7 +20,7 @@ import numpy.typing as npt
 from mlpcli.config import DataConfig
 from mlpcli.datasets import detect, hold_out
 from mlpcli.datasets.catalogue import CATALOGUE, FILE_NAMES, Entry, File, Role
-from mlpcli.datasets.classes import Classes, classes_of, indices, renamed
+from mlpcli.datasets.classes import Classes, classes_of, compared, indices, renamed
 from mlpcli.datasets.collection import ROLES_OF, Array, Collection, Examples, FileSplit
 from mlpcli.datasets.deskew import preprocessed
 from mlpcli.datasets.download import Downloader, Progress, Say, find, silent
@@ -129,6 +129,8 @@ def load_dataset(
             say(f"{files.missing('test')}; there will be no test error")
         found = files.read("train")
         classes = _classes(files, found, data)
+        if has_test and files.class_names is None:
+            _compare_classes(files, classes, say)
         everything, shape = _split(found, indices(found, classes.labels, files.name, "training"), files, data, say)
         everything = _preprocessed(everything, shape, data)
         train, validation = held_out(everything, data, seed, files.name)
@@ -338,6 +340,16 @@ def _classes(
     if known is not None and len(names) != len(own.labels):
         return own
     return classes_of(found, files.name, known=files.class_names, names=names)
+
+
+def _compare_classes(files: Collection, classes: Classes, say: Say) -> None:
+    """Say before training what there is to say of the classes of the test images. Raises ``DataError``."""
+    try:
+        test = files.labels("test")
+    except DataError:
+        return  # as it will be said where they are read, should they still be damaged then
+    if remark := compared(test, classes, files.name):
+        say(remark)
 
 
 def _split(

@@ -21,7 +21,8 @@ class Arrays(Collection):
     """``data`` and perhaps ``test``, each a pair of images and labels; ``size`` is data.size.
 
     Images are (N, h, w), (N, h, w, 1), (N, 1, h, w) or (N, h w), of numbers from 0 to 255 or from 0 to 1, or of bools.
-    Labels are N whole numbers or words, (N,) or (N, 1), or one-hot (N, K). Raises ``UsageError`` for what is no pair,
+    Labels are N whole numbers or words, (N,) or (N, 1); or one-hot (N, K); or of several classes at once, (N, K) of 0
+    and 1. Raises ``UsageError`` for what is no pair,
     ``DataError`` for arrays that are neither.
     """
 
@@ -52,15 +53,16 @@ def _examples(pair: Pair, name: str, size: tuple[int, int] | None) -> Examples:
     images.flags.writeable = False
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
-    elif y.ndim == 2:
-        y = _of_one_hot(y, f"{name}: y")
-    if y.ndim != 1:
-        raise DataError(f"{name}: y: labels are (N,), or one-hot (N, K); these are of the shape {y.shape}")
+    elif y.ndim == 2 and _is_one_hot(y):
+        y = y.argmax(axis=1)
+    labels = None if y.ndim not in (1, 2) or y.dtype.kind in "OUST" else to_labels(y, f"{name}: y")
+    if y.ndim != 1 and (labels is None or labels.ndim == 1):
+        raise DataError(f"{name}: y: labels are (N,), or (N, K) of 0 and 1; these are of the shape {y.shape}")
     if len(images) != len(y):
         raise DataError(f"{name}: X has {len(images)} images and y {len(y)} labels")
-    if y.dtype.kind in "OUST":
+    if labels is None:
         return Examples(images, *_of_words(y.tolist(), f"{name}: y"))
-    return Examples(images, to_labels(y, f"{name}: y"))
+    return Examples(images, labels)
 
 
 def _array(values: Any, where: str) -> Array:
@@ -76,11 +78,8 @@ def _kind(value: Any) -> str:
     return "an array" if isinstance(value, np.ndarray) else f"of type {type(value).__name__}"
 
 
-def _of_one_hot(y: Array, where: str) -> Array:
-    if y.dtype.kind not in "biuf" or not (((y == 0) | (y == 1)).all() and (y.sum(axis=1) == 1).all()):
-        raise DataError(f"{where}: of the shape {y.shape} labels are one-hot, a single 1 a row and 0 elsewhere")
-    places: Array = y.argmax(axis=1)
-    return places
+def _is_one_hot(y: Array) -> bool:
+    return y.dtype.kind in "biuf" and bool(((y == 0) | (y == 1)).all() and (y.sum(axis=1) == 1).all())
 
 
 def _of_words(words: Sequence[Any], where: str) -> tuple[Array, dict[int, str]]:

@@ -160,7 +160,7 @@ class Server:
         where the port is taken.
         """
         try:
-            server = await asyncio.start_server(self._connected, HOST, self._port, limit=MOST_HEAD, backlog=128)
+            server = await asyncio.start_server(self._connected, HOST, self._port, limit=MOST_HEAD, backlog=64)
         except OSError as error:
             what = "is taken by another program; leave --port out for a free one"
             if not self._port:

@@ -234,7 +234,7 @@ def test_thousands_of_connections_are_bounded(server: Watching) -> None:
         assert server.threads() <= threads + 1
         assert server.memory() < memory + 40_000
         descriptors = len(list(Path(f"/proc/{server.process.pid}/fd").iterdir()))
-        assert descriptors < 200
+        assert descriptors < 300  # those that are being asked, and those that the system has queued
     finally:
         for connection in open_ones:
             connection.close()

@@ -50,12 +50,12 @@ class Confusion {
 
   _matrix(classes) {
     const numbers = Array.from({ length: classes }, (_, k) => k);
-    const heads = numbers.map((k) => element("th", { scope: "col" }, String(k)));
+    const heads = numbers.map((k) => element("th", { scope: "col" }, labelText(k)));
     const down = element("th", { class: "axis", scope: "rowgroup", rowspan: classes }, element("span", {}, "true class"));
     const rows = numbers.map((label) => {
       const cells = numbers.map((predicted) => this._cell(label, predicted));
       const first = label ? [] : [down];
-      return element("tr", { role: "row" }, ...first, element("th", { scope: "row" }, String(label)), ...cells);
+      return element("tr", { role: "row" }, ...first, element("th", { scope: "row" }, labelText(label)), ...cells);
     });
     const across = element("th", { class: "axis", scope: "colgroup", colspan: classes }, "predicted class");
     const corner = () => element("td", { colspan: 2 });

@@ -46,7 +46,9 @@ function weightedBack(dz, W, D) {
 
 // A label is a class, or a list of classes where several may be right at once.
 const isOf = (label, k) => (Array.isArray(label) ? label.includes(k) : label === k);
-const labelText = (label) => (Array.isArray(label) ? label.join(", ") || "none" : String(label));
+const CLASS_NAMES = []; // as the checkpoint has them; where nobody fills them in, classes are called by their numbers
+const labelText = (label) =>
+  Array.isArray(label) ? label.map(labelText).join(", ") || "none" : (CLASS_NAMES[label] ?? String(label));
 
 class Network {
   // `form` has sizes (D, H, ..., K), activation, objective and dtype; `vector` are W1 b1 W2 b2 ..., a typed array.

@@ -18,11 +18,11 @@ class Outputs {
 
   _row(k, choose) {
     const type = this.network.multi_label ? "checkbox" : "radio";
-    const radio = element("input", { type, name: "truth", value: k, "aria-label": `true class ${k}` });
+    const radio = element("input", { type, name: "truth", value: k, "aria-label": `true class ${labelText(k)}` });
     const bar = element("span", { class: "bar" });
     const track = element("span", { class: "track", "aria-hidden": "true" }, bar);
     const [p, dp, dz] = Array.from({ length: 3 }, () => element("td"));
-    const label = element("label", {}, radio, element("span", {}, String(k)));
+    const label = element("label", {}, radio, element("span", {}, labelText(k)));
     const row = element("tr", {}, element("th", { scope: "row" }, label), element("td", {}, track), p, dp, dz);
     row.dataset.class = k;
     radio.addEventListener("change", () => choose(k));

@@ -232,6 +232,7 @@ function formulas({ sizes, objective, probabilities, image_shape, preprocessing 
 // Fills the page with a document, or with a newer one; weights and images are in base64, or "" where there are none.
 function fill(doc, weightBytes, imageBytes) {
   run = doc;
+  CLASS_NAMES.splice(0, CLASS_NAMES.length, ...(run.network?.class_names ?? []));
   byId("run").hidden = byId("images").hidden = run.network === null;
   head();
   curves();
