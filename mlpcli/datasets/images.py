@@ -322,7 +322,7 @@ def _read_picture(data: bytes, name: str, raw: bool) -> tuple[Array, list[str]]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what Pillow warns of is checked here, or of no consequence
-            with Image.open(io.BytesIO(data), formats=_formats()) as image:
+            with _opened(data) as image:
                 _check_size(image, name)
                 # Not n_frames: counting pages takes time that grows with the square of their number. An MPO is a
                 # camera's JPEG, whose second frame is a preview.
@@ -349,11 +349,16 @@ def _read_picture(data: bytes, name: str, raw: bool) -> tuple[Array, list[str]]:
     return light, ["has more than one frame; only the first is read"] if frames else []
 
 
-def _formats() -> list[str]:
-    from PIL import Image
+def _opened(data: bytes) -> Picture:
+    """Return the picture, by Pillow's few common formats or else by all that it knows, which take longer to import."""
+    from PIL import Image, UnidentifiedImageError
 
-    Image.init()
-    return [name for name in Image.OPEN if name not in NO_FORMATS]
+    Image.preinit()
+    try:
+        return Image.open(io.BytesIO(data), formats=[name for name in Image.OPEN if name not in NO_FORMATS])
+    except UnidentifiedImageError:
+        Image.init()
+        return Image.open(io.BytesIO(data), formats=[name for name in Image.OPEN if name not in NO_FORMATS])
 
 
 def _check_size(image: Picture, name: str) -> None:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,13 @@ _NUMBER = rf"(?:-?{_COUNT}(?:\.[0-9]{{1,25}}(?:{_EXPONENT})?|{_EXPONENT})|{_COUN
 _NUMBERS = rf"\[(?:{_NUMBER}(?:, {_NUMBER}){{0,{MAX_LAYERS}}})?\]"
 
 
+@cache
+def _written() -> re.Pattern[bytes]:
+    """Return the expression for a line; compiling it takes as long as a tenth of numpy's import."""
+    pairs = (f'"{name}": (?P<{name}>{_BY_TYPE[kind][1]})' for name, kind in _TYPES.items())
+    return re.compile(("{" + ", ".join(pairs) + "}\n").encode())
+
+
 def _are_numbers(value: Any) -> bool:
     return isinstance(value, list) and len(value) <= MAX_LAYERS + 1 and all(map(is_number, value))
 
@@ -51,9 +58,6 @@ _BY_TYPE: dict[str, tuple[Fits, str]] = {
 _TYPES = {each.name: str(each.type) for each in fields(EpochRecord)}
 _RECORD: Schema = {name: _BY_TYPE[kind][0] for name, kind in _TYPES.items()}
 _LISTS = [name for name, kind in _TYPES.items() if kind.startswith("list")]
-_WRITTEN = re.compile(
-    ("{" + ", ".join(f'"{name}": (?P<{name}>{_BY_TYPE[kind][1]})' for name, kind in _TYPES.items()) + "}\n").encode()
-)
 # Lines written before there were averages lack what is beside one.
 _BESIDE_AN_AVERAGE = ("raw_validation_loss", "raw_validation_error")
 
@@ -186,7 +190,7 @@ def _checked(folder: Folder) -> Iterator[tuple[int, bytes, tuple[Any, ...]]]:
             if not line.endswith(b"\n") and len(line) < MAX_LINE:
                 return  # half a line, of a writer that was killed
             number += 1
-            written = _WRITTEN.fullmatch(line)
+            written = _written().fullmatch(line)
             values: tuple[Any, ...]
             if written is not None:
                 epoch, error, loss, seconds, rate = written.group("epoch", *_SUMMED)
