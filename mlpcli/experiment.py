@@ -21,6 +21,7 @@ import numpy as np
 
 from mlpcli import config as config_module
 from mlpcli.config import Config
+from mlpcli.datasets.catalogue import known_size
 from mlpcli.datasets.download import Progress
 from mlpcli.datasets.foreign import data_of_a_run
 from mlpcli.datasets.load import Dataset, load_dataset
@@ -140,6 +141,8 @@ def train(
     path = None if out is None else Path(out)
     if path is not None:
         directory.require_new(path)  # before data are fetched for nothing
+    # This too, as far as the size of its images is known.
+    config_module.check_size(config, *known_size(config.data.dataset), config_module.physical_memory())
     dataset = load_dataset(config.data, config.seed, say=observer.say, progress=observer.progress)
     trainer = _trainer(config, dataset, None, group)
     remarks = data_remarks(dataset, config.data.validation_order)
@@ -151,7 +154,8 @@ def train(
 def _trainer(config: Config, dataset: Dataset, state: State | None, group: ProcessGroup) -> Trainer:
     """Return a trainer, unless the network is too large: nothing is allocated before that is known."""
     inputs = dataset.train.images.shape[1]
-    config_module.check_size(config, inputs, dataset.classes, config_module.physical_memory())
+    memory = config_module.physical_memory()
+    config_module.check_size(config, inputs, dataset.classes, memory, len(dataset.train))
     return Trainer(config, dataset, state, group)
 
 
@@ -240,7 +244,7 @@ def reproduce(
     dataset = _same_data(_with_its_data(config, where), checkpoint, manifest, observer)
     with ExitStack() as stack:
         group = stack.enter_context(_group_of(manifest))
-        trainer = Trainer(config, dataset, group=group)
+        trainer = _trainer(config, dataset, None, group)
         scratch = keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mlpcli-"))) / where.name
         with directory.create(scratch, where.name, config, _manifest(dataset, group)) as run:
             try:

@@ -74,17 +74,19 @@ def _trained(path: Path) -> Subject:
 def _initial(config: Config, dtype: str | None) -> Subject:
     import numpy as np
 
-    from mlpcli.datasets.catalogue import CATALOGUE
+    from mlpcli import config as config_module
+    from mlpcli.datasets.catalogue import CATALOGUE, IMAGE_SHAPE
     from mlpcli.model.parameters import initialize
     from mlpcli.state import architecture_of
     from mlpcli.training.rng import keyed_rng
 
     entry = CATALOGUE.get(config.data.dataset)
     if entry is not None:
-        image_shape, classes = (28, 28), entry.classes  # all of the catalogue have MNIST's size
+        image_shape, classes = IMAGE_SHAPE, entry.classes
     else:
         part = load_training_images(config.data, config.data.dataset)
         image_shape, classes = part.image_shape, part.classes
+    config_module.check_size(config, math.prod(image_shape), classes, config_module.physical_memory())
     architecture = architecture_of(config, math.prod(image_shape), classes)
     theta, section = architecture.parameters(dtype or config.network.dtype), config.network
     rng = keyed_rng(config.seed, "initialization")

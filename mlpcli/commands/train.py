@@ -61,6 +61,12 @@ def _rank_0_reports() -> Iterator[None]:
     type=click.Path(path_type=Path),
     help="Go on with an interrupted run, from its last checkpoint or the one named, to the same end bit for bit.",
 )
+@click.option(
+    "--data",
+    "dataset",
+    metavar="NAME|DIR",
+    help="The data set; with --resume, where the run's data are now, the same by their SHA-256.",
+)
 @source_option
 @click.option("--offline", is_flag=True, help="Fetch nothing.")
 @threads_option
@@ -79,6 +85,7 @@ def command(
     overrides: tuple[str, ...],
     out: Path | None,
     resume: Path | None,
+    dataset: str | None,
     sources: tuple[str, ...],
     offline: bool,
     processes: int,
@@ -98,6 +105,7 @@ def command(
       mlpcli train --out runs/first --threads 1
       mlpcli train --processes 2
       mlpcli train --resume runs/first
+      mlpcli train --resume runs/first --data /where/they/are/now
       mpiexec -n 4 mlpcli train --mpi
     """
     if resume is not None and (config is not None or out is not None):
@@ -113,7 +121,7 @@ def command(
             with suppress(DivergedError, Stopped):
                 experiment.run_worker(group)
             return
-        overrides = (*overrides, *data_overrides(sources, offline))
+        overrides = (*overrides, *data_overrides(sources, offline, dataset))
         screen = Screen(quiet=quiet)
         try:
             if resume is not None:
