@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Rule:
-    """What a key means and which values it takes: one of ``choices``, or a number from ``low`` to ``high``.
+    """The meaning of a key and the values it takes: one of ``choices``, or a number from ``low`` to ``high``.
 
     ``low`` itself is not allowed where ``above`` is true. For a list the bounds hold for each item.
     """
@@ -70,7 +70,7 @@ class _Section:
 
 @dataclass(frozen=True)
 class DataConfig(_Section):
-    """Which images, from where, and how they are split."""
+    """The images, their sources, and their split."""
 
     dataset: str = _key("mnist", "a name of the catalogue (mlpcli data list), or a file or folder (docs/data.md)")
     folder: str = _key("data", f"where downloaded files are kept; {FOLDER_VARIABLE} overrides a config's")
@@ -122,7 +122,7 @@ class DataConfig(_Section):
 
 @dataclass(frozen=True)
 class AugmentationConfig(_Section):
-    """How far training images are distorted, anew each epoch; each draw is uniform between minus and plus its bound."""
+    """Distortions of training images, drawn anew each epoch; each draw is uniform between minus and plus its bound."""
 
     rotation: float = _key(0.0, "degrees, at most, either way", low=0.0, high=180.0)
     scale: float = _key(0.0, "share by which width and height, each on its own, grow or shrink", low=0.0, high=0.9)
@@ -174,7 +174,7 @@ class NetworkConfig(_Section):
 
 @dataclass(frozen=True)
 class TrainingConfig(_Section):
-    """How the parameters are moved, and for how long."""
+    """The update rule, its rates, and the length of training."""
 
     epochs: int = _key(20, "passes over the training images", low=1, high=1_000_000)
     batch_size: int = _key(32, "images in a mini-batch; the last of an epoch may be smaller", low=1, high=1_000_000)
@@ -289,7 +289,7 @@ def rule_of(section: Any, key: str) -> Rule:
 
 
 def allowed(kind: Any, rule: Rule) -> str:
-    """What a key takes, in words: 'a whole number, at least 1, or null'."""
+    """Return the values a key takes, in words: 'a whole number, at least 1, or null'."""
     if type(None) in _arguments(kind):
         return f"{allowed(_without_none(kind), rule)}, or null"
     if rule.choices:
@@ -709,7 +709,7 @@ def _checked(value: Any, kind: Any, rule: Rule, key: str) -> Any:
 
 
 def _hint(value: Any, kind: Any, rule: Rule) -> str:
-    """How to write what was probably meant; empty where that is anyone's guess."""
+    """Return how to write what was probably meant; nothing where that is anyone's guess."""
     if type(None) in _arguments(kind):
         kind = _without_none(kind)
     if kind is str and not rule.choices and type(value) in (int, float, bool):

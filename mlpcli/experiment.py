@@ -106,7 +106,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """The result of training a run again: its first ``epochs`` epochs, of ``epochs_wanted``.
+    """The result of training a run again: its first ``epochs`` epochs, of ``max_epochs``.
 
     ``differences`` lists what is not equal: nothing if the run was reproduced bit for bit. ``environment`` lists what
     differs between here and where the run was trained, as (key, there, here).
@@ -114,7 +114,7 @@ class Reproduction:
 
     run: Path
     epochs: int
-    epochs_wanted: int
+    max_epochs: int
     differences: list[Difference]
     environment: list[tuple[str, str, str]]
 

@@ -143,7 +143,6 @@ def test_resume_after_interruption_in_every_epoch(tiny_config: Make, folder: Pat
         "training.l2=0.1",
         "training.patience=9",
         "data.validation=0.2",
-        "data.test=false",
     ],
 )
 def test_override_that_changes_past_epochs_is_refused(tiny_config: Make, folder: Path, override: str):

@@ -37,7 +37,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def train_again(path: Path) -> str:
-    """What is left to do with the damaged run ``path``."""
+    """Return what is left to do with the damaged run ``path``."""
     return f"train it again: mlpcli train {shlex.quote(str(path / CONFIG))}"
 
 

@@ -59,13 +59,13 @@ class Task:
 
     @property
     def is_open(self) -> bool:
-        """Whether there is anything to train."""
+        """Return True if there is anything to train."""
         return self.state in ("new", "interrupted")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a task: finished, diverged, failed (``problem`` says why), or died with its process.
+    """The end of a task: finished, diverged, failed (``problem`` says why), or died with its process.
 
     ``said`` are messages for a person.
     """
@@ -76,7 +76,7 @@ class Outcome:
 
 
 class Watcher:
-    """What happens during a sweep, told to whoever shows it; this one shows nothing."""
+    """Receives the events of a sweep, to show them; this one shows nothing."""
 
     def began(self, task: Task) -> None:
         """A worker has taken it."""
@@ -92,7 +92,7 @@ class Watcher:
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
+def locked_folder(folder: Path) -> Iterator[None]:
     """Make ``folder`` if need be, and hold it, so that no other sweep writes to it. Raises ``RunError``."""
     from mlpcli.files import locked
 
@@ -224,7 +224,7 @@ def _train(task: Task, observer: Observer) -> None:
     until = time.monotonic() + PATIENCE_SECONDS
     while directory.is_in_use(task.path) and time.monotonic() < until:
         time.sleep(0.1)
-    # JSON is YAML, but for its escapes: YAML reads a surrogate pair as two halves of a character.
+    # JSON is YAML, except for its escapes: YAML reads a surrogate pair as two halves of a character.
     values = config_module.flatten(task.config)
     overrides = [f"{key}={json.dumps(values[key], ensure_ascii=False)}" for key in sorted(NOT_COMPARED)]
     experiment.resume(task.path, overrides, observer=observer)
@@ -332,7 +332,7 @@ class MpiPool(Pool):
 
 
 def under_mpi() -> bool:
-    """Whether this is rank 0 of ``python -m mpi4py.futures``; raises ``UsageError`` for one of many equal processes."""
+    """Return True on rank 0 of ``python -m mpi4py.futures``; raises ``UsageError`` for one of many equal processes."""
     if "mpi4py.futures" in sys.modules:
         return True
     started = launched()
@@ -353,7 +353,7 @@ def execute(open_tasks: Sequence[Task], pool: Pool, watcher: Watcher) -> dict[Pa
         done, _ = wait(pending, TICK_SECONDS, FIRST_COMPLETED)
         for future in done:
             task = pending.pop(future)
-            if task.path not in begun:  # a short run may have come and gone since the last look
+            if task.path not in begun:  # a short run may have come and gone since the last poll
                 watcher.began(task)
             try:
                 outcomes[task.path] = future.result()

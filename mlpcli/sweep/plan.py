@@ -51,7 +51,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a sweep file asks for: ``combinations`` of values, each once with every one of ``seeds``.
+    """The runs that a sweep file asks for: ``combinations`` of values, each once with every one of ``seeds``.
 
     ``repeated`` draws came out as an earlier one did, and are not among the combinations. ``text`` is the file's.
     """
@@ -135,7 +135,7 @@ class _File:
             raise ConfigError(f"{self._document.place('config')}config: {error}") from error
 
     def _common(self) -> tuple[Setting, ...]:
-        """What all runs have instead of what the config says."""
+        """Return the settings of all runs that the config's give way to."""
         settings = []
         for key, (value, at) in self._leaves("set", self._tree.get("set")).items():
             if key == TEST and value is True:
@@ -170,7 +170,7 @@ class _File:
         return tuple(seeds)
 
     def _combinations(self) -> tuple[Iterable[_Combination], int]:
-        """What is tried, and how many that are, counted before any is made."""
+        """Return the combinations, and their number, counted before any is made."""
         return {"grid": self._grid, "list": self._list, "random": self._random}[self._way]()
 
     def _grid(self) -> tuple[Iterable[_Combination], int]:
@@ -223,7 +223,7 @@ class _File:
         return made(), draws
 
     def _distribution(self, key: str, tree: Any, at: str) -> Callable[[float], Any]:
-        """What ``tree`` makes of a number from 0 up to 1, 1 left out."""
+        """Return the function from a number in [0, 1) to a value that ``tree`` describes."""
         kinds = ("choice", "uniform", "log_uniform", "integers")
         if not isinstance(tree, dict) or len(tree) != 1:
             self._fail(
