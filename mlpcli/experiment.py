@@ -1,4 +1,4 @@
-"""From a config to a run: the one place where data, training and the run directory are joined.
+"""Train, resume and reproduce runs: the one place where data, training and the run directory are joined.
 
 The commands and ``import mlpcli`` both call :func:`train`, :func:`resume` and :func:`reproduce`; what is shown on the
 way is an :class:`Observer`'s business.

@@ -1,4 +1,4 @@
-"""What training leaves behind: the state that a checkpoint keeps, and the record of an epoch.
+"""The state that a checkpoint stores, and the record of an epoch.
 
 It stands below both the training loop, which makes it, and the run directory, which stores it.
 """
@@ -22,7 +22,7 @@ OPTIMIZER_STATE: dict[str, tuple[str, ...]] = {"sgd": (), "momentum": ("v",), "n
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """What is known of one epoch: a line of metrics.jsonl, its fields in this order.
+    """The metrics of one epoch: a line of metrics.jsonl, its fields in this order.
 
     Errors are fractions of the images. ``train_loss`` and ``train_error`` are running means over the epoch's batches as
     they are trained on: distorted, with dropout, for smoothed targets; without the penalty. ``validation_loss`` and
@@ -50,7 +50,7 @@ class EpochRecord:
 
 @dataclass
 class State:
-    """All that future epochs depend on beside config and data: what a checkpoint keeps.
+    """Everything that future epochs depend on beside config and data; a checkpoint stores it.
 
     ``average`` is the moving average of ``theta``, if the config asks for one. ``best`` is the lowest (validation
     error, validation loss) so far, ``best_epoch`` its epoch, and ``epochs_since_best`` the number of epochs since.

@@ -247,7 +247,7 @@ def _is_docstring(statement: ast.stmt) -> bool:
 
 
 def _has_effect_alone(statement: ast.stmt) -> bool:
-    """Whether the rest still runs without the statement: a call for its effect, or numbers written into an array."""
+    """Return whether the rest still runs without the statement: a call for its effect, or a write into an array."""
     if isinstance(statement, ast.Expr):
         return isinstance(statement.value, ast.Call)
     if isinstance(statement, ast.AugAssign):
@@ -295,7 +295,7 @@ def _is_text(node: ast.expr) -> bool:
 
 
 def _replacements(node: ast.AST) -> Iterator[tuple[str, ast.expr]]:
-    """What an expression as a whole becomes."""
+    """Yield what an expression as a whole becomes."""
     if isinstance(node, ast.Constant):
         yield from (("constant", ast.Constant(value)) for value in _nudged(node.value))
     elif isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.Not, ast.Invert)):
@@ -319,7 +319,7 @@ def _replacements(node: ast.AST) -> Iterator[tuple[str, ast.expr]]:
 
 
 def _nudged(value: Any) -> tuple[Any, ...]:
-    """What a constant becomes."""
+    """Yield what a constant becomes."""
     if isinstance(value, bool):
         return (not value,)
     if isinstance(value, int):
@@ -464,7 +464,7 @@ class Child:
             os._exit(0)
 
     def answer(self) -> Any:
-        """What it sends, or the verdict on a process that hung or died; None while it works."""
+        """Return what it sends, or the verdict on a process that hung or died; None while it works."""
         late = time.monotonic() > self.until
         if late:
             self._kill()
@@ -497,7 +497,7 @@ class Run:
     out: Path | None = None
 
     def reaches(self, mutant: Mutant) -> bool:
-        """Whether the mutant's statement is reached."""
+        """Return whether the mutant's statement is reached."""
         return self.lines is None or not self.lines[mutant.file].isdisjoint(mutant.lines)
 
     def of(self, mutant: Mutant | None, *more: str) -> tuple[int, str]:
@@ -671,7 +671,7 @@ def difference_of_metrics(right: Path, other: Path) -> str:
 
 @dataclass
 class Result:
-    """What became of a mutant, ``by`` which command, and the ``detail`` of it."""
+    """The outcome of a mutant, ``by`` which command, and its ``detail``."""
 
     mutant: Mutant
     found: str
@@ -680,7 +680,7 @@ class Result:
 
     @property
     def verdict(self) -> str:
-        """What was found; but a survivor that the table calls right is equivalent."""
+        """Return the verdict; a survivor that the table calls right is equivalent."""
         known = self.mutant.known()
         return EQUIVALENT if self.found == SURVIVED and known and known.right else self.found
 

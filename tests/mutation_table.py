@@ -1,4 +1,4 @@
-"""What the mutation test changes, what it runs, and the mutants that are known to survive, each with the reason."""
+"""The files that the mutation test changes, the commands it runs, and the known survivors, each with the reason."""
 
 from __future__ import annotations
 
@@ -171,12 +171,12 @@ class Known:
     right: bool = False
 
     def covers(self, mutant: Mutant) -> bool:
-        """Whether ``mutant`` is one of these."""
+        """Return whether ``mutant`` is one of these."""
         same = (self.file, self.function) == (mutant.file, mutant.function)
         return same and self.before in ("", mutant.before) and self.after in ("", mutant.after)
 
 
-SLOTS = "self._X = [self._allocate((self._held(self._batch_size), train.images.shape[1]))"
+SLOTS = "self._X = [self._allocate((self._local_rows(self._batch_size), train.images.shape[1]))"
 KNOWN: tuple[Known, ...] = (
     *(
         Known("model/parameters.py", function, "", "", "Initial weights: where the steps begin, no part of one.", True)
@@ -216,7 +216,7 @@ KNOWN: tuple[Known, ...] = (
     Known(
         "training/margins.py",
         "Margins.__init__",
-        "self._first[own] = nonzero.argmax(axis=1) // MARGIN_ALIGNMENT",
+        "self._first[part] = nonzero.argmax(axis=1) // MARGIN_ALIGNMENT",
         "pass",
         "Reads memory that was not written, where the check happens to find zeros: no margin is cut on the left.",
     ),

@@ -31,11 +31,11 @@ TEST_FILES = [FILE_NAMES["test_images"], FILE_NAMES["test_labels"]]
 TIMES = ("seconds", "examples_per_second")
 
 
-class Diary(Observer):
-    """Writes down what it is told, and does ``after["epoch_2"]`` once that epoch is saved, ``after["end"]`` then."""
+class Recorder(Observer):
+    """Record the events, and call ``after["epoch_2"]`` once that epoch is saved, ``after["end"]`` then."""
 
     def __init__(self, **after: Callable[[], object]) -> None:
-        self.told: list[Any] = []
+        self.events: list[Any] = []
         self.said: list[str] = []
         self.records: list[EpochRecord] = []
         self._after = after
@@ -44,18 +44,18 @@ class Diary(Observer):
         self.said.append(message)
 
     def begin(self, run: Path, trainer: Trainer, dataset: Dataset) -> None:
-        self.told.append(("begin", run, dataset.name))
+        self.events.append(("begin", run, dataset.name))
 
     def step(self, loss: float) -> None:
-        self.told.append("step")
+        self.events.append("step")
 
     def epoch(self, record: EpochRecord, best: bool) -> None:
-        self.told.append(("epoch", record.epoch, best))
+        self.events.append(("epoch", record.epoch, best))
         self.records.append(record)
         self._after.get(f"epoch_{record.epoch}", lambda: None)()
 
     def end(self) -> None:
-        self.told.append("end")
+        self.events.append("end")
         self._after.get("end", lambda: None)()
 
 
@@ -68,7 +68,7 @@ def without_timing(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def bytes_of(run: Path) -> dict[str, bytes]:
-    """What equal runs have in common to the byte."""
+    """Return what equal runs have in common to the byte."""
     names = ("config.yaml", "test.json", "checkpoints/last.npz", "checkpoints/previous.npz", "checkpoints/best.npz")
     return {name: (run / name).read_bytes() for name in names}
 
@@ -96,36 +96,36 @@ def test_a_run_is_a_folder_of_files(tiny_config: MakeConfig, tmp_path: Path):
 
 
 def test_the_metrics_are_the_records(tiny_config: MakeConfig, tmp_path: Path):
-    diary = Diary()
-    run = train(tiny_config(), out=tmp_path / "run", observer=diary)
+    recorder = Recorder()
+    run = train(tiny_config(), out=tmp_path / "run", observer=recorder)
     lines = metrics_of(run.path)
     assert [list(line) for line in lines] == [[field.name for field in fields(EpochRecord)]] * 3
-    assert lines == [vars(record) for record in diary.records]
+    assert lines == [vars(record) for record in recorder.records]
 
 
 def test_observer_calls_are_in_order(tiny_config: MakeConfig, tmp_path: Path):
-    diary = Diary()
-    train(tiny_config("training.epochs=2"), out=tmp_path / "run", observer=diary)
+    recorder = Recorder()
+    train(tiny_config("training.epochs=2"), out=tmp_path / "run", observer=recorder)
     steps = ["step"] * 4  # 63 images by 16
-    scores = [(record.validation_error, record.validation_loss) for record in diary.records]
+    scores = [(record.validation_error, record.validation_loss) for record in recorder.records]
     first, second = ("epoch", 1, True), ("epoch", 2, scores[1] < scores[0])
-    assert diary.told[:11] == [("begin", tmp_path / "run", "tiny"), *steps, first, *steps, second]
-    assert set(diary.told[11:]) == {"end"}
-    assert diary.said == []
+    assert recorder.events[:11] == [("begin", tmp_path / "run", "tiny"), *steps, first, *steps, second]
+    assert set(recorder.events[11:]) == {"end"}
+    assert recorder.said == []
 
 
 def test_epoch_is_on_disk_before_observer_epoch(tiny_config: MakeConfig, tmp_path: Path):
     path = tmp_path / "run"
 
-    def look() -> None:
+    def check() -> None:
         assert [line["epoch"] for line in metrics_of(path)] == [1, 2]
         assert checkpoints.read(path / "checkpoints/last.npz").epoch == 2
         assert json.loads((path / "manifest.json").read_text())["state"] == "running"
         assert not (path / "test.json").exists()
 
-    looked = Diary(epoch_2=look)
-    train(tiny_config(), out=path, observer=looked)
-    assert len(looked.records) == 3
+    observer = Recorder(epoch_2=check)
+    train(tiny_config(), out=path, observer=observer)
+    assert len(observer.records) == 3
 
 
 def test_what_is_returned_is_what_the_files_say(tiny_config: MakeConfig, tmp_path: Path):
@@ -264,9 +264,9 @@ def test_wrong_test_files_are_refused_before_training(
 def test_a_test_set_that_turns_out_wrong_does_not_lose_the_run(
     tiny_config: MakeConfig, tiny_folder: Path, tmp_path: Path
 ):
-    diary = Diary(epoch_3=lambda: damage(tiny_folder, *TEST_FILES))
+    recorder = Recorder(epoch_3=lambda: damage(tiny_folder, *TEST_FILES))
     with pytest.raises(DataError, match=r"--resume \S+/run --set data.test=false$"):
-        train(tiny_config(), out=tmp_path / "run", observer=diary)
+        train(tiny_config(), out=tmp_path / "run", observer=recorder)
     run = resume(tmp_path / "run", ["data.test=false"])
     assert (run.epochs, run.test_error, run.config.data.test) == (3, None, False)
     assert json.loads((run.path / "manifest.json").read_text())["state"] == "finished"
@@ -276,30 +276,33 @@ def test_remarks_come_before_the_first_epoch_and_after_the_last(
     tiny_config: MakeConfig, tiny_folder: Path, tiny_images: tuple[np.ndarray, ...], tmp_path: Path
 ):
     (tiny_folder / FILE_NAMES["train_images"]).write_bytes(idx.encode(tiny_images[0] // 255))
-    diary = Diary()
-    diary.say = diary.told.append  # type: ignore[method-assign]
+    recorder = Recorder()
+    recorder.say = recorder.events.append  # type: ignore[method-assign]
     slow = tiny_config("training.epochs=1", "training.learning_rate=1e-9", "training.batch_size=1")
-    train(slow, out=tmp_path / "run", observer=diary)
-    before, last = diary.told[1], [event for event in diary.told if isinstance(event, str) and " " in event][-1]
+    train(slow, out=tmp_path / "run", observer=recorder)
+    before, last = (
+        recorder.events[1],
+        [event for event in recorder.events if isinstance(event, str) and " " in event][-1],
+    )
     assert before.startswith("remark   the training images are nearly black")
     assert last.startswith("remark   the result is no better than guessing: training error ")
-    assert diary.told.index(last) > diary.told.index(("epoch", 1, True))
+    assert recorder.events.index(last) > recorder.events.index(("epoch", 1, True))
 
 
 def test_observer_end_comes_before_test_images_are_evaluated(
     tiny_config: MakeConfig, tiny_folder: Path, tmp_path: Path
 ):
-    diary = Diary(end=lambda: damage(tiny_folder, *TEST_FILES))
+    recorder = Recorder(end=lambda: damage(tiny_folder, *TEST_FILES))
     with pytest.raises(DataError, match="not an IDX file"):
-        train(tiny_config(), out=tmp_path / "run", observer=diary)
+        train(tiny_config(), out=tmp_path / "run", observer=recorder)
 
 
 def test_test_files_damaged_during_training_show_at_its_end(tiny_config: MakeConfig, tiny_folder: Path, tmp_path: Path):
-    diary = Diary(epoch_1=lambda: damage(tiny_folder, *TEST_FILES))
+    recorder = Recorder(epoch_1=lambda: damage(tiny_folder, *TEST_FILES))
     with pytest.raises(DataError, match="not an IDX file"):
-        train(tiny_config(), out=tmp_path / "run", observer=diary)
-    assert len(diary.records) == 3
-    assert diary.told[-1] == "end"
+        train(tiny_config(), out=tmp_path / "run", observer=recorder)
+    assert len(recorder.records) == 3
+    assert recorder.events[-1] == "end"
     assert checkpoints.read(tmp_path / "run/checkpoints/last.npz").epoch == 3
     assert not (tmp_path / "run/test.json").exists()
 
@@ -432,12 +435,12 @@ def slowly_diverging(tiny_config: MakeConfig) -> Config:
 
 
 def test_divergence_keeps_the_last_good_checkpoint_and_names_it(tiny_config: MakeConfig, tmp_path: Path):
-    diary, path = Diary(), tmp_path / "run"
+    recorder, path = Recorder(), tmp_path / "run"
     with pytest.raises(DivergedError) as caught:
-        train(slowly_diverging(tiny_config), out=path, observer=diary)
-    epochs = len(diary.records)
+        train(slowly_diverging(tiny_config), out=path, observer=recorder)
+    epochs = len(recorder.records)
     assert 1 < epochs < 99
-    assert diary.told[-1] == "end"
+    assert recorder.events[-1] == "end"
     assert str(caught.value).endswith(f"; the last good checkpoint, of epoch {epochs}, is in {path}")
     kept = checkpoints.read(path / "checkpoints/last.npz")
     assert kept.epoch == epochs
@@ -458,11 +461,11 @@ def test_divergence_in_first_epoch_reports_no_checkpoint(tiny_config: MakeConfig
 def test_the_fallback_is_said_and_written_down(tmp_path: Path):
     elsewhere = ("data.fallback=mnist-sample", f'data.folder="{tmp_path}"', f'data.sources=["{tmp_path}/nowhere"]')
     config = config_module.load(None, (*elsewhere, "network.hidden=[]", "training.epochs=1"), {})
-    diary = Diary()
-    run = train(config, out=tmp_path / "run", observer=diary)
+    recorder = Recorder()
+    run = train(config, out=tmp_path / "run", observer=recorder)
     assert (run.dataset, run.fallback_from) == ("mnist-sample", "mnist")
     assert run.config == config
-    assert "using mnist-sample instead of mnist" in "\n".join(diary.said)
+    assert "using mnist-sample instead of mnist" in "\n".join(recorder.said)
     manifest = json.loads((run.path / "manifest.json").read_text())
     assert (manifest["data"]["dataset"], manifest["data"]["fallback_from"]) == ("mnist-sample", "mnist")
     assert checkpoints.read(run.path / "checkpoints/last.npz").dataset == "mnist-sample"

@@ -73,6 +73,7 @@ def check_last_good(run: Path) -> int:
 # Every file operation in turn ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO], ids=["ENOSPC", "EIO"])
 def test_run_resumes_after_any_failed_file_operation(
     tiny_config: Make, folder: Path, monkeypatch: pytest.MonkeyPatch, number: int
@@ -101,6 +102,7 @@ def test_run_resumes_after_any_failed_file_operation(
     assert refused > 0.9 * counter.calls  # the rest are the closing of locks and the like
 
 
+@pytest.mark.slow
 def test_run_resumes_after_kill_at_any_file_operation(tiny_config: Make, folder: Path):
     config = tiny_config("training.epochs=2")
     experiment.train(config, out=folder / "whole")
@@ -121,6 +123,7 @@ def test_run_resumes_after_kill_at_any_file_operation(tiny_config: Make, folder:
     assert k > 60 and found == {0, 1, 2}
 
 
+@pytest.mark.slow
 def test_resume_from_previous_survives_any_failed_operation(
     tiny_config: Make, folder: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -70,6 +70,7 @@ def go_on(fork_server: ForkServer, train: tuple[Any, ...], run: Path, **interrup
     return fork_server.run(*command, run.name, **interruption)
 
 
+@pytest.mark.slow
 def test_resume_after_kill_at_random_moments_is_identical(
     folder: Path, fork_server: ForkServer, train: tuple[Any, ...], whole: dict[str, Any]
 ):
@@ -89,6 +90,7 @@ def test_resume_after_kill_at_random_moments_is_identical(
     assert killed >= 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_at_any_moment_stops_run_with_resume_command(
     folder: Path, fork_server: ForkServer, train: tuple[Any, ...], whole: dict[str, Any], number: int

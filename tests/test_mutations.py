@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="mutants run in 
 
 
 def verdicts(tmp_path: Path, *arguments: str) -> list[dict[str, Any]]:
-    """What became of the mutants, each in a process of its own: as a developer runs it."""
+    """Return the outcomes of the mutants, each in a process of its own: as a developer runs it."""
     path = tmp_path / "mutants.json"
     command = [sys.executable, "-m", "tests.mutation", "--json", str(path), *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS)
@@ -78,6 +78,7 @@ def test_mutants_leave_the_tree_as_it_was() -> None:
     assert [str(mutant) for mutant in first] == [str(mutant) for mutant in second]
 
 
+@pytest.mark.slow
 def test_a_wrong_delta_is_caught_and_a_speed_constant_is_not(tmp_path: Path) -> None:
     delta, speed = (
         "np.subtract(p, Y, out=dz) -> np.add(p, Y, out=dz)",
@@ -96,7 +97,7 @@ def test_known_mutants_are_still_there() -> None:
     assert gone == []
 
 
-@pytest.mark.skipif(not (PACKAGE / "parallel").is_dir(), reason="gradcheck does not take a training step yet")
+@pytest.mark.slow
 def test_gradcheck_notices_a_sample_of_mutants(tmp_path: Path) -> None:
     found = verdicts(tmp_path, "--sample", "30")
     assert [mutant for mutant in found if mutant["verdict"] == "survived" and mutant["reason"] is None] == []

@@ -234,6 +234,7 @@ def test_data_that_have_moved_are_told_by_their_hash(theirs: Path, run: Run, mad
 # A terminal that goes away --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_training_goes_on_without_its_terminal(tiny_config: Callable[..., Config], tmp_path: Path):
     from mlpcli.config import to_yaml
 

@@ -41,6 +41,7 @@ def pictures():
     return {TUTORIAL.parent / name for name in re.findall(r"\]\((pictures/[^)]+)\)", TUTORIAL.read_text("utf-8"))}
 
 
+@pytest.mark.slow
 def test_all_of_it_runs_in_order(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLPCLI_DATA", raising=False)

@@ -135,7 +135,7 @@ def command(
             _tolerances(tolerances, TOLERANCE),
         )
         if not as_json:
-            check.print_head()
+            check.print_head(group, mpi)
         rows = []
         tables = _raised_as_rows(check.gradients()), _raised_as_rows(check.steps(group))
         if group.size > 1 and not mpi:
@@ -152,7 +152,7 @@ def command(
                 output.result(_line("allowed", "", "", allowed, "").rstrip() + "\n")
         passed = all(row.verdict == PASSED for row in rows)
         if as_json:
-            output.result_json(check.document(rows, passed))
+            output.result_json(check.document(rows, passed, group.size))
         else:
             _print_verdict(rows, check.tolerance, check.subject.architecture)
         return 0 if passed else EXIT_CHECK_SAID_NO
@@ -217,7 +217,7 @@ class _Check:
         if group.size > 1 and not checker.diverged:
             yield from checker.rows_of(Steps(config, dataset, subject.state, group))
 
-    def print_head(self) -> None:
+    def print_head(self, group: ProcessGroup, mpi: bool) -> None:
         """Print what is checked, and the table's head."""
         subject, training = self.subject, self.subject.config.training
         architecture = subject.architecture
@@ -231,9 +231,11 @@ class _Check:
             output.result(f"dropout   {rates}, the same in every pass")
         if training.label_smoothing:
             output.result(f"targets   smoothed by {training.label_smoothing:g}")
+        single = "; mpiexec -n 2 would check that of two" if mpi else ""
+        output.result(f"steps     of 1 process{f' and of {group.size}' if group.size > 1 else single}")
         output.result("")
 
-    def document(self, rows: list[Row], passed: bool) -> dict[str, Any]:
+    def document(self, rows: list[Row], passed: bool, processes: int) -> dict[str, Any]:
         """Return all that was found out, as plain values."""
         subject, architecture = self.subject, self.subject.architecture
         return {
@@ -248,6 +250,7 @@ class _Check:
             "examples": {"count": self.examples, "source": self.source, "labels": "random"},
             "seed": self.seed,
             "l2": self.l2,
+            "processes": processes,
             "tolerance": self.tolerance,
             "tensors": [_document(row) for row in rows],
         }

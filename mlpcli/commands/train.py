@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -29,6 +28,9 @@ if TYPE_CHECKING:
     from mlpcli.experiment import Run
 
 
+AUTO = "auto"
+
+
 class _Command(click.Command):
     """Of processes that a launcher started alike, the first says for all of them what is wrong."""
 
@@ -49,6 +51,16 @@ def _rank_0_reports() -> Iterator[None]:
         if (launched() or (0,))[0] > 0:
             raise click.exceptions.Exit(EXIT_USAGE) from error
         raise
+
+
+class _Processes(click.IntRange):
+    """A number of processes, or None for ``auto``."""
+
+    def __init__(self) -> None:
+        super().__init__(1, MAX_PROCESSES)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return None if value == AUTO else super().convert(value, param, ctx)
 
 
 @click.command(cls=_Command)
@@ -72,10 +84,12 @@ def _rank_0_reports() -> Iterator[None]:
 @threads_option
 @click.option(
     "--processes",
-    type=click.IntRange(1, MAX_PROCESSES),
-    default=1,
+    metavar="N|auto",
+    type=_Processes(),
+    default="1",
     show_default=True,
-    help="Train with so many processes, each with its share of every batch: the faster way to use several processors.",
+    help="Train with N processes, each with its shard of every batch: the faster way to use several cores. "
+    "auto: as many as are fastest for this network, batch and machine.",
 )
 @click.option("--mpi", is_flag=True, help="Train one network with all the processes that mpiexec has started.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")
@@ -88,7 +102,7 @@ def command(
     dataset: str | None,
     sources: tuple[str, ...],
     offline: bool,
-    processes: int,
+    processes: int | None,
     mpi: bool,
     as_json: bool,
     quiet: bool,
@@ -103,13 +117,16 @@ def command(
       mlpcli train quickstart
       mlpcli train my.yaml --set training.epochs=5 --set network.hidden=[300]
       mlpcli train --out runs/first --threads 1
-      mlpcli train --processes 2
+      mlpcli train --processes auto
       mlpcli train --resume runs/first
       mlpcli train --resume runs/first --data /where/they/are/now
       mpiexec -n 4 mlpcli train --mpi
     """
     if resume is not None and (config is not None or out is not None):
         raise UsageError("--resume goes on with the run's own config and directory: give no CONFIG and no --out")
+    overrides = (*overrides, *data_overrides(sources, offline, dataset))
+    if processes is None:
+        processes = 1 if mpi else _choose_processes(config, overrides, resume, quiet=quiet)
     with process_group(mpi, processes) as group:
         # Not before: the threads that numpy begins with depend on the number of processes.
         from mlpcli import experiment
@@ -121,7 +138,6 @@ def command(
             with suppress(DivergedError, Stopped):
                 experiment.run_worker(group)
             return
-        overrides = (*overrides, *data_overrides(sources, offline, dataset))
         screen = Screen(quiet=quiet)
         try:
             if resume is not None:
@@ -160,6 +176,20 @@ def process_group(mpi: bool, processes: int) -> Iterator[ProcessGroup]:
         yield group
 
 
+def _choose_processes(config: str | None, overrides: tuple[str, ...], resume: Path | None, *, quiet: bool) -> int:
+    from mlpcli.config import find, load
+    from mlpcli.parallel.choose import choose_processes
+
+    if resume is not None:
+        raise UsageError("--processes auto is for new runs: to resume, give the number of processes that the run had")
+    loaded = load(None if config is None else find(config), overrides)
+    distorted = loaded.augmentation is not None
+    choice = choose_processes(loaded.network.hidden, loaded.training.batch_size, distorted=distorted)
+    if not quiet:
+        output.say(f"processes  {choice.processes}: {choice.reason}")
+    return choice.processes
+
+
 def _document(run: Run) -> dict[str, Any]:
     from dataclasses import asdict
 
@@ -169,6 +199,8 @@ def _document(run: Run) -> dict[str, Any]:
 
 
 def _print(run: Run) -> None:
+    from mlpcli.runs.layout import quoted
+
     if run.fallback_from:
         output.say(
             f"trained on the bundled sample, as {run.fallback_from} could not be had: no {run.fallback_from} result"
@@ -187,4 +219,4 @@ def _print(run: Run) -> None:
     # Whoever keeps the test images out of training is not sent to look at them next.
     held_out = "validation" if run.validation_error is not None else "train"
     split = "" if run.config.data.test else f"--split {held_out} "
-    output.result(f"next              {output.colour(f'mlpcli eval {split}{shlex.quote(str(run.path))}', 'green')}")
+    output.result(f"next              {output.colour(f'mlpcli eval {split}{quoted(run.path)}', 'green')}")

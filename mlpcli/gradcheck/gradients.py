@@ -137,9 +137,9 @@ class _Checker:
         subject, gradient = self._backward(self._with_moderate_logits())
         network, Y = subject.network, self.problem.Y
         z, dz = network.logits, network.output.dz
-        unit, loss = OUTPUT_LAYERS[objective.name]
+        output, loss = OUTPUT_LAYERS[objective.name]
 
-        p, dp_dz = (np.array(each) for each in zip(*map(unit, z), strict=True))  # (B, K), (B, K, K)
+        p, dp_dz = (np.array(each) for each in zip(*map(output, z), strict=True))  # (B, K), (B, K, K)
         stepped = np.empty_like(dp_dz)
         for k in range(z.shape[1]):
             w, value = z.astype(np.complex128), np.empty_like(z, np.complex128)
@@ -147,32 +147,32 @@ class _Checker:
             objective.output(w, value)
             stepped[:, :, k] = value.imag / COMPLEX_STEP
         errors = {"jacobian": relative_error(stepped, dp_dz)}
-        units = row(f"dp/dz{last}", dp_dz.shape, errors, self.tolerance, dp_dz.size)
+        jacobian = row(f"dp/dz{last}", dp_dz.shape, errors, self.tolerance, dp_dz.size)
 
         # dC/dz = dC/dp dp/dz, (K,) = (K,) (K, K), for each example; the loss is the mean over the batch.
         C, dC_dp = zip(*(loss(*each) for each in zip(p, Y, strict=True)), strict=True)
-        delta = np.array([row @ J for row, J in zip(dC_dp, dp_dz, strict=True)]) / len(Y)  # (B, K)
-        more = {"jacobian": relative_error(delta, dz)}
+        dz_textbook = np.array([gradient @ J for gradient, J in zip(dC_dp, dp_dz, strict=True)]) / len(Y)  # (B, K)
+        more = {"jacobian": relative_error(dz_textbook, dz)}
         probe = Probe(self._objective(z, np.float64), self._objective(z, np.complex128))
-        deltas = self._tensor(f"dz{last}", dz, probe, slice(0, z.size), whole=True, more=more)
+        dz_row = self._tensor(f"dz{last}", dz, probe, slice(0, z.size), whole=True, more=more)
 
         x = network.output.x
         x = x if isinstance(x, np.ndarray) else x.scale * x.array
         dW = np.zeros_like(gradient.W[-1])
-        identity = np.eye(len(delta.T))  # dz/db
+        identity = np.eye(len(dz_textbook.T))  # dz/db
         # dz/dW has K H K entries: computed for some of the H units at a time, if that is too many.
         parts = np.array_split(np.arange(len(dW)), 1 + dW.size * len(identity) // 2**22)
-        for dC_dz, inputs in zip(delta, x, strict=True):
+        for dC_dz, inputs in zip(dz_textbook, x, strict=True):
             for part in parts:
                 dz_dW = np.kron(inputs[part], identity)  # (K, H K) = [x_1 I, x_2 I, ... x_H I]
                 dW[part] += (dC_dz @ dz_dW).reshape(-1, len(identity))
-        db = (delta @ identity).sum(axis=0)
+        db = (dz_textbook @ identity).sum(axis=0)
         by_jacobians = {
             f"W{last}": relative_error(dW, gradient.W[-1]),
             f"b{last}": relative_error(db, gradient.b[-1]),
         }
         errors = {"jacobian": relative_error(np.array(sum(C) / len(Y)), np.array(network.loss(Y)))}
-        return by_jacobians, [deltas, units, row("loss", (), errors, self.tolerance, 1), *self._activations(subject)]
+        return by_jacobians, [dz_row, jacobian, row("loss", (), errors, self.tolerance, 1), *self._activations(subject)]
 
     def _activations(self, subject: Subject) -> Iterator[Row]:
         f = textbook.ACTIVATIONS[self.architecture.activation.name]
@@ -196,15 +196,15 @@ class _Checker:
 
             def changing(index: int) -> nullcontext[Callable[[], Any]]:
                 # The penalty is a sum: what other entries add to it does not change.
-                tensor = next(i for i, own in enumerate(self.entries_of) if own.start <= index < own.stop)
+                tensor = next(i for i, part in enumerate(self.entries_of) if part.start <= index < part.stop)
                 parts = [] if tensor % 2 else [theta.vector[index : index + 1]]
                 return nullcontext(lambda: textbook.penalty(l2, parts))
 
             return Function(theta.vector, lambda: textbook.penalty(l2, theta.W), changing)
 
         probe = Probe(function(np.float64), function(np.complex128), PENALTY_STEPS)
-        for (name, tensor), own in zip(gradient.tensors(), self.entries_of, strict=True):
-            yield self._tensor(f"penalty {name}", tensor, probe, own, zero_is_right=name.startswith("b"))
+        for (name, tensor), part in zip(gradient.tensors(), self.entries_of, strict=True):
+            yield self._tensor(f"penalty {name}", tensor, probe, part, zero_is_right=name.startswith("b"))
 
     def _loss(self, dtype: DTypeLike) -> Function:
         """Return the loss as a function of the parameters, by the functions that train."""
@@ -212,7 +212,7 @@ class _Checker:
         shapes = [tensor.shape for _, tensor in self.theta.tensors()]
 
         def changing(index: int) -> Any:
-            tensor = next(i for i, own in enumerate(self.entries_of) if own.start <= index < own.stop)
+            tensor = next(i for i, part in enumerate(self.entries_of) if part.start <= index < part.stop)
             unit = _indices(shapes[tensor], index - self.entries_of[tensor].start, tensor == len(shapes) - 2)[-1]
             return subject.changing(tensor // 2, unit)
 
@@ -258,21 +258,21 @@ class _Checker:
         name: str,
         gradient: Array,
         probe: Probe,
-        own: slice,
+        part: slice,
         *,
         whole: bool = False,
         more: Mapping[str, float] | None = None,
         zero_is_right: bool = False,
         allowed: Mapping[str, float] | None = None,
     ) -> Row:
-        """Compare ``gradient``, whose entries in the order of memory are the probe's ``own``."""
+        """Compare ``gradient``, whose entries in the order of memory are the probe's ``part``."""
         a = without_negligible(gradient.ravel(order="K"))
         allowed = dict(allowed or self.tolerance)
-        direction, wrong = self._directions(a, probe, own, allowed)
+        direction, wrong = self._directions(a, probe, part, allowed)
         drawn = np.arange(a.size) if whole else self._draw(a, wrong)
         probe.reset()
-        n = without_negligible(np.array([probe.complex_step(own.start + int(index)) for index in drawn]))
-        differences = {int(index): probe.central(own.start + int(index)) for index in self._sample(drawn)}
+        n = without_negligible(np.array([probe.complex_step(part.start + int(index)) for index in drawn]))
+        differences = {int(index): probe.central(part.start + int(index)) for index in self._sample(drawn)}
         smooth = np.array([differences.get(int(index)) is not None for index in drawn], bool)
         m, rounding = np.array([found for found in differences.values() if found is not None]).reshape(-1, 2).T
         m, by_hand = without_negligible(m), a[drawn]
@@ -285,38 +285,42 @@ class _Checker:
             "direction": direction,
             **(more or {}),
         }
-        if allowed["central"] >= 1:
-            del errors["central"]  # it has no digit left
+        if allowed["central"] >= 1 or not smooth.any():
+            del errors["central"]  # it has no digit left, or all entries are at kinks
         names = [f"{name}{_indices(gradient.shape, int(i), gradient.flags.c_contiguous)}" for i in drawn]
         kinks = tuple(name for name, i in zip(names, drawn, strict=True) if differences.get(int(i), ()) is None)
         every = np.ones(len(n), bool)
         worst = [
-            _worst(np.array(names)[kept], by_hand[kept], numbers, WORDS[method])
-            for method, numbers, kept in (("complex", n, every), ("central", m, smooth))
+            _worst(np.array(names)[mask], by_hand[mask], numbers, WORDS[method])
+            for method, numbers, mask in (("complex", n, every), ("central", m, smooth))
             if not errors.get(method, 0.0) <= allowed[method]
         ]
-        exercised = zero_is_right or bool((a.any() or n.any()) and (by_hand[smooth].any() or m.any()))
+        exercised = zero_is_right or bool(
+            (a.any() or n.any()) and (by_hand[smooth].any() or m.any() or not smooth.any())
+        )
         return row(name, gradient.shape, errors, allowed, len(drawn), exercised, kinks, *worst[:1])
 
-    def _directions(self, a: Array, probe: Probe, own: slice, allowed: Mapping[str, float]) -> tuple[float, list[int]]:
+    def _directions(
+        self, a: Array, probe: Probe, whole: slice, allowed: Mapping[str, float]
+    ) -> tuple[float, list[int]]:
         """Return the error in a random direction through all entries, and an entry that is wrong if it is too large."""
 
         def error(first: int, last: int) -> float:
             v, part = draw_direction(self.rng, last - first), a[first:last]
-            step = probe.along(slice(own.start + first, own.start + last), v)
+            step = probe.along(slice(whole.start + first, whole.start + last), v)
             return projection_error(step if abs(step) > NEGLIGIBLE else 0.0, float(v @ part), part)
 
         first, last = 0, a.size
-        whole = error(first, last)
-        if whole <= allowed["direction"]:
-            return whole, []
+        result = error(first, last)
+        if result <= allowed["direction"]:
+            return result, []
         while last - first > 1:
             middle = (first + last) // 2
             if error(first, middle) > error(middle, last):
                 last = middle
             else:
                 first = middle
-        return whole, [first]
+        return result, [first]
 
     def _sample(self, drawn: Array) -> Array:
         """Return the entries for central differences, which cost four times as much: a part of a large whole tensor."""
@@ -353,7 +357,7 @@ def _rounding_by_saturation(subject: Subject) -> list[float]:
 
 
 def _indices(shape: tuple[int, ...], index: int, c_order: bool) -> list[int]:
-    """Return the indices of an entry of a tensor, given its place in the order of memory."""
+    """Return the indices of an entry of a tensor, given its position in the order of memory."""
     return [int(i) for i in np.unravel_index(index, shape, order="C" if c_order else "F")]
 
 

@@ -81,15 +81,15 @@ class Subject:
             array[...] = values
 
 
-def _one_unit(layer: Layer, own: slice) -> Layer:
+def _one_unit(layer: Layer, unit: slice) -> Layer:
     return Layer(
         x=layer.x,
-        W=layer.W[:, own],
-        b=layer.b[own],
-        z=layer.z[:, own],
-        dz=layer.dz[:, own],
-        h=layer.h[:, own],
-        a=layer.a[:, own],
-        mask=None if layer.mask is None else layer.mask[:, own],
-        scratch=layer.scratch[:, own],
+        W=layer.W[:, unit],
+        b=layer.b[unit],
+        z=layer.z[:, unit],
+        dz=layer.dz[:, unit],
+        h=layer.h[:, unit],
+        a=layer.a[:, unit],
+        mask=None if layer.mask is None else layer.mask[:, unit],
+        scratch=layer.scratch[:, unit],
     )

@@ -1,4 +1,4 @@
-"""What training is checked against: activations, update rules, schedules and masks as their sources print them.
+"""Activations, update rules, schedules and masks as their sources print them: training is checked against these.
 
 Nothing here is used to train. Each rule maps theta, the optimizer's state and the gradient g, arrays of one shape, to
 the new theta and state; ``t`` counts the steps from 1. A rule that is linear maps the projections of vectors on a

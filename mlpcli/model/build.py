@@ -1,4 +1,4 @@
-"""From an architecture to a network bound to its arrays: how they lie in memory, and which part of them a process owns.
+"""Build networks from an architecture: allocate their arrays, choose the layout, and cut out what a process owns.
 
 Hidden arrays are column-major, as the weights are: a unit's numbers are contiguous, one for each example, and so are
 those of the units that a process owns. Exception: a process that owns all units has them row-major if the batch has
@@ -118,16 +118,16 @@ def build_layers(theta: Parameters, X: Input | Array, arrays: Arrays, comm: Laye
     x, dx = X, None
     *hidden, (W_L, b_L) = theta.shard(comm)
     for i, (W, b) in enumerate(hidden):
-        own, terms, mask = comm.shard(theta.sizes[i + 1]), arrays.partial_dh[i], arrays.masks[i]
+        units, terms, mask = comm.shard(theta.sizes[i + 1]), arrays.partial_dh[i], arrays.masks[i]
         z, h, a, scratch, *partial_dh = (
-            array[:, own] for array in (arrays.z[i], arrays.h[i], arrays.a[i], arrays.scratch[i], *terms)
+            array[:, units] for array in (arrays.z[i], arrays.h[i], arrays.a[i], arrays.scratch[i], *terms)
         )
-        mask = None if mask is None else mask[:, own]
+        mask = None if mask is None else mask[:, units]
         layers.append(Layer(x, W, b, z, partial_dh[0], dx, h, a, mask, scratch, partial_dh))
         x, dx = arrays.a[i], terms[comm.rank if len(terms) > 1 else 0]
-    own = comm.shard(theta.sizes[-2])
-    x = x.block(own) if isinstance(x, Input) else x[:, own]
-    dx = None if dx is None else dx[:, own]
+    units = comm.shard(theta.sizes[-2])
+    x = x.block(units) if isinstance(x, Input) else x[:, units]
+    dx = None if dx is None else dx[:, units]
     return [*layers, Layer(x, W_L, b_L, arrays.partial_logits[comm.rank], arrays.dlogits, dx)]
 
 

@@ -27,9 +27,11 @@ class Input:
         self.array, self.scale, self.first_column, self.transposed = array, scale, first_column, transposed
         self.columns = [0, array.shape[1]] if columns is None else columns
 
-    def block(self, own: slice) -> Input:
+    def block(self, columns: slice) -> Input:
         """Return the matrix of these columns alone."""
-        return Input(self.array[:, own], self.scale, self.columns, self.first_column + own.start, self.transposed)
+        return Input(
+            self.array[:, columns], self.scale, self.columns, self.first_column + columns.start, self.transposed
+        )
 
     @property
     def T(self) -> Input:

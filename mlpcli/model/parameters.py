@@ -1,6 +1,6 @@
 """One flat vector of parameters, with the views W1, W2 ... b1, b2 ... into it, and how their first values are drawn.
 
-The flat vector is what optimizers and messages between processes see; the views are what the mathematics sees. Both
+The flat vector is what optimizers and reductions see; the views are what the mathematics sees. Both
 are the same memory: first all weights, then all biases, so that weight decay is one sum. The weights of a hidden unit
 are contiguous: W is column-major, except the last one, which is row-major, as its rows belong to the hidden units
 below. So the units that a process owns are slices of the vector, and products are a few percent faster than with
@@ -82,17 +82,17 @@ class Parameters:
         last b is rank 0's; in the others it is an array of zeros, so that it is added once.
         """
         *hidden, last = [(W, b) for W, b in zip(self.W, self.b, strict=True)]
-        owned = [(W[:, own], b[own]) for W, b in hidden for own in [comm.shard(len(b))]]
+        owned = [(W[:, units], b[units]) for W, b in hidden for units in [comm.shard(len(b))]]
         W, b = last
         return [*owned, (W[comm.shard(len(W))], b if comm.rank == 0 else np.zeros_like(b))]
 
     def chunks(self, comm: Sharding, size: int) -> list[slice]:
         """Return the slices of the vector that this process owns, each of at most ``size`` entries."""
-        indices = Parameters(self.sizes, np.intp, np.arange(len(self.vector))).shard(comm)
-        owned = [W for W, _ in indices] + [b for _, b in (indices if comm.rank == 0 else indices[:-1])]
+        shards = Parameters(self.sizes, np.intp, np.arange(len(self.vector))).shard(comm)
+        owned = [W for W, _ in shards] + [b for _, b in (shards if comm.rank == 0 else shards[:-1])]
         spans: list[list[int]] = []
-        for own in (each for each in owned if each.size):
-            first, last = int(own.min()), int(own.max()) + 1
+        for indices in (each for each in owned if each.size):
+            first, last = int(indices.min()), int(indices.max()) + 1
             if spans and spans[-1][1] == first:
                 spans[-1][1] = last
             else:
@@ -144,6 +144,6 @@ def initialize(theta: Parameters, scheme: str, scale: float, activation: str, rn
     """
     draw = SCHEMES[scheme]
     for layer, (W, b) in enumerate(zip(theta.W, theta.b, strict=True), start=1):
-        own = activation if layer < len(theta.W) else "linear"
-        W[...] = scale * draw(rng, W.shape[0], W.shape[1], own)
+        function = activation if layer < len(theta.W) else "linear"
+        W[...] = scale * draw(rng, W.shape[0], W.shape[1], function)
         b[...] = scale * rng.normal(0.0, 1.0, b.shape) if scheme == "nielsen" else 0.0

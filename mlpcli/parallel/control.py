@@ -30,7 +30,7 @@ SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP"
 
 
 class Stopped(BaseException):
-    """All processes leave an epoch together, because a signal told one of them to stop."""
+    """All processes leave an epoch together, because a signal asked one of them to stop."""
 
 
 class Work(Protocol):
@@ -92,7 +92,7 @@ class ProcessGroup:
         yield
 
     def raise_if_stopped(self) -> None:
-        """Raise ``Stopped`` in all processes if a signal has told one of them to stop. Collective."""
+        """Raise ``Stopped`` in all processes if a signal has asked one of them to stop. Collective."""
 
 
 SINGLE = ProcessGroup()

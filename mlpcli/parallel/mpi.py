@@ -188,7 +188,7 @@ class MpiGroup(ProcessGroup):
             self._restore_signals()
 
     def raise_if_stopped(self) -> None:
-        """Raise ``Stopped`` in all processes if a signal has told one of them to stop. Collective."""
+        """Raise ``Stopped`` in all processes if a signal has asked one of them to stop. Collective."""
         import numpy as np
 
         stop = np.array([self._signal is not None], np.float64)

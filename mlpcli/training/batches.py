@@ -65,8 +65,8 @@ class Batches:
         self._slots, self._comm, self._seed = slots, comm, seed
         self._dropout, self._augmentation, self._margins = dropout, augmentation, margins
         inputs, dtype = slots[0].shape[1], slots[0].dtype
-        own = comm.shard(batch_size)
-        rows = own.stop - own.start
+        shard = comm.shard(batch_size)
+        rows = shard.stop - shard.start
         self._group = min(max(1, GATHERED_BYTES // (inputs * max(1, rows))), len(self))  # batches gathered at a time
         self._bytes = np.empty((self._group * rows, inputs), np.uint8)
         self._labels = np.empty(self._group * rows, np.uint8)
@@ -87,7 +87,7 @@ class Batches:
         dropout_rng = keyed_rng(self._seed, "input dropout", epoch)
         if self._augmentation is not None:
             self._augmentation.begin(epoch)
-        own_rows = {size: [slot[self._rows_in_slot(size)] for slot in self._slots] for size in self.sizes}
+        slots = {size: [slot[self._rows_in_slot(size)] for slot in self._slots] for size in self.sizes}
         number = 0
         for group in self._groups(order):
             size = group.shape[1]
@@ -96,12 +96,12 @@ class Batches:
             columns = self._columns(group)
             rows = chosen.shape[1]
             for i in range(len(group)):
-                own, slot = slice(i * rows, (i + 1) * rows), number % len(self._slots)
-                X = own_rows[size][slot]
-                self._write(images[own], chosen[i], X)
+                part, slot = slice(i * rows, (i + 1) * rows), number % len(self._slots)
+                X = slots[size][slot]
+                self._write(images[part], chosen[i], X)
                 if self._dropout:
                     self._drop(X, size, dropout_rng)
-                yield Batch(size, Y[own], labels[own], columns[i], slot)
+                yield Batch(size, Y[part], labels[part], columns[i], slot)
                 number += 1
 
     def _groups(self, order: Array) -> Iterator[Array]:
@@ -127,8 +127,8 @@ class Batches:
         return self._margins.columns(group)
 
     def _rows_in_slot(self, size: int) -> slice:
-        held = self._comm.data.shard(size)
-        return self._comm.model.shard(held.stop - held.start)
+        shard = self._comm.data.shard(size)
+        return self._comm.model.shard(shard.stop - shard.start)
 
     def _write(self, images: Array, chosen: Array, X: Array) -> None:
         if self._augmentation is None:

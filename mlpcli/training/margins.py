@@ -25,11 +25,11 @@ class Margins:
         kind = np.min_scalar_type(-(-self._width // MARGIN_ALIGNMENT))
         self._first, self._last = np.empty(count, kind), np.empty(count, kind)  # in units of MARGIN_ALIGNMENT
         for start in range(0, count, IMAGES_AT_A_TIME):
-            own = slice(start, start + IMAGES_AT_A_TIME)
-            nonzero = images[own] != 0
-            self._first[own] = nonzero.argmax(axis=1) // MARGIN_ALIGNMENT
+            part = slice(start, start + IMAGES_AT_A_TIME)
+            nonzero = images[part] != 0
+            self._first[part] = nonzero.argmax(axis=1) // MARGIN_ALIGNMENT
             end = self._width - nonzero[:, ::-1].argmax(axis=1)
-            self._last[own] = -(-end // MARGIN_ALIGNMENT)
+            self._last[part] = -(-end // MARGIN_ALIGNMENT)
 
     def columns(self, batches: Array) -> list[list[int]]:
         """Return [first, last + 1] of the columns that may be nonzero in each of ``batches`` (n, B), indices."""

@@ -61,16 +61,18 @@ class Optimizer:
         owned = theta.chunks(comm, self.chunk_size)
         weights = len(theta.weights)
         self._decays = [
-            WeightDecay(l2, theta.weights[own], self.accumulator[:weights][own]) if l2 and own.start < weights else None
-            for own in owned
+            WeightDecay(l2, theta.weights[part], self.accumulator[:weights][part])
+            if l2 and part.start < weights
+            else None
+            for part in owned
         ]
-        self._chunks: list[Any] = [self.chunk(theta.vector[own], gradient.vector[own], own) for own in owned]
+        self._chunks: list[Any] = [self.chunk(theta.vector[part], gradient.vector[part], part) for part in owned]
 
     def accumulates_in(self, gradient: Array) -> Array:
         """Return the vector (n,) in which the gradient is accumulated."""
         return gradient
 
-    def chunk(self, theta: Array, gradient: Array, own: slice) -> Any:
+    def chunk(self, theta: Array, gradient: Array, part: slice) -> Any:
         """Return what :meth:`update` needs for one chunk."""
         raise NotImplementedError
 
@@ -114,7 +116,7 @@ class Sgd(Optimizer):
 
     chunk_size = CHUNK_SIZE_OF_ONE_LINE
 
-    def chunk(self, theta: Array, gradient: Array, own: slice) -> Axpy:
+    def chunk(self, theta: Array, gradient: Array, part: slice) -> Axpy:
         """Return the sum theta + (-eta g)."""
         return Axpy(gradient, theta)
 
@@ -147,9 +149,9 @@ class Momentum(Optimizer):
         self.c = 1.0
         return self.state["v"]
 
-    def chunk(self, theta: Array, gradient: Array, own: slice) -> Any:
+    def chunk(self, theta: Array, gradient: Array, part: slice) -> Any:
         """Return u, and the sum theta + c u."""
-        u = self.state["v"][own]
+        u = self.state["v"][part]
         return u, Axpy(u, theta)
 
     def begin_step(self, learning_rate: float) -> tuple[float, float]:
@@ -183,14 +185,14 @@ class Nesterov(Momentum):
 
     The gradient is taken at phi + mu v. Here theta is that point, so that gradient and parameters belong together
     (Bengio et al. 2013, "Advances in optimizing recurrent networks", section 3.5). phi follows from theta and v, and is
-    kept beside them for an epoch.
+    stored beside them for an epoch.
     """
 
     chunk_size = CHUNK_SIZE
 
-    def chunk(self, theta: Array, gradient: Array, own: slice) -> Any:
+    def chunk(self, theta: Array, gradient: Array, part: slice) -> Any:
         """Return u, theta, phi, and the sum phi + c u."""
-        phi, u = aligned(theta.shape, theta.dtype), self.state["v"][own]
+        phi, u = aligned(theta.shape, theta.dtype), self.state["v"][part]
         return u, theta, phi, Axpy(u, phi)
 
     def begin(self) -> None:
@@ -220,9 +222,9 @@ class Adam(Optimizer):
         self._scratch = aligned((min(self.chunk_size, len(theta.vector)),), theta.vector.dtype)
         super().__init__(theta, *others)
 
-    def chunk(self, theta: Array, gradient: Array, own: slice) -> Any:
+    def chunk(self, theta: Array, gradient: Array, part: slice) -> Any:
         """Return g, theta, m, s, and scratch space."""
-        return gradient, theta, self.state["m"][own], self.state["s"][own], self._scratch[: len(theta)]
+        return gradient, theta, self.state["m"][part], self.state["s"][part], self._scratch[: len(theta)]
 
     def update(self, number: int, chunk: Any) -> None:
         """Update one chunk."""

@@ -69,13 +69,13 @@ class Trainer:
         self._metrics = self._comm.allocate((self._comm.model.size, 2), "float64")
         self._batch_size = min(training.batch_size, len(train))
         self._X = [
-            self._allocate((self._held(self._batch_size), train.images.shape[1]))
+            self._allocate((self._local_rows(self._batch_size), train.images.shape[1]))
             # Where memory is shared, one process may write the next batch while another still reads this one.
             for _ in range(2 if self._comm.model.size > 1 else 1)
         ]
         self._arrays = allocate_arrays(
             self.architecture.sizes,
-            self._held(self._batch_size),
+            self._local_rows(self._batch_size),
             dtype,
             dropout=training.dropout > 0,
             allocate=self._comm.allocate,
@@ -170,10 +170,10 @@ class Trainer:
         self._steps: dict[tuple[int, int], TrainingStep] = {}
         self._to_gradient: dict[tuple[int, int], Accumulable] = {}
         for size in self._batches.sizes:
-            held = self._held(size)
+            rows = self._local_rows(size)
             for slot, array in enumerate(self._X):
-                X = Input(array[:held], INPUT_SCALE)
-                network = build_network(self.architecture, theta, X, self._arrays.first(held), comm.model, size)
+                X = Input(array[:rows], INPUT_SCALE)
+                network = build_network(self.architecture, theta, X, self._arrays.first(rows), comm.model, size)
                 of_gradient, of_accumulator = (
                     Gradient(network, targets.shard(comm.model)) for targets in (gradient, accumulator)
                 )
@@ -216,10 +216,10 @@ class Trainer:
             margins=Margins(train.images) if trims else None,
         )
 
-    def _held(self, size: int) -> int:
+    def _local_rows(self, size: int) -> int:
         """Return how many examples of a batch are in the arrays of this process."""
-        held = self._comm.data.shard(size)
-        return int(held.stop - held.start)
+        shard = self._comm.data.shard(size)
+        return int(shard.stop - shard.start)
 
     def _allocate(self, shape: tuple[int, ...]) -> Array:
         return self._comm.allocate(shape, self._config.network.dtype)

@@ -304,6 +304,7 @@ def test_the_producer_is_named():
     assert (model.producer_name, model.producer_version) == ("mlpcli", mlpcli.__version__)
 
 
+@pytest.mark.slow
 def test_equal_checkpoints_give_equal_bytes_in_every_process():
     program = (
         "import sys, hashlib; from tests.analysis.test_export import checkpoint, ex\n"

@@ -120,6 +120,7 @@ def saved() -> Callable[[str], tuple[Figure, bytes]]:
     return saved
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PICTURES)
 def test_everything_is_inside_and_nothing_overlaps(name: str, saved: Callable[[str], tuple[Figure, bytes]]):
     figure, data = saved(name)
@@ -141,6 +142,7 @@ def test_everything_is_inside_and_nothing_overlaps(name: str, saved: Callable[[s
     assert not any(a.overlaps(b) for i, a in enumerate(captions) for b in captions[:i])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "form"),
     [
@@ -324,6 +326,7 @@ def test_long_names_keep_both_ends():
 numbers = st.floats(0, 1.7e308) | st.just(0.0) | st.floats(0, 1)
 
 
+@pytest.mark.slow
 @settings(max_examples=6)
 @given(st.lists(st.tuples(numbers, numbers, st.none() | numbers), min_size=1, max_size=4))
 def test_any_finite_numbers_can_be_drawn(values: list[tuple[float, float, float | None]]):

@@ -40,6 +40,7 @@ from tests.conftest import NO_DEFAULTS
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 BROWSER = next(filter(None, map(shutil.which, NAMES)), None)
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed (Debian's package: chromium)"),
     pytest.mark.xdist_group("browser"),
 ]

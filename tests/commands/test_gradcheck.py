@@ -373,6 +373,7 @@ def test_kinks_are_named(run):
     assert "NOT EXERCISED: W1, b1" in out
 
 
+@pytest.mark.slow
 def test_every_entry(run):
     status, out, _ = run("--set=network.hidden=[]", "--all", "--json")
     assert status == 0

@@ -288,6 +288,7 @@ axes.grid: True
 """
 
 
+@pytest.mark.slow
 def test_plot_does_not_depend_on_user_settings(runs: Path, plot: Plot):
     plot("one", "deep", "-o", "a.svg")
     Path("matplotlibrc").write_text(MATPLOTLIBRC)

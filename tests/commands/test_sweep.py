@@ -141,6 +141,7 @@ def test_second_sweep_trains_nothing_and_prints_comparison(home: Path, mlpcli: A
     assert document["groups"][0]["validation_error"]["mean"] <= document["groups"][1]["validation_error"]["mean"]
 
 
+@pytest.mark.slow
 def test_changed_sweep_file_trains_new_and_reports_removed(home: Path, mlpcli: Any):
     (home / "grow.yaml").write_text("set: {data.dataset: ./tiny, training.epochs: 2}\ngrid: {network.hidden: [[2]]}")
     assert mlpcli("sweep", "grow.yaml")[0] == 0
@@ -160,6 +161,7 @@ def test_changed_sweep_file_trains_new_and_reports_removed(home: Path, mlpcli: A
     )
 
 
+@pytest.mark.slow
 def test_what_diverges_or_is_broken_does_not_stop_the_others(home: Path, mlpcli: Any):
     text = "set: {data.dataset: ./tiny, training.epochs: 2, network.objective: linear_quadratic}\n"
     (home / "wild.yaml").write_text(f"{text}grid: {{training.learning_rate: [1e30, 0.01]}}")
@@ -211,6 +213,7 @@ def test_a_folder_in_use_is_refused(home: Path, mlpcli: Any):
     assert err == "mlpcli: held: is in use by another mlpcli sweep; wait for it to end, or name another --out\n"
 
 
+@pytest.mark.slow
 def test_on_a_terminal_the_table_is_live(home: Path):
     controller, terminal = pty.openpty()
     process = started(home, "short.yaml", "--jobs", "1", "--out", "seen", stderr=terminal)
@@ -280,6 +283,7 @@ def children(pid: int) -> list[int]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("long sweep")
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are found by /proc")
 def test_a_sweep_stopped_in_every_way_comes_to_the_same_end(home: Path, whole: dict[str, Any]):
@@ -379,6 +383,7 @@ def test_what_the_page_shows_is_so(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "(docs/sweep.md)" in (ROOT / "README.md").read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_a_sweep_file_that_can_be_read_only_once_is_kept_too(home: Path):
     process = started(home, "/dev/stdin", "--out", "piped", "--quiet", "--json", stdin=subprocess.PIPE)
     text = "set: {data.dataset: ./tiny, training.epochs: 1, training.warmup_epochs: 0}\nlist: [{}]\n"

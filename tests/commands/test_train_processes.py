@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -30,6 +31,7 @@ from tests.processes import (
 from tests.run_outcome import metrics, outcome
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that fork"),
     pytest.mark.xdist_group("processes"),  # one after the other, as each of them takes every processor
 ]
@@ -91,6 +93,31 @@ def test_output_is_printed_once():
     assert json.loads(out)["epochs"] == 2
     assert err.count("epoch 2/2") == 1
     assert "workers  2 processes" in err
+
+
+def test_auto_says_how_many_it_takes():
+    status, out, err = ended("train", "--processes", "auto", "--json", *SMALL)
+    assert status == 0
+    assert json.loads(out)["epochs"] == 2
+    taken = re.search(r"^processes  (\d+): \S", err, re.MULTILINE)
+    assert taken
+    processes = int(taken[1])
+    assert read_manifest(Path(json.loads(out)["path"]))["environment"].get("processes", 1) == processes
+    assert processes == 1  # a step of a network this small is not worth sharing
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "two", "65", "AUTO"])
+def test_wrong_number_of_processes_is_one_line(value):
+    status, out, err = ended("train", "--processes", value, *SMALL)
+    assert (status, out) == (2, "")
+    assert "--processes" in err.splitlines()[-1]
+
+
+def test_auto_is_for_new_runs():
+    trained(1, "run")
+    status, out, err = ended("train", "--processes", "auto", "--resume", "run")
+    assert (status, out) == (2, "")
+    assert err.splitlines()[-1].startswith("mlpcli: --processes auto is for new runs")
 
 
 # Ends -----------------------------------------------------------------------------------------------------------------

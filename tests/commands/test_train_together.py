@@ -63,6 +63,7 @@ def test_two_processes_of_mpi_train_as_one(tiny_folder: Path, optimizer: str) ->
     assert_as_one_process([str(MPIEXEC), "-n", "2"], ["--mpi"], tiny_folder, optimizer)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a system whose processes can fork")
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_two_forked_processes_train_as_one(tiny_folder: Path, optimizer: str) -> None:

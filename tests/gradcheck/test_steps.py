@@ -27,7 +27,7 @@ OPTIMIZERS = {"sgd": "theta", "momentum": "v theta", "nesterov": "v theta", "ada
 
 @pytest.fixture(autouse=True)
 def _margins_are_trimmed(monkeypatch):
-    """Of networks as small as these too."""
+    """Return the rows, of networks this small too."""
     monkeypatch.setattr(trainer, "MIN_WORK_TO_TRIM", 0)
 
 

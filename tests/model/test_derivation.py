@@ -35,7 +35,7 @@ def test_every_objective_is_derived():
 
 
 def stated(text):
-    """Whether the page says so, and says it as mathematics."""
+    """Return whether the page has the formula, as mathematics."""
     return text in DERIVATION
 
 

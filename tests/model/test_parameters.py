@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mlpcli.config import NetworkConfig, rule_of
 from mlpcli.model.parameters import SCHEMES, Parameters, initialize
 from mlpcli.parallel.comm import SERIAL
-from tests.parallel.threads import member
+from tests.parallel.threads import thread_of
 
 architectures = st.lists(st.integers(1, 6), min_size=2, max_size=4)
 
@@ -62,11 +62,11 @@ def test_chunks_are_what_each_process_owns(sizes: list[int], chunk_size: int, pr
     counts = np.zeros(len(theta.vector))
     for rank in range(processes):
         own = Parameters(sizes, np.float64)
-        for chunk in own.chunks(member(rank, processes), chunk_size):
+        for chunk in own.chunks(thread_of(rank, processes), chunk_size):
             assert 0 < chunk.stop - chunk.start <= chunk_size
             own.vector[chunk] += 1
         counts += own.vector
-        *others, (W, b) = own.shard(member(rank, processes))
+        *others, (W, b) = own.shard(thread_of(rank, processes))
         assert all(view.all() for layer in others for view in layer)
         assert W.all() and b.all() == (rank == 0)
         assert own.vector.sum() == sum(view.size for layer in others for view in layer) + W.size + b.size * (rank == 0)
@@ -80,7 +80,7 @@ def test_chunks_are_as_large_as_allowed():
 @given(architectures, st.integers(1, 8))
 def test_shards_have_hidden_units_in_order(sizes: list[int], processes: int):
     theta = numbered(sizes)
-    shards = [theta.shard(member(rank, processes)) for rank in range(processes)]
+    shards = [theta.shard(thread_of(rank, processes)) for rank in range(processes)]
     for layer, (W, b) in enumerate(zip(theta.W, theta.b, strict=True)):
         last = layer == len(theta.W) - 1
         np.testing.assert_array_equal(np.concatenate([own[layer][0] for own in shards], axis=int(not last)), W)

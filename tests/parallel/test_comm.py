@@ -1,4 +1,4 @@
-"""What several processes train is what one trains, whether they divide units, in shared memory, or examples, with MPI.
+"""Several processes train what one trains, whether they divide units, in shared memory, or examples, with MPI.
 
 Processes that divide units are forked; those that divide examples are threads here, and real ones in
 tests/commands/test_train_mpi.py.
@@ -21,7 +21,7 @@ from mlpcli.parallel.forked import ForkedGroup
 from mlpcli.state import EpochRecord, State
 from mlpcli.training.optimizers import OPTIMIZERS
 from mlpcli.training.trainer import Trainer
-from tests.parallel.threads import ThreadGroup, in_threads, member, results
+from tests.parallel.threads import ThreadGroup, in_threads, results, thread_of
 from tests.training.small import (
     assert_equal_runs,
     assert_same_bytes,
@@ -35,7 +35,7 @@ Train = Callable[..., Outcome]
 
 
 def train_forked(config: Config, dataset: Dataset, size: int, state: State | None = None) -> Outcome:
-    """What rank 0 has in the end."""
+    """Return what rank 0 has in the end."""
     with ForkedGroup(size) as group:
         trainer = Trainer(config, dataset, state, group)
         group.start_workers(trainer)
@@ -43,7 +43,7 @@ def train_forked(config: Config, dataset: Dataset, size: int, state: State | Non
 
 
 def train_in_threads(config: Config, dataset: Dataset, size: int, state: State | None = None) -> Outcome:
-    """What rank 0 has in the end; all others have the same parameters, bit for bit."""
+    """Return what rank 0 has in the end; all others have the same parameters, bit for bit."""
 
     def work(comm) -> Outcome:
         trainer = Trainer(config, dataset, state, ThreadGroup(comm))
@@ -66,11 +66,11 @@ COUNTS = st.integers(0, 1000)
 
 @given(count=COUNTS, fewer=COUNTS, size=st.integers(1, 20))
 def test_shards_are_the_whole_in_order_and_nearly_equal(count: int, fewer: int, size: int):
-    shards = [range(count)[member(rank, size).shard(count)] for rank in range(size)]
+    shards = [range(count)[thread_of(rank, size).shard(count)] for rank in range(size)]
     assert [number for shard in shards for number in shard] == list(range(count))
     assert max(map(len, shards)) - min(map(len, shards)) <= 1
     for rank, shard in enumerate(shards):
-        assert len(range(count)[member(rank, size).shard(min(count, fewer))]) <= len(shard)
+        assert len(range(count)[thread_of(rank, size).shard(min(count, fewer))]) <= len(shard)
 
 
 def test_one_process_owns_everything():

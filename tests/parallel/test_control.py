@@ -1,4 +1,4 @@
-"""What launchers tell the processes they start, and a group of one process."""
+"""Environment variables that launchers set, and a group of one process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processes played by threads: of those that divide examples (as with MPI), or units (as in shared memory)."""
+"""Processes simulated by threads: they divide examples, as with MPI, or units, as in shared memory."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Array = np.ndarray
 SECONDS = 20  # after which a thread that waits for another gives up
 
 
-def member(rank: int, size: int) -> Serial:
-    """A communicator that knows its rank and the size, and communicates with nobody."""
+def thread_of(rank: int, size: int) -> Serial:
+    """A communicator that knows its rank and the size, and does not communicate."""
     comm = Serial()
     comm.rank, comm.size = rank, size
     return comm
 
 
-class Meeting:
-    """What the threads of a group share."""
+class Exchange:
+    """A barrier and a slot for each thread of a group."""
 
     def __init__(self, size: int) -> None:
         self.barrier = threading.Barrier(size, timeout=SECONDS)
@@ -32,16 +32,16 @@ class Meeting:
 
 
 class Thread(Serial):
-    def __init__(self, rank: int, meeting: Meeting) -> None:
-        self.rank, self.size, self.meeting = rank, len(meeting.vectors), meeting
+    def __init__(self, rank: int, exchange: Exchange) -> None:
+        self.rank, self.size, self.exchange = rank, len(exchange.vectors), exchange
 
     def barrier(self) -> None:
-        self.meeting.barrier.wait()
+        self.exchange.barrier.wait()
 
     def gathered(self, vector: Array) -> list[Array]:
-        self.meeting.vectors[self.rank] = vector.copy()
+        self.exchange.vectors[self.rank] = vector.copy()
         self.barrier()
-        found = list(self.meeting.vectors)
+        found = list(self.exchange.vectors)
         self.barrier()
         return found
 
@@ -84,15 +84,15 @@ class ThreadGroup(ProcessGroup):
 
 def in_threads(size: int, work: Callable[[Any], Any], kind: type[Thread] = DataParallel) -> list[Any]:
     """Return what ``work`` returns, or raises, in each of ``size`` threads, given its communicator."""
-    meeting, outcomes = Meeting(size), [None] * size
+    exchange, outcomes = Exchange(size), [None] * size
 
     def run(rank: int) -> None:
         try:
-            outcomes[rank] = work(kind(rank, meeting))
+            outcomes[rank] = work(kind(rank, exchange))
         except BaseException as error:
             outcomes[rank] = error
             if not isinstance(error, DivergedError):  # which all of them raise
-                meeting.barrier.abort()
+                exchange.barrier.abort()
 
     threads = [threading.Thread(target=run, args=(rank,)) for rank in range(size)]
     for thread in threads:

@@ -139,7 +139,7 @@ class Sgd:
 
     @property
     def point(self) -> Array:
-        """Where the next gradient is taken: what is evaluated, averaged, and kept as theta."""
+        """The point of the next gradient: it is evaluated, averaged, and stored as theta."""
         return self.theta
 
     def step(self, g: Array, eta: float) -> None:
@@ -196,8 +196,8 @@ def mask(fraction: float, rows: int, columns: int, rng: np.random.Generator) -> 
     words = rng.bit_generator.random_raw(math.ceil(rows * columns / 4))
     numbers = [int(word) >> shift & 0xFFFF for word in words for shift in (0, 16, 32, 48)]
     dropped = round(fraction * 65536) / 65536
-    kept = [number / 65536 >= dropped for number in numbers[: rows * columns]]
-    return np.reshape(kept, (rows, columns)) / (1 - dropped)
+    mask = [number / 65536 >= dropped for number in numbers[: rows * columns]]
+    return np.reshape(mask, (rows, columns)) / (1 - dropped)
 
 
 def train(config: Config, dataset: Dataset, theta: Array) -> tuple[list[dict[str, Any]], dict[str, Array]]:

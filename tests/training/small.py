@@ -42,22 +42,22 @@ def records_of(config: Config, dataset: Dataset) -> tuple[list[EpochRecord], Sta
     return list(trainer.epochs()), trainer.state
 
 
-def timeless(record: EpochRecord) -> EpochRecord:
+def without_timing(record: EpochRecord) -> EpochRecord:
     return replace(record, seconds=0.0, examples_per_second=0.0)
 
 
 def vectors_of(state: State) -> dict[str, np.ndarray]:
     """All that a state has of vectors, in C order, by name."""
     average = {} if state.average is None else {"average": state.average.to_c_order()}
-    memory = {
+    optimizer = {
         name: type(state.theta)(state.theta.sizes, vector.dtype, vector).to_c_order()
         for name, vector in state.optimizer.items()
     }
-    return {"theta": state.theta.to_c_order(), **memory, **average}
+    return {"theta": state.theta.to_c_order(), **optimizer, **average}
 
 
 def assert_same_bytes(one: tuple[list[EpochRecord], State], other: tuple[list[EpochRecord], State]) -> None:
-    assert list(map(timeless, one[0])) == list(map(timeless, other[0]))
+    assert list(map(without_timing, one[0])) == list(map(without_timing, other[0]))
     assert {name: vector.tobytes() for name, vector in vectors_of(one[1]).items()} == {
         name: vector.tobytes() for name, vector in vectors_of(other[1]).items()
     }
@@ -70,7 +70,7 @@ def assert_equal_runs(
 ) -> None:
     """Equal except for rounding."""
     assert len(found[0]) == len(expected[0]) > 0
-    for record, other in zip(map(timeless, found[0]), map(timeless, expected[0]), strict=True):
+    for record, other in zip(map(without_timing, found[0]), map(without_timing, expected[0]), strict=True):
         for name, value in vars(other).items():
             approximate = None if value is None else pytest.approx(value, rel=rel)
             assert getattr(record, name) == approximate, (other.epoch, name)

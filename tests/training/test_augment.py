@@ -217,7 +217,7 @@ def test_seed_epoch_and_number_each_count():
 
 
 def displacements(config: AugmentationConfig, count: int, *, epoch: int = 1, epochs: int = 10) -> Array:
-    """Where the middle pixel of each of ``count`` images of 15 x 15 is read, relative to itself: (2, count), x and y.
+    """Return where the middle pixel of each of ``count`` 15 x 15 images is read, relative to itself: (2, count), x, y.
 
     Of images that are slopes to the right, and downwards, it is what the pixel is.
     """

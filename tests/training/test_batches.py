@@ -18,7 +18,7 @@ from mlpcli.training.augment import Augmentation
 from mlpcli.training.batches import Batches, targets
 from mlpcli.training.margins import Margins
 from mlpcli.training.rng import keyed_rng
-from tests.parallel.threads import DataParallel, Meeting, ModelParallel
+from tests.parallel.threads import DataParallel, Exchange, ModelParallel
 
 Array = np.ndarray
 CLASSES, SEED = 5, 11
@@ -48,8 +48,8 @@ def made(
     split: Split, batch_size: int, comm: Serial = SERIAL, dtype: str = "float64", **more: Any
 ) -> tuple[Batches, list[Array]]:
     """Batches, and their slots."""
-    held = comm.data.shard(batch_size)
-    slots = [np.full((held.stop - held.start, split.images.shape[1]), np.nan, dtype) for _ in range(2)]
+    local = comm.data.shard(batch_size)
+    slots = [np.full((local.stop - local.start, split.images.shape[1]), np.nan, dtype) for _ in range(2)]
     of_classes = targets(CLASSES, more.pop("smoothing", 0.0), dtype)
     return Batches(split, of_classes, batch_size, slots, comm, seed=SEED, **more), slots
 
@@ -59,8 +59,8 @@ def epoch_of(split: Split, batch_size: int, comm: Serial = SERIAL, epoch: int = 
     source, slots = made(split, batch_size, comm, **more)
     found = []
     for batch in source.epoch(epoch):
-        held = comm.data.shard(batch.size)
-        own = comm.model.shard(held.stop - held.start)
+        local = comm.data.shard(batch.size)
+        own = comm.model.shard(local.stop - local.start)
         found.append(Copy(batch.size, slots[batch.slot][own].copy(), batch.Y.copy(), batch.y.copy(), *batch[3:]))
     return found
 
@@ -153,9 +153,9 @@ def test_processes_have_their_shards_of_each_batch(kind: type, size: int):
         augmentation = Augmentation(AugmentationConfig(rotation=20), (3, 4), 43, 5, SEED, "float64")
         return epoch_of(split, 8, comm, dropout=0.3, augmentation=augmentation)
 
-    alone, meeting = of(SERIAL), Meeting(size)
-    shards = [of(kind(rank, meeting)) for rank in range(size)]
-    for number, batch in enumerate(alone):
+    single, exchange = of(SERIAL), Exchange(size)
+    shards = [of(kind(rank, exchange)) for rank in range(size)]
+    for number, batch in enumerate(single):
         own = [shard[number] for shard in shards]
         assert {copy.size for copy in own} == {batch.size}
         for name in ("X", "Y", "y"):

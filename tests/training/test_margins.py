@@ -13,7 +13,7 @@ from mlpcli.training.margins import MARGIN_ALIGNMENT, Margins
 
 @given(st.integers(1, 40), st.integers(1, 60), st.integers(1, 9), st.integers(0, 2**32))
 def test_no_nonzero_pixel_is_in_the_margins(count: int, pixels: int, batch_size: int, seed: int):
-    """Of images that have strokes with holes, some of them nothing; and as tight as the alignment allows."""
+    """Images have strokes with holes, some are blank; margins are as tight as the alignment allows."""
     random = np.random.default_rng(seed)
     images = random.integers(0, 3, (count, pixels)).astype(np.uint8)
     for image, (first, last) in zip(images, np.sort(random.integers(0, pixels + 1, (count, 2))), strict=True):

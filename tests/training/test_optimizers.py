@@ -12,7 +12,7 @@ from mlpcli.model.parameters import Parameters
 from mlpcli.parallel.comm import SERIAL, Serial
 from mlpcli.training import optimizers
 from mlpcli.training.optimizers import OPTIMIZERS, Optimizer, make_optimizer
-from tests.parallel.threads import member
+from tests.parallel.threads import thread_of
 from tests.training import reference
 
 Array = np.ndarray
@@ -20,7 +20,7 @@ NAMES = sorted(OPTIMIZERS)
 
 
 def parameters(vector: Array, sizes: tuple[int, ...] = ()) -> Parameters:
-    """Of a network with one unit, unless ``sizes`` say otherwise: the last entry is its bias."""
+    """Make parameters of one unit, unless ``sizes`` say otherwise: the last entry is its bias."""
     return Parameters(sizes or (len(vector) - 1, 1), vector.dtype, vector)
 
 
@@ -156,7 +156,7 @@ def trained(name: str, comms: list[Serial], sizes: tuple[int, ...] = (4, 3, 2)) 
 def test_chunks_and_shards_do_not_show(name: str, size: int, chunk_size: int, monkeypatch: pytest.MonkeyPatch):
     theta, state = trained(name, [SERIAL])
     monkeypatch.setattr(OPTIMIZERS[name], "chunk_size", chunk_size)
-    found, same = trained(name, [member(rank, size) for rank in range(size)])
+    found, same = trained(name, [thread_of(rank, size) for rank in range(size)])
     assert np.array_equal(found, theta)
     assert all(np.array_equal(same[each], vector) for each, vector in state.items())
 

@@ -29,8 +29,8 @@ from tests.training.small import (
     config_of,
     dataset_of,
     records_of,
-    timeless,
     vectors_of,
+    without_timing,
 )
 
 # Against a trainer that shares no code ----------------------------------------------------------------------------
@@ -66,7 +66,7 @@ def test_trainer_equals_the_reference(optimizer: str, l2: str, count: int):
 @pytest.mark.parametrize("optimizer", ["momentum", "nesterov", "adam"])
 @pytest.mark.parametrize("momentum", [0.0, 0.1, 0.99])
 def test_every_momentum_equals_the_reference(optimizer: str, momentum: float):
-    """Where v = c u, c is rescaled every sixth step with a momentum of 0.1, and each step with 0."""
+    """With v = c u, c is rescaled every sixth step with a momentum of 0.1, and each step with 0."""
     changes = (f"training.optimizer={optimizer}", f"training.momentum={momentum}", "training.learning_rate=0.02")
     assert_equals_reference(config_of(*changes, "training.epochs=4"), 75, 9)
 
@@ -123,7 +123,7 @@ def test_saturation_is_of_the_first_thousand_images():
 
 
 def test_loss_curve_of_the_bundled_sample():
-    """From the first weights to the last digit of an update: as a version before this trainer computed it.
+    """An update, from the initial weights to the last digit, is what the version before this trainer computed.
 
     With numpy 2.4 and OpenBLAS on x86-64. Other machines and threads sum in another order, which shows in the fifteenth
     digit.
@@ -228,7 +228,7 @@ def test_resumed_from_a_pickled_job_is_bit_identical():
     epochs = whole.epochs()
     next(epochs)
     other = Trainer(*pickle.loads(pickle.dumps(whole.job)))
-    assert list(map(timeless, other.epochs())) == list(map(timeless, epochs))
+    assert list(map(without_timing, other.epochs())) == list(map(without_timing, epochs))
     assert other.state.theta.vector.tobytes() == whole.state.theta.vector.tobytes()
 
 

@@ -1,0 +1,82 @@
+"""Choose how many processes train a network: the fewest seconds a step, by the cost model of docs/scaling.md.
+
+The model's constants are those of one machine. The choice depends on their ratios, which differ less between machines
+than speeds do.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+from mlpcli.parallel.control import MAX_PROCESSES, available_cores
+
+# Seconds, of one core in float32; see docs/scaling.md for their measurement.
+STEP = 100e-6  # Python's own time in a step
+MULTIPLICATION = 20e-12  # of the matrix products
+THREAD_EFFICIENCY = 0.8  # of the products' threads, in one process
+THREAD_START = 10e-6  # of two threads, for one product
+HIDDEN_VALUE = 4e-9  # activation and its derivative
+PIXEL = 0.5e-9  # gathering and converting a byte
+DISTORTION = 36e-6  # of one image
+PARAMETER = 0.5e-9  # the update, which memory limits: more processes do not divide it
+BARRIER = 40e-6  # between two processes
+
+MIN_GAIN = 1.05  # fewer processes are taken if more are not faster than this
+
+PIXELS, CLASSES = 784, 10  # assumed, as no data have been read yet
+
+
+class Choice(NamedTuple):
+    """A number of processes, and the reason in words."""
+
+    processes: int
+    reason: str
+
+
+def choose_processes(
+    hidden: Sequence[int], batch_size: int, *, distorted: bool, cores: int | None = None, load: float | None = None
+) -> Choice:
+    """Return the number of processes with the shortest step; one on a busy machine.
+
+    ``cores`` and ``load``, the processes that want to run now, are this machine's unless given.
+    """
+    cores = len(available_cores()) if cores is None else cores
+    load = _load() if load is None else load
+    if not hasattr(os, "fork"):
+        return Choice(1, "this system cannot fork")
+    if cores == 1:
+        return Choice(1, "there is one core")
+    if load >= cores:
+        return Choice(1, f"the machine is busy: load average {load:.1f} on {cores} cores")
+    candidates = range(1, min(cores, MAX_PROCESSES) + 1)
+    seconds = {n: step_seconds(hidden, batch_size, n, cores, distorted=distorted) for n in candidates}
+    fastest = min(seconds.values())
+    best = next(n for n in candidates if seconds[n] <= MIN_GAIN * fastest)
+    if best == 1:
+        return Choice(1, f"two would take {seconds[2] / seconds[1]:.2f} times as long, by the model")
+    return Choice(best, f"{seconds[1] / seconds[best]:.1f} times as fast as one, by the model, on {cores} cores")
+
+
+def step_seconds(
+    hidden: Sequence[int], batch_size: int, processes: int, cores: int, *, distorted: bool = False
+) -> float:
+    """Return the seconds of a step of ``processes``, one core each; one process has ``cores`` threads for products."""
+    weights = sum(rows * columns for rows, columns in pairwise((PIXELS, *hidden, CLASSES)))
+    products = MULTIPLICATION * 3 * batch_size * weights
+    others = batch_size * (HIDDEN_VALUE * sum(hidden) + PIXEL * PIXELS + DISTORTION * distorted)
+    fixed = STEP + PARAMETER * weights
+    if processes == 1:
+        threads = THREAD_EFFICIENCY * cores if cores > 1 else 1.0
+        starts = 3 * (len(hidden) + 1) * THREAD_START * math.log2(cores)
+        return fixed + products / threads + others + starts
+    barriers = 3 + 2 * max(0, len(hidden) - 1)
+    return fixed + (products + others) / processes + barriers * BARRIER * math.log2(processes)
+
+
+def _load() -> float:
+    """Return how many processes wanted to run in the last minute, on average; 0 where the system does not say."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
