@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -21,30 +22,35 @@ import numpy as np
 
 from mlpcli import config as config_module
 from mlpcli.config import Config
-from mlpcli.datasets.catalogue import known_size
+from mlpcli.datasets.collection import Collection
 from mlpcli.datasets.download import Progress
 from mlpcli.datasets.foreign import data_of_a_run
 from mlpcli.datasets.load import Dataset, load_dataset
+from mlpcli.datasets.memory import ARRAYS, Arrays, Pair
 from mlpcli.datasets.remarks import LEAST_A_CLASS, Remark, guessing
 from mlpcli.datasets.remarks import remarks as data_remarks
-from mlpcli.errors import DataError, DivergedError, RunError, UsageError, shown
+from mlpcli.errors import ConfigError, DataError, DivergedError, RunError, UsageError, shown
+from mlpcli.model.parameters import Parameters
 from mlpcli.parallel.control import MAX_PROCESSES, SINGLE, ProcessGroup
 from mlpcli.parallel.forked import ForkedGroup
 from mlpcli.runs import checkpoint as checkpoints
 from mlpcli.runs import directory
 from mlpcli.runs.checkpoint import Checkpoint
 from mlpcli.runs.comparison import Difference, differences
-from mlpcli.runs.directory import RunDirectory
+from mlpcli.runs.directory import HasPath, RunDirectory
 from mlpcli.runs.environment import PROCESSES, environment
+from mlpcli.runs.initial import find_origin, pinned
 from mlpcli.runs.layout import resume_command
-from mlpcli.state import EpochRecord, State
+from mlpcli.state import EpochRecord, State, architecture_of
 from mlpcli.training.diagnosis import LEAST_STEPS, Diagnosis
 from mlpcli.training.evaluate import Evaluator
+from mlpcli.training.initial import copy_layers, draw_parameters
+from mlpcli.training.targets import check_targets
 from mlpcli.training.trainer import Trainer
 
-# What may differ between a run and its resumption: where the data are, as their SHA-256 tells that they are the same,
-# and whether the test images are evaluated in the end.
-RESUMABLE = ("data.dataset", "data.folder", "data.sources", "data.offline", "data.test")
+# Keys that may change when a run is resumed: the place of the data and of the checkpoint it began from, which are
+# compared by their SHA-256, and whether the test images are evaluated in the end.
+RESUMABLE = ("data.dataset", "data.folder", "data.sources", "data.offline", "data.test", "network.init")
 EPOCHS = "training.epochs"
 # Of the error of a guess: a network that makes as many has learned nothing.
 NO_BETTER = 0.98
@@ -75,6 +81,35 @@ class Observer:
 
     def end(self) -> None:
         """Training has ended, in whatever way."""
+
+
+class _Bar(Observer):
+    """Shows a bar of tqdm's, which in a notebook is a widget, with the errors of the last epoch; and what is said."""
+
+    def __init__(self) -> None:
+        from tqdm.auto import tqdm
+
+        self._tqdm: Any = tqdm
+        self._bar: Any = None
+
+    def say(self, message: str) -> None:
+        self._tqdm.write(message)
+
+    def begin(self, run: Path, trainer: Trainer, dataset: Dataset) -> None:
+        total = trainer.max_epochs * trainer.steps_per_epoch
+        self._bar = self._tqdm(total=total, initial=trainer.state.step, unit="batch", desc=str(run))
+
+    def step(self, loss: float) -> None:
+        self._bar.update(1)
+
+    def epoch(self, record: EpochRecord, best: bool) -> None:
+        errors = {"training error": record.train_error, "validation error": record.validation_error}
+        said = {name: f"{error:.2%}" for name, error in errors.items() if error is not None}
+        self._bar.set_postfix({"epoch": record.epoch, **said})
+
+    def end(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
 
 
 @dataclass(frozen=True)
@@ -123,40 +158,83 @@ def train(
     config: Config | str | os.PathLike[str] | None = None,
     overrides: Iterable[str] = (),
     *,
+    data: Pair | None = None,
+    test: Pair | None = None,
     name: str | None = None,
     out: str | os.PathLike[str] | None = None,
     observer: Observer | None = None,
+    progress: bool = False,
     group: ProcessGroup = SINGLE,
 ) -> Run:
     """Train ``config`` in a new run directory: ``out``, or else runs/NAME-TIME.
 
     ``config`` is a ``Config``, a config file, the name of a shipped config, or None for the defaults; ``overrides``
-    change all but a ``Config``, as ``--set`` does: "training.epochs=3". NAME is the config's, unless ``name`` is
-    given. All processes of a ``group`` train one network: rank 0 by this, the others by :func:`run_worker`. Raises
-    ``ConfigError``, ``UsageError``, ``DataError``, ``RunError`` or ``DivergedError``; the directory then keeps the last
-    good checkpoint.
+    change all but a ``Config``, as ``--set`` does: "training.epochs=3". ``data`` and ``test`` are images and
+    labels, (X, y), to take instead of the data set that the config names; of any shape and type that is usual
+    (:class:`mlpcli.datasets.memory.Arrays`). ``progress`` shows a bar, in a notebook as a widget; an ``observer``
+    shows what it likes. NAME is the config's, unless ``name`` is given. All processes of a ``group`` train one
+    network: rank 0 by this, the others by :func:`run_worker`. Raises ``ConfigError``, ``UsageError``,
+    ``DataError``, ``RunError`` or ``DivergedError``; the directory then keeps the last good checkpoint.
     """
-    observer = observer or Observer()
+    observer = _observer(observer, progress)
     config, own_name = _config_of(config, overrides)
-    path = None if out is None else Path(out)
+    path = None if out is None else directory.path_of(out)
     if path is not None:
         directory.require_new(path)  # before data are fetched for nothing
-    # This too, as far as the size of its images is known.
-    config_module.check_size(config, *known_size(config.data.dataset), config_module.physical_memory())
-    dataset = load_dataset(config.data, config.seed, say=observer.say, progress=observer.progress)
-    trainer = _trainer(config, dataset, None, group)
+    config, given = _with_arrays(pinned(config), data, test)
+    if remark := config_module.remark_on_rate(config.training):
+        observer.say(remark)
+    dataset = load_dataset(config.data, config.seed, given=given, say=observer.say, progress=observer.progress)
+    state, origin = _initial(config, dataset, observer)
+    trainer = Trainer(config, dataset, state, group)
     remarks = data_remarks(dataset, config.data.validation_order)
-    manifest = _manifest(dataset, group)
+    manifest = {**_manifest(dataset, group), **origin}
     with directory.create(path, name or own_name, config, manifest) as run, _with_resume_hint(run, group):
         return _train(run, config, trainer, dataset, observer, remarks)
 
 
-def _trainer(config: Config, dataset: Dataset, state: State | None, group: ProcessGroup) -> Trainer:
-    """Return a trainer, unless the network is too large: nothing is allocated before that is known."""
+def _initial(config: Config, dataset: Dataset, observer: Observer) -> tuple[State | None, dict[str, Any]]:
+    """Return the state to begin with, None where all is drawn; and what the manifest says of where it is from.
+
+    Raises ``ConfigError`` for a network that is too large, or not for these labels: nothing is allocated before.
+    """
+    check_targets(config, dataset.classes, dataset.train.labels, dataset.name)
     inputs = dataset.train.images.shape[1]
     memory = config_module.physical_memory()
     config_module.check_size(config, inputs, dataset.classes, memory, len(dataset.train))
-    return Trainer(config, dataset, state, group)
+    origin = find_origin(config)
+    if origin is None:
+        return None, {}
+    if origin.checkpoint.image_shape != dataset.image_shape:
+        sizes = [" x ".join(map(str, shape)) for shape in (origin.checkpoint.image_shape, dataset.image_shape)]
+        raise DataError(
+            f"network.init: {shown(origin.path)}: takes images of {sizes[0]} pixels, those of {dataset.name} are of "
+            f"{sizes[1]}"
+        )
+    trained = origin.checkpoint.parameters
+    theta = draw_parameters(config, architecture_of(config, inputs, dataset.classes))
+    drawn = copy_layers(trained, theta, same_classes=origin.checkpoint.names == dataset.class_names)
+    if len(drawn) == len(theta.W):
+        there, here = ("-".join(map(str, sizes)) for sizes in (trained.sizes, theta.sizes))
+        hidden = str(list(trained.sizes[1:-1])).replace(" ", "")
+        raise ConfigError(
+            f"network.init: {shown(origin.path)}: is a network {there}, of which no layer fits this one, {here}; to "
+            f"begin from it: --set network.hidden={hidden}"
+        )
+    observer.say(f"begins from {origin}" + "".join(f"; {_why_drawn(layer, trained, theta)}" for layer in drawn))
+    if (there := origin.checkpoint.config.network.activation) != (here := config.network.activation):
+        observer.say(f"its hidden units were trained as {there}, and are {here} now")
+    return State(theta), {"init": origin.record(drawn)}
+
+
+def _why_drawn(layer: int, trained: Parameters, theta: Parameters) -> str:
+    """Say why ``layer`` is not taken from the network that was ``trained``."""
+    what, shape = f"layer {layer} (W{layer}, b{layer}) is drawn anew, as", theta.W[layer - 1].shape
+    if layer > len(trained.W):
+        return f"{what} there is none"
+    if (before := trained.W[layer - 1].shape) != shape:
+        return f"{what} W{layer} is {before[0]} x {before[1]} there and {shape[0]} x {shape[1]} here"
+    return f"{what} the classes are others"
 
 
 def run_worker(group: ProcessGroup) -> None:
@@ -167,10 +245,13 @@ def run_worker(group: ProcessGroup) -> None:
 
 
 def resume(
-    path: str | os.PathLike[str],
+    path: HasPath | str | os.PathLike[str],
     overrides: Iterable[str] = (),
     *,
+    data: Pair | None = None,
+    test: Pair | None = None,
     observer: Observer | None = None,
+    progress: bool = False,
     group: ProcessGroup = SINGLE,
 ) -> Run:
     """Resume the run ``path`` from its last checkpoint, or from the checkpoint of a run that ``path`` names.
@@ -179,19 +260,21 @@ def resume(
     ``training.epochs`` where the schedule leaves the learning rates of the epochs done as they were, and where the data
     are. Raises ``UsageError`` for any other, and as :func:`train` does.
     """
-    observer = observer or Observer()
-    where, at = directory.locate(Path(path))
+    observer = _observer(observer, progress)
+    where, at = directory.locate(directory.path_of(path))
     with directory.reopen(where) as run:
         checkpoint = _checkpoint_to_resume(run, at)
-        config = directory.read_config(where, _listed(overrides), os.environ)
+        config = directory.read_config(where, overrides, os.environ)
         if checkpoint is not None:
             _check_resume_config(checkpoint, config, where)
             if run.manifest.get("state") == "finished" and at is None and config.training == checkpoint.config.training:
                 result = _result(run, config, checkpoint.state)
                 observer.say(f"{shown(where)}: is finished; there is nothing to resume")
                 return result
-        dataset = _same_data(_with_its_data(config, where), checkpoint, run.manifest, observer)
-        trainer = _trainer(config, dataset, checkpoint.state if checkpoint else None, group)
+        _, given = _with_arrays(config, data, test)
+        dataset = _same_data(_with_its_data(config, where), checkpoint, run.manifest, observer, given)
+        state, origin = _initial(config, dataset, observer) if checkpoint is None else (checkpoint.state, {})
+        trainer = Trainer(config, dataset, state, group)
         if trainer.state.step != trainer.state.epoch * trainer.steps_per_epoch:
             raise RunError(
                 f"{where}: its checkpoint's step {trainer.state.step} is not the end of epoch {trainer.state.epoch}, "
@@ -215,7 +298,7 @@ def resume(
             counts = " and then ".join(map(str, before))
             observer.say(f"trained by {counts} processes so far, now by {group.label}: the numbers may differ")
         resumed = [*run.manifest.get("resumed", []), {"epoch": trainer.state.epoch, "environment": here}]
-        manifest = {**_manifest(dataset, group), **run.manifest, "resumed": resumed}
+        manifest = {**_manifest(dataset, group), **origin, **run.manifest, "resumed": resumed}
         run.rewind_to(config, checkpoint and replace(checkpoint, config=config), manifest)
         with _with_resume_hint(run, group):
             return _train(run, config, trainer, dataset, observer, remarks)
@@ -238,15 +321,16 @@ def reproduce(
         directory.require_new(keep)
     checkpoint = checkpoints.read(where / directory.CHECKPOINTS / f"last{checkpoints.SUFFIX}")
     manifest = directory.read_manifest(where)
-    config = directory.read_config(where, _listed(overrides), os.environ)
+    config = directory.read_config(where, overrides, os.environ)
     _check_resume_config(checkpoint, config, where)
     config = replace(config, data=replace(config.data, test=False))
     dataset = _same_data(_with_its_data(config, where), checkpoint, manifest, observer)
     with ExitStack() as stack:
         group = stack.enter_context(_group_of(manifest))
-        trainer = _trainer(config, dataset, None, group)
+        state, origin = _initial(config, dataset, observer)
+        trainer = Trainer(config, dataset, state, group)
         scratch = keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mlpcli-"))) / where.name
-        with directory.create(scratch, where.name, config, _manifest(dataset, group)) as run:
+        with directory.create(scratch, where.name, config, {**_manifest(dataset, group), **origin}) as run:
             try:
                 _train(run, config, trainer, dataset, observer, epochs=checkpoint.epoch)
             except DivergedError as error:
@@ -256,23 +340,37 @@ def reproduce(
     return Reproduction(where, checkpoint.epoch, config.training.epochs, found, _changes(manifest, group))
 
 
+def _observer(observer: Observer | None, progress: bool) -> Observer:
+    if observer is None:
+        return _Bar() if progress else Observer()
+    if not isinstance(observer, Observer):
+        raise UsageError(f"{observer!r:.60} is no observer; give an instance of a class derived from mlpcli.Observer")
+    if progress:
+        raise UsageError("progress: shows a bar, and an observer shows what it likes; give one of them")
+    return observer
+
+
+def _with_arrays(config: Config, data: Pair | None, test: Pair | None) -> tuple[Config, Collection | None]:
+    """Return ``config``, its data set the arrays ``data`` and ``test`` where they are given; and those."""
+    if data is None:
+        if test is not None:
+            raise UsageError("test: goes with data=(X, y), the images to train on, which are not given")
+        return config, None
+    section = replace(config.data, dataset=ARRAYS, fallback=None, test=config.data.test and test is not None)
+    return replace(config, data=section), Arrays(data, test, config.data.image_shape)
+
+
 def _config_of(config: Config | str | os.PathLike[str] | None, overrides: Iterable[str]) -> tuple[Config, str]:
     """Return the config and its name."""
-    overrides = _listed(overrides)
+    overrides = config_module.listed(overrides)
     if isinstance(config, Config):
         if overrides:
             raise UsageError("a Config takes no overrides: change it with dataclasses.replace, or name a config")
         return config, NAME
     if config is None:
         return config_module.load(None, overrides), NAME
-    if not isinstance(config, (str, os.PathLike)):
-        raise UsageError(f"{config!r:.60} is no config; give a Config, a file, or a name from 'mlpcli config list'")
-    path = config_module.find(os.fspath(config))
+    path = config_module.find(config)
     return config_module.load(path, overrides), path.stem
-
-
-def _listed(overrides: Iterable[str]) -> tuple[str, ...]:
-    return (overrides,) if isinstance(overrides, str) else tuple(overrides)
 
 
 @contextmanager
@@ -371,7 +469,7 @@ def _evaluate_on_test(run: RunDirectory, config: Config, trainer: Trainer, datas
     except DataError as error:
         without = f"{resume_command(run.path, trainer.group.command)} --set data.test=false"
         raise DataError(f"{error}; the run is kept: to end it without a test error: {without}") from error
-    evaluator = Evaluator(trainer.architecture, images, dataset.classes, config.network.dtype)
+    evaluator = Evaluator(trainer.architecture, images, trainer.targets, config.network.dtype)
     with np.errstate(all="ignore"):
         loss, errors = evaluator.loss_and_errors(checkpoint.parameters)
     if not math.isfinite(loss):
@@ -444,6 +542,7 @@ def _checkpoint(config: Config, dataset: Dataset, trainer: Trainer) -> Checkpoin
         classes=dataset.classes,
         state=trainer.state,
         class_names=dataset.class_names,
+        multi_label=dataset.train.multi_label,
     )
 
 
@@ -473,13 +572,25 @@ def _check_resume_config(checkpoint: Checkpoint, config: Config, where: Path) ->
         if config.augmentation is not None and config.augmentation.final_epochs:
             raise UsageError(
                 f"{difference}: would change the strength of the distortions in the epochs done already, as "
-                "augmentation.final_epochs are counted from the last"
+                f"augmentation.final_epochs are counted from the last; {_train_on(checkpoint, config, where)}"
             )
         if config.training.schedule != "constant":
             raise UsageError(
                 f"{difference}: would change the learning rates of the epochs done already, as training.schedule: "
-                f"{config.training.schedule} depends on the number of epochs; only with constant can it be changed"
+                f"{config.training.schedule} depends on the number of epochs; only with constant can it be changed; "
+                + _train_on(checkpoint, config, where)
             )
+
+
+def _train_on(checkpoint: Checkpoint, config: Config, where: Path) -> str:
+    """Return the command that trains the weights of the run ``where`` for the epochs that are not done yet."""
+    epochs = max(1, config.training.epochs - checkpoint.epoch)
+    settings = [f"training.epochs={epochs}"]
+    if config.training.warmup_epochs > epochs:
+        settings.append(f"training.warmup_epochs={epochs}")
+    run, file = shlex.quote(str(where)), shlex.quote(str(where / directory.CONFIG))
+    command = " ".join(["mlpcli train", file, "--init", run, *(f"--set {setting}" for setting in settings)])
+    return f"a new run that begins from its weights can be trained for {epochs}: {command}"
 
 
 def _with_its_data(config: Config, where: Path) -> Config:
@@ -487,13 +598,19 @@ def _with_its_data(config: Config, where: Path) -> Config:
     return replace(config, data=data_of_a_run(directory.read_config(where).data, config.data))
 
 
-def _same_data(config: Config, checkpoint: Checkpoint | None, manifest: dict[str, Any], observer: Observer) -> Dataset:
+def _same_data(
+    config: Config,
+    checkpoint: Checkpoint | None,
+    manifest: dict[str, Any],
+    observer: Observer,
+    given: Collection | None = None,
+) -> Dataset:
     """Return the data the run began with, its fallback included; raise ``DataError`` if they have changed."""
     data = config.data
     began_with = manifest.get("data", {"fallback_from": None})
     if began_with["fallback_from"]:
         data = replace(data, dataset=began_with["dataset"], fallback=None)
-    dataset = load_dataset(data, config.seed, say=observer.say, progress=observer.progress)
+    dataset = load_dataset(data, config.seed, given=given, say=observer.say, progress=observer.progress)
     # Before the first checkpoint there is the manifest, unless the process died before it wrote one.
     known = checkpoint.hashes if checkpoint is not None else began_with.get("hashes", dataset.training_hashes)
     for name, digest in dataset.training_hashes.items():

@@ -280,10 +280,10 @@ def test_remarks_come_before_the_first_epoch_and_after_the_last(
     recorder.say = recorder.events.append  # type: ignore[method-assign]
     slow = tiny_config("training.epochs=1", "training.learning_rate=1e-9", "training.batch_size=1")
     train(slow, out=tmp_path / "run", observer=recorder)
-    before, last = (
-        recorder.events[1],
-        [event for event in recorder.events if isinstance(event, str) and " " in event][-1],
-    )
+    said = [event for event in recorder.events if isinstance(event, str) and " " in event]
+    before = next(event for event in said if event.startswith("remark"))
+    last = said[-1]
+    assert recorder.events.index(before) < recorder.events.index(("epoch", 1, True))
     assert before.startswith("remark   the training images are nearly black")
     assert last.startswith("remark   the result is no better than guessing: training error ")
     assert recorder.events.index(last) > recorder.events.index(("epoch", 1, True))

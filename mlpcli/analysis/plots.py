@@ -354,6 +354,7 @@ class _Legend:
 def draw_confusion(figure: Figure, result: Evaluation, title: str, class_names: Sequence[str] = ()) -> None:
     """The confusion matrix of ``result``: a row a label, a column a prediction, mistakes coloured by their share."""
     counts = result.confusion
+    assert counts is not None  # several labels an image have none
     classes = len(counts)
     names = _called(class_names, classes)
     figure.set_size_inches(*((7.2, 6.4) if classes <= MOST_CELLS_WITH_NUMBERS else (8.6, 7.6)))
@@ -423,10 +424,14 @@ def draw_mistakes(
     axes.set_axis_off()
     score = "{:.1%}" if result.calibration else "{:.3g}"
     mosaic.frame(axes)
-    names = _called(class_names, len(result.confusion))
+    names = _called(class_names, len(result.per_class))
     mosaic.caption(
         axes,
-        [[f"{names[m.label]} → {names[m.predicted]}, {score.format(m.confidence)}", f"image {m.index}"] for m in worst],
+        [
+            [f"{names[m.label]} → {names[m.predicted]}, {score.format(m.confidence)}", f"image {m.index}"]
+            for m in worst
+            if isinstance(m.label, int) and isinstance(m.predicted, int)
+        ],
     )
     what = "confidence" if result.calibration else "output of the predicted class, which is no probability"
     axes.text(

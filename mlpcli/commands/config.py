@@ -102,6 +102,20 @@ def check(names: tuple[str, ...], as_json: bool) -> int:
     return EXIT_USAGE if any(findings.values()) else 0
 
 
+@command.command("reference")
+def reference_() -> None:
+    """Print every key with its default, what is allowed and what it means, as Markdown: docs/config.md.
+
+    \b
+    Examples:
+      mlpcli config reference
+      mlpcli config reference > docs/config.md
+    """
+    from mlpcli.commands import reference
+
+    output.result(reference.page().rstrip("\n"))
+
+
 def _report(name: str, error: str | None) -> None:
     if error is None:
         output.result(f"{name}: ok")

@@ -125,6 +125,8 @@ def command(
             f"{result.error:.2%} error, {result.errors:,} of {result.examples:,} {found.split} images of {part.name}"
         )
         title = f"{_name(found.members[0])}\n{wrong}"
+        if result.confusion is None:
+            raise UsageError(f"{kind}: {part.name} has several labels an image, none of which is taken for another")
         if kind == "confusion":
             draw = partial(plots.draw_confusion, result=result, title=title, class_names=part.class_names)
         else:

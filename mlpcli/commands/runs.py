@@ -11,7 +11,14 @@ import click
 
 from mlpcli.commands import EXIT_CHECK_SAID_NO, output
 from mlpcli.commands.group import Group
-from mlpcli.commands.options import data_overrides, set_threads, source_option, threads_are_set, threads_option
+from mlpcli.commands.options import (
+    data_overrides,
+    init_overrides,
+    set_threads,
+    source_option,
+    threads_are_set,
+    threads_option,
+)
 from mlpcli.errors import shown
 from mlpcli.runs.environment import recorded_threads
 
@@ -101,6 +108,10 @@ def show(run: Path, as_json: bool) -> None:
     state = output.colour(summary.state, COLOURS[summary.state])
     lines = [("run", shown(where)), ("state", f"{state}, {summary.epochs} of {summary.max_epochs} epochs")]
     lines += [("started", shown(summary.started or "unknown")), ("data", shown(summary.dataset or "unknown"))]
+    if (init := manifest.get("init")) is not None:
+        drawn = f"; {', '.join(map(shown, init['drawn']))} drawn anew" if init["drawn"] else ""
+        where_from = f"{shown(config.network.init or '')}, epoch {init['epoch']} on {shown(init['dataset'])}{drawn}"
+        lines += [("began from", where_from), ("", f"SHA-256 {shown(init['sha256'])}")]
     for session in manifest.get("resumed", []):
         lines.append(("resumed", f"from epoch {session['epoch']}"))
     if summary.validation_error is not None:
@@ -161,12 +172,23 @@ def compare(paths: tuple[Path, ...], group_seeds: bool, test: bool, as_json: boo
     metavar="DIR",
     help="Where the data are now, if they have moved: the same by their SHA-256. [default: where the run had them]",
 )
+@click.option(
+    "--init",
+    metavar="FILE.npz",
+    help="Where the checkpoint it began from is now, if it has moved. [default: where the run had it]",
+)
 @source_option
 @threads_option
 @_json
 @click.option("--quiet", is_flag=True, help="No progress: only the result, and warnings.")
 def reproduce(
-    run: Path, keep: Path | None, data: str | None, sources: tuple[str, ...], as_json: bool, quiet: bool
+    run: Path,
+    keep: Path | None,
+    data: str | None,
+    init: str | None,
+    sources: tuple[str, ...],
+    as_json: bool,
+    quiet: bool,
 ) -> int:
     """Train a run again and compare: exit status 1 if anything is not equal, bit for bit.
 
@@ -188,7 +210,7 @@ def reproduce(
     from mlpcli import experiment
     from mlpcli.commands.show import Screen
 
-    overrides = data_overrides(sources, offline=False, dataset=data)
+    overrides = [*data_overrides(sources, offline=False, dataset=data), *init_overrides(init, any_file=False)]
     again = experiment.reproduce(run, overrides, keep=keep, observer=Screen(quiet=quiet))
     if as_json:
         environment = [{"key": key, "recorded": there, "here": here} for key, there, here in again.environment]

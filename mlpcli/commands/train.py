@@ -13,6 +13,7 @@ import click
 from mlpcli.commands import EXIT_USAGE, Terminated, output
 from mlpcli.commands.options import (
     data_overrides,
+    init_overrides,
     set_option,
     set_threads,
     source_option,
@@ -79,6 +80,11 @@ class _Processes(click.IntRange):
     metavar="NAME|DIR",
     help="The data set; with --resume, where the run's data are now, the same by their SHA-256.",
 )
+@click.option(
+    "--init",
+    metavar="RUN|CHECKPOINT",
+    help="Begin from its weights, not from drawn ones; layers of another shape are drawn. Its images' size is kept.",
+)
 @source_option
 @click.option("--offline", is_flag=True, help="Fetch nothing.")
 @threads_option
@@ -100,6 +106,7 @@ def command(
     out: Path | None,
     resume: Path | None,
     dataset: str | None,
+    init: str | None,
     sources: tuple[str, ...],
     offline: bool,
     processes: int | None,
@@ -120,11 +127,14 @@ def command(
       mlpcli train --processes auto
       mlpcli train --resume runs/first
       mlpcli train --resume runs/first --data /where/they/are/now
+      mlpcli train letters.yaml --init runs/first
       mpiexec -n 4 mlpcli train --mpi
     """
     if resume is not None and (config is not None or out is not None):
         raise UsageError("--resume goes on with the run's own config and directory: give no CONFIG and no --out")
-    overrides = (*overrides, *data_overrides(sources, offline, dataset))
+    if resume is not None and init is not None:
+        raise UsageError("--resume goes on with a run, --init begins a new one from its weights: give one of them")
+    overrides = (*overrides, *data_overrides(sources, offline, dataset), *init_overrides(init, any_file=True))
     if processes is None:
         processes = 1 if mpi else _choose_processes(config, overrides, resume, quiet=quiet)
     with process_group(mpi, processes) as group:

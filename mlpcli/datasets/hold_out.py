@@ -33,10 +33,13 @@ def how_many(validation: float, images: int, name: str) -> int:
 def drawn(labels: Bytes, count: int, order: str, seed: int) -> Indices:
     """The ``count`` images to hold out, of those with ``labels`` (N,), in file order; ``order`` shuffled or stratified.
 
-    Stratified: of a class with n of the N images count * n / N, rounded so that the sum is right.
+    Stratified: of a class with n of the N images count * n / N, rounded so that the sum is right. Raises ``DataError``
+    where images have several classes.
     """
     random = np.random.Generator(np.random.Philox(key=np.array([seed, PURPOSE << 48], np.uint64)))
     shuffled = random.permutation(len(labels))
+    if order == "stratified" and labels.ndim == 2:
+        raise DataError("data.validation_order: stratified is for labels of one class each; use shuffled")
     if order == "stratified":
         # In the middle of the (i + 1)-th n-th of the way lies the i-th image of a class with n: the first to come are
         # a fair share of every class.

@@ -47,6 +47,7 @@ WIDEST = 1.3  # times its height: a single digit is no wider
 NARROWEST = 0.3  # of its height: a digit that touches another is no narrower
 
 TOO_LARGE = f"has more than {MAX_PIXELS:,} pixels, which is more than is read here; make it smaller"
+SEVERAL = "shows {} digits, of which the network expects one; --many reads them as a number"
 BLANK = "is blank, or nothing on it stands out from the paper: no digit"
 HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # brands of HEIC files
 
@@ -69,7 +70,7 @@ class Images:
 
     ``pixels`` (N, rows, columns) uint8, ink light; ``blank`` (N,) of bool; ``numbered`` for an IDX file, which may hold
     many; ``remarks`` are warnings about the file. ``row`` has the parts of a picture of several digits from left to
-    right.
+    right, which are to be read as ``many``, or else only counted.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Images:
     numbered: bool
     remarks: tuple[str, ...] = ()
     row: tuple[Pieces, ...] = ()
+    many: bool = False
 
 
 def from_file(path: Path, name: str, shape: tuple[int, int], *, raw: bool, many: bool = False) -> Images:
@@ -116,10 +118,12 @@ def from_bytes(data: bytes, name: str, shape: tuple[int, int], *, raw: bool, man
         return Images(name, np.rint(light).astype(np.uint8)[np.newaxis], np.zeros(1, np.bool_), False, tuple(remarks))
     ink = find_ink(light)
     image, digits = _single(ink, shape)
-    if digits > 1 and not many:
-        remarks.append(f"shows {digits} digits, of which the network expects one; --many reads them as a number")
-    row = row_of_digits(ink, shape) if many else ()
-    return Images(name, image[np.newaxis], np.array([digits == 0]), numbered=False, remarks=tuple(remarks), row=row)
+    row = row_of_digits(ink, shape)
+    if not many and digits < 2 and not any(len(pieces.spans) > 1 for pieces in row):
+        row = ()  # parts of one digit, as far as can be seen without a network
+    return Images(
+        name, image[np.newaxis], np.array([digits == 0]), numbered=False, remarks=tuple(remarks), row=row, many=many
+    )
 
 
 # Centring ------------------------------------------------------------------------------------------------------------

@@ -20,11 +20,12 @@ import numpy.typing as npt
 from mlpcli.config import DataConfig
 from mlpcli.datasets import detect, hold_out
 from mlpcli.datasets.catalogue import CATALOGUE, FILE_NAMES, Entry, File, Role
-from mlpcli.datasets.classes import Classes, classes_of, indices, renamed
+from mlpcli.datasets.classes import Classes, classes_of, compared, indices, renamed
 from mlpcli.datasets.collection import ROLES_OF, Array, Collection, Examples, FileSplit
 from mlpcli.datasets.deskew import preprocessed
 from mlpcli.datasets.download import Downloader, Progress, Say, find, silent
 from mlpcli.datasets.idx_files import IdxFiles
+from mlpcli.datasets.memory import ARRAYS
 from mlpcli.datasets.source import named_path
 from mlpcli.errors import DataError, UnavailableError, shown
 
@@ -36,13 +37,21 @@ SplitName = Literal["train", "validation", "test"]
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images ``(N, D)``, one a row, and their labels ``(N,)``: uint8, C-contiguous, read-only."""
+    """Images ``(N, D)``, one a row, and their labels ``(N,)``: uint8, C-contiguous, read-only.
+
+    Where several classes may be right at once the labels are ``(N, K)``, 1 for each that is.
+    """
 
     images: Bytes
     labels: Bytes
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def multi_label(self) -> bool:
+        """True if several classes may be right at once."""
+        return self.labels.ndim == 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,26 +108,29 @@ def load_dataset(
     data: DataConfig,
     seed: int = 0,
     *,
+    given: Collection | None = None,
     pickles: bool = False,
     say: Say = silent,
     progress: Progress | None = None,
 ) -> Dataset:
     """The data set that ``data`` describes, its missing files fetched, those of the test set too if ``data.test``.
 
-    The test files are not opened here. With ``pickles`` a pickle of arrays is read too. ``seed`` draws the validation
-    images where ``data.validation_order`` says so. Raises ``UnavailableError`` when files cannot be had, unless
-    ``data.fallback`` names what to use then; ``DataError`` when they are damaged or do not fit together; ``RunError``
-    when the data folder cannot be used.
+    The test files are not opened here. With ``given`` it is taken from there, not from files. With ``pickles`` a
+    pickle of arrays is read too. ``seed`` draws the validation images where ``data.validation_order`` says so.
+    Raises ``UnavailableError`` when files cannot be had, unless ``data.fallback`` names what to use then;
+    ``DataError`` when they are damaged or do not fit together; ``RunError`` when the data folder cannot be used.
     """
 
     def load(data: DataConfig) -> Dataset:
-        files = open_collection(data, say, progress, pickles=pickles)
+        files = given or open_collection(data, say, progress, pickles=pickles)
         _require(files, "train")
         has_test = data.test and files.prepare("test")
         if data.test and not has_test:
             say(f"{files.missing('test')}; there will be no test error")
         found = files.read("train")
         classes = _classes(files, found, data)
+        if has_test and files.class_names is None:
+            _compare_classes(files, classes, say)
         everything, shape = _split(found, indices(found, classes.labels, files.name, "training"), files, data, say)
         everything = _preprocessed(everything, shape, data)
         train, validation = held_out(everything, data, seed, files.name)
@@ -127,6 +139,8 @@ def load_dataset(
             found = files.read("test")
             labels = indices(found, classes.labels, files.name, "test")
             split, test_shape = _split(found, labels, files, data, silent)
+            if split.multi_label != train.multi_label:
+                raise DataError(f"{files.name}: either the training or the test labels have one class each")
             if test_shape != shape:
                 raise DataError(
                     f"{files.name}: the test images are of {_size(test_shape)} pixels, the training images of "
@@ -222,6 +236,11 @@ def locate(dataset: str, folder: str | Path) -> tuple[Entry | None, Path]:
     entry = CATALOGUE.get(dataset)
     if entry is not None:
         return entry, BUNDLED if entry.bundled else named_path(str(folder)) / entry.name
+    if dataset == ARRAYS:
+        raise DataError(
+            "the run was trained on arrays that a Python program had, and there are no files of them: name data with "
+            "--data, or resume it by mlpcli.resume(run, data=(X, y), test=(X, y))"
+        )
     path = named_path(dataset)
     if detect.exists(path):
         return None, path
@@ -321,6 +340,16 @@ def _classes(
     if known is not None and len(names) != len(own.labels):
         return own
     return classes_of(found, files.name, known=files.class_names, names=names)
+
+
+def _compare_classes(files: Collection, classes: Classes, say: Say) -> None:
+    """Say before training what there is to say of the classes of the test images. Raises ``DataError``."""
+    try:
+        test = files.labels("test")
+    except DataError:
+        return  # as it will be said where they are read, should they still be damaged then
+    if remark := compared(test, classes, files.name):
+        say(remark)
 
 
 def _split(

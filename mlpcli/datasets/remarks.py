@@ -74,7 +74,11 @@ def with_default_validation(dataset: Dataset) -> Dataset:
 
 
 def guessing(labels: Bytes, names: Sequence[str]) -> tuple[str, float]:
-    """Return the most frequent class of ``labels`` (N,), and the error of answering it always."""
+    """Return the most frequent class of ``labels`` (N,), or set of classes (N, K), and its error as the only answer."""
+    if labels.ndim == 2:
+        sets, sizes = np.unique(labels, axis=0, return_counts=True)
+        present = [names[k] for k in np.flatnonzero(sets[sizes.argmax()]).tolist()]
+        return ", ".join(present) or "no class", 1 - int(sizes.max()) / len(labels)
     counts = np.bincount(labels)
     most = int(counts.argmax())
     return names[most], 1 - int(counts[most]) / len(labels)
@@ -85,7 +89,7 @@ def _few(name: str, split: Split, names: Sequence[str]) -> str:
 
 
 def _classes(splits: Splits, names: Sequence[str], order: str, few: Sequence[str]) -> Iterator[str]:
-    counts = {name: np.bincount(split.labels, minlength=len(names)) for name, split in splits.items()}
+    counts = {name: _class_counts(split.labels, len(names)) for name, split in splits.items()}
     there = {name: [names[k] for k in np.flatnonzero(count).tolist()] for name, count in counts.items()}
     absent = {name: [each for each in names if each not in found] for name, found in there.items()}
     held = there.get("validation", [])
@@ -118,6 +122,13 @@ def _classes(splits: Splits, names: Sequence[str], order: str, few: Sequence[str
             f"the labels {names[0]} to {names[-1]} have gaps, {listed(gaps)}: {len(names)} classes are trained; if "
             "there should be more, their images are missing in the files"
         )
+
+
+def _class_counts(labels: Bytes, classes: int) -> npt.NDArray[np.intp]:
+    counts: npt.NDArray[np.intp] = (
+        np.count_nonzero(labels, axis=0) if labels.ndim == 2 else np.bincount(labels, minlength=classes)
+    )
+    return counts
 
 
 def _gaps(names: Sequence[str]) -> list[str]:

@@ -17,17 +17,18 @@ A folder is a run from the moment it has a config.yaml.
 from __future__ import annotations
 
 import json
+import os
 import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from mlpcli import config as config_module
 from mlpcli.config import Config
-from mlpcli.errors import RunError, shown
+from mlpcli.errors import RunError, UsageError, shown
 from mlpcli.files import NO_LOCKS, TEMPORARY, Folder, make_folder
 from mlpcli.runs import checkpoint as checkpoints
 from mlpcli.runs import metrics
@@ -262,6 +263,22 @@ def is_in_use(run: Path | Folder) -> bool:
         return False
 
 
+class HasPath(Protocol):
+    """A run as training returns it, or any object with its path."""
+
+    @property
+    def path(self) -> Path:
+        """The run's folder, or a checkpoint."""
+
+
+def path_of(run: HasPath | str | os.PathLike[str]) -> Path:
+    """The path of ``run``, which is one or has one. Raises ``UsageError`` for anything else."""
+    path = run if isinstance(run, (str, os.PathLike)) else getattr(run, "path", None)
+    if not isinstance(path, (str, os.PathLike)):
+        raise UsageError(f"{run!r:.60} is no run; give a Run, or the path of a run or of a checkpoint")
+    return Path(path)
+
+
 def locate(path: Path) -> tuple[Path, Path | None]:
     """The run that ``path`` is, and None; or the run that the checkpoint ``path`` lies in, and ``path``.
 
@@ -435,7 +452,7 @@ def _read_json(folder: Folder, name: str, schema: Schema) -> dict[str, Any]:
         value = parse(folder.read(name, MAX_MANIFEST_BYTES))
     if value is None:
         raise RunError(f"{shown(path)}: is damaged: no JSON object")
-    if wrong := misfit({**dict.fromkeys(schema.keys() & _OPTIONAL, 0), **value}, schema):
+    if wrong := misfit({**{key: _OPTIONAL[key] for key in schema.keys() & _OPTIONAL.keys()}, **value}, schema):
         raise RunError(f"{shown(path)}: is damaged: its {wrong!r} is missing or not what it should be")
     return value
 
@@ -448,9 +465,12 @@ _MANIFEST: Schema = {
     "data": object_of({"dataset": is_text, "fallback_from": or_null(is_text), "hashes": mapping_of(is_text)}),
     "resumed": list_of(object_of({"epoch": is_count, "environment": _ENVIRONMENT})),
     "epochs": is_count,
+    "init": or_null(
+        object_of({"sha256": is_text, "dataset": is_text, "epoch": is_count, "drawn": list_of(is_text)}),
+    ),
 }
-# What manifests did not have from the start: the epochs that were trained when it was written.
-_OPTIONAL = {"epochs"}
+# What not every manifest has: the epochs that were trained when it was written, and where the weights are from.
+_OPTIONAL: dict[str, int | None] = {"epochs": 0, "init": None}
 _TEST: Schema = {
     "checkpoint": is_text,
     "examples": is_count,

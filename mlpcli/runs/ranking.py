@@ -19,8 +19,9 @@ from mlpcli.runs import directory
 from mlpcli.runs.summary import Summary, run_at, runs_in, try_to_read
 
 SEED = "seed"
-# Where the data are found, and whether the test images are opened in the end, is nothing to the training.
-WITHOUT_EFFECT = frozenset({"data.folder", "data.sources", "data.offline", "data.test"})
+# Where the data are found, and whether the test images are opened in the end, is nothing to the training; a hash only
+# says which checkpoint it was that network.init names.
+WITHOUT_EFFECT = frozenset({"data.folder", "data.sources", "data.offline", "data.test", "network.init_sha256"})
 
 
 @dataclass(frozen=True)

@@ -71,8 +71,10 @@ def test_fetch_then_fetch_again(capsys: pytest.CaptureFixture[str], tmp_path: Pa
     code, out, err = run(capsys, *fetch)
     assert code == 0
     assert out == f"little: complete and verified in {tmp_path / 'little'}; fetched 4 of its 4 files\n"
-    assert err.splitlines()[0] == f"little: train-images-idx3-ubyte, 3.9 MB, from {source}"
-    assert len(err.splitlines()) == 4, "without a terminal: one line a file"
+    asked, first, *others = err.splitlines()
+    assert asked == f"little: asking {source}"
+    assert first == f"little: train-images-idx3-ubyte, 3.9 MB, from {source}"
+    assert len(others) == 3, "without a terminal: one line a file"
 
     code, out, err = run(capsys, *fetch, "--json")
     assert (code, err) == (0, "")
@@ -88,7 +90,7 @@ def test_sources_are_tried_in_turn(capsys: pytest.CaptureFixture[str], tmp_path:
     )
     assert code == 0
     assert len(json.loads(out)["fetched"]) == 4
-    assert err.splitlines()[0] == "/none: no such folder"
+    assert err.splitlines()[:3] == ["little: asking /none", "/none: no such folder", f"little: asking {source}"]
 
 
 def test_folder_from_flag_then_environment_then_default(

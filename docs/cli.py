@@ -1,0 +1,51 @@
+"""Print docs/cli.md, the ``--help`` of every command: python docs/cli.py > docs/cli.md."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import click
+
+from mlpcli.commands import cli
+
+INTRODUCTION = """\
+# Command line
+
+<!-- Made by: python docs/cli.py > docs/cli.md -->
+
+Results go to stdout, progress and messages to stderr. `RUN` is a run's folder, such as `runs/mnist-20260102-030405`.
+Where a checkpoint is expected, it means the best one of the run, or the last if no images were held out for validation.
+The keys that `--set` takes are in the [config reference](config.md).
+
+| exit status | meaning |
+| --- | --- |
+| 0 | success |
+| 1 | a check failed: `gradcheck`, `data verify`, `runs reproduce` |
+| 2 | wrong usage or config |
+| 3 | data cannot be obtained, or are corrupt |
+| 4 | a run, checkpoint or folder is missing, damaged, in use or not writable; or a worker process was killed |
+| 5 | training diverged |
+| 70 | a bug in mlpcli, with its traceback |
+| 129, 130, 143 | the terminal closed, Ctrl-C, terminated |
+"""
+
+
+def page() -> str:
+    """Return the page: the help of ``mlpcli``, then of each command and subcommand."""
+    top = cli.make_context("mlpcli", [], resilient_parsing=True, terminal_width=80)
+    helps = (f"## {path}\n\n```text\n{text}\n```\n" for path, text in _helps(cli, top))
+    return "\n".join([INTRODUCTION, *helps])
+
+
+def _helps(command: click.Command, context: click.Context) -> Iterator[tuple[str, str]]:
+    yield context.command_path, command.get_help(context)
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            child = command.get_command(context, name)
+            assert child is not None
+            yield from _helps(child, child.make_context(name, [], parent=context, resilient_parsing=True))
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())
