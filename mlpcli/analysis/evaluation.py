@@ -33,6 +33,7 @@ from mlpcli.model.objectives import OBJECTIVES, SoftmaxCrossEntropy
 from mlpcli.runs import checkpoint as checkpoints
 from mlpcli.runs import directory
 from mlpcli.runs.checkpoint import Checkpoint
+from mlpcli.runs.summary import read_run
 from mlpcli.state import architecture_of
 from mlpcli.training import evaluate as forward
 from mlpcli.training.evaluate import Evaluator
@@ -180,9 +181,12 @@ class Evaluation:
 def open_member(path: Path) -> Member:
     """The checkpoint in the file ``path``, or of the run ``path``: its best, else its last.
 
-    Raises ``RunError`` when it is missing, damaged or of another version; nothing is taken instead, but of a run's
-    other checkpoints the message says the names.
+    Of a run all other files are checked too, as every command that is given the run does; a damaged run's checkpoints
+    can be named one by one. Raises ``RunError`` or ``ConfigError`` when anything is missing, damaged or of another
+    version; nothing is taken instead, but of a run's other checkpoints the message says the names.
     """
+    if directory.is_folder(path) and directory.is_run(path):
+        read_run(path)
     file = None
     try:
         file = directory.find_checkpoint(path)
