@@ -1,6 +1,6 @@
-"""Every benchmark once, on the bundled sample with the least budget: do they still run? Their figures mean nothing.
+"""Run every benchmark once, on the bundled sample with the smallest budget. The figures mean nothing.
 
-Whatever needs a package that isn't installed is skipped, and says so. torch.compile is left out: it takes minutes.
+A benchmark whose package is not installed is skipped with a message. torch.compile is left out: it takes minutes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def main() -> None:
     for peer in NEEDS:
         if peer not in there:
             print(f"skipped: {peer} is not installed")
-    print("skipped: torch.compile takes too long for this")
+    print("skipped: torch.compile takes too long")
     peers = ",".join(["mlpcli", "mlpcli --processes", "products", *there])
     fewest = ["--repeats", "1", "--threads", "1"]
     turns = [*fewest, "--seconds", "0.01"]
@@ -38,7 +38,7 @@ def main() -> None:
     short = ["--set", "training.epochs=1", "--set", "training.warmup_epochs=0"]
     plots = importlib.util.find_spec("matplotlib") is not None
     if not plots:
-        print("skipped: matplotlib is not installed, nothing is drawn")
+        print("skipped: the plot, as matplotlib is not installed")
     revision = "HEAD" if (common.ROOT / ".git").exists() else "."
     benchmarks = {
         "throughput": ["--rows", "1", "--peers", peers, "--examples", "500", *turns],
@@ -54,7 +54,7 @@ def main() -> None:
     if importlib.util.find_spec("mpi4py"):
         benchmarks["scaling"] = ["--repeats", "1", "--seconds", "0.01", "--widths", "8,16", "--batches", "32,256"]
     else:
-        print("skipped: mpi4py is not installed, nothing is scaled")
+        print("skipped: scaling, as mpi4py is not installed")
     failed = []
     with tempfile.TemporaryDirectory(prefix="mlpcli-smoke-") as scratch:
         if importlib.util.find_spec("PIL"):

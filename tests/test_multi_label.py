@@ -215,3 +215,20 @@ def test_numbers_of_classes_as_targets(npz, tmp_path, capsys):
     sigmoid = ("network.single_output=true", "network.objective=sigmoid_cross_entropy")
     with pytest.raises(ConfigError, match="has 4 classes"):
         experiment.train(config.load(None, (f"data.dataset={path}", *sigmoid), {}), out=tmp_path / "no")
+
+
+@pytest.mark.parametrize("kind", ["several", "one"])
+def test_onnx_predicts_as_predict_does(kind, run, two, tmp_path):
+    pytest.importorskip("onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    from mlpcli import load
+
+    path = run
+    if kind == "one":
+        one = ("network.single_output=true", "network.objective=sigmoid_cross_entropy", "training.learning_rate=0.2")
+        path = trained(two, tmp_path / "one", *one).path
+    assert _run(["export", str(path), "-o", str(tmp_path / "m.onnx")]) == 0
+    images = examples(20, 3)[0]
+    session = runtime.InferenceSession(str(tmp_path / "m.onnx"), providers=["CPUExecutionProvider"])
+    (predicted,) = session.run(["predicted"], {"images": images})
+    np.testing.assert_array_equal(predicted, load(path).predict(images).predicted)

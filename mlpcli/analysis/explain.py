@@ -544,7 +544,7 @@ def output_layer_alone(objective: str, values: Sequence[float], Y: Array, *, log
     if objective in ("softmax_cross_entropy", "normalized_sigmoid"):
         positive = Y[Y > 0]  # 0 ln 0 = 0
         entropy = -float(positive @ np.log(positive))
-        terms = [("H(Y), the least C there is", entropy + 0.0), ("KL(Y || p) = C - H(Y)", loss - entropy)]
+        terms = [("entropy of Y, the least C there is", entropy + 0.0), ("KL(Y || p) = C - entropy", loss - entropy)]
     shown = None if note else z
     return OutputLayer(objective, shown, p[0], Y, loss, tuple(terms), dp, jacobian, dz[0], note)
 

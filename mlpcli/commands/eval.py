@@ -137,8 +137,7 @@ def _print(look: Look, result: Evaluation, dataset: str | None) -> None:
     names = part.class_names
     for member in members:
         network = member.checkpoint.config.network
-        inputs = member.checkpoint.image_shape[0] * member.checkpoint.image_shape[1]
-        sizes = "-".join(map(str, [inputs, *network.hidden, member.checkpoint.classes]))
+        sizes = "-".join(map(str, member.checkpoint.parameters.sizes))
         epoch = f"epoch {member.checkpoint.epoch}"
         output.result(f"{shown(member.path)}: {sizes}, {network.objective}, {epoch}")
     output.result(f"{shown(part.name)}, {look.split}: {result.examples:,} images")

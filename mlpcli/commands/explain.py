@@ -45,7 +45,8 @@ LEVELS = (0, 10, 25, 50, 100, 150, 200, 300)  # steps of the one neuron that are
 @click.option(
     "--label",
     metavar="K[,K...]",
-    help="Take K for the true class, or for the true ones of a multi-label objective. [default: that of the data]",
+    help="Take K for the true class, or for the true ones of a multi-label objective, or none. [default: that of the "
+    "data]",
 )
 @click.option(
     "--unit",
@@ -268,7 +269,7 @@ def _from_file(subject: Subject, file: str, raw: bool, index: int | None) -> tup
     several = [images.SEVERAL.format(len(found.row))] if len(found.row) > 1 else []
     doubts = [*found.remarks, *several, *(["is blank: there is no digit on it"] if found.blank[index] else [])]
     if doubts:
-        raise DataError(f"{found.name}: {doubts[0]}")
+        raise DataError(f"{found.name}: {doubts[0].partition('; --many')[0]}")
     return found.pixels[index].reshape(-1), f"{found.name}[{index}]" if found.numbered else found.name, None
 
 
@@ -276,6 +277,8 @@ def _from_file(subject: Subject, file: str, raw: bool, index: int | None) -> tup
 
 
 def _number(value: float) -> str:
+    if math.isnan(value):
+        return "-"
     return f"{value:.7g}" if value else "0"
 
 
@@ -400,6 +403,8 @@ class _Printer:
         self._lines(_table(["class", f"z{self.L}", "p", "Y"], rows, self.width))
 
     def _output_layer(self) -> None:
+        import numpy as np
+
         e, L = self.e, self.L
         dp, jacobian, dz = e["dp"], e["jacobian"], e[f"dz{L}"]
         K = len(dz)
@@ -407,7 +412,8 @@ class _Printer:
         rows = [[str(i), *(_small(v) for v in row)] for i, row in enumerate(jacobian)]
         self._lines(_table(["", *map(str, range(K))], rows, self.width, gap=1))
         self._head(f"dz{L}")
-        product = dp @ jacobian
+        with np.errstate(invalid="ignore"):  # infinity times 0, where p has underflowed
+            product = dp @ jacobian
         checks = [self.checks[f"db{L}", (k,)].complex_step for k in range(K)]
         of_p = [self.checks.get(("dp", (k,))) for k in range(K)]  # none of the hinge, and none where p is 0
         rows = [

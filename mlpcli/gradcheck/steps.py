@@ -311,7 +311,7 @@ class StepChecker:
     def _norm_error(self, state: Mapping[str, Array], after: Snapshot, eta: float, mu: float) -> float:
         """Return the error of the gradient norms that a step reports, of the gradient that its first vector implies."""
         assert after.record is not None
-        if self._config.training.optimizer == "adam":
+        if "m" in state:
             g = textbook.gradient_from_m(state["m"], after.vectors["m"], mu)
         else:
             g = (mu * state["v"] - after.vectors["v"]) / eta

@@ -268,3 +268,8 @@ def test_network_of_one_output_unit(mlpcli):
     settings = ("network.hidden=[]", "network.single_output=true", "network.objective=sigmoid_cross_entropy")
     found = mlpcli(*(word for each in settings for word in ("--set", each)), "--label", "1")
     assert (found.status, "p - Y" in found.out) == (0, True)
+
+
+def test_underflow_is_shown_without_a_warning(mlpcli):
+    found = mlpcli(*FEW, "--set", "network.initial_scale=1e38")
+    assert (found.status, found.err, "nan" in found.out) == (0, "", False)
