@@ -57,6 +57,10 @@ def main() -> None:
         print("skipped: scaling, as mpi4py is not installed")
     failed = []
     with tempfile.TemporaryDirectory(prefix="mlpcli-smoke-") as scratch:
+        if importlib.util.find_spec("PIL"):
+            benchmarks["photos"] = [_trained(Path(scratch) / "run"), "--digits", "2", "--kinds", "ruled,shadow"]
+        else:
+            print("skipped: Pillow is not installed, no photograph is made")
         for name, arguments in benchmarks.items():
             results = Path(scratch) / f"{name}.json", Path(scratch) / f"{name}.md", Path(scratch) / f"{name}.svg"
             wanted = ["--json", str(results[0]), "--markdown", str(results[1])]
@@ -74,6 +78,14 @@ def main() -> None:
                 print(*(f"  {line}" for line in done.stdout.splitlines() if "not run:" in line), sep="\n", end="")
     print(f"{len(benchmarks) - len(failed)} passed, {len(failed)} failed")
     sys.exit(1 if failed else 0)
+
+
+def _trained(run: Path) -> str:
+    """Train a small network on the sample, for what reads pictures, and return its run."""
+    few = ["--set", "data.dataset=mnist-sample", "--set", "network.hidden=[32]", "--set", "training.epochs=1"]
+    command = [sys.executable, "-m", "mlpcli", "train", *few, "--out", str(run), "--quiet", "--threads", "1"]
+    subprocess.run(command, check=True, capture_output=True, cwd=common.ROOT)
+    return str(run)
 
 
 if __name__ == "__main__":

@@ -336,11 +336,12 @@ def remark_on_rate(training: TrainingConfig) -> str | None:
     )
 
 
-def check_size(config: Config, inputs: int, classes: int, memory: int | None = None) -> None:
+def check_size(config: Config, inputs: int, classes: int, memory: int | None = None, examples: int = 1) -> None:
     """Raise ``ConfigError`` where the network cannot be trained for its size, before anything is made of it.
 
     That is where its checkpoint would be larger than one can be, or where its parameters, gradient, optimizer state and
-    the largest layers of one mini-batch do not fit in ``memory`` bytes.
+    the layers of one mini-batch do not fit in ``memory`` bytes. ``inputs``, ``classes`` and the number of training
+    ``examples``, of which a mini-batch has no more, may be the least there can be, where they are not known.
     """
     sizes = (inputs, *config.network.hidden, classes)
     parameters = sum((below + 1) * above for below, above in pairwise(sizes))
@@ -350,7 +351,7 @@ def check_size(config: Config, inputs: int, classes: int, memory: int | None = N
     if kept * parameters * itemsize + MAX_BYTES > MAX_CHECKPOINT_BYTES:
         size = f"{kept * parameters * itemsize / 2**30:.1f} GiB"
         raise ConfigError(f"{what} has checkpoints of {size}; at most 2 GiB are allowed")
-    needed = itemsize * ((kept + 1) * parameters + 2 * config.training.batch_size * sum(sizes))
+    needed = itemsize * ((kept + 1) * parameters + 2 * min(config.training.batch_size, examples) * sum(sizes))
     if memory is not None and needed > memory:
         have = f"{memory / 2**30:.1f} GiB"
         raise ConfigError(f"{what} needs {needed / 2**30:.1f} GiB of memory to train, and there are {have}")
@@ -826,18 +827,32 @@ def _checked(value: Any, kind: Any, rule: Rule, key: str) -> Any:
 
 
 def _hint(value: Any, kind: Any, rule: Rule) -> str:
-    """How to write what was probably meant; empty where that is anyone's guess."""
+    """Return how to write what was probably meant; nothing where that is anyone's guess."""
     if type(None) in _arguments(kind):
         kind = _without_none(kind)
     if kind is str and not rule.choices and type(value) in (int, float, bool):
         return f'; as text: "{value}", with the quotes'
-    if kind in (int, float, bool) and isinstance(value, str) and _fit(_scalar(value), kind, rule)[0]:
-        return f"; in quotes it is text: write {value}"
+    if kind is not str and (hint := quotes_hint(value)) and _fit(_unquoted(value), kind, rule)[0]:
+        return hint
     if kind is int and type(value) is float and value.is_integer() and abs(value) < 1e15:
         return f"; write {int(value)}"
     if typing.get_origin(kind) is tuple and _fit([value], kind, rule)[0]:
         return f"; write {_short(_yaml_scalar([value]))}"
     return ""
+
+
+def quotes_hint(value: Any) -> str:
+    """Return how to write ``value`` where it is a number, true or false in quotes, or a list of such; else nothing."""
+    unquoted = _unquoted(value)
+    if unquoted == value or isinstance(unquoted, (str, types.NoneType)):
+        return ""
+    return f"; in quotes it is text: write {_short(_yaml_scalar(unquoted))}"
+
+
+def _unquoted(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_unquoted(item) for item in value]
+    return _scalar(value) if isinstance(value, str) else value
 
 
 def _fit(value: Any, kind: Any, rule: Rule) -> tuple[bool, Any]:

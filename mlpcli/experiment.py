@@ -141,7 +141,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """The result of training a run again: its first ``epochs`` epochs, of ``epochs_wanted``.
+    """The result of training a run again: its first ``epochs`` epochs, of ``max_epochs``.
 
     ``differences`` lists what is not equal: nothing if the run was reproduced bit for bit. ``environment`` lists what
     differs between here and where the run was trained, as (key, there, here).
@@ -149,7 +149,7 @@ class Reproduction:
 
     run: Path
     epochs: int
-    epochs_wanted: int
+    max_epochs: int
     differences: list[Difference]
     environment: list[tuple[str, str, str]]
 
@@ -200,7 +200,8 @@ def _initial(config: Config, dataset: Dataset, observer: Observer) -> tuple[Stat
     """
     check_targets(config, dataset.classes, dataset.train.labels, dataset.name)
     inputs = dataset.train.images.shape[1]
-    config_module.check_size(config, inputs, dataset.classes, config_module.physical_memory())
+    memory = config_module.physical_memory()
+    config_module.check_size(config, inputs, dataset.classes, memory, len(dataset.train))
     origin = find_origin(config)
     if origin is None:
         return None, {}

@@ -627,6 +627,12 @@ for bomb in json.load(sys.stdin):
 """
 
 
+def test_numbers_in_quotes_are_said_to_be_text(file: Path) -> None:
+    assert refused(file, 'network:\n  hidden: ["30", 20]\n').endswith("; in quotes it is text: write [30, 20]")
+    assert refused(file, 'training:\n  epochs: "3"\n').endswith("; in quotes it is text: write 3")
+    assert config.quotes_hint(["a"]) == config.quotes_hint("null") == config.quotes_hint(3) == ""
+
+
 @pytest.mark.parametrize("name", config.shipped())
 def test_a_run_s_config_needs_no_yaml_parser(name: str, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = config.load(config.shipped()[name], (), {})
@@ -807,6 +813,7 @@ def test_a_network_too_large_for_a_checkpoint_is_refused_before_it_is_made():
 def test_a_network_that_does_not_fit_in_memory_is_refused():
     made = config.load(None, ["network.hidden=[1000]"], {})
     config.check_size(made, 784, 10, 50_000_000)
+    config.check_size(dataclasses.replace(made, training=TrainingConfig(batch_size=1_000_000)), 784, 10, 50_000_000, 9)
     with pytest.raises(ConfigError, match=r"a network of 795,010 parameters needs 0.0 GiB of memory to train"):
         config.check_size(made, 784, 10, 5_000_000)
     with pytest.raises(ConfigError, match="at most 2 GiB"):

@@ -388,6 +388,13 @@ def test_other_data_are_refused(tiny_config: Make, tiny_folder: Path, folder: Pa
         experiment.resume(run)
 
 
+def test_other_data_are_refused_before_the_first_epoch_too(tiny_config: Make, tiny_folder: Path, folder: Path):
+    run = begin(tiny_config(), folder / "run", Stop(0, step=1))
+    flip(tiny_folder / "train-labels-idx1-ubyte", -1)
+    with pytest.raises(DataError, match="train-labels-idx1-ubyte is not the file the run was trained on"):
+        experiment.resume(run)
+
+
 def test_another_environment_is_said(tiny_config: Make, folder: Path):
     run = begin(tiny_config(), folder / "run", Stop(1))
     path = run / "manifest.json"

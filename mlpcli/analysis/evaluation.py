@@ -16,7 +16,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,6 @@ from numpy.typing import NDArray
 from mlpcli.config import Config, DataConfig
 from mlpcli.datasets.catalogue import CATALOGUE
 from mlpcli.datasets.deskew import preprocessed
-from mlpcli.datasets.detect import exists
 from mlpcli.datasets.foreign import data_of_a_run
 from mlpcli.datasets.load import Part, Split, SplitName
 from mlpcli.datasets.source import named_path
@@ -35,6 +33,7 @@ from mlpcli.model.objectives import OBJECTIVES, SoftmaxCrossEntropy
 from mlpcli.runs import checkpoint as checkpoints
 from mlpcli.runs import directory
 from mlpcli.runs.checkpoint import Checkpoint
+from mlpcli.runs.summary import read_run
 from mlpcli.state import architecture_of
 from mlpcli.training import evaluate as forward
 from mlpcli.training.evaluate import Evaluator
@@ -182,9 +181,12 @@ class Evaluation:
 def open_member(path: Path) -> Member:
     """The checkpoint in the file ``path``, or of the run ``path``: its best, else its last.
 
-    Raises ``RunError`` when it is missing, damaged or of another version; nothing is taken instead, but of a run's
-    other checkpoints the message says the names.
+    Of a run all other files are checked too, as every command that is given the run does; a damaged run's checkpoints
+    can be named one by one. Raises ``RunError`` or ``ConfigError`` when anything is missing, damaged or of another
+    version; nothing is taken instead, but of a run's other checkpoints the message says the names.
     """
+    if directory.is_folder(path) and directory.is_run(path):
+        read_run(path)
     file = None
     try:
         file = directory.find_checkpoint(path)
@@ -246,6 +248,12 @@ def fallback_from(checkpoint: Checkpoint) -> str | None:
     return data.dataset if instead else None
 
 
+def _exists(dataset: str) -> bool:
+    from mlpcli.datasets.detect import exists  # its readers are imported for data of the user's alone
+
+    return exists(named_path(dataset))
+
+
 def data_for(
     checkpoint: Checkpoint,
     *,
@@ -261,7 +269,7 @@ def data_for(
     """
     own = checkpoint.config.data
     trained_on = checkpoint.dataset if fallback_from(checkpoint) else own.dataset
-    if dataset is None and trained_on not in CATALOGUE and not exists(named_path(trained_on)):
+    if dataset is None and trained_on not in CATALOGUE and not _exists(trained_on):
         raise DataError(f"{shown(trained_on)}: what it was trained on is not here; say where it is with --data")
     wanted = trained_on if dataset is None else dataset
     own = replace(own, dataset=wanted, sources=own.sources if wanted == own.dataset else None)
@@ -414,6 +422,8 @@ def wilson_interval(count: int, total: int, level: float = LEVEL) -> Interval:
 
         (q + z^2 / 2n +- z sqrt(q (1 - q) / n + z^2 / 4n^2)) / (1 + z^2 / n)
     """
+    from statistics import NormalDist  # its import takes as long as evaluating a thousand images
+
     z = NormalDist().inv_cdf((1 + level) / 2)
     q, z2 = count / total, z * z / total
     middle, half = q + z2 / 2, math.sqrt(z2 * (q * (1 - q) + z2 / 4))

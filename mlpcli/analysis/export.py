@@ -220,7 +220,7 @@ class _Graph:
             self._node("Min", [z, self._constant("zero", 0.0)], "min")
             self._node("Sub", ["min", "ln"], "ln_s")
             self._node("Softmax", ["ln_s"], p, axis=1)
-        elif objective == "softmax_cross_entropy":
+        elif objective.startswith("softmax_"):
             self._node("Softmax", [z], p, axis=1)
         elif objective.startswith("sigmoid_"):
             self._node("Sigmoid", [z], p)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -107,12 +108,17 @@ class History:
 
 def require_matplotlib() -> None:
     """Raise ``UsageError`` where there is no matplotlib, or none that works."""
+    # A notebook's backend, which its child processes inherit and may not have; files are drawn without any.
+    backend = os.environ.pop("MPLBACKEND", None)
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
         raise UsageError(f"pictures need matplotlib: pip install 'mlpcli[plots]' ({error})") from error
     except Exception as error:  # it reads the user's settings as it is imported, and may fail of them
         raise UsageError(f"matplotlib does not start: {error}; see that it does, or its matplotlibrc") from error
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
 
 
 def render(draw: Draw, form: str, title: str) -> bytes:

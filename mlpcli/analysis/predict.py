@@ -79,10 +79,10 @@ class Model:
                 f"({rows}, {columns}) or ({inputs},)"
             )
         if array.dtype != np.uint8 and array.dtype.kind != "f":
-            raise DataError(
-                f"images: are {array.dtype}; allowed: uint8 from 0 to 255, or floats from 0 to 1; "
-                "numbers from 0 to 255 of another type become bytes by images.astype('uint8')"
-            )
+            how = "numbers from 0 to 255 of another type become bytes by images.astype('uint8')"
+            if array.dtype.kind == "b":
+                how = "true and false become 255 and 0 by images.astype('uint8') * 255"
+            raise DataError(f"images: are {array.dtype}; allowed: uint8 from 0 to 255, or floats from 0 to 1; {how}")
         if array.dtype.kind == "f" and array.size:
             low, high = float(array.min()), float(array.max())
             if not (low >= 0.0 and high <= 1.0):  # so that NaN is refused too

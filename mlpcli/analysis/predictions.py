@@ -16,7 +16,6 @@ from mlpcli.analysis.evaluation import Outputs
 from mlpcli.analysis.predict import Answer, Model
 from mlpcli.datasets.classes import in_words
 from mlpcli.datasets.collection import readable
-from mlpcli.datasets.detect import images_in
 from mlpcli.datasets.images import Images, from_file
 from mlpcli.datasets.pictures import pictures_below
 from mlpcli.errors import DataError, UsageError, shown
@@ -54,6 +53,8 @@ def images_of_table(path: Path, name: str, shape: tuple[int, int]) -> Images | N
     """
     if not path.is_file():
         return None
+    from mlpcli.datasets.detect import images_in  # imports the readers of all forms
+
     found = images_in(path, shape)
     if found is None:
         return None

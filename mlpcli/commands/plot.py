@@ -170,7 +170,7 @@ def _histories(runs: Sequence[str], most: int) -> list[History]:
             continue
         label = name if names.count(name) == 1 else str(path)
         if run.summary.state != "finished":
-            label += f" ({run.summary.state}, {run.metrics.epochs} of {run.summary.epochs_wanted} epochs)"
+            label += f" ({run.summary.state}, {run.metrics.epochs} of {run.summary.max_epochs} epochs)"
         histories.append(plots.History(label, run.config.network.objective, run.metrics.records))
     if not histories:
         raise RunError(f"{' '.join(map(shown, paths))}: nothing to draw: no epoch was completed")

@@ -106,7 +106,7 @@ def show(run: Path, as_json: bool) -> None:
         output.result_json({**document, "config": config_module.to_dict(config), "manifest": manifest})
         return
     state = output.colour(summary.state, COLOURS[summary.state])
-    lines = [("run", shown(where)), ("state", f"{state}, {summary.epochs} of {summary.epochs_wanted} epochs")]
+    lines = [("run", shown(where)), ("state", f"{state}, {summary.epochs} of {summary.max_epochs} epochs")]
     lines += [("started", shown(summary.started or "unknown")), ("data", shown(summary.dataset or "unknown"))]
     if (init := manifest.get("init")) is not None:
         drawn = f"; {', '.join(map(shown, init['drawn']))} drawn anew" if init["drawn"] else ""
@@ -192,7 +192,7 @@ def reproduce(
 ) -> int:
     """Train a run again and compare: exit status 1 if anything is not equal, bit for bit.
 
-    Compared are metrics, but for times, and the parameters and optimizer state of the last and the best checkpoint; of
+    Compared are metrics, except times, and the parameters and optimizer state of the last and the best checkpoint; of
     a run that is not finished, the epochs it has. The test set is not looked at. As many threads and processes train as
     did then, unless --threads says otherwise.
 
@@ -215,10 +215,10 @@ def reproduce(
     if as_json:
         environment = [{"key": key, "recorded": there, "here": here} for key, there, here in again.environment]
         document: dict[str, Any] = {"run": str(again.run), "equal": not again.differences, "epochs": again.epochs}
-        document |= {"epochs_wanted": again.epochs_wanted, "environment": environment}
+        document |= {"max_epochs": again.max_epochs, "environment": environment}
         output.result_json({**document, "differences": [asdict(difference) for difference in again.differences]})
         return EXIT_CHECK_SAID_NO if again.differences else 0
-    of = f"{again.epochs} epochs" if again.epochs == again.epochs_wanted else f"the {again.epochs} epochs it has"
+    of = f"{again.epochs} epochs" if again.epochs == again.max_epochs else f"the {again.epochs} epochs it has"
     if not again.differences:
         output.result(f"{shown(again.run)}: reproduced, {of}: metrics and parameters are equal bit for bit")
         return 0
@@ -242,7 +242,7 @@ def reproduce(
 
 
 def comparison(known: list[Known], *, group_seeds: bool, test: bool = False) -> dict[str, Any]:
-    """Runs held against each other, as a document."""
+    """Return a comparison of runs, as a document."""
     from mlpcli.runs import ranking
 
     keys = ranking.differing(known)
@@ -253,7 +253,7 @@ def comparison(known: list[Known], *, group_seeds: bool, test: bool = False) -> 
 
 
 def print_comparison(known: list[Known], *, group_seeds: bool, test: bool = False) -> None:
-    """Print runs held against each other, as a table."""
+    """Print a comparison of runs, as a table."""
     from mlpcli.runs import ranking
 
     keys = ranking.differing(known)
@@ -355,7 +355,7 @@ def _table(rows: Sequence[tuple[str, ...]], state_column: int | None = None, rig
 
 
 def _epochs(run: Summary) -> str:
-    return "" if run.epochs is None else f"{run.epochs}/{run.epochs_wanted}"
+    return "" if run.epochs is None else f"{run.epochs}/{run.max_epochs}"
 
 
 def _share(value: float | None) -> str:

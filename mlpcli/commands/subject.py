@@ -87,7 +87,8 @@ def _trained(path: Path) -> Subject:
 
 
 def _initial(config: Config, dtype: str | None) -> Subject:
-    from mlpcli.datasets.catalogue import CATALOGUE
+    from mlpcli import config as config_module
+    from mlpcli.datasets.catalogue import CATALOGUE, IMAGE_SHAPE
     from mlpcli.state import architecture_of
     from mlpcli.training.initial import draw_parameters
     from mlpcli.training.targets import check_targets
@@ -95,13 +96,14 @@ def _initial(config: Config, dtype: str | None) -> Subject:
     entry = CATALOGUE.get(config.data.dataset)
     multi_label = False
     if entry is not None:
-        image_shape, classes = (28, 28), entry.classes  # all of the catalogue have MNIST's size
+        image_shape, classes = IMAGE_SHAPE, entry.classes
         if config.network.single_output and config.network.objective != "linear_quadratic":
             classes = 2  # whose numbers its output can be
     else:
         part = load_training_images(config.data, config.data.dataset)
         image_shape, classes, multi_label = part.image_shape, part.classes, part.split.multi_label
         check_targets(config, classes, part.split.labels, part.name)
+    config_module.check_size(config, math.prod(image_shape), classes, config_module.physical_memory())
     architecture = architecture_of(config, math.prod(image_shape), classes)
     theta = draw_parameters(config, architecture, dtype)
     words = f"initial weights of seed {config.seed}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -78,6 +77,12 @@ class _Processes(click.IntRange):
     help="Go on with an interrupted run, from its last checkpoint or the one named, to the same end bit for bit.",
 )
 @click.option(
+    "--data",
+    "dataset",
+    metavar="NAME|DIR",
+    help="The data set; with --resume, where the run's data are now, the same by their SHA-256.",
+)
+@click.option(
     "--init",
     metavar="RUN|CHECKPOINT",
     help="Begin from its weights, not from drawn ones; layers of another shape are drawn. Its images' size is kept.",
@@ -103,6 +108,7 @@ def command(
     overrides: tuple[str, ...],
     out: Path | None,
     resume: Path | None,
+    dataset: str | None,
     init: str | None,
     sources: tuple[str, ...],
     offline: bool,
@@ -127,6 +133,7 @@ def command(
       mlpcli train --processes auto
       mlpcli train --watch
       mlpcli train --resume runs/first
+      mlpcli train --resume runs/first --data /where/they/are/now
       mlpcli train letters.yaml --init runs/first
       mpiexec -n 4 mlpcli train --mpi
     """
@@ -135,7 +142,7 @@ def command(
     if resume is not None and init is not None:
         raise UsageError("--resume goes on with a run, --init begins a new one from its weights: give one of them")
     page = live_page(watch, port, no_open)
-    overrides = (*overrides, *data_overrides(sources, offline), *init_overrides(init, any_file=True))
+    overrides = (*overrides, *data_overrides(sources, offline, dataset), *init_overrides(init, any_file=True))
     if processes is None:
         processes = 1 if mpi else _choose_processes(config, overrides, resume, quiet=quiet)
     with process_group(mpi, processes) as group:
@@ -212,6 +219,8 @@ def _document(run: Run) -> dict[str, Any]:
 
 
 def _print(run: Run) -> None:
+    from mlpcli.runs.layout import quoted
+
     if run.fallback_from:
         output.say(
             f"trained on the bundled sample, as {run.fallback_from} could not be had: no {run.fallback_from} result"
@@ -230,4 +239,4 @@ def _print(run: Run) -> None:
     # Whoever keeps the test images out of training is not sent to look at them next.
     held_out = "validation" if run.validation_error is not None else "train"
     split = "" if run.config.data.test else f"--split {held_out} "
-    output.result(f"next              {output.colour(f'mlpcli eval {split}{shlex.quote(str(run.path))}', 'green')}")
+    output.result(f"next              {output.colour(f'mlpcli eval {split}{quoted(run.path)}', 'green')}")

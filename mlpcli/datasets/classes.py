@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mlpcli.datasets.collection import Bytes, Examples
+from mlpcli.datasets.collection import Bytes, Examples, distinct
 from mlpcli.errors import DataError
 
 MOST_NAMED = 12  # classes in a message
@@ -56,7 +56,7 @@ def indices(found: Examples, order: Sequence[str], where: str, split: str) -> By
         if found.labels.shape[1] != len(order):
             raise DataError(f"{where}: {found.labels.shape[1]} columns of labels; the network tells {listed(order)}")
         return found.labels
-    values, places = np.unique(found.labels, return_inverse=True)
+    values, places = distinct(found.labels)
     place_of = {label: place for place, label in enumerate(order)}
     called = _called(found, where).values()
     if strangers := [label for label in called if label not in place_of]:
@@ -113,7 +113,7 @@ def renamed(found: Examples, classes: Classes, where: str) -> Examples:
 def _called(found: Examples, where: str) -> dict[int, str]:
     """The labels that occur in ``found``, in order, and what they are called. Raises ``DataError``."""
     columns = found.labels.ndim == 2
-    values = list(range(found.labels.shape[1])) if columns else np.unique(found.labels).tolist()
+    values = list(range(found.labels.shape[1])) if columns else distinct(found.labels)[0].tolist()
     if found.names is None:
         return {value: str(value) for value in values}
     for value in values:

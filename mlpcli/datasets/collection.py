@@ -83,7 +83,7 @@ class Collection:
         found = self._examples(split)
         if len(found.images) != len(found.labels):
             raise DataError(f"{self.name}: {len(found.images)} images and {len(found.labels)} labels ({split})")
-        classes, indices = np.unique(found.labels, return_inverse=True)
+        classes, indices = distinct(found.labels)
         count = found.labels.shape[1] if found.labels.ndim == 2 else len(classes)
         if count > MAX_CLASSES:
             raise DataError(f"{self.name}: {count} different labels; at most {MAX_CLASSES} classes can be told apart")
@@ -93,6 +93,18 @@ class Collection:
             self.hashes[images] = idx.digest(found.images)
             self.hashes[labels] = idx.digest(numbers.astype(np.uint8, copy=False))
         return found
+
+
+def distinct(labels: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[np.intp]]:
+    """Return the different ``labels`` in order, and of each label its index among them."""
+    if labels.dtype != np.uint8:
+        return np.unique(labels, return_inverse=True)
+    # np.unique imports numpy.ma, which takes a tenth of the time of numpy's own import.
+    counts = np.bincount(labels.ravel(), minlength=1)
+    values = np.flatnonzero(counts)
+    index = np.zeros(len(counts), np.intp)
+    index[values] = np.arange(len(values))
+    return values.astype(np.uint8), index[labels]
 
 
 def entries(folder: Path) -> list[os.DirEntry[str]]:

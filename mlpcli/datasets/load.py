@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpcli.config import DataConfig
-from mlpcli.datasets import detect, hold_out
+from mlpcli.datasets import hold_out
 from mlpcli.datasets.catalogue import CATALOGUE, FILE_NAMES, Entry, File, Role
 from mlpcli.datasets.classes import Classes, classes_of, compared, indices, renamed
 from mlpcli.datasets.collection import ROLES_OF, Array, Collection, Examples, FileSplit
@@ -221,6 +221,8 @@ def open_collection(
     """
     entry, path = locate(data.dataset, data.folder)
     if entry is None:
+        from mlpcli.datasets import detect  # its readers are imported for data of the user's alone
+
         return detect.open_collection(path, data, say, pickles=pickles)
     downloader = None
     if not entry.bundled:
@@ -241,6 +243,8 @@ def locate(dataset: str, folder: str | Path) -> tuple[Entry | None, Path]:
             "the run was trained on arrays that a Python program had, and there are no files of them: name data with "
             "--data, or resume it by mlpcli.resume(run, data=(X, y), test=(X, y))"
         )
+    from mlpcli.datasets import detect
+
     path = named_path(dataset)
     if detect.exists(path):
         return None, path

@@ -81,7 +81,7 @@ class Checkpoint:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What the classes are called, in order: their numbers, where nothing else is known."""
+        """The classes' names in order: their numbers, where nothing else is known."""
         return self.class_names or tuple(map(str, range(self.classes)))
 
     @property
@@ -315,7 +315,7 @@ def _header(members: Mapping[str, memoryview], refuse: Refuse) -> dict[str, Any]
 
 
 def _contradiction(header: Mapping[str, Any], config: Config) -> str | None:
-    """What in ``header`` no run of ``config`` can come to, if anything."""
+    """Return what in ``header`` no run of ``config`` can have, if anything."""
     epoch, best, best_epoch = header["epoch"], header["best"], header["best_epoch"]
     if len(header.get("class_names", ())) not in (0, header["classes"]):
         return f"{len(header['class_names'])} names of {header['classes']} classes"

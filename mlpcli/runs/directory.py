@@ -7,8 +7,8 @@
     checkpoints/last.npz    after the last epoch
     checkpoints/previous.npz    after the one before it
     checkpoints/best.npz    after the epoch with the lowest validation error
-    test.json               the look at the test set after training
-    evaluations.jsonl       each later look
+    test.json               the evaluation on the test set after training
+    evaluations.jsonl       each later evaluation
 
 After an epoch its line goes to metrics.jsonl, then best.npz, previous.npz and last.npz follow. Whatever moment the
 process dies at, last.npz is whole, and what is newer than it is written again, to the same bytes, by the resumed run.
@@ -77,12 +77,12 @@ class RunDirectory:
     leave the last good checkpoint as it was.
     """
 
-    def __init__(self, folder: Folder, manifest: dict[str, Any], lock: int, held: ExitStack) -> None:
+    def __init__(self, folder: Folder, manifest: dict[str, Any], lock: int, stack: ExitStack) -> None:
         self.path = folder.path
         self.manifest = manifest
         self._folder = folder
         self._lock = lock
-        self._held = held
+        self._stack = stack
         self._epoch = 0
         self._last: bytes | None = None
 
@@ -90,7 +90,7 @@ class RunDirectory:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._held.close()
+        self._stack.close()
 
     def warnings(self) -> list[str]:
         """Return what is not promised on this file system."""
@@ -101,7 +101,7 @@ class RunDirectory:
         return [f"{shown(self.path)}: {what}"]
 
     def is_in_place(self) -> bool:
-        """Whether the directory is still what is at its path, and has a folder for checkpoints."""
+        """Return True if the directory is still at its path, and has a folder for checkpoints."""
         try:
             return self._folder.is_at(LOCK, self._lock) and self._folder.has(CHECKPOINTS)
         except OSError:
@@ -223,13 +223,13 @@ def create(path: Path | None, name: str, config: Config, manifest: dict[str, Any
 
     Raises ``RunError`` when ``path`` exists and is not empty, is in use, or cannot be written.
     """
-    with ExitStack() as held, writing(path or Path("runs")):
-        folder, lock = _hold(_make(path) if path is not None else _make_new(name), held)
+    with ExitStack() as stack, writing(path or Path("runs")):
+        folder, lock = _hold(_make(path) if path is not None else _make_new(name), stack)
         _require_new(folder)
         folder.remove_temporaries()
         folder.write(CONFIG, [config_module.to_yaml(config).encode()])
         folder.make_folder(CHECKPOINTS)
-        run = RunDirectory(folder, {**manifest, "state": "running"}, lock, held.pop_all())
+        run = RunDirectory(folder, {**manifest, "state": "running"}, lock, stack.pop_all())
         run.write_manifest()
         return run
 
@@ -239,16 +239,16 @@ def reopen(path: Path) -> RunDirectory:
 
     Raises ``RunError`` when it is no run, in use by another process, damaged, or cannot be written.
     """
-    with ExitStack() as held:
+    with ExitStack() as stack:
         with writing(path):
-            folder, lock = _hold(path, held)
+            folder, lock = _hold(path, stack)
             if not folder.has(CHECKPOINTS):
                 folder.make_folder(CHECKPOINTS)
             folder.remove_temporaries()
             folder.remove_temporaries(CHECKPOINTS)
         # A process that was killed before it wrote a manifest has nothing to tell.
         manifest = read_manifest(path) if folder.has(MANIFEST) else {}
-        return RunDirectory(folder, manifest, lock, held.pop_all())
+        return RunDirectory(folder, manifest, lock, stack.pop_all())
 
 
 @contextmanager
@@ -315,7 +315,7 @@ def find_checkpoint(path: Path) -> Path:
 
 
 def other_checkpoints(path: Path, file: Path) -> list[Path]:
-    """The checkpoints of the run ``path`` but for ``file``; none where it cannot be read."""
+    """Return the checkpoints of the run ``path`` except ``file``; none where it cannot be read."""
     try:
         with Folder(path / CHECKPOINTS) as folder:
             found = [path / CHECKPOINTS / name for name in folder.names() if name.endswith(checkpoints.SUFFIX)]
@@ -331,7 +331,7 @@ def run_of(checkpoint: Path) -> Path | None:
 
 
 def is_run(path: Path) -> bool:
-    """Whether ``path`` is a folder with a config.yaml, whatever that is; true too where we may not look."""
+    """Return True if ``path`` is a folder with a config.yaml, whatever that is, or one that may not be read."""
     try:
         (path / CONFIG).lstat()
     except PermissionError:
@@ -426,7 +426,7 @@ def _make_new(name: str) -> Path:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether ``path`` is a folder, or a link to one; a path that cannot be is none."""
+    """Return True if ``path`` is a folder, or a link to one; a path that cannot be is none."""
     try:
         return stat.S_ISDIR(path.stat().st_mode)
     except (OSError, ValueError):
@@ -441,11 +441,11 @@ def _is_there(path: Path) -> bool:
     return True
 
 
-def _hold(path: Path, held: ExitStack) -> tuple[Folder, int]:
-    """The folder ``path`` and the descriptor of its lock, both until ``held`` is closed. Raises as files do."""
-    folder = held.enter_context(Folder(path))
+def _hold(path: Path, stack: ExitStack) -> tuple[Folder, int]:
+    """The folder ``path`` and the descriptor of its lock, both until ``stack`` is closed. Raises as files do."""
+    folder = stack.enter_context(Folder(path))
     try:
-        return folder, held.enter_context(folder.locked(LOCK, wait=False))
+        return folder, stack.enter_context(folder.locked(LOCK, wait=False))
     except BlockingIOError as error:
         raise RunError(
             f"{shown(path)}: is in use by another mlpcli; wait for it to end, or name another --out"

@@ -34,7 +34,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Spread:
-    """Of several numbers the mean, the least and the greatest."""
+    """The mean, the least and the greatest of several numbers."""
 
     mean: float
     low: float
@@ -69,7 +69,7 @@ class Known:
 
     @cached_property
     def settings(self) -> dict[str, Any] | None:
-        """What its config says of every key that has an effect on training; None where it is unknown."""
+        """Its config's value of every key that has an effect on training; None where it is unknown."""
         if self.config is None:
             return None
         flat = config_module.flatten(self.config)

@@ -92,7 +92,7 @@ class Watcher:
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
+def locked_folder(folder: Path) -> Iterator[None]:
     """Create ``folder`` if needed and lock it against other sweeps. Raises ``RunError``."""
     from mlpcli.files import locked
 

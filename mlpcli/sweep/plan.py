@@ -26,6 +26,7 @@ from typing import Any, NoReturn
 
 from mlpcli import config as config_module
 from mlpcli.config import Config, Setting
+from mlpcli.datasets.catalogue import known_size
 from mlpcli.errors import ConfigError, shown
 
 MAX_RUNS = 10_000
@@ -158,7 +159,7 @@ class _File:
             seeds = list(range(seeds))
         if not isinstance(seeds, list) or not seeds or not all(type(x) is int and 0 <= x <= MAX_SEED for x in seeds):
             kind = f"a list of whole numbers from 0 to {MAX_SEED}, or how many, from 1 up"
-            self._fail("seeds", f"{_words(seeds)} is not allowed; allowed: {kind}")
+            self._fail("seeds", f"{_words(seeds)} is not allowed; allowed: {kind}{config_module.quotes_hint(seeds)}")
         if twice := [seed for seed, count in Counter(seeds).items() if count > 1]:
             self._fail("seeds", f"{twice[0]} is given twice")
         way = self._tree[self._way]
@@ -280,6 +281,7 @@ class _File:
         for combination in given:
             try:
                 config = next(configs)
+                config_module.check_size(config, *known_size(config.data.dataset), config_module.physical_memory())
             except ConfigError as error:
                 several = f" (with {combination})" if len(combination.settings) > 1 else ""
                 raise ConfigError(f"{error}{several}") from error
@@ -359,7 +361,8 @@ class _File:
 
     def _whole_number(self, at: str, value: Any, low: int, high: int) -> int:
         if type(value) is not int or not low <= value <= high:
-            self._fail(at, f"{_words(value)} is not allowed; allowed: a whole number from {low} to {high}")
+            hint = config_module.quotes_hint(value)
+            self._fail(at, f"{_words(value)} is not allowed; allowed: a whole number from {low} to {high}{hint}")
         return value
 
 

@@ -289,7 +289,7 @@ class Trainer:
             validation_error=validation_error,
             raw_validation_loss=raw_loss,
             raw_validation_error=raw_error,
-            examples_per_second=examples / seconds,
+            examples_per_second=examples / seconds if seconds > 0 else 0.0,  # a clock may stand still
             seconds=seconds,
             gradient_norm=norms,
             saturation=self._saturation.saturation(state.parameters, self._comm),

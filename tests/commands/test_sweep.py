@@ -207,7 +207,7 @@ def test_error_statuses(home: Path, mlpcli: Any, arguments: tuple[str, ...], sta
 def test_folder_in_use_is_refused(home: Path, mlpcli: Any):
     from mlpcli.sweep import execute
 
-    with execute.held(home / "held"):
+    with execute.locked_folder(home / "held"):
         status, out, err = mlpcli("sweep", "short.yaml", "--out", "held")
     assert (status, out) == (4, "")
     assert err == "mlpcli: held: is in use by another mlpcli sweep; wait for it to end, or name another --out\n"

@@ -129,21 +129,24 @@ def test_data_location_may_change(make: Make, tmp_path: Path):
 
 
 def test_folder_is_locked_by_one_sweep_and_is_not_a_run(make: Make, tmp_path: Path):
-    with execute.held(tmp_path / "a/b"):
+    with execute.locked_folder(tmp_path / "a/b"):
         with (
             pytest.raises(RunError, match="b: is in use by another mlpcli sweep; wait for it"),
-            execute.held(tmp_path / "a/b"),
+            execute.locked_folder(tmp_path / "a/b"),
         ):
             pass
         with pytest.raises(FileNotFoundError):  # an error of the body is not reported as one of the folder
             (tmp_path / "nothing").read_text()
-    with execute.held(tmp_path / "a/b"):
+    with execute.locked_folder(tmp_path / "a/b"):
         pass
     interrupted(make(), tmp_path / "run")
     with pytest.raises(RunError, match="run: is a run, not a folder of runs; name another --out"):
         execute.tasks(tmp_path / "run", plan())
     (tmp_path / "file").touch()
-    with pytest.raises(RunError, match="file: cannot be written: File exists"), execute.held(tmp_path / "file"):
+    with (
+        pytest.raises(RunError, match="file: cannot be written: File exists"),
+        execute.locked_folder(tmp_path / "file"),
+    ):
         pass
 
 

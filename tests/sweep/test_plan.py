@@ -41,6 +41,9 @@ def names(plan: Plan) -> list[str]:
     return [run.name for run in plan.runs]
 
 
+SEEDS_ALLOWED = f"is not allowed; allowed: a list of whole numbers from 0 to {2**63 - 1}, or how many, from 1 up"
+
+
 # Planned runs --------------------------------------------------------------------------------------------------------
 
 
@@ -233,6 +236,11 @@ RANDOM = "random:\n  draws: 3\n  keys:\n    "
         ("grid:\n  data.folder: [a, b]", "s.yaml:2: data.folder: has no effect on training, so there is nothing to v"),
         # seeds
         ("seeds: 0\nlist: [{}]", "s.yaml:1: seeds: 0 is not allowed; allowed: a list of whole numbers from 0 to 9223"),
+        ('seeds: "2"\nlist: [{}]', f"s.yaml:1: seeds: 2 {SEEDS_ALLOWED}; in quotes it is text: write 2"),
+        (
+            'seeds: ["1", 2]\nlist: [{}]',
+            f"s.yaml:1: seeds: ['1', 2] {SEEDS_ALLOWED}; in quotes it is text: write [1, 2]",
+        ),
         ("seeds: []\nlist: [{}]", "s.yaml:1: seeds: [] is not allowed"),
         ("seeds: [1, -1]\nlist: [{}]", "s.yaml:1: seeds: [1, -1] is not allowed"),
         ("seeds: [1, 2.0]\nlist: [{}]", "s.yaml:1: seeds: [1, 2.0] is not allowed"),

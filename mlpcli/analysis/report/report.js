@@ -22,11 +22,11 @@ function head() {
   const fact = (name, value, note = "") => known.push([name, value, note]);
   const { checkpoint, look } = run;
   if (run.run) {
-    const { validation_error, best_epoch, train_error, epochs, epochs_wanted, state, seconds } = run.run;
+    const { validation_error, best_epoch, train_error, epochs, max_epochs, state, seconds } = run.run;
     if (validation_error !== null) fact("Validation error", percent(validation_error), `best, of epoch ${best_epoch}`);
     else if (train_error !== null) fact("Training error", percent(train_error), `running mean of epoch ${epochs}`);
     test();
-    fact("Epochs", `${count(epochs)}`, epochs === epochs_wanted ? state : `of ${count(epochs_wanted)}, ${state}`);
+    fact("Epochs", `${count(epochs)}`, epochs === max_epochs ? state : `of ${count(max_epochs)}, ${state}`);
     const speeds = run.epochs.map((epoch) => epoch.examples_per_second);
     const speed = speeds.reduce((total, each) => total + each, 0) / speeds.length;
     if (epochs) fact("Training time", duration(seconds), `${count(Math.round(speed))} images a second`);
