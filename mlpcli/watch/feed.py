@@ -180,7 +180,7 @@ class RunFeed:
         resumed = manifest.get("resumed") or []
         steps = self._read_steps()
         rate = (steps or {}).get("rate") if seen.state == "running" else None
-        wanted = run.get("epochs_wanted")
+        wanted = run.get("max_epochs")
         left = None
         if steps and rate and wanted:
             left = max(0.0, wanted * steps["steps_per_epoch"] - steps["step"]) / rate
@@ -188,7 +188,7 @@ class RunFeed:
             "state": seen.state,
             "resumed": resumed[-1]["epoch"] if resumed else None,
             "epochs": run.get("epochs"),
-            "epochs_wanted": wanted,
+            "max_epochs": wanted,
             "along": steps["step"] / steps["steps_per_epoch"] if steps else None,
             "speed": steps["speed"] if steps and rate else None,
             "left": left,

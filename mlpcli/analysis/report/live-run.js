@@ -34,9 +34,9 @@ listen(
 );
 
 function progress(now) {
-  const { state, resumed, epochs, epochs_wanted, along, speed, left, points } = now;
+  const { state, resumed, epochs, max_epochs, along, speed, left, points } = now;
   const done = state === "running" ? Math.max(along ?? 0, epochs ?? 0) : (epochs ?? 0);
-  const parts = [`epoch ${state === "running" ? Math.min(Math.floor(done) + 1, epochs_wanted ?? Infinity) : done} of ${epochs_wanted ?? "?"}`];
+  const parts = [`epoch ${state === "running" ? Math.min(Math.floor(done) + 1, max_epochs ?? Infinity) : done} of ${max_epochs ?? "?"}`];
   if (resumed !== null) parts.push(resumed ? `resumed after epoch ${resumed}` : "begun again");
   if (speed) parts.push(`${count(Math.round(speed))} images a second`);
   if (left !== null && state === "running") parts.push(`${duration(Math.round(left))} left`.replace(".0 s", " s"));
@@ -52,7 +52,7 @@ function progress(now) {
     finished: ["The same page as a file: ", command(now.report)],
     diverged: ["The same page as a file: ", command(now.report)],
   };
-  line.show(state, words[state] ?? parts.join(" · "), done, epochs_wanted, hints[state] ?? []);
+  line.show(state, words[state] ?? parts.join(" · "), done, max_epochs, hints[state] ?? []);
   [steps.at, steps.losses] = points ?? [[], []];
   curves();
 }

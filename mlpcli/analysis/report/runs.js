@@ -269,9 +269,9 @@ function short(value) {
 // The value of a key as the config has it.
 const text = (value) => (typeof value === "string" ? value : value === undefined ? "–" : JSON.stringify(value).replaceAll(",", ", "));
 
-function epochs({ epochs, epochs_wanted, state }) {
+function epochs({ epochs, max_epochs, state }) {
   const done = Number(epochs.toFixed(1));
-  return state === "finished" || epochs_wanted === null ? count(done) : `${count(done)} of ${count(epochs_wanted)}`;
+  return state === "finished" || max_epochs === null ? count(done) : `${count(done)} of ${count(max_epochs)}`;
 }
 
 // What is not known comes last when sorting upwards; numbers before words.

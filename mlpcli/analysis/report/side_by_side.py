@@ -27,7 +27,7 @@ MOST_POINTS = 200  # of a curve
 DIGITS = 6
 NUMBERS = ("validation_error", "validation_loss", "train_error", "train_loss")
 OF_A_SUMMARY = (
-    *("state", "epochs", "epochs_wanted", "best_epoch", "validation_error", "validation_loss", "train_error"),
+    *("state", "epochs", "max_epochs", "best_epoch", "validation_error", "validation_loss", "train_error"),
     *("seconds", "examples_per_second"),
 )
 # MNIST's, and those that have its form.
