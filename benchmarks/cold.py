@@ -1,7 +1,8 @@
-"""Whole processes, cold: ``mlpcli train configs/fast.yaml`` against the best PyTorch script, prompt to finished run.
+"""Time whole processes, cold: ``mlpcli train configs/fast.yaml`` against the best PyTorch script.
 
-Both train the same network on the same decoded files and measure the test error once. Round after round, a seed a
-round; who goes first changes with every round. What has to hold beside the time: the accuracy of every single run.
+The time is from the prompt to the finished run. Both train the same network on the same decoded files and measure the
+test error once. Each round has one seed, and the order changes with every round. Apart from the time, every single run
+has to reach the accuracy.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ OURS, PROCESSES, THEIRS = "mlpcli", "mlpcli --processes", "pytorch"
 
 
 def main() -> None:
-    """Run every round, and compare medians."""
+    """Run every round and compare the medians."""
     options = common.parser(__doc__, repeats=10)
     options.add_argument("--config", default="fast", help="a config of mlpcli's, by name or file")
-    options.add_argument("--seeds", type=int, default=5, help="seeds 0, 1 ... of the rounds, over and over")
-    options.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="passed on to mlpcli train")
-    options.add_argument("--pytorch", default="", metavar="OPTIONS", help="passed on to the PyTorch script")
+    options.add_argument("--seeds", type=int, default=5, help="the rounds use seeds 0 .. N - 1 in turn")
+    options.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="passed to mlpcli train")
+    options.add_argument("--pytorch", default="", metavar="OPTIONS", help="passed to the PyTorch script")
     given = options.parse_args()
     with tempfile.TemporaryDirectory(prefix="mlpcli-cold-") as scratch:
         samples, reason = measure(given, Path(scratch))
@@ -36,7 +37,7 @@ def main() -> None:
 
 
 def measure(given: Any, scratch: Path) -> tuple[list[dict[str, Any]], str]:
-    """Every run, and why PyTorch did not run if it did not."""
+    """Return every sample, and the reason if PyTorch did not run."""
     folder = common.decoded_folder(given.data, scratch / "decoded")
     dataset = given.data if folder != scratch / "decoded" else str(folder)
     program = shutil.which("mlpcli", path=str(Path(sys.executable).parent))
@@ -60,7 +61,7 @@ def measure(given: Any, scratch: Path) -> tuple[list[dict[str, Any]], str]:
 
     names, reason = [OURS, PROCESSES, THEIRS], ""
     samples: list[dict[str, Any]] = []
-    for name in list(names):  # the files, and the programs' own, are in the system's cache from here on
+    for name in list(names):  # loads the data and the programs' files into the system's cache
         try:
             run(command(name, 0), given, scratch)
         except common.WorkerError as error:
@@ -81,7 +82,7 @@ def measure(given: Any, scratch: Path) -> tuple[list[dict[str, Any]], str]:
 
 
 def run(command: list[str], given: Any, scratch: Path) -> tuple[float, dict[str, Any], float]:
-    """Seconds of a whole process by the clock, what it found, and the processor seconds it used."""
+    """Run a whole process; return its wall seconds, its JSON output and its CPU seconds."""
     variables = common.environment()
     common.set_threads(given.threads, variables)
     used = processor_seconds()
@@ -95,7 +96,7 @@ def run(command: list[str], given: Any, scratch: Path) -> tuple[float, dict[str,
 
 
 def processor_seconds() -> float:
-    """What the processes started from here, and ended, have used so far."""
+    """Return the CPU time of the child processes that have ended."""
     import resource
 
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -103,7 +104,7 @@ def processor_seconds() -> float:
 
 
 def report(given: Any, samples: list[dict[str, Any]], reason: str) -> None:
-    """Seconds and accuracies, and the ratio of the medians."""
+    """Report seconds, accuracies and the ratios of the medians."""
     rows, medians = [], {}
     for name in (OURS, PROCESSES, THEIRS):
         own = [sample for sample in samples if sample["who"] == name]
@@ -112,10 +113,10 @@ def report(given: Any, samples: list[dict[str, Any]], reason: str) -> None:
             medians[name] = seconds.median
             least = min(sample["accuracy"] for sample in own)
             rows.append([name, str(len(own)), common.with_range(seconds), f"{least:.2%}"])
-    lines = [common.table(["who", "runs", "seconds", "least test accuracy"], rows)]
+    lines = [common.table(["who", "runs", "seconds", "lowest test accuracy"], rows)]
     if THEIRS in medians:
         ratios = [f"{medians[name] / medians[THEIRS]:.3f} ({name})" for name in (OURS, PROCESSES)]
-        lines.append(f"Over pytorch, of the medians: {', '.join(ratios)}.")
+        lines.append(f"Ratios of the medians to pytorch: {', '.join(ratios)}.")
     else:
         lines.append(f"pytorch was not run: {reason}")
     short = [f"{s['who']}, seed {s['seed']}: {s['accuracy']:.2%}" for s in samples if s["accuracy"] < WANTED]

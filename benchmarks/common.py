@@ -1,6 +1,6 @@
-"""What the benchmarks share: the data, the machine, turns taken in rounds, medians, tables and results.
+"""Common parts of the benchmarks: data, machine, turns in rounds, medians, tables and results.
 
-Nothing heavy is imported before it is needed: threads are set before numpy is loaded.
+Heavy modules are imported only when needed, because the threads are set before numpy is loaded.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ ROWS = (((30,), 10), ((100,), 64), ((512,), 128), ((800,), 128), ((1024, 1024), 
 # Idle threads of OpenBLAS, OpenMP and Eigen poll for up to 0.2 s before they sleep.
 SETTLE_SECONDS = 0.25
 
-# From here on a turn is called disturbed: processors kept busy by others, on average over the turn.
+# A turn is disturbed if other processes keep more cores than this busy, on average over the turn.
 DISTURBED = 0.1
 
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
 class Spread(NamedTuple):
-    """The median of some samples, their least and their greatest."""
+    """The median of some samples, the lowest and the highest."""
 
     median: float
     low: float
@@ -45,7 +45,7 @@ class Spread(NamedTuple):
 
 
 class WorkerError(Exception):
-    """A worker could not do what it was asked, with the reason in one line."""
+    """A request to a worker failed; the message is the reason, in one line."""
 
 
 # Options and data ---------------------------------------------------------------------------------------------
@@ -54,32 +54,32 @@ class WorkerError(Exception):
 def parser(
     description: str | None, *, repeats: int = 7, seconds: float | None = None, threads: bool = True
 ) -> argparse.ArgumentParser:
-    """The options that every benchmark has; ``seconds`` is the default of ``--seconds``, None: no such option."""
+    """Return the options of every benchmark; ``seconds`` is the default of ``--seconds``, None: no such option."""
     options = argparse.ArgumentParser(description=description)
     options.add_argument("--data", default="mnist", help="a data set of mlpcli's, or a folder with its four IDX files")
     options.add_argument("--repeats", type=int, default=repeats, help="rounds; at least 7 for a published figure")
     if seconds is not None:
-        options.add_argument("--seconds", type=float, default=seconds, help="the least length of one turn")
+        options.add_argument("--seconds", type=float, default=seconds, help="the minimum length of one turn")
     if threads:
         options.add_argument("--threads", type=int, default=processors(), help="threads of every participant")
     options.add_argument("--json", type=Path, metavar="FILE", help="write machine, versions and every sample")
-    options.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables that are printed")
+    options.add_argument("--markdown", type=Path, metavar="FILE", help="write the printed tables")
     return options
 
 
 def processors() -> int:
-    """The processors there are for this process."""
+    """Return the number of cores available to this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def set_threads(threads: int, environment: Any = os.environ) -> None:
-    """Give numpy's BLAS, and all who read the same variables, so many threads; before they are loaded."""
+    """Set the number of threads of numpy's BLAS and similar libraries. Call before they are loaded."""
     for name in THREAD_VARIABLES:
         environment[name] = str(threads)
 
 
 def dataset(name: str, examples: int = 0) -> Dataset:
-    """The training images of ``name``, none held out; only the first ``examples`` unless that is 0."""
+    """Return all training images of ``name``, or only the first ``examples`` unless that is 0."""
     from dataclasses import replace
 
     from mlpcli import config
@@ -97,12 +97,12 @@ TEST_FILES = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
 
 def header_size(name: str) -> int:
-    """The bytes before the first element of an IDX file of that name."""
+    """Return the bytes before the first element of an IDX file of that name."""
     return 16 if "idx3" in name else 8
 
 
 def decoded_folder(name: str, scratch: Path) -> Path:
-    """A folder with the four IDX files of ``name`` plain; ``scratch`` is filled with them if any is compressed."""
+    """Return a folder with the four uncompressed IDX files of ``name``; decompress them to ``scratch`` if needed."""
     from mlpcli import config
     from mlpcli.datasets.load import locate
 
@@ -119,12 +119,12 @@ def decoded_folder(name: str, scratch: Path) -> Path:
 
 
 def environment() -> dict[str, str]:
-    """This process's environment for a child, which is to find this checkout's mlpcli and benchmarks."""
+    """Return the environment for a child process that imports mlpcli and benchmarks from this checkout."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
 
 
 def form(hidden: Sequence[int]) -> str:
-    """A network's sizes in words: 784-30-10."""
+    """Return a network's sizes as text: 784-30-10."""
     return "-".join(map(str, (784, *hidden, 10)))
 
 
@@ -132,7 +132,7 @@ def form(hidden: Sequence[int]) -> str:
 
 
 def rounds(names: Sequence[str], repeats: int) -> Iterator[tuple[int, str]]:
-    """Who has the next turn: A B C, B C A, C A B ...; who comes first changes, so that a drift favours no one."""
+    """Yield the turns A B C, B C A, C A B ...: the first one changes, so that a drift favours none of them."""
     for number in range(repeats):
         first = number % len(names)
         for name in (*names[first:], *names[:first]):
@@ -140,17 +140,17 @@ def rounds(names: Sequence[str], repeats: int) -> Iterator[tuple[int, str]]:
 
 
 def spread(samples: Sequence[float]) -> Spread:
-    """Median, least and greatest of ``samples``."""
+    """Return the median, lowest and highest of ``samples``."""
     return Spread(statistics.median(samples), min(samples), max(samples))
 
 
 def ratios(over: Sequence[float], under: Sequence[float]) -> Spread:
-    """The spread of the ratios taken round by round: what slows a whole round down cancels."""
+    """Return the spread of the ratios round by round. A slowdown of a whole round cancels."""
     return spread([a / b for a, b in zip(over, under, strict=True)])
 
 
 def busy() -> float | None:
-    """Seconds that this machine's processors have worked, or were taken away, since it started; None if not told."""
+    """Return the seconds that this machine's cores were busy or stolen since boot; None if unknown."""
     try:
         user, nice, system, _idle, _wait, irq, soft, steal = map(int, _proc("/proc/stat").split()[1:9])
     except (OSError, ValueError):
@@ -159,10 +159,10 @@ def busy() -> float | None:
 
 
 def processor_seconds_of_children() -> float:
-    """Processor time that this process's children, which still run, have used so far; 0 where it is not told."""
+    """Return the CPU time of this process's running children so far; 0 if unknown."""
     try:
         children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-        # The second field, the name, is in brackets and may be anything; user and system time are twelve further.
+        # The second field, the name, is in brackets and may contain any text; user and system time are 12 fields on.
         times = [_proc(f"/proc/{child}/stat").rpartition(")")[2].split()[11:13] for child in children]
     except OSError:
         return 0.0
@@ -174,9 +174,9 @@ def _proc(path: str) -> str:
 
 
 class Worker:
-    """A process that does what it is asked, one request at a time, and waits asleep between them.
+    """A process that handles one request at a time, and blocks between requests.
 
-    Requests and answers are lines of JSON over its pipes. Raises :class:`WorkerError` when it can't start or answer.
+    Requests and replies are lines of JSON over its pipes. Raises :class:`WorkerError` if it fails to start or reply.
     """
 
     def __init__(self, module: str, *arguments: str, threads: int, limit: float = 900.0) -> None:
@@ -192,7 +192,7 @@ class Worker:
         )
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The answer to ``request``."""
+        """Send ``request`` and return the reply."""
         assert self._process.stdin
         try:
             self._process.stdin.write(json.dumps(request) + "\n")
@@ -202,7 +202,7 @@ class Worker:
         return self.answer()
 
     def answer(self) -> dict[str, Any]:
-        """The next line it writes."""
+        """Return the next reply."""
         assert self._process.stdout
         watch = threading.Timer(self._limit, self._process.kill)
         watch.start()
@@ -218,12 +218,12 @@ class Worker:
         return answer
 
     def prepare(self, hidden: Sequence[int], batch: int, examples: int = 0) -> str:
-        """Have it make a network, warm up, and say how it trains; ``examples`` of the images are used, 0: all."""
+        """Make a network on the first ``examples`` images (0: all), warm up, and return a note on the variant."""
         answer = self.ask({"do": "prepare", "hidden": hidden, "batch": batch, "examples": examples})
         return str(answer["note"])
 
     def turn(self, seconds: float) -> dict[str, Any]:
-        """One measured turn while everybody else sleeps; ``others`` are the processors that others kept busy in it."""
+        """Run one measured turn while the others block; ``others`` is the number of cores other processes used."""
         time.sleep(SETTLE_SECONDS)
         busy_before, before = busy(), time.perf_counter()
         answer = self.ask({"do": "turn", "seconds": seconds})
@@ -234,7 +234,7 @@ class Worker:
         return {**answer, "others": others}
 
     def close(self) -> None:
-        """End it."""
+        """End the process."""
         if self._process.stdin:
             self._process.stdin.close()
         try:
@@ -248,7 +248,7 @@ class Worker:
 
 
 def machine() -> dict[str, Any]:
-    """What it was measured on: mlpcli's own record of versions and processor, and the processors there are."""
+    """Return mlpcli's own record of versions and processor, and the number of cores."""
     from mlpcli.runs import environment as recorded
 
     return {
@@ -258,7 +258,7 @@ def machine() -> dict[str, Any]:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, its columns aligned for whoever reads it as text; all but the first to the right."""
+    """Return a Markdown table that is also readable as text; all columns except the first are right-aligned."""
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
 
     def line(cells: Sequence[str]) -> str:
@@ -271,29 +271,29 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def number(value: float) -> str:
-    """A rate with thousands separated, a small one with three digits."""
+    """Return a rate with thousands separators, a small one with three digits."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def with_range(values: Spread, digits: int = 2) -> str:
-    """``1.25 (1.20-1.31)``: the median, and least and greatest."""
+    """Return ``1.25 (1.20-1.31)``: the median, with the lowest and the highest."""
     return f"{values.median:.{digits}f} ({values.low:.{digits}f}-{values.high:.{digits}f})"
 
 
 def disturbance(samples: Sequence[dict[str, Any]]) -> str:
-    """How many turns were disturbed by other processes, in a sentence."""
+    """Return a sentence with the number of turns that other processes disturbed."""
     known = [sample["others"] for sample in samples if sample.get("others") is not None]
     if not known:
-        return "Whether other processes disturbed the turns is not known here."
-    share = sum(others > DISTURBED for others in known)
+        return "Unknown on this machine: the number of turns that other processes disturbed."
+    disturbed = sum(others > DISTURBED for others in known)
     return (
-        f"{share} of {len(known)} turns were disturbed: other processes kept more than {DISTURBED:.0%} of a processor "
-        f"busy (at most {max(known):.2f} processors)."
+        f"{disturbed} of {len(known)} turns were disturbed: other processes kept more than {DISTURBED:.0%} of a "
+        f"processor busy (at most {max(known):.2f} processors)."
     )
 
 
 def report(options: argparse.Namespace, name: str, document: dict[str, Any], text: str) -> None:
-    """Print ``text`` under what it was measured on; write it and ``document`` where the options say."""
+    """Print ``text`` below machine and command; write it and ``document`` to the files of the options."""
     found = machine()
     command = " ".join(["python -m", f"benchmarks.{name}", *_arguments()])
     settings = {key: value for key, value in vars(options).items() if key not in ("json", "markdown", "data", "plot")}
@@ -321,5 +321,5 @@ def report(options: argparse.Namespace, name: str, document: dict[str, Any], tex
 
 
 def _arguments() -> list[str]:
-    """The command's arguments, with the last parts of paths only: no folder of this machine goes into a result."""
+    """Return the command's arguments with the file names of paths only: results contain no folder of this machine."""
     return [Path(argument).name if "/" in argument else argument for argument in sys.argv[1:]]

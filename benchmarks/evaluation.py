@@ -1,4 +1,4 @@
-"""Evaluation: the loss and the errors of 10,000 images, by mlpcli's Evaluator, against the forward products alone."""
+"""Time the evaluation of 10,000 images by mlpcli's Evaluator, against the forward products alone."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ EVALUATIONS = 5
 
 
 class Mlpcli(Peer):
-    """The loss and the errors of all the images."""
+    """Loss and errors of all the images."""
 
     def prepare(self, hidden: Sequence[int], batch: int, examples: int) -> None:
         from mlpcli.config import Config, NetworkConfig
         from mlpcli.state import architecture_of
         from mlpcli.training.evaluate import Evaluator
+        from mlpcli.training.targets import OneHot
 
         config = Config(network=NetworkConfig(hidden=tuple(hidden)))
         architecture = architecture_of(config, self.images.shape[1], self.dataset.classes)
-        self.evaluator = Evaluator(architecture, self.dataset.train, self.dataset.classes, "float32")
+        self.evaluator = Evaluator(architecture, self.dataset.train, OneHot(self.dataset.classes), "float32")
         self.theta = architecture.parameters("float32")
 
     def train(self) -> int:
@@ -36,9 +37,9 @@ class Mlpcli(Peer):
 
 
 class MlpcliProcesses(Mlpcli):
-    """The same shared by processes of one thread each, as many as the others have threads.
+    """The same divided among processes with one thread each, one for each thread of the others.
 
-    In training they run already when they evaluate. So here they are started for several evaluations, not for each.
+    In training the processes already run when they evaluate. So here they are started once for several evaluations.
     """
 
     def prepare(self, hidden: Sequence[int], batch: int, examples: int) -> None:
@@ -49,7 +50,7 @@ class MlpcliProcesses(Mlpcli):
         self.group.start_workers(self)  # type: ignore[arg-type]  # forked processes need no job
 
     def run_worker(self) -> None:
-        """Evaluate as often as rank 0 does."""
+        """Evaluate whenever rank 0 does."""
         while self.group.continue_training(True):
             self.evaluate()
 
@@ -87,14 +88,14 @@ PEERS: dict[str, type[Peer]] = {OURS: Mlpcli, PROCESSES: MlpcliProcesses, FLOOR:
 
 
 def main() -> None:
-    """Measure all in turns, each in a process of its own."""
+    """Measure all in turns, each in its own process."""
     options = common.parser(__doc__, seconds=0.5)
-    options.add_argument("--rows", default="1,2,3,4,5", help="which networks of the table, by number")
+    options.add_argument("--rows", default="1,2,3,4,5", help="networks of the table, by number")
     given = options.parse_args()
     samples: list[dict[str, Any]] = []
     rows = []
     for hidden in (common.ROWS[int(row) - 1][0] for row in given.rows.split(",")):
-        # Training images: time does not depend on what is in them.
+        # Training images: the time does not depend on their content.
         arguments = (given.data, str(IMAGES), str(given.threads))
         workers = {
             name: Worker("benchmarks.evaluation", name, *arguments, threads=1 if name == PROCESSES else given.threads)
@@ -111,10 +112,10 @@ def main() -> None:
         for worker in workers.values():
             worker.close()
         medians = [common.number(common.spread(rate).median) for rate in rates.values()]
-        shares = [common.with_range(common.ratios(rates[ours], rates[FLOOR])) for ours in (OURS, PROCESSES)]
-        rows.append([common.form(hidden), *medians, *shares])
+        fractions = [common.with_range(common.ratios(rates[ours], rates[FLOOR])) for ours in (OURS, PROCESSES)]
+        rows.append([common.form(hidden), *medians, *fractions])
     headings = ["network", *(f"{name}/s" for name in (OURS, PROCESSES)), "forward products/s"]
-    table = common.table([*headings, "share of the products", "with --processes"], rows)
+    table = common.table([*headings, "fraction of products", "with --processes"], rows)
     text = f"Images a second, medians.\n\n{table}\n\n{common.disturbance(samples)}"
     common.report(given, "evaluation", {"images": IMAGES, "samples": samples}, text)
 

@@ -1,7 +1,7 @@
-"""What distortions, dropout and averaging add to a training step, at 784-800-10 with batches of 128.
+"""Measure the cost of distortions, dropout and averaging in a training step, at 784-800-10 with batches of 128.
 
-Trainers with one of them each train an epoch in turn, beside one with none; what is drawn once an epoch, the fields of
-the distortions, is in the epoch's time.
+Four trainers, one with none of them and one with each, train an epoch in turn. The fields of the distortions are drawn
+once per epoch; their time is part of the epoch's.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ FEATURES = {
 
 
 def main() -> None:
-    """Time them in turns."""
+    """Time the trainers in turns."""
     options = common.parser(__doc__)
-    options.add_argument("--examples", type=int, default=0, help="an epoch trains on the first so many images; 0: all")
-    options.add_argument("--processes", type=int, default=1, help="train with so many")
+    options.add_argument("--examples", type=int, default=0, help="train on the first N images; 0: all")
+    options.add_argument("--processes", type=int, default=1, help="number of training processes")
     given = options.parse_args()
     common.set_threads(given.threads)
     with ExitStack() as groups:
@@ -40,14 +40,14 @@ def main() -> None:
     rows = []
     for name, own in samples.items():
         found = common.spread(own)
-        share = "" if name == "none" else f"{1 - none / found.median:.0%}"
-        rows.append([name, common.with_range(found, 0), f"{found.median / none:.2f}", share])
-    header = ["with", "microseconds a step", "of a step with none", "share of its own step"]
+        fraction = "" if name == "none" else f"{1 - none / found.median:.0%}"
+        rows.append([name, common.with_range(found, 0), f"{found.median / none:.2f}", fraction])
+    header = ["with", "microseconds a step", "of a step with none", "fraction of its step"]
     common.report(given, "features", {"microseconds": samples}, common.table(header, rows))
 
 
 def measure(data: Any, repeats: int, processes: int, groups: ExitStack) -> dict[str, list[float]]:
-    """Microseconds a step, by what is switched on."""
+    """Return the samples in microseconds per step, by feature."""
     from mlpcli import config
     from mlpcli.parallel.control import SINGLE
     from mlpcli.parallel.forked import ForkedGroup

@@ -1,4 +1,4 @@
-"""Throughput of training against width, depth, batch size and threads, with the bare matrix products beside it."""
+"""Measure training throughput against width, depth, batch size and threads, beside the bare matrix products."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ WIDTHS = (32, 64, 128, 256, 512, 1024, 2048, 4096)
 DEPTHS = (0, 1, 2, 3, 4, 5)
 BATCHES = (1, 4, 16, 64, 256, 1024, 4096)
 
-# What an epoch is cut to, so that no point takes minutes: about so many multiplications a second, steps, and at least
-# so many steps.
+# Assumed speeds, to cut an epoch to so few images that no point takes minutes; and the fewest steps of an epoch.
 PRODUCTS_PER_SECOND, STEPS_PER_SECOND, FEWEST_STEPS = 3e10, 20_000, 4
 
-# Two of Okabe and Ito's colours, told apart by every kind of eye, and in print by their markers.
+# Okabe and Ito's colours, distinct for colour-blind readers too; the markers are distinct in print.
 LOOKS = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"))
 
 Point = dict[str, Any]
@@ -33,7 +32,7 @@ def main() -> None:
     options = common.parser(__doc__, seconds=0.4, threads=False)
     options.add_argument("--threads", type=_numbers, default=[1, 2], help="numbers of threads; default: 1,2")
     options.add_argument("--plot", type=Path, metavar="FILE", help="draw it, as .svg or .png (needs matplotlib)")
-    options.add_argument("--axes", default="width,depth,batch", help="of width, depth, batch")
+    options.add_argument("--axes", default="width,depth,batch", help="any of width, depth, batch")
     options.add_argument("--most", type=int, default=4096, help="leave out points beyond this width or batch size")
     given = options.parse_args()
 
@@ -64,7 +63,7 @@ def _numbers(text: str) -> list[int]:
 
 
 def wanted(axes: list[str]) -> list[Point]:
-    """Every point of ``axes``."""
+    """Return every point of ``axes``."""
     points: dict[str, list[Point]] = {
         "width": [{"axis": "width", "value": width, "hidden": [width], "batch": BATCH} for width in WIDTHS],
         "depth": [{"axis": "depth", "value": depth, "hidden": [WIDTH] * depth, "batch": BATCH} for depth in DEPTHS],
@@ -74,7 +73,7 @@ def wanted(axes: list[str]) -> list[Point]:
 
 
 def examples(point: Point, seconds: float) -> int:
-    """How many images make an epoch of ``point``: whole batches, and about ``seconds`` of them, at most 60,000."""
+    """Return the images of an epoch of ``point``: whole batches, for about ``seconds``, at most 60,000."""
     sizes = (784, *point["hidden"], 10)
     products = 3 * sum(rows * columns for rows, columns in pairwise(sizes))
     most = min(seconds * PRODUCTS_PER_SECOND / products, seconds * STEPS_PER_SECOND * point["batch"], 60_000)
@@ -83,7 +82,7 @@ def examples(point: Point, seconds: float) -> int:
 
 
 def summarize(point: Point, threads: int, samples: list[dict[str, Any]]) -> dict[str, Any]:
-    """Both rates at one point and, round by round, mlpcli's share of the products'."""
+    """Return both rates at one point, and the spread of mlpcli's rate as a fraction of the products'."""
     own = [s for s in samples if all(s[key] == point[key] for key in ("axis", "value")) and s["threads"] == threads]
     rates = {name: [s["examples"] / s["seconds"] for s in own if s["peer"] == name] for name in (OURS, FLOOR)}
     return {
@@ -95,7 +94,7 @@ def summarize(point: Point, threads: int, samples: list[dict[str, Any]]) -> dict
 
 
 def text(summary: list[dict[str, Any]], samples: list[dict[str, Any]]) -> str:
-    """The table, a row a point."""
+    """Return the table, one row per point."""
     rows = [
         [
             f"{row['axis']} {row['value']}",
@@ -108,12 +107,12 @@ def text(summary: list[dict[str, Any]], samples: list[dict[str, Any]]) -> str:
         ]
         for row in summary
     ]
-    header = ["point", "network", "batch", "threads", "examples/s", "products/s", "share of the products"]
+    header = ["point", "network", "batch", "threads", "examples/s", "products/s", "fraction of products"]
     return common.table(header, rows) + "\n\n" + common.disturbance(samples)
 
 
 def draw(summary: list[dict[str, Any]], path: Path) -> None:
-    """Above the examples a second, below the share of the products': solid lines mlpcli's, dashed the products'."""
+    """Draw examples per second above, and the fraction of the products below: mlpcli solid, products dashed."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -160,7 +159,7 @@ def draw(summary: list[dict[str, Any]], path: Path) -> None:
         for panel in (above, below):
             panel.grid(alpha=0.3)
     grid[0][0].set_ylabel("training examples per second")
-    grid[1][0].set_ylabel("share of the matrix products' speed")
+    grid[1][0].set_ylabel("fraction of the matrix products' speed")
     figure.legend(*grid[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=9)
     figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
 

@@ -1,18 +1,19 @@
-"""The tables of docs/losses.md: every ``mlpcli train`` they need, and what came of it as Markdown.
+"""Make the tables of docs/losses.md: run every ``mlpcli train`` they need, and print the results as Markdown.
 
-    python benchmarks/losses.py                     # all of them, one after the other
+    python benchmarks/losses.py                     # all tables, one after the other
     python benchmarks/losses.py start depth         # some: rates objectives same start output depth classes
-    python benchmarks/losses.py --jobs 2            # two trainings at a time, a thread each
+    python benchmarks/losses.py activations relu numbers          # the tables that use only the bundled sample
+    python benchmarks/losses.py --jobs 2            # two trainings at a time, one thread each
 
-It needs mlpcli, and MNIST where ``mlpcli data fetch mnist`` puts it. Each command is printed to stderr as it starts.
-Its run stays in runs/losses (``--out``), where it is taken up again the next time: remove the folder to measure anew.
-Errors are per cent, as the mean of seeds 0, 1, 2 with the least and the greatest. Only ``objectives`` looks at test
-images.
+It needs mlpcli, and MNIST in the folder of ``mlpcli data fetch mnist``. It prints each command to stderr. The runs
+stay in runs/losses (``--out``) and are reused: to measure again, remove the folder. Errors are in per cent, the mean of
+seeds 0, 1, 2 with the lowest and the highest. Only ``objectives`` evaluates on test images.
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
 import os
 import shlex
@@ -29,7 +30,7 @@ from typing import Any
 SEEDS = (0, 1, 2)
 DIVERGED = 5
 
-# The rate that each config has; `rates` measures the half and the double of it too.
+# The learning rate of each config; `rates` also measures half and double of it.
 RATES = {
     "softmax-cross-entropy": 1.6,
     "sigmoid-cross-entropy": 0.8,
@@ -41,6 +42,7 @@ RATES = {
 DEPTHS = (1, 2, 3, 4, 5)
 EPOCHS_SHOWN = (1, 2, 3, 5, 10)
 WRONG = "network.initial_scale=20"
+SAMPLE = ("data.dataset=mnist-sample",)
 STILL = ("training.learning_rate=1e-12", "training.epochs=1", "training.warmup_epochs=0")
 
 Record = dict[str, Any]
@@ -48,7 +50,7 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Run:
-    """One ``mlpcli train``: a shipped config and what is set in it; ``test`` if it may look at the test images."""
+    """One ``mlpcli train``: a shipped config and its overrides; ``test`` if it evaluates on the test images."""
 
     config: str
     settings: tuple[str, ...]
@@ -57,46 +59,46 @@ class Run:
 
     @property
     def arguments(self) -> list[str]:
-        """After ``mlpcli train``, all but ``--out``."""
+        """The arguments of ``mlpcli train``, except ``--out``."""
         settings = [*self.settings, f"seed={self.seed}", *([] if self.test else ["data.test=false"])]
         return [self.config, *(part for setting in settings for part in ("--set", setting))]
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """The name of its folder."""
         parts = [self.config, *self.settings, f"seed={self.seed}", *(["test"] if self.test else [])]
         return "-".join(part.replace("/", "_").replace(" ", "") for part in parts)
 
 
 class Bench:
-    """Trains what a table asks for, and reads it."""
+    """Trains the runs of a table and reads their results."""
 
     def __init__(self, out: Path, jobs: int) -> None:
         self.out = out
         self._jobs = jobs
 
     def seeds(self, config: str, *settings: str, test: bool = False) -> list[Run]:
-        """The same run for each seed."""
+        """Return the same run for each seed."""
         return [Run(config, settings, seed, test) for seed in SEEDS]
 
     def train(self, runs: Iterable[Run]) -> None:
-        """Train the runs that are not there yet."""
+        """Train the runs that do not exist yet."""
         with ThreadPoolExecutor(self._jobs) as pool:
             list(pool.map(self._train, dict.fromkeys(runs)))
 
     def metrics(self, run: Run) -> list[Record] | None:
-        """A line an epoch; None where training diverged."""
+        """Return the record of each epoch; None if training diverged."""
         if self._state(run) != "finished":
             return None
         return [json.loads(line) for line in (self.out / run.name / "metrics.jsonl").read_text().splitlines()]
 
     def validation(self, run: Run) -> float:
-        """The least validation error: that of the run's model. A diverged one has 1."""
+        """Return the lowest validation error, which is that of the run's model; 1 if training diverged."""
         metrics = self.metrics(run)
         return min(record["validation_error"] for record in metrics) if metrics else 1.0
 
     def test(self, run: Run) -> float:
-        """The test error of that checkpoint."""
+        """Return the test error of that checkpoint."""
         error: float = json.loads((self.out / run.name / "test.json").read_text())["error"]
         return error
 
@@ -128,14 +130,14 @@ def table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> N
 
 
 def spread(errors: Sequence[float]) -> str:
-    """Mean, least and greatest, per cent."""
+    """Return mean, lowest and highest in per cent."""
     if max(errors) == 1.0:
         return "diverges"
     return f"{mean(errors):.2%} ({min(errors):.2%} .. {max(errors):.2%})".replace("%", "")
 
 
 def rates(bench: Bench) -> None:
-    """The choice of each config's learning rate."""
+    """Compare each config's learning rate with half and double of it."""
     of = {
         name: [
             bench.seeds(f"objectives/{name}", f"training.learning_rate={rate / 2:g}"),
@@ -156,7 +158,7 @@ def rates(bench: Bench) -> None:
 
 
 def objectives(bench: Bench) -> None:
-    """Each shipped config as it is, test error and all; the best linear classifier of each objective beside it."""
+    """Train each shipped config unchanged, with test errors."""
     of = {name: bench.seeds(f"objectives/{name}", test=True) for name in RATES}
     bench.train(run for runs in of.values() for run in runs)
     rows = []
@@ -170,11 +172,11 @@ def objectives(bench: Bench) -> None:
                 spread([bench.test(run) for run in runs]),
             ]
         )
-    table("From an ordinary start, ten epochs", ["objective", "training error", "validation error", "test error"], rows)
+    table("Default initialization, ten epochs", ["objective", "training error", "validation error", "test error"], rows)
 
 
 def same(bench: Bench) -> None:
-    """Three losses at one rate, and at their own without the warm-up."""
+    """Compare three losses at one rate, and at their own without warm-up."""
     names = ("softmax-cross-entropy", "sigmoid-cross-entropy", "sigmoid-quadratic")
     of = {
         name: [
@@ -186,18 +188,18 @@ def same(bench: Bench) -> None:
     }
     bench.train(run for columns in of.values() for runs in columns for run in runs)
     table(
-        "Validation error from an ordinary start, by learning rate and warm-up",
+        "Validation error with the default initialization, by learning rate and warm-up",
         ["objective", "its own rate", "0.8 for all", "its own, no warm-up"],
         [[f"`{name}`", *(spread([*map(bench.validation, runs)]) for runs in columns)] for name, columns in of.items()],
     )
 
 
 def start(bench: Bench) -> None:
-    """Learning curves from a badly wrong start, with a hidden layer and without."""
+    """Compare learning curves from a bad initialization, with a hidden layer and without."""
     names = ("softmax-cross-entropy", "sigmoid-cross-entropy", "sigmoid-quadratic", "normalized-sigmoid")
     for title, settings in (
-        (f"784-100-10 from a badly wrong start, {WRONG}", (WRONG,)),
-        (f"784-10 from a badly wrong start, {WRONG}", (WRONG, "network.hidden=[]", "training.learning_rate=0.2")),
+        (f"784-100-10 from a bad initialization, {WRONG}", (WRONG,)),
+        (f"784-10 from a bad initialization, {WRONG}", (WRONG, "network.hidden=[]", "training.learning_rate=0.2")),
     ):
         of = {name: bench.seeds(f"objectives/{name}", *settings) for name in names}
         bench.train(run for runs in of.values() for run in runs)
@@ -213,7 +215,7 @@ def start(bench: Bench) -> None:
 
 
 def output(bench: Bench) -> None:
-    """Softmax and normalised sigmoids on the same footing: same rates, from small to large initial weights."""
+    """Compare softmax with normalized sigmoids, from small to large initial weights."""
     scales = (1, 5, 10, 20)
     names = ("softmax-cross-entropy", "normalized-sigmoid")
     of = {
@@ -234,7 +236,7 @@ def output(bench: Bench) -> None:
 
 
 def depth(bench: Bench) -> None:
-    """Gradients and saturation by layer as hidden layers are added, before training and after it."""
+    """Compare gradients and saturation by layer, before and after training, for one to five hidden layers."""
     config = "objectives/softmax-cross-entropy"
     deepest = hidden(max(DEPTHS))
     schemes = ("glorot", "lecun")
@@ -278,10 +280,10 @@ def depth(bench: Bench) -> None:
     rows = []
     for (scheme, name), runs in others.items():
         norms = [record["gradient_norm"] for record in last_of(bench, runs)]
-        shares = [[norm / seed[-1] for norm in seed] for seed in norms]
-        rows.append([scheme, f"`{name}`", *(f"{mean(column):.1e}" for column in zip(*shares, strict=True))])
+        fractions = [[norm / seed[-1] for norm in seed] for seed in norms]
+        rows.append([scheme, f"`{name}`", *(f"{mean(column):.1e}" for column in zip(*fractions, strict=True))])
     table(
-        "gradient_norm before training as a share of the output layer's, five hidden layers, mean of the seeds",
+        "gradient_norm before training as a fraction of the output layer's, five hidden layers, mean of the seeds",
         ["initialization", "objective", *layer_names],
         rows,
     )
@@ -307,13 +309,13 @@ def depth(bench: Bench) -> None:
 
 
 def classes(bench: Bench) -> None:
-    """MNIST with digit k called 9 - k, beside MNIST."""
+    """Compare MNIST with a copy in which digit k has class 9 - k."""
     folder = renumbered(bench.out / "mnist-renumbered")
     config = "objectives/softmax-cross-entropy"
     of = {"k": bench.seeds(config), "9 - k": bench.seeds(config, f"data.dataset={folder}")}
     bench.train(run for runs in of.values() for run in runs)
     table(
-        "Validation error by the number that digit k is given",
+        "Validation error by the class of digit k",
         ["class of digit k", *(f"seed {seed}" for seed in SEEDS), "mean"],
         [
             [
@@ -326,50 +328,141 @@ def classes(bench: Bench) -> None:
     )
 
 
+def activations(bench: Bench) -> None:
+    """Compare first-layer gradients of sigmoid, tanh and relu by depth, on the bundled sample."""
+    config = "objectives/softmax-cross-entropy"
+    kinds = {"sigmoid": "glorot", "tanh": "glorot", "relu": "he"}
+    of = {
+        (kind, layers): (f"network.activation={kind}", f"network.initialization={scheme}", hidden(layers), *SAMPLE)
+        for kind, scheme in kinds.items()
+        for layers in (1, 3, 5)
+    }
+    before = {key: bench.seeds(config, *settings, *STILL) for key, settings in of.items()}
+    bench.train(run for runs in before.values() for run in runs)
+    rows = []
+    for (kind, layers), runs in before.items():
+        norms = [record["gradient_norm"] for record in last_of(bench, runs)]
+        fractions = [row[0] / row[-1] for row in norms]
+        cell = f"{mean(fractions):.1e} ({min(fractions):.1e} .. {max(fractions):.1e})"
+        rows.append([kind, kinds[kind], f"{layers}", cell])
+    heads = ["hidden units", "initialization", "hidden layers", "layer 1 / output layer"]
+    table("gradient_norm of layer 1 as a fraction of the output layer's, before training", heads, rows)
+
+
+def relu(bench: Bench) -> None:
+    """Compare four losses on sigmoid and relu hidden units, at the better of two rates, on the bundled sample."""
+    losses = ("softmax-cross-entropy", "sigmoid-cross-entropy", "sigmoid-quadratic", "linear-quadratic")
+    kinds = {"sigmoid": "glorot", "relu": "he"}
+    rates = {name: [RATES[name] / part for part in (2, 8)] for name in losses}
+    of = {
+        (name, kind, rate): bench.seeds(
+            f"objectives/{name}",
+            f"network.activation={kind}",
+            f"network.initialization={scheme}",
+            f"training.learning_rate={rate:g}",
+            *SAMPLE,
+        )
+        for name in losses
+        for kind, scheme in kinds.items()
+        for rate in rates[name]
+    }
+    bench.train(run for runs in of.values() for run in runs)
+    rows = []
+    for name in losses:
+        cells = []
+        for kind in kinds:
+            tried = {rate: [*map(bench.validation, of[name, kind, rate])] for rate in rates[name]}
+            best = min(tried, key=lambda rate: mean(tried[rate]))
+            cells.append(f"{spread(tried[best])} at {best:g}")
+        rows.append([f"`{name}`", *cells])
+    table("Validation error by loss and hidden units", ["objective", *(f"{kind} hidden units" for kind in kinds)], rows)
+
+
+def numbers(bench: Bench) -> None:
+    """Compare class numbers as targets of one linear unit with one-hot targets, on the bundled sample."""
+    numberings = {"k": [*range(10)], "9 - k": [*range(9, -1, -1)], "7 k mod 10": [7 * k % 10 for k in range(10)]}
+    layers = ("network.hidden=[]", "network.hidden=[100]")
+    targets = {"one-hot": "network.single_output=false", "the class's number": "network.single_output=true"}
+    rest = ("training.epochs=20", "training.learning_rate=0.01")
+    folders = {name: numbered(bench.out / f"sample-{i}", order) for i, (name, order) in enumerate(numberings.items())}
+    of = {
+        (shape, kind, name): bench.seeds(
+            "objectives/linear-quadratic", f"data.dataset={folder}", shape, targets[kind], *rest
+        )
+        for shape in layers
+        for kind in targets
+        for name, folder in folders.items()
+    }
+    bench.train(run for runs in of.values() for run in runs)
+    rows = [
+        ["none" if shape.endswith("[]") else "100", kind]
+        + [spread([*map(bench.validation, of[shape, kind, name])]) for name in numberings]
+        for shape in layers
+        for kind in targets
+    ]
+    table("Validation error by the class of digit k", ["hidden units", "targets", *numberings], rows)
+
+
+def numbered(folder: Path, order: Sequence[int]) -> Path:
+    """Write a copy of the bundled sample with each label k as ``order[k]`` to ``folder``."""
+    if not folder.exists():
+        from mlpcli.datasets.load import BUNDLED
+
+        scratch = folder.with_suffix(".part")
+        shutil.copytree(BUNDLED, scratch, dirs_exist_ok=True)
+        for path in scratch.glob("*-labels-idx1-ubyte*"):
+            data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+            path.unlink()
+            (scratch / path.name.removesuffix(".gz")).write_bytes(data[:8] + bytes(order[label] for label in data[8:]))
+        scratch.rename(folder)
+    return folder
+
+
 def hidden(layers: int) -> str:
-    """The setting of so many hidden layers of 100 units."""
+    """Return the setting of N hidden layers of 100 units."""
     return f"network.hidden=[{', '.join(['100'] * layers)}]"
 
 
 def half(config: str) -> str:
-    """The setting of half a config's learning rate: with more layers its own is on the high side."""
+    """Return the setting of half a config's learning rate; with more layers the whole is rather high."""
     return f"training.learning_rate={RATES[config.rpartition('/')[2]] / 2:g}"
 
 
 def last_of(bench: Bench, runs: Iterable[Run]) -> list[Record]:
-    """The last epoch's record of each run."""
+    """Return the last epoch's record of each run."""
     return [metrics[-1] for run in runs if (metrics := bench.metrics(run))]
 
 
 def renumbered(folder: Path) -> Path:
-    """A folder with MNIST's files, each label k written as 9 - k."""
+    """Write a copy of MNIST with each label k as 9 - k to ``folder``."""
     if not folder.exists():
         original = Path(os.environ.get("MLPCLI_DATA", "data")) / "mnist"
         scratch = folder.with_suffix(".part")
         shutil.copytree(original, scratch, dirs_exist_ok=True)
         for path in scratch.glob("*-labels-idx1-ubyte"):
-            data = path.read_bytes()  # eight bytes of header, then a byte a label
+            data = path.read_bytes()  # eight bytes of header, then one byte per label
             path.write_bytes(data[:8] + bytes(9 - label for label in data[8:]))
         scratch.rename(folder)
     return folder
 
 
 TABLES: dict[str, Callable[[Bench], None]] = {
-    function.__name__: function for function in (rates, objectives, same, start, output, depth, classes)
+    function.__name__: function
+    for function in (rates, objectives, same, start, output, depth, classes, activations, relu, numbers)
 }
 
 
 def main() -> None:
-    """Make the tables that the command line names."""
+    """Make the tables given on the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tables", nargs="*", metavar="TABLE", help=f"of: {' '.join(TABLES)}; none: all")
+    parser.add_argument("tables", nargs="*", metavar="TABLE", help=f"any of: {' '.join(TABLES)}; default: all")
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time (default: 1)")
     parser.add_argument(
-        "--out", type=Path, default=Path("runs/losses"), help="where the runs are (default: runs/losses)"
+        "--out", type=Path, default=Path("runs/losses"), help="the folder of the runs (default: runs/losses)"
     )
     options = parser.parse_args()
     if unknown := set(options.tables) - set(TABLES):
-        parser.error(f"no such table: {', '.join(sorted(unknown))}; there are: {' '.join(TABLES)}")
+        parser.error(f"no such table: {', '.join(sorted(unknown))}; the tables are: {' '.join(TABLES)}")
     options.out.mkdir(parents=True, exist_ok=True)
     for name in options.tables or TABLES:
         TABLES[name](Bench(options.out, options.jobs))

@@ -1,6 +1,6 @@
-"""Memory: the peak of whole runs, of a default one, of a longer one, and of one on ten times the images.
+"""Measure the peak memory of whole runs: a default one, a longer one, and one on ten times the images.
 
-This process reads no images: a child's peak is never counted lower than what its parent held when it was started.
+This process reads no images: the system counts a child's peak no lower than its parent's memory at the start.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ TIMES = 10
 
 
 def main() -> None:
-    """Run each case as its own process and ask the system for its peak."""
+    """Run each case as its own process and read its peak from the system."""
     options = common.parser(__doc__, repeats=3)
-    options.add_argument("--epochs", default="1,3", help="lengths of the runs on the data set as it is")
+    options.add_argument("--epochs", default="1,3", help="epochs of the runs on the unchanged data set")
     given = options.parse_args()
     with tempfile.TemporaryDirectory(prefix="mlpcli-memory-") as scratch:
         samples, size = measure(given, Path(scratch))
@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def measure(given: Any, scratch: Path) -> tuple[list[dict[str, Any]], int]:
-    """Every sample, and the bytes of the training files; the folders x 1 and x 10 differ in their length alone."""
+    """Return every sample and the bytes of the training files. The folders x 1 and x 10 differ only in length."""
     source = common.decoded_folder(given.data, scratch / "decoded")
     folders = {1: multiplied(source, 1, scratch / "once"), TIMES: multiplied(source, TIMES, scratch / "often")}
     cases = {f"as shipped, {epochs} epoch(s)": (given.data, int(epochs)) for epochs in given.epochs.split(",")}
@@ -53,7 +53,7 @@ def measure(given: Any, scratch: Path) -> tuple[list[dict[str, Any]], int]:
 
 
 def peak_bytes(dataset: str, epochs: int, threads: int, out: Path) -> int:
-    """The most memory that ``mlpcli train`` held at once, as the system counts it."""
+    """Return the peak resident size of ``mlpcli train`` in bytes."""
     command = [sys.executable, "-m", "mlpcli", "train", "--quiet", "--out", str(out), "--threads", str(threads)]
     command += ["--set", f"data.dataset={dataset}", "--set", f"training.epochs={epochs}"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=common.environment())
@@ -66,7 +66,7 @@ def peak_bytes(dataset: str, epochs: int, threads: int, out: Path) -> int:
 
 
 def multiplied(source: Path, times: int, folder: Path) -> Path:
-    """A data set of the training images ``times`` over, and the test images once, in plain IDX files."""
+    """Write ``times`` copies of the training images, and the test images once, as plain IDX files to ``folder``."""
     folder.mkdir()
     for name in (*common.TRAIN_FILES, *common.TEST_FILES):
         repeats = times if name in common.TRAIN_FILES else 1

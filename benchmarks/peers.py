@@ -1,8 +1,7 @@
-"""The participants of the throughput table, each training the same network on the same images; and the process that
-runs one of them.
+"""Participants of the throughput table, and the process that runs one of them.
 
-Every class here writes its training as the project in question documents its fast path. What a participant does
-differently from ``mlpcli train`` is said in its ``note``. Nobody's library is imported but in its own process.
+All train the same network on the same images. Every class trains as its library documents its fastest way. A
+``note`` describes any difference from ``mlpcli train``. A library is imported only in the process of its participant.
 """
 
 from __future__ import annotations
@@ -20,13 +19,13 @@ import numpy as np
 
 from benchmarks import common
 
-RATE = 0.01  # of every participant; small, so that hundreds of epochs stay finite
+RATE = 0.01  # for every participant; small, so that the loss stays finite over hundreds of epochs
 MOMENTUM = 0.9
-TRIAL_STEPS = 50  # where a participant has variants: steps of each, timed before the first turn
+TRIAL_STEPS = 50  # steps of each variant of a participant, timed before the first turn
 
 
 class Peer:
-    """One participant: :meth:`prepare` for a network, then :meth:`epoch` as often as wanted."""
+    """One participant. Call :meth:`prepare` with a network, then :meth:`epoch` repeatedly."""
 
     packages: tuple[str, ...] = ()
     note = ""
@@ -38,37 +37,37 @@ class Peer:
         self.setup()
 
     def setup(self) -> None:
-        """Import what is needed and bring the data into the form that suits it."""
+        """Import the library and convert the data to its form."""
 
     def prepare(self, hidden: Sequence[int], batch: int, examples: int) -> None:
-        """Make a network with these hidden layers, to be trained on the first ``examples`` images."""
+        """Make a network with these hidden layers, to train on the first ``examples`` images."""
         raise NotImplementedError
 
     def epoch(self) -> tuple[int, float]:
-        """Train for an epoch; the examples seen and the seconds it took."""
+        """Train for an epoch; return the number of examples and the seconds."""
         started = time.perf_counter()
         seen = self.train()
         return seen, time.perf_counter() - started
 
     def train(self) -> int:
-        """Train for an epoch; the examples seen."""
+        """Train for an epoch; return the number of examples."""
         raise NotImplementedError
 
     def pixels(self) -> Any:
-        """The images (N, 784) as float32 in [0, 1]."""
+        """Return the images (N, 784) as float32 in [0, 1]."""
         return np.multiply(self.images, np.float32(1 / 255), dtype=np.float32)
 
     def processor_seconds(self) -> float:
-        """Processor time used so far."""
+        """Return the CPU time used so far."""
         return time.process_time()
 
     def sizes(self, hidden: Sequence[int]) -> tuple[int, ...]:
-        """The units of each layer."""
+        """Return the units of each layer."""
         return (self.images.shape[1], *hidden, self.dataset.classes)
 
 
 class Mlpcli(Peer):
-    """mlpcli's own Trainer, the one that ``mlpcli train`` runs; the seconds are those of its epoch records."""
+    """mlpcli's Trainer, as ``mlpcli train`` runs it; the seconds are those of its epoch records."""
 
     def prepare(self, hidden: Sequence[int], batch: int, examples: int) -> None:
         from dataclasses import replace
@@ -85,7 +84,7 @@ class Mlpcli(Peer):
         self.epochs = self.records(config, replace(self.dataset, train=train))
 
     def records(self, config: Any, dataset: Any) -> Iterator[Any]:
-        """The records of the epochs, trained as they are asked for."""
+        """Yield the epoch records; an epoch is trained when its record is requested."""
         from mlpcli.training.trainer import Trainer
 
         return Trainer(config, dataset).epochs()
@@ -95,7 +94,7 @@ class Mlpcli(Peer):
 
 
 class MlpcliProcesses(Mlpcli):
-    """The same with ``--processes``: of one thread each, as many as the others have threads."""
+    """The same with ``--processes``: one process for each thread of the others, with one thread each."""
 
     def records(self, config: Any, dataset: Any) -> Iterator[Any]:
         from mlpcli.parallel.forked import ForkedGroup
@@ -111,7 +110,7 @@ class MlpcliProcesses(Mlpcli):
 
 
 class Products(Peer):
-    """The floor: the step's matrix products and nothing else, into memory allocated once, always on the same batch."""
+    """Baseline: the step's matrix products alone, into memory allocated once, always on the same batch."""
 
     note = "only the matrix products; trains nothing"
 
@@ -136,14 +135,14 @@ class Products(Peer):
         return self.examples
 
     def multiply(self, listed: list[tuple[Any, Any, Any]]) -> None:
-        """Take the products of one step."""
+        """Compute the products of one step."""
         matmul = np.matmul
         for left, right, out in listed:
             matmul(left, right, out=out)
 
 
 class PyTorchProducts(Products):
-    """The same products, on the same memory, by PyTorch: what its matrix library makes of them."""
+    """The same products, on the same memory, by PyTorch's matrix library."""
 
     packages = ("torch",)
     note = "the same matrix products by torch.mm; trains nothing"
@@ -171,7 +170,7 @@ class PyTorchProducts(Products):
 
 
 def on_lines(array: Any) -> Any:
-    """A copy that begins at a line of the cache, as mlpcli's own arrays do: the products are faster there."""
+    """Return a copy aligned to cache lines, as mlpcli's own arrays are: the products are faster."""
     from mlpcli.model.memory import aligned
 
     copy = aligned(array.shape, array.dtype)
@@ -180,7 +179,7 @@ def on_lines(array: Any) -> Any:
 
 
 def products(a: list[Any], dz: list[Any], W: list[Any]) -> list[tuple[Any, Any, Any]]:
-    """A step's products, (left, right, where to): a_{l-1} W_l for each layer, then a_{l-1}^T dz_l and dz_l W_l^T."""
+    """Return a step's products (left, right, out): a_{l-1} W_l for each layer, then a_{l-1}^T dz_l and dz_l W_l^T."""
     found = [(left, right, on_lines(out)) for left, right, out in zip(a, W, dz, strict=True)]
     for layer in reversed(range(len(W))):
         found.append((a[layer].T, dz[layer], on_lines(W[layer])))
@@ -190,7 +189,7 @@ def products(a: list[Any], dz: list[Any], W: list[Any]) -> list[tuple[Any, Any, 
 
 
 def forward_products(X: Any, units: Sequence[int]) -> list[tuple[Any, Any, Any]]:
-    """The forward pass's products of the inputs X (B, D), for layers of so many units: (left, right, where to)."""
+    """Return the products (left, right, out) of a forward pass of X (B, D) through layers of ``units``."""
     found, left, rng = [], on_lines(X), np.random.default_rng(0)
     for columns in units:
         W = on_lines(rng.random((left.shape[1], columns), np.float32) - np.float32(0.5))
@@ -200,7 +199,7 @@ def forward_products(X: Any, units: Sequence[int]) -> list[tuple[Any, Any, Any]]
 
 
 class _Variants(Peer):
-    """A participant that can be written in several ways: all are tried when it is prepared, the fastest is measured."""
+    """A participant with several variants: all are tried when it is prepared, and the fastest is measured."""
 
     variants: ClassVar[dict[str, dict[str, Any]]] = {}
 
@@ -210,13 +209,13 @@ class _Variants(Peer):
         for name, options in self.variants.items():
             train = self.make(self.sizes(hidden), **options)
             trial = min(examples, TRIAL_STEPS * self.batch)
-            train(trial)  # whatever is compiled is compiled now
+            train(trial)  # the first call compiles
             seconds = min(_timed(train, trial) for _ in range(3))
             if seconds < fastest:
                 fastest, self._train, self.note = seconds, train, f"{name}, the fastest of {len(self.variants)} ways"
 
     def make(self, sizes: tuple[int, ...], **options: Any) -> Callable[[int], None]:
-        """A network of its own, and what trains it for an epoch over the first so many images."""
+        """Make a network and return a function that trains it for an epoch over the first N images."""
         raise NotImplementedError
 
     def train(self) -> int:
@@ -292,7 +291,7 @@ class PyTorch(_Variants):
 
 
 class PyTorchCompiled(PyTorch):
-    """PyTorch with forward pass and loss, and with them the backward pass, compiled; the update rule too if faster."""
+    """PyTorch with forward pass, loss and backward pass compiled; the update too if that is faster."""
 
     compiled = True
     variants: ClassVar[dict[str, dict[str, Any]]] = {
@@ -302,7 +301,7 @@ class PyTorchCompiled(PyTorch):
 
 
 class ScikitLearn(Peer):
-    """scikit-learn's MLPClassifier: an epoch is a call of its own partial_fit, its check for NaN switched off."""
+    """scikit-learn's MLPClassifier: an epoch is a call of partial_fit, without the check for NaN."""
 
     packages = ("scikit-learn",)
     note = "counts no errors"
@@ -337,7 +336,7 @@ class ScikitLearn(Peer):
 
 
 class Jax(_Variants):
-    """JAX: the step jitted, its parameters donated; a whole epoch in one scan, or step by step if that is faster."""
+    """JAX with a jitted step and donated parameters: an epoch in one scan, or step by step if that is faster."""
 
     packages = ("jax", "jaxlib")
     variants: ClassVar[dict[str, dict[str, Any]]] = {"one scan": {"scan": True}, "step by step": {"scan": False}}
@@ -399,6 +398,41 @@ class Jax(_Variants):
             assert np.isfinite(float(total)) and int(wrong) >= 0
 
         return train
+
+
+class Keras(Peer):
+    """Keras: model.fit of a Sequential network, compiled by JAX."""
+
+    packages = ("keras", "jax")
+    note = "with the jax backend; one model.fit per epoch"
+
+    def setup(self) -> None:
+        os.environ["KERAS_BACKEND"] = "jax"
+        import keras
+
+        self.keras, self.X, self.y = keras, self.pixels(), self.labels.astype(np.int32)
+
+    def prepare(self, hidden: Sequence[int], batch: int, examples: int) -> None:
+        layers = self.keras.layers
+        self.batch, self.examples = min(batch, examples), examples
+        self.model = self.keras.Sequential(
+            [
+                self.keras.Input((self.X.shape[1],)),
+                *(layers.Dense(units, activation="sigmoid") for units in hidden),
+                layers.Dense(self.dataset.classes),
+            ]
+        )
+        self.model.compile(
+            optimizer=self.keras.optimizers.SGD(RATE, momentum=MOMENTUM),
+            loss=self.keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy"],
+        )
+
+    def train(self) -> int:
+        chosen = slice(self.examples)
+        history = self.model.fit(self.X[chosen], self.y[chosen], batch_size=self.batch, epochs=1, verbose=0)
+        assert np.isfinite(history.history["loss"][0])
+        return self.examples
 
 
 class NervaNumpy(Peer):
@@ -476,16 +510,17 @@ PEERS: dict[str, type[Peer]] = {
     "torch.compile": PyTorchCompiled,
     "scikit-learn": ScikitLearn,
     "jax": Jax,
+    "keras": Keras,
     "nerva-numpy": NervaNumpy,
     "neural-network-digits": NeuralNetworkDigits,
 }
 
 
 def serve(peers: dict[str, type[Peer]]) -> None:
-    """Be that of ``peers`` which the command line names: requests come in on stdin, answers go out on stdout."""
+    """Run the peer that the command line names: read requests from stdin, write replies to stdout."""
     name, data, examples, threads = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever a library prints is no answer
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a library's output must not mix with the replies
 
     def answer(**values: Any) -> None:
         answers.write(json.dumps(values) + "\n")
@@ -493,13 +528,13 @@ def serve(peers: dict[str, type[Peer]]) -> None:
 
     try:
         if hasattr(os, "sched_setaffinity"):
-            # For those who count the machine's processors instead of reading a variable.
+            # For libraries that count the machine's cores instead of reading a variable.
             os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
         peer = peers[name](data, examples, threads)
         answer(versions={package: importlib.metadata.version(package) for package in peer.packages})
         for line in sys.stdin:
             answer(**_serve(peer, json.loads(line)))
-    except Exception as error:  # the reason is a row of the table
+    except Exception as error:  # the reason is printed below the table
         reason = (str(error) or type(error).__name__).strip().splitlines()[0]
         answer(error=f"{type(error).__name__}: {reason[:200]}")
 

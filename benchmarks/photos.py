@@ -1,8 +1,8 @@
-"""Photographs of handwritten digits, rendered from MNIST's test images, and how many of them ``mlpcli predict`` reads.
+"""Render photographs of handwritten digits from MNIST's test images and measure ``mlpcli predict`` on them.
 
-A picture is paper and ink times a field of light, plus noise, saved as JPEG. Each kind differs from ``even`` in what
-its name says: the digits, their sizes and places are the same. The random numbers are keyed by the seed, the kind and
-the number of the picture: the same command makes the same bytes.
+A picture is paper and ink times a field of light, plus noise, saved as JPEG. Each kind differs from ``even`` in one
+respect, given by its name: the digits, their sizes and positions are the same. The random numbers are keyed by the
+seed, the kind and the number of the picture, so the same command makes the same bytes.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Scene:
     """One photograph before it is taken.
 
     ``ink`` (h, w) in 0 .. 1 is the digit, at (``top``, ``left``) of a picture of ``rows`` x ``columns`` pixels.
-    ``light`` is what falls on each pixel, ``surface`` what it reflects where there is no ink; ``noise`` is a standard
-    deviation in levels of 255, ``dark`` the reflectance of ink.
+    ``light`` is the illumination of each pixel, ``surface`` the reflectance without ink, and ``dark`` that of ink.
+    ``noise`` is a standard deviation in levels of 255.
     """
 
     ink: Array
@@ -57,32 +57,32 @@ class Scene:
         return max(self.ink.shape)
 
     def grid(self) -> tuple[Array, Array]:
-        """Each pixel's row, (rows, 1), and column, (1, columns), in 0 .. 1."""
+        """Return each pixel's row, (rows, 1), and column, (1, columns), in 0 .. 1."""
         return np.linspace(0, 1, self.rows)[:, np.newaxis], np.linspace(0, 1, self.columns)[np.newaxis]
 
     def across(self) -> Array:
-        """From 0 to 1 over the picture, in a direction drawn at random, (rows, columns)."""
+        """Return a ramp (rows, columns) from 0 to 1 over the picture, in a random direction."""
         down, right = self.grid()
         angle = self.random.uniform(0, 2 * np.pi)
         far = np.sin(angle) * down + np.cos(angle) * right
         return (far - far.min()) / np.ptp(far)
 
     def picture(self) -> Image.Image:
-        """The photograph."""
+        """Render the photograph."""
         surface = np.broadcast_to(self.surface, (self.rows, self.columns)).copy()
         where = slice(self.top, self.top + self.ink.shape[0]), slice(self.left, self.left + self.ink.shape[1])
         surface[where] = surface[where] * (1 - self.ink) + np.minimum(self.dark, surface[where]) * self.ink
         levels = WHITE * surface * self.light
         if self.noise:
-            tile = self.random.normal(0, self.noise, (257, 263))  # enough of it; it is laid again and again
+            tile = self.random.normal(0, self.noise, (257, 263))  # one tile of noise, repeated over the picture
             repeats = -(-self.rows // 257), -(-self.columns // 263)
             levels = levels + np.tile(tile, repeats)[: self.rows, : self.columns]
         return Image.fromarray(np.clip(np.rint(levels), 0, WHITE).astype(np.uint8))
 
     def file(self) -> bytes:
-        """The bytes of the photograph, as a camera saves it: a JPEG."""
+        """Return the photograph as a JPEG file, as a camera saves it."""
         picture, exif = self.picture(), Image.Exif()
-        if self.orientation == 6:  # held upright: the sensor's rows are the columns
+        if self.orientation == 6:  # held upright: the sensor's rows are the picture's columns
             picture = picture.transpose(Image.Transpose.ROTATE_90)
             exif[0x0112] = 6
         file = io.BytesIO()
@@ -91,7 +91,7 @@ class Scene:
 
 
 def scene(digit: Array, random: np.random.Generator, rows: int = 900, columns: int = 700) -> Scene:
-    """``digit`` (28, 28) on white paper in even light, a sixth to a half as high as the picture is wide."""
+    """Return ``digit`` (28, 28) on white paper in even light, sized 1/6 to 1/2 of the picture's width."""
     down, right = (np.flatnonzero((digit > 25).any(axis=axis)) for axis in (1, 0))
     cut = np.pad(digit[down[0] : down[-1] + 1, right[0] : right[-1] + 1], MARGIN)  # so that its edges fade out
     scale = random.uniform(1 / 6, 1 / 2) * min(rows, columns) / max(cut.shape)
@@ -109,12 +109,12 @@ def scene(digit: Array, random: np.random.Generator, rows: int = 900, columns: i
 
 
 def fall(levels: float) -> Callable[[Scene], Scene]:
-    """Light that falls off evenly, by so many levels of the paper's from one side of the picture to the other."""
+    """Light that falls off linearly across the picture, by ``levels`` of the paper's brightness."""
     return lambda it: replace(it, light=1 - levels / (WHITE * PAPER) * it.across())
 
 
 def shadow(it: Scene) -> Scene:
-    """The edge of a shadow that leaves a half of the light, across the picture at any angle."""
+    """The edge of a shadow of half the light, across the picture at a random angle."""
     edge = it.random.uniform(0.25, 0.75)
     return replace(it, light=1 - 0.5 / (1 + np.exp(-(it.across() - edge) / 0.004)))
 
@@ -126,7 +126,7 @@ def vignette(it: Scene) -> Scene:
 
 
 def strip(it: Scene) -> Scene:
-    """A dark table along one side of the picture, as far as the digit lets it come, at most a quarter of it."""
+    """A dark table along one side of the picture, up to the digit, at most a quarter of the picture."""
     down, right = it.grid()
     side = it.random.integers(4)
     far = (down, 1 - down, right, 1 - right)[side] + 0.03 * it.random.uniform(-1, 1) * (right if side < 2 else down)
@@ -137,7 +137,7 @@ def strip(it: Scene) -> Scene:
 
 
 def desk(it: Scene) -> Scene:
-    """A sheet on a dark desk that shows on all four sides."""
+    """A sheet on a dark desk, visible on all four sides."""
     down, right = it.grid()
     edge = 0.05
     sheet = (np.minimum(down, 1 - down) > edge) & (np.minimum(right, 1 - right) > edge)
@@ -164,18 +164,18 @@ def ruled(it: Scene) -> Scene:
 
 
 def squared(it: Scene) -> Scene:
-    """Squared paper, of one to two squares a digit."""
+    """Squared paper, one to two squares per digit."""
     return lines(it, it.height * it.random.uniform(0.5, 1.0), both=True)
 
 
 def form(it: Scene) -> Scene:
-    """A printed form: the box for the digit, in every second picture one of a row of boxes."""
+    """A printed form with a box for the digit; in every second picture, a row of boxes."""
     rows, columns = np.arange(it.rows)[:, np.newaxis], np.arange(it.columns)[np.newaxis]
     gap, thick = it.height * it.random.uniform(0.12, 0.3), max(2.0, it.height / it.random.uniform(12, 30))
     side = it.height + 2 * gap
     down = np.abs(rows - (it.top + it.ink.shape[0] / 2)) - side / 2
     right = columns - (it.left + it.ink.shape[1] / 2)
-    if it.random.integers(2):  # its neighbours on both sides, as far as they go
+    if it.random.integers(2):  # neighbouring boxes on both sides, to the edges
         right = np.abs((right + side / 2) % side - side / 2)
     beside = np.abs(right) - side / 2
     inside = np.maximum(down, beside)
@@ -184,7 +184,7 @@ def form(it: Scene) -> Scene:
 
 
 def finger(it: Scene) -> Scene:
-    """A finger that holds the sheet, from the side that the digit is farthest from."""
+    """A finger that holds the sheet, on the side farthest from the digit."""
     rows, columns = np.arange(it.rows)[:, np.newaxis], np.arange(it.columns)[np.newaxis]
     left = it.left + it.ink.shape[1] / 2 > it.columns / 2
     far = columns if left else it.columns - 1 - columns
@@ -197,7 +197,7 @@ def finger(it: Scene) -> Scene:
 
 
 def phone(change: Callable[[Scene], Scene]) -> Callable[[Scene], Scene]:
-    """Twelve megapixels, held upright, with noise, and the light falling off by 60 levels."""
+    """Twelve megapixels, held upright, with noise, and light that falls off by 60 levels."""
 
     def taken(it: Scene) -> Scene:
         large = scene_like(it, 4000, 3000)
@@ -208,7 +208,7 @@ def phone(change: Callable[[Scene], Scene]) -> Callable[[Scene], Scene]:
 
 
 def scene_like(it: Scene, rows: int, columns: int) -> Scene:
-    """The same scene in another number of pixels."""
+    """Return the same scene with another number of pixels."""
     factor = rows / it.rows
     sides = [max(1, round(side * factor)) for side in it.ink.shape[::-1]]
     ink = np.asarray(Image.fromarray(it.ink.astype(np.float32)).resize(sides, Image.Resampling.BICUBIC), np.float64)
@@ -223,7 +223,7 @@ def small(it: Scene) -> Scene:
 
 
 def tight(it: Scene) -> Scene:
-    """The digit alone, cut out to its last pixel."""
+    """The digit alone, cropped to its bounding box."""
     down, right = (np.flatnonzero((it.ink > 0.1).any(axis=axis)) for axis in (1, 0))
     ink = it.ink[down[0] : down[-1] + 1, right[0] : right[-1] + 1]
     return replace(it, ink=ink, top=0, left=0, rows=ink.shape[0], columns=ink.shape[1])
@@ -255,8 +255,8 @@ KINDS: dict[str, Callable[[Scene], Scene]] = {
 
 
 def photograph(digit: Array, kind: str, number: int = 0, seed: int = 0) -> bytes:
-    """A photograph of ``digit`` (28, 28) uint8, ink light, as the bytes of a JPEG file."""
-    # The digit's size and place depend on the seed and the number alone.
+    """Return a photograph of ``digit`` (28, 28) uint8, with bright ink, as a JPEG file."""
+    # The digit's size and position depend only on the seed and the number.
     it = scene(digit, np.random.Generator(np.random.Philox(key=[seed, number])))
     own = np.random.Generator(np.random.Philox(key=[seed, (list(KINDS).index(kind) + 1 << 32) + number]))
     return KINDS[kind](replace(it, random=own)).file()
@@ -267,7 +267,7 @@ def photograph(digit: Array, kind: str, number: int = 0, seed: int = 0) -> bytes
 
 @dataclass(frozen=True)
 class Reading:
-    """What was read of one picture: the class, None where there was none, and the seconds it took."""
+    """A prediction for one picture: the class, None if none was found, and the seconds."""
 
     label: int
     predicted: int | None
@@ -275,7 +275,7 @@ class Reading:
 
 
 def readings(model: Any, digits: Array, labels: Array, kind: str, seed: int = 0) -> list[Reading]:
-    """What ``model`` reads on a photograph of each of ``digits`` (N, 28, 28) of the labels (N,)."""
+    """Return the predictions of ``model`` for a photograph of each of ``digits`` (N, 28, 28)."""
     from mlpcli.analysis.predict import answers
     from mlpcli.datasets.images import from_bytes
 
@@ -289,22 +289,22 @@ def readings(model: Any, digits: Array, labels: Array, kind: str, seed: int = 0)
 
 
 def as_well(found: list[Reading], even: list[Reading]) -> int:
-    """How many are read as the same digit on even light is, or right where that is not."""
+    """Count the pictures predicted correctly, or like the same digit in even light."""
     return sum(one.predicted in (one.label, other.predicted) for one, other in zip(found, even, strict=True))
 
 
 def main() -> None:
-    """Read photographs of every kind and report how many are read right."""
+    """Predict photographs of every kind and report the number of correct ones."""
     options = ArgumentParser(description=__doc__)
-    options.add_argument("run", help="the run or checkpoint that reads them")
-    options.add_argument("--data", default="mnist", help="a data set of mlpcli's; its test images are photographed")
+    options.add_argument("run", help="the run or checkpoint to predict with")
+    options.add_argument("--data", default="mnist", help="a data set of mlpcli's; the photographs show its test images")
     options.add_argument("--digits", type=int, default=100, help="photographs of each kind")
-    options.add_argument("--first", type=int, default=0, help="the first test image that is photographed")
-    options.add_argument("--seed", type=int, default=0, help="of sizes, places, light and noise")
-    options.add_argument("--kinds", default=",".join(KINDS), help="separated by commas")
+    options.add_argument("--first", type=int, default=0, help="index of the first test image")
+    options.add_argument("--seed", type=int, default=0, help="random seed of sizes, positions, light and noise")
+    options.add_argument("--kinds", default=",".join(KINDS), help="kinds of photographs, separated by commas")
     options.add_argument("--save", type=Path, metavar="FOLDER", help="write the photographs")
     options.add_argument("--json", type=Path, metavar="FILE", help="write machine, versions and every reading")
-    options.add_argument("--markdown", type=Path, metavar="FILE", help="write the table that is printed")
+    options.add_argument("--markdown", type=Path, metavar="FILE", help="write the printed table")
     given = options.parse_args()
     from mlpcli.analysis.predict import load
 
@@ -321,13 +321,13 @@ def main() -> None:
         counts = str(right), str(as_well(mine, found["even"]))
         rows.append([kind, *counts, f"{seconds.median:.2f}", f"{seconds.high:.2f}"])
         print(*rows[-1], file=sys.stderr)
-    header = ["kind", f"right of {len(digits)}", "as on even light", "seconds", "at most"]
+    header = ["kind", f"correct of {len(digits)}", "as in even light", "seconds", "at most"]
     document = {"readings": {kind: [vars(one) for one in mine] for kind, mine in found.items()}}
     common.report(given, "photos", document, common.table(header, rows))
 
 
 def test_images(dataset: str) -> tuple[Array, Array]:
-    """The test images of ``dataset`` (N, rows, columns) and their labels (N,)."""
+    """Return the test images of ``dataset`` (N, rows, columns) and their labels (N,)."""
     from mlpcli.config import DataConfig
     from mlpcli.datasets.load import load_split
 

@@ -1,7 +1,7 @@
-"""Profile a training step: mlpcli's own Trainer, its parts timed while it trains.
+"""Profile a training step by timing the parts of mlpcli's own Trainer while it trains.
 
-Epochs with the clocks alternate with epochs without, whose time is the step's: what the parts leave of it is the loop
-itself, less what the clocks cost. A part's time is its own, without that of the parts it calls.
+Epochs with clocks alternate with epochs without, which give the time of the whole step. The loop's time is that of the
+whole step, less that of the parts; the cost of the clocks lowers it. A part's time excludes the parts it calls.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ PARTS = {
 
 
 class Clocks:
-    """Seconds by part, each without its inner parts."""
+    """Seconds by part, excluding inner parts."""
 
     def __init__(self) -> None:
         self.seconds = dict.fromkeys(PARTS, 0.0)
         self._inside = 0.0
 
     def timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """``function``, its time counted as ``part``."""
+        """Return ``function`` with its time counted as ``part``."""
 
         def called(*arguments: Any, **named: Any) -> Any:
             outer, self._inside = self._inside, 0.0
@@ -52,7 +52,7 @@ class Clocks:
         return called
 
     def each(self, part: str, function: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
-        """``function``, whose time until each thing it yields is counted as ``part``."""
+        """Return the generator function ``function`` with the time of each item counted as ``part``."""
 
         def called(*arguments: Any) -> Iterator[Any]:
             things = function(*arguments)
@@ -64,11 +64,11 @@ class Clocks:
 
 
 def main() -> None:
-    """Profile the networks that are asked for."""
+    """Profile the networks of ``--rows``."""
     options = common.parser(__doc__)
-    options.add_argument("--rows", default="1,2,3,4,5", help="which rows of the throughput table, by number")
-    options.add_argument("--examples", type=int, default=20_000, help="an epoch trains on the first so many images")
-    options.add_argument("--processes", type=int, default=1, help="train with so many; the profile is the first's")
+    options.add_argument("--rows", default="1,2,3,4,5", help="rows of the throughput table, by number")
+    options.add_argument("--examples", type=int, default=20_000, help="train on the first N images")
+    options.add_argument("--processes", type=int, default=1, help="training processes; the first one is profiled")
     given = options.parse_args()
     common.set_threads(given.threads)
 
@@ -85,8 +85,8 @@ def main() -> None:
 
 
 def profile(data: Any, hidden: tuple[int, ...], batch: int, repeats: int, processes: int) -> dict[str, float]:
-    """Microseconds a step by part, and of the whole step."""
-    from benchmarks.peers import MOMENTUM, RATE  # not before the threads are set: it loads numpy
+    """Return the microseconds per step of each part and of the whole step."""
+    from benchmarks.peers import MOMENTUM, RATE  # loads numpy, so only after the threads are set
     from mlpcli.config import Config, NetworkConfig, TrainingConfig
     from mlpcli.parallel.control import SINGLE
     from mlpcli.parallel.forked import ForkedGroup
@@ -98,7 +98,7 @@ def profile(data: Any, hidden: tuple[int, ...], batch: int, repeats: int, proces
     found: dict[str, list[float]] = {part: [] for part in (*PARTS, REST, "step")}
     with ForkedGroup(processes) if processes > 1 else SINGLE as group:
         trainer = Trainer(Config(network=NetworkConfig(hidden=hidden), training=training), data, group=group)
-        # Its forward pass after each epoch is no part of a step.
+        # The forward pass after each epoch is not part of a step.
         trainer._saturation = Mock(**{"saturation.return_value": None})
         group.start_workers(trainer)
         epochs, steps = trainer.epochs(), trainer.steps_per_epoch
@@ -115,7 +115,7 @@ def profile(data: Any, hidden: tuple[int, ...], batch: int, repeats: int, proces
 
 
 def timed(trainer: Any, clocks: Clocks) -> ExitStack:
-    """Time the parts of ``trainer`` while this is entered."""
+    """Return a context manager that times the parts of ``trainer``."""
     from mlpcli.model.blas import Gemm
     from mlpcli.model.network import Network
     from mlpcli.training import step

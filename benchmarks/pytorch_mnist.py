@@ -1,9 +1,9 @@
-"""PyTorch at its shortest way to 98 %: the network of configs/fast.yaml, from decoded IDX files to a test accuracy.
+"""Train the network of configs/fast.yaml to 98 % in PyTorch as fast as possible, from decoded IDX files.
 
-Fast where PyTorch can be: nothing is imported but torch itself; the files are mapped, not parsed; batches are gathered
-as bytes, a whole epoch's at a time; the parameters move by the fused kernel behind ``torch.optim.SGD(fused=True)``,
-called directly, because importing torch.optim's first optimizer costs more than a second. Batch size, rate and epochs
-are those that suit PyTorch best, chosen on the last 10,000 training images (``--validation``); the README says how.
+The script imports only torch itself. It maps the files instead of parsing them, and gathers batches as bytes, a whole
+epoch at a time. The update is the fused kernel behind ``torch.optim.SGD(fused=True)``, called directly, because
+importing torch.optim's first optimizer costs more than a second. Batch size, rate and epochs are the best for PyTorch,
+chosen on the last 10,000 training images (``--validation``); benchmarks/README.md describes the search.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ HELD_OUT = 10_000
 
 
 def main() -> None:
-    """Train once and print one line of JSON: the error, and on how many images it was measured."""
+    """Train once and print one line of JSON: the error and the number of images."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--data", required=True, help="the folder with the four IDX files, plain")
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--threads", type=int, default=os.cpu_count())
-    options.add_argument("--validation", action="store_true", help="leave the test files alone: to choose a recipe")
+    options.add_argument("--validation", action="store_true", help="do not open the test files: to choose a recipe")
     options.add_argument("--epochs", type=int, default=5)
     options.add_argument("--batch", type=int, default=192)
     options.add_argument("--rate", type=float, default=3.0)
     options.add_argument("--warmup", type=float, default=0.8, help="epochs in which the rate rises from 0")
-    options.add_argument("--smoothing", type=float, default=0.05, help="of the labels")
-    options.add_argument("--decay", type=float, default=6e-5, help="weight decay; the fused kernel does it in passing")
+    options.add_argument("--smoothing", type=float, default=0.05, help="label smoothing")
+    options.add_argument("--decay", type=float, default=6e-5, help="weight decay; it costs nothing in the fused kernel")
     given = options.parse_args()
     torch.set_num_threads(given.threads)
     torch.manual_seed(given.seed)
@@ -54,18 +54,18 @@ def main() -> None:
 
 
 def read(path: Path, header: int) -> torch.Tensor:
-    """The bytes of an IDX file behind its header, mapped."""
+    """Map an IDX file and return its bytes after the header."""
     return torch.from_file(str(path), size=path.stat().st_size, dtype=torch.uint8)[header:]
 
 
 def forward(theta: list[torch.Tensor], X: torch.Tensor) -> torch.Tensor:
-    """The logits (B, 10) of X (B, 784)."""
+    """Return the logits (B, 10) of X (B, 784)."""
     W1, b1, W2, b2 = theta
     return torch.addmm(b2, torch.sigmoid(torch.addmm(b1, X, W1)), W2)
 
 
 def train(X: torch.Tensor, y: torch.Tensor, given: argparse.Namespace) -> list[torch.Tensor]:
-    """The trained parameters: Nesterov's momentum, the rate rising at first and then falling as a cosine."""
+    """Train with Nesterov's momentum, warm-up and a cosine schedule; return the parameters."""
     theta = []
     for rows, columns, gain in ((X.shape[1], HIDDEN, 4.0), (HIDDEN, 10, 1.0)):
         limit = gain * math.sqrt(6 / (rows + columns))

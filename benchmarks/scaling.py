@@ -1,8 +1,8 @@
-"""The data-parallel step: how much faster two processes are than one, and what that makes of many (docs/scaling.md).
+"""Time the data-parallel step of two processes against one, and predict that of many (docs/scaling.md).
 
-Three ways to train one network, in turn: a process with one thread of BLAS, two processes with one each that share
-every batch by MPI, and a process with two threads: the same cores without MPI. Then the time of an Allreduce alone, by
-its size. To both a model is fitted, and it says what to expect of more nodes on a network that is not here.
+Three ways to train one network take turns: a process with one BLAS thread, two MPI processes with one thread each that
+divide every batch, and a process with two threads, which uses the same cores without MPI. Then an Allreduce alone is
+timed, by its size. A model is fitted to both, and predicts the speedup on more nodes and other networks.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from typing import Any
 
 from benchmarks import common
 
-# By name: processes, threads of each.
+# Name: (processes, threads of each).
 WAYS = {"1 x 1": (1, 1), "2 x 1": (2, 1), "1 x 2": (1, 2)}
 BYTES = tuple(4**power for power in range(5, 14))  # 1 KiB .. 64 MiB
-EXAMPLES = 8192  # of an epoch, of which a turn has several
+EXAMPLES = 8192  # in an epoch; a turn has several epochs
 MOST_STEPS = 64
 
 NODES = (4, 16, 64, 256)
-# Assumed, not measured: bits a second, and seconds that a message takes to arrive at all.
+# Assumed, not measured: bits per second, and the latency of a message in seconds.
 NETWORKS = {"10 Gbit/s, 25 us": (10e9, 25e-6), "100 Gbit/s, 2 us": (100e9, 2e-6)}
 PREDICTED = ((512, 512), (512, 4096), (2048, 512), (2048, 4096), (8192, 4096))
 
@@ -36,7 +36,7 @@ def main() -> None:
     options = common.parser(__doc__, repeats=5, seconds=0.3, threads=False)
     options.add_argument("--widths", type=numbers, default=[128, 512, 2048], help="units of the one hidden layer")
     options.add_argument("--batches", type=numbers, default=[32, 128, 512, 2048], help="examples in a global batch")
-    options.add_argument("--process", help=argparse.SUPPRESS)  # what a process that is measured is told
+    options.add_argument("--process", help=argparse.SUPPRESS)  # the task of a measured process
     given = options.parse_args()
     if given.process:
         process(**json.loads(given.process))
@@ -58,7 +58,7 @@ def main() -> None:
         sums_table(sums, alpha, beta),
         model_text(model, alpha, beta),
         checked(steps, cells, model["1 x 1"], alpha, beta),
-        "PREDICTED, not measured: speedup over one node, and efficiency, at an unchanged global batch. A node is one "
+        "Predicted, not measured: speedup over one node, and efficiency, at an unchanged global batch. A node is one "
         "process with two threads, as here.",
         predictions(model["1 x 2"]),
     ]
@@ -66,12 +66,12 @@ def main() -> None:
 
 
 def numbers(text: str) -> list[int]:
-    """``128,512`` as a list."""
+    """Return ``128,512`` as a list."""
     return [int(number) for number in text.split(",")]
 
 
 def parameters(width: int) -> int:
-    """Of the network 784-WIDTH-10."""
+    """Return the number of parameters of 784-WIDTH-10."""
     return 785 * width + (width + 1) * 10
 
 
@@ -79,7 +79,7 @@ def parameters(width: int) -> int:
 
 
 def measured(given: argparse.Namespace) -> tuple[dict[tuple[str, int, int], list[float]], dict[int, list[float]]]:
-    """Seconds of a step by way, width and batch, and seconds of an Allreduce by its bytes: a sample a round."""
+    """Return the seconds of a step by way, width and batch, and of an Allreduce by bytes, a sample per round."""
     steps: dict[tuple[str, int, int], list[float]] = {}
     sums: dict[int, list[float]] = {}
     task = {"data": given.data, "widths": given.widths, "batches": given.batches, "seconds": given.seconds}
@@ -88,8 +88,8 @@ def measured(given: argparse.Namespace) -> tuple[dict[tuple[str, int, int], list
         variables = common.environment()
         common.set_threads(threads, variables)
         launcher = [mpiexec(), "-n", str(processes)] if processes > 1 else []
-        told = ["-m", "benchmarks.scaling", "--process", json.dumps({**task, "mpi": processes > 1})]
-        found = subprocess.run([*launcher, sys.executable, *told], env=variables, stdout=subprocess.PIPE, check=True)
+        worker = ["-m", "benchmarks.scaling", "--process", json.dumps({**task, "mpi": processes > 1})]
+        found = subprocess.run([*launcher, sys.executable, *worker], env=variables, stdout=subprocess.PIPE, check=True)
         for line in map(json.loads, found.stdout.splitlines()):
             if "bytes" in line:
                 sums.setdefault(line["bytes"], []).append(line["seconds"])
@@ -99,13 +99,13 @@ def measured(given: argparse.Namespace) -> tuple[dict[tuple[str, int, int], list
 
 
 def mpiexec() -> str:
-    """The launcher that pip installed, else the one there is."""
+    """Return the launcher that pip installed, or else the one on the PATH."""
     beside = Path(sys.executable).with_name("mpiexec")
-    return str(beside) if beside.exists() else shutil.which("mpiexec") or sys.exit("there is no mpiexec")
+    return str(beside) if beside.exists() else shutil.which("mpiexec") or sys.exit("mpiexec: not found")
 
 
 def process(data: str, widths: list[int], batches: list[int], seconds: float, mpi: bool) -> None:
-    """One of the processes that are measured: each width and batch, then sums; the first prints."""
+    """Run one measured process: steps of each width and batch, then sums. Rank 0 prints."""
     from mlpcli.parallel.control import SINGLE
     from mlpcli.parallel.mpi import MpiGroup
 
@@ -122,7 +122,7 @@ def process(data: str, widths: list[int], batches: list[int], seconds: float, mp
 
 
 def seconds_of_a_step(data: str, width: int, batch: int, seconds: float, group: Any) -> float:
-    """The mean over whole epochs of the trainer that ``mlpcli train`` runs; the first one is not counted."""
+    """Return the mean seconds of a step over whole epochs of mlpcli's Trainer, after one epoch of warm-up."""
     from mlpcli import config as config_module
     from mlpcli.training.trainer import Trainer
 
@@ -138,7 +138,7 @@ def seconds_of_a_step(data: str, width: int, batch: int, seconds: float, group: 
 
 
 def agreed(number: int, group: Any) -> int:
-    """The ``number`` of the first process."""
+    """Return the ``number`` of rank 0."""
     if group.size == 1:
         return number
     from mpi4py import MPI
@@ -147,7 +147,7 @@ def agreed(number: int, group: Any) -> int:
 
 
 def seconds_of_a_sum(size: int, seconds: float) -> float:
-    """Of one Allreduce of ``size`` bytes of float32, in place, as the trainer's is."""
+    """Return the seconds of one in-place Allreduce of ``size`` bytes of float32, as in training."""
     import time
 
     import numpy as np
@@ -171,14 +171,14 @@ def seconds_of_a_sum(size: int, seconds: float) -> float:
 def fitted(
     steps: dict[tuple[str, int, int], list[float]], cells: Sequence[tuple[int, int]], way: str
 ) -> dict[str, float]:
-    """f + u n + a n B, the seconds of a step of one process, by least squares of the relative errors."""
+    """Fit f + u n + a n B to the seconds of a step of one process, by least squares of the relative errors."""
     rows = [[1.0, float(parameters(width)), float(parameters(width)) * batch] for width, batch in cells]
     f, u, a = fit(rows, [common.spread(steps[way, width, batch]).median for width, batch in cells])
     return {"f": f, "u": u, "a": a}
 
 
 def fit(rows: Sequence[Sequence[float]], times: Sequence[float]) -> list[float]:
-    """Coefficients, none negative, whose sums over each row come nearest to its time, relatively."""
+    """Return the nonnegative coefficients of ``rows`` that fit ``times`` with the least squared relative error."""
     import numpy as np
 
     matrix = np.array(rows) / np.array(times)[:, np.newaxis]
@@ -195,12 +195,12 @@ def fit(rows: Sequence[Sequence[float]], times: Sequence[float]) -> list[float]:
 
 
 def step_time(model: dict[str, float], width: int, batch: float) -> float:
-    """Seconds of a step without a sum, of a process whose share of the batch is ``batch`` examples."""
+    """Return the seconds of a step, without the sum, of a process with ``batch`` examples."""
     return model["f"] + parameters(width) * (model["u"] + model["a"] * batch)
 
 
 def predicted(model: dict[str, float], width: int, batch: int, nodes: int, network: tuple[float, float]) -> float:
-    """Seconds of a step of ``nodes``; the sum as reduce-scatter and allgather, of log2 N messages each.
+    """Return the seconds of a step of ``nodes``, with reduce-scatter and allgather of log2 N messages each.
 
     Thakur, Rabenseifner, Gropp 2005, "Optimization of collective communication operations in MPICH", section 4.5.
     """
@@ -216,7 +216,7 @@ def predicted(model: dict[str, float], width: int, batch: int, nodes: int, netwo
 
 
 def steps_table(steps: dict[tuple[str, int, int], list[float]], cells: Sequence[tuple[int, int]]) -> str:
-    """A row a width and batch."""
+    """Return the table of steps, one row per width and batch."""
     rows = []
     for width, batch in cells:
         one, two, threads = (steps[way, width, batch] for way in WAYS)
@@ -234,7 +234,7 @@ def steps_table(steps: dict[tuple[str, int, int], list[float]], cells: Sequence[
 
 
 def sums_table(sums: dict[int, list[float]], alpha: float, beta: float) -> str:
-    """A row a size."""
+    """Return the table of sums, one row per size."""
     rows = [
         [f"{size // 1024:,}", f"{1e6 * common.spread(times).median:,.0f}", f"{1e6 * (alpha + beta * size):,.0f}"]
         for size, times in sums.items()
@@ -243,7 +243,7 @@ def sums_table(sums: dict[int, list[float]], alpha: float, beta: float) -> str:
 
 
 def model_text(model: dict[str, dict[str, float]], alpha: float, beta: float) -> str:
-    """The fitted numbers."""
+    """Return the fitted numbers as text."""
     one = [
         f"- {way}: f = {1e6 * part['f']:.0f} us, u = {1e9 * part['u']:.3f} ns a parameter, "
         f"a = {1e12 * part['a']:.1f} ps a parameter and example"
@@ -259,20 +259,20 @@ def checked(
     alpha: float,
     beta: float,
 ) -> str:
-    """How far the model is from the two processes, to which it was not fitted."""
+    """Compare the model with the two processes, to which it was not fitted."""
     off = [
         (step_time(model, width, batch / 2) + alpha + beta * 4 * parameters(width))
         / common.spread(steps["2 x 1", width, batch]).median
         for width, batch in cells
     ]
     return (
-        f"Of the two processes, to which it was not fitted, the model says {min(off):.2f} to {max(off):.2f} times what "
-        "was measured."
+        f"For two processes, to which it was not fitted, the model predicts {min(off):.2f} to {max(off):.2f} times the "
+        "measured time."
     )
 
 
 def predictions(model: dict[str, float]) -> str:
-    """A row a width, batch and network."""
+    """Return the table of predictions, one row per width, batch and network."""
     rows = []
     for width, batch in PREDICTED:
         for name, network in NETWORKS.items():

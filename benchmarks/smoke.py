@@ -1,6 +1,6 @@
-"""Every benchmark once, on the bundled sample with the least budget: do they still run? Their figures mean nothing.
+"""Run every benchmark once, on the bundled sample with the smallest budget. The figures mean nothing.
 
-Whatever needs a package that isn't installed is skipped, and says so. torch.compile is left out: it takes minutes.
+A benchmark whose package is not installed is skipped with a message. torch.compile is left out: it takes minutes.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ NEEDS = {
     "pytorch": "torch",
     "scikit-learn": "sklearn",
     "jax": "jax",
+    "keras": "keras",
     "nerva-numpy": "nerva_numpy",
     "neural-network-digits": "nn_digits",
 }
@@ -29,7 +30,7 @@ def main() -> None:
     for peer in NEEDS:
         if peer not in there:
             print(f"skipped: {peer} is not installed")
-    print("skipped: torch.compile takes too long for this")
+    print("skipped: torch.compile takes too long")
     peers = ",".join(["mlpcli", "mlpcli --processes", "products", *there])
     fewest = ["--repeats", "1", "--threads", "1"]
     turns = [*fewest, "--seconds", "0.01"]
@@ -37,7 +38,7 @@ def main() -> None:
     short = ["--set", "training.epochs=1", "--set", "training.warmup_epochs=0"]
     plots = importlib.util.find_spec("matplotlib") is not None
     if not plots:
-        print("skipped: matplotlib is not installed, nothing is drawn")
+        print("skipped: the plot, as matplotlib is not installed")
     revision = "HEAD" if (common.ROOT / ".git").exists() else "."
     benchmarks = {
         "throughput": ["--rows", "1", "--peers", peers, "--examples", "500", *turns],
@@ -53,9 +54,13 @@ def main() -> None:
     if importlib.util.find_spec("mpi4py"):
         benchmarks["scaling"] = ["--repeats", "1", "--seconds", "0.01", "--widths", "8,16", "--batches", "32,256"]
     else:
-        print("skipped: mpi4py is not installed, nothing is scaled")
+        print("skipped: scaling, as mpi4py is not installed")
     failed = []
     with tempfile.TemporaryDirectory(prefix="mlpcli-smoke-") as scratch:
+        if importlib.util.find_spec("PIL"):
+            benchmarks["photos"] = [_trained(Path(scratch) / "run"), "--digits", "2", "--kinds", "ruled,shadow"]
+        else:
+            print("skipped: Pillow is not installed, no photograph is made")
         for name, arguments in benchmarks.items():
             results = Path(scratch) / f"{name}.json", Path(scratch) / f"{name}.md", Path(scratch) / f"{name}.svg"
             wanted = ["--json", str(results[0]), "--markdown", str(results[1])]
@@ -73,6 +78,14 @@ def main() -> None:
                 print(*(f"  {line}" for line in done.stdout.splitlines() if "not run:" in line), sep="\n", end="")
     print(f"{len(benchmarks) - len(failed)} passed, {len(failed)} failed")
     sys.exit(1 if failed else 0)
+
+
+def _trained(run: Path) -> str:
+    """Train a small network on the sample, for what reads pictures, and return its run."""
+    few = ["--set", "data.dataset=mnist-sample", "--set", "network.hidden=[32]", "--set", "training.epochs=1"]
+    command = [sys.executable, "-m", "mlpcli", "train", *few, "--out", str(run), "--quiet", "--threads", "1"]
+    subprocess.run(command, check=True, capture_output=True, cwd=common.ROOT)
+    return str(run)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The start: from imports done to the first step of ``mlpcli train``, and ``--help`` against importing click alone."""
+"""Time the start: from imports to the first step of ``mlpcli train``; ``--help`` against importing click alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks import common
 
-# In the child: import all that training needs, then be the command, and stop at the first step.
+# In the child: import everything that training needs, then run the command and stop at its first step.
 FIRST_STEP = """
 import os, sys, time
 import mlpcli.experiment, mlpcli.commands.train
@@ -32,10 +32,10 @@ NUMPY += "atexit.register(lambda: print('numpy' in sys.modules, file=sys.stderr)
 
 
 def main() -> None:
-    """Time both, each start a process of its own."""
+    """Time each start in its own process."""
     given = common.parser(__doc__).parse_args()
     seconds: dict[str, list[float]] = {name: [] for name in ("first step", *HELP)}
-    first_step(given)  # the files are in the system's cache from here on
+    first_step(given)  # loads the files into the system's cache
     for _, name in common.rounds(list(seconds), given.repeats):
         seconds[name].append(first_step(given) if name == "first step" else wall(HELP[name]))
     check = subprocess.run([sys.executable, "-c", NUMPY], capture_output=True, text=True, env=common.environment())
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def first_step(given: Any) -> float:
-    """Seconds from imports done to the end of the first step, the data read and verified between."""
+    """Return the seconds from the end of imports to the end of the first step, including reading the data."""
     with tempfile.TemporaryDirectory(prefix="mlpcli-start-") as scratch:
         arguments = ["train", "--quiet", "--out", str(Path(scratch) / "run")]
         arguments += ["--set", f"data.dataset={given.data}"]
@@ -56,12 +56,12 @@ def first_step(given: Any) -> float:
         command = [sys.executable, "-c", FIRST_STEP, *arguments]
         done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if not done.stdout:
-        sys.exit(f"mlpcli train never came to its first step: {done.stderr.strip()[-300:]}")
+        sys.exit(f"mlpcli train did not reach its first step: {done.stderr.strip()[-300:]}")
     return float(done.stdout)
 
 
 def wall(arguments: list[str]) -> float:
-    """Seconds of a whole process."""
+    """Return the wall seconds of a whole process."""
     started = time.perf_counter()
     subprocess.run([sys.executable, *arguments], stdout=subprocess.DEVNULL, check=True, env=common.environment())
     return time.perf_counter() - started

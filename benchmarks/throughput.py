@@ -1,4 +1,4 @@
-"""Training throughput: mlpcli beside its peers, and beside the bare matrix products of the step."""
+"""Compare the training throughput of mlpcli with its peers, and with the bare matrix products of the step."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ OURS, PROCESSES, FLOOR = "mlpcli", "mlpcli --processes", "products"
 
 
 def main() -> None:
-    """Measure the rows that are asked for, every participant in a process of its own, one at a time."""
+    """Measure the rows of ``--rows``, each participant in its own process, one at a time."""
     options = common.parser(__doc__, seconds=1.0)
-    options.add_argument("--rows", default="1,2,3,4,5", help="which rows of the table, by number")
-    options.add_argument("--peers", default=",".join(PEERS), help=f"of {', '.join(PEERS)}; {OURS} is always there")
-    options.add_argument("--examples", type=int, default=0, help="train on the first so many images; 0: on all")
+    options.add_argument("--rows", default="1,2,3,4,5", help="rows of the table, by number")
+    options.add_argument("--peers", default=",".join(PEERS), help=f"any of {', '.join(PEERS)}; {OURS} always runs")
+    options.add_argument("--examples", type=int, default=0, help="train on the first N images; 0: on all")
     given = options.parse_args()
     rows = [common.ROWS[int(row) - 1] for row in given.rows.split(",")]
     wanted = [OURS, *(name for name in given.peers.split(",") if name != OURS)]
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def start(names: list[str], given: Any) -> tuple[dict[str, Worker], dict[str, str], dict[str, str]]:
-    """The participants that can be started, the versions of their packages, and why the others can't."""
+    """Start the participants; return them, their packages' versions, and the reasons of those that failed."""
     arguments = (given.data, str(given.examples), str(given.threads))
     started = {
         name: Worker("benchmarks.peers", name, *arguments, threads=1 if name == PROCESSES else given.threads)
@@ -74,7 +74,7 @@ def start(names: list[str], given: Any) -> tuple[dict[str, Worker], dict[str, st
 
 
 def summarize(row: str, samples: list[dict[str, Any]], notes: dict[str, str]) -> dict[str, Any]:
-    """Of one row: each participant's examples a second, and mlpcli's over it, round by round."""
+    """Return each participant's examples per second in one row, and mlpcli's ratios to it, round by round."""
     rates: dict[str, list[float]] = {}
     for sample in samples:
         if sample["row"] == row:
@@ -95,7 +95,7 @@ def summarize(row: str, samples: list[dict[str, Any]], notes: dict[str, str]) ->
 
 
 def text(summary: list[dict[str, Any]], absent: dict[str, str], samples: list[dict[str, Any]]) -> str:
-    """The tables: how many times as fast mlpcli is, then everybody's examples a second; how they trained."""
+    """Return the tables of ratios and of examples per second, and the variants used."""
     names = list(dict.fromkeys(name for row in summary for name in row["peers"]))
     rates = []
     notes: dict[str, dict[str, list[str]]] = {}
@@ -119,13 +119,13 @@ def text(summary: list[dict[str, Any]], absent: dict[str, str], samples: list[di
         ]
         headings = ["of the matrix products" if name == FLOOR else f"over {name}" for name in others]
         parts += [
-            f"{ours}: its examples a second over each other's, the median of the rounds' ratios (least-greatest).",
+            f"{ours}: its examples a second over each other's, the median of the rounds' ratios (lowest-highest).",
             common.table(["network, batch", *headings], over),
         ]
     parts += [
         "Examples a second, medians.",
         common.table(["network, batch", *names], rates),
-        "How they trained:",
+        "Variants:",
         "\n".join(
             f"- {name}: " + "; ".join(f"{note}{_where(rows, summary)}" for note, rows in own.items())
             for name, own in notes.items()
@@ -137,12 +137,12 @@ def text(summary: list[dict[str, Any]], absent: dict[str, str], samples: list[di
 
 
 def _where(rows: list[str], summary: list[dict[str, Any]]) -> str:
-    """In which rows a note holds, if not in all."""
+    """Return the rows that a note applies to, in brackets; nothing if it applies to all."""
     return "" if len(rows) == len(summary) else f" ({' and '.join(row.partition(',')[0] for row in rows)})"
 
 
 def progress(message: str) -> None:
-    """Say on a terminal what is being done."""
+    """Show the progress on a terminal."""
     if sys.stderr.isatty():
         print(f"\r\033[K{message}", end="", file=sys.stderr, flush=True)
 

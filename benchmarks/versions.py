@@ -1,8 +1,9 @@
-"""Compare the speed of two versions of mlpcli: run it before a change of the core lands.
+"""Compare the speed of two versions of mlpcli: run it before you merge a change of the core.
 
-Both are driven by what no version changes: ``python -m mlpcli train`` and ``gradcheck``, every setting that costs time
-given by ``--set``, and the examples per second in metrics.jsonl. OLD and NEW are git revisions, checked out to a
-temporary folder, or folders with a checkout. The exit status is 1 if NEW is slower than allowed.
+Both are run through an interface that is the same in all versions: ``python -m mlpcli train`` and ``gradcheck``, with
+every setting that affects the time given by ``--set``, and the examples per second in metrics.jsonl. OLD and NEW are
+git revisions, checked out to a temporary folder, or folders with a checkout. The exit status is 1 if NEW is slower
+than allowed.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import Any
 from benchmarks import common
 from benchmarks.features import FEATURES
 
-# The rows beside those of the throughput table.
+# The rows in addition to those of the throughput table.
 DISTORTIONS, GRADCHECK = "distortions", "gradcheck"
 
 SETTINGS = (
@@ -52,7 +53,7 @@ SETTINGS = (
 
 @dataclass(frozen=True)
 class Version:
-    """A checkout of mlpcli. ``given`` is what the user called it, ``commit`` what git calls it, if it does."""
+    """A checkout of mlpcli: ``given`` by the user as a folder or revision; ``commit`` is None outside git."""
 
     given: str
     folder: Path
@@ -66,7 +67,7 @@ class Row:
     name: str
     least: float
     arguments: tuple[str, ...]
-    epochs: int = 0  # 0: not a training
+    epochs: int = 0  # 0: the command does not train
 
     def train(self, epochs: int) -> Row:
         """Return the same training with ``epochs`` measured epochs."""
@@ -74,16 +75,16 @@ class Row:
 
 
 def main() -> None:
-    """Measure the rows in turn, each turn in its own process; exit with 1 if one is below its least ratio."""
+    """Measure the rows in turn, each turn in its own process; exit with 1 if a ratio is below its minimum."""
     options = common.parser(__doc__, seconds=1.0)
     options.add_argument("old", metavar="OLD", help="a git revision, or a folder with a checkout")
     options.add_argument("new", metavar="NEW", help="the same; '.' is the working tree")
-    options.add_argument("--rows", default=f"1,2,3,4,5,{DISTORTIONS},{GRADCHECK}", help="which rows to measure")
-    options.add_argument("--processes", type=int, default=2, help="processes of the second half; 1: leave it out")
+    options.add_argument("--rows", default=f"1,2,3,4,5,{DISTORTIONS},{GRADCHECK}", help="the rows to measure")
+    options.add_argument("--processes", type=int, default=2, help="processes of the second half of the rows; 1: none")
     options.add_argument("--examples", type=int, default=20_000, help="train on the first N images; 0: on all")
     options.add_argument("--least", type=float, default=0.98, help="the lowest ratio NEW / OLD allowed")
     options.add_argument(
-        "--least-gradcheck", type=float, help="the same of gradcheck alone: 4 asks for a quarter of the time"
+        "--least-gradcheck", type=float, help="the same for gradcheck: 4 requires a quarter of the time"
     )
     given = options.parse_args()
     rows = rows_of(given, options)
@@ -98,14 +99,14 @@ def main() -> None:
             samples = measure(rows, old, new, given, images, folder)
 
     summary = [summarize(row, samples) for row in rows]
-    # No folder of this machine goes into a result.
+    # Results contain no folder of this machine.
     given.old, given.new = (version.commit or Path(version.given).name for version in (old, new))
     common.report(given, "versions", {"summary": summary, "samples": samples}, text(summary, samples))
     sys.exit(1 if any(row["ratio"]["median"] < row["least"] for row in summary) else 0)
 
 
 def rows_of(given: argparse.Namespace, options: argparse.ArgumentParser) -> list[Row]:
-    """Return the rows that are asked for: the trainings by threads, then by processes, then gradcheck."""
+    """Return the rows of ``--rows``: training with threads, training with processes, gradcheck."""
     names = given.rows.split(",")
     numbered = {str(number): row for number, row in enumerate(common.ROWS, 1)}
     for name in names:
@@ -135,16 +136,16 @@ def settings(keys: tuple[str, ...]) -> tuple[str, ...]:
 
 @contextmanager
 def checkout(given: str, scratch: Path) -> Iterator[Version]:
-    """Yield the folder ``given``, or else check the git revision out to ``scratch``, and remove it in the end."""
+    """Yield the folder ``given``, or a checkout of the git revision in ``scratch``, which is removed at the end."""
     if Path(given).is_dir():
         head = git("rev-parse", "HEAD", folder=Path(given))
-        # A working tree may be ahead of its commit.
+        # A working tree may have uncommitted changes.
         changed = head is not None and git("status", "--porcelain", "--", "mlpcli", folder=Path(given))
         yield Version(given, Path(given).resolve(), head and head + " and changes" * bool(changed))
         return
     commit = git("rev-parse", "--verify", "--quiet", f"{given}^{{commit}}")
     if commit is None:
-        sys.exit(f"{given}: neither a folder nor a revision that git knows")
+        sys.exit(f"{given}: neither a folder nor a git revision")
     if git("worktree", "add", "--detach", str(scratch), commit) is None:
         sys.exit(f"{given}: git cannot check it out to {scratch}")
     try:
@@ -154,7 +155,7 @@ def checkout(given: str, scratch: Path) -> Iterator[Version]:
 
 
 def git(*arguments: str, folder: Path = common.ROOT) -> str | None:
-    """Return what ``git`` prints, None if it fails or is not there."""
+    """Return the output of ``git``; None if it fails or is not installed."""
     try:
         done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True)
     except OSError:
@@ -163,7 +164,7 @@ def git(*arguments: str, folder: Path = common.ROOT) -> str | None:
 
 
 def first_images(source: Path, examples: int, folder: Path) -> Path:
-    """Write a data set of the first ``examples`` training images, or of all, and of the test images, to ``folder``."""
+    """Write the first ``examples`` training images (0: all) and the test images to ``folder``."""
     folder.mkdir()
     for name in (*common.TRAIN_FILES, *common.TEST_FILES):
         content, header = (source / name).read_bytes(), common.header_size(name)
@@ -179,11 +180,11 @@ def first_images(source: Path, examples: int, folder: Path) -> Path:
 def measure(
     rows: list[Row], old: Version, new: Version, given: argparse.Namespace, images: Path, scratch: Path
 ) -> list[dict[str, Any]]:
-    """Return every sample: old and new in turn, who comes first changing from round to round."""
+    """Return every sample: old and new take turns, and the first one changes from round to round."""
     versions = {"old": old, "new": new}
     samples = []
     for row in rows:
-        # The first run of each is a warm-up: it compiles Python files, and tells how many epochs a turn has.
+        # The first run of each is a warm-up: it compiles Python files, and its speed sets the epochs of a turn.
         progress(f"{row.name}: warm-up")
         warm = [turn(row, version, images, scratch) for version in versions.values()]
         if row.epochs:
@@ -201,7 +202,7 @@ def turn(row: Row, version: Version, images: Path, scratch: Path) -> dict[str, A
     command, out = [sys.executable, "-m", "mlpcli", *row.arguments], None
     if row.epochs:
         out = Path(tempfile.mkdtemp(dir=scratch, prefix="run-"))
-        # One more epoch than is measured: the first one also touches all memory for the first time.
+        # One epoch more than measured: the first one also touches all memory for the first time.
         keys = (f"data.dataset={json.dumps(str(images))}", f"training.epochs={row.epochs + 1}")
         command += ["--quiet", "--out", str(out), *settings(keys)]
     environment = {key: value for key, value in os.environ.items() if key not in common.THREAD_VARIABLES}
@@ -226,13 +227,13 @@ def turn(row: Row, version: Version, images: Path, scratch: Path) -> dict[str, A
         return {"rate": 1.0 / seconds, "seconds": seconds, "processor_seconds": used, "others": others}
     epochs = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()][1:]
     epoch_seconds = sum(epoch["seconds"] for epoch in epochs) / len(epochs)
-    # Epochs are equally long: their common rate is the harmonic mean of their rates.
+    # Epochs have equally many examples: the mean rate is the harmonic mean of their rates.
     rate = len(epochs) / sum(1.0 / epoch["examples_per_second"] for epoch in epochs)
     return {"rate": rate, "seconds": seconds, "others": others, "epochs": len(epochs), "epoch_seconds": epoch_seconds}
 
 
 def processor_seconds() -> float:
-    """Return the processor time of the children that have ended."""
+    """Return the CPU time of the child processes that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
@@ -248,7 +249,7 @@ def summarize(row: Row, samples: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def text(summary: list[dict[str, Any]], samples: list[dict[str, Any]]) -> str:
-    """Return the table, and which rows are below their least ratio."""
+    """Return the table, and the rows below their minimum ratio."""
     rows = [
         [
             row["row"],
@@ -259,7 +260,7 @@ def text(summary: list[dict[str, Any]], samples: list[dict[str, Any]]) -> str:
         for row in summary
     ]
     below = [row["row"] for row in summary if row["ratio"]["median"] < row["least"]]
-    # It says more than the clock where other processes want the processors too.
+    # On a busy machine CPU time is more reliable than wall time.
     used = [
         statistics.median(own)
         for version in ("old", "new")
@@ -288,7 +289,7 @@ def with_range(rates: common.Spread) -> str:
 
 
 def progress(message: str) -> None:
-    """Show on a terminal what is being measured."""
+    """Show the progress on a terminal."""
     if sys.stderr.isatty():
         print(f"\r\033[K{message}", end="", file=sys.stderr, flush=True)
 

@@ -17,8 +17,8 @@ __version__ = "0.2.0"
 if TYPE_CHECKING:
     from mlpcli.analysis.predict import Model as Model
     from mlpcli.analysis.predict import load as load
+    from mlpcli.analysis.predictions import read_images as read_images
     from mlpcli.config import Config as Config
-    from mlpcli.config import find as find_config
     from mlpcli.config import load as load_config
     from mlpcli.errors import MlpcliError as MlpcliError
     from mlpcli.experiment import Observer as Observer
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 # Loaded when first asked for: `import mlpcli` and `mlpcli --help` need no numpy.
 _LAZY = {
     "Config": ("mlpcli.config", "Config"),
-    "find_config": ("mlpcli.config", "find"),
     "load_config": ("mlpcli.config", "load"),
     "Model": ("mlpcli.analysis.predict", "Model"),
     "load": ("mlpcli.analysis.predict", "load"),
+    "read_images": ("mlpcli.analysis.predictions", "read_images"),
     "MlpcliError": ("mlpcli.errors", "MlpcliError"),
     "Observer": ("mlpcli.experiment", "Observer"),
     "Run": ("mlpcli.experiment", "Run"),
@@ -46,9 +46,9 @@ __all__ = [
     "Model",
     "Observer",
     "Run",
-    "find_config",
     "load",
     "load_config",
+    "read_images",
     "resume",
     "train",
 ]

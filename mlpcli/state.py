@@ -73,5 +73,5 @@ class State:
 
 def architecture_of(config: Config, inputs: int, classes: int) -> Architecture:
     """Return the architecture that ``config`` describes, for images of ``inputs`` pixels."""
-    sizes = (inputs, *config.network.hidden, classes)
+    sizes = (inputs, *config.network.hidden, 1 if config.network.single_output else classes)
     return Architecture.named(sizes, config.network.activation, config.network.objective)

@@ -43,6 +43,7 @@ LIBRARIES = {
     "datasets": {"numpy", "PIL", "pyarrow"},
     "parallel": {"numpy", "mpi4py"},
     "analysis": {"numpy", "onnx", "PIL", "matplotlib", "tensorboard"},
+    "experiment": {"numpy", "tqdm"},
     "sweep": {"mpi4py"},
     "commands": {"click", "tqdm", "numpy", "yaml"},
     "__init__": set[str](),

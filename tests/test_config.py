@@ -279,7 +279,7 @@ def test_a_flag_that_is_wrong(override: str, message: str, file: Path) -> None:
         ("training:\n optimizer: sgd", ["training.momentum=.5"], "--set training.momentum=.5: training.momentum: 0.5"),
         ("training: {epochs: 2, warmup_epochs: 2.5}", [], "c.yaml:1: training.warmup_epochs: 2.5 is more than epochs"),
         ("\ntraining: {patience: 2}\ndata: {validation: 0}", [], "c.yaml:2: training.patience: needs validation"),
-        ("data: {validation: 1.5}", [], "c.yaml:1: data.validation: 1.5 is neither a share nor a number of images"),
+        ("data: {validation: 1.5}", [], "c.yaml:1: data.validation: 1.5 is neither a fraction nor a number of images"),
     ],
 )
 def test_two_keys_that_do_not_go_together(content: str, overrides: list[str], message: str, file: Path) -> None:
@@ -298,8 +298,8 @@ def test_what_the_environment_says_is_checked_too() -> None:
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
-    for path, reason in [(tmp_path / "none.yaml", "No such file or directory"), (tmp_path, "Is a directory")]:
-        with pytest.raises(ConfigError, match=f"^{path}: cannot be read: {reason}$"):
+    for path, reason in [(tmp_path / "none.yaml", "no such file"), (tmp_path, "is a folder")]:
+        with pytest.raises(ConfigError, match=f"^{path}: {reason}"):
             config.load(path)
 
 
@@ -348,7 +348,7 @@ def test_there_are_sections_and_keys_to_test() -> None:
 @pytest.mark.parametrize("key", KEYS)
 def test_wrong_value_error_names_file_line_key_and_allowed(key: str, file: Path) -> None:
     kind, rule = kind_and_rule(key)
-    cases = list(wrong_values(kind, rule))
+    cases = [case for case in wrong_values(kind, rule) if not (rule.chosen and case[1] is None)]
     assert len(cases) >= 5
     for text, value in cases:
         shown = {"None": "null", "{'a': 1}": "a mapping"}.get(repr(value), repr(value))
@@ -483,9 +483,15 @@ def configs(draw: st.DrawFn) -> Config:
     values["augmentation"]["shift"] = draw(st.floats(0.5, 9))
     # Few enough for a checkpoint of two gigabytes.
     values["network"]["hidden"] = tuple(min(units, 1000) for units in values["network"]["hidden"][:9])
+    if values["network"]["init"] is None:
+        values["network"]["init_sha256"] = None
     if not values["network"]["hidden"]:
         training["dropout"] = 0.0
     if values["network"]["objective"] == "linear_hinge":
+        training["label_smoothing"] = 0.0
+    if values["network"]["objective"] not in config.INDEPENDENT_OUTPUTS:
+        values["network"]["single_output"] = False
+    if values["network"]["single_output"]:
         training["label_smoothing"] = 0.0
     if draw(st.booleans()):
         del values["augmentation"]
@@ -497,6 +503,7 @@ def check_that_it_comes_back(original: Config, file: Path) -> None:
     text = config.to_yaml(original)
     assert text.isascii()
     assert loaded(file, text) == original
+    assert config.parse(text.encode(), file, (), {}) == original
     assert config.from_dict(config.to_dict(original), "x") == original
     overrides, section = [], ""
     for line in text.splitlines():
@@ -620,6 +627,54 @@ for bomb in json.load(sys.stdin):
 """
 
 
+def test_numbers_in_quotes_are_said_to_be_text(file: Path) -> None:
+    assert refused(file, 'network:\n  hidden: ["30", 20]\n').endswith("; in quotes it is text: write [30, 20]")
+    assert refused(file, 'training:\n  epochs: "3"\n').endswith("; in quotes it is text: write 3")
+    assert config.quotes_hint(["a"]) == config.quotes_hint("null") == config.quotes_hint(3) == ""
+
+
+@pytest.mark.parametrize("name", config.shipped())
+def test_a_run_s_config_needs_no_yaml_parser(name: str, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = config.load(config.shipped()[name], (), {})
+    text = config.to_yaml(original)
+    assert loaded(file, text) == original
+    monkeypatch.delattr(config, "_read_yaml")
+    assert config.parse(text.encode(), file, (), {}) == original
+
+
+@pytest.mark.parametrize(
+    ("written", "changed"),
+    [
+        ("seed: 0\n", "seed: 0\nseed: 0\n"),
+        ("  epochs: 20\n", "  epochs: 20\n  epochs: 20\n"),
+        ("  epochs: 20\n", "  epochs: 0\n"),
+        ("  epochs: 20\n", "  epoch: 20\n"),
+        ("data:\n", "date:\n"),
+        ("  hidden: [512]\n", "  hidden: [512, 0]\n"),
+        ("  hidden: [512]\n", "  hidden: 512\n"),
+        ("augmentation: null\n", "augmentation: x\n"),
+        ("  dropout: 0.0\n", "  dropout: 0.5 # half\n"),
+        ("  hidden: [512]\n", "  hidden: []\n"),
+        ("  offline: false\n", "  offline: no\n"),
+        ("  offline: false\n", "  offline: False\n"),
+        ("  batch_size: 32\n", "  batch_size: 010\n"),
+        ("  dataset: mnist\n", "  dataset: a-b_c+d/e.f\n"),
+    ],
+)
+def test_both_readers_of_a_config_say_the_same(written: str, changed: str, file: Path) -> None:
+    text = config.to_yaml(Config())
+    assert written in text
+    text = text.replace(written, changed)
+
+    def outcome(read: typing.Callable[[], Config]) -> Config | str:
+        try:
+            return read()
+        except ConfigError as error:
+            return str(error)
+
+    assert outcome(lambda: config.parse(text.encode(), file, (), {})) == outcome(lambda: loaded(file, text))
+
+
 def test_no_file_takes_long_or_much_memory(file: Path) -> None:
     child = subprocess.run(
         [sys.executable, "-c", DEFUSE, file],
@@ -724,7 +779,9 @@ def test_mnist_config_is_the_defaults_with_every_key_documented() -> None:
     assert config.load(path, [], {}) == Config()
     values = [line for line in config.read_text(path).splitlines() if not line.startswith("#")]
     written = [line.partition("#")[0].rstrip() for line in values]
-    assert "\n".join(written) + "\n" == config.to_yaml(Config())
+    chosen = {f"  {key}: {value}" for key, value in config.to_dict(TrainingConfig()).items() if key == "learning_rate"}
+    resolved = [line for line in config.to_yaml(Config()).splitlines() if line not in chosen]
+    assert [line for line in written if line != "  learning_rate: null"] == resolved
     meanings = [line.partition("#")[2].strip() for line in values if not line.startswith("augmentation")]
     assert [meaning for meaning in meanings if meaning] == [
         kind_and_rule(key)[1].help for key in KEYS if not key.startswith("augmentation.")
@@ -756,6 +813,7 @@ def test_a_network_too_large_for_a_checkpoint_is_refused_before_it_is_made():
 def test_a_network_that_does_not_fit_in_memory_is_refused():
     made = config.load(None, ["network.hidden=[1000]"], {})
     config.check_size(made, 784, 10, 50_000_000)
+    config.check_size(dataclasses.replace(made, training=TrainingConfig(batch_size=1_000_000)), 784, 10, 50_000_000, 9)
     with pytest.raises(ConfigError, match=r"a network of 795,010 parameters needs 0.0 GiB of memory to train"):
         config.check_size(made, 784, 10, 5_000_000)
     with pytest.raises(ConfigError, match="at most 2 GiB"):
@@ -806,3 +864,68 @@ def test_both_yaml_parsers_read_the_same(text: str):
         except ConfigError:
             found.append(None)
     assert found[0] == found[1]
+
+
+# Learning rates ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimizer", config.LEARNING_RATES)
+def test_no_learning_rate_means_the_optimizers_own(file: Path, optimizer: str) -> None:
+    own = config.LEARNING_RATES[optimizer]
+    assert config.load(None, [f"training.optimizer={optimizer}"], {}).training.learning_rate == own
+    given = loaded(file, f"training: {{optimizer: {optimizer}, learning_rate: null}}")
+    assert given.training.learning_rate == own
+    assert f"learning_rate: {own!r}\n" in config.to_yaml(given)
+    assert TrainingConfig(optimizer=optimizer, learning_rate=0.3).learning_rate == 0.3
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "rate", "words"),
+    [
+        ("adam", 0.4, "0.4 is 100 times what suits training.optimizer: adam, 0.004"),
+        ("momentum", 0.001, "0.001 is 1/400 of what suits training.optimizer: momentum, 0.4"),
+    ],
+)
+def test_a_rate_out_of_proportion_is_remarked_on(optimizer: str, rate: float, words: str) -> None:
+    remark = config.remark_on_rate(TrainingConfig(optimizer=optimizer, learning_rate=rate))
+    assert remark is not None
+    assert words in remark
+
+
+def test_no_shipped_config_has_a_rate_out_of_proportion() -> None:
+    assert [name for name, path in config.shipped().items() if config.remark_on_rate(config.load(path).training)] == []
+
+
+# What others call a key ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("lr", "training.learning_rate"),
+        ("learning-rate", "training.learning_rate"),
+        ("batchsize", "training.batch_size"),
+        ("layers", "network.hidden"),
+        ("weight_decay", "training.l2"),
+        ("seed", "seed"),
+        ("colour", None),
+    ],
+)
+def test_a_key_is_known_by_what_others_call_it(name: str, key: str | None) -> None:
+    assert config.meant_by(name) == key
+
+
+@pytest.mark.parametrize("wrong", ["training.lr", "training.batchsize", "network.layers", "lr"])
+def test_an_unknown_key_is_answered_with_the_one_that_was_meant(file: Path, wrong: str) -> None:
+    meant = config.meant_by(wrong.rpartition(".")[2])
+    with pytest.raises(ConfigError, match=f"did you mean {meant}"):
+        config.load(None, [f"{wrong}=1"], {})
+    section, _, name = wrong.rpartition(".")
+    with pytest.raises(ConfigError, match=f"did you mean {meant}"):
+        loaded(file, f"{section}: {{{name}: 1}}" if section else f"{name}: 1")
+
+
+def test_what_others_call_keys_names_keys() -> None:
+    assert {config.meant_by(word) for words in config._MEANT.values() for word in words.split()} <= set(
+        config.known_keys()
+    )

@@ -1,4 +1,4 @@
-"""``train`` leaves a run that says what happened, looks at the test images once and last, and repeats to the byte."""
+"""``train`` leaves a run that says what happened, evaluates the test images once and last, and repeats to the byte."""
 
 from __future__ import annotations
 
@@ -241,15 +241,57 @@ def test_missing_test_files_are_noticed_before_training(tiny_config: MakeConfig,
     assert not (tmp_path / "run").exists()
 
 
-def test_the_test_files_are_opened_after_the_last_epoch(tiny_config: MakeConfig, tiny_folder: Path, tmp_path: Path):
-    """Unreadable until the last epoch is saved, they do no harm."""
-    whole = {name: (tiny_folder / name).read_bytes() for name in TEST_FILES}
+@pytest.mark.parametrize("wrong", ["shape", "count", "class", "no IDX"])
+def test_wrong_test_files_are_refused_before_training(
+    wrong: str, tiny_config: MakeConfig, tiny_folder: Path, tiny_images: tuple[np.ndarray, ...], tmp_path: Path
+):
+    images, labels = tiny_images[2:]
+    files = {
+        "shape": (images[:, 1:], labels),
+        "count": (images[1:], labels),
+        "class": (images, np.where(labels, labels, 9).astype(np.uint8)),
+    }
     damage(tiny_folder, *TEST_FILES)
-    mended = Recorder(epoch_3=lambda: [(tiny_folder / name).write_bytes(whole[name]) for name in TEST_FILES])
-    assert train(tiny_config(), out=tmp_path / "run", observer=mended).test_examples == 30
+    if wrong in files:
+        for name, array in zip(TEST_FILES, files[wrong], strict=True):
+            (tiny_folder / name).write_bytes(idx.encode(array))
+    with pytest.raises(DataError):
+        train(tiny_config(), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    assert train(tiny_config("data.test=false"), out=tmp_path / "run").test_error is None
 
 
-def test_observer_end_comes_before_test_files_are_opened(tiny_config: MakeConfig, tiny_folder: Path, tmp_path: Path):
+def test_a_test_set_that_turns_out_wrong_does_not_lose_the_run(
+    tiny_config: MakeConfig, tiny_folder: Path, tmp_path: Path
+):
+    recorder = Recorder(epoch_3=lambda: damage(tiny_folder, *TEST_FILES))
+    with pytest.raises(DataError, match=r"--resume \S+/run --set data.test=false$"):
+        train(tiny_config(), out=tmp_path / "run", observer=recorder)
+    run = resume(tmp_path / "run", ["data.test=false"])
+    assert (run.epochs, run.test_error, run.config.data.test) == (3, None, False)
+    assert json.loads((run.path / "manifest.json").read_text())["state"] == "finished"
+
+
+def test_remarks_come_before_the_first_epoch_and_after_the_last(
+    tiny_config: MakeConfig, tiny_folder: Path, tiny_images: tuple[np.ndarray, ...], tmp_path: Path
+):
+    (tiny_folder / FILE_NAMES["train_images"]).write_bytes(idx.encode(tiny_images[0] // 255))
+    recorder = Recorder()
+    recorder.say = recorder.events.append  # type: ignore[method-assign]
+    slow = tiny_config("training.epochs=1", "training.learning_rate=1e-9", "training.batch_size=1")
+    train(slow, out=tmp_path / "run", observer=recorder)
+    said = [event for event in recorder.events if isinstance(event, str) and " " in event]
+    before = next(event for event in said if event.startswith("remark"))
+    last = said[-1]
+    assert recorder.events.index(before) < recorder.events.index(("epoch", 1, True))
+    assert before.startswith("remark   the training images are nearly black")
+    assert last.startswith("remark   the result is no better than guessing: training error ")
+    assert recorder.events.index(last) > recorder.events.index(("epoch", 1, True))
+
+
+def test_observer_end_comes_before_test_images_are_evaluated(
+    tiny_config: MakeConfig, tiny_folder: Path, tmp_path: Path
+):
     recorder = Recorder(end=lambda: damage(tiny_folder, *TEST_FILES))
     with pytest.raises(DataError, match="not an IDX file"):
         train(tiny_config(), out=tmp_path / "run", observer=recorder)

@@ -26,7 +26,8 @@ from mlpcli.errors import RunError
 from mlpcli.experiment import Observer
 from mlpcli.runs import checkpoint as checkpoints
 from mlpcli.runs import directory
-from mlpcli.runs.summary import summarize
+from mlpcli.runs.summary import read_run, summarize
+from mlpcli.training import trainer
 from tests.fork_server import ForkServer, fast_folder
 from tests.run_outcome import outcome
 from tests.test_files import FaultyOs, failing
@@ -348,6 +349,13 @@ def test_resume_with_clock_going_backwards(tiny_config: Make, folder: Path, monk
     (run,) = Path("runs").iterdir()
     experiment.resume(run)
     assert outcome(run) == outcome(folder / "whole")
+
+
+def test_a_clock_that_stands_still(tiny_config: Make, folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(trainer, "time", SimpleNamespace(perf_counter=lambda: 1.0))
+    run = experiment.train(tiny_config(), out=folder / "run")
+    assert run.seconds == 0
+    assert read_run(run.path).summary.examples_per_second is None
 
 
 def test_runs_of_one_second_get_distinct_directories(tiny_config: Make, folder: Path, monkeypatch: pytest.MonkeyPatch):

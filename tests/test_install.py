@@ -49,6 +49,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_wheel_contains_package_configs_and_licence(wheel: Path):
     with zipfile.ZipFile(wheel) as archive:
         found = set(archive.namelist())
+    assert "mlpcli/py.typed" in found
     metadata = f"mlpcli-{__version__}.dist-info"
     package = {
         str(path.relative_to(ROOT))

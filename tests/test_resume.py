@@ -143,7 +143,6 @@ def test_resume_after_interruption_in_every_epoch(tiny_config: Make, folder: Pat
         "training.l2=0.1",
         "training.patience=9",
         "data.validation=0.2",
-        "data.test=false",
     ],
 )
 def test_override_that_changes_past_epochs_is_refused(tiny_config: Make, folder: Path, override: str):
@@ -384,6 +383,13 @@ def test_a_checkpoint_of_other_steps_is_refused(tiny_config: Make, folder: Path)
 
 def test_other_data_are_refused(tiny_config: Make, tiny_folder: Path, folder: Path):
     run = begin(tiny_config(), folder / "run", Stop(1))
+    flip(tiny_folder / "train-labels-idx1-ubyte", -1)
+    with pytest.raises(DataError, match="train-labels-idx1-ubyte is not the file the run was trained on"):
+        experiment.resume(run)
+
+
+def test_other_data_are_refused_before_the_first_epoch_too(tiny_config: Make, tiny_folder: Path, folder: Path):
+    run = begin(tiny_config(), folder / "run", Stop(0, step=1))
     flip(tiny_folder / "train-labels-idx1-ubyte", -1)
     with pytest.raises(DataError, match="train-labels-idx1-ubyte is not the file the run was trained on"):
         experiment.resume(run)

@@ -16,6 +16,7 @@ from typing import Any
 from mlpcli.errors import RunError, UsageError
 from mlpcli.files import Folder
 from mlpcli.runs import directory, metrics
+from mlpcli.runs.summary import read_run
 
 
 def names_of(runs: Sequence[Path]) -> dict[str, Path]:
@@ -87,6 +88,7 @@ def _tag(key: str) -> str:
 
 
 def _metrics(run: Path) -> list[dict[str, Any]]:
+    read_run(run)  # which checks all of its files
     with Folder(run) as folder:
         lines = list(metrics.each(folder))
     if not lines:

@@ -3,6 +3,10 @@
 N images, K classes. ``p`` (N, K) are the values of the output unit, ``labels`` (N,) what the images show and
 ``predicted`` (N,) what the network takes them for: the class of the largest logit. The *confidence* in a prediction is
 p of the predicted class, the largest of the row.
+
+Where several classes may be right at once ``labels`` and ``predicted`` are (N, K), 1 for each that is: for each whose p
+is above 1/2. An image is an error unless the whole row is right, and the confidence is the product of p of each class
+that is predicted and 1 - p of each that is not: the probability of the row, as the units are independent.
 """
 
 from __future__ import annotations
@@ -12,7 +16,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -21,7 +24,6 @@ from numpy.typing import NDArray
 from mlpcli.config import Config, DataConfig
 from mlpcli.datasets.catalogue import CATALOGUE
 from mlpcli.datasets.deskew import preprocessed
-from mlpcli.datasets.detect import exists
 from mlpcli.datasets.foreign import data_of_a_run
 from mlpcli.datasets.load import Part, Split, SplitName
 from mlpcli.datasets.source import named_path
@@ -31,9 +33,11 @@ from mlpcli.model.objectives import OBJECTIVES, SoftmaxCrossEntropy
 from mlpcli.runs import checkpoint as checkpoints
 from mlpcli.runs import directory
 from mlpcli.runs.checkpoint import Checkpoint
+from mlpcli.runs.summary import read_run
 from mlpcli.state import architecture_of
 from mlpcli.training import evaluate as forward
 from mlpcli.training.evaluate import Evaluator
+from mlpcli.training.targets import ClassNumber, MultiLabel, Targets, count_errors, targets_of
 
 Array = NDArray[Any]
 
@@ -54,9 +58,9 @@ class Member:
 class Outputs:
     """What a network, or a committee of networks, says of N images.
 
-    ``p`` (N, K) float64; ``predicted`` (N,); ``loss`` its objective's mean, penalty excluded, None for a committee that
-    has none and where there are no labels; ``probabilities``: whether p can be read as such; ``log_likelihood``:
-    whether the loss is -ln p_label.
+    ``p`` (N, K) float64; ``predicted`` (N,), or (N, K) where several classes may be right; ``loss`` its objective's
+    mean, penalty excluded, None for a committee that has none and where there are no labels; ``probabilities``: whether
+    p can be read as such; ``log_likelihood``: whether the loss is -ln p_label.
     """
 
     p: Array
@@ -67,8 +71,14 @@ class Outputs:
 
     @property
     def confidence(self) -> Array:
-        """p of the predicted class, (N,)."""
-        confidence: Array = self.p[np.arange(len(self.p)), self.predicted]
+        """p of the predicted class, (N,); of several classes that of the row, and if p are none their least margin."""
+        confidence: Array
+        if self.predicted.ndim == 1:
+            confidence = self.p[np.arange(len(self.p)), self.predicted]
+        elif self.probabilities:
+            confidence = np.where(self.predicted, self.p, 1.0 - self.p).prod(axis=1)
+        else:
+            confidence = np.abs(self.p - 0.5).min(axis=1)
         return confidence
 
     def __array__(self, *_: Any, **__: Any) -> Array:
@@ -97,6 +107,22 @@ class ClassScores:
 
 
 @dataclass(frozen=True)
+class MultiLabelScores:
+    """How the labels of images that may have several are recognised, as shares.
+
+    ``exact_match`` is the share of images all of whose labels are right, ``label_error`` that of all labels that are
+    wrong, ``label_errors`` (K) that of each class. ``micro_f1`` is F1 of all labels together, ``macro_f1`` the mean of
+    the classes' F1, those that have one.
+    """
+
+    exact_match: float
+    label_error: float
+    label_errors: tuple[float, ...]
+    micro_f1: float | None
+    macro_f1: float | None
+
+
+@dataclass(frozen=True)
 class Bin:
     """The predictions with a confidence in (low, high]: how many, their mean confidence, the share that is right."""
 
@@ -117,11 +143,11 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Mistake:
-    """A wrongly classified image: its index in the split, from 0 in file order."""
+    """A wrongly classified image: its index in the split, from 0 in file order; of several labels lists of classes."""
 
     index: int
-    label: int
-    predicted: int
+    label: int | list[int]
+    predicted: int | list[int]
     confidence: float
 
 
@@ -129,7 +155,8 @@ class Mistake:
 class Evaluation:
     """All that is measured on one split. ``confusion`` (K, K): [i, j] images of label i are predicted as j.
 
-    ``calibration`` is None where the outputs are no probabilities, ``loss`` where a committee has none.
+    ``calibration`` is None where the outputs are no probabilities, ``loss`` where a committee has none. Where several
+    classes may be right ``confusion`` is None, as no class is taken for another, and there is ``multi_label``.
     """
 
     examples: int
@@ -139,20 +166,27 @@ class Evaluation:
     loss: float | None
     calibration: Calibration | None
     per_class: tuple[ClassScores, ...]
-    confusion: Array
+    confusion: Array | None
     worst: tuple[Mistake, ...]
+    multi_label: MultiLabelScores | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON: no NaN, None where something is undefined."""
-        return {**asdict(self), "confusion": self.confusion.tolist()}
+        plain = asdict(self)
+        if self.multi_label is None:
+            del plain["multi_label"]
+        return {**plain, "confusion": None if self.confusion is None else self.confusion.tolist()}
 
 
 def open_member(path: Path) -> Member:
     """The checkpoint in the file ``path``, or of the run ``path``: its best, else its last.
 
-    Raises ``RunError`` when it is missing, damaged or of another version; nothing is taken instead, but of a run's
-    other checkpoints the message says the names.
+    Of a run all other files are checked too, as every command that is given the run does; a damaged run's checkpoints
+    can be named one by one. Raises ``RunError`` or ``ConfigError`` when anything is missing, damaged or of another
+    version; nothing is taken instead, but of a run's other checkpoints the message says the names.
     """
+    if directory.is_folder(path) and directory.is_run(path):
+        read_run(path)
     file = None
     try:
         file = directory.find_checkpoint(path)
@@ -175,6 +209,7 @@ def check_committee(members: Sequence[Member], split: SplitName, dataset: str | 
             "takes images of another size": (first.image_shape, other.image_shape),
             "tells another number of classes": (first.classes, other.classes),
             "tells other classes": (first.names, other.names),
+            "has another kind of labels": (first.multi_label, other.multi_label),
         }
         if dataset is None:
             differences["was trained on other images; name the data set to use with --data"] = (
@@ -213,6 +248,12 @@ def fallback_from(checkpoint: Checkpoint) -> str | None:
     return data.dataset if instead else None
 
 
+def _exists(dataset: str) -> bool:
+    from mlpcli.datasets.detect import exists  # its readers are imported for data of the user's alone
+
+    return exists(named_path(dataset))
+
+
 def data_for(
     checkpoint: Checkpoint,
     *,
@@ -228,7 +269,7 @@ def data_for(
     """
     own = checkpoint.config.data
     trained_on = checkpoint.dataset if fallback_from(checkpoint) else own.dataset
-    if dataset is None and trained_on not in CATALOGUE and not exists(named_path(trained_on)):
+    if dataset is None and trained_on not in CATALOGUE and not _exists(trained_on):
         raise DataError(f"{shown(trained_on)}: what it was trained on is not here; say where it is with --data")
     wanted = trained_on if dataset is None else dataset
     own = replace(own, dataset=wanted, sources=own.sources if wanted == own.dataset else None)
@@ -251,6 +292,10 @@ def check_fit(checkpoint: Checkpoint, part: Part) -> None:
         )
     if part.classes > checkpoint.classes:
         raise DataError(f"{shown(part.name)}: has {part.classes} classes, the network tells {checkpoint.classes}")
+    if part.split.multi_label != checkpoint.multi_label:
+        several, one = "several labels an image", "one label an image"
+        has, takes = (several, one) if part.split.multi_label else (one, several)
+        raise DataError(f"{shown(part.name)}: has {has}, the network was trained on {takes}")
 
 
 def changed_files(checkpoint: Checkpoint, part: Part) -> list[str]:
@@ -271,7 +316,7 @@ def outputs(member: Member, split: Split) -> Outputs:
     checkpoint = member.checkpoint
     architecture = architecture_of(checkpoint.config, split.images.shape[1], checkpoint.classes)
     split = replace(split, images=seen(checkpoint, split.images))
-    evaluator = Evaluator(architecture, split, checkpoint.classes, checkpoint.config.network.dtype)
+    evaluator = Evaluator(architecture, split, _targets(checkpoint), checkpoint.config.network.dtype)
     with np.errstate(all="ignore"):  # what overflows is seen in the logits or the loss
         return _said(member, architecture, *evaluator.loss_and_logits(checkpoint.parameters))
 
@@ -295,17 +340,22 @@ def _said(member: Member, architecture: Architecture, loss: float | None, logits
     z = logits.astype(np.float64)
     p = np.empty_like(z)
     architecture.objective.output(z, p)
+    targets, probabilities = _targets(member.checkpoint), architecture.objective.probabilities
     return Outputs(
-        p=p,
-        predicted=logits.argmax(axis=1),
+        p=targets.outputs_by_class(p, probabilities) if isinstance(targets, ClassNumber) else p,
+        predicted=targets.predicted(logits, p),
         loss=loss,
-        probabilities=architecture.objective.probabilities,
+        probabilities=probabilities,
         log_likelihood=isinstance(architecture.objective, SoftmaxCrossEntropy),
     )
 
 
+def _targets(checkpoint: Checkpoint) -> Targets:
+    return targets_of(checkpoint.config, checkpoint.classes, checkpoint.multi_label)
+
+
 def committee(members: Sequence[Outputs], labels: Array) -> Outputs:
-    """The mean of the members' probabilities; a single member as it is. ``labels`` (N,).
+    """The mean of the members' probabilities; a single member as it is. ``labels`` (N,), or (N, K).
 
     Where each member's loss is its -ln p_label, so is the committee's, of the mean; it is then at most the mean of
     their losses, as -ln is convex. A committee of others, or one that gives a label no chance at all, has none: None.
@@ -313,6 +363,8 @@ def committee(members: Sequence[Outputs], labels: Array) -> Outputs:
     if len(members) == 1:
         return members[0]
     p = np.mean([member.p for member in members], axis=0)
+    if labels.ndim == 2:
+        return Outputs(p, MultiLabel().predicted(p, p), None, True, False)
     log_likelihood = all(member.log_likelihood for member in members)
     with np.errstate(divide="ignore"):
         loss = -float(np.log(p[np.arange(len(labels)), labels]).mean()) if log_likelihood else math.inf
@@ -320,20 +372,27 @@ def committee(members: Sequence[Outputs], labels: Array) -> Outputs:
 
 
 def evaluate(said: Outputs, labels: Array, worst: int = 0) -> Evaluation:
-    """Hold ``said`` against ``labels`` (N,); the ``worst`` most confident mistakes are listed."""
-    confusion = confusion_matrix(labels, said.predicted, said.p.shape[1])
-    examples = len(labels)
-    errors = examples - int(confusion.trace())
+    """Hold ``said`` against ``labels`` (N,) or (N, K); the ``worst`` most confident mistakes are listed."""
+    examples, errors = len(labels), count_errors(said.predicted, labels)
+    confusion, multi_label = None, None
+    if labels.ndim == 2:
+        per_class = label_scores(labels, said.predicted)
+        multi_label = multi_label_scores(labels, said.predicted, per_class)
+    else:
+        confusion = confusion_matrix(labels, said.predicted, said.p.shape[1])
+        per_class = class_scores(confusion)
+    right = np.asarray(said.predicted == labels)
     return Evaluation(
         examples=examples,
         errors=errors,
         error=errors / examples,
         interval=wilson_interval(errors, examples),
         loss=said.loss,
-        calibration=calibration(said.confidence, said.predicted == labels) if said.probabilities else None,
-        per_class=class_scores(confusion),
+        calibration=calibration(said.confidence, _of_rows(right)) if said.probabilities else None,
+        per_class=per_class,
         confusion=confusion,
         worst=mistakes(said, labels, worst),
+        multi_label=multi_label,
     )
 
 
@@ -363,6 +422,8 @@ def wilson_interval(count: int, total: int, level: float = LEVEL) -> Interval:
 
         (q + z^2 / 2n +- z sqrt(q (1 - q) / n + z^2 / 4n^2)) / (1 + z^2 / n)
     """
+    from statistics import NormalDist  # its import takes as long as evaluating a thousand images
+
     z = NormalDist().inv_cdf((1 + level) / 2)
     q, z2 = count / total, z * z / total
     middle, half = q + z2 / 2, math.sqrt(z2 * (q * (1 - q) + z2 / 4))
@@ -390,6 +451,34 @@ def class_scores(confusion: Array) -> tuple[ClassScores, ...]:
     )
 
 
+def label_scores(labels: Array, predicted: Array) -> tuple[ClassScores, ...]:
+    """Precision, recall and F1 of each column of ``predicted`` (N, K), as :func:`class_scores` defines them."""
+    right = (labels & predicted).sum(axis=0)
+    counts = zip(right, labels.sum(axis=0), predicted.sum(axis=0), strict=True)
+    return tuple(
+        ClassScores(k, int(n), _ratio(hits, guessed), _ratio(hits, n), _ratio(2 * hits, int(n) + int(guessed)))
+        for k, (hits, n, guessed) in enumerate(counts)
+    )
+
+
+def multi_label_scores(labels: Array, predicted: Array, per_class: Sequence[ClassScores]) -> MultiLabelScores:
+    """The scores over all columns of ``labels`` and ``predicted`` (N, K).
+
+    Yang 1999, "An evaluation of statistical approaches to text categorization", section 2: micro-averaged scores are of
+    all decisions together, macro-averaged ones means over the classes.
+    """
+    wrong = labels != predicted
+    f1 = [each.f1 for each in per_class if each.f1 is not None]
+    hits = int((labels & predicted).sum())
+    return MultiLabelScores(
+        exact_match=1.0 - count_errors(predicted, labels) / len(labels),
+        label_error=float(wrong.mean()),
+        label_errors=tuple(wrong.mean(axis=0).tolist()),
+        micro_f1=_ratio(2 * hits, int(labels.sum()) + int(predicted.sum())),
+        macro_f1=sum(f1) / len(f1) if f1 else None,
+    )
+
+
 def calibration(confidence: Array, right: Array) -> Calibration:
     """How far the confidence (N,) in (0, 1] is from the share of predictions that are right; ``right`` (N,) of bool.
 
@@ -413,12 +502,24 @@ def calibration(confidence: Array, right: Array) -> Calibration:
 
 def mistakes(said: Outputs, labels: Array, count: int) -> tuple[Mistake, ...]:
     """The ``count`` wrong predictions of the highest confidence, in falling order; equal ones in file order."""
-    wrong = np.flatnonzero(said.predicted != labels)
+    wrong = np.flatnonzero(~_of_rows(said.predicted == labels))
     confidence = said.confidence[wrong]
     return tuple(
-        Mistake(int(wrong[i]), int(labels[wrong[i]]), int(said.predicted[wrong[i]]), float(confidence[i]))
+        Mistake(
+            int(wrong[i]), plain_label(labels[wrong[i]]), plain_label(said.predicted[wrong[i]]), float(confidence[i])
+        )
         for i in np.argsort(-confidence, kind="stable")[:count]
     )
+
+
+def plain_label(label: Array) -> int | list[int]:
+    """Return ``label`` as a number; a row of 0 and 1 (K,) as the list of the classes that are right."""
+    return np.flatnonzero(label).tolist() if label.ndim else int(label)
+
+
+def _of_rows(right: Array) -> Array:
+    """Return for each example whether it is right: all of its row, where ``right`` is (N, K)."""
+    return np.asarray(right.reshape(len(right), -1).all(axis=1))
 
 
 def _ratio(part: Any, whole: Any) -> float | None:

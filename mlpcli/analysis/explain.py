@@ -16,21 +16,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mlpcli.config import INDEPENDENT_OUTPUTS
 from mlpcli.errors import RunError, UsageError
 from mlpcli.gradcheck.output_layer import OUTPUT_LAYERS
 from mlpcli.gradcheck.probe import COMPLEX_STEP
 from mlpcli.gradcheck.subject import Problem, Subject
 from mlpcli.model.activations import SATURATED
 from mlpcli.model.build import Architecture
-from mlpcli.model.network import Gradient, WeightDecay
+from mlpcli.model.network import Gradient, Network, WeightDecay
 from mlpcli.model.objectives import OBJECTIVES
 from mlpcli.model.parameters import Parameters
 from mlpcli.training.batches import INPUT_SCALE
+from mlpcli.training.targets import Targets
 
 Array = NDArray[Any]
-
-# Their targets may have several 1s; those of the others have one.
-MULTI_LABEL = ("sigmoid_cross_entropy", "sigmoid_quadratic", "linear_quadratic")
 
 OUTPUT_UNITS = {
     "softmax_cross_entropy": "softmax(z{L})",
@@ -84,7 +83,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Check:
-    """An entry of a gradient by hand and by a complex step; that of b is that of dz, too."""
+    """An entry of a gradient by hand and by a complex step in what it is the derivative by; that of b is dz's, too."""
 
     name: str
     index: tuple[int, ...]
@@ -126,8 +125,8 @@ class Explanation:
 
     @property
     def labels(self) -> list[int]:
-        """The true classes."""
-        return [int(k) for k in np.flatnonzero(self.Y)]
+        """The true classes; the number that a single output unit is to say."""
+        return [int(k) for k in (np.flatnonzero(self.Y) if len(self.Y) > 1 else self.Y)]
 
     def document(self) -> dict[str, Any]:
         """Return plain values, ready for JSON: an infinite number is None."""
@@ -186,25 +185,41 @@ def _step_document(step: Step) -> dict[str, Any]:
 
 
 def targets_of(labels: Sequence[int], classes: int, objective: str) -> Array:
-    """Return Y (K,), 1 for these true classes. Raises ``UsageError`` for others, or for more than one can have."""
+    """Return Y (K,), 1 for these true classes; for one unit that says yes or no Y (1,) is the label itself.
+
+    Raises ``UsageError`` for other classes, or for more than one can have.
+    """
+    if classes == 1:
+        if list(labels) not in ([0], [1]):
+            raise UsageError(f"--label {','.join(map(str, labels))}: one output says no or yes, 0 or 1")
+        return np.array(labels, np.float64)
     for k in labels:
         if not 0 <= k < classes:
             raise UsageError(f"--label {k}: the classes are 0 to {classes - 1}")
-    if len(set(labels)) > 1 and objective not in MULTI_LABEL:
+    if len(set(labels)) > 1 and objective not in INDEPENDENT_OUTPUTS:
         raise UsageError(
             f"--label {','.join(map(str, labels))}: {objective} has one true class; for several, "
             "set network.objective to sigmoid_cross_entropy"
         )
+    if not labels and objective not in INDEPENDENT_OUTPUTS:
+        raise UsageError(f"--label none: {objective} has one true class")
     Y = np.zeros(classes)
     Y[list(labels)] = 1.0
     return Y
 
 
-def predicted(architecture: Architecture, theta: Array, pixels: Array) -> int:
-    """Return the class of the largest logit for ``pixels`` (D,), bytes. Raises ``RunError`` if it is not finite."""
-    subject = _subject(architecture, theta, pixels, np.zeros(architecture.sizes[-1]))
+def predicted(architecture: Architecture, theta: Array, pixels: Array, targets: Targets) -> Array:
+    """Return what is predicted for ``pixels`` (D,), bytes, as a label: () or (K,).
+
+    Raises ``RunError`` if the outputs are not finite.
+    """
+    Y = np.zeros(architecture.sizes[-1])
+    subject = _subject(architecture, theta, pixels, Y)
     with np.errstate(all="ignore"):
-        return int(_finite(subject.network.forward()).argmax())
+        logits = _finite(subject.network.forward())
+        subject.network.loss(Y[np.newaxis])
+    label: Array = targets.predicted(logits, subject.network.p)[0]
+    return label
 
 
 def explain(
@@ -242,7 +257,7 @@ def explain(
             image,
             Y,
             tuple(equations),
-            tuple(_checks(subject, gradient, chosen)),
+            tuple(_checks_of_p(subject, Y)) + tuple(_checks(subject, gradient, chosen)),
             _step(subject, gradient, rate, steps),
             _step(subject, gradient, rate / 10, 1),
             tuple(_factors(named, architecture)),
@@ -350,8 +365,28 @@ def _chosen(named: dict[str, Array], hidden: int) -> tuple[tuple[int, int], ...]
     return tuple(found)
 
 
+def _checks_of_p(subject: Subject, Y: Array) -> list[Check]:
+    """Compare dC/dp with a complex step in the loss as the textbook has it, where both are finite.
+
+    Not of the hinge, which has kinks.
+    """
+    network = subject.network
+    if network.objective.name == "linear_hinge":
+        return []
+    p, loss = network.p[0], OUTPUT_LAYERS[network.objective.name][1]
+    dp, _ = output_layer(network.objective.name, network.logits[0], p, Y)
+    found = []
+    for k in np.flatnonzero(np.isfinite(dp)).tolist():
+        stepped = p.astype(np.complex128)
+        stepped[k] += 1j * COMPLEX_STEP
+        value = float(np.imag(loss(stepped, Y)[0])) / COMPLEX_STEP
+        if np.isfinite(value):
+            found.append(Check("dp", (k,), float(dp[k]), value))
+    return found
+
+
 def _checks(subject: Subject, gradient: Parameters, units: Sequence[tuple[int, int]]) -> list[Check]:
-    """Compare db of the last layer and of ``units``, and the largest dW of each of these, with a complex step."""
+    """Compare dC/dp, db of the last layer and of ``units``, their da and largest dW, with a complex step."""
     problem = subject.problem
     stepped = problem.subject(subject.theta.vector, np.complex128, scaled=True)
 
@@ -365,13 +400,25 @@ def _checks(subject: Subject, gradient: Parameters, units: Sequence[tuple[int, i
         tensor, own = getattr(stepped.theta, letter)[n - 1], getattr(gradient, letter)[n - 1]
         return Check(f"d{letter}{n}", index, float(own[index]), complex_step(tensor, index))
 
+    def check_activation(n: int, unit: int) -> Check:
+        """Step from the activation of a hidden unit: through the layers above it."""
+        stepped.loss()
+        network = stepped.network
+        network.layers[n - 1].h[0, unit] += 1j * COMPLEX_STEP
+        outputs = (network.partial_logits, network.p, network.dlogits, network.batch_size)
+        above = Network(network.layers[n:], network.f, network.objective, network.comm, *outputs)
+        above.forward()
+        value = float(np.imag(above.loss(problem.Y))) / COMPLEX_STEP
+        da = subject.network.layers[n].dz[0] @ subject.theta.W[n].T
+        return Check(f"da{n}", (unit,), float(da[unit]), value)
+
     L = len(subject.network.layers)
     # Units of a layer without hidden ones are the classes, of which all are checked.
     found = [check("b", L, (k,)) for k in range(len(gradient.b[-1]))]
     largest = int(np.abs(gradient.b[-1]).argmax())
     for n, unit in (*units, (L, largest)):
         if n < L:
-            found.append(check("b", n, (unit,)))
+            found += [check_activation(n, unit), check("b", n, (unit,))]
         found.append(check("W", n, (int(np.abs(gradient.W[n - 1][:, unit]).argmax()), unit)))
     return found
 
@@ -407,7 +454,7 @@ def _factors(named: dict[str, Array], architecture: Architecture) -> list[Factor
 def _deltas(logits: Array, Y: Array) -> dict[str, Array]:
     found = {}
     for name, objective in OBJECTIVES.items():
-        if Y.sum() != 1 and name not in MULTI_LABEL:
+        if Y.sum() != 1 and name not in INDEPENDENT_OUTPUTS:
             continue
         p, dz = np.empty_like(logits), np.empty_like(logits)
         objective.forward(logits, Y[np.newaxis], p)
@@ -497,7 +544,7 @@ def output_layer_alone(objective: str, values: Sequence[float], Y: Array, *, log
     if objective in ("softmax_cross_entropy", "normalized_sigmoid"):
         positive = Y[Y > 0]  # 0 ln 0 = 0
         entropy = -float(positive @ np.log(positive))
-        terms = [("H(Y), the least C there is", entropy + 0.0), ("KL(Y || p) = C - H(Y)", loss - entropy)]
+        terms = [("entropy of Y, the least C there is", entropy + 0.0), ("KL(Y || p) = C - entropy", loss - entropy)]
     shown = None if note else z
     return OutputLayer(objective, shown, p[0], Y, loss, tuple(terms), dp, jacobian, dz[0], note)
 

@@ -108,8 +108,9 @@ def to_onnx(checkpoint: Checkpoint, input_type: InputType = "uint8") -> Export:
     """An ONNX model from images to the output unit's values and the class of the largest logit.
 
     Input ``images`` (N, R, C): bytes, which the graph scales to 0 .. 1, or float32 in 0 .. 1. Outputs ``p`` (N, K)
-    float32 and ``predicted`` (N,) int64. What lies between has the names of the derivation: X, W1, b1, z1, a1, ... and
-    the arithmetic is in the network's own dtype. ``onnx.checker`` has passed the model.
+    float32 and ``predicted`` (N,) int64, or (N, K) where several classes may be right. What lies between has the names
+    of the derivation: X, W1, b1, z1, a1, ... and the arithmetic is in the network's own dtype. ``onnx.checker`` has
+    passed the model.
 
     Raises ``UsageError`` where onnx is not installed, or the parameters are more than an ONNX file can hold.
     """
@@ -129,13 +130,14 @@ def to_onnx(checkpoint: Checkpoint, input_type: InputType = "uint8") -> Export:
     graph = _Graph(dtype)
     graph.forward(architecture, checkpoint, input_type)
     inputs = (Tensor("images", input_type, ("N", *checkpoint.image_shape)),)
-    outputs = (Tensor("p", "float32", ("N", checkpoint.classes)), Tensor("predicted", "int64", ("N",)))
+    predicted = ("N", checkpoint.classes) if checkpoint.multi_label else ("N",)
+    outputs = (Tensor("p", "float32", ("N", architecture.sizes[-1])), Tensor("predicted", "int64", predicted))
     preprocessing = checkpoint.config.data.preprocessing
     says = {
         "images": f"{'0 to 255' if input_type == 'uint8' else '0 to 1'}; strokes bright on a dark ground"
         + (f"; preprocessed beforehand: {preprocessing}" if preprocessing else ""),
         "p": "probabilities of the classes" if architecture.objective.probabilities else "scores of the classes",
-        "predicted": "the class of the largest logit",
+        "predicted": "1 for each class whose p is above 1/2, else 0" if checkpoint.multi_label else "the class",
     }
 
     def described(tensors: tuple[Tensor, ...]) -> list[Any]:
@@ -186,7 +188,24 @@ class _Graph:
                 a = f"a{layer}"
                 self._node(_ONNX_ACTIVATION[architecture.activation.name], [f"z{layer}"], a)
         self._output(architecture.objective.name, f"z{last}")
-        self._node("ArgMax", [f"z{last}"], "predicted", axis=1, keepdims=0)
+        self._predicted(checkpoint, f"z{last}")
+
+    def _predicted(self, checkpoint: Checkpoint, z: str) -> None:
+        """What is predicted, as ``mlpcli.training.targets`` defines it."""
+        if checkpoint.multi_label:
+            self.constants["half"] = np.array(0.5, np.float32)
+            self._node("Greater", ["p", "half"], "above")
+            self._node("Cast", ["above"], "predicted", to=_onnx_type("int64"))
+        elif checkpoint.config.network.single_output:
+            for name, value in (("first", 0), ("last", checkpoint.classes - 1)):
+                self.constants[name] = np.array(value, np.float32)
+            self.constants["axis"] = np.array([1], np.int64)
+            self._node("Round", ["p"], "nearest")
+            self._node("Clip", ["nearest", "first", "last"], "number")
+            self._node("Squeeze", ["number", "axis"], "class")
+            self._node("Cast", ["class"], "predicted", to=_onnx_type("int64"))
+        else:
+            self._node("ArgMax", [z], "predicted", axis=1, keepdims=0)
 
     def _output(self, objective: str, z: str) -> None:
         """The output unit: see the class of that name in ``mlpcli.model.objectives``."""

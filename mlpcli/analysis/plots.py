@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -106,12 +107,17 @@ class History:
 
 def require_matplotlib() -> None:
     """Raise ``UsageError`` where there is no matplotlib, or none that works."""
+    # A notebook's backend, which its child processes inherit and may not have; files are drawn without any.
+    backend = os.environ.pop("MPLBACKEND", None)
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
         raise UsageError(f"pictures need matplotlib: pip install 'mlpcli[plots]' ({error})") from error
     except Exception as error:  # it reads the user's settings as it is imported, and may fail of them
         raise UsageError(f"matplotlib does not start: {error}; see that it does, or its matplotlibrc") from error
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
 
 
 def render(draw: Draw, form: str, title: str) -> bytes:
@@ -164,9 +170,9 @@ def draw_curves(figure: Figure, runs: Sequence[History]) -> None:
             axes.plot(epochs, training, linestyle=DASHES, mfc="white", markevery=[-1], **look)
             if best is not None:
                 axes.plot(epochs, validation, markevery=_markers(len(epochs), number), **look)
-                axes.plot(best, validation[best - 1], **_ring(), mec=look["color"])
+                axes.plot(best, validation[epochs == best], **_ring(), mec=look["color"])
         _scale(axes, values)
-        _epochs(axes, max(len(run.records) for run in runs))
+        _epochs(axes, max(run.records[-1]["epoch"] for run in runs))
     objectives = {run.objective for run in runs}
     own = "of each run's own objective" if len(objectives) > 1 else runs[0].objective
     in_nats = objectives <= {"softmax_cross_entropy", "sigmoid_cross_entropy", "normalized_sigmoid"}
@@ -191,7 +197,7 @@ def draw_layers(figure: Figure, run: History) -> None:
     for axes, lines in zip(panels, (norms, saturation), strict=False):
         for layer, values in enumerate(lines.T):
             axes.plot(epochs, values, markevery=_markers(len(epochs), layer), **looks[layer])
-        _epochs(axes, len(epochs))
+        _epochs(axes, run.records[-1]["epoch"])
     _scale(panels[0], [norms])
     panels[0].set(title="Gradient of the epoch's last full batch", ylabel="Euclidean norm (loss per unit of parameter)")
     if has_saturation:
@@ -348,6 +354,7 @@ class _Legend:
 def draw_confusion(figure: Figure, result: Evaluation, title: str, class_names: Sequence[str] = ()) -> None:
     """The confusion matrix of ``result``: a row a label, a column a prediction, mistakes coloured by their share."""
     counts = result.confusion
+    assert counts is not None  # several labels an image have none
     classes = len(counts)
     names = _called(class_names, classes)
     figure.set_size_inches(*((7.2, 6.4) if classes <= MOST_CELLS_WITH_NUMBERS else (8.6, 7.6)))
@@ -417,10 +424,14 @@ def draw_mistakes(
     axes.set_axis_off()
     score = "{:.1%}" if result.calibration else "{:.3g}"
     mosaic.frame(axes)
-    names = _called(class_names, len(result.confusion))
+    names = _called(class_names, len(result.per_class))
     mosaic.caption(
         axes,
-        [[f"{names[m.label]} → {names[m.predicted]}, {score.format(m.confidence)}", f"image {m.index}"] for m in worst],
+        [
+            [f"{names[m.label]} → {names[m.predicted]}, {score.format(m.confidence)}", f"image {m.index}"]
+            for m in worst
+            if isinstance(m.label, int) and isinstance(m.predicted, int)
+        ],
     )
     what = "confidence" if result.calibration else "output of the predicted class, which is no probability"
     axes.text(

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mlpcli.analysis.evaluation import Member, Outputs, open_member, predictions, seen
+from mlpcli.analysis.evaluation import Member, Outputs, open_member, plain_label, predictions, seen
 from mlpcli.config import Config
-from mlpcli.datasets.images import BLANK, Bytes, Images, Pieces
-from mlpcli.errors import DataError, UsageError
+from mlpcli.datasets.images import BLANK, SEVERAL, Bytes, Images, Pieces
+from mlpcli.errors import DataError
 from mlpcli.model.parameters import Parameters
+from mlpcli.runs.directory import HasPath, path_of
 
 Array = NDArray[Any]
 
@@ -24,20 +25,13 @@ UNSURE = "the network is unsure: more than 1 bit of entropy"
 UNSURE_BITS = 1.0  # as much as between two classes alike
 
 
-class HasPath(Protocol):
-    """A run as training returns it, or any object with its path."""
-
-    @property
-    def path(self) -> Path:
-        """The run's folder, or a checkpoint."""
-
-
 class Model:
     """A trained network, ready to predict; :func:`load` makes it.
 
     ``path`` is the checkpoint it was read from, ``epoch`` the last epoch of training in it, ``config`` what it was
     trained with, ``image_shape`` (rows, columns) what it takes, ``classes`` the number K it tells apart, called
-    ``class_names``, and ``parameters`` has its weights ``W[0]`` (D, H), ``W[1]`` ... and biases ``b[0]`` (H,), ...
+    ``class_names``; ``multi_label``: several of them may be right at once. ``parameters`` has its weights ``W[0]`` (D,
+    H), ``W[1]`` ... and biases ``b[0]`` (H,), ...
     """
 
     def __init__(self, member: Member) -> None:
@@ -48,6 +42,7 @@ class Model:
         self.image_shape: tuple[int, int] = member.checkpoint.image_shape
         self.classes: int = member.checkpoint.classes
         self.class_names: tuple[str, ...] = member.checkpoint.names
+        self.multi_label: bool = member.checkpoint.multi_label
         self.parameters: Parameters = member.checkpoint.parameters
 
     def __repr__(self) -> str:
@@ -58,10 +53,11 @@ class Model:
         """Predict the classes of ``images``, taken as they are, ink light, except for ``data.preprocessing``.
 
         They are N images (N, rows, columns) or (N, rows * columns), or one image (rows, columns) or (rows * columns,);
-        uint8 from 0 to 255, or floats from 0 to 1. The result has ``predicted`` (N,), the classes, ``p`` (N, K)
-        float64, the values of the output unit, which are probabilities if ``probabilities`` is true, and
-        ``confidence`` (N,), p of the predicted class; N is 1 for one image. Raises ``DataError`` for images of another
-        shape or type, or with values that are not allowed; ``RunError`` when the outputs are no finite numbers.
+        uint8 from 0 to 255, or floats from 0 to 1. The result has ``predicted`` (N,), the classes, or (N, K), 1 for
+        each of several; ``p`` (N, K) float64, the values of the output unit, which are probabilities if
+        ``probabilities`` is true, and ``confidence`` (N,), p of the predicted class; N is 1 for one image. Raises
+        ``DataError`` for images of another shape or type, or with values that are not allowed; ``RunError`` when the
+        outputs are no finite numbers.
         """
         return predictions(self._member, self._rows(images))
 
@@ -83,10 +79,10 @@ class Model:
                 f"({rows}, {columns}) or ({inputs},)"
             )
         if array.dtype != np.uint8 and array.dtype.kind != "f":
-            raise DataError(
-                f"images: are {array.dtype}; allowed: uint8 from 0 to 255, or floats from 0 to 1; "
-                "numbers from 0 to 255 of another type become bytes by images.astype('uint8')"
-            )
+            how = "numbers from 0 to 255 of another type become bytes by images.astype('uint8')"
+            if array.dtype.kind == "b":
+                how = "true and false become 255 and 0 by images.astype('uint8') * 255"
+            raise DataError(f"images: are {array.dtype}; allowed: uint8 from 0 to 255, or floats from 0 to 1; {how}")
         if array.dtype.kind == "f" and array.size:
             low, high = float(array.min()), float(array.max())
             if not (low >= 0.0 and high <= 1.0):  # so that NaN is refused too
@@ -101,10 +97,7 @@ def load(run: HasPath | str | os.PathLike[str]) -> Model:
 
     A run's best checkpoint if it has one, else its last. Raises ``RunError`` when it is missing or damaged.
     """
-    path = run if isinstance(run, (str, os.PathLike)) else getattr(run, "path", None)
-    if not isinstance(path, (str, os.PathLike)):
-        raise UsageError(f"{run!r:.60} is no run; give a Run, or the path of a run or of a checkpoint")
-    return Model(open_member(Path(path)))
+    return Model(open_member(path_of(run)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,17 +105,24 @@ class Answer:
     """The prediction for one image of the file ``name``; ``pixels`` (rows, columns) uint8 are the network's input.
 
     ``index`` counts the images of an IDX file, or the digits of a row, from 0; it is None for a picture of one digit.
-    ``p`` (K,) are the values of the output unit; ``predicted`` is None where the image is blank. ``entropy`` is that of
-    p in bits, None where p are no probabilities. ``warnings`` are reasons to doubt the prediction.
+    ``p`` (K,) are the values of the output unit; ``predicted`` is None where the image is blank, and a list where
+    several classes may be right. ``confidence`` is that in the prediction. ``entropy`` is that of p in bits, None where
+    p are no probabilities. ``warnings`` are reasons to doubt the prediction.
     """
 
     name: str
     index: int | None
     pixels: NDArray[np.uint8]
     p: Array
-    predicted: int | None
+    predicted: int | list[int] | None
+    confidence: float
     entropy: float | None
     warnings: tuple[str, ...]
+
+    def words(self, names: Sequence[str]) -> str:
+        """Return the name of the predicted class, or the names of all that are predicted."""
+        found = self.predicted if isinstance(self.predicted, list) else [self.predicted]
+        return ", ".join(names[k] for k in found if k is not None) or "none"
 
     def top(self, count: int = TOP) -> list[tuple[int, float]]:
         """Return the ``count`` classes of the largest p with their p, the largest first."""
@@ -137,20 +137,29 @@ def answers(model: Model, images: Images) -> Iterator[Answer]:
     A picture that is blank has no prediction. Images of an IDX file have one always: they are as the network knows
     them. Raises ``RunError`` as ``predict`` does.
     """
-    pixels, blank = images.pixels, images.blank
-    if images.row:
-        pixels = np.concatenate([_surest(model, pieces) for pieces in images.row])
+    pixels, blank, remarks = images.pixels, images.blank, images.remarks
+    row = [_surest(model, pieces) for pieces in images.row]
+    many = images.many and len(row) > 0
+    if many:
+        pixels = np.concatenate(row)
         blank = np.zeros(len(pixels), np.bool_)
     said, shown = model.predict(pixels), model.seen(pixels)
-    bits = entropy(said.p) if said.probabilities else np.full(len(said.p), np.nan)
+    if not many and (count := sum(map(len, row))) > 1:
+        remarks += (SEVERAL.format(count),)
+    confidence = said.confidence.tolist()
+    bits = np.full(len(said.p), np.nan)
+    if said.probabilities:  # of several questions, yes or no, the sum of their entropies
+        answers_of = [np.stack([q, 1 - q], axis=1) for q in said.p.T] if model.multi_label else [said.p]
+        bits = np.sum([entropy(q) for q in answers_of], axis=0)
     for i, is_blank in enumerate(blank.tolist()):
-        warnings = (*images.remarks, *([BLANK] if is_blank else [UNSURE] if bits[i] > UNSURE_BITS else []))
+        warnings = (*remarks, *([BLANK] if is_blank else [UNSURE] if bits[i] > UNSURE_BITS else []))
         yield Answer(
             name=images.name,
-            index=i if images.numbered or images.row else None,
+            index=i if images.numbered or many else None,
             pixels=shown[i],
             p=said.p[i],
-            predicted=None if is_blank else int(said.predicted[i]),
+            predicted=None if is_blank else plain_label(said.predicted[i]),
+            confidence=confidence[i],
             entropy=None if np.isnan(bits[i]) else float(bits[i]),
             warnings=warnings,
         )

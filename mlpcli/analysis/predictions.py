@@ -4,17 +4,46 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mlpcli.analysis.evaluation import Outputs
 from mlpcli.analysis.predict import Answer, Model
+from mlpcli.datasets.classes import in_words
 from mlpcli.datasets.collection import readable
-from mlpcli.datasets.detect import images_in
-from mlpcli.datasets.images import Images
-from mlpcli.errors import DataError
+from mlpcli.datasets.images import Images, from_file
+from mlpcli.datasets.pictures import pictures_below
+from mlpcli.errors import DataError, UsageError, shown
+
+
+def read_images(
+    path: str | os.PathLike[str], shape: tuple[int, int] = (28, 28), *, raw: bool = False
+) -> NDArray[np.uint8]:
+    """Read images for ``Model.predict`` as ``mlpcli predict`` does: (N, rows, columns), ink light.
+
+    ``path`` is a picture or photograph of one digit, which is found, cut out, scaled and centred, unless ``raw``: all 0
+    where it shows none; a folder of pictures; or an IDX file, a table or an ``.npz``, whose images are taken as they
+    are. ``shape``, (rows, columns), is the ``image_shape`` of the model. Raises ``DataError`` for a file that cannot be
+    read or does not fit, ``UsageError`` where Pillow is missing.
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        raise UsageError(f"{path!r:.60} is no file; give the path of a picture, a folder or a table")
+    sides = tuple(shape) if isinstance(shape, (tuple, list)) else ()
+    if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
+        raise UsageError(f"shape: {shape!r:.60} is not allowed; allowed: (rows, columns)")
+    found = Path(os.fspath(path))
+    files = (found.is_dir() and pictures_below(found)) or [found]  # an empty folder is refused by its reader
+    return np.concatenate([images_of(file, shown(file), (sides[0], sides[1]), raw=raw).pixels for file in files])
+
+
+def images_of(path: Path, name: str, shape: tuple[int, int], *, raw: bool, many: bool = False) -> Images:
+    """The images in the file ``path``, which messages call ``name``: of a table, or as :func:`from_file` has them."""
+    return images_of_table(path, name, shape) or from_file(path, name, shape, raw=raw, many=many)
 
 
 def images_of_table(path: Path, name: str, shape: tuple[int, int]) -> Images | None:
@@ -24,6 +53,8 @@ def images_of_table(path: Path, name: str, shape: tuple[int, int]) -> Images | N
     """
     if not path.is_file():
         return None
+    from mlpcli.datasets.detect import images_in  # imports the readers of all forms
+
     found = images_in(path, shape)
     if found is None:
         return None
@@ -39,13 +70,16 @@ def table_of(model: Model, answers: Sequence[Answer], columns: str | None = None
     ``columns``: instead the image's number, from 1, and its class, under these two names, as Kaggle wants them.
     """
     if columns is not None:
-        classes = (model.class_names[answer.top(1)[0][0]] for answer in answers)
+        if model.multi_label:
+            classes = (answer.words(model.class_names) for answer in answers)
+        else:
+            classes = (model.class_names[answer.top(1)[0][0]] for answer in answers)
         return _csv(columns.split(","), enumerate(classes, start=1))
     rows = (
         [
             readable(answer.name) if answer.index is None else f"{readable(answer.name)}[{answer.index}]",
-            "" if answer.predicted is None else model.class_names[answer.predicted],
-            "" if answer.predicted is None else repr(float(answer.p[answer.predicted])),
+            "" if answer.predicted is None else answer.words(model.class_names),
+            "" if answer.predicted is None else repr(answer.confidence),
             *map(repr, answer.p.tolist()),
         ]
         for answer in answers
@@ -53,12 +87,12 @@ def table_of(model: Model, answers: Sequence[Answer], columns: str | None = None
     return _csv(["image", "predicted", "confidence", *_of_classes(model.class_names)], rows)
 
 
-def labelled_table(said: Outputs, labels: Sequence[int], class_names: Sequence[str]) -> bytes:
-    """What was ``said`` of labelled images, as CSV: image, label, predicted, confidence, and p of each class."""
+def labelled_table(said: Outputs, labels: NDArray[Any], class_names: Sequence[str]) -> bytes:
+    """What was ``said`` of images with ``labels`` (N,) or (N, K), as CSV: image, label, predicted, confidence, p_0."""
     confidence = said.confidence.tolist()
     rows = (
-        [i, class_names[label], class_names[predicted], repr(confidence[i]), *map(repr, p)]
-        for i, (label, predicted, p) in enumerate(zip(labels, said.predicted.tolist(), said.p.tolist(), strict=True))
+        [i, in_words(label, class_names), in_words(predicted, class_names), repr(confidence[i]), *map(repr, p)]
+        for i, (label, predicted, p) in enumerate(zip(labels, said.predicted, said.p.tolist(), strict=True))
     )
     return _csv(["image", "label", "predicted", "confidence", *_of_classes(class_names)], rows)
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from mlpcli.analysis.plots import INK, MOST_PIXELS_A_SIDE, render
 from mlpcli.config import AugmentationConfig, Config
+from mlpcli.datasets.classes import in_words
 from mlpcli.datasets.deskew import preprocessed
 from mlpcli.datasets.download import Progress, Say, silent
 from mlpcli.datasets.load import Bytes, Part, load_split
@@ -116,7 +117,7 @@ def sheet(
         settings="; ".join([*heads[1 : 1 + bool(preprocessing)], _in_words(augmentation, last)]),
         heads=tuple(heads),
         numbers=tuple(chosen.tolist()),
-        labels=tuple(part.class_names[each] for each in part.split.labels[chosen].tolist()),
+        labels=tuple(in_words(each, part.class_names) for each in part.split.labels[chosen]),
         rows=np.stack(columns, axis=1).reshape(len(chosen), len(columns), *part.image_shape),
     )
 
@@ -131,7 +132,9 @@ def _chosen(part: Part, images: int, numbers: Sequence[int], label: str | None) 
     if label is None:
         return np.arange(min(images, examples))
     places = [place for place, name in enumerate(part.class_names) if name == label]
-    found = np.flatnonzero(np.isin(part.split.labels, places))[:images]
+    labels = part.split.labels
+    shows = labels[:, places].any(axis=1) if part.split.multi_label else np.isin(labels, places)
+    found = np.flatnonzero(shows)[:images]
     if not len(found):
         raise UsageError(f"--class {label}: no training image of {part.name} has that label")
     return found

@@ -7,7 +7,9 @@ functions, so that help and usage errors come at once.
 from __future__ import annotations
 
 import importlib
+import itertools
 import os
+import re
 import signal
 import sys
 import traceback
@@ -130,6 +132,9 @@ def _run(arguments: list[str]) -> int:
             value: Any = cli.invoke(context)
     except click.exceptions.Exit as stop:
         return stop.exit_code
+    except click.NoSuchOption as error:
+        (_of_settings(error, arguments) or error).show()
+        return EXIT_USAGE
     except click.ClickException as error:
         error.show()
         return EXIT_USAGE
@@ -149,6 +154,35 @@ def _run(arguments: list[str]) -> int:
         output.say("mlpcli: this is a bug in mlpcli; please report it with the lines above")
         return EXIT_INTERNAL
     return value if isinstance(value, int) else 0
+
+
+def _of_settings(error: click.NoSuchOption, arguments: list[str]) -> click.UsageError | None:
+    """Return the error that says what to write where options are keys of a config: ``--set training.epochs=5``."""
+    if error.ctx is None or all(parameter.name != "overrides" for parameter in error.ctx.command.params):
+        return None
+    import shlex
+
+    from mlpcli.config import meant_by
+
+    known = {option for parameter in error.ctx.command.params for option in parameter.opts}
+    settings = []
+    for at, argument in enumerate(arguments):
+        name, sign, value = argument.partition("=")
+        key = meant_by(name.lstrip("-")) if name.startswith("--") and name not in known else None
+        if key is None:
+            continue
+        following = list(itertools.takewhile(lambda each: not each.startswith("--"), arguments[at + 1 :]))
+        if key == "network.hidden":
+            numbers = (
+                [value] if sign else itertools.takewhile(lambda each: re.fullmatch(r"[\[\]\d,]+", each), following)
+            )
+            value = f"[{','.join(number.strip('[]') for number in numbers)}]"
+        elif not sign:
+            value = following[0] if following else "..."
+        settings.append(f"--set {shlex.quote(f'{key}={value}')}")
+    if not settings:
+        return None
+    return click.UsageError(f"No such option: {error.option_name}. Write: {' '.join(settings)}", error.ctx)
 
 
 def _empty(stream: TextIO) -> None:

@@ -84,11 +84,13 @@ def check(names: tuple[str, ...], as_json: bool) -> int:
       mlpcli config check configs/*.yaml
     """
     from mlpcli import config
+    from mlpcli.datasets.catalogue import known_size
 
     findings: dict[str, str | None] = {}
     for name in names:
         try:
-            config.load(config.find(name))
+            loaded = config.load(config.find(name))
+            config.check_size(loaded, *known_size(loaded.data.dataset), config.physical_memory())
         except ConfigError as error:
             findings[name] = str(error)
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,6 +16,7 @@ from mlpcli.errors import UsageError
 
 if TYPE_CHECKING:
     from mlpcli.analysis.sheet import Sheet
+    from mlpcli.config import Config
 
 _folder = click.option(
     "--folder",
@@ -144,7 +145,8 @@ def verify(name: str, folder: str, as_json: bool) -> int:
     """Check the files of a data set: exit status 1 if one is missing or is not what it should be.
 
     Those of the data set NAME must have the right SHA-256; a file or folder SOURCE must be in a form that is read, and
-    its parts must fit together. docs/data.md has the forms.
+    its parts must fit together. docs/data.md has the forms. Remarks say what would make training on it teach little, or
+    its error say little; they are no reason for exit status 1.
 
     \b
     Examples:
@@ -153,6 +155,8 @@ def verify(name: str, folder: str, as_json: bool) -> int:
       mlpcli data verify train.csv
       mlpcli data verify mnist --json
     """
+    from dataclasses import asdict
+
     from mlpcli.datasets.check import check
 
     report = check(name, folder)
@@ -167,6 +171,7 @@ def verify(name: str, folder: str, as_json: bool) -> int:
                     for file in report.files
                 ],
                 "mismatch": report.mismatch,
+                "remarks": [asdict(remark) for remark in report.remarks],
             }
         )
     else:
@@ -176,6 +181,8 @@ def verify(name: str, folder: str, as_json: bool) -> int:
             output.result(f"{file.path!s:<{width}}  {state}  {file.detail}".rstrip())
         if report.mismatch:
             output.result(report.mismatch)
+        for remark in report.remarks:
+            output.result(f"remark: {remark.message}")
     return 0 if report.ok else EXIT_CHECK_SAID_NO
 
 
@@ -257,6 +264,7 @@ def import_(source: str, folder: str, overrides: tuple[str, ...], as_json: bool)
 @source_option
 @click.option("--offline", is_flag=True, help="Fetch nothing.")
 @threads_option
+@click.option("--json", "as_json", is_flag=True, help="Print what there is as one JSON document, and draw nothing.")
 def show(
     config: str | None,
     overrides: tuple[str, ...],
@@ -267,13 +275,15 @@ def show(
     file: str | None,
     sources: tuple[str, ...],
     offline: bool,
+    as_json: bool,
 ) -> None:
     """Show the training images of SOURCE, or what training with CONFIG makes of them.
 
     CONFIG is a YAML file or the name of a shipped config; without one, the defaults are used. SOURCE is a data set's
     name, or a file or folder in one of the forms of docs/data.md. A row has an image as it
     is in the file, then as the network is shown it in a few epochs: with the config's own seed and distortions, pixel
-    by pixel. With -o it is a picture, for which matplotlib is needed: pip install 'mlpcli[plots]'.
+    by pixel. With -o it is a picture, for which matplotlib is needed: pip install 'mlpcli[plots]'. Remarks follow: what
+    would make training teach little, or its error say little.
 
     \b
     Examples:
@@ -282,7 +292,10 @@ def show(
       mlpcli data show my.yaml --class 7 --epoch 1 --epoch 30
       mlpcli data show fashion-mnist --index 0 --index 53999
       mlpcli data show train.csv --images 24 -o sheet.png
+      mlpcli data show train.csv --json
     """
+    if as_json and file is not None:
+        raise UsageError("--json draws nothing: leave -o out")
     if numbers and (label is not None or _given("images")):
         raise UsageError("--index names the images: give it, or --class and --images, not both")
 
@@ -291,6 +304,8 @@ def show(
     from mlpcli.analysis.sheet import sheet
     from mlpcli.commands.plot import picture_format
     from mlpcli.commands.progress import download_progress
+    from mlpcli.datasets.load import load_dataset
+    from mlpcli.datasets.remarks import remarks
 
     form = None if file is None else picture_format(Path(file))
     if form is not None:
@@ -299,6 +314,9 @@ def show(
     path = None if config is None or source else config_module.find(config)
     given = [f"data.dataset={json.dumps(config, ensure_ascii=False)}"] if source else []
     loaded = config_module.load(path, (*given, *overrides, *data_overrides(sources, offline)))
+    if as_json:
+        output.result_json(_contents(loaded))
+        return
     made = sheet(
         loaded,
         images=images,
@@ -312,9 +330,40 @@ def show(
         output.say("this config distorts nothing; try --set augmentation.rotation=10")
     if file is None or form is None:
         _print_sheet(made)
-        return
-    output.write_file(Path(file), made.render(form))
-    output.result(click.format_filename(file))
+    else:
+        output.write_file(Path(file), made.render(form))
+        output.result(click.format_filename(file))
+    for remark in remarks(load_dataset(loaded.data, loaded.seed), loaded.data.validation_order):
+        output.say(f"remark: {remark.message}")
+
+
+def _contents(config: Config) -> dict[str, Any]:
+    """What training with ``config`` has to learn from: images by split and class, and the remarks."""
+    from dataclasses import asdict
+
+    import numpy as np
+
+    from mlpcli.commands.progress import download_progress
+    from mlpcli.datasets.load import load_dataset
+    from mlpcli.datasets.remarks import remarks
+
+    dataset = load_dataset(config.data, config.seed, say=output.say, progress=download_progress())
+    found = remarks(dataset, config.data.validation_order)
+    splits = {
+        "train": dataset.train,
+        "validation": dataset.validation,
+        "test": dataset.test() if dataset.has_test else None,
+    }
+    return {
+        "name": dataset.name,
+        "image_shape": list(dataset.image_shape),
+        "class_names": list(dataset.class_names),
+        "images": {
+            name: None if split is None else np.bincount(split.labels, minlength=dataset.classes).tolist()
+            for name, split in splits.items()
+        },
+        "remarks": [asdict(remark) for remark in found],
+    }
 
 
 def _is_source(name: str) -> bool:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
+
+import click
 
 from mlpcli.commands.output import colour
 
@@ -40,14 +43,20 @@ def drawing(image: Bytes, width: int) -> list[str]:
 
 
 def abreast(pictures: list[list[str]], columns: int) -> list[str]:
-    """The lines of ``pictures`` of equal height, ``columns`` of them side by side, an empty line above each row."""
+    """The lines of ``pictures``, ``columns`` of them side by side, an empty line above each row."""
     lines: list[str] = []
-    wide = max(len(line) for picture in pictures for line in picture)
+    wide = widest(pictures)
     for start in range(0, len(pictures), columns):
         lines.append("")
-        for across in zip(*pictures[start : start + columns], strict=True):
-            lines.append("  ".join(f"{line:<{wide}}" for line in across).rstrip())
+        for across in zip_longest(*pictures[start : start + columns], fillvalue=""):
+            padded = (line + " " * (wide - len(click.unstyle(line))) for line in across)
+            lines.append("  ".join(padded).rstrip())
     return lines
+
+
+def widest(pictures: list[list[str]]) -> int:
+    """The characters of the longest line, colours not counted."""
+    return max(len(click.unstyle(line)) for picture in pictures for line in picture)
 
 
 def can_print(characters: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,7 +95,7 @@ def command(
     labels = found.part.split.labels
     result = evaluate(found.together, labels, worst)
     if predictions is not None:
-        table = labelled_table(found.together, labels.tolist(), found.part.class_names)
+        table = labelled_table(found.together, labels, found.part.class_names)
         output.write_file(Path(predictions), table)
     if as_json:
         output.result_json(_document(found, result, dataset))
@@ -136,8 +137,7 @@ def _print(look: Look, result: Evaluation, dataset: str | None) -> None:
     names = part.class_names
     for member in members:
         network = member.checkpoint.config.network
-        inputs = member.checkpoint.image_shape[0] * member.checkpoint.image_shape[1]
-        sizes = "-".join(map(str, [inputs, *network.hidden, member.checkpoint.classes]))
+        sizes = "-".join(map(str, member.checkpoint.parameters.sizes))
         epoch = f"epoch {member.checkpoint.epoch}"
         output.result(f"{shown(member.path)}: {sizes}, {network.objective}, {epoch}")
     output.result(f"{shown(part.name)}, {look.split}: {result.examples:,} images")
@@ -145,41 +145,63 @@ def _print(look: Look, result: Evaluation, dataset: str | None) -> None:
         output.result(f"trained on {shown(part.name)}, as {wanted} could not be had: these are no {wanted} results")
 
     named = [(shown(member.path), own) for member, own in zip(members, look.alone, strict=True)]
-    rows = [["error", "95 % interval", "errors", "loss", "calibration error"]]
+    several = result.multi_label
+    rows = [["exact match" if several else "error", "95 % interval", "errors", "loss", "calibration error"]]
     if len(members) > 1:
         named.append(("committee", result))
         width = max(len(name) for name, _ in named)
         rows[0].insert(0, " " * width)
     for name, own in named:
-        interval = f"{100 * own.interval.low:.2f} - {100 * own.interval.high:.2f} %"
+        low, high = own.interval.low, own.interval.high
+        if several:
+            low, high = 1 - high, 1 - low
+        interval = f"{100 * low:.2f} - {100 * high:.2f} %"
         loss = "-" if own.loss is None else f"{own.loss:.4f}"
-        row = [_percent(own.error), interval, f"{own.errors:,}", loss, _percent(_ece(own))]
+        row = [
+            _percent(1 - own.error if several else own.error),
+            interval,
+            f"{own.errors:,}",
+            loss,
+            _percent(_ece(own)),
+        ]
         rows.append([f"{name:<{width}}", *row] if len(members) > 1 else row)
     _table(rows)
     confidence = "the confidence, which is the output of the predicted class"
+    if several:
+        confidence = "the confidence, which is the product of p or 1 - p of all labels"
+        output.result("(an image whose labels are not all right is an error)")
     if result.calibration is None:
         output.result(f"(Wilson's interval; no calibration, as no output is a probability: {confidence}, is a score)")
     else:
         output.result(f"(Wilson's interval; expected calibration error, in 15 bins of {confidence})")
 
+    wrong = [[_percent(share)] for share in several.label_errors] if several else [[] for _ in result.per_class]
     _table(
-        [["class", "images", "precision", "recall", "F1"]]
+        [["class", "images", "precision", "recall", "F1", *(["label error"] if several else [])]]
         + [
-            [names[c.label], f"{c.examples:,}", _percent(c.precision), _percent(c.recall), _percent(c.f1)]
-            for c in result.per_class
+            [names[c.label], f"{c.examples:,}", _percent(c.precision), _percent(c.recall), _percent(c.f1), *more]
+            for c, more in zip(result.per_class, wrong, strict=True)
         ]
     )
-    counts = result.confusion.tolist()
-    heads = ["", *names]
-    _table(
-        [heads, *([names[label], *(str(n or ".") for n in row)] for label, row in enumerate(counts))],
-        "Confusion: a row a label, a column a prediction",
-    )
+    if several:
+        _table(
+            [
+                ["label error", "micro F1", "macro F1"],
+                [_percent(several.label_error), _percent(several.micro_f1), _percent(several.macro_f1)],
+            ],
+            "All labels",
+        )
+    if result.confusion is not None:
+        _table(
+            [["", *names]]
+            + [[names[k], *(str(n or ".") for n in row)] for k, row in enumerate(result.confusion.tolist())],
+            "Confusion: a row a label, a column a prediction",
+        )
     if result.worst:
         _table(
             [["index", "label", "predicted", "confidence"]]
             + [
-                [str(m.index), names[m.label], names[m.predicted], _confidence(m.confidence, result)]
+                [str(m.index), _words(m.label, names), _words(m.predicted, names), _confidence(m.confidence, result)]
                 for m in result.worst
             ],
             f"Most confidently wrong, of {result.errors:,}",
@@ -192,12 +214,18 @@ def _draw(result: Evaluation, part: Part) -> None:
     pictures = []
     for m in result.worst:
         rows = shades(part.split.images[m.index].reshape(part.image_shape), width)
-        caption = f"{m.index}: {part.class_names[m.label]} taken for {part.class_names[m.predicted]}"
+        names = part.class_names
+        caption = f"{m.index}: {_words(m.label, names)} taken for {_words(m.predicted, names)}"
         pictures.append([caption, *rows])
     if pictures:
         wide = max(len(line) for picture in pictures for line in picture)
         for line in abreast(pictures, max(1, (width + 2) // (wide + 2))):
             output.result(line)
+
+
+def _words(label: int | list[int], names: Sequence[str]) -> str:
+    classes = label if isinstance(label, list) else [label]
+    return ", ".join(names[k] for k in classes) or "none"
 
 
 def _table(rows: list[list[str]], title: str = "") -> None:

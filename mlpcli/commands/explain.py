@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlpcli.commands import output
-from mlpcli.commands.drawing import drawing, signed_drawing, terminal_width
+from mlpcli.commands.drawing import abreast, drawing, signed_drawing, terminal_width, widest
 from mlpcli.commands.options import data_options, set_option
 from mlpcli.commands.subject import Subject, find_subject
 from mlpcli.errors import DataError, UsageError, shown
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
+RATE, NEURON_RATE = 0.01, 0.15
 LEVELS = (0, 10, 25, 50, 100, 150, 200, 300)  # steps of the one neuron that are printed
 
 
@@ -44,7 +45,8 @@ LEVELS = (0, 10, 25, 50, 100, 150, 200, 300)  # steps of the one neuron that are
 @click.option(
     "--label",
     metavar="K[,K...]",
-    help="Take K for the true class, or for the true ones of a multi-label objective. [default: that of the data]",
+    help="Take K for the true class, or for the true ones of a multi-label objective, or none. [default: that of the "
+    "data]",
 )
 @click.option(
     "--unit",
@@ -54,7 +56,12 @@ LEVELS = (0, 10, 25, 50, 100, 150, 200, 300)  # steps of the one neuron that are
     help="Show unit J, from 0, of a hidden layer, from 1 (the default); repeatable. [default: the most active, the "
     "most saturated, the one with the largest gradient]",
 )
-@click.option("--rate", metavar="ETA", type=float, default=0.01, show_default=True, help="The step's learning rate.")
+@click.option(
+    "--rate",
+    metavar="ETA",
+    type=float,
+    help="The step's learning rate. [default: 0.01; of --neuron 0.15]",
+)
 @click.option(
     "--steps", metavar="N", type=click.IntRange(1, 10_000), default=1, show_default=True, help="Take N steps of it."
 )
@@ -75,7 +82,7 @@ def command(
     raw: bool,
     label: str | None,
     units: tuple[str, ...],
-    rate: float,
+    rate: float | None,
     steps: int,
     probabilities: str | None,
     logits: str | None,
@@ -99,13 +106,15 @@ def command(
       mlpcli explain --p 0.7,0.2,0.1 --label 1              the output layer alone
       mlpcli explain --neuron                               where the quadratic loss stalls
     """
+    if rate is None:
+        rate = NEURON_RATE if neuron else RATE
     if not 0 < rate < math.inf:
         raise UsageError(f"--rate {rate:g}: is not a number above 0")
     alone = [name for name, given in (("--p", probabilities), ("--z", logits), ("--neuron", neuron)) if given]
     if len(alone) > 1:
         raise UsageError(f"{alone[0]} and {alone[1]} explain two things: give one of them")
     if neuron:
-        _explain_neuron(rate if rate != 0.01 else 0.15, as_json)
+        _explain_neuron(rate, as_json)
         return
     labels = None if label is None else _labels(label)
     if alone:
@@ -128,12 +137,14 @@ def command(
     architecture = subject.architecture
     assumed = labels is None and own is None
     if labels is None:
-        labels = [explain.predicted(architecture, subject.theta, pixels) if own is None else own]
+        labels = own
+    if labels is None:
+        labels = _classes_of(explain.predicted(architecture, subject.theta, pixels, subject.targets))
     explanation = explain.explain(
         architecture,
         subject.theta,
         pixels.reshape(subject.image_shape),
-        explain.targets_of(labels, architecture.sizes[-1], architecture.objective.name),
+        _targets(subject, labels),
         l2=subject.config.training.l2,
         rate=rate,
         steps=steps,
@@ -145,11 +156,31 @@ def command(
         _Printer(explanation).everything(subject.words, source, assumed)
 
 
+def _targets(subject: Subject, labels: list[int]) -> Array:
+    """Return Y (K,) of these true classes."""
+    from mlpcli.analysis import explain
+
+    Y = explain.targets_of(labels, subject.classes, subject.architecture.objective.name)
+    if subject.architecture.sizes[-1] == subject.classes:
+        return Y
+    if len(labels) != 1:
+        raise UsageError("--label: one output unit says the number of one class")
+    target: Array = subject.targets.table(0.0)[labels[0]]
+    return target
+
+
+def _classes_of(label: Array) -> list[int]:
+    """Return ``label`` as the list of the true classes: of a row of 0 and 1 (K,) all that are 1."""
+    return [int(label)] if label.ndim == 0 else [int(k) for k in label.nonzero()[0]]
+
+
 def _labels(text: str) -> list[int]:
+    if text == "none":
+        return []
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise UsageError(f"--label {text}: is not a class, nor several with commas between them") from None
+        raise UsageError(f"--label {text}: is not a class, nor several with commas between them, nor none") from None
 
 
 def _unit(text: str) -> tuple[int, int]:
@@ -167,8 +198,8 @@ def _numbers(option: str, text: str) -> list[float]:
         found = [float(part) for part in text.split(",")]
     except ValueError:
         raise UsageError(f"{option} {text}: are not numbers with commas between them") from None
-    if len(found) < 2 or not all(map(math.isfinite, found)):
-        raise UsageError(f"{option} {text}: takes a finite number for each of at least two classes")
+    if not all(map(math.isfinite, found)):
+        raise UsageError(f"{option} {text}: takes finite numbers, one for each output unit")
     return found
 
 
@@ -187,8 +218,8 @@ class _Where:
     offline: bool
 
 
-def _from_data(subject: Subject, where: _Where) -> tuple[Bytes, str, int]:
-    """Return an image (D,), whence it is, and its label."""
+def _from_data(subject: Subject, where: _Where) -> tuple[Bytes, str, list[int]]:
+    """Return an image (D,), whence it is, and its true classes."""
     from mlpcli.analysis.evaluation import check_fit, data_for, open_member
     from mlpcli.analysis.look import held_out
     from mlpcli.commands.progress import download_progress
@@ -224,8 +255,8 @@ def _from_data(subject: Subject, where: _Where) -> tuple[Bytes, str, int]:
     index = where.index or 0
     if index >= len(part.split):
         raise UsageError(f"--index {index}: the {split} images of {shown(part.name)} are 0 to {len(part.split) - 1}")
-    label = int(part.split.labels[index])
-    return part.split.images[index], f"image {index} of the {split} images of {shown(part.name)}", label
+    source = f"image {index} of the {split} images of {shown(part.name)}"
+    return part.split.images[index], source, _classes_of(part.split.labels[index])
 
 
 def _from_file(subject: Subject, file: str, raw: bool, index: int | None) -> tuple[Bytes, str, None]:
@@ -235,9 +266,10 @@ def _from_file(subject: Subject, file: str, raw: bool, index: int | None) -> tup
     index = index or 0
     if index >= len(found.pixels):
         raise UsageError(f"--index {index}: the images of {found.name} are 0 to {len(found.pixels) - 1}")
-    doubts = [*found.remarks, *(["is blank: there is no digit on it"] if found.blank[index] else [])]
+    several = [images.SEVERAL.format(len(found.row))] if len(found.row) > 1 else []
+    doubts = [*found.remarks, *several, *(["is blank: there is no digit on it"] if found.blank[index] else [])]
     if doubts:
-        raise DataError(f"{found.name}: {doubts[0]}")
+        raise DataError(f"{found.name}: {doubts[0].partition('; --many')[0]}")
     return found.pixels[index].reshape(-1), f"{found.name}[{index}]" if found.numbered else found.name, None
 
 
@@ -245,6 +277,8 @@ def _from_file(subject: Subject, file: str, raw: bool, index: int | None) -> tup
 
 
 def _number(value: float) -> str:
+    if math.isnan(value):
+        return "-"
     return f"{value:.7g}" if value else "0"
 
 
@@ -369,6 +403,8 @@ class _Printer:
         self._lines(_table(["class", f"z{self.L}", "p", "Y"], rows, self.width))
 
     def _output_layer(self) -> None:
+        import numpy as np
+
         e, L = self.e, self.L
         dp, jacobian, dz = e["dp"], e["jacobian"], e[f"dz{L}"]
         K = len(dz)
@@ -376,29 +412,42 @@ class _Printer:
         rows = [[str(i), *(_small(v) for v in row)] for i, row in enumerate(jacobian)]
         self._lines(_table(["", *map(str, range(K))], rows, self.width, gap=1))
         self._head(f"dz{L}")
-        product = dp @ jacobian
+        with np.errstate(invalid="ignore"):  # infinity times 0, where p has underflowed
+            product = dp @ jacobian
         checks = [self.checks[f"db{L}", (k,)].complex_step for k in range(K)]
-        columns = (dp, product, dz, checks)
-        rows = [[str(k), *(_number(float(column[k])) for column in columns)] for k in range(K)]
-        heads = ["class", "dC/dp", "dC/dp dp/dz", self.equations[f"dz{L}"].formula, "complex step"]
-        self._lines(_table(heads, rows, self.width))
+        of_p = [self.checks.get(("dp", (k,))) for k in range(K)]  # none of the hinge, and none where p is 0
+        rows = [
+            [
+                str(k),
+                _number(dp[k]),
+                "-" if check is None else _number(check.complex_step),
+                *(_number(float(column[k])) for column in (product, dz, checks)),
+            ]
+            for k, check in enumerate(of_p)
+        ]
+        heads = ["class", "dC/dp", "complex step", "dC/dp dp/dz", self.equations[f"dz{L}"].formula, "complex step"]
+        self._lines(_table(heads, rows, self.width, gap=1))
 
     def _hidden_layer(self, n: int) -> None:
         e = self.e
         for name in (f"da{n}", f"dz{n}"):
             self._head(name, f"({self.sizes[n]})")
         units = [unit for layer, unit in e.units if layer == n]
-        columns = [e[f"{name}{n}"] for name in ("da", "slope", "dz")]
+        da, slope, dz = (e[f"{name}{n}"] for name in ("da", "slope", "dz"))
         rows = [
             [
                 str(j),
-                *(_number(float(v[j])) for v in columns),
+                _number(da[j]),
+                _number(self.checks[f"da{n}", (j,)].complex_step),
+                _number(slope[j]),
+                _number(dz[j]),
                 _number(self.checks[f"db{n}", (j,)].complex_step),
             ]
             for j in units
         ]
         formula = self.equations[f"slope{n}"].formula
-        self._lines(_table(["unit", f"da{n}", formula, f"dz{n}", "complex step"], rows, self.width))
+        heads = ["unit", f"da{n}", "complex step", formula, f"dz{n}", "complex step"]
+        self._lines(_table(heads, rows, self.width, gap=1))
 
     def _gradients(self, n: int) -> None:
         import numpy as np
@@ -416,20 +465,24 @@ class _Printer:
         ]
         self._lines(_table(["largest of its column", "by hand", "complex step"], rows, self.width))
         if n == 1:
-            self._picture()
+            self._pictures()
 
-    def _picture(self) -> None:
-        """The weights to one unit beside their gradient."""
+    def _pictures(self) -> None:
+        """dW1 of each unit that is shown, of no hidden layer of the class with the largest, as a picture each."""
         import numpy as np
 
         e = self.e
-        dW = e["dW1"]
-        j = int(np.abs(e["dz1"]).argmax())
-        if not dW[:, j].any():
-            return
+        units = [unit for layer, unit in e.units if layer == 1] if self.L > 1 else [int(np.abs(e["dz1"]).argmax())]
         kind = "unit" if self.L > 1 else "class"
-        self._say(f"     dW1 of {kind} {j}, whose gradient is the largest; + and # above 0, - and = below")
-        for line in signed_drawing(dW[:, j].reshape(e.image.shape), self.width - 5):
+        pictures = []
+        for j in units:
+            dW = e["dW1"][:, j]
+            drawn = signed_drawing(dW.reshape(e.image.shape), self.width - 5) if dW.any() else ["all 0"]
+            pictures.append([f"dW1 of {kind} {j}", *drawn])
+        if not pictures:
+            return
+        self._say("     + and # above 0, - and = below")
+        for line in abreast(pictures, max(1, (self.width - 3) // (widest(pictures) + 2))):
             output.result(f"     {line}".rstrip())
 
     def _penalty(self) -> None:
@@ -451,7 +504,7 @@ class _Printer:
             ["C fell by", *(_number(s.loss_before - s.loss_after) for s in both)],
             ["promised, eta |dC/dtheta|^2", *(_number(s.promised) for s in both)],
         ]
-        for k in e.labels:
+        for k in e.labels if len(e.Y) > 1 else (0,):
             rows.append([f"p of {k} before", *(_number(s.p_before[k]) for s in both)])
             rows.append([f"p of {k} after", *(_number(s.p_after[k]) for s in both)])
         steps = f", {e.step.steps} steps" if e.step.steps > 1 else ""
@@ -506,6 +559,10 @@ def _explain_output(
     config = config_module.load(None, overrides)
     objective, smoothing = config.network.objective, config.training.label_smoothing
     values = _numbers(option, text)
+    if len(values) < 2 and objective not in config_module.INDEPENDENT_OUTPUTS:
+        raise UsageError(
+            f"{option} {text}: {objective} compares outputs, and there is one; give a number for each class"
+        )
     if labels is None:
         raise UsageError(f"{option} has no true class: give one with --label")
     Y = explain.targets_of(labels, len(values), objective)

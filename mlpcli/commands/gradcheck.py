@@ -172,9 +172,10 @@ class _Check:
     ) -> None:
         import numpy as np
 
+        from mlpcli.gradcheck.steps import random_labels
         from mlpcli.gradcheck.subject import Problem
         from mlpcli.model.dropout import draw_mask
-        from mlpcli.training.batches import INPUT_SCALE, targets
+        from mlpcli.training.batches import INPUT_SCALE
 
         self.subject, self.seed, self.tolerance = subject, seed, tolerance
         self.entries = None if every else entries
@@ -182,11 +183,12 @@ class _Check:
             np.random.Generator(np.random.Philox(key=np.array([seed, STREAM + table], np.uint64))) for table in (0, 1)
         )
         self.images, self.source = _images(subject, data, self.rng)
-        training, classes = subject.config.training, subject.architecture.sizes[-1]
+        training = subject.config.training
         self.l2 = training.l2 or L2
         X = self.images[_brightest(self.images)].astype(np.float64)
         self.examples = len(X)
-        Y = targets(classes, training.label_smoothing)[self.rng.integers(classes, size=len(X))]
+        labels = random_labels(self.rng, len(X), subject.classes, subject.multi_label)
+        Y = subject.targets.table(training.label_smoothing)[labels]
         masks = []
         if training.input_dropout:
             mask = np.empty_like(X)
@@ -210,8 +212,10 @@ class _Check:
         from mlpcli.gradcheck.steps import StepChecker, Steps, training_images
 
         subject = self.subject
-        config, classes = subject.config, subject.architecture.sizes[-1]
-        dataset = training_images(config, self.images, classes, subject.image_shape, self.seed)
+        config = subject.config
+        dataset = training_images(
+            config, self.images, subject.classes, subject.image_shape, self.seed, subject.multi_label
+        )
         checker = StepChecker(Steps(config, dataset, subject.state), subject.theta, self.step_rng, self.tolerance)
         yield from checker.rows()
         if group.size > 1 and not checker.diverged:

@@ -47,6 +47,15 @@ def data_overrides(sources: tuple[str, ...], offline: bool, dataset: str | None 
     return [*given, *(["data.offline=true"] if offline else [])]
 
 
+def init_overrides(init: str | None, *, any_file: bool) -> list[str]:
+    """``--init`` as ``--set`` would have it; ``any_file``, whatever SHA-256 the config asks for."""
+    import json
+
+    if init is None:
+        return []
+    return [f"network.init={json.dumps(init, ensure_ascii=False)}", *(["network.init_sha256=null"] if any_file else [])]
+
+
 def data_options(command: Decorated) -> Decorated:
     """``--data``, ``--folder``, ``--source`` and ``--offline``: which images trained networks are held against."""
     for option in (

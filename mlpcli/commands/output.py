@@ -18,13 +18,13 @@ from mlpcli.errors import RunError
 def say(message: str) -> None:
     """Print a message for a person to stderr; that nobody can read it is no reason to end what it is about."""
     with suppress(OSError):
-        click.echo(_harmless(message), err=True)
+        click.echo(harmless(message), err=True)
 
 
 def result(text: str) -> None:
     """Print a result to stdout. Raises ``RunError`` where it cannot be written, as on a full disk."""
     try:
-        click.echo(_harmless(text))
+        click.echo(harmless(text))
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -58,7 +58,7 @@ def write_file(path: Path, data: bytes) -> None:
 _UNSEEN = re.compile(r"\x1b\[[0-9;]*m|[^\n\t\x20-\x7e]")
 
 
-def _harmless(text: str) -> str:
+def harmless(text: str) -> str:
     """``text`` with everything escaped that would not be seen, but steer the terminal: names may be anybody's."""
 
     def escaped(found: re.Match[str]) -> str:

@@ -125,6 +125,8 @@ def command(
             f"{result.error:.2%} error, {result.errors:,} of {result.examples:,} {found.split} images of {part.name}"
         )
         title = f"{_name(found.members[0])}\n{wrong}"
+        if result.confusion is None:
+            raise UsageError(f"{kind}: {part.name} has several labels an image, none of which is taken for another")
         if kind == "confusion":
             draw = partial(plots.draw_confusion, result=result, title=title, class_names=part.class_names)
         else:
@@ -169,7 +171,7 @@ def _histories(runs: Sequence[str]) -> list[History]:
             continue
         label = name if names.count(name) == 1 else str(path)
         if run.summary.state != "finished":
-            label += f" ({run.summary.state}, {run.metrics.epochs} of {run.summary.epochs_wanted} epochs)"
+            label += f" ({run.summary.state}, {run.metrics.epochs} of {run.summary.max_epochs} epochs)"
         histories.append(plots.History(label, run.config.network.objective, run.metrics.records))
     if not histories:
         raise RunError(f"{' '.join(map(shown, paths))}: nothing to draw: no epoch was completed")

@@ -60,8 +60,9 @@ def command(
     is standard input.
 
     Each line has the three most probable classes and the entropy of all probabilities: 0 bits if one class has all of
-    it, 3.32 bits if ten are equally probable. A file that cannot be read is reported on stderr, the others are
-    classified, and the exit status is 3.
+    it, 3.32 bits if ten are equally probable. Of a network whose images may have several labels it has all whose p is
+    above 1/2, the probability that these are all and no other, and the three largest p. A file that cannot be read is
+    reported on stderr, the others are classified, and the exit status is 3.
 
     \b
     Examples:
@@ -85,6 +86,8 @@ def command(
     from mlpcli.analysis.predictions import table_of
 
     model = load(run)
+    if many and model.multi_label:
+        raise UsageError(f"--many reads a class for each digit, and several labels may be right with {model.path}")
     answered: list[Answer] = []
     numbers, failed = [], []
     for file in _walked(files):
@@ -125,13 +128,11 @@ def _walked(files: Sequence[str]) -> list[str]:
 
 
 def _images(file: str, model: Model, raw: bool, many: bool) -> Images:
-    from mlpcli.analysis.predictions import images_of_table
+    from mlpcli.analysis.predictions import images_of
     from mlpcli.datasets import images
 
     if file != STDIN:
-        name = click.format_filename(file)
-        table = images_of_table(Path(file), name, model.image_shape)
-        return table or images.from_file(Path(file), name, model.image_shape, raw=raw, many=many)
+        return images_of(Path(file), click.format_filename(file), model.image_shape, raw=raw, many=many)
     try:
         data = sys.stdin.buffer.read(images.MAX_BYTES + 1)
     except (OSError, AttributeError) as error:  # AttributeError where there is no standard input: '<&-'
@@ -157,7 +158,7 @@ def _document(model: Model, answers: Sequence[Answer], failed: list[dict[str, st
                 "image": answer.name,
                 "index": answer.index,
                 "predicted": answer.predicted,
-                "confidence": None if answer.predicted is None else float(answer.p[answer.predicted]),
+                "confidence": None if answer.predicted is None else answer.confidence,
                 "entropy": answer.entropy,
                 "p": answer.p.tolist(),
                 "top": [{"class": k, "p": p} for k, p in answer.top()],
@@ -198,9 +199,11 @@ def _print(model: Model, answers: Sequence[Answer], show: bool) -> None:
             output.result(f"{name}: no digit")
         else:
             (_, most), *others = answer.top()
+            if model.multi_label:
+                most, others = answer.confidence, answer.top()
             rest = [f"{model.class_names[k]} {_value(model, p)}" for k, p in others]
             bits = [] if answer.entropy is None else [f"entropy {answer.entropy:.2f} bits"]
-            what = model.class_names[answer.predicted]
+            what = answer.words(model.class_names)
             output.result(f"{name}: {what}  {_value(model, most)}  ({'; '.join([', '.join(rest), *bits])})")
         if show:
             for line in drawing(answer.pixels, terminal_width() - 2):

@@ -11,7 +11,14 @@ import click
 
 from mlpcli.commands import EXIT_CHECK_SAID_NO, output
 from mlpcli.commands.group import Group
-from mlpcli.commands.options import data_overrides, set_threads, source_option, threads_are_set, threads_option
+from mlpcli.commands.options import (
+    data_overrides,
+    init_overrides,
+    set_threads,
+    source_option,
+    threads_are_set,
+    threads_option,
+)
 from mlpcli.errors import shown
 from mlpcli.runs.environment import recorded_threads
 
@@ -99,8 +106,12 @@ def show(run: Path, as_json: bool) -> None:
         output.result_json({**document, "config": config_module.to_dict(config), "manifest": manifest})
         return
     state = output.colour(summary.state, COLOURS[summary.state])
-    lines = [("run", shown(where)), ("state", f"{state}, {summary.epochs} of {summary.epochs_wanted} epochs")]
+    lines = [("run", shown(where)), ("state", f"{state}, {summary.epochs} of {summary.max_epochs} epochs")]
     lines += [("started", shown(summary.started or "unknown")), ("data", shown(summary.dataset or "unknown"))]
+    if (init := manifest.get("init")) is not None:
+        drawn = f"; {', '.join(map(shown, init['drawn']))} drawn anew" if init["drawn"] else ""
+        where_from = f"{shown(config.network.init or '')}, epoch {init['epoch']} on {shown(init['dataset'])}{drawn}"
+        lines += [("began from", where_from), ("", f"SHA-256 {shown(init['sha256'])}")]
     for session in manifest.get("resumed", []):
         lines.append(("resumed", f"from epoch {session['epoch']}"))
     if summary.validation_error is not None:
@@ -161,16 +172,27 @@ def compare(paths: tuple[Path, ...], group_seeds: bool, test: bool, as_json: boo
     metavar="DIR",
     help="Where the data are now, if they have moved: the same by their SHA-256. [default: where the run had them]",
 )
+@click.option(
+    "--init",
+    metavar="FILE.npz",
+    help="Where the checkpoint it began from is now, if it has moved. [default: where the run had it]",
+)
 @source_option
 @threads_option
 @_json
 @click.option("--quiet", is_flag=True, help="No progress: only the result, and warnings.")
 def reproduce(
-    run: Path, keep: Path | None, data: str | None, sources: tuple[str, ...], as_json: bool, quiet: bool
+    run: Path,
+    keep: Path | None,
+    data: str | None,
+    init: str | None,
+    sources: tuple[str, ...],
+    as_json: bool,
+    quiet: bool,
 ) -> int:
     """Train a run again and compare: exit status 1 if anything is not equal, bit for bit.
 
-    Compared are metrics, but for times, and the parameters and optimizer state of the last and the best checkpoint; of
+    Compared are metrics, except times, and the parameters and optimizer state of the last and the best checkpoint; of
     a run that is not finished, the epochs it has. The test set is not looked at. As many threads and processes train as
     did then, unless --threads says otherwise.
 
@@ -188,15 +210,15 @@ def reproduce(
     from mlpcli import experiment
     from mlpcli.commands.show import Screen
 
-    overrides = data_overrides(sources, offline=False, dataset=data)
+    overrides = [*data_overrides(sources, offline=False, dataset=data), *init_overrides(init, any_file=False)]
     again = experiment.reproduce(run, overrides, keep=keep, observer=Screen(quiet=quiet))
     if as_json:
         environment = [{"key": key, "recorded": there, "here": here} for key, there, here in again.environment]
         document: dict[str, Any] = {"run": str(again.run), "equal": not again.differences, "epochs": again.epochs}
-        document |= {"epochs_wanted": again.epochs_wanted, "environment": environment}
+        document |= {"max_epochs": again.max_epochs, "environment": environment}
         output.result_json({**document, "differences": [asdict(difference) for difference in again.differences]})
         return EXIT_CHECK_SAID_NO if again.differences else 0
-    of = f"{again.epochs} epochs" if again.epochs == again.epochs_wanted else f"the {again.epochs} epochs it has"
+    of = f"{again.epochs} epochs" if again.epochs == again.max_epochs else f"the {again.epochs} epochs it has"
     if not again.differences:
         output.result(f"{shown(again.run)}: reproduced, {of}: metrics and parameters are equal bit for bit")
         return 0
@@ -220,7 +242,7 @@ def reproduce(
 
 
 def comparison(known: list[Known], *, group_seeds: bool, test: bool = False) -> dict[str, Any]:
-    """Runs held against each other, as a document."""
+    """Return a comparison of runs, as a document."""
     from mlpcli.runs import ranking
 
     keys = ranking.differing(known)
@@ -231,7 +253,7 @@ def comparison(known: list[Known], *, group_seeds: bool, test: bool = False) -> 
 
 
 def print_comparison(known: list[Known], *, group_seeds: bool, test: bool = False) -> None:
-    """Print runs held against each other, as a table."""
+    """Print a comparison of runs, as a table."""
     from mlpcli.runs import ranking
 
     keys = ranking.differing(known)
@@ -333,7 +355,7 @@ def _table(rows: Sequence[tuple[str, ...]], state_column: int | None = None, rig
 
 
 def _epochs(run: Summary) -> str:
-    return "" if run.epochs is None else f"{run.epochs}/{run.epochs_wanted}"
+    return "" if run.epochs is None else f"{run.epochs}/{run.max_epochs}"
 
 
 def _share(value: float | None) -> str:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
-from mlpcli.commands.output import say
+from mlpcli.commands.output import harmless, say
 from mlpcli.commands.progress import Terminal, download_progress
 from mlpcli.datasets.load import Dataset
 from mlpcli.experiment import Observer
 from mlpcli.runs.environment import threads
+from mlpcli.runs.layout import resume_command
 from mlpcli.state import EpochRecord
 from mlpcli.training.trainer import Trainer
 
@@ -31,7 +31,10 @@ class Screen(Observer):
 
     def say(self, message: str) -> None:
         """A message for a person."""
-        say(message)
+        if self._bar is None:
+            say(message)
+        else:
+            self._bar.write(harmless(message), file=self._terminal)
 
     def begin(self, run: Path, trainer: Trainer, dataset: Dataset) -> None:
         """Training begins, or goes on."""
@@ -52,7 +55,7 @@ class Screen(Observer):
             line = f"workers  {trainer.group.size} processes, {each} BLAS thread{'s' if each > 1 else ''} each"
             if trainer.group.aborts_as_one:
                 # Who is killed can't say this, nor can the others, whom the launcher kills.
-                line += f"; should one die: {trainer.group.command} --resume {shlex.quote(str(run))}"
+                line += f"; should one die: {resume_command(run, trainer.group.command)}"
             say(line)
         if sys.stderr.isatty():
             from tqdm import tqdm

@@ -16,19 +16,32 @@ if TYPE_CHECKING:
     from mlpcli.datasets.load import Part
     from mlpcli.model.build import Architecture
     from mlpcli.state import State
+    from mlpcli.training.targets import Targets
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A network with parameters ``theta`` (n,), in ``words`` where from; a trained one has a file and a state."""
+    """A network with parameters ``theta`` (n,), in ``words`` where from; a trained one has a file and a state.
+
+    ``targets`` are of labels of ``classes``, several of which may be right at once if ``multi_label``.
+    """
 
     config: Config
     architecture: Architecture
     image_shape: tuple[int, int]
+    classes: int
+    multi_label: bool
     theta: NDArray[Any]
     words: str
     checkpoint: Path | None = None
     state: State | None = None
+
+    @property
+    def targets(self) -> Targets:
+        """The targets of labels."""
+        from mlpcli.training.targets import targets_of
+
+        return targets_of(self.config, self.classes, self.multi_label)
 
 
 def find_subject(what: str | None, overrides: tuple[str, ...], verb: str, dtype: str | None = None) -> Subject:
@@ -64,6 +77,8 @@ def _trained(path: Path) -> Subject:
         config=checkpoint.config,
         architecture=architecture_of(checkpoint.config, math.prod(checkpoint.image_shape), checkpoint.classes),
         image_shape=checkpoint.image_shape,
+        classes=checkpoint.classes,
+        multi_label=checkpoint.multi_label,
         theta=checkpoint.parameters.vector,
         words=f"{shown(member.path)}, epoch {checkpoint.epoch}",
         checkpoint=member.path,
@@ -72,22 +87,24 @@ def _trained(path: Path) -> Subject:
 
 
 def _initial(config: Config, dtype: str | None) -> Subject:
-    import numpy as np
-
-    from mlpcli.datasets.catalogue import CATALOGUE
-    from mlpcli.model.parameters import initialize
+    from mlpcli import config as config_module
+    from mlpcli.datasets.catalogue import CATALOGUE, IMAGE_SHAPE
     from mlpcli.state import architecture_of
-    from mlpcli.training.rng import keyed_rng
+    from mlpcli.training.initial import draw_parameters
+    from mlpcli.training.targets import check_targets
 
     entry = CATALOGUE.get(config.data.dataset)
+    multi_label = False
     if entry is not None:
-        image_shape, classes = (28, 28), entry.classes  # all of the catalogue have MNIST's size
+        image_shape, classes = IMAGE_SHAPE, entry.classes
+        if config.network.single_output and config.network.objective != "linear_quadratic":
+            classes = 2  # whose numbers its output can be
     else:
         part = load_training_images(config.data, config.data.dataset)
-        image_shape, classes = part.image_shape, part.classes
+        image_shape, classes, multi_label = part.image_shape, part.classes, part.split.multi_label
+        check_targets(config, classes, part.split.labels, part.name)
+    config_module.check_size(config, math.prod(image_shape), classes, config_module.physical_memory())
     architecture = architecture_of(config, math.prod(image_shape), classes)
-    theta, section = architecture.parameters(dtype or config.network.dtype), config.network
-    rng = keyed_rng(config.seed, "initialization")
-    with np.errstate(over="ignore"):  # what is not finite is reported later
-        initialize(theta, section.initialization, section.initial_scale, section.activation, rng)
-    return Subject(config, architecture, image_shape, theta.vector, f"initial weights of seed {config.seed}")
+    theta = draw_parameters(config, architecture, dtype)
+    words = f"initial weights of seed {config.seed}"
+    return Subject(config, architecture, image_shape, classes, multi_label, theta.vector, words)

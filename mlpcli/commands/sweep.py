@@ -81,7 +81,7 @@ def command(
     if dry_run:
         _list(sweep, folder, planned, as_json)
         return
-    with execute.held(folder):
+    with execute.locked_folder(folder):
         tasks = execute.tasks(folder, planned)
         workers = _workers(mpi, jobs, threads)
         if not quiet:
@@ -213,6 +213,7 @@ class _Screen(Watcher):
         self._begun = time.monotonic()
         self._ended = 0
         self._best: tuple[float, str] | None = None
+        self._said: set[str] = set()
         self.done = 0
         for task in tasks:
             if not task.is_open:
@@ -237,10 +238,12 @@ class _Screen(Watcher):
         if outcome.state == "finished":
             self._remember(task, run.validation_error)
         for message in outcome.said:
-            output.say(f"{task.path.name}: {message}")
+            if message not in self._said:  # remarks on the data are those of every run
+                output.say(f"{task.path.name}: {message}")
+        self._said.update(outcome.said)
         if not self._quiet:
             found = "" if run.validation_error is None else f"  validation {run.validation_error:6.2%}"
-            length = "" if run.seconds is None else f"  {run.epochs}/{run.epochs_wanted} epochs, {run.seconds:.1f} s"
+            length = "" if run.seconds is None else f"  {run.epochs}/{run.max_epochs} epochs, {run.seconds:.1f} s"
             output.say(f"{self._number(self.done)}  {outcome.state:<8}  {task.path.name}{found}{length}")
         if outcome.problem and (outcome.state != "diverged" or not self._quiet):
             output.say(f"mlpcli: {task.path}: {outcome.problem}")

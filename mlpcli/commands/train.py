@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +13,7 @@ import click
 from mlpcli.commands import EXIT_USAGE, Terminated, output
 from mlpcli.commands.options import (
     data_overrides,
+    init_overrides,
     set_option,
     set_threads,
     source_option,
@@ -74,6 +74,17 @@ class _Processes(click.IntRange):
     type=click.Path(path_type=Path),
     help="Go on with an interrupted run, from its last checkpoint or the one named, to the same end bit for bit.",
 )
+@click.option(
+    "--data",
+    "dataset",
+    metavar="NAME|DIR",
+    help="The data set; with --resume, where the run's data are now, the same by their SHA-256.",
+)
+@click.option(
+    "--init",
+    metavar="RUN|CHECKPOINT",
+    help="Begin from its weights, not from drawn ones; layers of another shape are drawn. Its images' size is kept.",
+)
 @source_option
 @click.option("--offline", is_flag=True, help="Fetch nothing.")
 @threads_option
@@ -94,6 +105,8 @@ def command(
     overrides: tuple[str, ...],
     out: Path | None,
     resume: Path | None,
+    dataset: str | None,
+    init: str | None,
     sources: tuple[str, ...],
     offline: bool,
     processes: int | None,
@@ -113,11 +126,15 @@ def command(
       mlpcli train --out runs/first --threads 1
       mlpcli train --processes auto
       mlpcli train --resume runs/first
+      mlpcli train --resume runs/first --data /where/they/are/now
+      mlpcli train letters.yaml --init runs/first
       mpiexec -n 4 mlpcli train --mpi
     """
     if resume is not None and (config is not None or out is not None):
         raise UsageError("--resume goes on with the run's own config and directory: give no CONFIG and no --out")
-    overrides = (*overrides, *data_overrides(sources, offline))
+    if resume is not None and init is not None:
+        raise UsageError("--resume goes on with a run, --init begins a new one from its weights: give one of them")
+    overrides = (*overrides, *data_overrides(sources, offline, dataset), *init_overrides(init, any_file=True))
     if processes is None:
         processes = 1 if mpi else _choose_processes(config, overrides, resume, quiet=quiet)
     with process_group(mpi, processes) as group:
@@ -145,7 +162,9 @@ def command(
                 _print(run)
         except (KeyboardInterrupt, Terminated):
             if screen.run is not None:
-                output.say(f"stopped; go on with: {group.command} --resume {shlex.quote(str(screen.run))}")
+                from mlpcli.runs.layout import resume_command
+
+                output.say(f"stopped; go on with: {resume_command(screen.run, group.command)}")
             raise
 
 
@@ -190,6 +209,8 @@ def _document(run: Run) -> dict[str, Any]:
 
 
 def _print(run: Run) -> None:
+    from mlpcli.runs.layout import quoted
+
     if run.fallback_from:
         output.say(
             f"trained on the bundled sample, as {run.fallback_from} could not be had: no {run.fallback_from} result"
@@ -208,4 +229,4 @@ def _print(run: Run) -> None:
     # Whoever keeps the test images out of training is not sent to look at them next.
     held_out = "validation" if run.validation_error is not None else "train"
     split = "" if run.config.data.test else f"--split {held_out} "
-    output.result(f"next              {output.colour(f'mlpcli eval {split}{shlex.quote(str(run.path))}', 'green')}")
+    output.result(f"next              {output.colour(f'mlpcli eval {split}{quoted(run.path)}', 'green')}")

@@ -2,7 +2,9 @@
 
     pixels   whole numbers from 0 to 255 as they are; true and false as 255 and 0; floating-point numbers times 255
              where all of a file lie in 0 .. 1, else as they are where they lie in 0 .. 255; both rounded
-    labels   whole numbers, also where their type is a floating-point one
+    labels   whole numbers, also where their type is a floating-point one; a table with more than one column, all 0 and
+             1, has several labels an image: a column for each class, 1 where it is right; of any other table the first
+             column counts
 
 Anything else is refused: what it means would be a guess.
 """
@@ -55,10 +57,12 @@ def to_bytes(values: Array, where: str) -> Bytes:
 
 
 def to_labels(values: Array, where: str) -> Array:
-    """``values`` (N,) or (N, C), of which the first column counts, as whole numbers (N,); bytes are not copied.
+    """``values`` (N,) or (N, C) as whole numbers (N,), or as bytes 0 and 1 (N, C); bytes are not copied.
 
     Raises ``DataError``, its message opening with ``where``.
     """
+    if values.ndim == 2 and values.shape[1] > 1 and values.dtype.kind in "biuf" and _zeros_and_ones(values):
+        return _read_only(np.ascontiguousarray(values, np.uint8))
     column = values if values.ndim == 1 else values[:, 0]
     if column.dtype == np.uint8:
         return _read_only(np.ascontiguousarray(column))
@@ -70,6 +74,11 @@ def to_labels(values: Array, where: str) -> Array:
         wrong = int(np.flatnonzero(whole != column)[0])
         raise DataError(f"{where}: labels are whole numbers; that of image {wrong} is {column[wrong]}")
     return _read_only(whole)
+
+
+def _zeros_and_ones(values: Array) -> bool:
+    rows = max(1, BLOCK // values.shape[1])
+    return all(np.isin(values[start : start + rows], (0, 1)).all() for start in range(0, len(values), rows))
 
 
 def as_images(values: Array, where: str, size: tuple[int, ...] | None) -> Array:

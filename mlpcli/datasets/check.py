@@ -13,6 +13,7 @@ from mlpcli.datasets.collection import ROLES_OF, Collection, FileSplit
 from mlpcli.datasets.download import fault, find
 from mlpcli.datasets.idx_files import IdxFiles
 from mlpcli.datasets.load import load_dataset, locate, open_collection
+from mlpcli.datasets.remarks import Remark, remarks, with_default_validation
 from mlpcli.errors import DataError
 
 
@@ -28,12 +29,16 @@ class FileState:
 
 @dataclass(frozen=True)
 class Report:
-    """The state of the files in ``folder``, and what is wrong between them where each alone is good."""
+    """The state of the files in ``folder``, and what is wrong between them where each alone is good.
+
+    ``remarks`` are those of training with a config that says nothing else; none where something is wrong.
+    """
 
     name: str
     folder: Path
     files: tuple[FileState, ...]
     mismatch: str | None = None
+    remarks: tuple[Remark, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -50,22 +55,26 @@ def check(dataset: str, folder: str | Path) -> Report:
     entry, path = locate(dataset, folder)
     if entry is not None:
         files = tuple(_verified(path, role, entry) for role in FILE_NAMES)
-        return Report(entry.name, path, files)
-    data = DataConfig(dataset=dataset, validation=0.0)
+        return _with_remarks(
+            Report(entry.name, path, files), DataConfig(dataset=dataset, folder=str(folder), offline=True)
+        )
+    data = DataConfig(dataset=dataset)
     collection = open_collection(data)
     if isinstance(collection, IdxFiles):
         files = tuple(_of_idx(collection, role) for role in FILE_NAMES)
     else:
         files = tuple(_of_split(collection, path, split) for split in ROLES_OF)
-    report = Report(dataset, path, files)
-    if report.ok:
-        try:
-            loaded = load_dataset(data)
-            if loaded.has_test:
-                loaded.test()
-        except DataError as error:
-            return replace(report, mismatch=str(error))
-    return report
+    return _with_remarks(Report(dataset, path, files), data)
+
+
+def _with_remarks(report: Report, data: DataConfig) -> Report:
+    if not report.ok:
+        return report
+    try:
+        dataset = load_dataset(replace(data, validation=0.0))
+        return replace(report, remarks=tuple(remarks(with_default_validation(dataset))))
+    except DataError as error:
+        return replace(report, mismatch=str(error))
 
 
 def _verified(folder: Path, role: Role, entry: Entry) -> FileState:

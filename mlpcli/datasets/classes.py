@@ -1,13 +1,17 @@
-"""Labels to classes: a class is what a label is called, and its number is its place among those that are trained on."""
+"""Labels to classes: a class is what a label is called, and its number is its place among those that are trained on.
+
+Where several may be right at once, labels (N, K) of 0 and 1, the classes are the columns.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from mlpcli.datasets.collection import Bytes, Examples
+from mlpcli.datasets.collection import Bytes, Examples, distinct
 from mlpcli.errors import DataError
 
 MOST_NAMED = 12  # classes in a message
@@ -44,9 +48,15 @@ def classes_of(
 def indices(found: Examples, order: Sequence[str], where: str, split: str) -> Bytes:
     """The labels of ``found`` as places in ``order``, which has what they are called: (N,) uint8, read-only.
 
+    Labels of several classes at once, (N, K), are as they are.
+
     Raises ``DataError``, opening with ``where``, for a label of this ``split`` that ``order`` has not.
     """
-    values, places = np.unique(found.labels, return_inverse=True)
+    if found.labels.ndim == 2:
+        if found.labels.shape[1] != len(order):
+            raise DataError(f"{where}: {found.labels.shape[1]} columns of labels; the network tells {listed(order)}")
+        return found.labels
+    values, places = distinct(found.labels)
     place_of = {label: place for place, label in enumerate(order)}
     called = _called(found, where).values()
     if strangers := [label for label in called if label not in place_of]:
@@ -69,6 +79,31 @@ def listed(names: Sequence[str]) -> str:
     return f"{', '.join(names[: MOST_NAMED - 2])}, ... {names[-1]} ({len(names)} classes)"
 
 
+def compared(test: Examples, classes: Classes, where: str) -> str | None:
+    """Return what there is to say where the ``test`` images do not show all ``classes``.
+
+    Raises ``DataError`` where they show others.
+    """
+    if test.labels.ndim == 2:
+        return None
+    called = _called(test, where).values()
+    if strangers := [label for label in called if label not in classes.labels]:
+        raise DataError(
+            f"{where}: of {listed(strangers)} there are test images, and no training images; leave the test images "
+            "out with data.test: false, or give training images too"
+        )
+    absent = [name for label, name in zip(classes.labels, classes.names, strict=True) if label not in called]
+    return f"{where}: of {listed(absent)} there are training images, and no test images" if absent else None
+
+
+def in_words(label: Any, names: Sequence[str]) -> str:
+    """Return the name of the class ``label``; of a row of 0 and 1 (K,) those of all classes that are right."""
+    row = np.asarray(label)
+    if row.ndim == 0:
+        return names[int(row)]
+    return ", ".join(names[k] for k in np.flatnonzero(row).tolist()) or "none"
+
+
 def renamed(found: Examples, classes: Classes, where: str) -> Examples:
     """``found`` with its labels called by the names of ``classes``."""
     names = dict(zip(classes.labels, classes.names, strict=True))
@@ -77,7 +112,8 @@ def renamed(found: Examples, classes: Classes, where: str) -> Examples:
 
 def _called(found: Examples, where: str) -> dict[int, str]:
     """The labels that occur in ``found``, in order, and what they are called. Raises ``DataError``."""
-    values = np.unique(found.labels).tolist()
+    columns = found.labels.ndim == 2
+    values = list(range(found.labels.shape[1])) if columns else distinct(found.labels)[0].tolist()
     if found.names is None:
         return {value: str(value) for value in values}
     for value in values:

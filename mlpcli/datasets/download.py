@@ -137,24 +137,28 @@ class Downloader:
     def _download(self, file: File) -> None:
         reasons: dict[str, str] = {}
         for name in self._names:
+            source = shown_source(name)
             try:
                 if name in self._unreachable:
                     raise UnreachableError(self._unreachable[name])
+                self._say_once(f"{self.entry.name}: asking {source}")
                 self._store(file, self._source(name))
-            except UnreachableError as error:
-                self._unreachable[name] = str(error)
-                reasons[shown_source(name)] = str(error)
             except SourceError as error:
-                reasons[shown_source(name)] = str(error)
+                if isinstance(error, UnreachableError):
+                    self._unreachable[name] = str(error)
+                reasons[source] = str(error)
+                self._say_once(f"{source}: {error}")
             else:
-                for line in (f"{failed}: {reason}" for failed, reason in reasons.items()):
-                    if line not in self._said:
-                        self._said.add(line)
-                        self._say(line)
-                self._say(f"{self.entry.name}: {file.name}, {file.size / 1e6:.1f} MB, from {shown_source(name)}")
+                self._say(f"{self.entry.name}: {file.name}, {file.size / 1e6:.1f} MB, from {source}")
                 return
         tried = "".join(f"\n  {name}: {reason}" for name, reason in reasons.items()) or "\n  (there are none)"
         raise UnavailableError(f"{self.entry.name}: no source delivers {file.name}:{tried}\n{self._remedies()}")
+
+    def _say_once(self, line: str) -> None:
+        """Say ``line`` as it is found out: what follows may take long."""
+        if line not in self._said:
+            self._said.add(line)
+            self._say(line)
 
     def _source(self, name: str) -> Source:
         if name not in self._sources:

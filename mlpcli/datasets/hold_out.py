@@ -9,7 +9,6 @@ from mlpcli.errors import DataError
 
 # Beside the purposes 1 to 7 that mlpcli/training/rng.py numbers: a part of what a seed means, never changed.
 PURPOSE = 8
-LEAST_A_CLASS = 5  # validation images: with fewer, that a class has none is no sign of sorted files
 
 Bytes = npt.NDArray[np.uint8]
 Indices = npt.NDArray[np.intp]
@@ -34,10 +33,13 @@ def how_many(validation: float, images: int, name: str) -> int:
 def drawn(labels: Bytes, count: int, order: str, seed: int) -> Indices:
     """The ``count`` images to hold out, of those with ``labels`` (N,), in file order; ``order`` shuffled or stratified.
 
-    Stratified: of a class with n of the N images count * n / N, rounded so that the sum is right.
+    Stratified: of a class with n of the N images count * n / N, rounded so that the sum is right. Raises ``DataError``
+    where images have several classes.
     """
     random = np.random.Generator(np.random.Philox(key=np.array([seed, PURPOSE << 48], np.uint64)))
     shuffled = random.permutation(len(labels))
+    if order == "stratified" and labels.ndim == 2:
+        raise DataError("data.validation_order: stratified is for labels of one class each; use shuffled")
     if order == "stratified":
         # In the middle of the (i + 1)-th n-th of the way lies the i-th image of a class with n: the first to come are
         # a fair share of every class.
@@ -48,17 +50,3 @@ def drawn(labels: Bytes, count: int, order: str, seed: int) -> Indices:
         middle = (np.arange(len(labels)) - begins[of] + 0.5) / sizes[of]
         shuffled = by_class[np.argsort(middle, kind="stable")]
     return np.sort(shuffled[:count])
-
-
-def sorted_files(train: Bytes, validation: Bytes, names: tuple[str, ...]) -> str | None:
-    """What there is to say where the images held out do not show all classes, as those of sorted files don't."""
-    held = set(np.unique(validation).tolist())
-    absent = set(range(len(names))) - set(np.unique(train).tolist())
-    if not absent and (len(held) == len(names) or len(validation) < LEAST_A_CLASS * len(names)):
-        return None
-    shows = f"only {names[min(held)]}" if len(held) == 1 else f"only {len(held)} of the {len(names)} classes"
-    lost = f", and no training image {names[min(absent)]}" if absent else ""
-    return (
-        f"the {len(validation):,} validation images, the last in file order, show {shows}{lost}: "
-        "data.validation_order: shuffled (or stratified) draws them from all"
-    )

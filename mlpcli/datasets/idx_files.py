@@ -21,6 +21,7 @@ from mlpcli.datasets import idx
 from mlpcli.datasets.catalogue import FILE_NAMES, Role
 from mlpcli.datasets.collection import (
     MAX_NAME,
+    NO_IMAGES,
     ROLES_OF,
     Array,
     Collection,
@@ -114,6 +115,10 @@ class IdxFiles(Collection):
                 f"{self.file_name(labels)} {len(answers)} labels"
             )
         return Examples(pixels, answers, self._names())
+
+    def labels(self, split: FileSplit) -> Examples:
+        """See :meth:`Collection.labels`."""
+        return Examples(NO_IMAGES, idx.read(self.files[ROLES_OF[split][1]], idx.LABELS)[0], self._names())
 
     def file_name(self, role: Role) -> str:
         """What the file of ``role`` is called."""

@@ -14,6 +14,7 @@ import io
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,7 @@ WIDEST = 1.3  # times its height: a single digit is no wider
 NARROWEST = 0.3  # of its height: a digit that touches another is no narrower
 
 TOO_LARGE = f"has more than {MAX_PIXELS:,} pixels, which is more than is read here; make it smaller"
+SEVERAL = "shows {} digits, of which the network expects one; --many reads them as a number"
 BLANK = "is blank, or nothing on it stands out from the paper: no digit"
 HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # brands of HEIC files
 
@@ -69,7 +71,7 @@ class Images:
 
     ``pixels`` (N, rows, columns) uint8, ink light; ``blank`` (N,) of bool; ``numbered`` for an IDX file, which may hold
     many; ``remarks`` are warnings about the file. ``row`` has the parts of a picture of several digits from left to
-    right.
+    right, which are to be read as ``many``, or else only counted.
     """
 
     name: str
@@ -78,6 +80,7 @@ class Images:
     numbered: bool
     remarks: tuple[str, ...] = ()
     row: tuple[Pieces, ...] = ()
+    many: bool = False
 
 
 def from_file(path: Path, name: str, shape: tuple[int, int], *, raw: bool, many: bool = False) -> Images:
@@ -110,16 +113,18 @@ def from_bytes(data: bytes, name: str, shape: tuple[int, int], *, raw: bool, man
         if many:
             raise DataError(f"{name}: is an IDX file, whose images show one digit each; leave --many away")
         return Images(name, images, np.zeros(len(images), np.bool_), numbered=True)
-    light, remarks = _read_picture(data, name, raw)
+    light, remarks = read_light(data, name, raw)
     if raw:
         _check_shape(light.shape, shape, f"{name}: is", "; without --raw it is cut out, scaled and centred")
         return Images(name, np.rint(light).astype(np.uint8)[np.newaxis], np.zeros(1, np.bool_), False, tuple(remarks))
     ink = find_ink(light)
     image, digits = _single(ink, shape)
-    if digits > 1 and not many:
-        remarks.append(f"shows {digits} digits, of which the network expects one; --many reads them as a number")
-    row = row_of_digits(ink, shape) if many else ()
-    return Images(name, image[np.newaxis], np.array([digits == 0]), numbered=False, remarks=tuple(remarks), row=row)
+    row = row_of_digits(ink, shape)
+    if not many and digits < 2 and not any(len(pieces.spans) > 1 for pieces in row):
+        row = ()  # parts of one digit, as far as can be seen without a network
+    return Images(
+        name, image[np.newaxis], np.array([digits == 0]), numbered=False, remarks=tuple(remarks), row=row, many=many
+    )
 
 
 # Centring ------------------------------------------------------------------------------------------------------------
@@ -149,7 +154,7 @@ def _placed(ink: Array, shape: tuple[int, int]) -> Bytes:
     box = [max(1, round(side * BOX)) for side in shape]
     factor = min(room / length for room, length in zip(box, ink.shape, strict=True))
     rows, columns = (max(1, round(length * factor)) for length in ink.shape)
-    small = _areas(ink.shape[0], rows) @ ink @ _areas(ink.shape[1], columns).T  # (rows, columns)
+    small = scaled(ink, (rows, columns))
     top = _start(small.sum(axis=1), shape[0])
     left = _start(small.sum(axis=0), shape[1])
     image[top : top + rows, left : left + columns] = np.rint(small * (255.0 / small.max()))
@@ -268,6 +273,13 @@ def _is_least(profile: Array, at: int, apart: int) -> bool:
     return int(around.argmin()) == apart
 
 
+def scaled(image: Array, shape: tuple[int, int]) -> Array:
+    """Return ``image`` (h, w) scaled to ``shape``, each pixel the average of the area it covers."""
+    averages: Array = _areas(image.shape[0], shape[0]) @ image @ _areas(image.shape[1], shape[1]).T
+    return averages
+
+
+@lru_cache(maxsize=64)
 def _areas(length: int, size: int) -> Array:
     """Return the matrix (size, length) that scales ``length`` pixels to ``size`` by averages of the area."""
     edges = np.arange(size + 1) * (length / size)
@@ -308,7 +320,7 @@ def _joined(pieces: Iterable[bytes], name: str) -> bytes:
     return bytes(whole)
 
 
-def _read_picture(data: bytes, name: str, raw: bool) -> tuple[Array, list[str]]:
+def read_light(data: bytes, name: str, raw: bool) -> tuple[Array, list[str]]:
     """Return how light each pixel of a picture is, (H, W) float64 in 0 .. 255, and warnings about it."""
     try:
         from PIL import Image, ImageOps, UnidentifiedImageError
@@ -318,7 +330,7 @@ def _read_picture(data: bytes, name: str, raw: bool) -> tuple[Array, list[str]]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what Pillow warns of is checked here, or of no consequence
-            with Image.open(io.BytesIO(data), formats=_formats()) as image:
+            with _opened(data) as image:
                 _check_size(image, name)
                 # Not n_frames: counting pages takes time that grows with the square of their number. An MPO is a
                 # camera's JPEG, whose second frame is a preview.
@@ -345,10 +357,21 @@ def _read_picture(data: bytes, name: str, raw: bool) -> tuple[Array, list[str]]:
     return light, ["has more than one frame; only the first is read"] if frames else []
 
 
-def _formats() -> list[str]:
+def _opened(data: bytes) -> Picture:
+    """Return the picture, by Pillow's few common formats or else by all that it knows, which take longer to import."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        return Image.open(io.BytesIO(data), formats=_formats(every=False))
+    except UnidentifiedImageError:
+        return Image.open(io.BytesIO(data), formats=_formats(every=True))
+
+
+@cache
+def _formats(*, every: bool) -> list[str]:
     from PIL import Image
 
-    Image.init()
+    (Image.init if every else Image.preinit)()
     return [name for name in Image.OPEN if name not in NO_FORMATS]
 
 

@@ -18,13 +18,14 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpcli.config import DataConfig
-from mlpcli.datasets import detect, hold_out
-from mlpcli.datasets.catalogue import CATALOGUE, Entry, File, Role
-from mlpcli.datasets.classes import Classes, classes_of, indices, listed, renamed
+from mlpcli.datasets import hold_out
+from mlpcli.datasets.catalogue import CATALOGUE, FILE_NAMES, Entry, File, Role
+from mlpcli.datasets.classes import Classes, classes_of, compared, indices, renamed
 from mlpcli.datasets.collection import ROLES_OF, Array, Collection, Examples, FileSplit
 from mlpcli.datasets.deskew import preprocessed
 from mlpcli.datasets.download import Downloader, Progress, Say, find, silent
 from mlpcli.datasets.idx_files import IdxFiles
+from mlpcli.datasets.memory import ARRAYS
 from mlpcli.datasets.source import named_path
 from mlpcli.errors import DataError, UnavailableError, shown
 
@@ -36,13 +37,21 @@ SplitName = Literal["train", "validation", "test"]
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images ``(N, D)``, one a row, and their labels ``(N,)``: uint8, C-contiguous, read-only."""
+    """Images ``(N, D)``, one a row, and their labels ``(N,)``: uint8, C-contiguous, read-only.
+
+    Where several classes may be right at once the labels are ``(N, K)``, 1 for each that is.
+    """
 
     images: Bytes
     labels: Bytes
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def multi_label(self) -> bool:
+        """True if several classes may be right at once."""
+        return self.labels.ndim == 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +72,12 @@ class Dataset:
     _read_test: Callable[[], Split] = field(repr=False)
     class_names: tuple[str, ...] = ()
     has_test: bool = True
+
+    @property
+    def training_hashes(self) -> dict[str, str]:
+        """The hashes of what is trained on, whether or not the test files have been read too."""
+        names = [FILE_NAMES[role] for role in ROLES_OF["train"]]
+        return {name: self.hashes[name] for name in names if name in self.hashes}
 
     def test(self) -> Split:
         """Open, verify and read the test files, now and not before. Raises ``DataError``."""
@@ -93,46 +108,44 @@ def load_dataset(
     data: DataConfig,
     seed: int = 0,
     *,
+    given: Collection | None = None,
     pickles: bool = False,
     say: Say = silent,
     progress: Progress | None = None,
 ) -> Dataset:
     """The data set that ``data`` describes, its missing files fetched, those of the test set too if ``data.test``.
 
-    The test files are not opened here. With ``pickles`` a pickle of arrays is read too. ``seed`` draws the validation
-    images where ``data.validation_order`` says so. Raises ``UnavailableError`` when files cannot be had, unless
-    ``data.fallback`` names what to use then; ``DataError`` when they are damaged or do not fit together; ``RunError``
-    when the data folder cannot be used.
+    The test files are not opened here. With ``given`` it is taken from there, not from files. With ``pickles`` a
+    pickle of arrays is read too. ``seed`` draws the validation images where ``data.validation_order`` says so.
+    Raises ``UnavailableError`` when files cannot be had, unless ``data.fallback`` names what to use then;
+    ``DataError`` when they are damaged or do not fit together; ``RunError`` when the data folder cannot be used.
     """
 
     def load(data: DataConfig) -> Dataset:
-        files = open_collection(data, say, progress, pickles=pickles)
+        files = given or open_collection(data, say, progress, pickles=pickles)
         _require(files, "train")
         has_test = data.test and files.prepare("test")
         if data.test and not has_test:
             say(f"{files.missing('test')}; there will be no test error")
         found = files.read("train")
         classes = _classes(files, found, data)
+        if has_test and files.class_names is None:
+            _compare_classes(files, classes, say)
         everything, shape = _split(found, indices(found, classes.labels, files.name, "training"), files, data, say)
         everything = _preprocessed(everything, shape, data)
-        train, validation = _hold_out(everything, data, seed, files.name)
-        if validation is not None and data.validation_order == "file":
-            remark = hold_out.sorted_files(train.labels, validation.labels, classes.names)
-            if remark:
-                say(f"{files.name}: {remark}")
+        train, validation = held_out(everything, data, seed, files.name)
 
         def test() -> Split:
             found = files.read("test")
             labels = indices(found, classes.labels, files.name, "test")
             split, test_shape = _split(found, labels, files, data, silent)
+            if split.multi_label != train.multi_label:
+                raise DataError(f"{files.name}: either the training or the test labels have one class each")
             if test_shape != shape:
                 raise DataError(
                     f"{files.name}: the test images are of {_size(test_shape)} pixels, the training images of "
                     f"{_size(shape)}"
                 )
-            shown = set(np.unique(labels).tolist())
-            if absent := [name for place, name in enumerate(classes.names) if place not in shown]:
-                say(f"{files.name}: of {listed(absent)} there are training images, and no test images")
             return _preprocessed(split, shape, data)
 
         return Dataset(
@@ -190,7 +203,7 @@ def load_split(
             found = renamed(found, own, files.name)
         wanted, shape = _split(found, indices(found, labels, files.name, split), files, data, say)
         if split != "test" and not everything:
-            train, validation = _hold_out(wanted, data, seed, files.name)
+            train, validation = held_out(wanted, data, seed, files.name)
             if split == "validation" and validation is None:
                 raise DataError(f"{files.name}: there are no validation images: data.validation is 0")
             wanted = validation if split == "validation" and validation is not None else train
@@ -208,6 +221,8 @@ def open_collection(
     """
     entry, path = locate(data.dataset, data.folder)
     if entry is None:
+        from mlpcli.datasets import detect  # its readers are imported for data of the user's alone
+
         return detect.open_collection(path, data, say, pickles=pickles)
     downloader = None
     if not entry.bundled:
@@ -223,6 +238,13 @@ def locate(dataset: str, folder: str | Path) -> tuple[Entry | None, Path]:
     entry = CATALOGUE.get(dataset)
     if entry is not None:
         return entry, BUNDLED if entry.bundled else named_path(str(folder)) / entry.name
+    if dataset == ARRAYS:
+        raise DataError(
+            "the run was trained on arrays that a Python program had, and there are no files of them: name data with "
+            "--data, or resume it by mlpcli.resume(run, data=(X, y), test=(X, y))"
+        )
+    from mlpcli.datasets import detect
+
     path = named_path(dataset)
     if detect.exists(path):
         return None, path
@@ -324,6 +346,16 @@ def _classes(
     return classes_of(found, files.name, known=files.class_names, names=names)
 
 
+def _compare_classes(files: Collection, classes: Classes, say: Say) -> None:
+    """Say before training what there is to say of the classes of the test images. Raises ``DataError``."""
+    try:
+        test = files.labels("test")
+    except DataError:
+        return  # as it will be said where they are read, should they still be damaged then
+    if remark := compared(test, classes, files.name):
+        say(remark)
+
+
 def _split(
     found: Examples, labels: Bytes, files: Collection, data: DataConfig, say: Say
 ) -> tuple[Split, tuple[int, int]]:
@@ -342,8 +374,8 @@ def _preprocessed(split: Split, shape: tuple[int, int], data: DataConfig) -> Spl
     return replace(split, images=preprocessed(split.images, shape, data.preprocessing))
 
 
-def _hold_out(split: Split, data: DataConfig, seed: int, name: str) -> tuple[Split, Split | None]:
-    """``split`` without the images held out for validation, and those: as ``data`` says which."""
+def held_out(split: Split, data: DataConfig, seed: int, name: str) -> tuple[Split, Split | None]:
+    """``split`` without the images held out for validation, and those: as ``data`` says which. Raises ``DataError``."""
     count = hold_out.how_many(data.validation, len(split), name)
     if not count:
         return split, None

@@ -22,7 +22,7 @@ import numpy as np
 
 from mlpcli.datasets.arrays import as_images, to_bytes, to_labels
 from mlpcli.datasets.bytestream import MAX_RATIO, PIECE, open_regular
-from mlpcli.datasets.collection import Array, Bytes, Collection, Examples, FileSplit, readable, shown
+from mlpcli.datasets.collection import NO_IMAGES, Array, Bytes, Collection, Examples, FileSplit, readable, shown
 from mlpcli.errors import DataError
 
 MAX_MEMBERS = 1000
@@ -75,12 +75,23 @@ class NpzFile(Collection):
         pair = self._pair(split)
         if pair is None:
             raise DataError(self.missing(split))
-        images, labels = pair
-        where = f"{shown(self._path)}: {readable(labels)}"
-        answers = read_array(self._path, labels)
-        if answers.ndim > 2 or (answers.ndim == 2 and answers.shape[1] != 1) or not answers.size:
-            raise DataError(f"{where}: labels are (N,) whole numbers; these are {' x '.join(map(str, answers.shape))}")
-        return Examples(self._images(images), to_labels(answers, where))
+        return Examples(self._images(pair[0]), self._labels(pair[1]))
+
+    def labels(self, split: FileSplit) -> Examples:
+        """See :meth:`Collection.labels`."""
+        pair = self._pair(split)
+        return self._examples(split) if pair is None else Examples(NO_IMAGES, self._labels(pair[1]))
+
+    def _labels(self, name: str) -> Array:
+        where = f"{shown(self._path)}: {readable(name)}"
+        answers = read_array(self._path, name)
+        found = to_labels(answers, where) if 0 < answers.ndim < 3 and answers.size else None
+        if found is None or (found.ndim == 1 and answers.shape[1:] not in ((), (1,))):
+            raise DataError(
+                f"{where}: labels are (N,) whole numbers, or (N, K) of 0 and 1; these are "
+                f"{' x '.join(map(str, answers.shape))}"
+            )
+        return found
 
     def _images(self, name: str) -> Bytes:
         where = f"{shown(self._path)}: {readable(name)}"

@@ -22,6 +22,7 @@ from mlpcli.datasets.collection import (
     MAX_CLASSES,
     MAX_ENTRIES,
     MAX_NAME,
+    NO_IMAGES,
     Bytes,
     Collection,
     Examples,
@@ -59,9 +60,7 @@ class PictureFolders(Collection):
         return f"{self.name}: has no folder {' or '.join(CALLED[split])}"
 
     def _examples(self, split: FileSplit) -> Examples:
-        if split not in self._folders:
-            raise DataError(self.missing(split))
-        folders = class_folders(self._folders[split])
+        folders = self._classes(split)
         if len(folders) > MAX_CLASSES:
             raise DataError(
                 f"{shown(self._folders[split])}: has {len(folders)} folders of pictures; at most {MAX_CLASSES} classes "
@@ -76,6 +75,16 @@ class PictureFolders(Collection):
                 f"{self.name}: the pictures are mostly light, as paper is; light is taken for ink, as it is in MNIST"
             )
         return Examples(images, np.array([label for _, label in paths], np.uint8), dict(enumerate(folders)))
+
+    def labels(self, split: FileSplit) -> Examples:
+        """See :meth:`Collection.labels`."""
+        folders = self._classes(split)
+        return Examples(NO_IMAGES, np.arange(len(folders)), dict(enumerate(folders)))
+
+    def _classes(self, split: FileSplit) -> dict[str, Path]:
+        if split not in self._folders:
+            raise DataError(self.missing(split))
+        return class_folders(self._folders[split])
 
     def _read(self, paths: list[Path]) -> Bytes:
         images: Bytes | None = None

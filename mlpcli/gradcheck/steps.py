@@ -40,6 +40,7 @@ from mlpcli.gradcheck.rows import (
     row,
 )
 from mlpcli.gradcheck.subject import Problem
+from mlpcli.model.network import Network
 from mlpcli.model.parameters import Parameters
 from mlpcli.parallel.control import SINGLE, ProcessGroup
 from mlpcli.state import OPTIMIZER_STATE, State, architecture_of
@@ -143,11 +144,19 @@ def in_float64(config: Config, dataset: Dataset) -> tuple[Config, tuple[int, ...
     return replace(config, network=network, training=training), epochs
 
 
-def training_images(config: Config, images: Array, classes: int, image_shape: tuple[int, int], seed: int) -> Dataset:
+def random_labels(rng: np.random.Generator, count: int, classes: int, multi_label: bool) -> Array:
+    """Return ``count`` labels (N,) of ``classes``, or rows of 0 and 1 (N, K)."""
+    labels = rng.integers(2, size=(count, classes)) if multi_label else rng.integers(classes, size=count)
+    return labels.astype(np.uint8)
+
+
+def training_images(
+    config: Config, images: Array, classes: int, image_shape: tuple[int, int], seed: int, multi_label: bool = False
+) -> Dataset:
     """Return a data set of one and a half batches of ``images``, with random labels: gradients are then large."""
     count = min(len(images), max(1, round(BATCHES * min(config.training.batch_size, len(images)))))
     rng = np.random.default_rng([seed, 1])
-    labels = rng.integers(classes, size=count).astype(np.uint8)
+    labels = random_labels(rng, count, classes, multi_label)
     return Dataset(
         name="gradcheck",
         train=Split(np.ascontiguousarray(images[:count]), labels),
@@ -321,9 +330,20 @@ class StepChecker:
         """Return the larger error of what a step reports: loss, learning rate, errors, size of the batch."""
         subject = problem.subject(theta, np.float64)
         loss = float(subject.loss())
-        errors = int(np.sum(np.argmax(subject.network.logits, axis=1) != y))
+        errors = int(np.sum(self._wrong(subject.network, y)))
         counts = float((errors, len(y)) != (record.errors, record.size))
         return max(_relative(loss, record.loss), _relative(eta, record.learning_rate), counts)
+
+    def _wrong(self, network: Network, y: Array) -> Array:
+        """Return which examples (B,) are misclassified, by the definitions."""
+        wrong: Array
+        if y.ndim == 2:
+            wrong = np.any((network.p > 0.5) != (y > 0), axis=1)
+        elif self._config.network.single_output:
+            wrong = np.argmin(np.abs(network.p - np.arange(self._dataset.classes)), axis=1) != y
+        else:
+            wrong = np.argmax(network.logits, axis=1) != y
+        return wrong
 
     def _batches(self, epoch: int) -> Iterator[tuple[Problem, Array]]:
         """Yield each batch of an epoch with its labels: inputs from 0 to 1, targets and masks, from the definitions."""
@@ -339,8 +359,14 @@ class StepChecker:
                 X = X * textbook.mask(training.input_dropout, X.shape, inputs_rng)
             hidden = config.network.hidden if training.dropout else ()
             masks = [textbook.mask(training.dropout, (units, len(chosen)), masks_rng).T for units in hidden]
-            Y = (1 - s) * (train.labels[chosen][:, np.newaxis] == np.arange(classes)) + s / classes
-            yield Problem(self._architecture, X, 1.0, Y, masks), train.labels[chosen]
+            y = train.labels[chosen]
+            if y.ndim == 2:
+                Y = (1 - s) * y + s / 2
+            elif config.network.single_output:
+                Y = y[:, np.newaxis].astype(np.float64)
+            else:
+                Y = (1 - s) * (y[:, np.newaxis] == np.arange(classes)) + s / classes
+            yield Problem(self._architecture, X, 1.0, Y, masks), y
 
     def _distorted(self, chosen: Array, epoch: int) -> Array:
         config, train = self._config, self._dataset.train

@@ -107,8 +107,8 @@ def _copy(sizes: Sequence[int], vector: Array) -> Parameters:
 
 
 # Draws the weights (rows, columns) of one layer: rows units below it, columns units of its own, with this activation
-# ("linear" in the output layer).
-Scheme = Callable[[np.random.Generator, int, int, str], Array]
+# ("linear" in the output layer). Quoted, as importing numpy.random takes a tenth of the time of numpy's import.
+Scheme = Callable[["np.random.Generator", int, int, str], Array]
 
 
 def _glorot(rng: np.random.Generator, rows: int, columns: int, activation: str) -> Array:

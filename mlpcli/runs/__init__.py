@@ -1,1 +1,1 @@
-"""What a run leaves on disk."""
+"""Runs on disk, written and read."""

@@ -67,7 +67,7 @@ class Checkpoint:
 
     ``dataset`` is the name of the data set, ``hashes`` its files' (file name -> SHA-256 of the decoded bytes), and
     ``image_shape`` (rows, columns) its images'. ``class_names`` are what the classes are called, in order; None in a
-    checkpoint of before they were kept.
+    checkpoint of before they were kept. ``multi_label``: several classes may be right at once.
     """
 
     config: Config
@@ -77,10 +77,11 @@ class Checkpoint:
     classes: int
     state: State
     class_names: tuple[str, ...] | None = None
+    multi_label: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What the classes are called, in order: their numbers, where nothing else is known."""
+        """The classes' names in order: their numbers, where nothing else is known."""
         return self.class_names or tuple(map(str, range(self.classes)))
 
     @property
@@ -101,14 +102,22 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
 
 def read(path: Path) -> Checkpoint:
     """The checkpoint in ``path``, which in a run is no link. Raises ``RunError``: missing, damaged, unknown version."""
+    return decode(_bytes_of(path), shown(path))
+
+
+def read_with_hash(path: Path) -> tuple[Checkpoint, str]:
+    """The checkpoint in ``path``, and the SHA-256 of the file. Raises as :func:`read` does."""
+    data = _bytes_of(path)
+    return decode(data, shown(path)), hashlib.sha256(data).hexdigest()
+
+
+def _bytes_of(path: Path) -> bytes:
     with reading(path):
         here = path if path.parent.name == CHECKPOINTS else path.absolute()  # we may be in the very folder
         if here.parent.name == CHECKPOINTS:
             with Folder(here.parent.parent) as run:
-                data = run.read(f"{CHECKPOINTS}/{here.name}", MAX_BYTES)
-        else:
-            data = read_bytes(path, MAX_BYTES)
-    return decode(data, shown(path))
+                return run.read(f"{CHECKPOINTS}/{here.name}", MAX_BYTES)
+        return read_bytes(path, MAX_BYTES)
 
 
 def encode(checkpoint: Checkpoint) -> bytes:
@@ -122,6 +131,7 @@ def encode(checkpoint: Checkpoint) -> bytes:
         "image_shape": list(checkpoint.image_shape),
         "classes": checkpoint.classes,
         **({"class_names": list(checkpoint.class_names)} if checkpoint.class_names else {}),
+        **({"multi_label": True} if checkpoint.multi_label else {}),
         "epoch": state.epoch,
         "step": state.step,
         "best": list(state.best) if state.best else None,
@@ -219,6 +229,7 @@ def decode(data: bytes, where: str) -> Checkpoint:
             epochs_since_best=header["patience_used"],
         ),
         class_names=tuple(header["class_names"]) if "class_names" in header else None,
+        multi_label=header.get("multi_label", False),
     )
 
 
@@ -304,10 +315,12 @@ def _header(members: Mapping[str, memoryview], refuse: Refuse) -> dict[str, Any]
 
 
 def _contradiction(header: Mapping[str, Any], config: Config) -> str | None:
-    """What in ``header`` no run of ``config`` can come to, if anything."""
+    """Return what in ``header`` no run of ``config`` can have, if anything."""
     epoch, best, best_epoch = header["epoch"], header["best"], header["best_epoch"]
     if len(header.get("class_names", ())) not in (0, header["classes"]):
         return f"{len(header['class_names'])} names of {header['classes']} classes"
+    if header.get("multi_label") and config.network.objective not in config_module.INDEPENDENT_OUTPUTS:
+        return f"several labels at once, and {config.network.objective}"
     if epoch > config.training.epochs:
         return f"epoch {epoch} of {config.training.epochs}"
     if (best is None) != (best_epoch == 0):
@@ -340,6 +353,7 @@ _HEADER: dict[str, Callable[[Any], bool]] = {
     ),
     "classes": lambda value: _is_count(value, 1, 256),
     "class_names": lambda value: isinstance(value, list) and len(value) <= 256 and all(map(_is_name, value)),
+    "multi_label": lambda value: value is True,
     "epoch": lambda value: _is_count(value, 1),
     "step": lambda value: _is_count(value, 1),
     "best": lambda value: (
@@ -348,7 +362,7 @@ _HEADER: dict[str, Callable[[Any], bool]] = {
     "best_epoch": _is_count,
     "patience_used": _is_count,
 }
-_OPTIONAL = ("class_names",)  # which checkpoints of before lack
+_OPTIONAL = ("class_names", "multi_label")  # the first of which checkpoints of before lack
 
 
 def _shapes(sizes: tuple[int, ...]) -> dict[str, tuple[int, ...]]:

@@ -30,7 +30,7 @@ class Difference:
 
 
 def differences(recorded: Path, again: Path, epochs: int) -> list[Difference]:
-    """Where the first ``epochs`` epochs of two runs differ: metrics but for times, last and best checkpoint.
+    """Return how the first ``epochs`` epochs of two runs differ: metrics except times, last and best checkpoint.
 
     ``epochs`` is the epoch of both runs' last checkpoint. Raises ``RunError`` when a file of either is damaged.
     """

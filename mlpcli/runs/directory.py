@@ -6,8 +6,8 @@
     checkpoints/last.npz    after the last epoch
     checkpoints/previous.npz    after the one before it
     checkpoints/best.npz    after the epoch with the lowest validation error
-    test.json               the look at the test set after training
-    evaluations.jsonl       each later look
+    test.json               the evaluation on the test set after training
+    evaluations.jsonl       each later evaluation
 
 After an epoch its line goes to metrics.jsonl, then best.npz, previous.npz and last.npz follow. Whatever moment the
 process dies at, last.npz is whole, and what is newer than it is written again, to the same bytes, by the resumed run.
@@ -17,17 +17,18 @@ A folder is a run from the moment it has a config.yaml.
 from __future__ import annotations
 
 import json
+import os
 import stat
 import time
-from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from mlpcli import config as config_module
 from mlpcli.config import Config
-from mlpcli.errors import RunError, shown
+from mlpcli.errors import RunError, UsageError, shown
 from mlpcli.files import NO_LOCKS, TEMPORARY, Folder, make_folder
 from mlpcli.runs import checkpoint as checkpoints
 from mlpcli.runs import metrics
@@ -72,12 +73,12 @@ class RunDirectory:
     leave the last good checkpoint as it was.
     """
 
-    def __init__(self, folder: Folder, manifest: dict[str, Any], lock: int, held: ExitStack) -> None:
+    def __init__(self, folder: Folder, manifest: dict[str, Any], lock: int, stack: ExitStack) -> None:
         self.path = folder.path
         self.manifest = manifest
         self._folder = folder
         self._lock = lock
-        self._held = held
+        self._stack = stack
         self._epoch = 0
         self._last: bytes | None = None
 
@@ -85,10 +86,10 @@ class RunDirectory:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._held.close()
+        self._stack.close()
 
-    def remarks(self) -> list[str]:
-        """What is not promised on this file system."""
+    def warnings(self) -> list[str]:
+        """Return what is not promised on this file system."""
         with writing(self.path):
             if self._folder.can_flush():
                 return []
@@ -96,7 +97,7 @@ class RunDirectory:
         return [f"{shown(self.path)}: {what}"]
 
     def is_in_place(self) -> bool:
-        """Whether the directory is still what is at its path, and has a folder for checkpoints."""
+        """Return True if the directory is still at its path, and has a folder for checkpoints."""
         try:
             return self._folder.is_at(LOCK, self._lock) and self._folder.has(CHECKPOINTS)
         except OSError:
@@ -213,13 +214,13 @@ def create(path: Path | None, name: str, config: Config, manifest: dict[str, Any
 
     Raises ``RunError`` when ``path`` exists and is not empty, is in use, or cannot be written.
     """
-    with ExitStack() as held, writing(path or Path("runs")):
-        folder, lock = _hold(_make(path) if path is not None else _make_new(name), held)
+    with ExitStack() as stack, writing(path or Path("runs")):
+        folder, lock = _hold(_make(path) if path is not None else _make_new(name), stack)
         _require_new(folder)
         folder.remove_temporaries()
         folder.write(CONFIG, [config_module.to_yaml(config).encode()])
         folder.make_folder(CHECKPOINTS)
-        run = RunDirectory(folder, {**manifest, "state": "running"}, lock, held.pop_all())
+        run = RunDirectory(folder, {**manifest, "state": "running"}, lock, stack.pop_all())
         run.write_manifest()
         return run
 
@@ -229,25 +230,53 @@ def reopen(path: Path) -> RunDirectory:
 
     Raises ``RunError`` when it is no run, in use by another process, damaged, or cannot be written.
     """
-    with ExitStack() as held:
+    with ExitStack() as stack:
         with writing(path):
-            folder, lock = _hold(path, held)
+            folder, lock = _hold(path, stack)
             if not folder.has(CHECKPOINTS):
                 folder.make_folder(CHECKPOINTS)
             folder.remove_temporaries()
             folder.remove_temporaries(CHECKPOINTS)
         # A process that was killed before it wrote a manifest has nothing to tell.
         manifest = read_manifest(path) if folder.has(MANIFEST) else {}
-        return RunDirectory(folder, manifest, lock, held.pop_all())
+        return RunDirectory(folder, manifest, lock, stack.pop_all())
 
 
-def is_in_use(path: Path) -> bool:
-    """Whether a process holds the run ``path``. Makes no file, and keeps nobody from holding it."""
+@contextmanager
+def opened(run: Path | Folder) -> Iterator[Folder]:
+    """Open the directory ``run``, unless it is open. Raises ``RunError``."""
+    if isinstance(run, Folder):
+        yield run
+        return
+    with reading(run):
+        folder = Folder(run)
+    with folder:
+        yield folder
+
+
+def is_in_use(run: Path | Folder) -> bool:
+    """Return True if a process holds ``run``. Makes no file, and keeps nobody from holding it."""
     try:
-        with Folder(path) as folder:
+        with opened(run) as folder:
             return folder.is_locked(LOCK)
-    except (OSError, ValueError):
+    except (OSError, RunError):
         return False
+
+
+class HasPath(Protocol):
+    """A run as training returns it, or any object with its path."""
+
+    @property
+    def path(self) -> Path:
+        """The run's folder, or a checkpoint."""
+
+
+def path_of(run: HasPath | str | os.PathLike[str]) -> Path:
+    """The path of ``run``, which is one or has one. Raises ``UsageError`` for anything else."""
+    path = run if isinstance(run, (str, os.PathLike)) else getattr(run, "path", None)
+    if not isinstance(path, (str, os.PathLike)):
+        raise UsageError(f"{run!r:.60} is no run; give a Run, or the path of a run or of a checkpoint")
+    return Path(path)
 
 
 def locate(path: Path) -> tuple[Path, Path | None]:
@@ -277,7 +306,7 @@ def find_checkpoint(path: Path) -> Path:
 
 
 def other_checkpoints(path: Path, file: Path) -> list[Path]:
-    """The checkpoints of the run ``path`` but for ``file``; none where it cannot be read."""
+    """Return the checkpoints of the run ``path`` except ``file``; none where it cannot be read."""
     try:
         with Folder(path / CHECKPOINTS) as folder:
             found = [path / CHECKPOINTS / name for name in folder.names() if name.endswith(checkpoints.SUFFIX)]
@@ -293,7 +322,7 @@ def run_of(checkpoint: Path) -> Path | None:
 
 
 def is_run(path: Path) -> bool:
-    """Whether ``path`` is a folder with a config.yaml, whatever that is; true too where we may not look."""
+    """Return True if ``path`` is a folder with a config.yaml, whatever that is, or one that may not be read."""
     try:
         (path / CONFIG).lstat()
     except PermissionError:
@@ -303,39 +332,42 @@ def is_run(path: Path) -> bool:
     return True
 
 
-def has_manifest(path: Path) -> bool:
-    """Whether the run ``path`` has a manifest: not if its process died before it wrote one."""
-    return _is_there(path / MANIFEST)
+def has_manifest(run: Path | Folder) -> bool:
+    """Return True if ``run`` has a manifest: not if its process died before it wrote one. Raises ``RunError``."""
+    with opened(run) as folder, reading(folder.path):
+        return folder.has(MANIFEST)
 
 
-def read_config(path: Path, overrides: Iterable[str] = (), environment: Mapping[str, str] = NOTHING) -> Config:
-    """The config of the run ``path``, as it stands there, or with ``environment`` and ``overrides`` on top of it.
+def read_config(run: Path | Folder, overrides: Iterable[str] = (), environment: Mapping[str, str] = NOTHING) -> Config:
+    """Return the config of ``run``, as it stands there, or with ``environment`` and ``overrides`` on top of it.
 
     Raises ``ConfigError`` when it is damaged, ``RunError`` when it cannot be read.
     """
-    with reading(path), Folder(path) as folder:
+    with opened(run) as folder, reading(folder.path):
         data = folder.read(CONFIG, config_module.MAX_BYTES)
-    return config_module.parse(data, path / CONFIG, overrides, environment)
+    return config_module.parse(data, folder.path / CONFIG, overrides, environment)
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
-    """manifest.json of the run ``path``. Raises ``RunError`` when it is missing or damaged."""
-    with reading(path), Folder(path) as folder:
+def read_manifest(run: Path | Folder) -> dict[str, Any]:
+    """Return manifest.json of ``run``. Raises ``RunError`` when it is missing or damaged."""
+    with opened(run) as folder:
         return {"epochs": 0, **_read_json(folder, MANIFEST, _MANIFEST)}
 
 
-def read_test(path: Path) -> dict[str, Any] | None:
-    """test.json of the run ``path``, if there is one. Raises ``RunError`` when it is damaged."""
-    with reading(path), Folder(path) as folder:
-        return _read_json(folder, TEST, _TEST) if folder.has(TEST) else None
+def read_test(run: Path | Folder) -> dict[str, Any] | None:
+    """Return test.json of ``run``, if there is one. Raises ``RunError`` when it is damaged."""
+    with opened(run) as folder:
+        with reading(folder.path):
+            there = folder.has(TEST)
+        return _read_json(folder, TEST, _TEST) if there else None
 
 
-def read_metrics(path: Path, at_least: int = 0) -> Metrics:
-    """What metrics.jsonl of the run ``path`` says, a torn last line left out.
+def read_metrics(run: Path | Folder, at_least: int = 0) -> Metrics:
+    """Return what metrics.jsonl of ``run`` comes to, a torn last line left out.
 
     Raises ``RunError`` where a line is damaged, or where there are fewer than ``at_least``.
     """
-    with reading(path), Folder(path) as folder:
+    with opened(run) as folder:
         return metrics.read(folder, at_least)
 
 
@@ -376,7 +408,7 @@ def _make_new(name: str) -> Path:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether ``path`` is a folder, or a link to one; a path that cannot be is none."""
+    """Return True if ``path`` is a folder, or a link to one; a path that cannot be is none."""
     try:
         return stat.S_ISDIR(path.stat().st_mode)
     except (OSError, ValueError):
@@ -391,11 +423,11 @@ def _is_there(path: Path) -> bool:
     return True
 
 
-def _hold(path: Path, held: ExitStack) -> tuple[Folder, int]:
-    """The folder ``path`` and the descriptor of its lock, both until ``held`` is closed. Raises as files do."""
-    folder = held.enter_context(Folder(path))
+def _hold(path: Path, stack: ExitStack) -> tuple[Folder, int]:
+    """The folder ``path`` and the descriptor of its lock, both until ``stack`` is closed. Raises as files do."""
+    folder = stack.enter_context(Folder(path))
     try:
-        return folder, held.enter_context(folder.locked(LOCK, wait=False))
+        return folder, stack.enter_context(folder.locked(LOCK, wait=False))
     except BlockingIOError as error:
         raise RunError(
             f"{shown(path)}: is in use by another mlpcli; wait for it to end, or name another --out"
@@ -420,7 +452,7 @@ def _read_json(folder: Folder, name: str, schema: Schema) -> dict[str, Any]:
         value = parse(folder.read(name, MAX_MANIFEST_BYTES))
     if value is None:
         raise RunError(f"{shown(path)}: is damaged: no JSON object")
-    if wrong := misfit({**dict.fromkeys(schema.keys() & _OPTIONAL, 0), **value}, schema):
+    if wrong := misfit({**{key: _OPTIONAL[key] for key in schema.keys() & _OPTIONAL.keys()}, **value}, schema):
         raise RunError(f"{shown(path)}: is damaged: its {wrong!r} is missing or not what it should be")
     return value
 
@@ -433,9 +465,12 @@ _MANIFEST: Schema = {
     "data": object_of({"dataset": is_text, "fallback_from": or_null(is_text), "hashes": mapping_of(is_text)}),
     "resumed": list_of(object_of({"epoch": is_count, "environment": _ENVIRONMENT})),
     "epochs": is_count,
+    "init": or_null(
+        object_of({"sha256": is_text, "dataset": is_text, "epoch": is_count, "drawn": list_of(is_text)}),
+    ),
 }
-# What manifests did not have from the start: the epochs that were trained when it was written.
-_OPTIONAL = {"epochs"}
+# What not every manifest has: the epochs that were trained when it was written, and where the weights are from.
+_OPTIONAL: dict[str, int | None] = {"epochs": 0, "init": None}
 _TEST: Schema = {
     "checkpoint": is_text,
     "examples": is_count,

@@ -1,4 +1,4 @@
-"""What a run was made with: versions, processor, BLAS and its threads; no host, no user, no path."""
+"""The environment of a run: versions, processor, BLAS and its threads; no host, no user, no path."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def environment(processes: int | str = 1) -> dict[str, Any]:
 
 
 def threads() -> int:
-    """The threads BLAS was told to use, else the processors there are for this process."""
+    """Return the threads BLAS is set to use, else the processors there are for this process."""
     for name in THREAD_VARIABLES:
         if os.environ.get(name, "").isdecimal():
             return int(os.environ[name])

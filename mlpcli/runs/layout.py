@@ -37,15 +37,20 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def train_again(path: Path) -> str:
-    """What is left to do with the damaged run ``path``."""
-    return f"train it again: mlpcli train {shlex.quote(str(path / CONFIG))}"
+    """Return what is left to do with the damaged run ``path``."""
+    return f"train it again: mlpcli train {quoted(path / CONFIG)}"
 
 
-def resume_command(path: Path) -> str:
-    """The command that goes on with the run ``path``."""
+def resume_command(path: Path, train: str = "mlpcli train") -> str:
+    """Return the command that resumes the run or checkpoint ``path``, ``train`` being how it was trained."""
+    return f"{train} --resume {quoted(path)}"
+
+
+def quoted(path: Path) -> str:
+    """Return ``path`` as an argument in a shell."""
     # A name that begins with a dash would be taken for an option.
     text = str(path)
-    return f"mlpcli train --resume {shlex.quote(f'./{text}' if text.startswith('-') else text)}"
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
 
 
 def _where(error: Exception, path: Path) -> object:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields
-from functools import cached_property, partial
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,13 @@ _NUMBER = rf"(?:-?{_COUNT}(?:\.[0-9]{{1,25}}(?:{_EXPONENT})?|{_EXPONENT})|{_COUN
 _NUMBERS = rf"\[(?:{_NUMBER}(?:, {_NUMBER}){{0,{MAX_LAYERS}}})?\]"
 
 
+@cache
+def _written() -> re.Pattern[bytes]:
+    """Return the expression for a line; compiling it takes as long as a tenth of numpy's import."""
+    groups = {name: f"({'' if name in _SUMMED else '?:'}{_BY_TYPE[kind][1]})" for name, kind in _TYPES.items()}
+    return re.compile(("{" + ", ".join(f'"{name}": {group}' for name, group in groups.items()) + "}\n").encode())
+
+
 def _are_numbers(value: Any) -> bool:
     return isinstance(value, list) and len(value) <= MAX_LAYERS + 1 and all(map(is_number, value))
 
@@ -51,16 +58,15 @@ _BY_TYPE: dict[str, tuple[Fits, str]] = {
 _TYPES = {each.name: str(each.type) for each in fields(EpochRecord)}
 _RECORD: Schema = {name: _BY_TYPE[kind][0] for name, kind in _TYPES.items()}
 _LISTS = [name for name, kind in _TYPES.items() if kind.startswith("list")]
-_WRITTEN = re.compile(
-    ("{" + ", ".join(f'"{name}": (?P<{name}>{_BY_TYPE[kind][1]})' for name, kind in _TYPES.items()) + "}\n").encode()
-)
+# What every line is read for, though not every line is kept.
+_SUMMED = ("epoch", "validation_loss", "validation_error", "examples_per_second", "seconds")  # in the line's order
 # Lines written before there were averages lack what is beside one.
 _BESIDE_AN_AVERAGE = ("raw_validation_loss", "raw_validation_error")
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """What metrics.jsonl comes to: ``epochs`` lines, of which ``best`` is the first of the lowest (validation error,
+    """A summary of metrics.jsonl: ``epochs`` lines, of which ``best`` is the first of the lowest (validation error,
     validation loss). ``seconds`` are those of training, in which ``examples`` were trained on. ``kept`` has some lines
     by their numbers, evenly: the first, the best and the last among them.
     """
@@ -91,14 +97,12 @@ def read(folder: Folder, at_least: int = 0) -> Metrics:
     best_line = last_line = b""
     kept: list[tuple[int, bytes]] = []
     step, number, seconds, examples = 1, 0, 0.0, 0.0
-    for number, line, value in _checked(folder):
+    for number, line, (loss, error, rate, here) in _checked(folder):
         last_line = line
-        error, loss = value("validation_error"), value("validation_loss")
         if error is not None and loss is not None and (best is None or (error, loss) < best[:2]):
             best, best_line = (error, loss, number), line
-        here = value("seconds")
         seconds += here
-        examples += here * value("examples_per_second")
+        examples += here * rate
         if number % step == 0 or number == 1:
             kept.append((number, line))
             if len(kept) > MOST_RECORDS:
@@ -171,8 +175,8 @@ def require(folder: Folder, epochs: int, at_least: int) -> None:
         raise RunError(f"{shown(path)}: is damaged: {what}; {train_again(folder.path)}")
 
 
-def _checked(folder: Folder) -> Iterator[tuple[int, bytes, Callable[[str], Any]]]:
-    """The number of each line, the line, and a function from a key of a number to the number."""
+def _checked(folder: Folder) -> Iterator[tuple[int, bytes, Sequence[Any]]]:
+    """The number of each line, the line, and its numbers of the keys ``_SUMMED`` except the first."""
     path = folder.path / METRICS
     with reading(path), ExitStack() as stack:
         try:
@@ -184,22 +188,21 @@ def _checked(folder: Folder) -> Iterator[tuple[int, bytes, Callable[[str], Any]]
             if not line.endswith(b"\n") and len(line) < MAX_LINE:
                 return  # half a line, of a writer that was killed
             number += 1
-            written = _WRITTEN.fullmatch(line)
-            value: Callable[[str], float | None]
+            written = _written().fullmatch(line)
+            values: Sequence[Any]
             if written is not None:
-                epoch, value = int(written["epoch"]), partial(_number_in, written)
+                epoch, loss, error, rate, seconds = written.groups()
+                if loss == b"null" or error == b"null":
+                    values = None, None, float(rate), float(seconds)
+                else:
+                    values = float(loss), float(error), float(rate), float(seconds)
             else:
-                record = _record(line) or {"epoch": 0}
-                epoch, value = record["epoch"], record.__getitem__
-            if epoch != number or number > MAX_EPOCHS:
+                record = _record(line) or dict.fromkeys(_SUMMED, 0)
+                epoch, *values = (record[key] for key in _SUMMED)
+            if int(epoch) != number or number > MAX_EPOCHS:
                 what = f"is damaged: no line of epoch {number}"
                 raise RunError(f"{shown(path)}:{number}: {what}; {train_again(folder.path)}")
-            yield number, line, value
-
-
-def _number_in(written: re.Match[bytes], key: str) -> float | None:
-    text = written[key]
-    return None if text == b"null" else float(text)
+            yield number, line, values
 
 
 def _record(line: bytes) -> dict[str, Any] | None:

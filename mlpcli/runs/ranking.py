@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -18,8 +19,9 @@ from mlpcli.runs import directory
 from mlpcli.runs.summary import Summary, run_at, runs_in, try_to_read
 
 SEED = "seed"
-# Where the data are found, and whether the test images are opened in the end, is nothing to the training.
-WITHOUT_EFFECT = frozenset({"data.folder", "data.sources", "data.offline", "data.test"})
+# Where the data are found, and whether the test images are opened in the end, is nothing to the training; a hash only
+# says which checkpoint it was that network.init names.
+WITHOUT_EFFECT = frozenset({"data.folder", "data.sources", "data.offline", "data.test", "network.init_sha256"})
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Spread:
-    """Of several numbers the mean, the least and the greatest."""
+    """The mean, the least and the greatest of several numbers."""
 
     mean: float
     low: float
@@ -58,7 +60,22 @@ class SeedGroup:
     examples_per_second: Spread | None
 
 
-Known = tuple[Summary, Config | None]
+@dataclass(frozen=True)
+class Known:
+    """A run to be compared: its summary, and its config, None where that is damaged."""
+
+    summary: Summary
+    config: Config | None
+
+    @cached_property
+    def settings(self) -> dict[str, Any] | None:
+        """Its config's value of every key that has an effect on training; None where it is unknown."""
+        if self.config is None:
+            return None
+        flat = config_module.flatten(self.config)
+        if self.config.data.fallback is not None and self.summary.dataset == self.config.data.fallback:
+            flat["data.dataset"] = self.summary.dataset  # and not what could not be had
+        return {key: value for key, value in flat.items() if key not in WITHOUT_EFFECT}
 
 
 def collect(paths: Iterable[Path]) -> list[Known]:
@@ -74,23 +91,20 @@ def collect(paths: Iterable[Path]) -> list[Known]:
         if not here:
             raise RunError(f"{shown(path)}: is no run, and holds none; a run is a folder under runs/")
         for run in here:
-            found.setdefault(os.path.realpath(run[0].path), run)
+            found.setdefault(os.path.realpath(run[0].path), Known(*run))
     return list(found.values())
 
 
 def differing(runs: Sequence[Known]) -> list[str]:
     """The dotted keys of which the configs of ``runs`` have different values, :data:`WITHOUT_EFFECT` left out."""
-    known = [settings for settings in (_settings(*run) for run in runs) if settings is not None]
+    known = [run.settings for run in runs if run.settings is not None]
     return [key for key in (known[0] if known else ()) if any(each[key] != known[0][key] for each in known)]
 
 
 def rank(runs: Sequence[Known]) -> list[Row]:
     """``runs`` from the lowest (validation error, validation loss) up, those that have none last, then by name."""
     keys = differing(runs)
-    rows = []
-    for summary, config in runs:
-        settings = _settings(summary, config)
-        rows.append(Row(summary, {} if settings is None else {key: settings[key] for key in keys}))
+    rows = [Row(run.summary, {key: run.settings[key] for key in keys} if run.settings else {}) for run in runs]
     return sorted(rows, key=lambda row: (*_score(row.summary), str(row.summary.path)))
 
 
@@ -99,7 +113,7 @@ def group_seeds(runs: Sequence[Known]) -> list[SeedGroup]:
 
     A run whose config is unknown is a group of its own.
     """
-    configs = {summary.path: _settings(summary, config) for summary, config in runs}
+    configs = {run.summary.path: run.settings for run in runs}
     groups: dict[Any, list[Row]] = {}
     for row in rank(runs):
         path = row.summary.path
@@ -130,15 +144,6 @@ def _group(rows: list[Row], configs: list[dict[str, Any] | None]) -> SeedGroup:
         seconds=spread(lambda summary: summary.seconds),
         examples_per_second=spread(lambda summary: summary.examples_per_second),
     )
-
-
-def _settings(summary: Summary, config: Config | None) -> dict[str, Any] | None:
-    if config is None:
-        return None
-    flat = config_module.flatten(config)
-    if config.data.fallback is not None and summary.dataset == config.data.fallback:
-        flat["data.dataset"] = summary.dataset  # and not what could not be had
-    return {key: value for key, value in flat.items() if key not in WITHOUT_EFFECT}
 
 
 def _score(summary: Summary) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""What the JSON in a run's files must be: nothing that is read from one is used before it fits."""
+"""The schema of the JSON in a run's files: nothing that is read from one is used before it fits."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ def misfit(value: dict[str, Any], schema: Schema) -> str | None:
 
 
 def is_text(value: Any) -> bool:
-    """Whether it is text."""
+    """Return True if it is text."""
     return isinstance(value, str)
 
 
 def is_count(value: Any) -> bool:
-    """Whether it is a whole number from 0, which a float64 can hold."""
+    """Return True if it is a whole number from 0, which a float64 can hold."""
     return type(value) is int and 0 <= value < 2**53
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a finite number."""
+    """Return True if it is a finite number."""
     return (type(value) is float and math.isfinite(value)) or is_count(value)
 
 
@@ -56,7 +56,7 @@ def object_of(schema: Schema) -> Fits:
 
 
 def or_null(fits: Fits) -> Fits:
-    """What ``fits``, or null."""
+    """Accept what ``fits``, or null."""
     return lambda value: value is None or fits(value)
 
 

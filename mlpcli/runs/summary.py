@@ -1,4 +1,4 @@
-"""What a run comes to at a glance, whatever state it is in."""
+"""A run in one line, whatever state it is in."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Summary:
     started: str | None = None
     dataset: str | None = None
     epochs: int | None = None
-    epochs_wanted: int | None = None
+    max_epochs: int | None = None
     best_epoch: int | None = None
     validation_error: float | None = None
     validation_loss: float | None = None
@@ -49,7 +49,7 @@ def run_at(path: Path) -> Path:
 
 @dataclass(frozen=True)
 class Recorded:
-    """A run as its files tell it: each checked, and held against the others. ``manifest`` is empty where none is."""
+    """All files of a run except its checkpoints, checked alone and against each other; ``manifest`` may be empty."""
 
     config: Config
     manifest: dict[str, Any]
@@ -59,14 +59,15 @@ class Recorded:
 
 
 def read_run(path: Path) -> Recorded:
-    """All that the files of the run ``path`` tell but for checkpoints. Raises ``RunError`` or ``ConfigError``."""
-    config = directory.read_config(path)
-    manifest = directory.read_manifest(path) if directory.has_manifest(path) else {}
-    metrics = directory.read_metrics(path, manifest.get("epochs", 0))
-    test = directory.read_test(path)
-    state = manifest.get("state", "running")
-    if state == "running" and not directory.is_in_use(path):
-        state = "interrupted"
+    """Read all files of the run ``path`` except its checkpoints. Raises ``RunError`` or ``ConfigError``."""
+    with directory.opened(path) as folder:
+        config = directory.read_config(folder)
+        manifest = directory.read_manifest(folder) if directory.has_manifest(folder) else {}
+        metrics = directory.read_metrics(folder, manifest.get("epochs", 0))
+        test = directory.read_test(folder)
+        state = manifest.get("state", "running")
+        if state == "running" and not directory.is_in_use(folder):
+            state = "interrupted"
     best, last, seconds = metrics.best, metrics.last, metrics.seconds
     summary = Summary(
         path=path,
@@ -74,7 +75,7 @@ def read_run(path: Path) -> Recorded:
         started=manifest.get("started"),
         dataset=manifest["data"]["dataset"] if manifest else config.data.dataset,
         epochs=metrics.epochs,
-        epochs_wanted=config.training.epochs,
+        max_epochs=config.training.epochs,
         best_epoch=best["epoch"] if best else None,
         validation_error=best["validation_error"] if best else None,
         validation_loss=best["validation_loss"] if best else None,

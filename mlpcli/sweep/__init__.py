@@ -1,1 +1,1 @@
-"""Many runs of one config: a sweep file to the runs it asks for, and those to run directories, by many processes."""
+"""Train many variations of one config: from a sweep file to a plan of runs, and from these to run directories."""

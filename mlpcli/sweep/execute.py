@@ -1,7 +1,7 @@
-"""The runs of a plan, each in a directory of its own, trained by processes of this machine or of many by MPI.
+"""Train the runs of a plan, each in its own directory, with processes of this machine or with MPI ranks.
 
-A run that is finished is not trained again, one that was interrupted goes on from its checkpoint. Nothing that becomes
-of a run stops the others. numpy is not loaded with this module: a worker first says how many threads BLAS may use.
+A finished run is not trained again; an interrupted one resumes from its checkpoint. A run that fails does not stop the
+others. This module does not load numpy: a worker first sets the number of BLAS threads.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from mlpcli import config as config_module
-from mlpcli.config import Config
+from mlpcli.config import Config, NetworkConfig
 from mlpcli.errors import DivergedError, MlpcliError, RunError, UsageError
 from mlpcli.parallel.control import available_cores, launched
 from mlpcli.runs.environment import THREAD_VARIABLES, threads
@@ -37,19 +37,19 @@ if TYPE_CHECKING:
 
 SWEEP = "sweep.yaml"
 LOCK = ".lock"
-# What a run may have otherwise than the sweep now asks: where the data are found.
+# Keys that may differ between an existing run and the sweep: the location of the data.
 NOT_COMPARED = frozenset({"data.folder", "data.sources", "data.offline"})
-# Of a run that another process holds: one of a sweep that was killed takes a moment to see that it is alone.
+# Wait for a run locked by another process: a worker of a killed sweep takes a moment to notice and exit.
 PATIENCE_SECONDS = 10.0
-# Between two looks at how far the runs are.
+# Interval between two polls of the workers.
 TICK_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
 class Task:
-    """A run as it is on disk. ``state`` is new, interrupted, finished, diverged, or broken: then ``problem`` says how.
+    """A run as it is on disk. ``state`` is new, interrupted, finished, diverged or broken.
 
-    A ``broken`` one is a run that cannot be gone on with as it is.
+    A ``broken`` run cannot be resumed; ``problem`` gives the reason.
     """
 
     path: Path
@@ -59,15 +59,15 @@ class Task:
 
     @property
     def is_open(self) -> bool:
-        """Whether there is anything to train."""
+        """True if the run is still to be trained, or resumed."""
         return self.state in ("new", "interrupted")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a task: finished, diverged, failed (``problem`` says why), or died with its process.
+    """The result of a task: finished, diverged, failed (``problem`` gives the reason), or died with its process.
 
-    ``said`` are messages for a person.
+    ``said`` are messages for the user.
     """
 
     state: str
@@ -76,24 +76,24 @@ class Outcome:
 
 
 class Watcher:
-    """What happens during a sweep, told to whoever shows it; this one shows nothing."""
+    """Observer of a sweep. This base class shows nothing."""
 
     def began(self, task: Task) -> None:
-        """A worker has taken it."""
+        """Called when a worker has taken ``task``."""
 
     def ended(self, task: Task, outcome: Outcome) -> None:
-        """A worker is done with it."""
+        """Called when a worker has finished ``task``."""
 
     def tick(self, running: Sequence[Task]) -> None:
-        """Time has passed; these are being trained."""
+        """Called at regular intervals with the tasks in training."""
 
 
-# What is there ------------------------------------------------------------------------------------------------------
+# Runs on disk ------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Make ``folder`` if need be, and hold it, so that no other sweep writes to it. Raises ``RunError``."""
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Create ``folder`` if needed and lock it against other sweeps. Raises ``RunError``."""
     from mlpcli.files import locked
 
     _refuse_a_run(folder)
@@ -111,16 +111,25 @@ def held(folder: Path) -> Iterator[None]:
 
 
 def tasks(folder: Path, plan: Plan) -> list[Task]:
-    """The runs of ``plan``, and what there is of them in ``folder``. Changes nothing.
+    """Return the runs of ``plan`` with their state in ``folder``. Changes nothing.
 
-    Raises ``UsageError`` if one that is there was begun with another config: it is not what the plan asks for.
+    Raises ``UsageError`` if an existing run has another config than the plan.
     """
+    from mlpcli.runs.initial import pinned
+
     _refuse_a_run(folder)
-    return [_task(folder / planned.name, planned.config) for planned in plan.runs]
+    networks: dict[NetworkConfig, NetworkConfig] = {}
+    for config in (planned.config for planned in plan.runs):
+        if config.network not in networks:
+            networks[config.network] = pinned(config).network
+    return [
+        _task(folder / planned.name, replace(planned.config, network=networks[planned.config.network]))
+        for planned in plan.runs
+    ]
 
 
 def strangers(folder: Path, plan: Plan) -> list[Path]:
-    """The runs in ``folder`` that ``plan`` does not ask for."""
+    """Return the runs in ``folder`` that are not in ``plan``."""
     from mlpcli.runs import directory
 
     known = {planned.name for planned in plan.runs}
@@ -167,10 +176,10 @@ def _text(value: object) -> str:
 
 
 def fetch(open_tasks: Sequence[Task], *, say: Say, progress: Progress | None = None) -> list[Task]:
-    """See once that the data of all of them can be had and fit, fetching what is missing; the tasks to train.
+    """Load the data of all tasks once, to fetch and check them, and return the tasks to train.
 
-    Where they are the fallback of data that could not be had, no worker asks for those again. Raises ``DataError`` and
-    ``RunError``.
+    If data could not be fetched and their fallback is used, the task is set offline so that no worker tries to fetch
+    them again. Raises ``DataError`` and ``RunError``.
     """
     from mlpcli.datasets.load import load_dataset
 
@@ -189,7 +198,7 @@ def fetch(open_tasks: Sequence[Task], *, say: Say, progress: Progress | None = N
 
 
 def train(task: Task, threads: int) -> Outcome:
-    """Train ``task``, or go on with it; says what became of it, whatever that is."""
+    """Train or resume ``task`` and return its outcome. Errors of the run are returned, not raised."""
     if "numpy" not in sys.modules:
         for name in THREAD_VARIABLES:
             os.environ[name] = str(threads)
@@ -224,17 +233,17 @@ def _train(task: Task, observer: Observer) -> None:
     until = time.monotonic() + PATIENCE_SECONDS
     while directory.is_in_use(task.path) and time.monotonic() < until:
         time.sleep(0.1)
-    # JSON is YAML, but for its escapes: YAML reads a surrogate pair as two halves of a character.
+    # JSON is YAML except for its escapes: YAML reads a surrogate pair as two characters.
     values = config_module.flatten(task.config)
     overrides = [f"{key}={json.dumps(values[key], ensure_ascii=False)}" for key in sorted(NOT_COMPARED)]
     experiment.resume(task.path, overrides, observer=observer)
 
 
-# Many, by many workers ----------------------------------------------------------------------------------------------
+# Many runs, by many workers -----------------------------------------------------------------------------------------
 
 
 class Pool:
-    """Workers, each with ``threads`` threads of BLAS; a context manager that lets go of them."""
+    """Workers, each with ``threads`` BLAS threads; a context manager that shuts them down."""
 
     def __init__(self, executor: Executor, workers: int, threads: int) -> None:
         self.workers = workers
@@ -254,16 +263,16 @@ class Pool:
         return self._executor.submit(train, task, self.threads)
 
     def stop(self, status: int) -> None:
-        """End what the workers do, now: a run survives that at any moment. May end this process with ``status``."""
+        """Kill the workers now; a run survives that at any moment. May end this process with ``status``."""
         raise NotImplementedError
 
 
 class LocalPool(Pool):
-    """Processes of this machine, one a run, so that whatever becomes of one leaves the others alone."""
+    """Processes of this machine, one per run, so that a failing one does not affect the others."""
 
     def __init__(self, jobs: int | None = None, threads_each: int | None = None) -> None:
         jobs = jobs or cores()
-        # As many as were asked for by an environment variable, but never so many that they wait for each other.
+        # No more threads than an environment variable sets, and no more in all than there are cores.
         super().__init__(ThreadPoolExecutor(jobs), jobs, threads_each or max(1, min(threads(), cores() // jobs)))
         self._processes: set[BaseProcess] = set()
         self._lock = threading.Lock()
@@ -281,7 +290,7 @@ class LocalPool(Pool):
         return self._executor.submit(self._in_a_process, task)
 
     def stop(self, status: int = 0) -> None:
-        """End what the workers do, now: a run survives that at any moment."""
+        """Kill the workers now; a run survives that at any moment."""
         with self._lock:
             self._stopping = True
             for process in self._processes:
@@ -289,7 +298,7 @@ class LocalPool(Pool):
         self._executor.shutdown(cancel_futures=True)
 
     def _in_a_process(self, task: Task) -> Outcome:
-        context = multiprocessing.get_context("spawn")  # a fork would have this process's numpy, and its threads
+        context = multiprocessing.get_context("spawn")  # a fork would inherit this process's numpy and its threads
         receiving, sending = context.Pipe(duplex=False)
         process = context.Process(target=_child, args=(sending, task, self.threads), daemon=True)
         with self._lock:
@@ -314,7 +323,7 @@ class LocalPool(Pool):
 
 
 class MpiPool(Pool):
-    """The other ranks of ``mpiexec -n N python -m mpi4py.futures -m mlpcli sweep``: N - 1 workers."""
+    """The N - 1 worker ranks of ``mpiexec -n N python -m mpi4py.futures -m mlpcli sweep``."""
 
     def __init__(self, threads_each: int | None = None) -> None:
         from mpi4py import MPI
@@ -327,12 +336,15 @@ class MpiPool(Pool):
         self._world = MPI.COMM_WORLD
 
     def stop(self, status: int) -> None:
-        """End all ranks, this one too, with ``status``: a rank that trains hears nothing else."""
+        """Abort all ranks, this one too, with ``status``: a rank that trains reads no messages."""
         self._world.Abort(status)
 
 
 def under_mpi() -> bool:
-    """Whether this is rank 0 of ``python -m mpi4py.futures``; raises ``UsageError`` for one of many equal processes."""
+    """Return True on rank 0 of ``python -m mpi4py.futures``.
+
+    Raises ``UsageError`` if an MPI launcher started several processes without it.
+    """
     if "mpi4py.futures" in sys.modules:
         return True
     started = launched()
@@ -345,7 +357,7 @@ def under_mpi() -> bool:
 
 
 def execute(open_tasks: Sequence[Task], pool: Pool, watcher: Watcher) -> dict[Path, Outcome]:
-    """Train ``open_tasks``, in their order, by the workers of ``pool``; what became of each, by its path."""
+    """Train ``open_tasks``, in order, with the workers of ``pool``; return the outcomes by path."""
     outcomes: dict[Path, Outcome] = {}
     pending = {pool.submit(task): task for task in open_tasks}
     begun: set[Path] = set()
@@ -353,11 +365,11 @@ def execute(open_tasks: Sequence[Task], pool: Pool, watcher: Watcher) -> dict[Pa
         done, _ = wait(pending, TICK_SECONDS, FIRST_COMPLETED)
         for future in done:
             task = pending.pop(future)
-            if task.path not in begun:  # a short run may have come and gone since the last look
+            if task.path not in begun:  # a short run may begin and end between two polls
                 watcher.began(task)
             try:
                 outcomes[task.path] = future.result()
-            except Exception as error:  # the executor's own: the worker is gone, or what it said could not be read
+            except Exception as error:  # of the executor: the worker died, or its result could not be read
                 outcomes[task.path] = Outcome("died", f"{type(error).__name__}: {error}")
             watcher.ended(task, outcomes[task.path])
         running = [task for future, task in pending.items() if future.running()]
@@ -370,12 +382,12 @@ def execute(open_tasks: Sequence[Task], pool: Pool, watcher: Watcher) -> dict[Pa
 
 
 def cores() -> int:
-    """The processors there are for this process."""
+    """Return the number of cores available to this process."""
     return len(available_cores())
 
 
 def _child(sending: connection.Connection, task: Task, threads: int) -> None:
-    """The body of a worker's process: it ends with the process that began it, however that ends."""
+    """Run ``task`` in a worker process, which exits when its parent process ends for any reason."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
@@ -389,8 +401,8 @@ def _end_with(sentinel: int) -> None:
 
 @contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """A process begun in here is deaf to Ctrl-C, which is the sweep's to answer."""
-    # Which would be begun with the first process, and would let the signal through again when it has been.
+    """Block Ctrl-C in processes started here; the sweep handles it."""
+    # The first process would start the tracker, which unblocks the signal. So start it before.
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

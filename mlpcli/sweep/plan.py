@@ -1,12 +1,12 @@
-"""A sweep file to the runs it asks for, every one of them checked before the first is trained.
+"""Read a sweep file and plan its runs. All are checked before the first is trained.
 
-    config: quickstart                   a file, seen from the sweep file's folder, or a shipped config's name
-    set: {training.epochs: 5}            what all runs have instead
-    seeds: [0, 1, 2]                     each combination once a seed; a number N means 0 .. N - 1
+    config: quickstart                   a file, relative to the sweep file's folder, or a shipped config's name
+    set: {training.epochs: 5}            values for all runs, instead of the config's
+    seeds: [0, 1, 2]                     each combination once per seed; a number N means 0 .. N - 1
     grid: {training.learning_rate: [0.1, 0.2], network.hidden: [[64], [256]]}
 
-Instead of the grid, which is every combination of the values, a ``list`` of combinations, or ``random`` draws. Keys are
-dotted, or nested in their sections as in a config.
+The grid is every combination of the values. Instead of it there may be a ``list`` of combinations, or ``random`` draws.
+Keys are dotted, or nested in their sections as in a config.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from typing import Any, NoReturn
 
 from mlpcli import config as config_module
 from mlpcli.config import Config, Setting
+from mlpcli.datasets.catalogue import known_size
 from mlpcli.errors import ConfigError, shown
 
 MAX_RUNS = 10_000
@@ -34,15 +35,15 @@ WAYS = ("grid", "list", "random")
 KEYS = ("config", "set", "seeds", *WAYS)
 OF_RANDOM = ("draws", "seed", "keys")
 SEED, TEST = "seed", "data.test"
-# No more of a drawn number is meant than can be read in a table.
+# Significant digits of a drawn number: it stays readable in a table.
 DIGITS = 4
-# Of a file name, and what of it is kept where it would be too long, or has what a file name should not have.
+# Longest file name, and the characters kept of one that is too long or has characters to escape.
 MAX_NAME, NAME_KEPT = 120, 100
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A run that a sweep asks for: the name of its directory, which says what it has of the swept keys, its config."""
+    """A run of a sweep: the name of its directory, made of its values of the swept keys, and its config."""
 
     name: str
     config: Config
@@ -50,9 +51,9 @@ class Planned:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a sweep file asks for: ``combinations`` of values, each once with every one of ``seeds``.
+    """The runs of a sweep file: ``combinations`` of values, each once per seed.
 
-    ``repeated`` draws came out as an earlier one did, and are not among the combinations. ``text`` is the file's.
+    ``repeated`` counts the draws equal to an earlier one, which are not among the combinations. ``text`` is the file's.
     """
 
     name: str
@@ -66,17 +67,20 @@ class Plan:
 
 @dataclass(frozen=True)
 class _Combination:
-    """Settings that runs are made with; ``place`` opens a message about them."""
+    """Settings of one or more runs; ``place`` is the prefix of an error message about them."""
 
     settings: tuple[Setting, ...]
     place: str
 
     def __str__(self) -> str:
-        return ", ".join(f"{setting.key}: {_words(setting.value)}" for setting in self.settings) or "nothing"
+        return ", ".join(f"{setting.key}: {_words(setting.value)}" for setting in self.settings) or "{}"
 
 
 def read(path: Path, environment: Mapping[str, str] = os.environ) -> Plan:
-    """The plan of the sweep file ``path``. Raises ``ConfigError``: file, line, key, value and what is allowed."""
+    """Return the plan of the sweep file ``path``.
+
+    Raises ``ConfigError`` with file, line, key, value and the allowed values.
+    """
     return _File(path).plan(environment)
 
 
@@ -115,7 +119,7 @@ class _File:
     # The parts of the file
 
     def _base(self) -> Path | None:
-        """The config that is varied; None means the defaults."""
+        """Return the path of the base config; None means the defaults."""
         name = self._tree.get("config")
         if name is None:
             return None
@@ -134,16 +138,18 @@ class _File:
             raise ConfigError(f"{self._document.place('config')}config: {error}") from error
 
     def _common(self) -> tuple[Setting, ...]:
-        """What all runs have instead of what the config says."""
+        """Return the settings of all runs, which replace the config's."""
         settings = []
         for key, (value, at) in self._leaves("set", self._tree.get("set")).items():
             if key == TEST and value is True:
-                self._fail(at, "a sweep never opens the test files, so that they choose nothing; leave it out", key)
+                self._fail(
+                    at, "a sweep never opens the test files, so that nothing is chosen by them; leave it out", key
+                )
             settings.append(self._setting(key, value, at))
         return tuple(settings)
 
     def _seeds(self, common: tuple[Setting, ...]) -> tuple[int, ...] | None:
-        """The seeds of every combination; None where each has its own."""
+        """Return the seeds of every combination; None if each has its own."""
         seeds = self._tree.get("seeds")
         if "seeds" not in self._tree:
             return None
@@ -153,7 +159,7 @@ class _File:
             seeds = list(range(seeds))
         if not isinstance(seeds, list) or not seeds or not all(type(x) is int and 0 <= x <= MAX_SEED for x in seeds):
             kind = f"a list of whole numbers from 0 to {MAX_SEED}, or how many, from 1 up"
-            self._fail("seeds", f"{_words(seeds)} is not allowed; allowed: {kind}")
+            self._fail("seeds", f"{_words(seeds)} is not allowed; allowed: {kind}{config_module.quotes_hint(seeds)}")
         if twice := [seed for seed, count in Counter(seeds).items() if count > 1]:
             self._fail("seeds", f"{twice[0]} is given twice")
         way = self._tree[self._way]
@@ -169,7 +175,7 @@ class _File:
         return tuple(seeds)
 
     def _combinations(self) -> tuple[Iterable[_Combination], int]:
-        """What is tried, and how many that are, counted before any is made."""
+        """Return the combinations and their number, which is known before any is made."""
         return {"grid": self._grid, "list": self._list, "random": self._random}[self._way]()
 
     def _grid(self) -> tuple[Iterable[_Combination], int]:
@@ -222,7 +228,7 @@ class _File:
         return made(), draws
 
     def _distribution(self, key: str, tree: Any, at: str) -> Callable[[float], Any]:
-        """What ``tree`` makes of a number from 0 up to 1, 1 left out."""
+        """Return the function of the distribution ``tree`` that maps u in [0, 1) to a value."""
         kinds = ("choice", "uniform", "log_uniform", "integers")
         if not isinstance(tree, dict) or len(tree) != 1:
             self._fail(
@@ -264,7 +270,7 @@ class _File:
         seeds: tuple[int, ...] | None,
         environment: Mapping[str, str],
     ) -> tuple[list[tuple[Config, _Combination]], tuple[str, ...], int]:
-        """The config of each combination, once; the keys that are swept, and how many draws came twice."""
+        """Return each distinct config with its combination, the swept keys, and the number of repeated draws."""
         found: dict[Config, _Combination] = {}
         keys: dict[str, None] = {}
         repeated = 0
@@ -275,6 +281,7 @@ class _File:
         for combination in given:
             try:
                 config = next(configs)
+                config_module.check_size(config, *known_size(config.data.dataset), config_module.physical_memory())
             except ConfigError as error:
                 several = f" (with {combination})" if len(combination.settings) > 1 else ""
                 raise ConfigError(f"{error}{several}") from error
@@ -292,8 +299,8 @@ class _File:
                 repeated += 1
             else:
                 first = found[config]
-                same = f"the same as {first}" if str(first) != str(combination) else "there twice"
-                where = f"; that is {first.place.rstrip(': ')}" if self._way == "list" else ""
+                same = f"the same as {first}" if str(first) != str(combination) else "given twice"
+                where = f" ({first.place.rstrip(': ')})" if self._way == "list" else ""
                 raise ConfigError(f"{combination.place}{self._way}: {combination} is {same}{where}")
         return list(found.items()), tuple(keys), repeated
 
@@ -310,13 +317,15 @@ class _File:
             self._fail(path, "is empty; give keys of the config, such as training.learning_rate")
         for key, (_, at) in leaves.items():
             if key == TEST:
-                self._fail(at, "a sweep never opens the test files, so that they choose nothing; leave it out", key)
+                self._fail(
+                    at, "a sweep never opens the test files, so that nothing is chosen by them; leave it out", key
+                )
             if key in WITHOUT_EFFECT:
-                self._fail(at, f"has no effect on training: {key} is nothing to try; put it under set", key)
+                self._fail(at, "has no effect on training, so there is nothing to vary; put it under set", key)
         return leaves
 
     def _leaves(self, path: str, tree: Any) -> dict[str, tuple[Any, str]]:
-        """The keys of a config that stand below ``path``, dotted or in their sections: value, and path in the file."""
+        """Return the config keys below ``path``, dotted or in sections, with their values and paths in the file."""
         found: dict[str, tuple[Any, str]] = {}
 
         def gather(mapping: dict[str, Any], section: str, path: str) -> None:
@@ -335,7 +344,7 @@ class _File:
             self._fail(path, f"{_words(tree)} is not allowed; allowed: a mapping of keys to values")
         return found
 
-    # What is wrong
+    # Errors
 
     def _fail(self, at: str, message: str, key: str = "") -> NoReturn:
         raise ConfigError(f"{self._document.place(at)}{key or at}: {message}")
@@ -352,14 +361,15 @@ class _File:
 
     def _whole_number(self, at: str, value: Any, low: int, high: int) -> int:
         if type(value) is not int or not low <= value <= high:
-            self._fail(at, f"{_words(value)} is not allowed; allowed: a whole number from {low} to {high}")
+            hint = config_module.quotes_hint(value)
+            self._fail(at, f"{_words(value)} is not allowed; allowed: a whole number from {low} to {high}{hint}")
         return value
 
 
 def _uniform(seed: int, key: str, draw: int) -> float:
-    """A number from 0 up to 1 for ``key`` in draw number ``draw``.
+    """Return a random number in [0, 1) for ``key`` in draw number ``draw``.
 
-    Of nothing else: neither more draws nor other keys nor their order change what is drawn.
+    It depends on nothing else: more draws, other keys and their order do not change it.
     """
     from mlpcli.training.rng import keyed_rng
 
@@ -375,7 +385,7 @@ def _sections() -> set[str]:
 
 
 def _name(combination: _Combination, config: Config) -> str:
-    """The name of a run's directory, as ``learning_rate=0.1,hidden=64-32,seed=0``."""
+    """Return the name of a run's directory, such as ``learning_rate=0.1,hidden=64-32,seed=0``."""
     values = config_module.flatten(config)
     parts = []
     for setting in combination.settings:
@@ -395,7 +405,7 @@ def _value(value: Any) -> str:
 
 
 def _file_name(text: str) -> str:
-    """``text``, if it can be a file's name that needs no quotes; else what can be, and a hash to tell it by."""
+    """Return ``text`` if it is a file name that needs no quotes; otherwise escape it and append a hash."""
     safe = re.sub(r"[^A-Za-z0-9._+=,-]", "_", text).lstrip(".-") or "_"
     if safe == text and len(text) <= MAX_NAME:
         return text

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from mlpcli.datasets.load import Split
 from mlpcli.model.dropout import draw_mask
@@ -29,8 +29,9 @@ GATHERED_BYTES = 1 << 18
 class Batch(NamedTuple):
     """A batch of ``size`` examples, and this process's shard of them; valid until the next one is made.
 
-    Targets ``Y`` (B, K) and labels ``y`` (B,) are of the shard; its inputs are in the arrays of ``slot``. ``columns``
-    are [first, last + 1] of the inputs that may be nonzero, in other processes' shards too.
+    Targets ``Y`` (B, K) and labels ``y`` (B,), or (B, K) where several classes may be right, are of the shard; its
+    inputs are in the arrays of ``slot``. ``columns`` are [first, last + 1] of the inputs that may be nonzero, in other
+    processes' shards too.
     """
 
     size: int
@@ -43,7 +44,7 @@ class Batch(NamedTuple):
 class Batches:
     """The batches of ``split`` in each epoch, of at most ``batch_size`` examples.
 
-    ``targets`` (K, K) has the target of each class. Inputs are written into ``slots``, arrays (B, D) of the examples
+    ``targets`` is the table of the targets of labels. Inputs are written into ``slots``, arrays (B, D) of the examples
     that the processes which share memory have of a batch, in turn. Images are as they are, or as ``augmentation``
     distorts them; a fraction ``dropout`` of their pixels is dropped. Without ``margins`` all columns may be nonzero.
     """
@@ -69,8 +70,8 @@ class Batches:
         rows = shard.stop - shard.start
         self._group = min(max(1, GATHERED_BYTES // (inputs * max(1, rows))), len(self))  # batches gathered at a time
         self._bytes = np.empty((self._group * rows, inputs), np.uint8)
-        self._labels = np.empty(self._group * rows, np.uint8)
-        self._Y = aligned((self._group * rows, len(targets)), targets.dtype)
+        self._labels = np.empty((self._group * rows, *split.labels.shape[1:]), np.uint8)
+        self._Y = aligned((*self._labels.shape, *targets.shape[1:]), targets.dtype)
         self._mask = aligned((rows if dropout else 0, inputs), dtype)
 
     def __len__(self) -> int:
@@ -114,11 +115,11 @@ class Batches:
             yield order[whole:].reshape(1, -1)
 
     def _gather(self, chosen: Array) -> tuple[Array, Array, Array]:
-        """Return the images (n, D), labels (n,) and targets (n, K) of these indices (n,)."""
+        """Return the images (n, D), labels (n,) or (n, K), and targets (n, K) of these indices (n,)."""
         count = len(chosen)
         # mode="clip" lets numpy write straight to out; the indices are in range.
         images = np.take(self._split.images, chosen, axis=0, out=self._bytes[:count], mode="clip")
-        labels = np.take(self._split.labels, chosen, out=self._labels[:count], mode="clip")
+        labels = np.take(self._split.labels, chosen, axis=0, out=self._labels[:count], mode="clip")
         return images, labels, np.take(self._targets, labels, axis=0, out=self._Y[:count], mode="clip")
 
     def _columns(self, group: Array) -> list[list[int]]:
@@ -141,13 +142,3 @@ class Batches:
         mask = self._mask[: len(X)]
         draw_mask(self._dropout, (size, X.shape[1]), rng, mask, (self._comm.shard(size), slice(None)))
         X *= mask
-
-
-def targets(classes: int, smoothing: float, dtype: DTypeLike = np.float64) -> Array:
-    """Return the target of each class, (K, K): row k is (1 - s) [j = k] + s / K, which is one-hot for s = 0.
-
-    Szegedy et al. 2016, "Rethinking the Inception architecture for computer vision", section 7. As the loss is linear
-    in the target, it is 1 - s times that of the label plus s times that of a class drawn at random: no probability is
-    driven to 0, nor a logit to infinity. dz stays (p - Y) / B.
-    """
-    return ((1.0 - smoothing) * np.eye(classes) + smoothing / classes).astype(dtype)

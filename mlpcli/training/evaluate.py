@@ -16,9 +16,9 @@ from mlpcli.model.memory import aligned
 from mlpcli.model.network import Network
 from mlpcli.model.parameters import Parameters
 from mlpcli.parallel.comm import SERIAL, Serial
-from mlpcli.training.batches import INPUT_SCALE, targets
+from mlpcli.training.batches import INPUT_SCALE
 from mlpcli.training.margins import Margins
-from mlpcli.training.step import count_errors
+from mlpcli.training.targets import Targets, count_errors
 
 Array = NDArray[Any]
 
@@ -26,16 +26,19 @@ BATCH_SIZE = 1000
 
 
 class Evaluator:
-    """Evaluates networks of one architecture on one split, in file order; its memory is allocated once."""
+    """Evaluates networks of one architecture on one split, in file order; its memory is allocated once.
 
-    def __init__(self, architecture: Architecture, split: Split, classes: int, dtype: str) -> None:
+    ``targets`` are of the split's labels.
+    """
+
+    def __init__(self, architecture: Architecture, split: Split, targets: Targets, dtype: str) -> None:
         self._architecture, self._split = architecture, split
         self.examples = len(split)
         self._batch_size = min(BATCH_SIZE, self.examples)
         self._X = aligned((self._batch_size, split.images.shape[1]), dtype)
         self._arrays = allocate_arrays(architecture.sizes, self._batch_size, dtype)
         self._margins = Margins(split.images)
-        self._targets = targets(classes, 0.0, dtype)
+        self._targets, self._table = targets, targets.table(0.0, dtype)
         self._theta: Parameters | None = None
         self._networks: dict[int, tuple[Network, Input]] = {}  # with parameters ``_theta``, by the size of a batch
 
@@ -59,7 +62,8 @@ class Evaluator:
         sums = np.zeros(2)
         for examples, network in self.batches(theta, comm):
             labels = self._split.labels[examples]
-            sums += self._loss(network, labels), count_errors(network.logits, labels)
+            loss = self._loss(network, labels)
+            sums += loss, count_errors(self._targets.predicted(network.logits, network.p), labels)
         comm.all_reduce(sums)
         return float(sums[0]) / self.examples, int(sums[1])
 
@@ -92,8 +96,8 @@ class Evaluator:
         return self._networks[size]
 
     def _loss(self, network: Network, labels: Array) -> float:
-        """Return the summed loss of the last forward pass."""
-        return float(network.loss(self._targets[labels])) * len(labels)
+        """Return the summed loss of the last forward pass; write p."""
+        return float(network.loss(self._table[labels])) * len(labels)
 
 
 def logits(architecture: Architecture, theta: Parameters, images: Array) -> Array:

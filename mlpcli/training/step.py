@@ -17,6 +17,7 @@ from mlpcli.model.parameters import Parameters
 from mlpcli.parallel.comm import Serial
 from mlpcli.training.batches import Batch
 from mlpcli.training.optimizers import Optimizer
+from mlpcli.training.targets import Targets, count_errors
 
 Array = NDArray[Any]
 
@@ -58,14 +59,21 @@ class Metrics(NamedTuple):
 class TrainingStep:
     """A step on the batches of one size that come in one slot: a network with the input ``X`` they are written to.
 
-    ``gradient`` is accumulated where ``optimizer`` wants it. ``metrics`` (processes, 2), in shared memory, has a row
-    for each process of ``comm.model``.
+    ``gradient`` is accumulated where ``optimizer`` wants it; ``targets`` are of the batches' labels. ``metrics``
+    (processes, 2), in shared memory, has a row for each process of ``comm.model``.
     """
 
     def __init__(
-        self, network: Network, X: Input, gradient: Accumulable, optimizer: Optimizer, metrics: Array, comm: Serial
+        self,
+        network: Network,
+        X: Input,
+        gradient: Accumulable,
+        optimizer: Optimizer,
+        targets: Targets,
+        metrics: Array,
+        comm: Serial,
     ) -> None:
-        self.network, self.X, self.gradient, self.optimizer = network, X, gradient, optimizer
+        self.network, self.X, self.gradient, self.optimizer, self.targets = network, X, gradient, optimizer, targets
         self._comm = comm
         self._own = metrics[comm.model.rank]
         self._all = list(metrics)
@@ -75,7 +83,7 @@ class TrainingStep:
         self.X.columns[:] = batch.columns
         self.network.forward()
         self._own[0] = self.network.loss(batch.Y)
-        self._own[1] = count_errors(self.network.logits, batch.y)
+        self._own[1] = count_errors(self.targets.predicted(self.network.logits, self.network.p), batch.y)
         self.network.backward(batch.Y)
 
     def update(self, learning_rate: float, number: int) -> Metrics:
@@ -103,11 +111,6 @@ class TrainingStep:
             sums += row
         self._comm.data.all_reduce(sums)
         return Metrics(float(sums[0]), int(sums[1]))
-
-
-def count_errors(logits: Array, y: Array) -> int:
-    """Return how many examples are misclassified: the largest of ``logits`` (B, K) is not that of the label ``y``."""
-    return int(np.count_nonzero(logits.argmax(axis=1) != y))
 
 
 def gradient_norms(gradient: Parameters, theta: Parameters, l2: float) -> list[float]:

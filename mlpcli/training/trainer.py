@@ -17,18 +17,21 @@ from mlpcli.errors import DivergedError
 from mlpcli.model.build import allocate_arrays, build_network
 from mlpcli.model.input import Input
 from mlpcli.model.network import Gradient
-from mlpcli.model.parameters import Parameters, initialize
+from mlpcli.model.parameters import Parameters
 from mlpcli.parallel.control import SINGLE, ProcessGroup
 from mlpcli.state import OPTIMIZER_STATE, EpochRecord, State, architecture_of
 from mlpcli.training.augment import Augmentation
 from mlpcli.training.averaging import MovingAverage
-from mlpcli.training.batches import INPUT_SCALE, Batch, Batches, targets
+from mlpcli.training.batches import INPUT_SCALE, Batch, Batches
+from mlpcli.training.diagnosis import remedy
 from mlpcli.training.evaluate import Evaluator
+from mlpcli.training.initial import draw_parameters
 from mlpcli.training.margins import Margins
 from mlpcli.training.optimizers import CHUNK_SIZE, make_optimizer
 from mlpcli.training.rng import keyed_rng
 from mlpcli.training.schedule import learning_rate
 from mlpcli.training.step import Accumulable, ReducedGradient, TrainingStep, gradient_norms
+from mlpcli.training.targets import targets_of
 
 Array = NDArray[Any]
 
@@ -63,6 +66,7 @@ class Trainer:
         self._config, self._dataset, self.group, self._comm = config, dataset, group, group.comm
         dtype, training, train = config.network.dtype, config.training, dataset.train
         self.architecture = architecture_of(config, train.images.shape[1], dataset.classes)
+        self.targets = targets_of(config, dataset.classes, train.multi_label)
         self.state = self._in_shared_memory(state or State(self._initial_parameters()))
         self._gradient = self.architecture.parameters(dtype, self._allocate(self.state.theta.vector.shape))
         self._metrics = self._comm.allocate((self._comm.model.size, 2), "float64")
@@ -82,10 +86,10 @@ class Trainer:
         )
         self._batches = self._make_batches()
         self._validation = (
-            Evaluator(self.architecture, dataset.validation, dataset.classes, dtype) if dataset.validation else None
+            Evaluator(self.architecture, dataset.validation, self.targets, dtype) if dataset.validation else None
         )
         some = Split(train.images[:SATURATION_IMAGES], train.labels[:SATURATION_IMAGES])
-        self._saturation = Evaluator(self.architecture, some, dataset.classes, dtype)
+        self._saturation = Evaluator(self.architecture, some, self.targets, dtype)
 
     @property
     def job(self) -> tuple[Config, Dataset, State]:
@@ -151,7 +155,7 @@ class Trainer:
                 self._average.update(state.step)
             self.group.raise_if_stopped()
             if not math.isfinite(metrics.loss):
-                raise _diverged(f"the loss is {metrics.loss} at step {state.step}, in epoch {epoch}", rate)
+                raise self._diverged(f"the loss is {metrics.loss} at step {state.step}, in epoch {epoch}", rate)
             yield StepRecord(batch.size, rate, metrics.loss, metrics.errors, norms)
         self._optimizer.end()
         self._comm.barrier()  # all shards of theta are updated
@@ -181,7 +185,9 @@ class Trainer:
                 if comm.data.size > 1:
                     accumulate = ReducedGradient(of_gradient, gradient.vector, accumulator.vector, comm.data)
                     norms = ReducedGradient(of_gradient, gradient.vector, gradient.vector, comm.data)
-                self._steps[size, slot] = TrainingStep(network, X, accumulate, optimizer, self._metrics, comm)
+                self._steps[size, slot] = TrainingStep(
+                    network, X, accumulate, optimizer, self.targets, self._metrics, comm
+                )
                 self._to_gradient[size, slot] = norms
         self._average: MovingAverage | None = None
         if training.averaging is not None and state.average is not None:
@@ -205,7 +211,7 @@ class Trainer:
         trims = augmentation is None and self._batch_size * self.architecture.sizes[1] >= MIN_WORK_TO_TRIM
         return Batches(
             train,
-            targets(self._dataset.classes, config.training.label_smoothing, dtype),
+            self.targets.table(config.training.label_smoothing, dtype),
             self._batch_size,
             self._X,
             self._comm,
@@ -243,13 +249,7 @@ class Trainer:
         return replace(state, theta=parameters(theta), optimizer=optimizer, average=average)
 
     def _initial_parameters(self) -> Parameters:
-        network = self._config.network
-        theta = self.architecture.parameters(network.dtype)
-        rng = keyed_rng(self._config.seed, "initialization")
-        # A scale too large for the dtype shows in the first loss; numpy need not warn of it too.
-        with np.errstate(over="ignore"):
-            initialize(theta, network.initialization, network.initial_scale, network.activation, rng)
-        return theta
+        return draw_parameters(self._config, self.architecture)
 
     def _broadcast_state(self) -> None:
         """Make the state that of rank 0: CPUs of different kinds may round differently."""
@@ -276,7 +276,7 @@ class Trainer:
             and all(map(math.isfinite, (total, validation_loss or 0.0, raw_loss or 0.0, *norms)))
         ):
             what = "a parameter, a gradient or the validation loss is no longer finite"
-            raise _diverged(f"{what} at the end of epoch {epoch}", rate)
+            raise self._diverged(f"{what} at the end of epoch {epoch}", rate)
         state.epoch = epoch
         self._update_best(validation_error, validation_loss)
         return EpochRecord(
@@ -289,7 +289,7 @@ class Trainer:
             validation_error=validation_error,
             raw_validation_loss=raw_loss,
             raw_validation_error=raw_error,
-            examples_per_second=examples / seconds,
+            examples_per_second=examples / seconds if seconds > 0 else 0.0,  # a clock may stand still
             seconds=seconds,
             gradient_norm=norms,
             saturation=self._saturation.saturation(state.parameters, self._comm),
@@ -319,9 +319,6 @@ class Trainer:
         else:
             state.epochs_since_best += 1
 
-
-def _diverged(what: str, rate: float) -> DivergedError:
-    return DivergedError(
-        f"training diverged: {what}, with a learning rate of {rate:.3g}; "
-        "try a lower training.learning_rate, or training.warmup_epochs"
-    )
+    def _diverged(self, what: str, rate: float) -> DivergedError:
+        how = remedy(self._config, self.state.step)
+        return DivergedError(f"training diverged: {what}, with a learning rate of {rate:.3g}; {how}")

@@ -19,6 +19,7 @@ from mlpcli.model.objectives import OBJECTIVES
 from mlpcli.runs.checkpoint import Checkpoint
 from mlpcli.state import State, architecture_of
 from mlpcli.training.evaluate import Evaluator
+from mlpcli.training.targets import OneHot
 
 HASHES = {"train-images-idx3-ubyte": "a", "train-labels-idx1-ubyte": "b"}
 
@@ -240,7 +241,7 @@ def test_a_committee_may_differ_in_all_that_does_not_matter():
 def test_outputs_are_those_of_the_measure_that_training_uses(objective):
     one, split = member(objective), random_split(1203)
     architecture = architecture_of(one.checkpoint.config, 6, 3)
-    loss, errors = Evaluator(architecture, split, 3, "float32").loss_and_errors(one.checkpoint.parameters)
+    loss, errors = Evaluator(architecture, split, OneHot(3), "float32").loss_and_errors(one.checkpoint.parameters)
     found = ev.outputs(one, split)
     assert (found.loss, ev.evaluate(found, split.labels).errors) == (loss, errors)
     X = split.images / 255

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from mlpcli.analysis import explain
-from mlpcli.analysis.explain import DELTAS, MULTI_LABEL, neuron, output_layer_alone, targets_of
+from mlpcli.analysis.explain import DELTAS, neuron, output_layer_alone, targets_of
+from mlpcli.config import INDEPENDENT_OUTPUTS
 from mlpcli.errors import RunError, UsageError
 from mlpcli.model.build import Architecture
 
@@ -149,10 +150,10 @@ def test_units_worth_a_look_are_chosen_or_named():
 
 
 def test_several_true_classes():
-    for objective in MULTI_LABEL:
+    for objective in INDEPENDENT_OUTPUTS:
         found, *_ = explained(objective=objective, labels=(0, 2))
         assert found.document()["label"] == [0, 2]
-        assert set(found.deltas) == set(MULTI_LABEL)
+        assert set(found.deltas) == set(INDEPENDENT_OUTPUTS)
         np.testing.assert_allclose(found["dp"] @ found["jacobian"], found["dz2"], atol=1e-12)
     with pytest.raises(UsageError, match="sigmoid_cross_entropy"):
         targets_of([0, 2], 3, "softmax_cross_entropy")

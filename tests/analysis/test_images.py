@@ -331,8 +331,9 @@ def test_a_large_photograph_is_averaged_down_first(drawn, monkeypatch):
 def test_several_digits_and_none_are_told(digits):
     two = np.hstack([enlarged(digit) for digit in digits[:2]])
     found = read(encoded(two))
-    assert found.remarks == ("shows 2 digits, of which the network expects one; --many reads them as a number",)
+    assert (len(found.row), found.many) == (2, False)
     assert not found.blank.any()
+    assert read(encoded(enlarged(digits[0]))).row == ()
     blank = read(encoded(np.full((40, 50), 255, np.uint8)))
     assert blank.blank.tolist() == [True]
     assert not blank.pixels.any()

@@ -307,6 +307,18 @@ def test_any_name_will_do():
     assert plots.shown("$x^2$") == "$x^2$" and plots.shown("日本") == "日本"
 
 
+def test_a_long_run_of_which_some_epochs_were_read():
+    run = history(epochs=9)
+    for line in run.records:
+        line["epoch"] *= 1000
+    run.records[4].update(validation_error=0.0)
+    figure, _ = drawn(partial(plots.draw_curves, runs=[run]))
+    for axes in figure.axes:
+        assert axes.get_xlim()[1] > 9000
+        assert 5000 in [line.get_xdata()[0] for line in axes.lines if len(line.get_xdata()) == 1]
+    drawn(partial(plots.draw_layers, run=run))
+
+
 def test_long_names_keep_both_ends():
     assert plots.shown("a" * 40 + "b" * 40) == "a" * 27 + "…" + "b" * 28
 

@@ -661,6 +661,46 @@ def test_the_page_agrees_with_explain_forward_backward_and_after_ten_steps(
     assert abs(loss(sheet) - ten["step"]["loss_before"]) > 1e-3
 
 
+def test_several_labels_are_checked_and_taught(
+    sheet: Sheet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with np.load(multi_label_data(tmp_path / "edges.npz")) as arrays:
+        images = arrays["x_train"]
+    overrides = (f"data.dataset={tmp_path / 'edges.npz'}", "network.objective=sigmoid_cross_entropy")
+    rest = ("network.hidden=[6]", "training.epochs=2", "data.test=false")
+    run = tmp_path / "run"
+    experiment.train(config.load(None, (*overrides, *rest), {}), out=run)
+    sheet.go(report(run, tmp_path / "page.html"))
+    sheet.page.get_by_role("button", name="Example").click()
+    sheet.settle()
+    boxes = [sheet.page.get_by_role("checkbox", name=f"true class {k}") for k in range(3)]
+    for k, box in enumerate(boxes):
+        box.set_checked(k != 1)
+    pixels = sheet.pixels.reshape(images.shape[1:])
+    document, wanted = explained(capsys, run, pixels, tmp_path, "--label", "0,2")
+    np.testing.assert_allclose(sheet.p, wanted["p"], atol=1e-5)
+    np.testing.assert_allclose(sheet.column("dz"), wanted["dz2"], atol=1e-5)
+    assert loss(sheet) == pytest.approx(document["step"]["loss_before"], rel=1e-5)
+    above = ", ".join(str(k) for k in np.flatnonzero(wanted["p"] > 0.5)) or "none"
+    assert sheet.verdict == above
+    sheet.page.locator("#rate").fill("-3")
+    sheet.page.get_by_role("button", name="Ten times").click()
+    ten, _ = explained(capsys, run, pixels, tmp_path, "--label", "0,2", "--rate", 0.001, "--steps", 10)
+    assert loss(sheet) == pytest.approx(ten["step"]["loss_after"], rel=1e-4)
+    assert sheet.page.locator("#matrix").is_hidden()
+
+
+def multi_label_data(file: Path) -> Path:
+    """An .npz of images of 12 x 12 whose left, right and upper edges are light, each or not, and which."""
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 2, (60, 3), dtype=np.uint8)
+    images = random.integers(0, 60, (60, 12, 12), dtype=np.uint8)
+    for k, edge in enumerate((np.s_[:, :, :3], np.s_[:, :, 9:], np.s_[:, :3, 4:8])):
+        images[edge] += labels[:, k, None, None] * np.uint8(190)
+    np.savez(file, x_train=images, y_train=labels)
+    return file
+
+
 @phone
 def test_a_finger_teaches_too(sheet: Sheet, trained_page: Path) -> None:
     sheet.go(trained_page)
@@ -981,3 +1021,13 @@ def test_the_page_deskews_byte_for_byte(sheet: Sheet, trained_page: Path, shape:
     found = np.array(json.loads(sheet.evaluate(code, [json.dumps(images.tolist()), list(shape)])), np.uint8)
     assert np.array_equal(found, deskewed(images, shape))
     assert shape[0] == 1 or not np.array_equal(found, images)
+
+
+def test_classes_are_called_by_their_names(sheet: Sheet, tiny_config: Any, tmp_path: Path) -> None:
+    names = ["cat", "dog", "ant"]
+    experiment.train(tiny_config(f"data.class_names=[{', '.join(names)}]"), out=tmp_path / "run")
+    sheet.go(report(tmp_path / "run", tmp_path / "report.html"))
+    assert [cell.inner_text() for cell in sheet.page.locator("#matrix thead th[scope=col]").all()] == names
+    assert [cell.inner_text().strip() for cell in sheet.page.locator("#outputs tbody th").all()] == names
+    sheet.draw(DIGITS[1])
+    assert sheet.page.locator("#verdict").inner_text() in names

@@ -71,8 +71,10 @@ def test_fetch_then_fetch_again(capsys: pytest.CaptureFixture[str], tmp_path: Pa
     code, out, err = run(capsys, *fetch)
     assert code == 0
     assert out == f"little: complete and verified in {tmp_path / 'little'}; fetched 4 of its 4 files\n"
-    assert err.splitlines()[0] == f"little: train-images-idx3-ubyte, 3.9 MB, from {source}"
-    assert len(err.splitlines()) == 4, "without a terminal: one line a file"
+    asked, first, *others = err.splitlines()
+    assert asked == f"little: asking {source}"
+    assert first == f"little: train-images-idx3-ubyte, 3.9 MB, from {source}"
+    assert len(others) == 3, "without a terminal: one line a file"
 
     code, out, err = run(capsys, *fetch, "--json")
     assert (code, err) == (0, "")
@@ -88,7 +90,7 @@ def test_sources_are_tried_in_turn(capsys: pytest.CaptureFixture[str], tmp_path:
     )
     assert code == 0
     assert len(json.loads(out)["fetched"]) == 4
-    assert err.splitlines()[0] == "/none: no such folder"
+    assert err.splitlines()[:3] == ["little: asking /none", "/none: no such folder", f"little: asking {source}"]
 
 
 def test_folder_from_flag_then_environment_then_default(
@@ -378,10 +380,16 @@ def test_what_is_not_imported_leaves_nothing(
     assert sorted(table.iterdir()) == before
 
 
+# The fixture's test images are some of its training images.
+LEAK = (
+    "remark: 6 of the 6 test images are training images too, which makes the test error too low: leave them out of one"
+)
+
+
 def test_show_a_source_by_what_is_in_it(capsys: pytest.CaptureFixture[str], table: Path):
     for source in (table, table / "train.csv"):
         code, out, err = run(capsys, "show", str(source), "--images", "2", "--set", "data.validation=0")
-        assert (code, err) == (0, "")
+        assert (code, err) == (0, f"{LEAK}\n" if source == table else "")
         assert "image 0: dog" in out
         assert "image 1: cat" in out
     code, out, _ = run(capsys, "show", str(table / "train.csv"), "--class", "cat", "--set", "data.validation=0")
@@ -395,7 +403,13 @@ def test_verify_any_source(capsys: pytest.CaptureFixture[str], table: Path):
     assert [line.split()[1:] for line in out.splitlines()] == [
         ["ok", "12", "train", "images"],
         ["ok", "6", "test", "images"],
+        LEAK.split()[1:],
     ]
+    found = json.loads(run(capsys, "verify", str(table), "--json")[1])
+    assert found["remarks"] == [{"kind": "images", "message": LEAK.removeprefix("remark: ")}]
+    shown = json.loads(run(capsys, "show", str(table), "--json", "--set", "data.validation=0")[1])
+    assert shown["remarks"] == found["remarks"]
+    assert shown["images"] == {"train": [8, 4], "validation": None, "test": [4, 2]}
     (table / "train.csv").write_text("label,a,b,c,d\n1,256,0,0,0\n")
     code, out, _ = run(capsys, "verify", str(table), "--json")
     assert code == 1

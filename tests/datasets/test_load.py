@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from mlpcli.config import DataConfig
 from mlpcli.datasets import check, idx, load
-from mlpcli.datasets.catalogue import CATALOGUE, FILE_NAMES, Entry
+from mlpcli.datasets.catalogue import CATALOGUE, FILE_NAMES, ROLES, Entry
 from mlpcli.datasets.load import Split, load_dataset, load_split
 from mlpcli.errors import DataError, RunError, UnavailableError
 
@@ -193,7 +193,7 @@ class TestFetching:
     def test_nothing_is_said_nor_fetched_when_the_cache_verifies(self, data: DataConfig):
         said: list[str] = []
         load_dataset(data, say=said.append)
-        assert len(said) == 4
+        assert len(said) == 5
         said.clear()
         load_dataset(replace(data, sources=()), say=said.append)
         load_dataset(replace(data, offline=True), say=said.append)
@@ -231,8 +231,8 @@ class TestFallback:
         said: list[str] = []
         dataset = load_dataset(replace(data, sources=("/nowhere",), fallback="mnist-sample"), say=said.append)
         assert (dataset.name, dataset.fallback_from) == ("mnist-sample", "tiny")
-        assert "/nowhere: no such folder" in said[0]
-        assert said[0].endswith("using mnist-sample instead of tiny, as data.fallback says")
+        assert said[:2] == ["tiny: asking /nowhere", "/nowhere: no such folder"]
+        assert said[-1].endswith("using mnist-sample instead of tiny, as data.fallback says")
         assert len(dataset.test()) == 1000
 
     def test_is_not_taken_when_the_data_is_there(self, data: DataConfig):
@@ -268,7 +268,7 @@ class TestHoldingOut:
         whole = Split(np.arange(count, dtype=np.uint8).reshape(count, 1), np.arange(count, dtype=np.uint8))
         for order in ("file", "shuffled", "stratified"):
             try:
-                train, held = load._hold_out(whole, DataConfig(validation=validation, validation_order=order), 3, "any")
+                train, held = load.held_out(whole, DataConfig(validation=validation, validation_order=order), 3, "any")
             except DataError:
                 return
             parts = [train] if held is None else [train, held]
@@ -355,8 +355,8 @@ class TestFolders:
 
     def test_test_labels_outside_the_classes(self, folder: Path):
         write(folder, TEST_LABELS, [0] * 9 + [99])
-        with pytest.raises(DataError, match=r"labels outside the classes: .* a test label is 99"):
-            load_dataset(of(folder)).test()
+        with pytest.raises(DataError, match="of 99 there are test images, and no training images"):
+            load_dataset(of(folder))
 
     def test_swapped_files(self, folder: Path):
         (folder / TRAIN_IMAGES).rename(folder / "x")
@@ -417,3 +417,18 @@ class TestCheck:
         assert all(file.state == "ok" for file in report.files)
         assert not report.ok
         assert "10 images" in report.mismatch
+
+
+def test_classes_that_differ_in_the_test_images_are_told_before_training(tmp_path):
+    folder = tmp_path / "letters"
+    folder.mkdir()
+    pixels = np.zeros((6, 2, 2), np.uint8)
+    for role, array in zip(ROLES, (pixels, [0, 1, 2, 0, 1, 2], pixels[:2], [0, 2]), strict=True):
+        (folder / FILE_NAMES[role]).write_bytes(idx.encode(np.array(array, np.uint8)))
+    said = []
+    load_dataset(DataConfig(str(folder)), say=said.append)
+    assert "letters: of 1 there are training images, and no test images" in said
+    (folder / FILE_NAMES["test_labels"]).write_bytes(idx.encode(np.array([0, 7], np.uint8)))
+    with pytest.raises(DataError, match=r"of 7 there are test images, and no training images; .*data\.test: false"):
+        load_dataset(DataConfig(str(folder)))
+    assert len(load_dataset(DataConfig(str(folder), test=False)).class_names) == 3

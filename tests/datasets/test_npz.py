@@ -96,7 +96,7 @@ def test_rows_of_pixels(tmp_path: Path):
         ({"images": np.full((2, 3, 2), np.nan), "labels": LABELS[:2]}, "there is a NaN"),
         ({"images": np.zeros((2, 5, 5, 3)), "labels": LABELS[:2]}, "2 x 5 x 5 x 3; make them grey"),
         ({"images": np.zeros((0, 5, 5)), "labels": LABELS[:0]}, "holds nothing|labels are"),
-        ({"images": IMAGES, "labels": np.eye(12)}, "labels: labels are .* these are 12 x 12"),
+        ({"images": IMAGES, "labels": 2 * np.eye(12)}, "labels: labels are .* these are 12 x 12"),
         ({"images": IMAGES, "labels": LABELS + 0.5}, "labels: labels are whole numbers; that of image 0 is 4.5"),
         ({"images": np.zeros(()), "labels": LABELS}, "images are"),
     ],

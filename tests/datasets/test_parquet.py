@@ -67,7 +67,7 @@ def test_one_file_is_for_training(tmp_path: Path):
     ("images", "labels", "called", "words"),
     [
         (pictures(PIXELS[:1]), [0], {"image": "x"}, "has the columns x, label; it needs image, label"),
-        ([{"bytes": b"no picture", "path": "a"}], [0], {}, "row 0: is damaged, or no picture"),
+        ([{"bytes": b"no picture", "path": "a"}], [0], {}, "row 0: is damaged, or neither a picture"),
         ([{"bytes": None, "path": "a"}], [0], {}, "row 0: has no picture's bytes"),
         (["text"], [0], {}, "row 0: has no picture's bytes"),
         (pictures(PIXELS[:1]), [None], {}, "row 0: its label is None, no whole number"),

@@ -153,7 +153,14 @@ def read_tar(data: bytes) -> None:
 
 
 def read_yaml(data: bytes) -> None:
-    config.load(on_disk(data), (), {})
+    """By the parser of YAML, and by the reader of what a run's config looks like: both accept the same."""
+    quick = config._as_written(data)
+    try:
+        slow = config.load(on_disk(data), (), {})
+    except MlpcliError:
+        assert quick is None
+        raise
+    assert quick in (None, slow)
 
 
 class Server:
@@ -187,8 +194,11 @@ READING = (
     ("runs", "show", "run", "--json"),
     ("runs", "compare", ".", "--group-seeds"),
     ("report", "run", "--no-images"),
+    ("export", "run", "-o", "out.csv"),
+    ("export", "run", "-o", "out.safetensors"),
     ("eval", "run", "--offline", "--json"),
 )
+OUTPUTS = ("out.csv", "out.safetensors", "report.html")
 RUN_FILES = ("manifest.json", "metrics.jsonl", "test.json", "config.yaml", "checkpoints/best.npz", "evaluations.jsonl")
 # What takes the place of the file, instead of other bytes.
 INSTEAD: tuple[Callable[[Path], None], ...] = (
@@ -209,6 +219,11 @@ def make_run() -> dict[str, bytes]:
     return {name: Path("run", name).read_bytes() for name in RUN_FILES}
 
 
+def names_here() -> set[str]:
+    """Everything in the working directory and below, no link followed."""
+    return {str(path) for path in Path().rglob("*")}
+
+
 def read_a_run(data: bytes) -> None:
     """The first byte says which file, the second whether the rest takes its place or something that is no file."""
     name, how = RUN_FILES[(data or b"\0")[0] % len(RUN_FILES)], data[1] if len(data) > 1 else 0
@@ -218,6 +233,7 @@ def read_a_run(data: bytes) -> None:
         INSTEAD[how](path)
     else:
         path.write_bytes(seal(data[2:]) if name.endswith(".npz") else data[2:])
+    before, size = names_here(), path.lstat().st_size if path.exists() else 0
     try:
         for arguments in READING:
             said = io.StringIO()
@@ -225,7 +241,11 @@ def read_a_run(data: bytes) -> None:
                 status = commands._run(list(arguments))
             assert status in (0, 2, 3, 4), (arguments, said.getvalue())
             assert all(character in "\n\t" or character.isprintable() for character in said.getvalue())
+            assert names_here() - before <= {*OUTPUTS, "run/evaluations.jsonl"}, (arguments, names_here() - before)
+            assert how < len(INSTEAD) or path.stat().st_size == size or name == "evaluations.jsonl", arguments
     finally:
+        for output in OUTPUTS:
+            Path(output).unlink(missing_ok=True)
         if path.is_dir() and not path.is_symlink():
             path.rmdir()
         else:
@@ -285,6 +305,7 @@ YAML = [
     b"network:\n  hidden: [1, 2]\n  dtype: float64\ntraining:\n  epochs: 1e1\n",
     b'a: &x "\\u0041"\nb: *x\n--- !!t |\n  text\n',
     b"? - a\n: >-\n  b\n%YAML 1.1\n",
+    config.to_yaml(config.Config()).encode(),
 ]
 
 WHOLE = make_run() if "run" in sys.argv[1:2] else dict.fromkeys(RUN_FILES, b"")
@@ -307,7 +328,7 @@ READERS: dict[str, tuple[Callable[[bytes], None], list[bytes], int]] = {
     "any": (read_any, [*TABLES, *NPZ, PICKLES[1], IMAGES, gz(TABLES[0])], 1 << 11),
     "gzip": (read_gzip, [b"\x07" + gz(b"abc" * 100), b"\xff" + gz(b"a") + gz(bytes(5000))], 512),
     "tar": (read_tar, [ARCHIVE, b"C" + ARCHIVE, gz(ARCHIVE)], 4096),
-    "yaml": (read_yaml, YAML, 128),
+    "yaml": (read_yaml, YAML, 1024),
     "http": (read_http, RESPONSES, 512),
     "run": (read_a_run, WHOLE_SEEDS + [bytes((number, how)) for number in range(6) for how in range(5)], 1 << 14),
 }

@@ -14,12 +14,13 @@ from mlpcli.model.input import Input
 from mlpcli.model.parameters import Parameters, initialize
 from mlpcli.parallel.forked import ForkedGroup, SharedMemory
 from mlpcli.state import State
-from mlpcli.training import batches, optimizers, schedule, trainer
+from mlpcli.training import optimizers, schedule, trainer
 from mlpcli.training.averaging import MovingAverage
 from mlpcli.training.batches import Batches
 from mlpcli.training.margins import Margins
 from mlpcli.training.rng import keyed_rng
 from mlpcli.training.step import TrainingStep
+from mlpcli.training.targets import OneHot
 from mlpcli.training.trainer import Trainer
 
 OPTIMIZERS = {"sgd": "theta", "momentum": "v theta", "nesterov": "v theta", "adam": "m s theta"}
@@ -157,7 +158,8 @@ def input_scale(patch):
 
 
 def smoothing_forgotten(patch):
-    patch(trainer, "targets", lambda classes, smoothing, dtype: batches.targets(classes, 0.0, dtype))
+    table = OneHot.table
+    patch(OneHot, "table", lambda self, smoothing, dtype: table(self, 0.0, dtype))
 
 
 def labels_of_another_example(patch):

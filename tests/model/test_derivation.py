@@ -5,11 +5,15 @@ from __future__ import annotations
 import inspect
 import math
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from mlpcli.commands import _run
+from mlpcli.gradcheck.probe import CENTRAL_STEPS, COMPLEX_STEP
+from mlpcli.gradcheck.rows import NEGLIGIBLE, TOLERANCE
 from mlpcli.model import network
 from mlpcli.model.activations import SATURATED
 from mlpcli.model.objectives import OBJECTIVES
@@ -71,11 +75,55 @@ def test_mathematics_is_written_as_github_renders_it():
         assert block.count("{") == block.count("}"), block
 
 
-def test_links_lead_somewhere():
-    headings = {
+def headings_of(text):
+    return {
         re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
-        for heading in re.findall(r"^##? (.*)$", DERIVATION, re.MULTILINE)
+        for heading in re.findall(r"^##? (.*)$", text, re.MULTILINE)
     }
+
+
+def test_links_lead_somewhere():
+    docs = Path(__file__).parents[2] / "docs"
     for target in re.findall(r"\]\(([^)]+)\)", DERIVATION):
         path, _, anchor = target.partition("#")
-        assert anchor in headings if anchor else (Path(__file__).parents[2] / "docs" / path).exists()
+        text = (docs / path).read_text("utf-8") if path else DERIVATION
+        assert not anchor or anchor in headings_of(text), target
+
+
+def test_numbers_of_sections_5_to_8():
+    assert stated("at most $`1/64`$") and 0.25**3 == 1 / 64
+    slope = 0.98201379 * (1 - 0.98201379)
+    assert stated("$`p = 0.982`$") and slope == pytest.approx(math.exp(-4) / (1 + math.exp(-4)) ** 2)
+    assert stated(f"$`-\\ln 0.87 = {-math.log(0.87):.4f}`$")
+    assert stated(f"$`C = {-math.log(0.31):.6f}`$")
+    for method, power in (("Complex step", "12"), ("Central differences", "7"), ("Jacobians", "12")):
+        key = {"Complex step": "complex", "Central differences": "central", "Jacobians": "jacobian"}[method]
+        assert stated(f"**{method}**, allowed $`10^{{-{power}}}`$")
+        assert TOLERANCE[key] == pytest.approx(10.0 ** -int(power))
+    assert COMPLEX_STEP == 1e-20 and stated("$`t`$ can be $`10^{-20}`$")
+    assert NEGLIGIBLE == 1e-30 and stated("below $`10^{-30}`$ count as 0")
+    assert CENTRAL_STEPS[0] == 1e-3 and stated("at $`t = 10^{-3}`$")
+
+
+COMMANDS = sorted(set(re.findall(r"`mlpcli (explain[^`]*)`", DERIVATION)))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_that_show_the_numbers_run(command, capsys, monkeypatch):
+    monkeypatch.delenv("MLPCLI_DATA", raising=False)
+    assert _run(shlex.split(command)) == 0
+    assert capsys.readouterr().out
+
+
+def test_each_section_ends_with_a_command():
+    for section in re.split(r"^## ", DERIVATION, flags=re.MULTILINE)[2:9]:
+        last = section.rstrip().split("\n\n")[-1]
+        assert "`mlpcli " in last or section.startswith("8"), section[:30]
+
+
+@pytest.mark.parametrize("B", [(3, 1), (2, 2)])
+def test_shares_of_a_batch_add_up_and_means_of_means_do_not(B):
+    C = np.array([0.1, 0.2, 0.6, 0.9])
+    shares = np.split(C, [B[0]])
+    assert sum(len(share) / 4 * share.mean() for share in shares) == pytest.approx(C.mean())
+    assert (np.mean([share.mean() for share in shares]) == pytest.approx(C.mean())) == (B == (2, 2))

@@ -130,7 +130,7 @@ def test_a_summary_has_what_the_run_has(run: Path):
         started=directory.read_manifest(run)["started"],
         dataset="tiny",
         epochs=3,
-        epochs_wanted=3,
+        max_epochs=3,
         best_epoch=best["epoch"],
         validation_error=best["validation_error"],
         validation_loss=best["validation_loss"],

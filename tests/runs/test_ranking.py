@@ -30,7 +30,7 @@ def config(*overrides: str) -> Config:
 
 def known(name: str, *overrides: str, **found: Any) -> Known:
     values = {"state": "finished", "dataset": "mnist", "validation_error": 0.02, "validation_loss": 0.1, **found}
-    return Summary(Path(name), **values), config(*overrides)
+    return Known(Summary(Path(name), **values), config(*overrides))
 
 
 def names(runs: list[Any]) -> list[str]:
@@ -104,8 +104,13 @@ def test_only_finished_runs_are_averaged_the_others_are_counted():
 
 
 def test_a_run_without_a_config_stands_alone():
-    runs = [known("a"), (Summary(Path("b"), "damaged"), None), (Summary(Path("c"), "damaged"), None), known("d")]
-    runs[3] = (runs[3][0], replace(runs[3][1] or Config(), seed=7))
+    runs = [
+        known("a"),
+        Known(Summary(Path("b"), "damaged"), None),
+        Known(Summary(Path("c"), "damaged"), None),
+        known("d"),
+    ]
+    runs[3] = replace(runs[3], config=config("seed=7"))
     assert [(str(row.summary.path), row.settings) for row in rank(runs)] == [
         ("a", {"seed": 0}),
         ("d", {"seed": 7}),
@@ -161,19 +166,19 @@ def folder(tiny_config: Make, tmp_path: Path) -> Path:
 
 
 def test_a_folder_means_its_runs_and_no_run_comes_twice(folder: Path):
-    assert {summary.path for summary, _ in collect([folder])} == {folder / "a", folder / "b"}
+    assert {run.summary.path for run in collect([folder])} == {folder / "a", folder / "b"}
     assert len(collect([folder / "a", folder, folder / "b", folder / ".." / "runs" / "a"])) == 2
-    assert [summary.path for summary, _ in collect([folder / "b"])] == [folder / "b"]
-    assert all(found is not None for _, found in collect([folder]))
+    assert [run.summary.path for run in collect([folder / "b"])] == [folder / "b"]
+    assert all(run.config is not None for run in collect([folder]))
 
 
 def test_damaged_runs_are_collected_too(folder: Path):
     (folder / "a" / "metrics.jsonl").write_text("{\n")
     (folder / "b" / "config.yaml").write_text("seed: -1\n")
-    found = {run[0].path.name: run for run in collect([folder])}
-    assert [summary.state for summary, _ in found.values()] == ["damaged"] * 2
-    assert "metrics.jsonl:1: is damaged" in str(found["a"][0].problem)
-    assert found["a"][1] is not None and found["b"][1] is None
+    found = {run.summary.path.name: run for run in collect([folder])}
+    assert [run.summary.state for run in found.values()] == ["damaged"] * 2
+    assert "metrics.jsonl:1: is damaged" in str(found["a"].summary.problem)
+    assert found["a"].config is not None and found["b"].config is None
 
 
 def test_what_is_no_run_and_holds_none_is_refused(folder: Path, tmp_path: Path):

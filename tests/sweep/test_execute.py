@@ -1,4 +1,4 @@
-"""What there is of a sweep's runs, what becomes of one in a worker, and of many in any order of ends."""
+"""Runs of a sweep: their state on disk, one run in a worker, and many runs in a pool."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def plan(*runs: Planned) -> Plan:
 
 
 class Stop(experiment.Observer):
-    """Stops a run when epoch 2 is saved."""
+    """Observer that interrupts a run when epoch 2 is saved."""
 
     def epoch(self, record: Any, best: bool) -> None:
         if record.epoch == 2:
@@ -51,10 +51,10 @@ def interrupted(config: Config, path: Path) -> Path:
     return path
 
 
-# What is there -------------------------------------------------------------------------------------------------------
+# Runs on disk --------------------------------------------------------------------------------------------------------
 
 
-def test_the_state_of_each_run(make: Make, tmp_path: Path):
+def test_state_of_each_run(make: Make, tmp_path: Path):
     folder = tmp_path / "runs"
     config = make()
     experiment.train(config, out=folder / "finished")
@@ -99,7 +99,7 @@ def test_the_state_of_each_run(make: Make, tmp_path: Path):
 
 
 @pytest.mark.parametrize("ended", [True, False])
-def test_a_run_of_another_config_is_refused_with_what_differs(make: Make, tmp_path: Path, ended: bool):
+def test_run_of_another_config_is_refused_with_differences(make: Make, tmp_path: Path, ended: bool):
     path = tmp_path / "runs/a"
     if ended:
         experiment.train(make("training.l2=0.25"), out=path)
@@ -113,13 +113,13 @@ def test_a_run_of_another_config_is_refused_with_what_differs(make: Make, tmp_pa
     )
 
 
-def test_a_run_that_would_open_the_test_files_is_another_config(make: Make, tmp_path: Path):
+def test_run_with_test_files_is_another_config(make: Make, tmp_path: Path):
     interrupted(make("data.test=true"), tmp_path / "runs/a")
     with pytest.raises(UsageError, match=r"data\.test: true -> false"):
         execute.tasks(tmp_path / "runs", plan(Planned("a", make())))
 
 
-def test_where_the_data_are_may_change(make: Make, tmp_path: Path):
+def test_data_location_may_change(make: Make, tmp_path: Path):
     interrupted(make("data.folder=elsewhere", "data.offline=true"), tmp_path / "runs/a")
     config = make("data.folder=/some/where", "data.sources=[b]")
     task = execute.tasks(tmp_path / "runs", plan(Planned("a", config)))[0]
@@ -128,35 +128,38 @@ def test_where_the_data_are_may_change(make: Make, tmp_path: Path):
     assert outcome(task.path) == outcome(experiment.train(config, out=tmp_path / "whole").path)
 
 
-def test_a_folder_is_held_by_one_sweep_and_is_no_run(make: Make, tmp_path: Path):
-    with execute.held(tmp_path / "a/b"):
+def test_folder_is_locked_by_one_sweep_and_is_not_a_run(make: Make, tmp_path: Path):
+    with execute.locked_folder(tmp_path / "a/b"):
         with (
             pytest.raises(RunError, match="b: is in use by another mlpcli sweep; wait for it"),
-            execute.held(tmp_path / "a/b"),
+            execute.locked_folder(tmp_path / "a/b"),
         ):
             pass
-        with pytest.raises(FileNotFoundError):  # of the body: not taken for the folder's
+        with pytest.raises(FileNotFoundError):  # an error of the body is not reported as one of the folder
             (tmp_path / "nothing").read_text()
-    with execute.held(tmp_path / "a/b"):
+    with execute.locked_folder(tmp_path / "a/b"):
         pass
     interrupted(make(), tmp_path / "run")
     with pytest.raises(RunError, match="run: is a run, not a folder of runs; name another --out"):
         execute.tasks(tmp_path / "run", plan())
     (tmp_path / "file").touch()
-    with pytest.raises(RunError, match="file: cannot be written: File exists"), execute.held(tmp_path / "file"):
+    with (
+        pytest.raises(RunError, match="file: cannot be written: File exists"),
+        execute.locked_folder(tmp_path / "file"),
+    ):
         pass
 
 
 # One run -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_is_what_train_makes_of_its_config(make: Make, tmp_path: Path):
+def test_worker_trains_the_same_run_as_train(make: Make, tmp_path: Path):
     task = Task(tmp_path / "runs/a", make(), "new")
     assert execute.train(task, 1) == Outcome("finished")
     assert outcome(task.path) == outcome(experiment.train(make(), out=tmp_path / "whole").path)
 
 
-def test_what_becomes_of_a_run_is_said_and_not_raised(
+def test_errors_of_a_run_are_returned_not_raised(
     make: Make, tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
     diverging = make("training.learning_rate=1e30", "network.objective=linear_quadratic")
@@ -185,7 +188,7 @@ def test_what_becomes_of_a_run_is_said_and_not_raised(
     assert execute.train(Task(tmp_path / "memory", make(), "new"), 1).problem == "does not fit in memory"
 
 
-def test_a_run_waits_for_the_process_that_still_holds_it(make: Make, tmp_path: Path):
+def test_worker_waits_for_a_locked_run(make: Make, tmp_path: Path):
     path = interrupted(make(), tmp_path / "held")
     with directory.reopen(path) as run:
         threading.Timer(0.3, run.__exit__, (None, None, None)).start()
@@ -210,14 +213,14 @@ def test_sweep_workers_do_not_refetch_after_fallback(make: Make, tmp_path: Path)
     said: list[str] = []
     (wanted,) = execute.fetch([task], say=said.append)
     assert wanted == replace(task, config=replace(task.config, data=replace(task.config.data, offline=True)))
-    assert len(said) == 1 and "using mnist-sample instead of mnist" in said[0]
+    assert sum("using mnist-sample instead of mnist" in line for line in said) == 1
     assert execute.train(wanted, 1).state == "finished"
     assert directory.read_manifest(task.path)["data"]["fallback_from"] == "mnist"
-    # And the run is still the one that the sweep asks for.
+    # The config on disk still matches the plan.
     assert execute.tasks(tmp_path, plan(Planned("a", task.config)))[0].state == "finished"
 
 
-# Many ----------------------------------------------------------------------------------------------------------------
+# Many runs -----------------------------------------------------------------------------------------------------------
 
 
 class Seen(Watcher):
@@ -232,7 +235,7 @@ class Seen(Watcher):
 
 
 class Broken(Pool):
-    """A pool whose executor loses its workers, as MPI's may."""
+    """A pool whose workers die, as MPI ranks may."""
 
     def submit(self, task: Task) -> Any:
         def lose() -> Outcome:
@@ -241,7 +244,7 @@ class Broken(Pool):
         return self._executor.submit(lose)
 
 
-def test_every_run_is_begun_and_ended_once(make: Make, tmp_path: Path):
+def test_every_run_begins_and_ends_once(make: Make, tmp_path: Path):
     diverging = make("training.learning_rate=1e30", "network.objective=linear_quadratic")
     tasks = [Task(tmp_path / "a", diverging, "new"), Task(tmp_path / "b", make(), "new")]
     seen = Seen()
@@ -250,12 +253,12 @@ def test_every_run_is_begun_and_ended_once(make: Make, tmp_path: Path):
     assert {path.name: found.state for path, found in outcomes.items()} == {"a": "diverged", "b": "finished"}
     assert seen.events[:2] == [("a", "began"), ("a", "diverged")] or seen.events[:2] == [("a", "began"), ("b", "began")]
     assert sorted(seen.events) == [("a", "began"), ("a", "diverged"), ("b", "began"), ("b", "finished")]
-    # In a process of its own, which has its own BLAS: one thread for one of as many jobs as cores.
+    # The worker process sets its own number of BLAS threads.
     assert directory.read_manifest(tmp_path / "b")["environment"]["threads"] == pool.threads
     assert outcome(tmp_path / "b") == outcome(experiment.train(make(), out=tmp_path / "whole").path)
 
 
-def test_a_worker_that_is_lost_is_told(make: Make, tmp_path: Path):
+def test_dead_worker_is_reported(make: Make, tmp_path: Path):
     task = Task(tmp_path / "a", make(), "new")
     with Broken(ThreadPoolExecutor(1), 1, 1) as pool:
         outcomes = execute.execute([task], pool, Watcher())
@@ -274,12 +277,12 @@ def test_cores_are_not_oversubscribed(monkeypatch: pytest.MonkeyPatch):
         (8, 1),
         (20, 1),
     ]
-    assert LocalPool(2, 5).threads == 5  # as it was asked for
+    assert LocalPool(2, 5).threads == 5  # as given
     monkeypatch.setattr(execute, "threads", lambda: 2)  # OPENBLAS_NUM_THREADS=2
     assert [LocalPool(jobs).threads for jobs in (1, 2, 8)] == [2, 2, 1]
 
 
-def test_a_process_among_equals_of_mpi_is_no_sweep(monkeypatch: pytest.MonkeyPatch):
+def test_sweep_refuses_mpi_without_futures(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delitem(sys.modules, "mpi4py.futures", raising=False)
     for name in itertools.chain(*LAUNCHERS):
         monkeypatch.delenv(name, raising=False)

@@ -1,4 +1,4 @@
-"""A sweep file is the runs it asks for, or one line that says what is wrong with it and where."""
+"""Sweep files: the planned runs, and one-line errors with the place in the file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mlpcli.sweep.plan import MAX_RUNS, Plan, read
 
 @pytest.fixture
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Writes s.yaml where the test then is, and reads it."""
+    """Return a function that writes s.yaml to the current folder and reads it."""
     monkeypatch.chdir(tmp_path)
 
     def made(text: str) -> Plan:
@@ -41,10 +41,13 @@ def names(plan: Plan) -> list[str]:
     return [run.name for run in plan.runs]
 
 
-# What is asked for ---------------------------------------------------------------------------------------------------
+SEEDS_ALLOWED = f"is not allowed; allowed: a list of whole numbers from 0 to {2**63 - 1}, or how many, from 1 up"
 
 
-def test_a_grid_is_every_combination_once_a_seed(write: Any):
+# Planned runs --------------------------------------------------------------------------------------------------------
+
+
+def test_grid_is_every_combination_once_per_seed(write: Any):
     plan = write(
         "config: quickstart\nset: {training.epochs: 3}\nseeds: [4, 1]\n"
         "grid:\n  training.learning_rate: [0.1, 1e-2]\n  network: {hidden: [[8, 4], []]}\n"
@@ -62,7 +65,7 @@ def test_a_grid_is_every_combination_once_a_seed(write: Any):
     assert names(plan)[-1] == "learning_rate=0.01,hidden=none,seed=1"
 
 
-def test_a_list_is_its_items(write: Any):
+def test_list_is_its_items(write: Any):
     plan = write(
         "seeds: 3\nlist:\n- {}\n- training.optimizer: sgd\n- network: {activation: relu}\n  training.epochs: 5\n"
     )
@@ -74,7 +77,7 @@ def test_a_list_is_its_items(write: Any):
     assert names(plan)[::3] == ["seed=0", "optimizer=sgd,seed=0", "activation=relu,epochs=5,seed=0"]
 
 
-def test_seed_without_seeds_is_the_config_s_or_a_grid_key(write: Any):
+def test_seed_comes_from_config_or_grid_without_seeds(write: Any):
     Path("base.yaml").write_text("seed: 7\n")
     assert values(write("config: base.yaml\nlist: [{}]"), "seed") == [(7,)]
     plan = write("config: base.yaml\ngrid: {seed: [3, 5]}")
@@ -93,7 +96,7 @@ def test_config_path_is_relative_to_sweep_file(tmp_path: Path, monkeypatch: Any)
     assert values(read(Path("sweeps/b.yaml"), {}), "training.epochs") != [(78,)]
 
 
-def test_the_environment_says_where_data_are_kept(write: Any):
+def test_environment_sets_data_folder(write: Any):
     write("set: {data.folder: elsewhere}\nlist: [{}]")
     assert values(read(Path("s.yaml"), {}), "data.folder") == [("elsewhere",)]
     assert values(read(Path("s.yaml"), {"MLPCLI_DATA": "/there"}), "data.folder") == [("/there",)]
@@ -157,7 +160,7 @@ def test_draws_stay_in_their_ranges_and_cover_them(write: Any):
     assert len(drawn) == 400
     rates, penalties = [each[0] for each in drawn], [each[1] for each in drawn]
     assert 1e-3 <= min(rates) < 1.2e-3 and 0.9 < max(rates) <= 1
-    # As many below the geometric mean as above, to four standard deviations of a fair coin.
+    # Half of them are below the geometric mean, within four standard deviations of a fair coin.
     assert abs(sum(rate < math.sqrt(1e-3) for rate in rates) - 200) < 40
     assert 0 <= min(penalties) < 2e-6 and 9.8e-5 < max(penalties) <= 1e-4
     assert abs(sum(penalty < 5e-5 for penalty in penalties) - 200) < 40
@@ -167,7 +170,7 @@ def test_draws_stay_in_their_ranges_and_cover_them(write: Any):
     assert all(float(f"{rate:.4g}") == rate for rate in rates)
 
 
-def test_what_is_drawn_depends_on_seed_draw_and_key_alone(write: Any):
+def test_draw_depends_on_seed_number_and_key_alone(write: Any):
     keys = (RATE, L2, BATCH, ACTIVATION)
     few = values(write(DRAWN.format(draws=6, seed=1)), *keys)
     assert values(write(DRAWN.format(draws=9, seed=1)), *keys)[:6] == few
@@ -178,22 +181,22 @@ def test_what_is_drawn_depends_on_seed_draw_and_key_alone(write: Any):
     assert len({each[1] for each in other}) == 6
 
 
-def test_the_draws_of_a_seed_are_never_others(write: Any):
-    # A sweep that is gone on with after an update must find its runs again.
+def test_draws_of_a_seed_never_change(write: Any):
+    # A sweep resumed after an update of mlpcli must find its runs again.
     assert values(write(DRAWN.format(draws=2, seed=0)), RATE, L2) == [(0.05951, 5.711e-05), (0.5991, 3.296e-05)]
 
 
-def test_no_two_keys_share_their_draws():
+def test_keys_have_distinct_draws():
     keys = [*config_module.flatten(Config())]
     assert len({zlib.crc32(key.encode()) for key in keys}) == len(keys)
 
 
-def test_a_draw_that_came_before_is_not_repeated(write: Any):
+def test_repeated_draws_are_skipped(write: Any):
     plan = write("random: {draws: 50, keys: {network.activation: {choice: [sigmoid, relu]}}}")
     assert (len(plan.runs), plan.combinations, plan.repeated) == (2, 2, 48)
 
 
-# What is refused -----------------------------------------------------------------------------------------------------
+# Errors --------------------------------------------------------------------------------------------------------------
 
 RANDOM = "random:\n  draws: 3\n  keys:\n    "
 
@@ -230,9 +233,14 @@ RANDOM = "random:\n  draws: 3\n  keys:\n    "
         ("set:\n  data.validation: 0\nlist: [{}]", "s.yaml:2: data.validation: 0 holds out no images, and a sweep"),
         ("grid:\n  data.validation: [0.1,\n    0]", "s.yaml:3: data.validation: 0 holds out no images, and a sweep"),
         ("config: none.yaml\nlist: [{}]", "s.yaml: data.validation: 0 holds out no images, and a sweep"),
-        ("grid:\n  data.folder: [a, b]", "s.yaml:2: data.folder: has no effect on training: data.folder is nothing"),
+        ("grid:\n  data.folder: [a, b]", "s.yaml:2: data.folder: has no effect on training, so there is nothing to v"),
         # seeds
         ("seeds: 0\nlist: [{}]", "s.yaml:1: seeds: 0 is not allowed; allowed: a list of whole numbers from 0 to 9223"),
+        ('seeds: "2"\nlist: [{}]', f"s.yaml:1: seeds: 2 {SEEDS_ALLOWED}; in quotes it is text: write 2"),
+        (
+            'seeds: ["1", 2]\nlist: [{}]',
+            f"s.yaml:1: seeds: ['1', 2] {SEEDS_ALLOWED}; in quotes it is text: write [1, 2]",
+        ),
         ("seeds: []\nlist: [{}]", "s.yaml:1: seeds: [] is not allowed"),
         ("seeds: [1, -1]\nlist: [{}]", "s.yaml:1: seeds: [1, -1] is not allowed"),
         ("seeds: [1, 2.0]\nlist: [{}]", "s.yaml:1: seeds: [1, 2.0] is not allowed"),
@@ -261,7 +269,7 @@ RANDOM = "random:\n  draws: 3\n  keys:\n    "
         ),
         ("grid:\n  network.hidden: [64]", "s.yaml:2: network.hidden: 64 is not allowed; allowed: a list, [a, b, ...]"),
         ("grid:\n  training.l2: [1e-1,\n   .nan]", "s.yaml:3: training.l2: nan is not allowed; allowed: a finite numb"),
-        ("grid:\n  training.l2: [0.1, 1e-1]", "s.yaml:1: grid: training.l2: 0.1 is there twice"),
+        ("grid:\n  training.l2: [0.1, 1e-1]", "s.yaml:1: grid: training.l2: 0.1 is given twice"),
         ("grid:\n  training.l2: [0.0, 0]", "s.yaml:1: grid: training.l2: 0 is the same as training.l2: 0.0"),
         (
             "grid:\n  training.optimizer: [momentum, sgd]\n  training.momentum: [0.9]",
@@ -275,7 +283,7 @@ RANDOM = "random:\n  draws: 3\n  keys:\n    "
         ("list:\n- training.epochs: 3\n- training.epochs: x", "s.yaml:3: training.epochs: 'x' is not allowed"),
         (
             "list:\n- {}\n- training.epochs: 20",
-            "s.yaml:3: list: training.epochs: 20 is the same as nothing; that is s.",
+            "s.yaml:3: list: training.epochs: 20 is the same as {} (s.yaml:2)",
         ),
         # draws
         ("random: 3", "s.yaml:1: random: 3 is not allowed; allowed: a mapping with draws, seed and keys"),
@@ -306,7 +314,7 @@ RANDOM = "random:\n  draws: 3\n  keys:\n    "
         (f"{RANDOM}network.activation: {{choice: [a]}}", "s.yaml:4: network.activation: 'a' is not allowed; allowed:"),
     ],
 )
-def test_what_is_wrong_is_said_with_its_line(write: Any, text: str, message: str):
+def test_error_names_file_and_line(write: Any, text: str, message: str):
     Path("bad.yaml").write_text("training:\n  epochs: 0\n")
     Path("none.yaml").write_text("data: {validation: 0}\n")
     with pytest.raises(ConfigError) as refused:
@@ -316,7 +324,7 @@ def test_what_is_wrong_is_said_with_its_line(write: Any, text: str, message: str
     assert "\n" not in said and said.startswith(("s.yaml", "bad.yaml"))
 
 
-def test_a_sweep_of_absurd_size_is_refused_before_it_is_made(write: Any, monkeypatch: pytest.MonkeyPatch):
+def test_huge_sweep_is_refused_before_it_is_expanded(write: Any, monkeypatch: pytest.MonkeyPatch):
     numbers = ", ".join(map(str, range(1, 100)))
     axes = ("training.epochs", "training.batch_size", "training.patience", "training.learning_rate", "training.l2")
     grid = "".join(f"  {key}: [{numbers}]\n" for key in axes)
@@ -333,13 +341,13 @@ def test_a_sweep_of_absurd_size_is_refused_before_it_is_made(write: Any, monkeyp
         write("random: {draws: 10001, keys: {training.l2: {uniform: [0, 1]}}}")
 
 
-def test_the_largest_sweep_allowed_is_planned(write: Any):
+def test_largest_allowed_sweep_is_planned(write: Any):
     plan = write(f"seeds: {MAX_RUNS // 100}\ngrid: {{training.epochs: [{', '.join(map(str, range(1, 101)))}]}}")
     assert len(plan.runs) == MAX_RUNS
 
 
 @pytest.mark.parametrize("name", ["missing.yaml", ".", "a\0b", "x" * 5000])
-def test_no_file_to_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str):
+def test_unreadable_sweep_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str):
     monkeypatch.chdir(tmp_path)
     with pytest.raises((ConfigError, ValueError)) as refused:
         read(Path(name), {})

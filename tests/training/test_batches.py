@@ -15,9 +15,10 @@ from mlpcli.datasets.load import Split
 from mlpcli.parallel.comm import SERIAL, Serial
 from mlpcli.training import batches
 from mlpcli.training.augment import Augmentation
-from mlpcli.training.batches import Batches, targets
+from mlpcli.training.batches import Batches
 from mlpcli.training.margins import Margins
 from mlpcli.training.rng import keyed_rng
+from mlpcli.training.targets import OneHot
 from tests.parallel.threads import DataParallel, Exchange, ModelParallel
 
 Array = np.ndarray
@@ -50,7 +51,7 @@ def made(
     """Batches, and their slots."""
     local = comm.data.shard(batch_size)
     slots = [np.full((local.stop - local.start, split.images.shape[1]), np.nan, dtype) for _ in range(2)]
-    of_classes = targets(CLASSES, more.pop("smoothing", 0.0), dtype)
+    of_classes = OneHot(CLASSES).table(more.pop("smoothing", 0.0), dtype)
     return Batches(split, of_classes, batch_size, slots, comm, seed=SEED, **more), slots
 
 
@@ -106,8 +107,8 @@ def test_memory_of_gathered_batches_is_bounded():
 
 
 def test_smoothed_targets_sum_to_one():
-    np.testing.assert_allclose(targets(4, 0.2), 0.8 * np.eye(4) + 0.05, rtol=1e-15)
-    np.testing.assert_array_equal(targets(4, 0.0, "float32"), np.eye(4, dtype="float32"))
+    np.testing.assert_allclose(OneHot(4).table(0.2), 0.8 * np.eye(4) + 0.05, rtol=1e-15)
+    np.testing.assert_array_equal(OneHot(4).table(0.0, "float32"), np.eye(4, dtype="float32"))
     found = epoch_of(split_of(9), 4, smoothing=0.5)
     np.testing.assert_allclose(joined(found, "Y"), 0.5 * np.eye(5)[joined(found, "y")] + 0.1)
 

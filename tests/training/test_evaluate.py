@@ -12,6 +12,7 @@ from mlpcli.model.build import Architecture
 from mlpcli.model.parameters import Parameters
 from mlpcli.training import evaluate
 from mlpcli.training.evaluate import Evaluator, logits
+from mlpcli.training.targets import OneHot
 from tests.parallel.threads import in_threads, results
 
 
@@ -58,7 +59,7 @@ def _batch_size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 def test_loss_and_errors_of_any_number_of_images(count: int, hidden: tuple[int, ...], margins: bool):
     split = split_of(count, margins)
     architecture = architecture_of(split.images.shape[1], *hidden, 3)
-    evaluator = Evaluator(architecture, split, 3, "float64")
+    evaluator = Evaluator(architecture, split, OneHot(3), "float64")
     theta, other = drawn(architecture), drawn(architecture, scale=-0.5)
     for parameters in (theta, other, theta):  # what is evaluated before is not seen
         before = parameters.vector.copy()
@@ -79,8 +80,8 @@ def test_float32_evaluates_alike():
     architecture, split = architecture_of(4, 5, 3), split_of(50)
     theta = drawn(architecture)
     single = architecture.parameters("float32", theta.vector.astype("float32"))
-    exact, errors = Evaluator(architecture, split, 3, "float64").loss_and_errors(theta)
-    loss, same = Evaluator(architecture, split, 3, "float32").loss_and_errors(single)
+    exact, errors = Evaluator(architecture, split, OneHot(3), "float64").loss_and_errors(theta)
+    loss, same = Evaluator(architecture, split, OneHot(3), "float32").loss_and_errors(single)
     assert loss == pytest.approx(exact, rel=1e-5)
     assert same == errors
 
@@ -89,7 +90,7 @@ def test_largest_logit_wins_where_outputs_round_alike():
     architecture = architecture_of(4, 3, objective="sigmoid_cross_entropy")
     theta = architecture.parameters("float32")
     theta.b[0][...] = [50.0, 60.0, 55.0]  # sigmoid(50) is 1 in float32
-    assert Evaluator(architecture, black(1, 0, 1), 3, "float32").loss_and_errors(theta)[1] == 1
+    assert Evaluator(architecture, black(1, 0, 1), OneHot(3), "float32").loss_and_errors(theta)[1] == 1
 
 
 def test_cost_of_a_label_is_its_negative_logarithm():
@@ -97,7 +98,9 @@ def test_cost_of_a_label_is_its_negative_logarithm():
     architecture = architecture_of(4, 2)
     theta = architecture.parameters("float64")
     theta.b[0][...] = [math.log(0.87), math.log(0.13)]
-    assert Evaluator(architecture, black(0), 2, "float64").loss_and_errors(theta)[0] == pytest.approx(0.139262067333508)
+    assert Evaluator(architecture, black(0), OneHot(2), "float64").loss_and_errors(theta)[0] == pytest.approx(
+        0.139262067333508
+    )
 
 
 def test_saturation_counts_units_beyond_4_6_on_either_side():
@@ -106,7 +109,7 @@ def test_saturation_counts_units_beyond_4_6_on_either_side():
     theta.W[0][0] = [4.61, -4.61, 4.59, -4.59]  # by the first pixel, which is 0 in one image of two
     theta.b[1][...] = [100.0, 4.6]  # exactly 4.6 is not beyond
     split = Split(np.array([[255, 0, 0, 0], [0, 0, 0, 0]], np.uint8), np.zeros(2, np.uint8))
-    assert Evaluator(architecture, split, 3, "float64").saturation(theta) == [2 / 8, 2 / 4]
+    assert Evaluator(architecture, split, OneHot(3), "float64").saturation(theta) == [2 / 8, 2 / 4]
 
 
 @pytest.mark.usefixtures("_batch_size")
@@ -115,7 +118,7 @@ def test_saturation_over_several_batches():
     theta = drawn(architecture, scale=8.0)
     expected = [float(np.mean(np.abs(z) > 4.6)) for z in expected_z(theta, split.images)[:-1]]
     assert 0 < min(expected) <= max(expected) < 1
-    assert Evaluator(architecture, split, 3, "float64").saturation(theta) == pytest.approx(expected)
+    assert Evaluator(architecture, split, OneHot(3), "float64").saturation(theta) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -123,18 +126,18 @@ def test_saturation_over_several_batches():
 )
 def test_only_hidden_sigmoids_saturate(hidden: tuple[int, ...], activation: str, expected: list[float] | None):
     architecture = architecture_of(4, *hidden, 3, activation=activation)
-    assert Evaluator(architecture, split_of(3), 3, "float64").saturation(drawn(architecture)) == expected
+    assert Evaluator(architecture, split_of(3), OneHot(3), "float64").saturation(drawn(architecture)) == expected
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 60])
 def test_processes_evaluate_their_shards(size: int):
     architecture, split = architecture_of(4, 5, 3), split_of(53)
     theta = drawn(architecture, scale=4)
-    alone = Evaluator(architecture, split, 3, "float64")
+    alone = Evaluator(architecture, split, OneHot(3), "float64")
     loss, errors = alone.loss_and_errors(theta)
 
     def work(comm):
-        own = Evaluator(architecture, split, 3, "float64")
+        own = Evaluator(architecture, split, OneHot(3), "float64")
         return own.loss_and_errors(theta, comm), own.saturation(theta, comm)
 
     for found, saturation in results(in_threads(size, work)):
@@ -153,5 +156,5 @@ def test_logits_without_labels_are_the_same(count: int, hidden: tuple[int, ...])
         assert found.shape == (count, 3)
         np.testing.assert_allclose(found, expected_z(theta, images)[-1], rtol=1e-12, atol=1e-12)
     if count:
-        evaluator = Evaluator(architecture, split_of(count), 3, "float64")
+        evaluator = Evaluator(architecture, split_of(count), OneHot(3), "float64")
         assert np.array_equal(logits(architecture, theta, images), evaluator.loss_and_logits(theta)[1])

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from mlpcli.model.parameters import Parameters
-from mlpcli.training.step import ReducedGradient, count_errors, gradient_norms
+from mlpcli.training.step import ReducedGradient, gradient_norms
+from mlpcli.training.targets import OneHot, count_errors
 from tests.parallel.threads import in_threads, results
 
 
@@ -38,8 +39,8 @@ def test_reduced_gradient_is_the_sum_of_all_processes(alpha: float, beta: float,
 
 def test_errors_are_largest_logits_of_other_classes():
     logits = np.array([[1.0, 2.0], [2.0, 1.0], [5.0, 4.9]])
-    assert count_errors(logits, np.array([1, 1, 0])) == 1
-    assert count_errors(np.empty((0, 2)), np.empty(0)) == 0
+    assert count_errors(OneHot(2).predicted(logits, logits), np.array([1, 1, 0])) == 1
+    assert count_errors(np.empty(0), np.empty(0)) == 0
 
 
 @pytest.mark.parametrize(("scale", "dtype"), [(1.0, "float64"), (1e30, "float32")])

@@ -34,8 +34,11 @@ class Bench {
     this.chosen = label;
   }
 
+  // Where several classes may be right, choosing one again takes it back.
   choose(k) {
-    this.chosen = k;
+    const now = this.backward?.truth;
+    if (!Array.isArray(now)) this.chosen = k;
+    else this.chosen = now.includes(k) ? now.filter((each) => each !== k) : [...now, k].sort((a, b) => a - b);
     this.update();
   }
 
@@ -44,10 +47,10 @@ class Bench {
     const { network, chosen } = this;
     const forward = pixels && network.forward(pixels);
     // Until a true class is chosen, the predicted one is taken for it.
-    const backward = forward && network.backward(forward, chosen ?? Math.max(0, forward.predicted));
+    const backward = forward && network.backward(forward, chosen ?? (forward.predicted === -1 ? 0 : forward.predicted));
     Object.assign(this, { forward, backward });
     for (const view of this.views) view.show({ pixels, network, chosen, forward, backward });
-    const spoken = forward ? `Predicted ${forward.predicted}, loss ${number(backward.C)}` : "The board is empty";
+    const spoken = forward ? `Predicted ${labelText(forward.predicted)}, loss ${number(backward.C)}` : "The board is empty";
     if (spoken === this.spoken) return;
     if (this.spoken || forward) this.announce(spoken); // not of a board that nobody has drawn on
     this.spoken = spoken;

@@ -3,13 +3,20 @@
 
 const MOST_CLASSES = 30; // beyond that a list of the cells is read more easily than the matrix
 
-const inWords = (label, predicted) => `true ${label}, predicted ${predicted}`;
+const inWords = (label, predicted) => `true ${labelText(label)}, predicted ${labelText(predicted)}`;
 
 class Confusion {
   // `look` is the document's; `pixelsOf(position)` are the bytes of an image in the page; `open(position)` is called
   // with the one that is clicked; it is null where there is no board to open it on.
   constructor(look, shape, probabilities, pixelsOf, open) {
     Object.assign(this, { look, shape, probabilities, pixelsOf, open });
+    if (look.confusion === null) {
+      // Of several labels an image none is taken for another: there are the scores of each, and the mistakes.
+      byId("images-title").textContent = "Labels";
+      for (const part of [byId("matrix").parentElement, byId("cell")]) part.hidden = true;
+      this._worst();
+      return;
+    }
     this.behind = new Map(); // "label,predicted" -> positions of the images in the page
     look.images.forEach(([, label, predicted], position) => {
       const key = `${label},${predicted}`;
@@ -41,12 +48,12 @@ class Confusion {
 
   _matrix(classes) {
     const numbers = Array.from({ length: classes }, (_, k) => k);
-    const heads = numbers.map((k) => element("th", { scope: "col" }, String(k)));
+    const heads = numbers.map((k) => element("th", { scope: "col" }, labelText(k)));
     const down = element("th", { class: "axis", scope: "rowgroup", rowspan: classes }, element("span", {}, "true class"));
     const rows = numbers.map((label) => {
       const cells = numbers.map((predicted) => this._cell(label, predicted));
       const first = label ? [] : [down];
-      return element("tr", { role: "row" }, ...first, element("th", { scope: "row" }, String(label)), ...cells);
+      return element("tr", { role: "row" }, ...first, element("th", { scope: "row" }, labelText(label)), ...cells);
     });
     const across = element("th", { class: "axis", scope: "colgroup", colspan: classes }, "predicted class");
     const corner = () => element("td", { colspan: 2 });
@@ -146,7 +153,7 @@ class Confusion {
     const canvas = element("canvas", { class: "ink", "aria-hidden": "true" });
     paintInk(canvas, this.pixelsOf(position), ...this.shape);
     const value = figure(confidence, this.probabilities);
-    const words = named ? [`true ${label}`, element("br"), element("b", {}, `predicted ${predicted}`), element("br"), value] : [value];
+    const words = named ? [`true ${labelText(label)}`, element("br"), element("b", {}, `predicted ${labelText(predicted)}`), element("br"), value] : [value];
     const button = element("button", { type: "button" }, canvas, ...words);
     const then = this.open ? ": put it on the board" : "";
     button.setAttribute("aria-label", `Image ${index}, ${inWords(label, predicted)}, ${value}${then}`);

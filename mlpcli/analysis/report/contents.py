@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from mlpcli import __version__
 from mlpcli import config as config_module
-from mlpcli.analysis.evaluation import Evaluation, Member, evaluate, fallback_from
+from mlpcli.analysis.evaluation import Evaluation, Member, evaluate, fallback_from, plain_label
 from mlpcli.analysis.look import Look
 from mlpcli.model.objectives import OBJECTIVES
+from mlpcli.runs.checkpoint import Checkpoint
 from mlpcli.runs.summary import read_run
 
 Array = NDArray[Any]
@@ -76,9 +77,10 @@ def contents(member: Member, look: Look | None, no_images: str | None = None) ->
             "image_shape": checkpoint.image_shape,
             "class_names": checkpoint.names,
             "preprocessing": checkpoint.config.data.preprocessing,
+            "multi_label": checkpoint.multi_label,
         },
         "board": {
-            "why_not": _no_board(checkpoint.image_shape, small),
+            "why_not": _no_board(checkpoint, small),
             "normalise": checkpoint.image_shape == (28, 28) and checkpoint.dataset not in NOT_NORMALISED,
         },
         **_run(member),
@@ -128,7 +130,8 @@ def _look(look: Look, result: Evaluation, chosen: list[int], sample: int) -> dic
         "split": look.split,
         **{key: measured[key] for key in ("examples", "errors", "error", "interval", "loss", "confusion", "per_class")},
         "calibration_error": measured["calibration"] and measured["calibration"]["expected_calibration_error"],
-        "images": [[i, int(labels[i]), int(said.predicted[i]), float(confidence[i])] for i in chosen],
+        "multi_label": measured.get("multi_label"),
+        "images": [[i, plain_label(labels[i]), plain_label(said.predicted[i]), float(confidence[i])] for i in chosen],
         "sample": sample,
         "worst": [place[mistake.index] for mistake in result.worst if mistake.index in place],
     }
@@ -142,8 +145,13 @@ def _chosen(look: Look, result: Evaluation) -> tuple[list[int], int]:
     all, or ``MOST_OF_A_CELL``.
     """
     labels, predicted, confidence = look.part.split.labels, look.together.predicted, look.together.confidence
-    cell = labels.astype(np.int64) * look.together.p.shape[1] + predicted
-    key = np.where(labels == predicted, confidence, -confidence)
+    right = labels == predicted
+    if labels.ndim == 2:  # all that is right is a cell, and all that is wrong another
+        right = right.all(axis=1)
+        cell = right.astype(np.int64)
+    else:
+        cell = labels.astype(np.int64) * look.together.p.shape[1] + predicted
+    key = np.where(right, confidence, -confidence)
     order = np.lexsort((key, cell))  # by cell, then as the cell gives them; equal ones in file order
     begins = np.searchsorted(cell[order], cell[order])
     turn = np.arange(len(order)) - begins
@@ -169,8 +177,10 @@ def _thinned(records: list[dict[str, Any]], epochs: int, best: int | None) -> li
     return [line for line in records if line["epoch"] % step == 0 or line["epoch"] in (1, epochs, best)]
 
 
-def _no_board(shape: tuple[int, int], small: bool) -> str | None:
-    low, high = DRAWABLE
+def _no_board(checkpoint: Checkpoint, small: bool) -> str | None:
+    shape, (low, high) = checkpoint.image_shape, DRAWABLE
+    if checkpoint.config.network.single_output:
+        return "The network has one output unit, and the board shows one for each class."
     if not small:
         return f"The network is too large for a page: its weights take more than {MOST_WEIGHT_BYTES >> 20} MiB."
     if min(shape) < low or max(shape) > high:

@@ -34,7 +34,7 @@ class Learning {
   }
 
   show({ pixels, forward, backward }) {
-    const same = backward && this.backward && pixels === this.pixels && backward.truth === this.backward.truth;
+    const same = backward && this.backward && pixels === this.pixels && labelText(backward.truth) === labelText(this.backward.truth);
     if (!same) [this.history, this.last] = [[], null];
     Object.assign(this, { pixels, forward, backward });
     const finite = !backward || Number.isFinite(backward.C);
@@ -44,7 +44,8 @@ class Learning {
     const before = backward && this.steps ? this._asTrained() : null;
     const truth = backward ? backward.truth : null;
     const { probabilities } = this.network;
-    byId("truth-name").textContent = `${probabilities ? "probability" : "score"} of ${truth ?? "the true class"}`;
+    byId("truth-name").textContent = `${probabilities ? "probability" : "score"} of ${truth === null ? "the true class" : labelText(truth)}`;
+    byId("truth-name").parentElement.hidden = Array.isArray(truth);
     const set = (id, value) => (byId(id).textContent = value ?? "–");
     set("loss-trained", before && number(before.C));
     set("loss-now", backward && number(backward.C));
@@ -83,7 +84,7 @@ class Learning {
       this.history.push(this.backward.C);
       this.steps++;
     }
-    this._changed(`Step ${this.steps}: loss ${number(this.backward.C)}, predicted ${this.forward.predicted}`);
+    this._changed(`Step ${this.steps}: loss ${number(this.backward.C)}, predicted ${labelText(this.forward.predicted)}`);
   }
 
   _reset() {
@@ -117,7 +118,7 @@ class Learning {
     let began = performance.now();
     for (let n = 0; n < this.stock.labels.length && wanted(); n++) {
       const image = preprocessed(this._pixels(n), network.image_shape, network.preprocessing);
-      if (network.forward(image).predicted !== this.stock.labels[n]) wrong.add(n);
+      if (labelText(network.forward(image).predicted) !== labelText(this.stock.labels[n])) wrong.add(n);
       if (performance.now() - began < SLICE) continue;
       await new Promise((done) => setTimeout(done));
       began = performance.now();
@@ -137,7 +138,7 @@ class Learning {
     const shown = images.slice(0, MOST_FORGOTTEN).map((n) => {
       const canvas = element("canvas", { class: "ink", "aria-hidden": "true" });
       paintInk(canvas, this._pixels(n), ...this.trained.image_shape);
-      const label = `A ${this.stock.labels[n]} that is forgotten: put it on the board`;
+      const label = `A ${labelText(this.stock.labels[n])} that is forgotten: put it on the board`;
       const button = element("button", { type: "button", "aria-label": label }, canvas);
       button.addEventListener("click", () => this.open(this._pixels(n), this.stock.labels[n]));
       return element("li", {}, button);

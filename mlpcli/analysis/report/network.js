@@ -44,6 +44,12 @@ function weightedBack(dz, W, D) {
   });
 }
 
+// A label is a class, or a list of classes where several may be right at once.
+const isOf = (label, k) => (Array.isArray(label) ? label.includes(k) : label === k);
+const CLASS_NAMES = []; // as the checkpoint has them; where nobody fills them in, classes are called by their numbers
+const labelText = (label) =>
+  Array.isArray(label) ? label.map(labelText).join(", ") || "none" : (CLASS_NAMES[label] ?? String(label));
+
 class Network {
   // `form` has sizes (D, H, ..., K), activation, objective and dtype; `vector` are W1 b1 W2 b2 ..., a typed array.
   constructor(form, vector) {
@@ -72,7 +78,8 @@ class Network {
     return this.sizes[this.sizes.length - 1];
   }
 
-  // Of the bytes of one image: inputs[l] = a_l with a_0 = x, every z_l and a_l, p, and the predicted class.
+  // Of the bytes of one image: inputs[l] = a_l with a_0 = x, every z_l and a_l, p, and the predicted class; where several
+  // may be right at once (`multi_label`) a list of them.
   forward(pixels) {
     const inputs = [Float64Array.from(pixels, (byte) => byte / 255)];
     const zs = [];
@@ -82,12 +89,13 @@ class Network {
     });
     const z = zs[zs.length - 1];
     const p = OBJECTIVES[this.objective].p(z);
-    return { inputs, z: zs, a: inputs.slice(1), p, predicted: z.indexOf(largest(z)) };
+    const predicted = this.multi_label ? [...p.keys()].filter((k) => p[k] > 0.5) : z.indexOf(largest(z));
+    return { inputs, z: zs, a: inputs.slice(1), p, predicted };
   }
 
   // Of what `forward` returned and the true class: C, dC/dp, dp/dz, every dz_l, and da_l and f'(z_l) of hidden layers.
   backward({ inputs, z, a, p }, truth) {
-    const Y = p.map((_, k) => Number(k === truth));
+    const Y = p.map((_, k) => Number(isOf(truth, k)));
     const { loss, dp, dp_dz, dz: delta } = OBJECTIVES[this.objective];
     const last = z[z.length - 1];
     const dz = [delta(last, p, Y)]; // (4)

@@ -17,11 +17,12 @@ class Outputs {
   }
 
   _row(k, choose) {
-    const radio = element("input", { type: "radio", name: "truth", value: k, "aria-label": `true class ${k}` });
+    const type = this.network.multi_label ? "checkbox" : "radio";
+    const radio = element("input", { type, name: "truth", value: k, "aria-label": `true class ${labelText(k)}` });
     const bar = element("span", { class: "bar" });
     const track = element("span", { class: "track", "aria-hidden": "true" }, bar);
     const [p, dp, dz] = Array.from({ length: 3 }, () => element("td"));
-    const label = element("label", {}, radio, element("span", {}, String(k)));
+    const label = element("label", {}, radio, element("span", {}, labelText(k)));
     const row = element("tr", {}, element("th", { scope: "row" }, label), element("td", {}, track), p, dp, dz);
     row.dataset.class = k;
     radio.addEventListener("change", () => choose(k));
@@ -33,10 +34,12 @@ class Outputs {
   show({ chosen, forward, backward }) {
     const { probabilities, objective } = this.network;
     const predicted = forward ? forward.predicted : -1;
-    const truth = backward ? backward.truth : -1;
-    byId("verdict").textContent = predicted < 0 ? "–" : String(predicted);
+    const truth = backward ? labelText(backward.truth) : -1;
+    const several = Array.isArray(predicted);
+    byId("verdict").textContent = predicted < 0 ? "–" : labelText(predicted);
     const kind = probabilities ? "probability" : "score";
-    const value = predicted < 0 ? "" : `predicted, ${kind} ${figure(forward.p[predicted], probabilities)}`;
+    const one = several ? "predicted: each p above 1/2" : `predicted, ${kind} ${figure(forward?.p[predicted], probabilities)}`;
+    const value = predicted < 0 ? "" : one;
     byId("verdict-note").textContent = forward ? value : "nothing drawn yet";
     byId("loss-formula").textContent = backward ? `C = ${OBJECTIVES[objective].written.C(truth)} = ` : "";
     byId("loss").textContent = backward ? number(backward.C) : "";
@@ -45,13 +48,13 @@ class Outputs {
       ? ""
       : chosen === null
         ? `loss if ${truth} is true: choose below`
-        : `loss, true class ${truth}`;
+        : `loss, true ${several ? "labels" : "class"} ${truth}`;
     const most = forward ? largestSize(forward.p) : 1;
     this.rows.forEach(({ row, radio, bar, ...cells }, k) => {
       const p = forward ? forward.p[k] : null;
-      row.className = [k === predicted && "first", k === chosen && "truth"].filter(Boolean).join(" ");
+      row.className = [isOf(predicted, k) && "first", isOf(chosen, k) && "truth"].filter(Boolean).join(" ");
       radio.disabled = !forward;
-      radio.checked = k === chosen;
+      radio.checked = several ? isOf(backward.truth, k) : k === chosen;
       const values = forward ? { p, dp: backward.dp[k], dz: backward.dz.at(-1)[k] } : { p: null, dp: null, dz: null };
       for (const [name, value] of Object.entries(values)) {
         row.dataset[name] = value === null ? "" : String(value);
@@ -65,7 +68,7 @@ class Outputs {
     });
     // Of many classes, the one that counts.
     const box = byId("outputs").parentElement;
-    const row = predicted >= 0 && this.rows[predicted].row;
+    const row = !several && predicted >= 0 && this.rows[predicted].row;
     if (row && box.scrollHeight > box.clientHeight) box.scrollTop = row.offsetTop - box.clientHeight / 2;
   }
 }

@@ -2,6 +2,7 @@
 // Joins it all: reads the document, fills the page, and lets the parts know each other.
 
 const run = JSON.parse(byId("document").textContent);
+CLASS_NAMES.push(...run.network.class_names);
 const MOST_TILES = 1024;
 
 // Light or dark: as the system says, until the button is pressed.
@@ -38,11 +39,11 @@ function head() {
   const fact = (name, value, note = "") => facts.push([name, value, note]);
   const { checkpoint, look } = run;
   if (run.run) {
-    const { validation_error, best_epoch, train_error, epochs, epochs_wanted, state, seconds } = run.run;
+    const { validation_error, best_epoch, train_error, epochs, max_epochs, state, seconds } = run.run;
     if (validation_error !== null) fact("Validation error", percent(validation_error), `best, of epoch ${best_epoch}`);
     else if (train_error !== null) fact("Training error", percent(train_error), `running mean of epoch ${epochs}`);
     test();
-    fact("Epochs", `${count(epochs)}`, epochs === epochs_wanted ? state : `of ${count(epochs_wanted)}, ${state}`);
+    fact("Epochs", `${count(epochs)}`, epochs === max_epochs ? state : `of ${count(max_epochs)}, ${state}`);
     const speeds = run.epochs.map((epoch) => epoch.examples_per_second);
     const speed = speeds.reduce((total, each) => total + each, 0) / speeds.length;
     if (epochs) fact("Training time", duration(seconds), `${count(Math.round(speed))} images a second`);
@@ -147,7 +148,11 @@ function images(bench, stock) {
   const { examples, errors, error, interval, loss, calibration_error, split, dataset } = look;
   const range = `${percent(error)} (${percent(interval.low)} to ${percent(interval.high)}, 95 % interval)`;
   const calibrated = calibration_error === null ? "" : `; expected calibration error ${percent(calibration_error)}`;
-  const found = `${plural(errors, "error")}, ${range}; loss ${loss.toPrecision(4)}${calibrated}`;
+  const { multi_label } = look;
+  const labels = multi_label
+    ? ` (an image whose labels are not all right is one; label error ${percent(multi_label.label_error)}, micro F1 ${percent(multi_label.micro_f1)}, macro F1 ${percent(multi_label.macro_f1)})`
+    : "";
+  const found = `${plural(errors, "error")}, ${range}; loss ${loss.toPrecision(4)}${calibrated}${labels}`;
   byId("look").textContent = `${count(examples)} ${split} images of ${dataset}: ${found}.`;
   const { size } = stock;
   const pixelsOf = (position) => stock.all.subarray(position * size, (position + 1) * size);
@@ -169,8 +174,10 @@ function images(bench, stock) {
     });
   }
   const scores = ({ precision, recall, f1 }) => [precision, recall, f1].map((share) => percent(share));
-  const rowOf = (each) => [String(each.label), count(each.examples), ...scores(each)];
-  table("classes", ["class", "images", "precision", "recall", "F1"], look.per_class.map(rowOf));
+  const wrong = look.multi_label?.label_errors;
+  const rowOf = (each) => [run.network.class_names[each.label], count(each.examples), ...scores(each), ...(wrong ? [percent(wrong[each.label])] : [])];
+  const heads = ["class", "images", "precision", "recall", "F1", ...(wrong ? ["label error"] : [])];
+  table("classes", heads, look.per_class.map(rowOf));
 }
 
 function weights(network) {

@@ -1,0 +1,94 @@
+"""Arrays that a Python program has, as a data set: images of the usual shapes and types, labels of the usual kinds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlpcli.datasets.arrays import as_images, to_bytes, to_labels
+from mlpcli.datasets.collection import Array, Collection, Examples, FileSplit, in_order
+from mlpcli.errors import DataError, UsageError
+
+ARRAYS = "<arrays>"  # what data.dataset is then; no file has such a name by chance
+
+Pair = tuple[npt.ArrayLike, npt.ArrayLike]  # images and labels
+
+
+class Arrays(Collection):
+    """``data`` and perhaps ``test``, each a pair of images and labels; ``size`` is data.size.
+
+    Images are (N, h, w), (N, h, w, 1), (N, 1, h, w) or (N, h w), of numbers from 0 to 255 or from 0 to 1, or of bools.
+    Labels are N whole numbers or words, (N,) or (N, 1); or one-hot (N, K); or of several classes at once, (N, K) of 0
+    and 1. Raises ``UsageError`` for what is no pair,
+    ``DataError`` for arrays that are neither.
+    """
+
+    def __init__(self, data: Pair, test: Pair | None, size: tuple[int, int] | None) -> None:
+        super().__init__(ARRAYS)
+        self._read = {"train": _examples(data, "data", size)}
+        if test is not None:
+            self._read["test"] = _examples(test, "test", size)
+
+    def prepare(self, split: FileSplit) -> bool:
+        """Return whether ``split`` is there."""
+        return split in self._read
+
+    def missing(self, split: FileSplit) -> str:
+        """Why ``split`` is not there."""
+        return f"no {split}=(X, y) is given"
+
+    def _examples(self, split: FileSplit) -> Examples:
+        return self._read[split]
+
+
+def _examples(pair: Pair, name: str, size: tuple[int, int] | None) -> Examples:
+    """The images and labels of ``pair``, the argument ``name``."""
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        raise UsageError(f"{name}: is to be a pair (X, y), images and labels; this is {_kind(pair)}")
+    X, y = _array(pair[0], f"{name}: X"), _array(pair[1], f"{name}: y")
+    images = np.ascontiguousarray(to_bytes(as_images(X, f"{name}: X", size), f"{name}: X"))
+    images.flags.writeable = False
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    elif y.ndim == 2 and _is_one_hot(y):
+        y = y.argmax(axis=1)
+    labels = None if y.ndim not in (1, 2) or y.dtype.kind in "OUST" else to_labels(y, f"{name}: y")
+    if y.ndim != 1 and (labels is None or labels.ndim == 1):
+        raise DataError(f"{name}: y: labels are (N,), or (N, K) of 0 and 1; these are of the shape {y.shape}")
+    if len(images) != len(y):
+        raise DataError(f"{name}: X has {len(images)} images and y {len(y)} labels")
+    if labels is None:
+        return Examples(images, *_of_words(y.tolist(), f"{name}: y"))
+    return Examples(images, labels)
+
+
+def _array(values: Any, where: str) -> Array:
+    try:
+        return np.asarray(values)
+    except Exception as error:  # whatever __array__ of another library raises
+        raise DataError(f"{where}: is no array: {str(error).partition('. ')[0]:.200}") from None
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, (tuple, list)):
+        return f"a {type(value).__name__} of {len(value)}"
+    return "an array" if isinstance(value, np.ndarray) else f"of type {type(value).__name__}"
+
+
+def _is_one_hot(y: Array) -> bool:
+    return y.dtype.kind in "biuf" and bool(((y == 0) | (y == 1)).all() and (y.sum(axis=1) == 1).all())
+
+
+def _of_words(words: Sequence[Any], where: str) -> tuple[Array, dict[int, str]]:
+    """Labels that are words, as places among them, and what they are called."""
+    called = [word.decode("utf-8", "replace") if isinstance(word, bytes) else str(word) for word in words]
+    for at, (word, text) in enumerate(zip(words, called, strict=True)):
+        if word is None or word != word or not text:  # NaN is not equal to itself
+            raise DataError(f"{where}: image {at} has no label, but {word!r:.60}")
+    places = {text: place for place, text in enumerate(in_order(set(called)))}
+    labels = np.array([places[text] for text in called], np.int64)
+    labels.flags.writeable = False
+    return labels, {place: text for text, place in places.items()}

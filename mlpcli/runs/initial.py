@@ -1,0 +1,65 @@
+"""The checkpoint that a run begins from, where its config names one: ``network.init``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mlpcli.config import Config
+from mlpcli.errors import RunError, shown
+from mlpcli.runs import checkpoint as checkpoints
+from mlpcli.runs import directory
+from mlpcli.runs.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The checkpoint in the file ``path``, of this ``sha256``, whose weights a run begins from."""
+
+    path: Path
+    checkpoint: Checkpoint
+    sha256: str
+
+    def __str__(self) -> str:
+        return f"{shown(self.path)}, epoch {self.checkpoint.epoch}"
+
+    def record(self, drawn: tuple[int, ...]) -> dict[str, Any]:
+        """Return what a manifest says of it: the hash, the data it was trained on, and the layers not taken from it."""
+        checkpoint = self.checkpoint
+        return {
+            "sha256": self.sha256,
+            "dataset": checkpoint.dataset,
+            "epoch": checkpoint.epoch,
+            "drawn": [f"{array}{layer}" for layer in drawn for array in "Wb"],
+        }
+
+
+def find_origin(config: Config) -> Origin | None:
+    """Return the checkpoint that ``config`` begins from, None where all parameters are drawn.
+
+    Raises ``RunError`` when it is missing or damaged, or is not the one of ``network.init_sha256``.
+    """
+    network = config.network
+    if network.init is None:
+        return None
+    try:
+        path = directory.find_checkpoint(Path(network.init))
+        checkpoint, sha256 = checkpoints.read_with_hash(path)
+    except RunError as error:
+        raise RunError(f"network.init: {error}") from error
+    if network.init_sha256 not in (None, sha256):
+        raise RunError(
+            f"network.init: {shown(path)}: is not the checkpoint that network.init_sha256 asks for, its SHA-256 is "
+            f"{sha256}; name that one with --init"
+        )
+    return Origin(path, checkpoint, sha256)
+
+
+def pinned(config: Config) -> Config:
+    """Return ``config`` with the file and the SHA-256 of the checkpoint it begins from, which may change meanwhile."""
+    origin = find_origin(config)
+    if origin is None:
+        return config
+    network = replace(config.network, init=str(origin.path), init_sha256=origin.sha256)
+    return replace(config, network=network)

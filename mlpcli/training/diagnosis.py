@@ -1,0 +1,128 @@
+"""Signs in an epoch's record that a network learns nothing, and the key to turn. None of them is an error."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+
+from mlpcli.config import Config
+from mlpcli.model.parameters import Parameters
+from mlpcli.state import EpochRecord
+
+LEAST_STEPS = 20  # with fewer, a loss may well stay where it was
+MOVED = 0.97  # what is left of a loss that has moved
+SATURATED = 0.95  # fraction of a layer's units
+GROWING_EPOCHS = 3
+LARGE_L2 = 0.01
+# Learning rates that are neither low nor high.
+USUAL_RATE = {"adam": 0.001}
+USUAL_RATE_OTHERWISE = 0.1
+
+
+class Diagnosis:
+    """Watches the epochs of one run of ``config``; ``guessing`` is the training error of always giving one answer."""
+
+    def __init__(self, config: Config, guessing: float) -> None:
+        self._config = config
+        self._guessing = guessing
+        self._losses: list[float] = []  # of the first epoch's steps
+        self._records: list[EpochRecord] = []
+        self._said: set[str] = set()
+
+    def step(self, loss: float) -> None:
+        """Take note of a step's loss."""
+        if not self._records:
+            self._losses.append(loss)
+
+    def epoch(self, record: EpochRecord, theta: Parameters) -> list[str]:
+        """Return the signs seen in ``record``, after which the parameters are ``theta``; each sign once a run."""
+        self._records.append(record)
+        signs = {
+            "saturated": self._saturated(record),
+            "gradient": self._no_gradient(record, theta),
+            "stuck": self._stuck(record),
+            "growing": self._growing(record),
+        }
+        seen = {name: sign for name, sign in signs.items() if sign is not None and name not in self._said}
+        self._said |= seen.keys()
+        return list(seen.values())
+
+    def _saturated(self, record: EpochRecord) -> str | None:
+        layers = [layer for layer, share in enumerate(record.saturation or (), 1) if share >= SATURATED]
+        if not layers:
+            return None
+        share = min((record.saturation or [])[layer - 1] for layer in layers)
+        scale = self._config.network.initial_scale
+        key = f"network.initial_scale ({scale:g})" if scale > 1 else _rate(self._config)
+        return f"{share:.0%} of the units of {_layers(layers)} are saturated, and hardly learn: lower {key}"
+
+    def _no_gradient(self, record: EpochRecord, theta: Parameters) -> str | None:
+        if record.train_error < self._guessing / 2:
+            return None  # a hinge loss may have nothing left to learn
+        l2, network = self._config.training.l2, self._config.network
+        layers = []
+        for layer, (norm, W) in enumerate(zip(record.gradient_norm, theta.W, strict=True), 1):
+            penalty = 2 * l2 * float(np.linalg.norm(W.astype(np.float64)))
+            if abs(norm - penalty) <= 0.01 * penalty:
+                layers.append(layer)
+        if not layers:
+            return None
+        what = "is 0" + (" except for the penalty" if l2 else "")
+        if network.initial_scale < 0.1:
+            key = f"raise network.initial_scale ({network.initial_scale:g})"
+        elif network.activation == "relu":
+            key = f"their units are dead: lower {_rate(self._config)}, or use another network.activation"
+        else:
+            key = "use another network.activation or network.initialization, or fewer layers"
+        return f"the gradient of {_layers(layers)} {what}: {key}"
+
+    def _stuck(self, record: EpochRecord) -> str | None:
+        if record.epoch > 1 or len(self._losses) < LEAST_STEPS or record.train_error < 0.9 * self._guessing:
+            return None
+        some = len(self._losses) // 10
+        before, after = float(np.mean(self._losses[:some])), float(np.mean(self._losses[-some:]))
+        if after <= MOVED * before:
+            return None
+        if after > 1.03 * before:
+            return f"the loss has only grown, from {before:.4g} to {after:.4g}: lower {_rate(self._config)}"
+        network = self._config.network
+        if network.initial_scale < 0.1:
+            key = f"raise network.initial_scale ({network.initial_scale:g})"
+        elif network.activation == "sigmoid" and len(network.hidden) > 2:
+            key = "sigmoids so deep want network.initialization: glorot, another network.activation, or fewer layers"
+        elif self._config.training.l2 >= LARGE_L2:
+            key = f"lower training.l2 ({self._config.training.l2:g})"
+        else:
+            key = f"{'raise' if self._rate_is_low() else 'lower'} {_rate(self._config)}, and look at the images"
+        return f"the loss has not moved, from {before:.4g} to {after:.4g}: {key}"
+
+    def _growing(self, record: EpochRecord) -> str | None:
+        losses = [each.train_loss for each in self._records]
+        first = self._records[0].epoch == 1 and len(losses) == GROWING_EPOCHS
+        if not first or not all(before < after for before, after in pairwise(losses)):
+            return None
+        return f"the loss grows with every epoch, from {losses[0]:.4g} to {losses[-1]:.4g}: lower {_rate(self._config)}"
+
+    def _rate_is_low(self) -> bool:
+        training = self._config.training
+        return training.learning_rate < USUAL_RATE.get(training.optimizer, USUAL_RATE_OTHERWISE)
+
+
+def remedy(config: Config, step: int) -> str:
+    """Return what to change in ``config``, with which training diverged in ``step``, counted from 1."""
+    network, training = config.network, config.training
+    # The penalty alone multiplies a weight by 1 - 2 rate l2 in a step.
+    if training.optimizer != "adam" and training.l2 >= LARGE_L2 and training.learning_rate * training.l2 > 0.5:
+        return f"lower training.l2 ({training.l2:g}): at this rate the penalty alone makes weights grow"
+    if network.initial_scale > 1 and (step == 1 or network.initial_scale >= 10):
+        return f"lower network.initial_scale ({network.initial_scale:g})"
+    return "try a lower training.learning_rate, or training.warmup_epochs"
+
+
+def _rate(config: Config) -> str:
+    return f"training.learning_rate ({config.training.learning_rate:g})"
+
+
+def _layers(layers: list[int]) -> str:
+    return f"layer{'s' if len(layers) > 1 else ''} {', '.join(map(str, layers))}"

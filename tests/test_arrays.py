@@ -1,0 +1,211 @@
+"""Arrays of a Python program are trained on as files with the same images are, of whatever usual shape and type."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import mlpcli
+from mlpcli.config import Config
+from mlpcli.datasets.load import load_dataset
+from mlpcli.datasets.memory import ARRAYS, Arrays
+from mlpcli.errors import ConfigError, DataError, MlpcliError, UsageError
+from mlpcli.runs import checkpoint as checkpoints
+
+
+@pytest.fixture
+def data(tiny_images):
+    return tiny_images[0], tiny_images[1]
+
+
+@pytest.fixture
+def test_data(tiny_images):
+    return tiny_images[2], tiny_images[3]
+
+
+def read(data, test=None, **of_data):
+    config = mlpcli.load_config(None, [f"data.{key}={value}" for key, value in {"validation": 0, **of_data}.items()])
+    return load_dataset(config.data, given=Arrays(data, test, config.data.image_shape))
+
+
+def test_arrays_train_as_files_do(tiny_config, data, test_data, tmp_path):
+    of_files = mlpcli.train(tiny_config(), out=tmp_path / "files")
+    run = mlpcli.train(tiny_config(), data=data, test=test_data, out=tmp_path / "arrays")
+    assert (run.test_error, run.validation_loss) == (of_files.test_error, of_files.validation_loss)
+    one, other = (checkpoints.read(each.path / "checkpoints" / "last.npz") for each in (run, of_files))
+    assert one.hashes == other.hashes
+    assert np.array_equal(one.parameters.vector, other.parameters.vector)
+    assert run.dataset == run.config.data.dataset == ARRAYS
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda X: X,
+        lambda X: X.reshape(len(X), 5, 4, 1),
+        lambda X: X.reshape(len(X), 1, 5, 4),
+        lambda X: X.astype(np.int64),
+        lambda X: X.astype(np.float32),
+        lambda X: X / 255,
+        lambda X: (X / 255).astype(np.float32),
+        lambda X: X.tolist(),
+        lambda X: np.asfortranarray(X),
+        lambda X: X[::-1][::-1],
+    ],
+)
+def test_images_of_any_usual_form_are_the_same_bytes(data, form):
+    found = read((form(data[0]), data[1]))
+    assert np.array_equal(found.train.images, data[0].reshape(70, 20))
+    assert found.image_shape == (5, 4)
+    assert not found.train.images.flags.writeable
+
+
+def test_rows_of_pixels_need_a_size(data):
+    X = data[0].reshape(70, 20)
+    assert read((X, data[1]), size="[5,4]").image_shape == (5, 4)
+    with pytest.raises(DataError, match=r"^data: X: 20 pixels an image are no square; say how with data\.size"):
+        read((X, data[1]))
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda y: y,
+        lambda y: y.astype(np.int64).tolist(),
+        lambda y: y.astype(np.float64),
+        lambda y: y[:, np.newaxis],
+        lambda y: np.eye(3)[y],
+        lambda y: np.eye(3, dtype=bool)[y],
+        lambda y: y.astype(str),
+        lambda y: y.astype(str).astype(object),
+        lambda y: y.astype("S1"),
+    ],
+)
+def test_labels_of_any_usual_form_are_the_same_classes(data, form):
+    found = read((data[0], form(data[1])))
+    assert np.array_equal(found.train.labels, data[1])
+    assert found.class_names == ("0", "1", "2")
+
+
+def test_words_are_class_names(data, test_data):
+    words = np.array(["cat", "dog", "ant"])
+    found = read((data[0], words[data[1]]), (test_data[0], words[test_data[1]]))
+    assert found.class_names == ("ant", "cat", "dog")
+    for split, (_, y) in ((found.train, data), (found.test(), test_data)):
+        assert [found.class_names[label] for label in split.labels] == words[y].tolist()
+
+
+def test_without_a_test_set_none_is_measured(tiny_config, data, tmp_path):
+    run = mlpcli.train(tiny_config(), data=data, out=tmp_path / "run")
+    assert run.test_error is None
+    assert run.validation_error is not None
+
+
+def test_a_run_on_arrays_is_resumed_with_them(tiny_config, data, test_data, tmp_path):
+    class Stop(mlpcli.Observer):
+        def epoch(self, record, best):
+            raise KeyboardInterrupt
+
+    whole = mlpcli.train(tiny_config(), data=data, test=test_data, out=tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        mlpcli.train(tiny_config(), data=data, test=test_data, out=tmp_path / "part", observer=Stop())
+    with pytest.raises(DataError, match=r"trained on arrays .* mlpcli\.resume\(run, data=\(X, y\)"):
+        mlpcli.resume(tmp_path / "part")
+    with pytest.raises(DataError, match="is not the file the run was trained on"):
+        mlpcli.resume(tmp_path / "part", data=(255 - data[0], data[1]), test=test_data)
+    run = mlpcli.resume(tmp_path / "part", data=data, test=test_data)
+    assert run.test_error == whole.test_error
+    one, other = (checkpoints.read(each.path / "checkpoints" / "last.npz") for each in (run, whole))
+    assert np.array_equal(one.parameters.vector, other.parameters.vector)
+
+
+X, Y = np.zeros((4, 3, 3), np.uint8), np.array([0, 1, 0, 1])
+
+
+@pytest.mark.parametrize(
+    ("pair", "words"),
+    [
+        (X, "data: is to be a pair (X, y), images and labels; this is an array"),
+        ((X, Y, Y), "this is a tuple of 3"),
+        ({"X": X}, "of type dict"),
+        ((X, Y[:3]), "X has 4 images and y 3 labels"),
+        ((X, None), "y: labels are (N,)"),
+        ((None, Y), "data: X: images are (N, rows, columns)"),
+        ((X * -1.0 - 1, Y), "data: X: pixels are numbers from 0 to 255"),
+        ((X + np.nan, Y), "NaN"),
+        ((X.astype(str), Y), "data: X: pixels are numbers"),
+        ((np.zeros((4, 3, 3, 3)), Y), "make them grey"),
+        ((X[:0], Y[:0]), "holds nothing"),
+        (([[1, 2], [3]], Y), "data: X: is no array"),
+        ((X, Y + 0.5), "labels are whole numbers"),
+        ((X, np.array([0, 1, np.nan, 1])), "labels are whole numbers"),
+        ((X, np.ones((4, 3)) * 2), "(N, K) of 0 and 1"),
+        ((X, np.ones((4, 3, 2))), "of the shape (4, 3, 2)"),
+        ((X, ["a", None, "b", "a"]), "image 1 has no label, but None"),
+        ((X, np.arange(4)[:, None] * [[1, 0]]), "(N, K) of 0 and 1"),
+    ],
+)
+def test_other_arrays_are_refused_in_a_line(pair, words):
+    with pytest.raises(MlpcliError) as error:
+        mlpcli.train("quickstart", data=pair)
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("call", "kind"),
+    [
+        (lambda: mlpcli.train(5), ConfigError),
+        (lambda: mlpcli.train(["training.epochs=3"]), ConfigError),
+        (lambda: mlpcli.train("quickstart", {"training.epochs": 3}), ConfigError),
+        (lambda: mlpcli.train("quickstart", 3), ConfigError),
+        (lambda: mlpcli.train("quickstart", [3]), ConfigError),
+        (lambda: mlpcli.train("quickstart", out=3), UsageError),
+        (lambda: mlpcli.train("quickstart", observer=print), UsageError),
+        (lambda: mlpcli.train("quickstart", observer=mlpcli.Observer), UsageError),
+        (lambda: mlpcli.train("quickstart", observer=mlpcli.Observer(), progress=True), UsageError),
+        (lambda: mlpcli.train("quickstart", test=(X, Y)), UsageError),
+        (lambda: mlpcli.resume(None), UsageError),
+        (lambda: mlpcli.load(None), UsageError),
+        (lambda: mlpcli.load_config(5), ConfigError),
+        (lambda: mlpcli.read_images(5), UsageError),
+        (lambda: mlpcli.read_images("x.png", 28), UsageError),
+        (lambda: mlpcli.read_images("x.png"), DataError),
+    ],
+)
+def test_misuse_has_the_packages_own_errors(call, kind, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(kind):
+        call()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_load_config_takes_a_name_and_a_single_override():
+    config = mlpcli.load_config("quickstart", "training.epochs=2")
+    assert isinstance(config, Config)
+    assert config.training.epochs == 2
+
+
+def test_read_images_is_what_predict_reads(tmp_path, tiny_folder):
+    pillow = pytest.importorskip("PIL.Image")
+    page = np.full((60, 80), 255, np.uint8)
+    page[10:50, 38:44] = 0
+    pillow.fromarray(page).save(tmp_path / "one.png")
+    found = mlpcli.read_images(tmp_path / "one.png")
+    assert (found.shape, found.dtype) == ((1, 28, 28), np.uint8)
+    rows = np.flatnonzero(found[0].any(axis=1))
+    assert rows[-1] - rows[0] + 1 == 20
+    assert mlpcli.read_images(str(tmp_path / "one.png"), (14, 14)).shape == (1, 14, 14)
+    (tmp_path / "folder").mkdir()
+    for name in ("b.png", "a.png"):
+        pillow.fromarray(page).save(tmp_path / "folder" / name)
+    assert mlpcli.read_images(tmp_path / "folder").shape == (2, 28, 28)
+    assert mlpcli.read_images(tiny_folder / "t10k-images-idx3-ubyte", (5, 4)).shape == (30, 5, 4)
+
+
+def test_progress_is_a_bar(tiny_config, data, tmp_path, capsys):
+    mlpcli.train(tiny_config(), data=data, out=tmp_path / "run", progress=True)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "100%" in err
+    assert "validation error" in err

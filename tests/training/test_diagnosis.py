@@ -1,0 +1,99 @@
+"""A network that learns nothing is noticed after the epoch in which it shows, with the key to turn."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mlpcli import config as config_module
+from mlpcli.config import Config, DataConfig
+from mlpcli.datasets.load import load_dataset
+from mlpcli.datasets.remarks import guessing
+from mlpcli.errors import DivergedError
+from mlpcli.state import EpochRecord
+from mlpcli.training.diagnosis import Diagnosis
+from mlpcli.training.trainer import Trainer
+
+
+def signs(*overrides: str, invert: bool = False, divide: bool = False) -> list[list[str]]:
+    """The signs of each epoch of a training on the bundled sample."""
+    few = ("data.dataset=mnist-sample", "training.epochs=1", "network.hidden=[30]")
+    config = config_module.load(None, (*few, *overrides), {})
+    dataset = load_dataset(config.data, config.seed)
+    if invert or divide:
+        images = 255 - dataset.train.images if invert else dataset.train.images // 255
+        dataset = replace(dataset, train=replace(dataset.train, images=images))
+    trainer = Trainer(config, dataset)
+    diagnosis = Diagnosis(config, guessing(dataset.train.labels, dataset.class_names)[1])
+    return [diagnosis.epoch(record, trainer.state.theta) for record in trainer.epochs(diagnosis.step)]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (),
+        ("network.hidden=[]", "training.learning_rate=0.01"),
+        ("network.activation=relu", "training.learning_rate=0.05"),
+        ("training.optimizer=adam", "training.learning_rate=0.001", "training.epochs=3"),
+        ("network.objective=linear_hinge", "training.learning_rate=0.01"),
+        ("training.batch_size=4000",),  # two steps, of which nothing can be said
+    ],
+    ids=["defaults", "softmax regression", "relu", "adam", "hinge", "two steps"],
+)
+def test_what_learns_is_passed_over_in_silence(overrides: tuple[str, ...]):
+    assert not any(signs(*overrides))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (("training.learning_rate=1e-9",), "the loss has not moved, from .* raise training.learning_rate"),
+        (("network.initial_scale=1e4",), "units of layer 1 are saturated.*lower network.initial_scale"),
+        (("training.learning_rate=1000",), "are saturated, and hardly learn: lower training.learning_rate"),
+        (("network.hidden=[30,30,30,30,30,30]",), "sigmoids so deep want"),
+        (
+            ("network.activation=relu", "training.learning_rate=1e4", "training.l2=0"),
+            "gradient of layers? .*: their units are dead: lower training.learning_rate",
+        ),
+    ],
+    ids=["low rate", "scale 10000", "high rate", "deep", "dead"],
+)
+def test_what_does_not_learn_is_named(overrides: tuple[str, ...], words: str):
+    (found,) = signs(*overrides)
+    assert any(re.search(words, sign) for sign in found), found
+
+
+def test_pixels_divided_by_255_do_not_move_the_loss():
+    assert "the loss has not moved" in signs(divide=True)[0][0]
+
+
+def test_a_loss_that_only_grows_is_named_once():
+    config = Config()
+    diagnosis = Diagnosis(config, 0.9)
+    theta = Trainer(config, load_dataset(DataConfig(dataset="mnist-sample"))).state.theta
+    found = [diagnosis.epoch(_record(epoch, loss), theta) for epoch, loss in enumerate((2.0, 2.5, 3.0, 3.5), 1)]
+    assert [len(each) for each in found] == [0, 0, 1, 0]
+    assert found[2][0].startswith("the loss grows with every epoch, from 2 to 3: lower training.learning_rate")
+    falling = Diagnosis(config, 0.9)
+    assert not any(falling.epoch(_record(epoch, loss), theta) for epoch, loss in enumerate((2.0, 2.5, 2.4), 1))
+
+
+def _record(epoch: int, loss: float):
+    return EpochRecord(epoch, epoch, 0.1, loss, 0.2, None, None, None, None, 1.0, 1.0, [1.0, 1.0], [0.1])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (("training.learning_rate=1e30",), "try a lower training.learning_rate"),
+        (("network.initial_scale=1e38",), r"lower network.initial_scale \(1e\+38\)"),
+        (("training.l2=100",), r"lower training.l2 \(100\)"),
+    ],
+    ids=["rate", "scale", "l2"],
+)
+def test_a_divergence_is_blamed_on_its_key(overrides: tuple[str, ...], words: str):
+    with np.errstate(all="ignore"), pytest.raises(DivergedError, match=words):
+        signs("training.epochs=4", *overrides)
