@@ -495,7 +495,7 @@ def test_images_of_any_size_and_number_of_classes(tmp_path: Path):
 def test_a_test_loss_that_is_no_number_is_said_and_not_written(tiny_config: MakeConfig, tiny_folder: Path):
     """Black training images leave huge weights unseen; bright test images do not."""
     for role, shade in (("train_images", 0), ("test_images", 255)):
-        path = tiny_folder / FILE_NAMES[role]
+        path = tiny_folder / FILE_NAMES[role]  # type: ignore[index]
         path.write_bytes(idx.encode(np.full_like(idx.decode(path.read_bytes(), str(path), 3), shade)))
     huge = ("network.hidden=[]", "network.objective=linear_quadratic", "network.initial_scale=1e30", "training.l2=0")
     with pytest.raises(DivergedError, match="the test loss is inf"):
