@@ -277,7 +277,7 @@ def test_remarks_come_before_the_first_epoch_and_after_the_last(
 ):
     (tiny_folder / FILE_NAMES["train_images"]).write_bytes(idx.encode(tiny_images[0] // 255))
     recorder = Recorder()
-    recorder.say = recorder.events.append  # type: ignore[method-assign]
+    recorder.say = recorder.events.append  # type: ignore[method-assign, assignment]
     slow = tiny_config("training.epochs=1", "training.learning_rate=1e-9", "training.batch_size=1")
     train(slow, out=tmp_path / "run", observer=recorder)
     said = [event for event in recorder.events if isinstance(event, str) and " " in event]

@@ -328,7 +328,7 @@ def test_a_long_run_of_which_some_epochs_were_read():
     figure, _ = drawn(partial(plots.draw_curves, runs=[run]))
     for axes in figure.axes:
         assert axes.get_xlim()[1] > 9000
-        assert 5000 in [line.get_xdata()[0] for line in axes.lines if len(line.get_xdata()) == 1]
+        assert 5000 in [line.get_xdata()[0] for line in axes.lines if len(line.get_xdata()) == 1]  # type: ignore[index]
     drawn(partial(plots.draw_layers, run=run))
 
 
