@@ -238,8 +238,8 @@ def explain(
 ) -> Explanation:
     """Explain the network of parameters ``theta`` (n,) for ``image`` (rows, columns), bytes, and targets ``Y`` (K,).
 
-    The image is as the network is given it. ``units`` are (layer, unit); of a hidden layer without any, the most
-    active, the most saturated and the one with the largest gradient are shown. Raises ``UsageError`` for a unit that is not
+    The image is as the network is given it. ``units`` are (layer, unit); a hidden layer without any has the most
+    active, the most saturated and the one with the largest gradient. Raises ``UsageError`` for a unit that is not
     there, ``RunError`` if the outputs are not finite numbers.
     """
     hidden = architecture.sizes[1:-1]
