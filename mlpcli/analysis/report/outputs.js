@@ -41,7 +41,7 @@ class Outputs {
     const one = several ? "predicted: each p above 1/2" : `predicted, ${kind} ${figure(forward?.p[predicted], probabilities)}`;
     const value = predicted < 0 ? "" : one;
     byId("verdict-note").textContent = forward ? value : "nothing drawn yet";
-    byId("loss-formula").textContent = backward ? `C = ${OBJECTIVES[objective].written.C(truth)} = ` : "";
+    byId("loss-formula").textContent = backward ? `C = ${OBJECTIVES[objective].written.C(backward.truth)} = ` : "";
     byId("loss").textContent = backward ? number(backward.C) : "";
     byId("loss").dataset.value = backward ? String(backward.C) : "";
     byId("loss-note").textContent = !backward
