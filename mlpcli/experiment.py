@@ -419,7 +419,10 @@ def _train(
         observer.remark(remark.message)
     diagnosis = Diagnosis(config, guessing(dataset.train.labels, dataset.class_names)[1])
 
+    steps = run.step_writer(trainer.steps_per_epoch, len(dataset.train), state.step)
+
     def on_step(loss: float) -> None:
+        steps.add(loss)
         diagnosis.step(loss)
         observer.step(loss)
 
@@ -442,6 +445,7 @@ def _train(
             f"{error}; {kept if run.checkpoint('last').exists() else 'no epoch was completed'}"
         ) from None
     finally:
+        steps.close()
         observer.end()
     if trainer.finished:
         run.write_manifest(state="finished")
