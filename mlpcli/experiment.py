@@ -178,8 +178,13 @@ def train(
     """
     observer = _observer(observer, progress)
     config, own_name = _config_of(config, overrides)
-    path = None if out is None else directory.path_of(out)
-    if path is not None:
+    path = None
+    if name is not None and (not isinstance(name, str) or name in ("", ".", "..") or set(name) & set("/\0")):
+        raise UsageError(f"name: {name!r:.60} is not the name of a folder in runs/; to choose the whole path give out=")
+    if out is not None:
+        if not isinstance(out, (str, os.PathLike)):
+            raise UsageError(f"out: {out!r:.60} is not a path; give that of the new run directory")
+        path = Path(out)
         directory.require_new(path)  # before data are fetched for nothing
     config, given = _with_arrays(pinned(config), data, test)
     if remark := config_module.remark_on_rate(config.training):

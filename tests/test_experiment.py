@@ -385,6 +385,24 @@ def test_what_is_no_config(tiny_config: MakeConfig, tmp_path: Path, monkeypatch:
     assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
 
 
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ({"out": 5}, r"^out: 5 is not a path; give that of the new run directory$"),
+        ({"name": "../a"}, r"^name: '\.\./a' is not the name of a folder in runs/; "),
+        ({"name": 5}, r"^name: 5 is not the name of a folder in runs/; "),
+        ({"overrides": 5}, r"^5 are no overrides; give a list"),
+    ],
+)
+def test_wrong_arguments_of_train(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argument: dict[str, Any], words: str
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=words):
+        train(**argument)
+    assert list(tmp_path.iterdir()) == []
+
+
 # Where it goes -------------------------------------------------------------------------------------------------------
 
 

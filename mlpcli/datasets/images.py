@@ -393,8 +393,9 @@ def _light(image: Picture, name: str, raw: bool) -> Array:
         return _of_numbers(image, np.asarray(image.convert("F").reduce(factor), np.float64), name, raw)
     # By way of RGB: not every mode is known to Pillow's conversion to grey.
     if image.mode not in ("LA", "PA", "RGBA", "RGBa") and "transparency" not in image.info:
-        grey = image if image.mode in ("1", "L") else image.convert("RGB")
-        return np.asarray(grey.convert("L").reduce(factor), np.float64)
+        if image.mode != "L":  # each of Pillow's conversions copies a picture
+            image = (image if image.mode == "1" else image.convert("RGB")).convert("L")
+        return np.asarray(image.reduce(factor) if factor > 1 else image).astype(np.float64)
     pixels = np.asarray(image.convert("RGBA").convert("LA").reduce(factor), np.float64)
     opaque = pixels[..., 1] / 255.0
     on_black = pixels[..., 0] * opaque

@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 from mlpcli.config import DataConfig
@@ -17,6 +18,8 @@ from mlpcli.datasets.idx_files import CLASSES
 from mlpcli.datasets.load import Split, load_dataset
 from mlpcli.errors import RunError
 from mlpcli.files import write_atomically
+
+ROWS = 1024  # images written at a time
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,8 @@ def import_data(data: DataConfig, folder: Path, *, say: Say = silent, progress: 
 
 
 def _write(path: Path, array: Bytes) -> None:
-    write_atomically(path, [idx.encoded_header(array), array.tobytes()])
+    rows = (array[start : start + ROWS].tobytes() for start in range(0, len(array), ROWS))
+    write_atomically(path, chain([idx.encoded_header(array)], rows))
 
 
 def _require_new(folder: Path) -> None:
