@@ -74,9 +74,9 @@ def measure(given: Any, scratch: Path) -> tuple[list[dict[str, Any]], str]:
         busy = common.busy()
         seconds, found, used = run(command(name, seed), given, scratch)
         others = None if busy is None else max(0.0, (common.busy() or 0.0) - busy - used) / seconds
-        error = found["error"] if name == THEIRS else found["test_error"]
+        test_error = found["error"] if name == THEIRS else found["test_error"]
         samples.append(
-            {"who": name, "pair": pair, "seed": seed, "seconds": seconds, "accuracy": 1 - error, "others": others}
+            {"who": name, "pair": pair, "seed": seed, "seconds": seconds, "accuracy": 1 - test_error, "others": others}
         )
     return samples, reason
 

@@ -47,7 +47,7 @@ class MlpcliProcesses(Mlpcli):
 
         super().prepare(hidden, batch, examples)
         self.group = ForkedGroup(self.threads)
-        self.group.start_workers(self)
+        self.group.start_workers(self)  # type: ignore[arg-type]  # forked processes need no job
 
     def run_worker(self) -> None:
         """Evaluate whenever rank 0 does."""

@@ -156,8 +156,10 @@ class PyTorchProducts(Products):
         import torch
 
         super().prepare(hidden, batch, examples)
-        self.full = [tuple(map(torch.from_numpy, product)) for product in self.full]
-        self.last = [tuple(map(torch.from_numpy, product)) for product in self.last]
+        self.full, self.last = (
+            [(torch.from_numpy(A), torch.from_numpy(B), torch.from_numpy(C)) for A, B, C in made]
+            for made in (self.full, self.last)
+        )
 
     def multiply(self, listed: list[tuple[Any, Any, Any]]) -> None:
         import torch
@@ -387,9 +389,9 @@ class Jax(_Variants):
             if options["scan"]:
                 state = all_steps(state, order[:full].reshape(-1, self.batch), self.X, self.y)
             else:
-                order = np.asarray(order)
+                shuffled = np.asarray(order)
                 for start in range(0, full, self.batch):
-                    state = one_step(state, order[start : start + self.batch], self.X, self.y)
+                    state = one_step(state, shuffled[start : start + self.batch], self.X, self.y)
             if full < examples:
                 state = one_step(state, order[full:], self.X, self.y)
             kept["theta"], kept["velocity"], total, wrong = jax.block_until_ready(state)

@@ -14,7 +14,7 @@ from argparse import ArgumentParser
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -284,7 +284,7 @@ def readings(model: Any, digits: Array, labels: Array, kind: str, seed: int = 0)
         file = photograph(digit, kind, number, seed)
         started = time.perf_counter()
         (answer,) = answers(model, from_bytes(file, kind, model.image_shape, raw=False))
-        found.append(Reading(label, answer.predicted, time.perf_counter() - started))
+        found.append(Reading(label, cast(Any, answer.predicted), time.perf_counter() - started))
     return found
 
 

@@ -112,7 +112,7 @@ def rows_of(given: argparse.Namespace, options: argparse.ArgumentParser) -> list
     for name in names:
         if name not in (*numbered, DISTORTIONS, GRADCHECK):
             options.error(f"--rows: no row {name!r}; the rows are {', '.join((*numbered, DISTORTIONS, GRADCHECK))}")
-    ways = [("threads", ("--threads", str(given.threads)))]
+    ways: list[tuple[str, tuple[str, ...]]] = [("threads", ("--threads", str(given.threads)))]
     if given.processes > 1:
         each = max(1, given.threads // given.processes)
         ways.append(("processes", ("--processes", str(given.processes), "--threads", str(each))))

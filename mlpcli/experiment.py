@@ -416,7 +416,10 @@ def _train(
         observer.remark(on_rate)
     diagnosis = Diagnosis(config, guessing(dataset.train.labels, dataset.class_names)[1])
 
+    steps = run.step_writer(trainer.steps_per_epoch, len(dataset.train), state.step)
+
     def on_step(loss: float) -> None:
+        steps.add(loss)
         diagnosis.step(loss)
         observer.step(loss)
 
@@ -439,6 +442,7 @@ def _train(
             f"{error}; {kept if run.checkpoint('last').exists() else 'no epoch was completed'}"
         ) from None
     finally:
+        steps.close()
         observer.end()
     if trainer.finished:
         run.write_manifest(state="finished")

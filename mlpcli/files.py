@@ -16,6 +16,7 @@ import stat
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -101,6 +102,13 @@ class Folder:
                     os.unlink(temporary, dir_fd=folder)
                 raise
             _flush_folder(folder)
+
+    def open_new(self, name: str) -> FileIO:
+        """A new file ``name``, open to write; what was there of that name is removed. Nothing is flushed to disk."""
+        with self._at(name) as (folder, last):
+            with suppress(FileNotFoundError):
+                os.unlink(last, dir_fd=folder)
+            return FileIO(_open(last, os.O_WRONLY | os.O_CREAT | os.O_EXCL, folder), "w")
 
     def append_line(self, name: str, line: str) -> None:
         """Append ``line`` and a newline to ``name``, whole or not at all, and flush them to disk.

@@ -86,13 +86,13 @@ def _serve(folder: str) -> None:
                 def fault(name: str, arguments: tuple[Any, ...], job: dict[str, Any] = job) -> Any:
                     if job["number"] == signal.SIGKILL:
                         half_done(name, arguments)
-                    files.os.k += job["twice"]
+                    files.os.k += job["twice"]  # type: ignore[attr-defined]
                     os.kill(os.getpid(), job["number"])
                     return getattr(os, name)(*arguments)
 
                 os.dup2(stdout.fileno(), 1)
                 os.dup2(stderr.fileno(), 2)
-                files.os = FaultyOs(job["k"], fault)
+                files.os = FaultyOs(job["k"], fault)  # type: ignore[assignment]
                 status = 70
                 try:
                     main(job["arguments"])

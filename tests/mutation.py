@@ -349,8 +349,10 @@ class _Compiled(SourceFileLoader):
     @classmethod
     def find_spec(cls, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         code = cls.codes.get(name)
-        return code and importlib.util.spec_from_file_location(
-            name, code.co_filename, loader=cls(name, code.co_filename)
+        return (
+            None
+            if code is None
+            else importlib.util.spec_from_file_location(name, code.co_filename, loader=cls(name, code.co_filename))
         )
 
     def get_code(self, fullname: str) -> CodeType:

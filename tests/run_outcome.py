@@ -15,10 +15,13 @@ def metrics(run: Path) -> list[dict[str, Any]]:
 
 
 def outcome(run: Path) -> dict[str, Any]:
-    """Return every file by name: its bytes; for metrics their values, and of the manifest only state and data."""
+    """Return every file by name: its bytes; for metrics their values, and of the manifest only state and data.
+
+    Of the losses that are written by the clock, nothing.
+    """
     found: dict[str, Any] = {}
     for path in sorted(run.rglob("*")):
-        if path.is_file():
+        if path.is_file() and path.name != "steps.jsonl":
             found[str(path.relative_to(run))] = path.read_bytes()
     found["metrics.jsonl"] = metrics(run)
     manifest = json.loads(found["manifest.json"])

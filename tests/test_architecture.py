@@ -31,8 +31,9 @@ PACKAGES = {
     "runs": {"errors", "files", "config", "model", "state"},
     "experiment": BELOW_EXPERIMENT,
     "analysis": {*BELOW_EXPERIMENT, "gradcheck"},
+    "watch": {*BELOW_EXPERIMENT, "analysis"},
     "sweep": {"errors", "files", "config", "datasets", "parallel", "training", "runs", "experiment"},
-    "commands": {*BELOW_EXPERIMENT, "gradcheck", "experiment", "analysis", "sweep"},
+    "commands": {*BELOW_EXPERIMENT, "gradcheck", "experiment", "analysis", "watch", "sweep"},
     "__main__": {"commands"},
 }
 # The libraries that each may import beside Python's own; where nothing is said, numpy.
@@ -176,6 +177,8 @@ def test_every_module_has_a_package_and_a_docstring() -> None:
         ("analysis.evaluation", "from mlpcli import train"),
         ("experiment", "from mlpcli.commands import output"),
         ("experiment", "from mlpcli.sweep import plan"),
+        ("watch.server", "from mlpcli.experiment import train"),
+        ("analysis.look", "from mlpcli.watch import feed"),
         ("sweep.plan", "from mlpcli.model.network import Network"),
         ("commands.train", "import requests"),
         ("__main__", "from mlpcli.experiment import train"),

@@ -159,7 +159,7 @@ def test_other_arrays_are_refused_in_a_line(pair, words):
         (lambda: mlpcli.train(["training.epochs=3"]), ConfigError),
         (lambda: mlpcli.train("quickstart", {"training.epochs": 3}), ConfigError),
         (lambda: mlpcli.train("quickstart", 3), ConfigError),
-        (lambda: mlpcli.train("quickstart", [3]), ConfigError),
+        (lambda: mlpcli.train("quickstart", [3]), ConfigError),  # type: ignore[list-item]
         (lambda: mlpcli.train("quickstart", out=3), UsageError),
         (lambda: mlpcli.train("quickstart", observer=print), UsageError),
         (lambda: mlpcli.train("quickstart", observer=mlpcli.Observer), UsageError),

@@ -24,7 +24,7 @@ from mlpcli import config
 from mlpcli.config import AugmentationConfig, Config, DataConfig, NetworkConfig, Rule, TrainingConfig
 from mlpcli.errors import ConfigError
 
-SECTIONS = {
+SECTIONS: dict[str, Any] = {
     "data": DataConfig,
     "augmentation": AugmentationConfig,
     "network": NetworkConfig,

@@ -84,7 +84,7 @@ def damage(folder: Path, *names: str) -> None:
 def test_a_run_is_a_folder_of_files(tiny_config: MakeConfig, tmp_path: Path):
     run = train(tiny_config(), out=tmp_path / "run")
     found = {str(path.relative_to(run.path)) for path in run.path.rglob("*") if path.is_file()}
-    assert found - {".lock"} == {
+    assert found - {".lock", "steps.jsonl"} == {
         "config.yaml",
         "manifest.json",
         "metrics.jsonl",
@@ -277,7 +277,7 @@ def test_remarks_come_before_the_first_epoch_and_after_the_last(
 ):
     (tiny_folder / FILE_NAMES["train_images"]).write_bytes(idx.encode(tiny_images[0] // 255))
     recorder = Recorder()
-    recorder.say = recorder.events.append  # type: ignore[method-assign]
+    recorder.say = recorder.events.append  # type: ignore[method-assign, assignment]
     slow = tiny_config("training.epochs=1", "training.learning_rate=1e-9", "training.batch_size=1")
     train(slow, out=tmp_path / "run", observer=recorder)
     said = [event for event in recorder.events if isinstance(event, str) and " " in event]
@@ -515,7 +515,7 @@ def test_images_of_any_size_and_number_of_classes(tmp_path: Path):
 def test_a_test_loss_that_is_no_number_is_said_and_not_written(tiny_config: MakeConfig, tiny_folder: Path):
     """Black training images leave huge weights unseen; bright test images do not."""
     for role, shade in (("train_images", 0), ("test_images", 255)):
-        path = tiny_folder / FILE_NAMES[role]
+        path = tiny_folder / FILE_NAMES[role]  # type: ignore[index]
         path.write_bytes(idx.encode(np.full_like(idx.decode(path.read_bytes(), str(path), 3), shade)))
     huge = ("network.hidden=[]", "network.objective=linear_quadratic", "network.initial_scale=1e30", "training.l2=0")
     with pytest.raises(DivergedError, match="the test loss is inf"):

@@ -73,7 +73,7 @@ def append(path: Path) -> None:
 
 
 OLD = b"old content\n"
-DONE = {write: b"new " + b"content " * 100, append: OLD + b"new line\n"}
+DONE: dict[Callable[[Path], None], bytes] = {write: b"new " + b"content " * 100, append: OLD + b"new line\n"}
 
 
 def names(folder: Path) -> list[str]:

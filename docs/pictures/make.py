@@ -21,10 +21,10 @@ HERE = Path(__file__).parent
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
-def curve(*points: tuple[float, float]) -> list[tuple[float, float]]:
+def curve(*points: tuple[float, float]) -> list[tuple[float, ...]]:
     """A smooth line through ``points`` in shares of the board (Catmull and Rom's)."""
     padded = [points[0], *points, points[-1]]
-    line = []
+    line: list[tuple[float, ...]] = []
     for p0, p1, p2, p3 in zip(padded, padded[1:], padded[2:], padded[3:], strict=False):
         for t in (i / 10 for i in range(10)):
             line.append(
@@ -43,7 +43,7 @@ FOUR = [
 ]
 
 
-def draw(page: Page, strokes: list[list[tuple[float, float]]]) -> None:
+def draw(page: Page, strokes: list[list[tuple[float, ...]]]) -> None:
     """Draw ``strokes`` on the board with the mouse."""
     place = page.evaluate("byId('sheet').getBoundingClientRect()")
     for stroke in strokes:
@@ -69,8 +69,8 @@ def main(run: str) -> None:
         page.evaluate("document.activeElement.blur()")
         page.wait_for_timeout(200)
         below = page.evaluate("byId('bench').getBoundingClientRect().bottom")
-        clip = {"x": 0, "y": 0, "width": 1280, "height": math.ceil(below) + 8}
-        page.screenshot(path=HERE / "report.png", clip=clip)
+        height = math.ceil(below) + 8
+        page.screenshot(path=HERE / "report.png", clip={"x": 0, "y": 0, "width": 1280, "height": height})
         browser.close()
 
 

@@ -83,6 +83,30 @@ def look(
     return Look(members, part, split, alone, evaluation.committee(said, labels))
 
 
+def look_again(member: Member, part: Part, split: SplitName) -> Look:
+    """What ``member`` makes of ``split`` of ``part``, which it was held against before: it is written down nowhere.
+
+    Raises ``RunError`` when its outputs are no finite numbers.
+    """
+    said = evaluation.outputs(member, part.split)
+    return Look((member,), part, split, (evaluation.evaluate(said, part.split.labels),), said)
+
+
+def held_out_images(member: Member) -> tuple[Part, SplitName]:
+    """The images that ``member`` held out of its training, or else those of its training, from the disk alone.
+
+    Raises ``DataError`` where they are not to be had or do not fit.
+    """
+    checkpoint = member.checkpoint
+    split = held_out(checkpoint.config.data)
+    data = evaluation.data_for(checkpoint, offline=True)
+    part = load_split(
+        data, split, checkpoint.config.seed, classes=checkpoint.class_names or checkpoint.classes, whole=False
+    )
+    evaluation.check_fit(checkpoint, part)
+    return part, split
+
+
 def held_out(data: DataConfig) -> SplitName:
     """The split to look at while choices are still being made: validation, or train where there is none."""
     return "validation" if data.validation else "train"

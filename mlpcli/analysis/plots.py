@@ -42,6 +42,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = ("o", "s", "^", "D", "v")
 MOST_RUNS = len(COLOURS) * len(MARKERS)  # beyond that, a pair of colour and marker would come twice
 MOST_LAYERS_BY_NAME = len(COLOURS)
+MOST_RUNS_OF_LAYERS = 8
 MOST_MARKERS = 12  # on a line
 SMALLEST, LARGEST = 1e-290, 1e290
 DASHES = (0, (2.5, 1.2))
@@ -182,31 +183,42 @@ def draw_curves(figure: Figure, runs: Sequence[History]) -> None:
     legend.draw(figure)
 
 
-def draw_layers(figure: Figure, run: History) -> None:
-    """Gradient norms and, of sigmoids, saturation of ``run``, a line a layer, by the epoch."""
-    norms, saturation = run.layers("gradient_norm"), 100 * run.layers("saturation")
-    epochs, layers = run.series("epoch"), norms.shape[1]
-    by_name = layers <= MOST_LAYERS_BY_NAME
-    looks = [_look(layer) if by_name else _graded(layer, layers) for layer in range(layers)]
+def draw_layers(figure: Figure, runs: Sequence[History]) -> None:
+    """Gradient norms and, of sigmoids, saturation of ``runs``, a row a run and a line a layer, by the epoch.
+
+    There are at most ``MOST_RUNS_OF_LAYERS``, and all have the same scales.
+    """
+    norms = [run.layers("gradient_norm") for run in runs]
+    saturation = [100 * run.layers("saturation") for run in runs]
+    most = max(each.shape[1] for each in norms)
+    by_name = most <= MOST_LAYERS_BY_NAME
     legend = _Legend()
-    for layer in range(layers if by_name else 0):
-        legend.add(_layer_name(layer, layers), **looks[layer])
-    has_saturation = saturation.size > 0
-    figure.set_size_inches(10 if has_saturation else 6.5, 4.2 + legend.inches)
-    figure.suptitle(f"Layers of {shown(run.name)}")
-    panels = figure.subplots(1, 1 + has_saturation, squeeze=False)[0]
-    for axes, lines in zip(panels, (norms, saturation), strict=False):
-        for layer, values in enumerate(lines.T):
-            axes.plot(epochs, values, markevery=_markers(len(epochs), layer), **looks[layer])
-        _epochs(axes, run.records[-1]["epoch"])
-    _scale(panels[0], [norms])
-    panels[0].set(title="Gradient of the epoch's last full batch", ylabel="Euclidean norm (loss per unit of parameter)")
-    if has_saturation:
-        panels[1].set(title="Saturated hidden units, |z| > 4.6", ylabel="share (% of units and images)")
-        _linear(panels[1], saturation)
+    for layer in range(most if by_name else 0):
+        legend.add(_layer_name(layer, most), **_look(layer))
+    has_saturation = any(each.size > 0 for each in saturation)
+    figure.set_size_inches(10 if has_saturation else 6.5, (4.2 if len(runs) == 1 else 3.2 * len(runs)) + legend.inches)
+    figure.suptitle(f"Layers of {shown(runs[0].name)}" if len(runs) == 1 else "Layers")
+    rows = figure.subplots(len(runs), 1 + has_saturation, squeeze=False)
+    for run, panels, *both in zip(runs, rows, norms, saturation, strict=True):
+        layers, epochs = both[0].shape[1], run.series("epoch")
+        looks = [_look(layer) if by_name else _graded(layer, most) for layer in range(layers)]
+        for axes, lines in zip(panels, both, strict=False):
+            for layer, values in enumerate(lines.T):
+                axes.plot(epochs, values, markevery=_markers(len(epochs), layer), **looks[layer])
+            _epochs(axes, max(each.records[-1]["epoch"] for each in runs))
+        _scale(panels[0], norms)
+        name = "" if len(runs) == 1 else f"{shown(run.name)}\n"
+        panels[0].set(
+            title=f"{name}Gradient of the epoch's last full batch", ylabel="Euclidean norm (loss per unit of parameter)"
+        )
+        if has_saturation and both[1].size == 0:
+            panels[1].set_axis_off()
+        elif has_saturation:
+            panels[1].set(title="Saturated hidden units, |z| > 4.6", ylabel="share (% of units and images)")
+            _linear(panels[1], np.concatenate([each.ravel() for each in saturation]))
     legend.draw(figure)
     if not by_name:
-        _layers_bar(figure, panels, layers)
+        _layers_bar(figure, rows.ravel(), most)
 
 
 def _drawable(numbers: Sequence[Any]) -> Array:

@@ -38,6 +38,7 @@ COMMANDS = {
     "gradcheck": "Prove every gradient on the code that trains.",
     "plot": "Draw learning curves, mistakes, weights and more.",
     "report": "Make a page of a run, with a board to draw on.",
+    "watch": "Show a run in the browser while it trains.",
     "export": "Write a trained network as ONNX or safetensors.",
     "config": "List, show and check configs.",
     "data": "List, fetch and verify data sets.",

@@ -79,6 +79,29 @@ def data_options(command: Decorated) -> Decorated:
     return command
 
 
+def watch_options(command: Decorated) -> Decorated:
+    """``--watch``, ``--port`` and ``--no-open``: a live page of what the command trains."""
+    for option in (
+        no_open_option,
+        port_option,
+        click.option("--watch", is_flag=True, help="Show it live on a page in the browser, as mlpcli watch does."),
+    ):
+        command = option(command)
+    return command
+
+
+def port_option(command: Decorated) -> Decorated:
+    """``--port N``."""
+    return click.option(
+        "--port", type=click.IntRange(1, 65535), help="The port of the page on 127.0.0.1. [default: a free one]"
+    )(command)
+
+
+def no_open_option(command: Decorated) -> Decorated:
+    """``--no-open``."""
+    return click.option("--no-open", is_flag=True, help="Open no browser; print the address.")(command)
+
+
 def threads_option(command: Decorated) -> Decorated:
     """``--threads N``, in effect when the command's body begins."""
     return click.option(

@@ -65,7 +65,7 @@ def command(
 
     \b
       curves     loss and error by the epoch, of up to 40 runs
-      layers     gradient norms, and saturation of sigmoids, by the epoch
+      layers     gradient norms, and saturation of sigmoids, by the epoch, of up to 8 runs
       confusion  which classes are taken for which
       mistakes   the most confidently wrong images
       weights    what each unit of the first layer looks for
@@ -84,8 +84,8 @@ def command(
     path = Path(file)
     form = picture_format(path)
     _refuse_what_has_no_use(kind)
-    if len(runs) > 1 and kind != "curves":
-        raise UsageError(f"--kind {kind} draws one run, and {len(runs)} are named; only curves draws several")
+    if len(runs) > 1 and kind not in ("curves", "layers"):
+        raise UsageError(f"--kind {kind} draws one run, and {len(runs)} are named; curves and layers draw several")
 
     from functools import partial
 
@@ -94,14 +94,10 @@ def command(
     plots.require_matplotlib()
     most = images or IMAGES.get(kind, 0)
     draw: Draw
-    if kind == "curves":
-        histories = _histories(runs)
+    if kind in ("curves", "layers"):
+        histories = _histories(runs, plots.MOST_RUNS if kind == "curves" else plots.MOST_RUNS_OF_LAYERS)
         title = ", ".join(plots.shown(history.name) for history in histories)
-        draw = partial(plots.draw_curves, runs=histories)
-    elif kind == "layers":
-        (history,) = _histories(runs)
-        title = plots.shown(history.name)
-        draw = partial(plots.draw_layers, run=history)
+        draw = partial(plots.draw_curves if kind == "curves" else plots.draw_layers, runs=histories)
     elif kind == "weights":
         from mlpcli.analysis.evaluation import open_member
 
@@ -156,8 +152,11 @@ def _refuse_what_has_no_use(kind: str) -> None:
             raise UsageError(f"{option.opts[0]} has no use with --kind {kind}, only with {' and '.join(kinds)}")
 
 
-def _histories(runs: Sequence[str]) -> list[History]:
-    """The epochs of ``runs``, those that have none yet left out and named. Raises ``RunError`` when none is left."""
+def _histories(runs: Sequence[str], most: int) -> list[History]:
+    """The epochs of ``runs``, those that have none yet left out and named.
+
+    Raises ``RunError`` when none is left, ``UsageError`` when there are more than ``most``.
+    """
     from mlpcli.analysis import plots
     from mlpcli.runs.summary import read_run, run_at
 
@@ -175,8 +174,8 @@ def _histories(runs: Sequence[str]) -> list[History]:
         histories.append(plots.History(label, run.config.network.objective, run.metrics.records))
     if not histories:
         raise RunError(f"{' '.join(map(shown, paths))}: nothing to draw: no epoch was completed")
-    if len(histories) > plots.MOST_RUNS:
-        raise UsageError(f"{len(histories)} runs do not fit one picture; at most {plots.MOST_RUNS} do")
+    if len(histories) > most:
+        raise UsageError(f"{len(histories)} runs do not fit one picture; at most {most} do")
     return histories
 
 

@@ -1,4 +1,4 @@
-"""``mlpcli report``: a run as one page for the browser, with a board to draw on."""
+"""``mlpcli report``: a run as one page for the browser, with a board to draw on; or several runs side by side."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NOT_WANTED = "This page was made without images."
 
 
 @click.command()
-@click.argument("run", metavar="RUN|CHECKPOINT")
+@click.argument("runs", metavar="RUN|CHECKPOINT|FOLDER...", nargs=-1, required=True)
 @click.option(
     "-o",
     "--output",
@@ -39,7 +39,7 @@ NOT_WANTED = "This page was made without images."
 @threads_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def command(
-    run: str,
+    runs: tuple[str, ...],
     file: str,
     split: SplitName | None,
     dataset: str | None,
@@ -49,22 +49,35 @@ def command(
     no_images: bool,
     as_json: bool,
 ) -> None:
-    """Make a page of a run: its curves, weights and mistakes, and a board to draw on.
+    """Make a page of a run: its curves, weights and mistakes, and a board to draw on; or of several, side by side.
 
     RUN means its best checkpoint if there is one, else its last. The page is one file that works without a network: it
     holds the weights, and what is drawn on the board goes through the run's own network as the pen moves. The look at
     the images is recorded in the run's evaluations.jsonl, as mlpcli eval does it. Where the images are not to be had
     and none were asked for by name, the page is made without.
 
+    Of several runs, or of all in a FOLDER such as a sweep's, the page shows the curves over each other, a table that
+    sorts, and the error against each key in which they differ; no images are looked at.
+
     \b
     Examples:
       mlpcli report runs/mnist-...                          report.html, with the validation images
       mlpcli report runs/mnist-... -o digits.html --split test
       mlpcli report runs/mnist-... --no-images              of the run itself alone
+      mlpcli report runs/small runs/large                   side by side
+      mlpcli report runs/rates -o rates.html                all runs of a sweep
     """
+    from mlpcli.runs import directory
+
     asked = {"--split": split, "--data": dataset, "--source": sources}
     if no_images and (given := [name for name, value in asked.items() if value]):
         raise UsageError(f"{given[0]} says which images to look at, and --no-images to look at none")
+    first = Path(runs[0])
+    if len(runs) > 1 or (directory.is_folder(first) and not directory.is_run(first)):
+        if given := [name for name, value in asked.items() if value]:
+            raise UsageError(f"{given[0]} has no use for runs side by side: no images are looked at")
+        _side_by_side([Path(run) for run in runs], Path(file), as_json)
+        return
 
     from mlpcli.analysis.evaluation import open_member
     from mlpcli.analysis.look import look
@@ -72,11 +85,11 @@ def command(
     from mlpcli.analysis.report.page import page
     from mlpcli.commands.progress import download_progress
 
-    path, found, why = Path(run), None, NOT_WANTED
+    found, why = None, NOT_WANTED
     if not no_images:
         try:
             found = look(
-                [path],
+                [first],
                 split,
                 dataset=dataset,
                 folder=folder,
@@ -90,7 +103,7 @@ def command(
                 raise
             output.say(f"{error}\nthe page is made without images")
             why = NOT_HAD
-    made = contents(found.members[0] if found else open_member(path), found, why)
+    made = contents(found.members[0] if found else open_member(first), found, why)
     data = page(made)
     output.write_file(Path(file), data)
     if as_json:
@@ -98,3 +111,23 @@ def command(
         output.result_json({**document, "split": found.split if found else None, "board": made.weights is not None})
         return
     output.result(f"{shown(file)}: {len(data) / 1e6:.1f} MB, {made.pictures} images; open it in a browser")
+
+
+def _side_by_side(paths: list[Path], file: Path, as_json: bool) -> None:
+    from mlpcli.analysis.report.page import runs_page
+    from mlpcli.analysis.report.side_by_side import side_by_side, title_of
+    from mlpcli.runs import ranking
+
+    found = ranking.collect(paths)
+    document = side_by_side(found, title_of(paths))
+    for run in found:
+        if run.summary.problem:
+            output.say(f"mlpcli: {run.summary.problem}")
+    data = runs_page(document)
+    output.write_file(file, data)
+    if as_json:
+        output.result_json({"path": click.format_filename(file), "bytes": len(data), "runs": len(document["runs"])})
+        return
+    number = len(document["runs"])
+    some = f"{number} runs" if number == len(found) else f"the best {number} of {len(found)} runs"
+    output.result(f"{shown(str(file))}: {len(data) / 1e6:.1f} MB, {some} side by side; open it in a browser")

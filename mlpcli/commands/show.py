@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,13 @@ from mlpcli.training.trainer import Trainer
 
 
 class Screen(Observer):
-    """Shows a run on stderr; ``quiet``: only what went otherwise than asked. ``run`` is its path once there is one."""
+    """Shows a run on stderr; ``quiet``: only what went otherwise than asked. ``run`` is its path once there is one.
 
-    def __init__(self, *, quiet: bool) -> None:
+    ``begun`` is called with it then.
+    """
+
+    def __init__(self, *, quiet: bool, begun: Callable[[Path], None] | None = None) -> None:
+        self._begun = begun
         self.run: Path | None = None
         self._quiet = quiet
         self._epochs = 0
@@ -39,6 +44,8 @@ class Screen(Observer):
     def begin(self, run: Path, trainer: Trainer, dataset: Dataset) -> None:
         """Training begins, or goes on."""
         self.run = run
+        if self._begun is not None:
+            self._begun(run)
         if self._quiet:
             return
         architecture, state = trainer.architecture, trainer.state

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlpcli.commands import Terminated, output
+from mlpcli.commands.options import watch_options
+from mlpcli.commands.watch import live_page
 from mlpcli.errors import DivergedError, MlpcliError, RunError, UsageError, shown
 from mlpcli.sweep import execute, plan
 from mlpcli.sweep.execute import Outcome, Task, Watcher
@@ -41,6 +43,7 @@ MOST_SHOWN = 20
     type=click.IntRange(1, 1024),
     help="Threads of the matrix products of each run; default: cores / jobs, and 1 with MPI.",
 )
+@watch_options
 @click.option("--dry-run", is_flag=True, help="List the runs and what there is of them; train nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")
 @click.option("--quiet", is_flag=True, help="No progress: only the result, and warnings.")
@@ -49,6 +52,9 @@ def command(
     out: Path | None,
     jobs: int | None,
     threads: int | None,
+    watch: bool,
+    port: int | None,
+    no_open: bool,
     dry_run: bool,
     as_json: bool,
     quiet: bool,
@@ -71,11 +77,13 @@ def command(
     Examples:
       mlpcli sweep rates.yaml --dry-run
       mlpcli sweep rates.yaml --jobs 4
+      mlpcli sweep rates.yaml --watch
       mlpcli sweep rates.yaml --out runs/rates --json
     """
     mpi = execute.under_mpi()
     if mpi and jobs is not None:
         raise UsageError("with MPI the ranks are the workers: give no --jobs")
+    page = live_page(watch, port, no_open)
     planned = plan.read(sweep)
     folder = out or Path("runs", planned.name)
     if dry_run:
@@ -86,8 +94,12 @@ def command(
         workers = _workers(mpi, jobs, threads)
         if not quiet:
             _announce(planned, folder, tasks, workers)
-        outcomes = _execute(planned, folder, tasks, workers, quiet)
-        _report(planned, folder, tasks, outcomes, as_json)
+        page.open(folder)
+        try:
+            outcomes = _execute(planned, folder, tasks, workers, quiet)
+            _report(planned, folder, tasks, outcomes, as_json)
+        finally:
+            page.close()
 
 
 def _workers(mpi: bool, jobs: int | None, threads: int | None) -> Pool:

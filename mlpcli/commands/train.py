@@ -19,7 +19,9 @@ from mlpcli.commands.options import (
     source_option,
     threads_are_set,
     threads_option,
+    watch_options,
 )
+from mlpcli.commands.watch import live_page
 from mlpcli.errors import DivergedError, UsageError
 from mlpcli.parallel.control import MAX_PROCESSES, SINGLE, ProcessGroup, Stopped, launched
 from mlpcli.parallel.forked import ForkedGroup
@@ -97,6 +99,7 @@ class _Processes(click.IntRange):
     help="Train with N processes, each with its shard of every batch: the faster way to use several cores. "
     "auto: as many as are fastest for this network, batch and machine.",
 )
+@watch_options
 @click.option("--mpi", is_flag=True, help="Train one network with all the processes that mpiexec has started.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")
 @click.option("--quiet", is_flag=True, help="No progress: only the result, and warnings.")
@@ -110,6 +113,9 @@ def command(
     sources: tuple[str, ...],
     offline: bool,
     processes: int | None,
+    watch: bool,
+    port: int | None,
+    no_open: bool,
     mpi: bool,
     as_json: bool,
     quiet: bool,
@@ -125,6 +131,7 @@ def command(
       mlpcli train my.yaml --set training.epochs=5 --set network.hidden=[300]
       mlpcli train --out runs/first --threads 1
       mlpcli train --processes auto
+      mlpcli train --watch
       mlpcli train --resume runs/first
       mlpcli train --resume runs/first --data /where/they/are/now
       mlpcli train letters.yaml --init runs/first
@@ -134,6 +141,7 @@ def command(
         raise UsageError("--resume goes on with the run's own config and directory: give no CONFIG and no --out")
     if resume is not None and init is not None:
         raise UsageError("--resume goes on with a run, --init begins a new one from its weights: give one of them")
+    page = live_page(watch, port, no_open)
     overrides = (*overrides, *data_overrides(sources, offline, dataset), *init_overrides(init, any_file=True))
     if processes is None:
         processes = 1 if mpi else _choose_processes(config, overrides, resume, quiet=quiet)
@@ -148,7 +156,7 @@ def command(
             with suppress(DivergedError, Stopped):
                 experiment.run_worker(group)
             return
-        screen = Screen(quiet=quiet)
+        screen = Screen(quiet=quiet, begun=page.open)
         try:
             if resume is not None:
                 run = experiment.resume(resume, overrides, observer=screen, group=group)
@@ -166,6 +174,8 @@ def command(
 
                 output.say(f"stopped; go on with: {resume_command(screen.run, group.command)}")
             raise
+        finally:
+            page.close()
 
 
 @contextmanager

@@ -77,7 +77,8 @@ def projection_error(n: float, a: float, vector: Array) -> float:
 
 def draw_direction(rng: np.random.Generator, size: int) -> Array:
     """Return a random direction (size,), each entry uniform in (-1/2, 1/2)."""
-    direction: Array = rng.random(size, np.float32) - np.float64(0.5)
+    # By dtype: numpy before 2.0 subtracts a float64 scalar from float32 entries in float32.
+    direction: Array = np.subtract(rng.random(size, np.float32), 0.5, dtype=np.float64)
     return direction
 
 

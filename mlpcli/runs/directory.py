@@ -3,6 +3,7 @@
     config.yaml             the resolved config; trains the same run again
     manifest.json           versions, processor, threads, data hashes, and the run's state
     metrics.jsonl           one line an epoch
+    steps.jsonl             the losses of steps while it is trained, for whoever watches; differs between equal runs
     checkpoints/last.npz    after the last epoch
     checkpoints/previous.npz    after the one before it
     checkpoints/best.npz    after the epoch with the lowest validation error
@@ -39,6 +40,7 @@ from mlpcli.runs.layout import CONFIG as CONFIG
 from mlpcli.runs.layout import (
     EVALUATIONS,
     METRICS,
+    STEPS,
     TEST,
     reading,
     resume_command,
@@ -60,6 +62,8 @@ from mlpcli.runs.schema import (
     or_null,
     parse,
 )
+from mlpcli.runs.steps import Steps, StepWriter
+from mlpcli.runs.steps import read as _read_steps
 from mlpcli.state import EpochRecord
 
 NOTHING: Mapping[str, str] = {}
@@ -107,6 +111,10 @@ class RunDirectory:
         """The path of the checkpoint ``last``, ``previous`` or ``best``."""
         return self.path / _checkpoint(name)
 
+    def step_writer(self, steps_per_epoch: int, examples: int, step: int) -> StepWriter:
+        """What takes down the losses of the steps after ``step``, for whoever watches the run."""
+        return StepWriter(self._folder, steps_per_epoch, examples, step)
+
     def save(self, record: EpochRecord, checkpoint: Checkpoint) -> None:
         """Write what there is to keep of an epoch."""
         data = checkpoints.encode(checkpoint)
@@ -138,6 +146,7 @@ class RunDirectory:
             # Before anything goes: a run that lacks its end must not be called finished.
             self.write_manifest(**{**manifest, "state": "running"})
             self._folder.remove(TEST)
+            self._folder.remove(STEPS)
             if checkpoint is not None:
                 # Before the lines of later epochs go: a last.npz ahead of metrics.jsonl could not be resumed.
                 self._last = checkpoints.encode(checkpoint)
@@ -369,6 +378,15 @@ def read_metrics(run: Path | Folder, at_least: int = 0) -> Metrics:
     """
     with opened(run) as folder:
         return metrics.read(folder, at_least)
+
+
+def read_steps(path: Path) -> Steps | None:
+    """The losses of steps in steps.jsonl of the run ``path``, if there are any."""
+    try:
+        with Folder(path) as folder:
+            return _read_steps(folder)
+    except (OSError, ValueError):
+        return None
 
 
 def read_last_record(path: Path) -> dict[str, Any] | None:

@@ -12,6 +12,7 @@ from mlpcli.errors import RunError, shown
 CONFIG = "config.yaml"
 MANIFEST = "manifest.json"
 METRICS = "metrics.jsonl"
+STEPS = "steps.jsonl"
 TEST = "test.json"
 EVALUATIONS = "evaluations.jsonl"
 CHECKPOINTS = "checkpoints"

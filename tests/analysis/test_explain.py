@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,9 @@ def explained(hidden=(6,), activation="sigmoid", objective="softmax_cross_entrop
 def test_equations_are_those_of_the_textbook(hidden, activation):
     found, architecture, theta, image = explained(hidden, activation)
     parameters = architecture.parameters("float64", theta)
-    f = {"sigmoid": lambda z: 1 / (1 + np.exp(-z)), "tanh": np.tanh, "relu": lambda z: np.maximum(z, 0)}[activation]
+    f: Any = {"sigmoid": lambda z: 1 / (1 + np.exp(-z)), "tanh": np.tanh, "relu": lambda z: np.maximum(z, 0)}[
+        activation
+    ]
     x = image.ravel() / 255
     a = [x]
     for n, (W, b) in enumerate(zip(parameters.W, parameters.b, strict=True), start=1):

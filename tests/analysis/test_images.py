@@ -111,7 +111,7 @@ def test_enlarged_digits_of_mnist_come_back(digits):
 BLOBS = st.integers(0, 2**32).map(np.random.default_rng)
 
 
-def blob(random, canvas=40, most=24):
+def blob(random, canvas=40, most=24) -> tuple[np.ndarray, int]:
     """A picture of ink of many levels on paper, and where it may be put: the ink and the paper's level."""
     rows, columns = random.integers(1, most, 2)
     paper = int(random.integers(0, 256))

@@ -92,10 +92,10 @@ PICTURES: dict[str, plots.Draw] = {
     "curves of as many as there may be": partial(plots.draw_curves, runs=[history(LONG)] * plots.MOST_RUNS),
     "curves of one epoch": partial(plots.draw_curves, runs=[history(epochs=1)]),
     "curves without validation": partial(plots.draw_curves, runs=[history(validation=False)]),
-    "layers of one": partial(plots.draw_layers, run=history(layers=1)),
-    "layers of three": partial(plots.draw_layers, run=history(LONG, layers=3)),
-    "layers of twenty": partial(plots.draw_layers, run=history(layers=20)),
-    "layers of relu": partial(plots.draw_layers, run=history(saturation=None)),
+    "layers of one": partial(plots.draw_layers, runs=[history(layers=1)]),
+    "layers of three": partial(plots.draw_layers, runs=[history(LONG, layers=3)]),
+    "layers of twenty": partial(plots.draw_layers, runs=[history(layers=20)]),
+    "layers of relu": partial(plots.draw_layers, runs=[history(saturation=None)]),
     "confusion": partial(plots.draw_confusion, result=result_of(10, 500, 0.9), title=f"{plots.shown(LONG)}\nb"),
     "confusion of 256": partial(plots.draw_confusion, result=result_of(256, 500, 0.9), title="a"),
     "confusion of one": partial(plots.draw_confusion, result=result_of(1, 500, 0.9), title="a"),
@@ -230,7 +230,7 @@ def test_ticks_are_round_and_few():
 
 
 def test_layers_show_norms_and_saturation():
-    figure, _ = drawn(partial(plots.draw_layers, run=history(layers=3)))
+    figure, _ = drawn(partial(plots.draw_layers, runs=[history(layers=3)]))
     norms, saturation = figure.axes
     assert [line.get_ydata()[0] for line in norms.lines] == pytest.approx([0.1, 0.05, 0.1 / 3])  # type: ignore[index]
     assert [line.get_ydata()[0] for line in saturation.lines] == [50, 25]  # type: ignore[index]
@@ -239,9 +239,22 @@ def test_layers_show_norms_and_saturation():
     assert [line.get_color() for line in norms.lines][:2] == [line.get_color() for line in saturation.lines]
 
 
+def test_layers_of_several_runs_share_their_scales():
+    runs = [history("one", layers=3), history("two", epochs=9, layers=2, gradient_norm=[7.0, 0.001])]
+    figure, _ = drawn(partial(plots.draw_layers, runs=runs))
+    rows = [figure.axes[:2], figure.axes[2:4]]
+    assert [axes.get_title().splitlines()[0] for axes, _ in rows] == ["one", "two"]
+    for first, second in zip(*rows, strict=True):
+        assert first.get_ylim() == second.get_ylim()
+        assert first.get_xlim() == second.get_xlim()
+    assert [len(axes.lines) for axes in figure.axes[:4]] == [3, 2, 2, 1]
+    relu = partial(plots.draw_layers, runs=[*runs, history("relu", saturation=None)])
+    assert [axes.axison for axes in drawn(relu)[0].axes[:6]] == [True] * 5 + [False]
+
+
 @pytest.mark.parametrize("run", [history(saturation=None), history(layers=1)])
 def test_without_saturation_there_is_one_panel(run: History):
-    figure, _ = drawn(partial(plots.draw_layers, run=run))
+    figure, _ = drawn(partial(plots.draw_layers, runs=[run]))
     assert len(figure.axes) == 1
 
 
@@ -249,7 +262,7 @@ def test_uneven_layers_are_a_damaged_file():
     run = history()
     run.records[2]["gradient_norm"] = [0.1]
     with pytest.raises(RunError, match="not every epoch has gradient_norm of as many layers"):
-        drawn(partial(plots.draw_layers, run=run))
+        drawn(partial(plots.draw_layers, runs=[run]))
 
 
 def test_the_confusion_matrix_has_its_counts():
@@ -315,8 +328,8 @@ def test_a_long_run_of_which_some_epochs_were_read():
     figure, _ = drawn(partial(plots.draw_curves, runs=[run]))
     for axes in figure.axes:
         assert axes.get_xlim()[1] > 9000
-        assert 5000 in [line.get_xdata()[0] for line in axes.lines if len(line.get_xdata()) == 1]
-    drawn(partial(plots.draw_layers, run=run))
+        assert 5000 in [line.get_xdata()[0] for line in axes.lines if len(line.get_xdata()) == 1]  # type: ignore[index]
+    drawn(partial(plots.draw_layers, runs=[run]))
 
 
 def test_long_names_keep_both_ends():
@@ -333,7 +346,7 @@ def test_any_finite_numbers_can_be_drawn(values: list[tuple[float, float, float 
     run = history(epochs=len(values))
     for line, (a, b, c) in zip(run.records, values, strict=True):
         line.update(train_loss=a, train_error=b, validation_error=c, validation_loss=c, gradient_norm=[a, b])
-    for draw in (partial(plots.draw_curves, runs=[run]), partial(plots.draw_layers, run=run)):
+    for draw in (partial(plots.draw_curves, runs=[run]), partial(plots.draw_layers, runs=[run])):
         figure = Figure()
         draw(figure)
         FigureCanvasAgg(figure).draw()

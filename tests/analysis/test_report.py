@@ -21,7 +21,7 @@ from mlpcli.analysis.look import Look, look
 from mlpcli.analysis.report import contents as module
 from mlpcli.analysis.report import page as page_module
 from mlpcli.analysis.report.contents import Contents, contents, squeeze
-from mlpcli.analysis.report.page import SCRIPTS, page
+from mlpcli.analysis.report.page import LIVE_SCRIPTS, RUNS_SCRIPTS, SCRIPTS, page
 from mlpcli.runs.checkpoint import Checkpoint
 from mlpcli.state import State, architecture_of
 
@@ -282,7 +282,10 @@ def test_nothing_in_the_page_names_another_place():
         assert not {"src", "srcset", "data", "action", "background", "style"} & attributes.keys(), tag
         assert not [name for name in attributes if name.startswith("on")], tag
         assert str(attributes.get("href", "#")).startswith("#"), tag
-    sources = "".join((HERE / name).read_text("utf-8") for name in ("report.css", "template.html", *SCRIPTS))
+    sources = "".join(
+        (HERE / name).read_text("utf-8")
+        for name in ("report.css", "template.html", "runs.html", *SCRIPTS, *RUNS_SCRIPTS)
+    )
     addresses = set(re.findall(r"\w+://[^\s\"')]+", sources))
     assert addresses == {"http://www.w3.org/2000/svg"}  # a name, which nobody fetches
     assert not re.search(
@@ -295,7 +298,8 @@ def test_every_file_of_the_page_is_in_it_once():
     parsed = written(contents(member_of("network.hidden=[]"), None))
     texts = [text for attributes, text in parsed.scripts if "type" not in attributes]
     assert texts == [(HERE / name).read_text("utf-8") for name in SCRIPTS]
-    assert {path.name for path in HERE.glob("*.js")} == set(SCRIPTS)
+    live = {name for names in LIVE_SCRIPTS.values() for name in names}
+    assert {path.name for path in HERE.glob("*.js")} == {*SCRIPTS, *RUNS_SCRIPTS, *live}
     assert not any("</script" in text.lower() or "<!--" in text for text in texts)
 
 

@@ -397,7 +397,7 @@ def folder(tmp_path):
         ("train_images", rng.integers(0, 256, (6, 3, 4), np.uint8)),
         ("train_labels", np.array([0, 1, 2, 3, 3, 0], np.uint8)),
     ):
-        (tmp_path / FILE_NAMES[role]).write_bytes(idx_bytes(array))
+        (tmp_path / FILE_NAMES[role]).write_bytes(idx_bytes(array))  # type: ignore[index]
     return tmp_path
 
 

@@ -127,6 +127,11 @@ def test_the_default_is_curves_and_the_suffix_the_format(runs: Path, plot: Plot)
     assert Path("a.SVG").read_text().startswith("<?xml")
 
 
+def test_layers_of_several_runs(runs: Path, plot: Plot):
+    assert plot("one", "deep", "--kind", "layers", "-o", "p.png") == (0, "p.png\n", "")
+    assert title(Path("p.png")) == "layers: one, deep"
+
+
 def test_runs_of_one_name_are_told_by_their_paths(runs: Path, plot: Plot):
     shutil.copytree("one", "other/one")
     plot("one", "other/one", "deep", "-o", "p.png")
@@ -212,7 +217,7 @@ def test_an_existing_file_is_replaced_and_only_by_a_whole_one(runs: Path, plot: 
         (("one", "-o", "-"), 2, "-o -: name it .png or .svg"),
         (("one", "-o", ".png"), 2, "-o .png: name it .png or .svg"),
         (("one", "-o", "p.png", "--kind", "curve"), 2, "'curve' is not one of"),
-        (("one", "deep", "-o", "p.png", "--kind", "layers"), 2, "--kind layers draws one run, and 2 are named"),
+        ((*["one"] * 9, "-o", "p.png", "--kind", "layers"), 2, "9 runs do not fit one picture; at most 8 do"),
         (("one", "deep", "-o", "p.png", "--kind", "mistakes"), 2, "--kind mistakes draws one run, and 2 are named"),
         (("one", "-o", "p.png", "--split", "test"), 2, "--split has no use with --kind curves, only with confusion"),
         (("one", "-o", "p.png", "--kind", "weights", "--data", "x"), 2, "--data has no use with --kind weights"),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 CERTIFICATE = Path(__file__).with_name("localhost.pem")
 
-Answer = Callable[["Connection"], None]
+Answer = Callable[["Connection"], object]
 
 
 class Connection:

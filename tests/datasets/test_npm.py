@@ -179,7 +179,7 @@ def called_npm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def test_npm_pack_is_called_as_it_must_be(called_npm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     inputs: list[object] = []
 
-    class Popen(subprocess.Popen):
+    class Popen(subprocess.Popen[bytes]):
         def __init__(self, *arguments, stdin=None, **options):
             inputs.append(stdin)
             super().__init__(*arguments, stdin=stdin, **options)

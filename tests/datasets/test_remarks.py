@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ def split(count: int, classes: int = 3) -> Split:
     return Split(images.reshape(count, -1), np.arange(count).astype(np.uint8) % classes)
 
 
-def dataset(**changes: object) -> Dataset:
+def dataset(**changes: Any) -> Dataset:
     test = changes.pop("test", split(30))
     made = Dataset("d", SHAPE, 3, split(60), split(30), {}, None, lambda: test, ("a", "b", "c"))
     return replace(made, **changes)

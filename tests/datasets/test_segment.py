@@ -30,12 +30,14 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def even(model, digits):
-    return photos.readings(model, *digits, "even")
+    images, labels = digits
+    return photos.readings(model, images, labels, "even")
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_photographs_are_read_as_on_even_light(model, digits, even, kind):
-    assert photos.as_well(photos.readings(model, *digits, kind), even) >= len(digits[0]) - 1
+    images, labels = digits
+    assert photos.as_well(photos.readings(model, images, labels, kind), even) >= len(images) - 1
 
 
 def test_a_photograph_of_twelve_megapixels(model, digits):

@@ -16,7 +16,7 @@ from mlpcli.gradcheck.subject import Problem
 from mlpcli.model.activations import ACTIVATIONS
 from mlpcli.model.build import Architecture
 from mlpcli.model.network import Gradient
-from mlpcli.model.objectives import OBJECTIVES
+from mlpcli.model.objectives import OBJECTIVES, LinearHinge
 from mlpcli.model.parameters import initialize
 
 B, D, K = 4, 9, 3
@@ -291,7 +291,7 @@ def test_saturated_units_allow_for_lost_digits():
 
 
 def test_wrong_values_with_right_derivatives_are_caught(monkeypatch):
-    relu, hinge = type(ACTIVATIONS["relu"]), type(OBJECTIVES["linear_hinge"])
+    relu, hinge = type(ACTIVATIONS["relu"]), LinearHinge
     monkeypatch.setattr(relu, "forward", lambda self, z, h: np.multiply(z, z.real > 0.3, out=h))
     margins = hinge._margins
     monkeypatch.setattr(hinge, "_margins", lambda self, z, Y: margins(self, z, Y) + 0.01)

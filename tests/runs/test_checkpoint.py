@@ -10,6 +10,7 @@ import struct
 import tracemalloc
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -356,9 +357,7 @@ def test_headers_that_are_none():
     for text in ("", "{", "[]", "null", "1", "[" * 100_000, '{"a":' * 50_000, "1" * 100_000, '{"format": 1e999}'):
         refusal(with_header(text=text))
     for value in (2, 0, True, 1.0, None, "1", [[]]):
-        assert "is a checkpoint of format " in refusal(
-            with_header(lambda values, value=value: values.update(format=value))
-        )
+        assert "is a checkpoint of format " in refusal(with_header(partial(dict.update, format=value)))
     assert "no checkpoint has: 'more'" in refusal(with_header(lambda values: values.update(more=1)))
     for number in ("NaN", "Infinity", "1e999"):
         text = json.dumps(header()).replace("0.125", number)
@@ -366,8 +365,8 @@ def test_headers_that_are_none():
     assert "its header is not a text" in refusal(with_members(header=npy(np.zeros(3))))
     assert "its header is not a text" in refusal(with_members(header=npy(np.array(["a", "b"]))))
     text = json.dumps({**header(), "config": {"Ω": 1}}, ensure_ascii=False)
-    for number in (0x110000, 0xFFFFFFFF):
-        no_character = npy(np.array(text)).replace(struct.pack("<I", ord("Ω")), struct.pack("<I", number))
+    for code in (0x110000, 0xFFFFFFFF):
+        no_character = npy(np.array(text)).replace(struct.pack("<I", ord("Ω")), struct.pack("<I", code))
         assert "its header is not JSON" in refusal(with_members(header=no_character))
 
 

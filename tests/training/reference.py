@@ -7,6 +7,7 @@ vector (n,): W1, b1, W2, b2 ..., each in C order.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -25,7 +26,7 @@ def sigmoid(z: Array) -> Array:
 
 
 # Activations, and their derivatives in terms of z.
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
     "sigmoid": (sigmoid, lambda z: sigmoid(z) * (1 - sigmoid(z))),
     "tanh": (np.tanh, lambda z: 1 / np.cosh(z) ** 2),
     "relu": (lambda z: np.maximum(0, z), lambda z: (z > 0).astype(float)),

@@ -39,7 +39,7 @@ from tests.training.small import (
 def assert_equals_reference(config: Config, *data: int) -> None:
     """``data``: images to train on and held out, and pixels."""
     pixels = data[2] if len(data) > 2 else 4
-    dataset = dataset_of(*data[:2], pixels=pixels, margins=pixels // 3 if pixels > 16 else 0)
+    dataset = dataset_of(data[0], data[1], pixels=pixels, margins=pixels // 3 if pixels > 16 else 0)
     theta = Trainer(config, dataset).state.theta.to_c_order()
     records, state = records_of(config, dataset)
     expected, vectors = reference.train(config, dataset, theta)

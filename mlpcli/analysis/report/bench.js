@@ -34,6 +34,12 @@ class Bench {
     this.chosen = label;
   }
 
+  // The trained network has other weights now, and there may be other images of the data.
+  renew(stock) {
+    this.views.at(-1).renew(stock);
+    this.update();
+  }
+
   // Where several classes may be right, choosing one again takes it back.
   choose(k) {
     const now = this.backward?.truth;

@@ -1,38 +1,60 @@
 "use strict";
-// Lines over epochs, as SVG. A chart is drawn anew when its room changes, so that its words keep their size.
+// Lines over epochs, and dots, as SVG. A chart is drawn anew when its room changes, so that its words keep their size.
 
 const MARGIN = { top: 12, right: 92, bottom: 30, left: 56 };
 
-// `series` is a list of { name, values }, a value an epoch of `epochs`, null where there is none; `format` makes a
-// value text, a tick's where its second argument is true; `log` asks for a log scale, which takes positive
-// values only; `best` is the epoch to mark; `unit` is what the numbers of the axis count.
-function lineChart({ title, epochs, series, format, log = false, best = null, unit = "epoch" }) {
-  const drawn = series.filter(({ values }) => values.some((value) => value !== null));
+// `series` is a list of { name, values }, a value an epoch of `epochs`, null where there is none; where a series has
+// places of its own along the axis it has them as `at`. It may have a `look`, the class of its line, a `band` of [lows,
+// highs] around it, and `quiet`: then it has neither a name at its end nor a word in the readout. `format` makes a value
+// text, a tick's where its second argument is true; `log` asks for a log scale, which takes positive values only; `best`
+// is the epoch to mark; `unit` is what the numbers of the axis count, and `along` makes them text where they are no
+// counts. `figure.redraw(options)` draws it anew, where the pointer is as it was.
+function lineChart(first) {
   const readout = element("span", { class: "readout" });
   const picture = element("div");
-  const caption = element("figcaption", {}, element("b", {}, title), readout);
-  const figure = element("figure", { class: "chart" }, caption, picture);
-  const summary = drawn.map(({ name, values }) => {
-    const known = values.filter((value) => value !== null);
-    return `${name} from ${format(known[0])} to ${format(known[known.length - 1])}`;
-  });
-  const label = `${title}, ${unit}s ${epochs[0]} to ${epochs[epochs.length - 1]}: ${summary.join("; ")}.`;
-  const rest = best === null ? "" : `best ${unit} ${best}`;
-  readout.textContent = rest;
-  let width = 0;
+  const heading = element("b");
+  const figure = element("figure", { class: "chart" }, element("figcaption", {}, heading, readout), picture);
+  let title, epochs, format, log, best, unit, along, drawn, label, rest;
+  let [width, pointed] = [0, null]; // pixels; the x of the pointer, a share of the width
+  figure.redraw = (options) => {
+    ({ title, epochs, format, log = false, best = null, unit = "epoch", along = null } = options);
+    drawn = options.series
+      .map((each, i) => ({ look: `s${i % 4}`, at: epochs, ...each }))
+      .filter(({ values }) => values.some((value) => value !== null));
+    const summary = drawn
+      .filter(({ quiet }) => !quiet)
+      .map(({ name, values }) => {
+        const known = values.filter((value) => value !== null);
+        return `${name} from ${format(known[0])} to ${format(known[known.length - 1])}`;
+      });
+    const [from, to] = ends();
+    const spoken = (at) => (along ? along(at) : String(at));
+    label = `${title}, ${unit}s ${spoken(from)} to ${spoken(to)}: ${summary.slice(0, 8).join("; ")}.`;
+    heading.textContent = title;
+    rest = best === null ? "" : `best ${unit} ${best}`;
+    readout.textContent = rest;
+    if (width) picture.replaceChildren(plot());
+  };
+  figure.redraw(first);
   new ResizeObserver(() => {
     if (picture.clientWidth === width || !picture.clientWidth) return;
     width = picture.clientWidth;
-    picture.replaceChildren(plot(width, label));
+    picture.replaceChildren(plot());
   }).observe(picture);
   return figure;
 
-  function plot(width, label) {
+  // The first and the last place along the axis.
+  function ends() {
+    const places = drawn.flatMap(({ at }) => [at[0], at[at.length - 1]]);
+    return [Math.min(...places), Math.max(...places)];
+  }
+
+  function plot() {
     const height = clamp(width * 0.52, 190, 270);
     const [left, right, bottom] = [MARGIN.left, width - MARGIN.right, height - MARGIN.bottom];
-    const all = drawn.flatMap(({ values }) => values.filter((value) => value !== null));
+    const all = drawn.flatMap(({ values, band }) => [values, ...(band ?? [])].flat().filter((value) => value !== null));
     const axis = log ? logAxis(all) : linearAxis(all);
-    const [first, last] = [epochs[0], epochs[epochs.length - 1]];
+    const [first, last] = ends();
     const x = (epoch) => left + (first === last ? 0.5 : (epoch - first) / (last - first)) * (right - left);
     const y = (value) => bottom - axis.share(value) * (bottom - MARGIN.top);
     const root = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label });
@@ -42,47 +64,122 @@ function lineChart({ title, epochs, series, format, log = false, best = null, un
         svg("text", { x: left - 8, y: y(tick) + 4, "text-anchor": "end" }, format(tick, true)),
       );
     }
-    for (const epoch of epochTicks(first, last)) {
-      root.append(svg("text", { x: x(epoch), y: height - 10, "text-anchor": "middle" }, count(epoch)));
+    for (const epoch of along ? placeTicks(first, last) : epochTicks(first, last)) {
+      const text = along ? along(epoch) : count(epoch);
+      root.append(svg("text", { x: x(epoch), y: height - 10, "text-anchor": "middle" }, text));
     }
     root.append(svg("text", { x: left - 16, y: height - 10, "text-anchor": "end" }, unit));
     const upright = (at) => svg("line", { class: "rule", x1: at, x2: at, y1: MARGIN.top, y2: bottom });
     if (best !== null) root.append(upright(x(best)));
-    drawn.forEach(({ values }, i) => {
-      const known = values.map((value, at) => [value, epochs[at]]).filter(([value]) => value !== null);
-      const points = known.map(([value, epoch]) => [x(epoch).toFixed(1), y(value).toFixed(1)]);
-      root.append(svg("path", { class: `s${i % 4}`, d: `M${points.map((point) => point.join(" ")).join("L")}` }));
+    for (const { values, at, look, band } of drawn) {
+      const place = (value, n) => (value === null ? null : [x(at[n]).toFixed(1), y(value).toFixed(1)]);
+      const points = values.map(place).filter((point) => point !== null);
+      const line = (some) => some.map((point) => point.join(" ")).join("L");
+      if (band) {
+        const [lows, highs] = band.map((edge) => edge.map(place).filter((point) => point !== null));
+        root.append(svg("path", { class: `band ${look}`, d: `M${line(lows)}L${line(highs.reverse())}Z` }));
+      }
+      root.append(svg("path", { class: look, d: `M${line(points)}` }));
       const r = points.length === 1 ? 4 : 2.2;
-      if (points.length >= 32) return;
-      root.append(...points.map(([cx, cy]) => svg("circle", { class: `s${i % 4}`, cx, cy, r })));
-    });
-    root.append(...names(right, y));
+      if (points.length >= 32) continue;
+      root.append(...points.map(([cx, cy]) => svg("circle", { class: look, cx, cy, r })));
+    }
+    root.append(...names(right, y, height - 2));
     const rule = upright(left);
-    rule.setAttribute("visibility", "hidden");
     root.append(rule);
+    const listed = drawn.filter(({ quiet }) => !quiet);
+    const point = () => {
+      rule.setAttribute("visibility", pointed === null ? "hidden" : "visible");
+      readout.textContent = rest;
+      if (pointed === null) return;
+      const wanted = pointed * width;
+      const nearby = listed.map(({ at }) => at[nearest(at.map(x), wanted)]);
+      const epoch = nearby[nearest(nearby.map(x), wanted)];
+      for (const side of ["x1", "x2"]) rule.setAttribute(side, x(epoch));
+      const values = listed.map(({ name, values, at }) => {
+        const value = values[nearest(at, epoch)];
+        return `${name} ${value === null || value === undefined ? "–" : format(value)}`;
+      });
+      readout.textContent = `${unit} ${along ? along(epoch) : Number(epoch.toFixed(2))}: ${values.join(", ")}`;
+    };
     root.addEventListener("pointermove", (event) => {
       const place = root.getBoundingClientRect();
-      const at = nearest(epochs.map(x), ((event.clientX - place.left) / place.width) * width);
-      for (const side of ["x1", "x2"]) rule.setAttribute(side, x(epochs[at]));
-      rule.setAttribute("visibility", "visible");
-      const values = drawn.map(({ name, values }) => `${name} ${values[at] === null ? "–" : format(values[at])}`);
-      readout.textContent = `${unit} ${epochs[at]}: ${values.join(", ")}`;
+      pointed = (event.clientX - place.left) / place.width;
+      point();
     });
     root.addEventListener("pointerleave", () => {
-      rule.setAttribute("visibility", "hidden");
-      readout.textContent = rest;
+      pointed = null;
+      point();
     });
+    point();
     return root;
   }
 
-  // Names stand at the ends of their lines, pushed apart where those meet.
-  function names(right, y) {
+  // Names stand at the ends of their lines, pushed apart where those meet, and up again where that is below `lowest`.
+  function names(right, y, lowest) {
     const last = (values) => values.reduce((before, value) => (value === null ? before : value), null);
-    const ends = drawn.map(({ name, values }, i) => ({ name, i, at: y(last(values)) + 4 })).sort((a, b) => a.at - b.at);
-    return ends.map((end, n) => {
-      if (n) end.at = Math.max(end.at, ends[n - 1].at + 15);
-      return svg("text", { class: `label s${end.i % 4}`, x: right + 8, y: end.at }, end.name);
-    });
+    const named = drawn.filter(({ quiet }) => !quiet);
+    const ends = named.map(({ name, look, values }) => ({ name, look, at: y(last(values)) + 4 }));
+    ends.sort((a, b) => a.at - b.at);
+    ends.forEach((end, n) => n && (end.at = Math.max(end.at, ends[n - 1].at + 15)));
+    [...ends].reverse().reduce((below, end) => (end.at = Math.min(end.at, below - 15)), lowest + 15);
+    return ends.map((end) => svg("text", { class: `label ${end.look}`, x: right + 8, y: end.at }, end.name));
+  }
+}
+
+// Dots of { name, x, y, look }: what came out against one number, or one word, of what was put in. `format` is for y and
+// `along` for x; `log` and `logX` ask for log scales; `places` are the words along the axis, x counting them from 0.
+function dotChart({ title, dots, format, along = String, unit, log = false, logX = false, places = null }) {
+  const picture = element("div");
+  const readout = element("span", { class: "readout" });
+  const figure = element("figure", { class: "chart" });
+  figure.append(element("figcaption", {}, element("b", {}, title), readout), picture);
+  let width = 0;
+  new ResizeObserver(() => {
+    if (picture.clientWidth === width || !picture.clientWidth) return;
+    width = picture.clientWidth;
+    picture.replaceChildren(plot());
+  }).observe(picture);
+  return figure;
+
+  function plot() {
+    const height = clamp(width * 0.6, 180, 240);
+    const [left, right, bottom] = [MARGIN.left, width - 24, height - MARGIN.bottom - 14];
+    const [xs, ys] = [dots.map(({ x }) => x), dots.map(({ y }) => y)];
+    const down = log ? logAxis(ys) : linearAxis(ys);
+    const across = places
+      ? { ticks: places.map((_, n) => n), share: (n) => (n + 0.5) / places.length }
+      : logX
+        ? logAxis(xs)
+        : spanAxis(xs);
+    const x = (value) => left + across.share(value) * (right - left);
+    const y = (value) => bottom - down.share(value) * (bottom - MARGIN.top);
+    const said = dots.slice(0, 12).map((dot) => `${dot.name}: ${places ? places[dot.x] : along(dot.x)}, ${format(dot.y)}`);
+    const label = `${title}: ${plural(dots.length, "dot")}. ${said.join("; ")}.`;
+    const root = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label });
+    for (const tick of down.ticks) {
+      root.append(
+        svg("line", { class: "grid", x1: left, x2: right, y1: y(tick), y2: y(tick) }),
+        svg("text", { x: left - 8, y: y(tick) + 4, "text-anchor": "end" }, format(tick, true)),
+      );
+    }
+    const room = (right - left) / across.ticks.length / 6.5; // characters
+    for (const tick of across.ticks) {
+      const text = places ? places[tick] : along(tick);
+      const short = text.length > room && places ? `${text.slice(0, Math.max(1, room - 1))}…` : text;
+      root.append(svg("text", { x: x(tick), y: height - 26, "text-anchor": "middle" }, short));
+    }
+    root.append(svg("text", { x: (left + right) / 2, y: height - 6, "text-anchor": "middle" }, unit));
+    // Grey ones first, so that none of them hides one that was picked.
+    const drawn = [...dots].sort((one, other) => (other.look === "other") - (one.look === "other"));
+    for (const dot of drawn) {
+      const words = `${dot.name}: ${places ? places[dot.x] : along(dot.x)}, ${format(dot.y)}`;
+      const circle = svg("circle", { class: dot.look, cx: x(dot.x), cy: y(dot.y), r: 5 }, svg("title", {}, words));
+      circle.addEventListener("pointerenter", () => (readout.textContent = words));
+      circle.addEventListener("pointerleave", () => (readout.textContent = ""));
+      root.append(circle);
+    }
+    return root;
   }
 }
 
@@ -112,8 +209,9 @@ function logAxis(values) {
   return { ticks, share: (value) => (value > 0 ? (Math.log10(value) - from) / (to - from) : 0) };
 }
 
-// A handful of whole epochs, the first and the last among them.
+// A handful of whole epochs, the first and the last among them; round places where an end is no whole one.
 function epochTicks(first, last) {
+  if (!Number.isInteger(first) || !Number.isInteger(last)) return placeTicks(first, last);
   const span = last - first;
   if (span === 0) return [first];
   const power = 10 ** Math.floor(Math.log10(Math.max(span / 5, 1)));
@@ -127,4 +225,22 @@ function epochTicks(first, last) {
 
 function nearest(places, wanted) {
   return places.reduce((best, place, i) => (Math.abs(place - wanted) < Math.abs(places[best] - wanted) ? i : best), 0);
+}
+
+// A handful of round places that lie between `first` and `last`.
+function placeTicks(first, last) {
+  if (first === last) return [first];
+  const rough = (last - first) / 5;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 5, 10].map((nice) => nice * power).find((nice) => nice >= rough);
+  const ticks = [];
+  for (let n = Math.ceil(first / step); n * step <= last; n++) ticks.push(Number((n * step).toPrecision(12)));
+  return ticks;
+}
+
+// An axis from the least of `values` to the greatest, with some room at both ends.
+function spanAxis(values) {
+  const [low, high] = [Math.min(...values), Math.max(...values)];
+  const room = (high - low) * 0.06 || Math.abs(high) * 0.1 || 1;
+  return { ticks: placeTicks(low, high), share: (value) => (value - low + room) / (high - low + 2 * room) };
 }

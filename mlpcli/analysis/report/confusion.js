@@ -7,8 +7,8 @@ const inWords = (label, predicted) => `true ${labelText(label)}, predicted ${lab
 
 class Confusion {
   // `look` is the document's; `pixelsOf(position)` are the bytes of an image in the page; `open(position)` is called
-  // with the one that is clicked; it is null where there is no board to open it on.
-  constructor(look, shape, probabilities, pixelsOf, open) {
+  // with the one that is clicked; it is null where there is no board to open it on. `chosen` is the cell to begin with.
+  constructor(look, shape, probabilities, pixelsOf, open, chosen = null) {
     Object.assign(this, { look, shape, probabilities, pixelsOf, open });
     if (look.confusion === null) {
       // Of several labels an image none is taken for another: there are the scores of each, and the mistakes.
@@ -35,7 +35,9 @@ class Confusion {
     const classes = look.confusion.length;
     if (classes <= MOST_CLASSES) this._matrix(classes);
     else this._list();
-    const first = this._cells().sort((a, b) => a.right - b.right || b.n - a.n)[0];
+    const cells = this._cells().sort((a, b) => a.right - b.right || b.n - a.n);
+    const before = cells.find(({ label, predicted }) => chosen && chosen[0] === label && chosen[1] === predicted);
+    const first = before ?? cells[0];
     this.choose(first.label, first.predicted);
     this._worst();
   }
@@ -59,7 +61,7 @@ class Confusion {
     const corner = () => element("td", { colspan: 2 });
     const caption = "Arrow keys go from cell to cell.";
     byId("matrix").setAttribute("aria-label", "Confusion matrix");
-    byId("matrix").append(
+    byId("matrix").replaceChildren(
       element("caption", {}, caption),
       element(
         "thead",
@@ -69,7 +71,7 @@ class Confusion {
       ),
       element("tbody", {}, ...rows),
     );
-    byId("matrix").addEventListener("keydown", (event) => this._key(event));
+    byId("matrix").onkeydown = (event) => this._key(event);
   }
 
   _cell(label, predicted) {
@@ -105,7 +107,7 @@ class Confusion {
     const classes = this.look.confusion.length;
     byId("matrix").className = "numbers";
     byId("matrix").removeAttribute("role");
-    byId("matrix").append(
+    byId("matrix").replaceChildren(
       element("caption", {}, `The most frequent mistakes of ${classes} classes, too many for a matrix.`),
       element("thead", {}, element("tr", {}, element("th", {}, "classes"), element("th", {}, "images"))),
       element("tbody", {}, ...rows),
@@ -169,6 +171,6 @@ class Confusion {
     const highest = `with the highest ${this.probabilities ? "probability" : "score"}`;
     const shown = worst.length === errors ? count(errors) : `${count(worst.length)} of ${count(errors)}`;
     byId("worst-note").textContent = worst.length ? `The ${shown} mistakes ${highest}.` : none;
-    byId("worst").append(...worst.map((position) => this._picture(position, true)));
+    byId("worst").replaceChildren(...worst.map((position) => this._picture(position, true)));
   }
 }

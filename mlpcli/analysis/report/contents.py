@@ -21,6 +21,7 @@ from mlpcli import config as config_module
 from mlpcli.analysis.evaluation import Evaluation, Member, evaluate, fallback_from, plain_label
 from mlpcli.analysis.look import Look
 from mlpcli.model.objectives import OBJECTIVES
+from mlpcli.model.parameters import Parameters
 from mlpcli.runs.checkpoint import Checkpoint
 from mlpcli.runs.summary import read_run
 
@@ -57,14 +58,13 @@ def contents(member: Member, look: Look | None, no_images: str | None = None) ->
     """
     checkpoint = member.checkpoint
     theta = checkpoint.parameters
-    small = theta.vector.nbytes <= MOST_WEIGHT_BYTES
     result = evaluate(look.together, look.part.split.labels, WORST) if look else None
     chosen, sample = _chosen(look, result) if look and result else ([], 0)
     title = _readable(member.run.name if member.run else member.path.name)
     document = {
         "title": title,
         "version": __version__,
-        "checkpoint": {"name": _readable(member.path.stem), "epoch": checkpoint.epoch},
+        "checkpoint": name_of(member),
         "dataset": checkpoint.dataset,
         "fallback_from": fallback_from(checkpoint),
         "network": {
@@ -80,16 +80,48 @@ def contents(member: Member, look: Look | None, no_images: str | None = None) ->
             "multi_label": checkpoint.multi_label,
         },
         "board": {
-            "why_not": _no_board(checkpoint, small),
+            "why_not": _no_board(checkpoint, theta.vector.nbytes <= MOST_WEIGHT_BYTES),
             "normalise": checkpoint.image_shape == (28, 28) and checkpoint.dataset not in NOT_NORMALISED,
         },
         **_run(member),
         "look": _look(look, result, chosen, sample) if look and result else None,
         "no_images": no_images,
     }
-    weights = theta.to_c_order().astype(theta.vector.dtype.newbyteorder("<")).tobytes() if small else None
     pixels = look.part.split.images[chosen] if look else np.empty(0, np.uint8)
-    return Contents(title, document, weights, squeeze(pixels), len(chosen))
+    return Contents(title, document, weights_of(theta), squeeze(pixels), len(chosen))
+
+
+def weights_of(theta: Parameters) -> bytes | None:
+    """The bytes of ``theta`` as a page has them; None where they are too many to carry."""
+    if theta.vector.nbytes > MOST_WEIGHT_BYTES:
+        return None
+    return theta.to_c_order().astype(theta.vector.dtype.newbyteorder("<")).tobytes()
+
+
+def name_of(member: Member) -> dict[str, Any]:
+    """Which checkpoint it is, as a document says it."""
+    return {"name": _readable(member.path.stem), "epoch": member.checkpoint.epoch}
+
+
+def waiting(run: Path, why: str) -> Contents:
+    """What to report of the run ``run`` before it has a checkpoint, in the form of :func:`contents`; ``why`` says that.
+
+    Raises ``RunError`` or ``ConfigError`` when the run is damaged.
+    """
+    title = _readable(run.resolve().name)
+    document = {
+        "title": title,
+        "version": __version__,
+        "checkpoint": None,
+        "dataset": None,
+        "fallback_from": None,
+        "network": None,
+        "board": {"why_not": why, "normalise": False},
+        **of_run(run),
+        "look": None,
+        "no_images": why,
+    }
+    return Contents(title, document, None, b"", 0)
 
 
 def squeeze(pixels: NDArray[np.uint8]) -> bytes:
@@ -103,6 +135,11 @@ def _run(member: Member) -> dict[str, Any]:
     if run is None:
         config = config_module.to_yaml(member.checkpoint.config)
         return {"run": None, "epochs": [], "test": None, "config": config, "manifest": None}
+    return of_run(run)
+
+
+def of_run(run: Path) -> dict[str, Any]:
+    """What the files of the run ``run`` tell, checkpoints left out. Raises ``RunError`` or ``ConfigError``."""
     found = read_run(run)
     return {
         "run": {

@@ -18,9 +18,21 @@ class Learning {
     byId("step").addEventListener("click", () => this._take(1));
     byId("ten").addEventListener("click", () => this._take(10));
     byId("reset").addEventListener("click", () => this._reset());
+    this._stock();
+    this._rate();
+  }
+
+  _stock() {
+    const { stock } = this;
     byId("stock-row").hidden = stock === null;
     if (stock) byId("stock-name").textContent = `error on ${count(stock.labels.length)} ${stock.name} images`;
-    this._rate();
+  }
+
+  // The weights that were trained have changed; the page's copy follows them, unless somebody has taught it.
+  renew(stock) {
+    Object.assign(this, { stock, wrongAsTrained: null });
+    this._stock();
+    if (this.steps === 0) this.network.vector.set(this.trained.vector);
   }
 
   // Two digits, so that what is shown is what is used.

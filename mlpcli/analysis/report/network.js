@@ -64,9 +64,9 @@ class Network {
     }
   }
 
-  // From the bytes of a page, little endian.
-  static of(form, bytes) {
-    return new Network(form, form.dtype === "float64" ? new Float64Array(bytes.buffer) : new Float32Array(bytes.buffer));
+  // W1 b1 W2 b2 ... from the bytes of a page, little endian.
+  static vectorOf(form, bytes) {
+    return form.dtype === "float64" ? new Float64Array(bytes.buffer) : new Float32Array(bytes.buffer);
   }
 
   // One that learns apart from this.

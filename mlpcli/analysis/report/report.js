@@ -1,42 +1,25 @@
 "use strict";
-// Joins it all: reads the document, fills the page, and lets the parts know each other.
+// Joins it all: reads the document, fills the page, and lets the parts know each other. A live page is filled again with
+// each newer document: what was drawn, chosen and taught stays.
 
-const run = JSON.parse(byId("document").textContent);
-CLASS_NAMES.push(...run.network.class_names);
 const MOST_TILES = 1024;
-
-// Light or dark: as the system says, until the button is pressed.
-function theme() {
-  const system = matchMedia("(prefers-color-scheme: dark)");
-  const button = byId("theme");
-  let chosen = null;
-  const apply = () => {
-    const dark = chosen ?? system.matches;
-    document.documentElement.dataset.theme = dark ? "dark" : "light";
-    button.textContent = dark ? "Light mode" : "Dark mode";
-  };
-  system.addEventListener("change", apply);
-  button.addEventListener("click", () => {
-    chosen = !(chosen ?? system.matches);
-    apply();
-  });
-  apply();
-}
-
-// Says `text` to who listens instead of looking; only the last thing said within half a second.
-let speaking = 0;
-function announce(text) {
-  clearTimeout(speaking);
-  speaking = setTimeout(() => (byId("status").textContent = text), 500);
-}
+let run, // the document
+  network = null, // as it was trained
+  stock = null, // the images in the page
+  bench = null,
+  confusion = null;
+const steps = { at: [], losses: [] }; // of a run that is trained: the losses of steps, at epochs and shares of one
+const beside = { runs: [], picks: new Picks() }; // other runs, grey in the curves unless they are picked
+const drawn = new Map(); // the charts, by what they show
 
 function head() {
+  if (run.network === null) return facts([]);
   const { sizes, activation, objective, parameters, dtype } = run.network;
   const shown = sizes.length > 10 ? [...sizes.slice(0, 5), "…", ...sizes.slice(-2)] : sizes;
   const units = [sizes.length > 2 && `${activation} units`, objective.replaceAll("_", " ")].filter(Boolean).join(", ");
   byId("form").textContent = `${shown.join(" – ")}, ${units}, trained on ${run.dataset}`;
-  const facts = [];
-  const fact = (name, value, note = "") => facts.push([name, value, note]);
+  const known = [];
+  const fact = (name, value, note = "") => known.push([name, value, note]);
   const { checkpoint, look } = run;
   if (run.run) {
     const { validation_error, best_epoch, train_error, epochs, max_epochs, state, seconds } = run.run;
@@ -52,11 +35,7 @@ function head() {
   fact("Data set", run.dataset);
   fact("Parameters", count(parameters), dtype);
   fact("Checkpoint", checkpoint.name, `of epoch ${count(checkpoint.epoch)}`);
-  byId("summary").append(
-    ...facts.map(([name, value, note]) =>
-      element("div", {}, element("dt", {}, name), element("dd", {}, value), element("dd", { class: "small" }, note)),
-    ),
-  );
+  facts(known);
   byId("fallback").hidden = run.fallback_from === null;
   byId("fallback").textContent =
     `Trained on ${run.dataset}, as ${run.fallback_from} could not be had: these are no ${run.fallback_from} results.`;
@@ -68,21 +47,25 @@ function head() {
   }
 }
 
+function facts(known) {
+  byId("summary").replaceChildren(
+    ...known.map(([name, value, note]) =>
+      element("div", {}, element("dt", {}, name), element("dd", {}, value), element("dd", { class: "small" }, note)),
+    ),
+  );
+}
+
 function curves() {
   const { epochs } = run;
-  byId("no-curves").hidden = epochs.length > 0;
+  byId("no-curves").hidden = epochs.length > 0 || steps.at.length > 0;
   byId("no-curves").textContent = run.run
     ? "The run has no metrics."
     : "The checkpoint lies in no run, so how it was learnt is not known.";
   byId("epochs-details").hidden = epochs.length === 0;
-  if (epochs.length === 0) return;
+  if (epochs.length === 0 && steps.at.length === 0) return;
   const at = epochs.map(({ epoch }) => epoch);
   const of = (key) => epochs.map((record) => record[key]);
-  // A tick has as many digits as it needs, a value as many as mean something.
-  const share = (value, tick) => (tick ? `${Number((100 * value).toPrecision(6))} %` : percent(value));
-  const value = (each, tick) => (tick ? String(Number(each.toPrecision(6))) : each.toPrecision(3));
   const best = run.run.best_epoch;
-  const layers = Array(epochs[0].gradient_norm.length).fill();
   const byLayer = (key, few) => {
     const wanted = few.length > 4 ? [0, 1, few.length - 2, few.length - 1] : few.map((_, l) => l);
     return wanted.map((l) => ({ name: `layer ${l + 1}`, values: epochs.map((record) => record[key][l]) }));
@@ -91,25 +74,39 @@ function curves() {
     { name: "validation", values: of(`validation_${what}`) },
     { name: "training", values: of(`train_${what}`) },
   ];
-  // A logarithm is for what falls over magnitudes, and never to 0.
-  const overMagnitudes = (series) => {
-    const known = series.flatMap(({ values }) => values.filter((value) => value !== null));
-    return Math.min(...known) > 0 && Math.max(...known) >= 5 * Math.min(...known);
-  };
+  // The same of other runs, below; those that are picked have a colour and a letter.
+  const others = (what) =>
+    beside.runs
+      .filter(({ curve }) => curve.epoch.length)
+      .map(({ name, curve }) => ({
+        name: beside.picks.letter(name),
+        values: curve[`validation_${what}`].some((value) => value !== null) ? curve[`validation_${what}`] : curve[`train_${what}`],
+        at: curve.epoch,
+        look: beside.picks.look(name),
+        quiet: !beside.picks.has(name),
+      }));
+  const step = steps.at.length ? [{ name: "steps", values: steps.losses, at: steps.at, look: "steps" }] : [];
   const charts = [
-    { title: "Error", series: pair("error"), format: share, best },
-    { title: "Loss", series: pair("loss"), format: value, best },
-    { title: "Gradient norm of each epoch's last full batch", series: byLayer("gradient_norm", layers), format: value },
+    epochs.length && { title: "Error", series: [...others("error"), ...pair("error")], format: asShare, best },
+    { title: "Loss", series: [...others("loss"), ...step, ...(epochs.length ? pair("loss") : [])], format: asValue, best },
   ];
-  if (epochs[0].saturation && epochs[0].saturation.length) {
+  if (epochs.length) {
+    const norms = byLayer("gradient_norm", Array(epochs[0].gradient_norm.length).fill());
+    charts.push({ title: "Gradient norm of each epoch's last full batch", series: norms, format: asValue });
+  }
+  if (epochs.length && epochs[0].saturation && epochs[0].saturation.length) {
     const series = byLayer("saturation", epochs[0].saturation);
-    charts.push({ title: "Saturated hidden units, |z| > 4.6", series, format: share, linear: true });
+    charts.push({ title: "Saturated hidden units, |z| > 4.6", series, format: asShare, linear: true });
   }
-  for (const chart of charts) {
+  for (const chart of charts.filter(Boolean)) {
     const log = !chart.linear && overMagnitudes(chart.series);
-    const title = chart.title + (log ? ", log scale" : "");
-    byId("charts").append(lineChart({ ...chart, title, epochs: at, log }));
+    const options = { ...chart, title: chart.title + (log ? ", log scale" : ""), epochs: at, log };
+    if (drawn.has(chart.title)) drawn.get(chart.title).redraw(options);
+    else drawn.set(chart.title, lineChart(options));
   }
+  const wanted = charts.filter(Boolean).map(({ title }) => drawn.get(title));
+  if (wanted.some((figure, n) => byId("charts").children[n] !== figure)) byId("charts").replaceChildren(...wanted);
+  if (epochs.length === 0) return;
   const scores = ["train_loss", "train_error", "validation_loss", "validation_error"];
   const columns = ["epoch", "learning_rate", ...scores, "seconds"];
   const shown = (key, value) => {
@@ -121,25 +118,17 @@ function curves() {
   table("epochs", heads, epochs.map((record) => columns.map((key) => shown(key, record[key]))));
 }
 
-function table(id, heads, rows) {
-  const line = (name, attributes, texts) => element("tr", {}, ...texts.map((text) => element(name, attributes, text)));
-  byId(id).append(
-    element("thead", {}, line("th", { scope: "col" }, heads)),
-    element("tbody", {}, ...rows.map((row) => line("td", {}, row))),
-  );
-}
-
 // The images in the page, and the sample of them whose error is measured while one teaches the network; null if none.
-function stockOf({ look, network }) {
+function stockOf({ look, network }, imageBytes) {
   if (look === null) return null;
   const [rows, columns] = network.image_shape;
   const size = rows * columns;
-  const all = spread(bytesOf(byId("image-bytes").textContent), look.images.length * size);
+  const all = spread(bytesOf(imageBytes), look.images.length * size);
   const labels = look.images.slice(0, look.sample).map(([, label]) => label);
   return { name: look.split, all, size, labels };
 }
 
-function images(bench, stock) {
+function images() {
   const { look } = run;
   byId("look-body").hidden = look === null;
   byId("no-images").hidden = look !== null;
@@ -163,15 +152,15 @@ function images(bench, stock) {
     byId("draw").scrollIntoView({ behavior: still ? "auto" : "smooth" });
     byId("sheet").focus({ preventScroll: true });
   };
-  new Confusion(look, run.network.image_shape, run.network.probabilities, pixelsOf, bench && open);
+  const { image_shape, probabilities } = run.network;
+  confusion = new Confusion(look, image_shape, probabilities, pixelsOf, bench && open, confusion && confusion.chosen);
   if (bench && look.images.length) {
-    let turn = 0;
     byId("example").hidden = false;
-    byId("example").addEventListener("click", () => {
+    byId("example").onclick = () => {
       // One after the other, mistakes and all, in an order that mixes them: 7919 is a prime.
       turn = (turn + 7919) % look.images.length;
       show(turn);
-    });
+    };
   }
   const scores = ({ precision, recall, f1 }) => [precision, recall, f1].map((share) => percent(share));
   const wrong = look.multi_label?.label_errors;
@@ -180,7 +169,10 @@ function images(bench, stock) {
   table("classes", heads, look.per_class.map(rowOf));
 }
 
-function weights(network) {
+let turn = 0; // of the examples
+let mosaic = null; // paints the weights in the room that there is
+
+function weights() {
   byId("weights").hidden = network === null;
   if (network === null) return;
   const hidden = network.sizes.length > 2;
@@ -196,18 +188,21 @@ function weights(network) {
   const zoom = Math.max(1, Math.min(units > 64 ? 1 : 3, Math.round((units > 64 ? 28 : 84) / longest)));
   const scale = weightScale(network.W[0]);
   let width = 0;
-  new ResizeObserver(() => {
+  const first = mosaic === null;
+  mosaic = () => {
     const room = byId("mosaic-box").clientWidth;
     if (room === width || !room) return;
     paintMosaic(canvas, network, units, (width = room), zoom, scale);
-  }).observe(byId("mosaic-box"));
+  };
+  if (first) new ResizeObserver(() => mosaic()).observe(byId("mosaic-box"));
+  else mosaic();
 }
 
 function origin() {
   byId("config").textContent = run.config;
   const list = (id, entries) => {
     byId(`${id}-title`).hidden = entries.length === 0;
-    byId(id).append(...entries.flatMap(([key, value]) => [element("dt", {}, key), element("dd", {}, String(value))]));
+    byId(id).replaceChildren(...entries.flatMap(([key, value]) => [element("dt", {}, key), element("dd", {}, String(value))]));
   };
   const { manifest } = run;
   const resumed = manifest ? manifest.resumed.map(({ epoch }) => ["resumed", `after epoch ${epoch}`]) : [];
@@ -234,19 +229,36 @@ function formulas({ sizes, objective, probabilities, image_shape, preprocessing 
   byId("invitation").textContent = run.board.normalise ? "Draw a digit" : "Draw here";
 }
 
+// Fills the page with a document, or with a newer one; weights and images are in base64, or "" where there are none.
+function fill(doc, weightBytes, imageBytes) {
+  run = doc;
+  CLASS_NAMES.splice(0, CLASS_NAMES.length, ...(run.network?.class_names ?? []));
+  byId("run").hidden = byId("images").hidden = run.network === null;
+  head();
+  curves();
+  renew(weightBytes, imageBytes);
+  images();
+  origin();
+}
+
+// Newer weights of the same network, or the first there are; and the images that the document tells of.
+function renew(weightBytes, imageBytes) {
+  const vector = weightBytes ? Network.vectorOf(run.network, bytesOf(weightBytes)) : null;
+  if (imageBytes) stock = stockOf(run, imageBytes);
+  if (vector && network) network.vector.set(vector);
+  else network = vector && new Network(run.network, vector);
+  const drawable = run.board.why_not === null;
+  byId("no-board").hidden = drawable;
+  byId("no-board").textContent = run.board.why_not ?? "";
+  byId("bench").hidden = !drawable;
+  if (bench) bench.renew(stock);
+  else if (drawable) {
+    formulas(run.network);
+    bench = new Bench(network, run.board.normalise, announce, stock);
+  }
+  weights();
+}
+
 theme();
-head();
-curves();
-const weightBytes = byId("weight-bytes").textContent;
-const network = weightBytes ? Network.of(run.network, bytesOf(weightBytes)) : null;
-const drawable = run.board.why_not === null;
-byId("no-board").hidden = drawable;
-byId("no-board").textContent = run.board.why_not ?? "";
-byId("bench").hidden = !drawable;
-if (drawable) formulas(run.network);
-const stock = stockOf(run);
-const bench = drawable ? new Bench(network, run.board.normalise, announce, stock) : null;
-images(bench, stock);
-weights(network);
+fill(JSON.parse(byId("document").textContent), byId("weight-bytes").textContent, byId("image-bytes").textContent);
 neuron();
-origin();

@@ -1,0 +1,126 @@
+"use strict";
+// A run's page, live: the curves grow, the board and the matrix get the newest network, and other runs stand beside.
+
+const MOST_CHANGING = 12;
+const FADE = 0.5; // of what was known of a unit's changes, at each newer network
+
+byId("curves").parentElement.insertBefore(byId("curves"), byId("draw")); // what moves comes first
+const line = new StateLine();
+const changing = { before: null, size: null }; // the weights of the first layer, and how much each unit's change
+
+listen(
+  {
+    progress,
+    run: (part) => refill({ ...run, ...part }),
+    contents: ({ document: doc, weights: weightBytes, images: imageBytes }) => {
+      fill({ ...doc, ...newer(doc) }, weightBytes, imageBytes);
+      byId("look").append(` By the network of epoch ${count(doc.checkpoint.epoch)}.`);
+      change();
+    },
+    weights: ({ checkpoint, weights: weightBytes }) => {
+      if (run.network === null) return; // all of it comes in a moment
+      run.checkpoint = checkpoint;
+      head();
+      renew(weightBytes, "");
+      change();
+    },
+    others: (others) => {
+      beside.runs = others;
+      besideList();
+      curves();
+    },
+  },
+  (over) => line.gone(over),
+);
+
+function progress(now) {
+  const { state, resumed, epochs, max_epochs, along, speed, left, points } = now;
+  const done = state === "running" ? Math.max(along ?? 0, epochs ?? 0) : (epochs ?? 0);
+  const parts = [`epoch ${state === "running" ? Math.min(Math.floor(done) + 1, max_epochs ?? Infinity) : done} of ${max_epochs ?? "?"}`];
+  if (resumed !== null) parts.push(resumed ? `resumed after epoch ${resumed}` : "begun again");
+  if (speed) parts.push(`${count(Math.round(speed))} images a second`);
+  if (left !== null && state === "running") parts.push(`${duration(Math.round(left))} left`.replace(".0 s", " s"));
+  const words = {
+    finished: `after ${plural(epochs ?? 0, "epoch")}`,
+    interrupted: `after ${plural(epochs ?? 0, "epoch")}: the process that trained it was stopped or killed`,
+    diverged: `after ${plural(epochs ?? 0, "epoch")}: the loss left the finite numbers`,
+    damaged: "its files are damaged; mlpcli runs show tells more",
+    removed: "the run was removed or moved away; the page shows what it was",
+  };
+  const hints = {
+    interrupted: ["To go on: ", command(now.resume)],
+    finished: ["The same page as a file: ", command(now.report)],
+    diverged: ["The same page as a file: ", command(now.report)],
+  };
+  line.show(state, words[state] ?? parts.join(" · "), done, max_epochs, hints[state] ?? []);
+  [steps.at, steps.losses] = points ?? [[], []];
+  curves();
+}
+
+// What has come of the run since a document was made of it.
+function newer(doc) {
+  const behind = run.epochs.length > doc.epochs.length && run.epochs[0]?.seconds === doc.epochs[0]?.seconds;
+  return behind ? { run: run.run, epochs: run.epochs, test: run.test, manifest: run.manifest } : {};
+}
+
+// A document of the same network, images and weights.
+function refill(doc) {
+  run = doc;
+  head();
+  curves();
+  origin();
+}
+
+// The other runs, each to be picked: then it has a colour and a letter in the curves.
+function besideList() {
+  const { runs, picks } = beside;
+  byId("beside").hidden = runs.length === 0;
+  byId("beside-summary").textContent = `${plural(runs.length, "other run")} of the folder, grey in the curves`;
+  const focused = document.activeElement?.dataset?.run;
+  const items = runs.map(({ name, link, state, validation_error }) => {
+    const box = element("input", { type: "checkbox", "aria-label": `colour ${name}`, "data-run": name });
+    box.checked = picks.has(name);
+    box.addEventListener("change", () => {
+      if (box.checked) box.checked = picks.pick(name);
+      else picks.drop(name);
+      besideList();
+      curves();
+    });
+    const letter = element("span", { class: `letter ${picks.look(name)}` }, picks.letter(name));
+    const found = validation_error === null ? state : `${percent(validation_error)}, ${state}`;
+    // From the page of one of many, or from the only one.
+    const up = location.pathname.includes("/run/") ? `../../${link}` : link;
+    const to = element("a", { href: up }, name);
+    return element("li", {}, element("label", { class: "check" }, box, letter), to, element("span", { class: "small" }, found));
+  });
+  byId("beside-runs").replaceChildren(...items);
+  if (focused) byId("beside-runs").querySelector(`[data-run="${CSS.escape(focused)}"]`)?.focus();
+}
+
+// The units of the first layer whose weights have changed most, each as the image of its weights.
+function change() {
+  if (!network) return;
+  const W = network.W[0];
+  const [D, H] = network.sizes;
+  if (changing.before?.length === W.length) {
+    const moved = new Float64Array(H);
+    for (let i = 0; i < D; i++) for (let j = 0; j < H; j++) moved[j] += (W[i * H + j] - changing.before[i * H + j]) ** 2;
+    const sizes = moved.map(Math.sqrt);
+    if (sizes.every((size) => size === 0)) return;
+    changing.size = changing.size?.length === H ? changing.size.map((old, j) => FADE * old + sizes[j]) : sizes;
+  }
+  changing.before = W.slice();
+  if (!changing.size) return;
+  const units = [...changing.size.keys()].sort((one, other) => changing.size[other] - changing.size[one]);
+  const most = units.slice(0, MOST_CHANGING).sort((one, other) => one - other);
+  const kind = network.sizes.length > 2 ? "hidden unit" : "class";
+  byId("changing-box").hidden = false;
+  byId("changing-title").textContent = `The ${most.length} whose weights change most now`;
+  const scale = weightScale(W);
+  const tiles = most.map((j) => {
+    const canvas = element("canvas", { role: "img", "aria-label": `The weights to ${kind} ${j}` });
+    paintSigned(canvas, network.incoming(1, j), ...network.image_shape, scale);
+    return element("li", { class: "small" }, canvas, `${kind === "class" ? "class" : "unit"} ${j}`);
+  });
+  byId("changing").replaceChildren(...tiles);
+}

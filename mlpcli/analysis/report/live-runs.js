@@ -1,0 +1,21 @@
+"use strict";
+// Runs side by side, live: each run's curve grows, and its name leads to a page of its own.
+
+const line = new StateLine();
+
+listen(
+  {
+    runs: (doc) => {
+      runs.show(doc);
+      const training = doc.runs.filter(({ state }) => state === "running");
+      const known = doc.runs.filter(({ state }) => state !== "running").length;
+      const done = doc.runs.reduce((total, run) => total + (run.epochs ?? 0), 0);
+      const all = doc.runs.reduce((total, run) => total + (run.max_epochs ?? 0), 0);
+      const state = training.length ? "running" : "finished";
+      const left = doc.count > doc.runs.length ? `the best ${doc.runs.length} of ` : "";
+      const words = doc.count ? `${training.length} of ${left}${plural(doc.count, "run")}, ${known} at their end` : "no run yet";
+      line.show(state, training.length ? words : `${left}${plural(doc.count, "run")}; none is trained now`, done, all, []);
+    },
+  },
+  (over) => line.gone(over),
+);

@@ -1,0 +1,146 @@
+"""Runs side by side: the curves of each, how each came out, and what differs in their configs.
+
+What is here are plain values, the best run first; seeds are folded, sorted and drawn by the page.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from mlpcli import __version__
+from mlpcli.config import Config
+from mlpcli.datasets.catalogue import CATALOGUE
+from mlpcli.errors import MlpcliError
+from mlpcli.runs import checkpoint as checkpoints
+from mlpcli.runs import directory
+from mlpcli.runs.metrics import Metrics
+from mlpcli.runs.ranking import SEED, Known, differing, group_seeds, rank
+from mlpcli.runs.summary import Summary
+
+MOST_RUNS = 200
+MOST_POINTS = 200  # of a curve
+DIGITS = 6
+NUMBERS = ("validation_error", "validation_loss", "train_error", "train_loss")
+OF_A_SUMMARY = (
+    *("state", "epochs", "max_epochs", "best_epoch", "validation_error", "validation_loss", "train_error"),
+    *("seconds", "examples_per_second"),
+)
+# MNIST's, and those that have its form.
+INPUTS = 28 * 28
+
+
+Describe = Callable[[Known], dict[str, Any]]
+
+
+def side_by_side(runs: Sequence[Known], title: str, describe: Describe | None = None) -> dict[str, Any]:
+    """The document of a page of ``runs``, as :func:`mlpcli.runs.ranking.collect` finds them; the best ``MOST_RUNS``.
+
+    ``describe`` tells what :class:`Describer` does of a run.
+    """
+    describe = describe or Describer()
+    known = {run.summary.path: run for run in runs}
+    ranked = rank(runs)[:MOST_RUNS]
+    kept = [known[row.summary.path] for row in ranked]
+    groups = {row.summary.path: number for number, group in enumerate(group_seeds(kept)) for row in group.rows}
+    names = names_of([row.summary.path for row in ranked])
+    objectives = {run.config.network.objective for run in runs if run.config is not None}
+    return {
+        "title": title,
+        "version": __version__,
+        "count": len(runs),
+        "keys": [key for key in differing(runs) if key != SEED],
+        "one_objective": len(objectives) <= 1,
+        "runs": [
+            {
+                "name": name,
+                "group": groups[row.summary.path],
+                **describe(run),
+                "settings": {key: value for key, value in row.settings.items() if key != SEED},
+            }
+            for row, name, run in zip(ranked, names, kept, strict=True)
+        ],
+    }
+
+
+class Describer:
+    """Says of a run among others its numbers and its curves, in plain values."""
+
+    def __init__(self) -> None:
+        self._sizes: dict[str | None, tuple[int, int] | None] = {}  # inputs and classes, by data set
+
+    def __call__(self, run: Known) -> dict[str, Any]:
+        """Describe ``run``."""
+        summary, config = run.summary, run.config
+        try:
+            drawn = curve(directory.read_metrics(summary.path))
+        except MlpcliError:
+            drawn = {key: [] for key in ("epoch", "time", *NUMBERS)}
+        return {
+            **{key: getattr(summary, key) for key in OF_A_SUMMARY},
+            "problem": summary.problem and "its files are damaged",
+            "seed": None if config is None else config.seed,
+            "parameters": self._parameters(summary, config),
+            "curve": drawn,
+        }
+
+    def _parameters(self, summary: Summary, config: Config | None) -> int | None:
+        """The number of parameters; None where no run of its data set says how much goes in and comes out."""
+        if config is None:
+            return None
+        if self._sizes.get(summary.dataset) is None:
+            self._sizes[summary.dataset] = _size_of_data(summary)
+        found = self._sizes[summary.dataset]
+        if found is None:
+            return None
+        sizes = (found[0], *config.network.hidden, found[1])
+        return sum((rows + 1) * columns for rows, columns in pairwise(sizes))
+
+
+def curve(metrics: Metrics) -> dict[str, list[float | None]]:
+    """The epochs in ``metrics``, thinned evenly, with the seconds of training that each ends at."""
+    records = metrics.records
+    step = max(1, math.ceil(len(records) / MOST_POINTS))
+    best = metrics.best["epoch"] if metrics.best else None
+    seconds, kept = 0.0, []
+    for number, record in enumerate(records, 1):
+        # Of a long run only some lines were kept: their epochs took about as long as those between them.
+        seconds += record["seconds"] * (record["epoch"] - (records[number - 2]["epoch"] if number > 1 else 0))
+        if number % step == 0 or number in (1, len(records)) or record["epoch"] == best:
+            kept.append({**record, "time": seconds})
+    return {key: [_rounded(record[key]) for record in kept] for key in ("epoch", "time", *NUMBERS)}
+
+
+def names_of(paths: Sequence[Path]) -> list[str]:
+    """Names that tell the runs ``paths`` apart: those of their folders, or the paths where these are the same."""
+    short = [_text(path.resolve().name) for path in paths]
+    return [name if short.count(name) == 1 else _text(path) for name, path in zip(short, paths, strict=True)]
+
+
+def title_of(paths: Sequence[Path]) -> str:
+    """The title of a page of the runs that ``paths`` are or hold."""
+    names = [_text(path.resolve().name) for path in paths]
+    return names[0] if len(names) == 1 else f"{', '.join(names[:3])}{', …' if names[3:] else ''}"
+
+
+def _rounded(value: float | None) -> float | None:
+    return value if value is None or isinstance(value, int) else float(f"{value:.{DIGITS}g}")
+
+
+def _text(path: str | Path) -> str:
+    """A path as text, also where its bytes are none."""
+    return os.fsencode(path).decode("utf-8", "replace")
+
+
+def _size_of_data(summary: Summary) -> tuple[int, int] | None:
+    if summary.dataset is not None and summary.dataset in CATALOGUE:
+        return INPUTS, CATALOGUE[summary.dataset].classes
+    try:
+        checkpoint = checkpoints.read(directory.find_checkpoint(summary.path))
+    except MlpcliError:
+        return None
+    return math.prod(checkpoint.image_shape), checkpoint.classes

@@ -1,0 +1,391 @@
+"""A small server of live pages, for browsers of this machine alone.
+
+It listens on 127.0.0.1, and answers GET. A request is refused whose Host, or Origin where it has one, is not its own (a
+name that another site has pointed to 127.0.0.1), or whose path does not begin with the token of the printed address,
+which is compared in constant time. What follows the token is looked up among the pages there are: no path of a request
+reaches the file system.
+
+One thread serves all connections, of which there are at most ``MOST_CONNECTIONS`` that have not asked yet and
+``MOST_PAGES`` that listen; one that is slow to ask, or to take what it is sent, is dropped. A page gets of each kind of
+event the newest: who is slow misses what lies between, and holds nobody up. Two more threads read run directories, see
+:mod:`mlpcli.watch.feed`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import os
+import re
+import secrets
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from mlpcli.analysis.report.page import policy_of
+from mlpcli.errors import MlpcliError, UsageError
+from mlpcli.watch.feed import SHARE, Events, OneOfMany, RunFeed, RunsFeed
+
+HOST = "127.0.0.1"
+MOST_CONNECTIONS = 64
+MOST_PAGES = 32
+MOST_RUNS = 8  # that have a page of their own open
+MOST_HEAD = 16 * 1024  # bytes of a request
+PIECE = 64 * 1024
+ASK_SECONDS = 5.0  # to send a request
+TAKE_SECONDS = 10.0  # to take a piece of an answer
+QUIET_SECONDS = 10.0  # after which a page is sent a comment, so that a dead one is noticed
+TICK_SECONDS = 0.5
+UNLOCK_SECONDS = 2.0
+LAST_SECONDS = 10.0  # for what is sent in the end
+NICE = 10  # of the thread that reads checkpoints
+
+_TARGET = re.compile(r"/([A-Za-z0-9_-]{1,100})/(?:run/([1-9][0-9]{0,6})/)?(events)?")
+_REASONS = {
+    400: "Bad Request",
+    403: "Forbidden",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    408: "Request Timeout",
+    431: "Request Header Fields Too Large",
+    503: "Service Unavailable",
+}
+_HEADERS = (
+    "Cache-Control: no-store",
+    "Connection: close",
+    "Cross-Origin-Opener-Policy: same-origin",
+    "Cross-Origin-Resource-Policy: same-origin",
+    "Referrer-Policy: no-referrer",
+    "X-Content-Type-Options: nosniff",
+    "X-Frame-Options: DENY",
+)
+
+
+class Feed(Protocol):
+    """What tells a page: its HTML, and JSON by kind of event."""
+
+    def html(self) -> bytes:
+        """The page."""
+
+    def light(self) -> Events:
+        """The newest of what is read in a moment."""
+
+
+class Event(NamedTuple):
+    """An event as it is sent, and when it came: events are numbered."""
+
+    number: int
+    kind: str
+    text: str
+    data: bytes
+
+
+class Refused(Exception):
+    """A request that is not answered, and the status that says so."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+class Subject:
+    """A page that can be opened, and the newest of each kind of event for those who have it open."""
+
+    def __init__(self, feed: Feed) -> None:
+        self.feed = feed
+        self.run = feed.run if isinstance(feed, OneOfMany) else None
+        self.pages = 0
+        self.events: dict[str, Event] = {}
+        self.number = 0
+        self.ended = False
+        self.changed = asyncio.Event()
+        self.reading: asyncio.Task[None] | None = None
+
+    def put(self, events: Events) -> None:
+        """Tell the pages ``events``, where they are new."""
+        for kind, text in events.items():
+            if kind not in self.events or self.events[kind].text != text:
+                self.number += 1
+                self.events[kind] = Event(self.number, kind, text, f"event: {kind}\ndata: {text}\n\n".encode())
+        self.wake()
+
+    def wake(self) -> None:
+        """Have every page look for what is new."""
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+    def newer_than(self, number: int) -> list[Event]:
+        """The events that came after that of ``number``, in their order."""
+        return sorted(event for event in self.events.values() if event.number > number)
+
+
+class Server:
+    """Serves the run or the folder of runs ``path``.
+
+    ``say`` is for a person. ``opened`` is called with the address once there is one.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        is_run: bool,
+        cores: int,
+        *,
+        port: int,
+        say: Callable[[str], None],
+        opened: Callable[[str], None],
+    ) -> None:
+        self._path, self._cores, self._port = path, cores, port
+        self._say, self._opened = say, opened
+        self._runs = RunsFeed(Path(os.path.abspath(path)).parent if is_run else path)  # noqa: PTH100
+        self._token = secrets.token_urlsafe(24)
+        self._subjects: dict[int, Subject] = {}
+        self._main = is_run
+        self._light = ThreadPoolExecutor(1, "light")
+        self._heavy = ThreadPoolExecutor(1, "heavy", _be_nice)
+        self._asking = 0
+        self._pages = 0
+        self._hosts: frozenset[str] = frozenset()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(self, until: asyncio.Event, *, trainer_ends: bool) -> None:
+        """Serve until ``until`` is set, and then until every page was told the last of it.
+
+        With ``trainer_ends``, ``until`` is set as the process that trains ends, or was killed. Raises ``UsageError``
+        where the port is taken.
+        """
+        try:
+            server = await asyncio.start_server(self._connected, HOST, self._port, limit=MOST_HEAD, backlog=64)
+        except OSError as error:
+            what = "is taken by another program; leave --port out for a free one"
+            if not self._port:
+                what = error.strerror or str(error)
+            raise UsageError(f"port {self._port} of {HOST}: {what}") from error
+        port = server.sockets[0].getsockname()[1]
+        self._hosts = frozenset((f"{HOST}:{port}", f"localhost:{port}"))
+        self._subjects[0] = self._subject(self._path) if self._main else Subject(self._runs)
+        follow = asyncio.create_task(self._follow(self._subjects[0]))
+        self._opened(f"http://{HOST}:{port}/{self._token}/")
+        try:
+            await until.wait()
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._tell_the_last(trainer_ends), LAST_SECONDS)
+        finally:
+            server.close()
+            for task in (follow, *self._tasks):
+                task.cancel()
+            await asyncio.gather(follow, *self._tasks, return_exceptions=True)
+            self._light.shutdown(wait=False, cancel_futures=True)
+            self._heavy.shutdown(wait=False, cancel_futures=True)
+
+    async def _tell_the_last(self, trainer_ends: bool) -> None:
+        # Of a process that is killed a pipe may be closed before its lock is let go of.
+        until = time.monotonic() + (UNLOCK_SECONDS if trainer_ends else 0)
+        for subject in self._subjects.values():
+            if subject.pages:
+                await self._read(subject)
+                while subject.run is not None and subject.run.state == "running" and time.monotonic() < until:
+                    await asyncio.sleep(0.1)
+                    await self._read(subject)
+                if subject.run is not None:
+                    if subject.reading is not None:
+                        await asyncio.wait([subject.reading])
+                    if subject.run.heavy_is_due():
+                        await self._read_heavy(subject, subject.run)
+            subject.ended = True
+            subject.wake()
+        while self._pages:
+            await asyncio.sleep(0.05)
+
+    # Reading --------------------------------------------------------------------------------------------------------
+
+    def _subject(self, run: Path) -> Subject:
+        return Subject(OneOfMany(RunFeed(run, self._cores), self._runs, self._cores))
+
+    async def _follow(self, subject: Subject) -> None:
+        """Read what ``subject`` is about again and again; one that nobody looks at, the first left out, for a while."""
+        removed = False
+        left = time.monotonic()
+        while subject is self._subjects[0] or subject.pages or time.monotonic() - left < 5:
+            if subject.pages:
+                left = time.monotonic()
+            used = await self._read(subject)
+            if subject.run is not None:
+                if subject.run.state == "removed" and not removed:
+                    self._say(f"{subject.run.path}: was removed or moved away; its page shows what it was")
+                removed = subject.run.state == "removed"
+                if subject.pages and subject.reading is None and subject.run.heavy_is_due():
+                    subject.reading = asyncio.create_task(self._read_heavy(subject, subject.run))
+            await asyncio.sleep(max(TICK_SECONDS, used / SHARE / self._cores))
+        self._subjects = {number: each for number, each in self._subjects.items() if each is not subject}
+
+    async def _read(self, subject: Subject) -> float:
+        """Tell the pages of ``subject`` what a light reading finds; the CPU seconds that took."""
+
+        def read() -> tuple[Events, float]:
+            began = time.thread_time()
+            return subject.feed.light(), time.thread_time() - began
+
+        try:
+            events, used = await asyncio.get_running_loop().run_in_executor(self._light, read)
+        except (MlpcliError, OSError, MemoryError) as error:
+            self._say(f"mlpcli: {error}")
+            return 1.0
+        subject.put(events)
+        return used
+
+    async def _read_heavy(self, subject: Subject, run: RunFeed) -> None:
+        try:
+            events = await asyncio.get_running_loop().run_in_executor(self._heavy, run.heavy)
+            if "contents" in events:
+                subject.events.pop("weights", None)  # which are of an older epoch
+            subject.put(events)
+        except (MlpcliError, OSError, MemoryError) as error:
+            self._say(f"mlpcli: {error}")
+        finally:
+            subject.reading = None
+
+    # Answering ------------------------------------------------------------------------------------------------------
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._asking >= MOST_CONNECTIONS:
+            writer.transport.abort()
+            return
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        self._asking += 1
+        asking = True
+        try:
+            writer.transport.set_write_buffer_limits(PIECE)
+            try:
+                subject, streams = await self._request(reader)
+                if not streams:
+                    html = await asyncio.get_running_loop().run_in_executor(self._light, subject.feed.html)
+                    policy = f"{policy_of(html)}; frame-ancestors 'none'"
+                    kind = ("Content-Type: text/html; charset=utf-8", f"Content-Security-Policy: {policy}")
+                    await _send(writer, _head(200, *kind, f"Content-Length: {len(html)}"), html)
+                    return
+                if self._pages >= MOST_PAGES:
+                    raise Refused(503)
+                self._asking -= 1
+                asking = False
+                await self._stream(subject, reader, writer)
+            except Refused as refused:
+                text = f"{refused.status} {_REASONS[refused.status]}\n".encode()
+                kind = ("Content-Type: text/plain", f"Content-Length: {len(text)}")
+                await _send(writer, _head(refused.status, *kind), text)
+            except MlpcliError:  # the run has gone, or is damaged
+                await _send(writer, _head(404, "Content-Length: 0"))
+        except (OSError, asyncio.TimeoutError, asyncio.CancelledError):
+            writer.transport.abort()
+        finally:
+            self._asking -= asking
+            self._tasks.discard(task)
+            with suppress(OSError, RuntimeError):
+                writer.close()
+
+    async def _request(self, reader: asyncio.StreamReader) -> tuple[Subject, bool]:
+        """What is asked for, and whether its events are. Raises ``Refused``."""
+        try:
+            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), ASK_SECONDS)
+        except asyncio.TimeoutError:
+            raise Refused(408) from None
+        except asyncio.LimitOverrunError:
+            raise Refused(431) from None
+        except asyncio.IncompleteReadError as error:
+            raise ConnectionError("the request is not whole") from error
+        first, *lines = head.decode("latin-1")[:-4].split("\r\n")
+        method, _, rest = first.partition(" ")
+        target, _, version = rest.rpartition(" ")
+        if version not in ("HTTP/1.0", "HTTP/1.1") or not re.fullmatch(r"[A-Z]{1,20}", method):
+            raise Refused(400)
+        headers: dict[str, list[str]] = {}
+        for line in lines:
+            name, colon, value = line.partition(":")
+            if not colon or not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
+                raise Refused(400)
+            headers.setdefault(name.lower(), []).append(value.strip(" \t"))
+        if method != "GET":
+            raise Refused(405)
+        if headers.keys() & {"content-length", "transfer-encoding"}:
+            raise Refused(400)
+        if len(headers.get("host", ())) != 1 or headers["host"][0] not in self._hosts:
+            raise Refused(403)
+        if any(origin not in {f"http://{host}" for host in self._hosts} for origin in headers.get("origin", ())):
+            raise Refused(403)
+        found = _TARGET.fullmatch(target)
+        token = found[1] if found else target[:200]
+        if not hmac.compare_digest(token.encode("latin-1"), self._token.encode()):
+            raise Refused(403)
+        assert found is not None
+        return self._find(int(found[2] or 0)), found[3] is not None
+
+    def _find(self, number: int) -> Subject:
+        subject = self._subjects.get(number)
+        if subject is None:
+            run = self._runs.run_at(number)
+            if run is None:
+                raise Refused(404)
+            if len(self._subjects) > MOST_RUNS:
+                raise Refused(503)
+            subject = self._subjects[number] = self._subject(run)
+            task = asyncio.create_task(self._follow(subject))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return subject
+
+    async def _stream(self, subject: Subject, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Send the events of ``subject`` as they come, until the page goes or there are no more."""
+        self._pages += 1
+        subject.pages += 1
+        gone = asyncio.ensure_future(reader.read(1))
+        try:
+            await _send(writer, _head(200, "Content-Type: text/event-stream; charset=utf-8"), b"retry: 1000\n\n")
+            number = 0
+            while True:
+                changed = asyncio.ensure_future(subject.changed.wait())
+                for event in subject.newer_than(number):
+                    if subject.events.get(event.kind) is event:  # not outdated meanwhile
+                        await _send(writer, event.data)
+                    number = event.number
+                if subject.ended and not subject.newer_than(number):
+                    changed.cancel()
+                    await _send(writer, b"event: bye\ndata: {}\n\n")
+                    return
+                await asyncio.wait((changed, gone), timeout=QUIET_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+                if gone.done():
+                    changed.cancel()
+                    return
+                if not changed.done():
+                    changed.cancel()
+                    await _send(writer, b":\n\n")
+        finally:
+            gone.cancel()
+            self._pages -= 1
+            subject.pages -= 1
+
+
+def _head(status: int, *headers: str) -> bytes:
+    reason = _REASONS.get(status, "OK")
+    return "\r\n".join((f"HTTP/1.1 {status} {reason}", *_HEADERS, *headers, "", "")).encode()
+
+
+async def _send(writer: asyncio.StreamWriter, *data: bytes) -> None:
+    """Send ``data`` piece by piece; raises ``OSError`` or ``TimeoutError`` where they are not taken."""
+    for each in data:
+        for start in range(0, len(each), PIECE):
+            writer.write(each[start : start + PIECE])
+            await asyncio.wait_for(writer.drain(), TAKE_SECONDS)
+
+
+def _be_nice() -> None:
+    """Have the system prefer every other thread to this one, where threads can differ in that."""
+    if sys.platform == "linux":
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)

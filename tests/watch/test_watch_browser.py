@@ -1,0 +1,253 @@
+"""The live page in a real browser: a real run is trained, watched, drawn on, killed, resumed and brought to its end."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from mlpcli import experiment
+from mlpcli.analysis.evaluation import open_member
+from mlpcli.analysis.look import look
+from tests.analysis.test_report_browser import BROWSER, CONTRASTS, DIGITS, Sheet
+from tests.watch.watching import ROOT, SECONDS, Watching, environment, kill, watching
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed (Debian's package: chromium)"),
+    pytest.mark.skipif(not Path("/proc/locks").exists(), reason="finds who trains a run by /proc"),
+    pytest.mark.xdist_group("browser"),
+]
+LONG = int(1000 * SECONDS)
+# An epoch of some seconds: batches of one image, and a wide layer.
+SLOW = ("data.dataset=mnist-sample", "network.hidden=[500]", "training.batch_size=1", "training.learning_rate=0.02")
+FEW = ("data.dataset=mnist-sample", "network.hidden=[8]", "training.epochs=2", "data.test=false")
+
+
+def settings(*overrides: str) -> list[str]:
+    return [argument for each in overrides for argument in ("--set", each)]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """A page that asks its own server alone, and breaks nothing, when the test is over."""
+    wrong: list[str] = []
+    context = browser.new_context(**getattr(request, "param", {"viewport": {"width": 1280, "height": 900}}))
+    page = context.new_page()
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("console", lambda message: "Content Security" in message.text and wrong.append(message.text))
+    page.on("request", lambda request: request.url.startswith("http://127.0.0.1:") or wrong.append(request.url))
+    yield page
+    assert wrong == []
+    context.close()
+
+
+def go(page: Page, watched: Watching) -> Sheet:
+    page.goto(watched.address)
+    return Sheet(page)
+
+
+def state(page: Page) -> Any:
+    return page.locator("#live .badge")
+
+
+def words(page: Page) -> Any:
+    return page.locator("#live .words")
+
+
+def test_a_run_is_seen_to_learn_is_killed_and_resumed(page: Page, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    slow = (*SLOW, "training.epochs=40", "training.schedule=constant")
+    with watching("--watch", "--no-open", "--quiet", *settings(*slow), "--out", run, command="train") as first:
+        sheet = go(page, first)
+        expect(state(page)).to_have_text("Training", timeout=LONG)
+        # Within the first epoch the curve moves, and the board waits.
+        expect(page.locator("#charts path.steps")).to_have_attribute("d", re.compile("L.*L"), timeout=LONG)
+        if sheet.evaluate("run.epochs.length") == 0:
+            assert page.locator("#no-board").inner_text().startswith("The first epoch is not over yet")
+        expect(words(page)).to_have_text(
+            re.compile(r"^epoch \d+ of 40 · [\d,]+ images a second · .* left$"), timeout=LONG
+        )
+        # One's own digit is read by the newest network, epoch by epoch, without being drawn again.
+        expect(page.locator("#sheet")).to_be_visible(timeout=LONG)
+        sheet.draw(DIGITS[3])
+        before, p = sheet.evaluate("run.checkpoint.epoch"), sheet.p
+        expect(page.locator("#summary")).to_contain_text(re.compile(rf"of epoch (?!{before}\b)\d+$"), timeout=LONG)
+        sheet.settle()
+        assert (sheet.p != p).any()
+        np.testing.assert_allclose(sheet.p.sum(), 1)
+        expect(page.locator("#changing li")).to_have_count(12, timeout=LONG)
+        assert page.locator("#matrix button").count() > 10
+        assert page.locator("#worst button").count() > 0
+        length = sheet.evaluate("steps.at.length")
+        assert length > 3 and sheet.evaluate("steps.at.every((at, n) => n === 0 || at > steps.at[n - 1])")
+        kill(run)
+        expect(state(page)).to_have_text("Stopped", timeout=LONG)
+        expect(words(page)).to_contain_text("stopped or killed")
+        expect(words(page)).to_contain_text("no longer fed", timeout=LONG)
+        assert page.locator("#live code").inner_text() == f"mlpcli train --resume {run}"
+        # The page stays: one can draw on it still.
+        sheet.evaluate("bench.board.clear()")
+        sheet.draw(DIGITS[1])
+        assert sheet.verdict.isdigit()
+    with watching(run, "--no-open") as second:
+        sheet = go(page, second)
+        expect(state(page)).to_have_text("Stopped", timeout=LONG)
+        done = len((run / "metrics.jsonl").read_text().splitlines())
+        resume = ["train", "--quiet", "--resume", str(run), "--set", f"training.epochs={done + 1}"]
+        child = subprocess.Popen(
+            [sys.executable, "-m", "mlpcli", *resume], cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL
+        )
+        try:
+            expect(state(page)).to_have_text("Training", timeout=LONG)
+            expect(words(page)).to_contain_text("resumed after epoch", timeout=LONG)
+            assert child.wait(SECONDS) == 0
+        finally:
+            child.kill()
+        expect(state(page)).to_have_text("Finished", timeout=LONG)
+        assert page.locator("#live code").inner_text() == f"mlpcli report {run}"
+        # What it shows in the end is what a report shows.
+        expect(page.locator("#summary")).to_contain_text("best", timeout=LONG)
+        wanted = look([run], "validation").alone[0]
+        expect(page.locator("#look")).to_contain_text(f"{wanted.errors} error", timeout=LONG)
+        theta = [array for _, array in open_member(run).checkpoint.parameters.tensors()]
+        shown = np.array(json.loads(sheet.evaluate("JSON.stringify(Array.from(network.W[0].slice(0, 500)))")))
+        np.testing.assert_allclose(shown, theta[0][0], rtol=1e-6)
+        shutil.rmtree(run)
+        expect(state(page)).to_have_text("Removed", timeout=LONG)
+        assert second.process.stderr is not None
+        assert second.process.stderr.readline() == f"{run}: was removed or moved away; its page shows what it was\n"
+        assert second.process.poll() is None
+
+
+def test_what_was_taught_and_chosen_stays_with_newer_weights(page: Page, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    overrides = (*FEW, "training.schedule=constant", "training.warmup_epochs=0")
+    experiment.train(None, overrides, out=run)
+    with watching(run, "--no-open") as watched:
+        sheet = go(page, watched)
+        expect(page.locator("#sheet")).to_be_visible(timeout=LONG)
+        sheet.draw(DIGITS[7])
+        page.get_by_role("radio", name="true class 2").check()
+        page.get_by_role("button", name="Ten times").click()
+        taught = sheet.evaluate("JSON.stringify(Array.from(bench.network.vector))")
+        cell = page.locator("#matrix button").nth(3)
+        label = str(cell.get_attribute("aria-label")).split(":")[0]
+        cell.click()
+        before = sheet.evaluate("JSON.stringify(Array.from(network.vector))")
+        experiment.resume(run, ["training.epochs=6"])
+        expect(page.locator("#epochs tbody tr")).to_have_count(6, timeout=LONG)
+        expect(page.locator("#look")).not_to_contain_text(re.compile("epoch [12]\\.$"), timeout=LONG)
+        assert sheet.evaluate("JSON.stringify(Array.from(network.vector))") != before
+        assert sheet.evaluate("JSON.stringify(Array.from(bench.network.vector))") == taught
+        assert page.get_by_role("radio", name="true class 2").is_checked()
+        assert (
+            page.locator("#cell-title").inner_text().startswith(label)
+            or label not in page.locator("#matrix").inner_html()
+        )
+        page.get_by_role("button", name="Reset").click()
+        same = "bench.network.vector.every((value, n) => value === network.vector[n])"
+        assert sheet.evaluate(same)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    for seed in (0, 1):
+        experiment.train(None, (*FEW, f"seed={seed}"), out=folder / f"seed-{seed}")
+    return folder
+
+
+def test_a_folder_has_all_runs_and_each_a_page(page: Page, folder: Path, tmp_path: Path) -> None:
+    runs = shutil.copytree(folder, tmp_path / "runs")
+    with watching(runs, "--no-open") as watched:
+        go(page, watched)
+        expect(page.locator("#runs tbody tr")).to_have_count(1, timeout=LONG)
+        page.locator("#fold").uncheck()
+        expect(page.locator("#runs tbody tr")).to_have_count(2)
+        experiment.train(None, (*FEW, "network.hidden=[4]"), out=runs / "narrow")
+        expect(page.locator("#runs tbody tr")).to_have_count(3, timeout=LONG)
+        assert not page.locator("#fold").is_checked()
+        page.get_by_role("link", name="narrow").click()
+        expect(state(page)).to_have_text("Finished", timeout=LONG)
+        expect(page.locator("h1")).to_have_text("narrow")
+        # The others are grey in its curves, until one is picked.
+        page.get_by_text("2 other runs of the folder").click()
+        assert page.locator("#charts path.other").count() == 4
+        page.get_by_role("checkbox", name="colour seed-1").check()
+        expect(page.locator("#charts path.other")).to_have_count(2)
+        expect(page.locator("#charts text.label.r0").first).to_have_text("A")
+        page.get_by_role("link", name="seed-0").click()
+        expect(page.locator("h1")).to_have_text("seed-0")
+        expect(state(page)).to_have_text("Finished", timeout=LONG)
+
+
+SIZES = {"desk": {"width": 1280, "height": 900}, "phone": {"width": 360, "height": 740}}
+LOOKS = [
+    pytest.param({"viewport": size, "color_scheme": scheme, "reduced_motion": "reduce"}, id=f"{scheme} {name}")
+    for name, size in SIZES.items()
+    for scheme in ("light", "dark")
+]
+
+
+@pytest.fixture(scope="module")
+def served(folder: Path) -> Iterator[Watching]:
+    with watching(folder / "seed-0", "--no-open") as watched:
+        yield watched
+
+
+@pytest.mark.parametrize("page", LOOKS, indirect=True)
+def test_it_can_be_read_in_every_look(page: Page, served: Watching) -> None:
+    sheet = go(page, served)
+    expect(page.locator("#sheet")).to_be_visible(timeout=LONG)
+    sheet.draw(DIGITS[3])
+    page.locator("#beside summary").click()
+    width = page.viewport_size["width"] if page.viewport_size else 0
+    assert sheet.evaluate("[document.documentElement.scrollWidth, innerWidth]") == [width, width]
+    contrasts = sheet.evaluate(CONTRASTS)
+    assert len(contrasts) > 150
+    assert [each for each in contrasts if each[0] < 4.5] == []
+    assert sheet.evaluate("document.getAnimations().length") == 0
+    nameless = sheet.evaluate(
+        "[...document.querySelectorAll('a, button, input, [tabindex], canvas, svg, [role=progressbar]')]"
+        ".filter((node) => node.getClientRects().length && !(node.getAttribute('aria-label') "
+        "|| node.textContent.trim() || node.closest('[aria-hidden], label') || node.labels?.length))"
+        ".map((node) => node.outerHTML)"
+    )
+    assert nameless == []
+    ids = sheet.evaluate("[...document.querySelectorAll('[id]')].map((node) => node.id)")
+    assert len(ids) == len({*ids})
+
+
+def test_a_state_is_said_to_those_who_listen(page: Page, served: Watching) -> None:
+    go(page, served)
+    expect(page.locator("#status")).to_have_text(re.compile("^Finished"), timeout=LONG)
+    assert page.title().startswith("Finished: seed-0")
+    bar = page.locator("#live [role=progressbar]")
+    assert bar.get_attribute("aria-valuetext") == "2 of 2 epochs"
+
+
+def test_a_server_that_is_gone_is_said(page: Page, folder: Path) -> None:
+    with watching(folder / "seed-1", "--no-open") as watched:
+        go(page, watched)
+        expect(state(page)).to_have_text("Finished", timeout=LONG)
+        watched.process.kill()
+        expect(state(page)).to_have_text("No connection", timeout=LONG)
+        assert "what it last said stays" in words(page).inner_text()
