@@ -22,6 +22,7 @@ import numpy as np
 
 from mlpcli import config as config_module
 from mlpcli.config import Config
+from mlpcli.datasets.catalogue import known_size
 from mlpcli.datasets.collection import Collection
 from mlpcli.datasets.download import Progress
 from mlpcli.datasets.foreign import data_of_a_run
@@ -187,8 +188,7 @@ def train(
         path = Path(out)
         directory.require_new(path)  # before data are fetched for nothing
     config, given = _with_arrays(pinned(config), data, test)
-    if remark := config_module.remark_on_rate(config.training):
-        observer.say(remark)
+    config_module.check_size(config, *known_size(config.data.dataset), config_module.physical_memory())
     dataset = load_dataset(config.data, config.seed, given=given, say=observer.say, progress=observer.progress)
     state, origin = _initial(config, dataset, observer)
     trainer = Trainer(config, dataset, state, group)
@@ -417,6 +417,8 @@ def _train(
     observer.begin(run.path, trainer, dataset)
     for remark in remarks:
         observer.remark(remark.message)
+    if on_rate := config_module.remark_on_rate(config.training):
+        observer.remark(on_rate)
     diagnosis = Diagnosis(config, guessing(dataset.train.labels, dataset.class_names)[1])
 
     steps = run.step_writer(trainer.steps_per_epoch, len(dataset.train), state.step)

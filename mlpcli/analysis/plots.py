@@ -20,15 +20,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlpcli.analysis.evaluation import Evaluation
 from mlpcli.errors import RunError, UsageError
 from mlpcli.errors import shown as one_line
-from mlpcli.runs.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
+
+    from mlpcli.analysis.evaluation import Evaluation
+    from mlpcli.runs.checkpoint import Checkpoint
 
 Array = NDArray[Any]
 Draw = Callable[["Figure"], None]

@@ -264,7 +264,7 @@ def opened(run: Path | Folder) -> Iterator[Folder]:
 
 
 def is_in_use(run: Path | Folder) -> bool:
-    """Return True if a process holds ``run``. Makes no file, and keeps nobody from holding it."""
+    """Return True if a process holds ``run``. Makes no file, and lets other processes take it."""
     try:
         with opened(run) as folder:
             return folder.is_locked(LOCK)
@@ -372,7 +372,7 @@ def read_test(run: Path | Folder) -> dict[str, Any] | None:
 
 
 def read_metrics(run: Path | Folder, at_least: int = 0) -> Metrics:
-    """Return what metrics.jsonl of ``run`` comes to, a torn last line left out.
+    """Return a summary of metrics.jsonl of ``run``, without a torn last line.
 
     Raises ``RunError`` where a line is damaged, or where there are fewer than ``at_least``.
     """
