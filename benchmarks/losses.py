@@ -357,8 +357,7 @@ def activations(bench: Bench) -> None:
     for key in of:
         cells = [[factors(bench.out / run.name) for run in runs[key]] for runs in (before, after)]
         means = [
-            [[mean(layer) for layer in zip(*column, strict=True)] for column in zip(*cell, strict=True)]
-            for cell in cells
+            [[mean(layer) for layer in zip(*seeds, strict=True)] for seeds in zip(*cell, strict=True)] for cell in cells
         ]
         slopes = [", ".join(f"{value:.2f}" for value in slope) for slope, _ in means]
         flat = [", ".join(f"{100 * value:.0f}" for value in saturated) for _, saturated in means]

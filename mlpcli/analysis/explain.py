@@ -291,7 +291,7 @@ def _gradient(subject: Subject) -> Parameters:
 
 
 def _slope(subject: Subject, layer: int) -> Array:
-    """Return f'(z) (H,) of a hidden layer, from 0: what the backward pass makes of dh = 1."""
+    """Return f'(z) (H,) of a hidden layer, from 0: the backward pass of dh = 1."""
     h = subject.network.layers[layer].h
     ones = np.ones_like(h)
     subject.network.f.backward(h, ones, np.empty_like(h))
@@ -563,7 +563,7 @@ def output_layer_alone(objective: str, values: Sequence[float], Y: Array, *, log
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """How one neuron learns by ``objective``: after each number of steps, from 0, its p, the loss and dz."""
+    """The learning curve of one neuron by ``objective``: after each number of steps, from 0, its p, the loss and dz."""
 
     objective: str
     p: list[float]

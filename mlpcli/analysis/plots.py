@@ -123,7 +123,7 @@ def require_matplotlib() -> None:
 
 
 def render(draw: Draw, form: str, title: str) -> bytes:
-    """What ``draw`` draws, as the bytes of a file in ``form``, one of ``FORMATS``; ``title`` is for its metadata.
+    """Return the drawing of ``draw`` as the bytes of a file in ``form``, one of ``FORMATS``; ``title`` is for its metadata.
 
     Raises ``UsageError`` where matplotlib is missing.
     """
@@ -238,7 +238,7 @@ def _ring() -> dict[str, Any]:
 
 
 def _graded(layer: int, layers: int) -> dict[str, Any]:
-    """Of too many lines to tell each by its name: from dark to light."""
+    """Return colours from dark to light, for lines that are too many to name."""
     import matplotlib as mpl
 
     return {"color": mpl.colormaps[SIGNED](0.92 * layer / (layers - 1)), "linewidth": 1.0}
@@ -453,7 +453,7 @@ def draw_mistakes(
 
 
 def _called(class_names: Sequence[str], classes: int) -> list[str]:
-    """What ``classes`` classes are called on paper: their names, shortened, or else their numbers."""
+    """Return the captions of ``classes`` classes: their names, shortened, or else their numbers."""
     return [shown(name[:MOST_OF_A_NAME]) for name in class_names] or list(map(str, range(classes)))
 
 

@@ -219,7 +219,7 @@ def _numbers(option: str, text: str) -> list[float]:
 
 @dataclass(frozen=True)
 class _Where:
-    """Which image of which data."""
+    """The options that select an image of a data set."""
 
     split: SplitName | None
     index: int | None
@@ -311,7 +311,7 @@ def _underflow(product: Array, width: int) -> list[str]:
 
 
 def _small(value: float) -> str:
-    """In six characters."""
+    """Format a number in six characters."""
     if value == 0:
         return "0"
     if abs(value) < 0.0005:
