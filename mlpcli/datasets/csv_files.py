@@ -47,7 +47,7 @@ _SPLIT = re.compile(
 
 @dataclass(frozen=True)
 class Table:
-    """Where a table is: a file, or a member of a zip archive."""
+    """The place of a table: a file, or a member of a zip archive."""
 
     path: Path
     member: str | None = None
@@ -58,7 +58,7 @@ class Table:
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """What a table's columns are: ``label`` is the number of the label's, ``pixels`` (D,) those of the pixels."""
+    """The columns of a table: ``label`` is the index of the label's, ``pixels`` (D,) those of the pixels."""
 
     delimiter: bytes
     header: tuple[str, ...] | None
@@ -68,7 +68,7 @@ class Layout:
     shape: tuple[int, int]
 
     def column(self, number: int) -> str:
-        """What messages call the column ``number``."""
+        """Return the name of the column ``number`` for messages."""
         return f"column {number + 1}" + (f" ({self.header[number]})" if self.header else "")
 
 
@@ -163,7 +163,7 @@ def splits_of(tables: Mapping[str, Table], where: Path, hint: str) -> dict[FileS
 
 
 def layout_of(table: Table, size: tuple[int, int] | None) -> Layout:
-    """What the columns of ``table`` are, by its first line, or by all lines where that leaves it open."""
+    """Return the columns of ``table``, by its first line, or by all lines if that is ambiguous."""
     with closing(_lines(table)) as blocks:
         first = next(blocks, b"").partition(b"\n")[0].rstrip(b"\r")
     if not first:
@@ -327,7 +327,7 @@ def _is_image(pixels: int, size: tuple[int, int] | None) -> bool:
 
 
 def _label_is_last(table: Table, delimiter: bytes, header: bool, kept: Sequence[int]) -> bool:
-    """Whether of a table's first and last column only the last varies: a corner's pixel is the same in all images."""
+    """Return whether only the last column varies, not the first: a corner's pixel is the same in all images."""
     first, last = set(), set()
     with closing(_lines(table)) as blocks:
         for number, block in enumerate(blocks):

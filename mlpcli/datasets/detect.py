@@ -1,4 +1,4 @@
-"""Which reader a file or folder is for, told by what is in it: the one place that knows all formats."""
+"""Choose the reader of a file or folder by its contents: the one place that knows all formats."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ NO_DATA = DataConfig()
 
 
 def exists(path: Path) -> bool:
-    """Whether something of the user's can be meant by ``path``: a file, a folder, or files with a prefix in one."""
+    """Return whether ``path`` names a file, a folder, or files with a prefix in a folder."""
     return os.path.exists(path) or _with_prefix(path) is not None  # noqa: PTH110 - Path's raises for long names
 
 
@@ -51,7 +51,7 @@ def open_collection(path: Path, data: DataConfig, say: Say, *, pickles: bool = F
 
 
 def is_data(path: Path) -> bool:
-    """Whether ``path`` is there, and is data rather than a text with keys, as a config is."""
+    """Return whether ``path`` is there, and is data rather than a text with keys, as a config is."""
     if is_folder(path) or _with_prefix(path) is not None:
         return True
     try:
@@ -90,12 +90,12 @@ def start_of(path: Path) -> bytes:
 
 
 def is_idx(start: bytes) -> bool:
-    """Whether ``start`` is that of an IDX file."""
+    """Return whether ``start`` is that of an IDX file."""
     return start[:2] == b"\0\0" and start[2:3] in map(_byte, ELEMENTS) and start[3:4] not in (b"", b"\0")
 
 
 def is_table(start: bytes) -> bool:
-    """Whether ``start`` is that of a text with columns: of its first two lines one has numbers."""
+    """Return whether ``start`` is that of a text with columns: of its first two lines one has numbers."""
     first, _, rest = start.removeprefix(b"\xef\xbb\xbf").partition(b"\n")
     second = rest.lstrip().partition(b"\n")[0]
     if b"\0" in start or not any(delimiter in first for delimiter in DELIMITERS):
@@ -107,7 +107,7 @@ def is_table(start: bytes) -> bool:
 
 
 def is_pickle(start: bytes, path: Path) -> bool:
-    """Whether ``start`` is that of a pickle: by the number of its protocol, or where there is none by its name."""
+    """Return whether ``start`` is that of a pickle: by its protocol number, or else by its name."""
     return start[:1] == b"\x80" or bool({".pkl", ".pickle"} & set(path.suffixes))
 
 
@@ -237,7 +237,7 @@ def _several(folder: Path, found: list[Path]) -> DataError:
 
 
 def _contents(folder: Path) -> str:
-    """What is in ``folder``, in a few words."""
+    """Return the contents of ``folder`` in a few words."""
     found = entries(folder)
     names = [f"{shown(each.name)}{'/' if is_folder_entry(each) else ''}" for each in found[:SEVERAL]]
     more = f" and {len(found) - SEVERAL} more" if len(found) > SEVERAL else ""

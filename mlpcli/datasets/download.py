@@ -230,7 +230,7 @@ def find(folder: Path, name: str) -> Path | None:
 
 
 def fault(path: Path, file: File) -> str | None:
-    """What is wrong with ``path`` as a copy of ``file``, plain or gzip, if anything. Raises ``OSError``."""
+    """Return what is wrong with ``path`` as a copy of ``file``, plain or gzip, or None. Raises ``OSError``."""
     try:
         with open_regular(path) as opened:
             for _ in verified(chunks_of(opened), file):

@@ -230,7 +230,7 @@ def _columns(parts: list[_Part]) -> tuple[int, int]:
 
 
 def _overlap(group: list[_Part], part: _Part) -> float:
-    """How much of the narrower of the two lies above or below the other."""
+    """Return the fraction of the narrower of the two that lies above or below the other."""
     (start, stop), (own_start, own_stop) = _columns(group), _columns([part])
     return (min(stop, own_stop) - max(start, own_start)) / min(stop - start, own_stop - own_start)
 

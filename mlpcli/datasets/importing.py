@@ -24,7 +24,7 @@ ROWS = 1024  # images written at a time
 
 @dataclass(frozen=True)
 class Imported:
-    """What was written: the names of the classes, the images' rows and columns, how many to train and to test."""
+    """The data written: the names of the classes, the images' rows and columns, how many to train and to test."""
 
     folder: Path
     class_names: tuple[str, ...]
