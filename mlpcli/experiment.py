@@ -562,7 +562,7 @@ def _checkpoint_to_resume(run: RunDirectory, at: Path | None) -> Checkpoint | No
     if at is not None:
         return checkpoints.read(at)
     last, previous = run.checkpoint("last"), run.checkpoint("previous")
-    if not last.exists() and not previous.exists():
+    if not directory.is_there(last) and not directory.is_there(previous):
         return None
     try:
         return checkpoints.read(last)
