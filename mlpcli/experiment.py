@@ -406,19 +406,19 @@ def _train(
     trainer: Trainer,
     dataset: Dataset,
     observer: Observer,
-    remarks: Iterable[Remark] = (),
+    remarks: Iterable[Remark] | None = None,
     epochs: int | None = None,
 ) -> Run:
-    """Train to the end, or until ``epochs`` more epochs are done."""
+    """Train to the end, or until ``epochs`` more epochs are done; ``remarks`` are None for a run that is reproduced."""
     state = trainer.state
     for warning in run.warnings():
         observer.say(warning)
     trainer.group.start_workers(trainer)
     observer.begin(run.path, trainer, dataset)
-    for remark in remarks:
-        observer.remark(remark.message)
-    if on_rate := config_module.remark_on_rate(config.training):
-        observer.remark(on_rate)
+    if remarks is not None:
+        on_rate = config_module.remark_on_rate(config.training)
+        for message in (*(remark.message for remark in remarks), *([on_rate] if on_rate else [])):
+            observer.remark(message)
     diagnosis = Diagnosis(config, guessing(dataset.train.labels, dataset.class_names)[1])
 
     steps = run.step_writer(trainer.steps_per_epoch, len(dataset.train), state.step)
