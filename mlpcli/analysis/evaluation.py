@@ -262,7 +262,7 @@ def data_for(
     sources: tuple[str, ...] = (),
     offline: bool = False,
 ) -> DataConfig:
-    """Return the settings of the data to evaluate ``checkpoint`` on: what it was trained on, or ``dataset``; never a fallback.
+    """Return the data settings to evaluate ``checkpoint`` with: its own, or those of ``dataset``; never a fallback.
 
     What is given overrides the checkpoint's config, of which only what is harmless is used. Raises ``DataError`` if
     what it was trained on is not there.

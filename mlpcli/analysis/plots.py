@@ -122,7 +122,7 @@ def require_matplotlib() -> None:
 
 
 def render(draw: Draw, form: str, title: str) -> bytes:
-    """Return the drawing of ``draw`` as the bytes of a file in ``form``, one of ``FORMATS``; ``title`` is for its metadata.
+    """Return what ``draw`` draws as a file in ``form``, one of ``FORMATS``; ``title`` is for its metadata.
 
     Raises ``UsageError`` where matplotlib is missing.
     """
