@@ -36,7 +36,7 @@ MOST_POINTS = 400  # of the losses of steps
 SMOOTH = 50  # of an epoch, the part over which the loss is averaged
 SPEED_SECONDS = 10.0  # over which the speed is taken
 MOST_OTHERS = 40
-NOT_YET = "The first epoch is not over yet: the network comes with it."
+NOT_YET = "No epoch is completed, so there is no network to show."
 NO_IMAGES = "The images could not be had where this page is made."
 
 Values = dict[str, Any]
@@ -193,7 +193,7 @@ class RunFeed:
             "speed": steps["speed"] if steps and rate else None,
             "left": left,
             "points": steps["points"] if steps else None,
-            "report": f"mlpcli report {shlex.quote(str(self.path))}",
+            **_commands(self.path),
             "resume": resume_command(self.path),
         }
 
@@ -236,8 +236,8 @@ class RunsFeed:
         return runs_page(self.document(), live=True)
 
     def light(self) -> Events:
-        """Event ``runs``: the document of a page."""
-        return {"runs": json_text(self.document())}
+        """Return event ``runs``: the document of a page, and the commands that show it again and write it to a file."""
+        return {"runs": json_text({**self.document(), **_commands(self.folder)})}
 
     def document(self) -> Values:
         """Runs side by side, each with the address of its own page."""
@@ -298,6 +298,12 @@ class OneOfMany:
             events.update(self._beside.others(self.run.path))
             self._budget.spend(max(0.004, time.thread_time() - began))
         return events
+
+
+def _commands(path: Path) -> Values:
+    """Return the commands that write the page of ``path`` to a file, and that serve it again."""
+    name = shlex.quote(f"./{path}" if str(path).startswith("-") else str(path))
+    return {"report": f"mlpcli report {name}", "watch": f"mlpcli watch {name}"}
 
 
 def _rate(first: Line, last: Line) -> float | None:

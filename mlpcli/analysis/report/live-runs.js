@@ -13,8 +13,10 @@ listen(
       const all = doc.runs.reduce((total, run) => total + (run.max_epochs ?? 0), 0);
       const state = training.length ? "running" : "finished";
       const left = doc.count > doc.runs.length ? `the best ${doc.runs.length} of ` : "";
-      const words = doc.count ? `${training.length} of ${left}${plural(doc.count, "run")}, ${known} at their end` : "no run yet";
-      line.show(state, training.length ? words : `${left}${plural(doc.count, "run")}; none is trained now`, done, all, []);
+      const words = doc.count ? `${training.length} of ${left}${plural(doc.count, "run")}, ${known} ended` : "no run yet";
+      const hint = training.length || !doc.count ? [] : ["The same page as a file: ", command(doc.report)];
+      line.again = doc.watch;
+      line.show(state, training.length ? words : `${left}${plural(doc.count, "run")}; none is trained now`, done, all, hint);
     },
   },
   (over) => line.gone(over),
