@@ -329,7 +329,7 @@ def classes(bench: Bench) -> None:
 
 
 def activations(bench: Bench) -> None:
-    """Compare first-layer gradients of sigmoid, tanh and relu by depth, on the bundled sample."""
+    """Compare gradients, f'(z) and saturation of sigmoid, tanh and relu by depth, on the bundled sample."""
     config = "objectives/softmax-cross-entropy"
     kinds = {"sigmoid": "glorot", "tanh": "glorot", "relu": "he"}
     of = {
@@ -347,6 +347,24 @@ def activations(bench: Bench) -> None:
         rows.append([kind, kinds[kind], f"{layers}", cell])
     heads = ["hidden units", "initialization", "hidden layers", "layer 1 / output layer"]
     table("gradient_norm of layer 1 as a fraction of the output layer's, before training", heads, rows)
+
+    after = {
+        key: bench.seeds(config, *settings, f"training.learning_rate={0.8 if key[0] == 'sigmoid' else 0.1}")
+        for key, settings in of.items()
+    }
+    bench.train(run for runs in after.values() for run in runs)
+    rows = []
+    for key in of:
+        cells = [[factors(bench.out / run.name) for run in runs[key]] for runs in (before, after)]
+        means = [
+            [[mean(layer) for layer in zip(*seeds, strict=True)] for seeds in zip(*cell, strict=True)] for cell in cells
+        ]
+        slopes = [", ".join(f"{value:.2f}" for value in slope) for slope, _ in means]
+        flat = [", ".join(f"{100 * value:.0f}" for value in saturated) for _, saturated in means]
+        error = spread([*map(bench.validation, after[key])])
+        rows.append([key[0], f"{key[1]}", slopes[0], flat[0], slopes[1], flat[1], error])
+    heads = ["hidden units", "hidden layers", "f' before", "saturated before", "f' after", "saturated after", "error"]
+    table("Mean f'(z) and saturated units (per cent) by hidden layer, before and after training", heads, rows)
 
 
 def relu(bench: Bench) -> None:
@@ -401,6 +419,35 @@ def numbers(bench: Bench) -> None:
         for kind in targets
     ]
     table("Validation error by the class of digit k", ["hidden units", "targets", *numberings], rows)
+
+
+def factors(run: Path) -> tuple[list[float], list[float]]:
+    """Return mean f'(z) and the fraction of saturated units of each hidden layer, on a run's validation images."""
+    import math
+
+    import numpy as np
+
+    from mlpcli.analysis.evaluation import open_member
+    from mlpcli.analysis.explain import saturated
+    from mlpcli.datasets.load import load_split
+    from mlpcli.state import architecture_of
+    from mlpcli.training.evaluate import Evaluator
+    from mlpcli.training.targets import targets_of
+
+    checkpoint = open_member(run).checkpoint
+    settings = checkpoint.config
+    split = load_split(settings.data, "validation").split
+    architecture = architecture_of(settings, math.prod(checkpoint.image_shape), checkpoint.classes)
+    targets = targets_of(settings, checkpoint.classes, checkpoint.multi_label)
+    evaluator = Evaluator(architecture, split, targets, settings.network.dtype)
+    ((_, network),) = evaluator.batches(checkpoint.parameters)  # the validation images are one batch
+    slopes, flat = [], []
+    for layer in network.hidden:
+        slope = np.ones_like(layer.h)
+        network.f.backward(layer.h, slope, np.empty_like(layer.h))
+        slopes.append(float(slope.mean()))
+        flat.append(float(saturated(network.f.name, layer.z).mean()))
+    return slopes, flat
 
 
 def numbered(folder: Path, order: Sequence[int]) -> Path:

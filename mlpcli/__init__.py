@@ -3,7 +3,7 @@
 import mlpcli
 
 run = mlpcli.train("quickstart")            # a shipped config, a file, or a Config
-print(run.test_error)                       # a share of the test images
+print(run.test_error)                       # a fraction of the test images
 said = mlpcli.load(run).predict(images)     # (N, 28, 28), uint8 or floats from 0 to 1
 print(said.predicted, said.p)               # the classes (N,), the probabilities (N, 10)
 """

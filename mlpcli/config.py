@@ -260,7 +260,7 @@ class TrainingConfig(_Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.learning_rate is None:  # as it is given: whoever reads it finds a number
+        if self.learning_rate is None:  # replaced by its number, which a saved config then has
             object.__setattr__(self, "learning_rate", LEARNING_RATES[self.optimizer])
         if self.optimizer == "sgd" and self.momentum:
             raise ConfigError(f"momentum: {self.momentum} has no effect with optimizer: sgd; use optimizer: momentum")
@@ -323,7 +323,7 @@ class Document:
 
 
 def remark_on_rate(training: TrainingConfig) -> str | None:
-    """What there is to say of a learning rate that is out of all proportion for its optimizer."""
+    """Return a remark on a learning rate that is out of all proportion for its optimizer, or None."""
     own = LEARNING_RATES[training.optimizer]
     low, high = OUT_OF_PROPORTION
     ratio = training.learning_rate / own
@@ -372,7 +372,7 @@ def rule_of(section: Any, key: str) -> Rule:
 
 
 def allowed(kind: Any, rule: Rule) -> str:
-    """What a key takes, in words: 'a whole number, at least 1, or null'."""
+    """Return the values a key may have, in words: 'a whole number, at least 1, or null'."""
     if type(None) in _arguments(kind) or rule.chosen:
         return f"{allowed(_without_none(kind), replace(rule, chosen=False))}, or null"
     if rule.choices:

@@ -22,6 +22,7 @@ import numpy as np
 
 from mlpcli import config as config_module
 from mlpcli.config import Config
+from mlpcli.datasets.catalogue import known_size
 from mlpcli.datasets.collection import Collection
 from mlpcli.datasets.download import Progress
 from mlpcli.datasets.foreign import data_of_a_run
@@ -178,12 +179,16 @@ def train(
     """
     observer = _observer(observer, progress)
     config, own_name = _config_of(config, overrides)
-    path = None if out is None else directory.path_of(out)
-    if path is not None:
+    path = None
+    if name is not None and (not isinstance(name, str) or name in ("", ".", "..") or set(name) & set("/\0")):
+        raise UsageError(f"name: {name!r:.60} is not the name of a folder in runs/; to choose the whole path give out=")
+    if out is not None:
+        if not isinstance(out, (str, os.PathLike)):
+            raise UsageError(f"out: {out!r:.60} is not a path; give that of the new run directory")
+        path = Path(out)
         directory.require_new(path)  # before data are fetched for nothing
     config, given = _with_arrays(pinned(config), data, test)
-    if remark := config_module.remark_on_rate(config.training):
-        observer.say(remark)
+    config_module.check_size(config, *known_size(config.data.dataset), config_module.physical_memory())
     dataset = load_dataset(config.data, config.seed, given=given, say=observer.say, progress=observer.progress)
     state, origin = _initial(config, dataset, observer)
     trainer = Trainer(config, dataset, state, group)
@@ -401,17 +406,19 @@ def _train(
     trainer: Trainer,
     dataset: Dataset,
     observer: Observer,
-    remarks: Iterable[Remark] = (),
+    remarks: Iterable[Remark] | None = None,
     epochs: int | None = None,
 ) -> Run:
-    """Train to the end, or until ``epochs`` more epochs are done."""
+    """Train to the end, or until ``epochs`` more epochs are done; ``remarks`` are None for a run that is reproduced."""
     state = trainer.state
     for warning in run.warnings():
         observer.say(warning)
     trainer.group.start_workers(trainer)
     observer.begin(run.path, trainer, dataset)
-    for remark in remarks:
-        observer.remark(remark.message)
+    if remarks is not None:
+        on_rate = config_module.remark_on_rate(config.training)
+        for message in (*(remark.message for remark in remarks), *([on_rate] if on_rate else [])):
+            observer.remark(message)
     diagnosis = Diagnosis(config, guessing(dataset.train.labels, dataset.class_names)[1])
 
     steps = run.step_writer(trainer.steps_per_epoch, len(dataset.train), state.step)
@@ -555,7 +562,7 @@ def _checkpoint_to_resume(run: RunDirectory, at: Path | None) -> Checkpoint | No
     if at is not None:
         return checkpoints.read(at)
     last, previous = run.checkpoint("last"), run.checkpoint("previous")
-    if not last.exists() and not previous.exists():
+    if not directory.is_there(last) and not directory.is_there(previous):
         return None
     try:
         return checkpoints.read(last)

@@ -20,9 +20,12 @@ from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
-# The name of a file that is being written: nobody can know it before, and it is short where the file's own is as long
-# as a name can be.
+# The name of a file that is being written: it cannot be guessed, and is short where the file's name is as long as a
+# name can be.
 TEMPORARY = re.compile(r"\.mlpcli-[0-9a-f]{16}\.partial")
+
+# The line of an evaluation has some 200 bytes, and as many for each checkpoint.
+MAX_HALF_LINE = 1 << 20
 
 # A reader that asks whether a lock is held takes it, shared, for some microseconds.
 PROBE_SECONDS = 0.3
@@ -148,7 +151,7 @@ class Folder:
         """Remove the temporary files that killed writers left in the folder ``below``, not those of living ones."""
         with self._at(f"{below}/.") as (folder, _):
             for name in os.listdir(folder):
-                # A file, and not a link: nobody else's is removed for its name.
+                # A regular file, not a link: another program's is not removed for its name.
                 if TEMPORARY.fullmatch(name):
                     with suppress(OSError):
                         descriptor = _open_regular(name, os.O_RDONLY, folder)
@@ -186,7 +189,7 @@ class Folder:
         except BlockingIOError:
             return True
         except OSError:
-            return False  # where nobody can take a lock nobody holds one
+            return False  # a file system without locks: nothing is held
         finally:
             os.close(descriptor)
         return False
@@ -344,14 +347,13 @@ def _write_all(descriptor: int, data: bytes) -> None:
 
 
 def _length_in_whole_lines(descriptor: int) -> int:
-    """The bytes up to the last newline, that included; searched from the end, a piece at a time."""
+    """The bytes up to the last newline, that included. Raises ``OSError`` where no half line could be as long."""
     size = os.fstat(descriptor).st_size
-    while size:
-        start = max(0, size - 64 * 1024)
-        if (newline := os.pread(descriptor, size - start, start).rfind(b"\n")) >= 0:
-            return start + newline + 1
-        size = start
-    return 0
+    start = max(0, size - MAX_HALF_LINE)
+    newline = os.pread(descriptor, size - start, start).rfind(b"\n")
+    if newline < 0 and start:
+        raise OSError(errno.EFBIG, f"its last {MAX_HALF_LINE} bytes have no newline, which is no file of lines")
+    return start + newline + 1
 
 
 def _flush_folder(descriptor: int) -> bool:

@@ -289,6 +289,26 @@ def test_remarks_come_before_the_first_epoch_and_after_the_last(
     assert recorder.events.index(last) > recorder.events.index(("epoch", 1, True))
 
 
+def test_rate_out_of_proportion_is_remarked_on_once(tiny_config: MakeConfig, tmp_path: Path):
+    recorder = Recorder()
+    recorder.say = recorder.events.append  # type: ignore[method-assign]
+    train(tiny_config("training.learning_rate=1e4", "training.batch_size=1"), out=tmp_path / "run", observer=recorder)
+    *found, end = [event for event in recorder.events if isinstance(event, str) and event.startswith("remark")]
+    on_rate = [remark for remark in found if "learning_rate" in remark]
+    assert len(on_rate) == 1
+    assert on_rate[0].startswith("remark   training.learning_rate: 10000 is ")
+    assert recorder.events.index(on_rate[0]) < next(i for i, event in enumerate(recorder.events) if event[0] == "epoch")
+    assert end.startswith("remark   the result is no better than guessing")
+
+
+def test_network_too_large_is_refused_before_data_are_fetched(tmp_path: Path):
+    large = ["network.hidden=[100000]", "network.dtype=float64", "training.optimizer=adam", "training.averaging=0.9"]
+    settings = [*large, f"data.folder={tmp_path}/none", 'data.sources=["http://127.0.0.1:9/"]']
+    with pytest.raises(ConfigError, match="at most 2 GiB"):
+        train(None, settings, out=tmp_path / "run")
+    assert not any(tmp_path.iterdir())
+
+
 def test_observer_end_comes_before_test_images_are_evaluated(
     tiny_config: MakeConfig, tiny_folder: Path, tmp_path: Path
 ):
@@ -383,6 +403,24 @@ def test_what_is_no_config(tiny_config: MakeConfig, tmp_path: Path, monkeypatch:
     with pytest.raises(UsageError, match=r"a Config takes no overrides: change it with dataclasses\.replace"):
         train(tiny_config(), ["seed=1"])
     assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ({"out": 5}, r"^out: 5 is not a path; give that of the new run directory$"),
+        ({"name": "../a"}, r"^name: '\.\./a' is not the name of a folder in runs/; "),
+        ({"name": 5}, r"^name: 5 is not the name of a folder in runs/; "),
+        ({"overrides": 5}, r"^5 are no overrides; give a list"),
+    ],
+)
+def test_wrong_arguments_of_train(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argument: dict[str, Any], words: str
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=words):
+        train(**argument)
+    assert list(tmp_path.iterdir()) == []
 
 
 # Where it goes -------------------------------------------------------------------------------------------------------

@@ -314,6 +314,20 @@ def test_run_with_a_linked_file_is_not_resumed(tiny_config: Make, folder: Path, 
     assert outcome_of_all(elsewhere) == before
 
 
+def test_link_that_leads_nowhere_is_no_missing_checkpoint(tiny_config: Make, folder: Path):
+    run = folder / "run"
+    experiment.train(tiny_config(), out=run)
+    for name, use in (("last", experiment.resume), ("best", experiment.reproduce)):
+        checkpoint = run / "checkpoints" / f"{name}.npz"
+        before = checkpoint.read_bytes()
+        checkpoint.unlink()
+        checkpoint.symlink_to(folder / "nowhere")
+        with pytest.raises(RunError, match=rf"{name}.npz: cannot be read: is a symbolic link"):
+            use(run)
+        checkpoint.unlink()
+        checkpoint.write_bytes(before)
+
+
 def outcome_of_all(path: Path) -> dict[str, bytes]:
     files = path.rglob("*") if path.is_dir() else [path]
     return {each.name: each.read_bytes() for each in files}

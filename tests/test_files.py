@@ -450,6 +450,15 @@ def test_half_a_line_is_cut_off_and_whole_lines_stay(tmp_path: Path) -> None:
     assert path.read_bytes() == b"one\ntwo\ndrei\n"
 
 
+def test_a_huge_file_without_lines_is_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "evaluations.jsonl"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)  # sparse
+    with files.Folder(tmp_path) as folder, pytest.raises(OSError, match="no newline"):
+        folder.append_line(path.name, "{}")
+    assert path.stat().st_size == 1 << 40
+
+
 def test_a_folder_that_is_not_there_is_an_os_error(tmp_path: Path) -> None:
     for operation in (write, append):
         with pytest.raises(FileNotFoundError):

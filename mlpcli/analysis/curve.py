@@ -63,7 +63,7 @@ def learning_curve(
 
 
 class _Scale:
-    """Where an error lies between the bottom, 0, and the top, 1."""
+    """The position of an error between the bottom, 0, and the top, 1."""
 
     def __init__(self, errors: Sequence[float]) -> None:
         above = [error for error in errors if error > 0]

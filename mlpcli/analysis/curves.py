@@ -20,7 +20,7 @@ from mlpcli.runs.summary import read_run
 
 
 def names_of(runs: Sequence[Path]) -> dict[str, Path]:
-    """What each of ``runs`` is called: its folder's name, or its path where two have the same."""
+    """Return a name for each of ``runs``: its folder's name, or its path where two have the same."""
     names = [run.resolve().name for run in runs]
     return {name if names.count(name) == 1 else str(run): run for name, run in zip(names, runs, strict=True)}
 

@@ -56,7 +56,7 @@ class Member:
 
 @dataclass(frozen=True, eq=False)
 class Outputs:
-    """What a network, or a committee of networks, says of N images.
+    """The outputs of a network, or of an ensemble, for N images.
 
     ``p`` (N, K) float64; ``predicted`` (N,), or (N, K) where several classes may be right; ``loss`` its objective's
     mean, penalty excluded, None for a committee that has none and where there are no labels; ``probabilities``: whether
@@ -97,7 +97,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class ClassScores:
-    """How one class is recognised, as shares; None where the ratio is 0 / 0. ``examples`` have it as their label."""
+    """The scores of one class, as fractions; None where the ratio is 0 / 0. ``examples`` have it as their label."""
 
     label: int
     examples: int
@@ -108,7 +108,7 @@ class ClassScores:
 
 @dataclass(frozen=True)
 class MultiLabelScores:
-    """How the labels of images that may have several are recognised, as shares.
+    """The scores of multi-label predictions, as fractions.
 
     ``exact_match`` is the share of images all of whose labels are right, ``label_error`` that of all labels that are
     wrong, ``label_errors`` (K) that of each class. ``micro_f1`` is F1 of all labels together, ``macro_f1`` the mean of
@@ -236,7 +236,7 @@ def check_committee(members: Sequence[Member], split: SplitName, dataset: str | 
 
 
 def _held_out_by(config: Config) -> tuple[Any, ...]:
-    """What decides which images are held out for validation."""
+    """Return the settings that decide which images are held out for validation."""
     data = config.data
     return data.validation, data.validation_order, config.seed if data.validation_order != "file" else None
 
@@ -262,7 +262,7 @@ def data_for(
     sources: tuple[str, ...] = (),
     offline: bool = False,
 ) -> DataConfig:
-    """Where to find the data to evaluate ``checkpoint`` on: what it was trained on, or ``dataset``; never a fallback.
+    """Return the data to evaluate ``checkpoint`` on: what it was trained on, or ``dataset``; never a fallback.
 
     What is given overrides the checkpoint's config, of which only what is harmless is used. Raises ``DataError`` if
     what it was trained on is not there.
@@ -480,7 +480,7 @@ def multi_label_scores(labels: Array, predicted: Array, per_class: Sequence[Clas
 
 
 def calibration(confidence: Array, right: Array) -> Calibration:
-    """How far the confidence (N,) in (0, 1] is from the share of predictions that are right; ``right`` (N,) of bool.
+    """Compare the confidence (N,) in (0, 1] with the fraction of right predictions; ``right`` (N,) of bool.
 
     Guo et al. 2017, "On calibration of modern neural networks", equation 3, with 15 bins of equal width:
 

@@ -41,7 +41,7 @@ OUTPUT_UNITS = {
 }
 LOSSES = {
     "softmax_cross_entropy": "-sum Y ln p",
-    "sigmoid_cross_entropy": "-sum Y ln p + (1 - Y) ln(1 - p)",
+    "sigmoid_cross_entropy": "-sum [Y ln p + (1 - Y) ln(1 - p)]",
     "linear_quadratic": "1/2 sum (p - Y)^2",
     "sigmoid_quadratic": "1/2 sum (p - Y)^2",
     "linear_hinge": "sum over j != y of max(0, z_j - z_y + 1)",
@@ -56,6 +56,9 @@ DELTAS = {
     "normalized_sigmoid": "(1 - s) (p - Y)",
 }
 SLOPES = {"sigmoid": "a{n} (1 - a{n})", "tanh": "1 - a{n}^2", "relu": "[a{n} > 0]"}
+FACTORS = {**SLOPES, "tanh": "(1 - a{n}^2)"}
+# Where f'(z) is below a twenty-fifth of its maximum. tanh(z) is 2 sigmoid(2 z) - 1.
+SATURATION = {"sigmoid": f"|z| > {SATURATED}", "tanh": f"|z| > {SATURATED / 2}", "relu": "z <= 0"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,12 +96,12 @@ class Check:
 
 @dataclass(frozen=True)
 class Factor:
-    """What the hidden layer ``layer`` multiplies the gradient by, f'(z); ``saturated`` is None unless sigmoids."""
+    """The factor f'(z) of a hidden layer; ``saturated`` is the fraction of its units in ``SATURATION``."""
 
     layer: int
     largest: float
     median: float
-    saturated: float | None
+    saturated: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,7 +238,7 @@ def explain(
 ) -> Explanation:
     """Explain the network of parameters ``theta`` (n,) for ``image`` (rows, columns), bytes, and targets ``Y`` (K,).
 
-    The image is as the network is given it. ``units`` are (layer, unit); without any, of each hidden layer the most
+    The image is as the network is given it. ``units`` are (layer, unit); a hidden layer without any has the most
     active, the most saturated and the one with the largest gradient. Raises ``UsageError`` for a unit that is not
     there, ``RunError`` if the outputs are not finite numbers.
     """
@@ -251,7 +254,8 @@ def explain(
         gradient = _gradient(subject)
         equations = _equations(subject, gradient, Y, l2)
         named = {equation.name: equation.values for equation in equations}
-        chosen = tuple(dict.fromkeys(units)) or _chosen(named, len(hidden))
+        asked = {layer for layer, _ in units}
+        chosen = tuple(dict.fromkeys([*units, *(unit for unit in _chosen(named, len(hidden)) if unit[0] not in asked)]))
         return Explanation(
             architecture,
             image,
@@ -287,7 +291,7 @@ def _gradient(subject: Subject) -> Parameters:
 
 
 def _slope(subject: Subject, layer: int) -> Array:
-    """Return f'(z) (H,) of a hidden layer, from 0: what the backward pass makes of dh = 1."""
+    """Return f'(z) (H,) of a hidden layer, from 0: the backward pass of dh = 1."""
     h = subject.network.layers[layer].h
     ones = np.ones_like(h)
     subject.network.f.backward(h, ones, np.empty_like(h))
@@ -331,7 +335,7 @@ def _equations(subject: Subject, gradient: Parameters, Y: Array, l2: float) -> l
             found += [
                 Equation(7, f"da{n}", f"dz{n + 1} W{n + 1}^T", dz_above @ theta.W[n].T),
                 Equation(None, f"slope{n}", SLOPES[f].format(n=n), _slope(subject, n - 1)),
-                Equation(8, f"dz{n}", f"da{n} * {SLOPES[f].format(n=n)}", layer.dz[0]),
+                Equation(8, f"dz{n}", f"da{n} * {FACTORS[f].format(n=n)}", layer.dz[0]),
             ]
         found += [
             Equation(5, f"dW{n}", f"{below}^T dz{n}", gradient.W[n - 1]),
@@ -446,9 +450,17 @@ def _factors(named: dict[str, Array], architecture: Architecture) -> list[Factor
     found = []
     for n in range(1, len(architecture.sizes) - 1):
         slope, z = named[f"slope{n}"], named[f"z{n}"]
-        saturated = float(np.mean(np.abs(z) > SATURATED)) if architecture.activation.name == "sigmoid" else None
-        found.append(Factor(n, float(slope.max()), float(np.median(slope)), saturated))
+        flat = float(np.mean(saturated(architecture.activation.name, z)))
+        found.append(Factor(n, float(slope.max()), float(np.median(slope)), flat))
     return found
+
+
+def saturated(activation: str, z: Array) -> NDArray[np.bool_]:
+    """Return where units of weighted inputs ``z`` are saturated, as ``SATURATION`` has it."""
+    if activation == "relu":
+        return z <= 0
+    flat: NDArray[np.bool_] = np.abs(z) > (SATURATED / 2 if activation == "tanh" else SATURATED)
+    return flat
 
 
 def _deltas(logits: Array, Y: Array) -> dict[str, Array]:
@@ -519,7 +531,7 @@ def output_layer_alone(objective: str, values: Sequence[float], Y: Array, *, log
     if not logits:
         bounded = objective not in ("linear_quadratic", "linear_hinge")
         if bounded and not ((given > 0).all() and (given < 1).all()):
-            raise UsageError(f"--p {', '.join(map(str, values))}: a p of {objective} is between 0 and 1")
+            raise UsageError(f"--p {', '.join(map(str, values))}: a p of {objective} is above 0 and below 1")
         if objective == "normalized_sigmoid":
             raise UsageError("--p: many logits have the same normalized sigmoids; give the logits with --z")
         total = float(given.sum())
@@ -551,7 +563,7 @@ def output_layer_alone(objective: str, values: Sequence[float], Y: Array, *, log
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """How one neuron learns by ``objective``: after each number of steps, from 0, its p, the loss and dz."""
+    """The learning curve of one neuron by ``objective``: after each number of steps, from 0, its p, the loss and dz."""
 
     objective: str
     p: list[float]

@@ -62,7 +62,7 @@ class Export:
 
 
 def metadata(checkpoint: Checkpoint) -> dict[str, str]:
-    """What the network is, each value a text: a name as it is, anything else as JSON.
+    """Describe the network, each value a text: a name as it is, anything else as JSON.
 
     The config has the name of the data in place of their path, and lacks ``data.folder``, ``sources`` and ``offline``.
     """
@@ -191,7 +191,7 @@ class _Graph:
         self._predicted(checkpoint, f"z{last}")
 
     def _predicted(self, checkpoint: Checkpoint, z: str) -> None:
-        """What is predicted, as ``mlpcli.training.targets`` defines it."""
+        """Return the predictions, as ``mlpcli.training.targets`` defines it."""
         if checkpoint.multi_label:
             self.constants["half"] = np.array(0.5, np.float32)
             self._node("Greater", ["p", "half"], "above")

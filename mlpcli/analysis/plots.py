@@ -20,15 +20,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlpcli.analysis.evaluation import Evaluation
 from mlpcli.errors import RunError, UsageError
 from mlpcli.errors import shown as one_line
-from mlpcli.runs.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
+
+    from mlpcli.analysis.evaluation import Evaluation
+    from mlpcli.runs.checkpoint import Checkpoint
 
 Array = NDArray[Any]
 Draw = Callable[["Figure"], None]
@@ -122,7 +123,7 @@ def require_matplotlib() -> None:
 
 
 def render(draw: Draw, form: str, title: str) -> bytes:
-    """What ``draw`` draws, as the bytes of a file in ``form``, one of ``FORMATS``; ``title`` is for its metadata.
+    """Return what ``draw`` draws as the bytes of a file in ``form`` of ``FORMATS``, with ``title`` in its metadata.
 
     Raises ``UsageError`` where matplotlib is missing.
     """
@@ -237,7 +238,7 @@ def _ring() -> dict[str, Any]:
 
 
 def _graded(layer: int, layers: int) -> dict[str, Any]:
-    """Of too many lines to tell each by its name: from dark to light."""
+    """Return colours from dark to light, for lines that are too many to name."""
     import matplotlib as mpl
 
     return {"color": mpl.colormaps[SIGNED](0.92 * layer / (layers - 1)), "linewidth": 1.0}
@@ -452,7 +453,7 @@ def draw_mistakes(
 
 
 def _called(class_names: Sequence[str], classes: int) -> list[str]:
-    """What ``classes`` classes are called on paper: their names, shortened, or else their numbers."""
+    """Return the captions of ``classes`` classes: their names, shortened, or else their numbers."""
     return [shown(name[:MOST_OF_A_NAME]) for name in class_names] or list(map(str, range(classes)))
 
 

@@ -187,7 +187,7 @@ def _of_settings(error: click.NoSuchOption, arguments: list[str]) -> click.Usage
 
 
 def _empty(stream: TextIO) -> None:
-    """Write what ``stream`` holds; where nobody takes it, drop it: Python would fail of it at exit, with status 120."""
+    """Flush ``stream``; drop what cannot be written, as Python would exit with status 120 for it."""
     try:
         stream.flush()
     except OSError:

@@ -51,7 +51,7 @@ def list_(as_json: bool) -> None:
 @set_option
 @click.option("--json", "as_json", is_flag=True, help="Print the values of --resolved as one JSON document.")
 def show(name: str, resolved: bool, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Show a config: as it is written, or with every value it stands for.
+    """Show a config: as it is written, or with the value of every key.
 
     \b
     Examples:
@@ -124,5 +124,5 @@ def _report(name: str, error: str | None) -> None:
 
 
 def _summary(text: str) -> str:
-    """What the first comment of a config says."""
+    """Return the first comment of a config."""
     return next((line.lstrip("# ").rstrip() for line in text.splitlines() if line.startswith("#")), "")

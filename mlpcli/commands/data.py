@@ -338,7 +338,7 @@ def show(
 
 
 def _contents(config: Config) -> dict[str, Any]:
-    """What training with ``config`` has to learn from: images by split and class, and the remarks."""
+    """Return the data that ``config`` trains on: images by split and class, and the remarks."""
     from dataclasses import asdict
 
     import numpy as np
@@ -367,7 +367,7 @@ def _contents(config: Config) -> dict[str, Any]:
 
 
 def _is_source(name: str) -> bool:
-    """Whether ``name`` is a data set, or a file or folder of data, and no config."""
+    """Return whether ``name`` is a data set, or a file or folder of data, and no config."""
     from mlpcli import config as config_module
     from mlpcli.datasets import detect
     from mlpcli.datasets.catalogue import CATALOGUE
@@ -397,7 +397,7 @@ def _print_sheet(made: Sheet) -> None:
 
 
 def _is_here(name: str, folder: str) -> bool:
-    """Whether all files of the data set are there, by name and size alone."""
+    """Return whether all files of the data set are there, by name and size alone."""
     from mlpcli.datasets.load import is_there, locate
 
     entry, place = locate(name, folder)

@@ -60,7 +60,7 @@ def widest(pictures: list[list[str]]) -> int:
 
 
 def can_print(characters: str) -> bool:
-    """Whether stdout's encoding has all of ``characters``."""
+    """Return whether stdout's encoding has all of ``characters``."""
     try:
         characters.encode(sys.stdout.encoding or "ascii")
     except (UnicodeEncodeError, LookupError):

@@ -251,5 +251,5 @@ def _percent(share: float | None) -> str:
 
 
 def _confidence(confidence: float, result: Evaluation) -> str:
-    """As a share it is per cent on the screen; where it is no probability, the number it is."""
+    """Format a probability in per cent, any other score as a number."""
     return f"{confidence:.4g}" if result.calibration is None else _percent(confidence)

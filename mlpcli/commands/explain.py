@@ -114,12 +114,13 @@ def command(
     if len(alone) > 1:
         raise UsageError(f"{alone[0]} and {alone[1]} explain two things: give one of them")
     if neuron:
+        _refuse_others("--neuron explains one neuron", ("neuron", "rate", "as_json"))
         _explain_neuron(rate, as_json)
         return
     labels = None if label is None else _labels(label)
     if alone:
-        if what is not None or image is not None:
-            raise UsageError(f"{alone[0]} explains the output layer alone: it takes no network and no image")
+        used = ("probabilities", "logits", "label", "overrides", "as_json")
+        _refuse_others(f"{alone[0]} explains the output layer alone", used)
         _explain_output(overrides, alone[0], probabilities or logits or "", labels, as_json)
         return
     if image is not None and (split or dataset):
@@ -154,6 +155,16 @@ def command(
         output.result_json(explanation.document(), indent=None)
     else:
         _Printer(explanation).everything(subject.words, source, assumed)
+
+
+def _refuse_others(subject: str, used: tuple[str, ...]) -> None:
+    """Raise ``UsageError`` if the command line has a parameter that is not in ``used``."""
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        typed = context.get_parameter_source(parameter.name or "") is click.core.ParameterSource.COMMANDLINE
+        if typed and parameter.name not in used and context.params[parameter.name or ""] is not None:
+            name = parameter.opts[0] if isinstance(parameter, click.Option) else "a network"
+            raise UsageError(f"{subject}: {name} has no use with it")
 
 
 def _targets(subject: Subject, labels: list[int]) -> Array:
@@ -208,7 +219,7 @@ def _numbers(option: str, text: str) -> list[float]:
 
 @dataclass(frozen=True)
 class _Where:
-    """Which image of which data."""
+    """The options that select an image of a data set."""
 
     split: SplitName | None
     index: int | None
@@ -282,8 +293,25 @@ def _number(value: float) -> str:
     return f"{value:.7g}" if value else "0"
 
 
+def _chain(dp: Array, jacobian: Array) -> Array:
+    """Return dC/dp dp/dz (K,); NaN, infinity times 0, where the p of a true class has underflowed."""
+    import numpy as np
+
+    with np.errstate(invalid="ignore"):
+        product: Array = dp @ jacobian
+    return product
+
+
+def _underflow(product: Array, width: int) -> list[str]:
+    """Return a remark in lines if ``product`` (K,) is undefined."""
+    if not any(map(math.isnan, product)):
+        return []
+    text = "a true class has p = 0: float64 has no smaller number, so dC/dp is infinite and dC/dp dp/dz is undefined. "
+    return _wrapped(f"     {text}dz is computed from the logits, and holds.", width)
+
+
 def _small(value: float) -> str:
-    """In six characters."""
+    """Format a number in six characters."""
     if value == 0:
         return "0"
     if abs(value) < 0.0005:
@@ -334,7 +362,11 @@ class _Printer:
         hidden = [architecture.activation.name] if self.L > 1 else []
         form = ", ".join(["-".join(map(str, self.sizes)), *hidden, architecture.objective.name])
         labels = ", ".join(map(str, e.labels)) or "none"
-        true = f"the predicted class {labels} is taken for the true one" if assumed else f"true class {labels}"
+        true = (
+            f"the predicted class {labels} is taken for the true one"
+            if assumed
+            else f"true class{'es' * (len(e.labels) > 1)} {labels}"
+        )
         self._say(f"network  {form}; {words}", 9)
         self._say(f"image    {source}; {true}", 9)
         output.result("")
@@ -403,8 +435,6 @@ class _Printer:
         self._lines(_table(["class", f"z{self.L}", "p", "Y"], rows, self.width))
 
     def _output_layer(self) -> None:
-        import numpy as np
-
         e, L = self.e, self.L
         dp, jacobian, dz = e["dp"], e["jacobian"], e[f"dz{L}"]
         K = len(dz)
@@ -412,8 +442,7 @@ class _Printer:
         rows = [[str(i), *(_small(v) for v in row)] for i, row in enumerate(jacobian)]
         self._lines(_table(["", *map(str, range(K))], rows, self.width, gap=1))
         self._head(f"dz{L}")
-        with np.errstate(invalid="ignore"):  # infinity times 0, where p has underflowed
-            product = dp @ jacobian
+        product = _chain(dp, jacobian)
         checks = [self.checks[f"db{L}", (k,)].complex_step for k in range(K)]
         of_p = [self.checks.get(("dp", (k,))) for k in range(K)]  # none of the hinge, and none where p is 0
         rows = [
@@ -427,6 +456,7 @@ class _Printer:
         ]
         heads = ["class", "dC/dp", "complex step", "dC/dp dp/dz", self.equations[f"dz{L}"].formula, "complex step"]
         self._lines(_table(heads, rows, self.width, gap=1))
+        self._lines(_underflow(product, self.width))
 
     def _hidden_layer(self, n: int) -> None:
         e = self.e
@@ -498,16 +528,18 @@ class _Printer:
     def _step(self) -> None:
         e = self.e
         both = (e.step, e.small_step)
+        steps = f", {e.step.steps} steps" if e.step.steps > 1 else ""
+        promised = "promised by the first step" if steps else "promised, eta |dC/dtheta|^2"
         rows = [
             ["C before", *(_number(s.loss_before) for s in both)],
             ["C after", *(_number(s.loss_after) for s in both)],
             ["C fell by", *(_number(s.loss_before - s.loss_after) for s in both)],
-            ["promised, eta |dC/dtheta|^2", *(_number(s.promised) for s in both)],
+            [promised, *(_number(s.promised) for s in both)],
         ]
         for k in e.labels if len(e.Y) > 1 else (0,):
-            rows.append([f"p of {k} before", *(_number(s.p_before[k]) for s in both)])
-            rows.append([f"p of {k} after", *(_number(s.p_after[k]) for s in both)])
-        steps = f", {e.step.steps} steps" if e.step.steps > 1 else ""
+            of = f" of {k}" if len(e.Y) > 1 else ""
+            rows.append([f"p{of} before", *(_number(s.p_before[k]) for s in both)])
+            rows.append([f"p{of} after", *(_number(s.p_after[k]) for s in both)])
         heads = ["", f"eta = {e.step.rate:g}{steps}", f"eta = {e.small_step.rate:g}"]
         rows = [[f"{row[0]:<28}", *row[1:]] for row in rows]
         self._lines(_table(heads, rows, self.width))
@@ -515,20 +547,28 @@ class _Printer:
     def _factors(self) -> None:
         import numpy as np
 
+        from mlpcli.analysis.explain import SATURATION
+
         e = self.e
         rows = [
             [
                 str(factor.layer),
                 f"{factor.largest:.4g}",
                 f"{factor.median:.4g}",
-                "-" if factor.saturated is None else f"{factor.saturated:.1%}",
+                f"{factor.saturated:.1%}",
                 f"{np.linalg.norm(e[f'dz{factor.layer}']):.4g}",
             ]
             for factor in e.factors
         ]
         if rows:
             self._say("     the factor f'(z) that each hidden layer puts in the way of the gradient")
-            self._lines(_table(["layer", "largest", "median", "|z| > 4.6", "norm of dz"], rows, self.width))
+            self._lines(
+                _table(
+                    ["layer", "largest", "median", SATURATION[e.architecture.activation.name], "norm of dz"],
+                    rows,
+                    self.width,
+                )
+            )
 
     def _deltas(self) -> None:
         import numpy as np
@@ -588,9 +628,11 @@ def _print_output(layer: OutputLayer) -> None:
     for line in _table(["", *map(str, range(K))], rows, width, gap=1):
         output.result(line)
     output.result(f"\n(4)  dz = {layer.delta_formula}")
-    columns = (layer.p, layer.Y, layer.dp, layer.dp @ layer.jacobian, layer.dz)
+    product = _chain(layer.dp, layer.jacobian)
+    columns = (layer.p, layer.Y, layer.dp, product, layer.dz)
     rows = [[str(k), *(_number(float(column[k])) for column in columns)] for k in range(K)]
-    for line in _table(["class", "p", "Y", "dC/dp", "dC/dp dp/dz", layer.delta_formula], rows, width):
+    table = _table(["class", "p", "Y", "dC/dp", "dC/dp dp/dz", layer.delta_formula], rows, width)
+    for line in (*table, *_underflow(product, width)):
         output.result(line)
 
 

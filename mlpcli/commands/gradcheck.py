@@ -303,7 +303,7 @@ def _at_once(first: Iterator[Row], second: Iterator[Row]) -> tuple[Iterator[Row]
 
 
 def _processes(given: int | None, mpi: bool) -> int:
-    """Return how many processes to fork: two unless told otherwise, where that is possible."""
+    """Return the number of processes to fork: two by default, where processes can fork."""
     if given is not None:
         return given
     return 2 if not mpi and hasattr(os, "fork") else 1
@@ -326,7 +326,7 @@ def _tolerances(texts: tuple[str, ...], defaults: dict[str, float]) -> dict[str,
 
 
 def _one_thread() -> None:
-    """Unless told otherwise: for matrices of five examples, a second thread costs more than it gives."""
+    """Use one thread by default: for matrices of five examples, a second one costs more than it gives."""
     for name in THREAD_VARIABLES:
         os.environ.setdefault(name, "1")
 

@@ -120,7 +120,7 @@ def _set_threads(context: click.Context, option: click.Parameter, threads: int |
 
 
 def threads_are_set() -> bool:
-    """Whether somebody has said how many threads the matrix products take."""
+    """Return whether the environment sets how many threads the matrix products take."""
     return any(os.environ.get(name) for name in THREAD_VARIABLES)
 
 

@@ -1,4 +1,4 @@
-"""Where words go: results to stdout, messages to stderr, JSON as one document."""
+"""Print results to stdout, messages to stderr, JSON as one document."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a download is, as a bar on stderr where that is a terminal; elsewhere the lines that are said do."""
+"""Show the progress of a download as a bar on stderr, if that is a terminal."""
 
 from __future__ import annotations
 

@@ -193,7 +193,7 @@ def reproduce(
     """Train a run again and compare: exit status 1 if anything is not equal, bit for bit.
 
     Compared are metrics, except times, and the parameters and optimizer state of the last and the best checkpoint; of
-    a run that is not finished, the epochs it has. The test set is not looked at. As many threads and processes train as
+    a run that is not finished, the epochs it has. The test set is not read. As many threads and processes train as
     did then, unless --threads says otherwise.
 
     \b
@@ -297,7 +297,7 @@ def _print_groups(groups: list[SeedGroup], keys: list[str], test: bool) -> None:
 
 
 def _print_spread(groups: list[SeedGroup]) -> None:
-    """Of runs that differ in their seed alone."""
+    """Print the spread over runs that differ in their seed alone."""
     for group in groups:
         finished = group.states.get("finished", 0)
         if group.validation_error is not None and finished > 1:
@@ -375,7 +375,7 @@ def _mean(spread: Spread | None) -> float | None:
 
 
 def _spread(spread: Spread | None) -> str:
-    """A share with the range it is the mean of, if it is one of several."""
+    """Return a fraction, with its range if it is the mean of several."""
     if spread is None or spread.low == spread.high:
         return _share(_mean(spread))
     return f"{spread.mean:.2%} ({100 * spread.low:.2f} .. {100 * spread.high:.2f})"

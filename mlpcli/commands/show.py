@@ -1,4 +1,4 @@
-"""What a person sees of training: a bar on a terminal, and a line an epoch."""
+"""Show training to a person: a bar on a terminal, and a line an epoch."""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ def _states(tasks: list[Task]) -> str:
 
 
 def _list(sweep: Path, folder: Path, planned: Plan, as_json: bool) -> None:
-    """What would be trained."""
+    """Print the runs that would be trained."""
     tasks = execute.tasks(folder, planned)
     if as_json:
         from mlpcli.config import to_dict

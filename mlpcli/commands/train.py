@@ -236,7 +236,7 @@ def _print(run: Run) -> None:
             f"test error        {run.test_error:7.2%}  ({run.test_errors} of {run.test_examples} images, {run.dataset})"
         )
     output.result(f"run               {run.path}  ({run.seconds:.1f} s of training)")
-    # Whoever keeps the test images out of training is not sent to look at them next.
+    # With data.test: false, the next command does not use the test images either.
     held_out = "validation" if run.validation_error is not None else "train"
     split = "" if run.config.data.test else f"--split {held_out} "
     output.result(f"next              {output.colour(f'mlpcli eval {split}{quoted(run.path)}', 'green')}")

@@ -121,4 +121,4 @@ def _read_only(array: npt.NDArray[Element]) -> npt.NDArray[Element]:
 
 
 def _words(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape))
+    return " x ".join(map(str, shape)) or "a single value"

@@ -41,7 +41,7 @@ class Entry:
 
     @property
     def classes(self) -> int:
-        """How many there are; labels go from 0 to one less."""
+        """The number of classes; labels go from 0 to one less."""
         return len(self.class_names)
 
     @property

@@ -1,4 +1,4 @@
-"""Whether the files of a data set are there and are what they should be, without fetching or changing anything."""
+"""Check the files of a data set without fetching or changing anything."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong."""
+        """True if nothing is wrong."""
         return self.mismatch is None and all(file.state == "ok" for file in self.files)
 
 
 def check(dataset: str, folder: str | Path) -> Report:
-    """What state the files of ``dataset`` are in; both parameters are as ``data.dataset`` and ``data.folder``.
+    """Return the state of the files of ``dataset``; the parameters are ``data.dataset`` and ``data.folder``.
 
-    The catalogue's data sets are held against its hashes; what is the user's is read, and held against itself. Raises
-    ``DataError`` when ``dataset`` is neither, or in no form that is read.
+    The catalogue's data sets are compared with its hashes; the user's files are read and compared with each other.
+    Raises ``DataError`` when ``dataset`` is neither, or in no form that is read.
     """
     entry, path = locate(dataset, folder)
     if entry is not None:

@@ -1,4 +1,4 @@
-"""What every reader of a format makes of its files: labelled images, of which each split is read alone."""
+"""The result of every reader of a format: labelled images, each split of which is read alone."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def distinct(labels: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[np
 
 
 def entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What is in ``folder``, by name; hidden files left out. Raises ``DataError``."""
+    """Return the entries of ``folder`` by name, without hidden files. Raises ``DataError``."""
     found = []
     try:
         with os.scandir(folder) as listing:
@@ -123,7 +123,7 @@ def entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def is_file(entry: os.DirEntry[str]) -> bool:
-    """Whether ``entry`` is a regular file, or a link to one."""
+    """Return whether ``entry`` is a regular file, or a link to one."""
     try:
         return entry.is_file()
     except OSError:  # links that lead in a circle
@@ -131,7 +131,7 @@ def is_file(entry: os.DirEntry[str]) -> bool:
 
 
 def is_folder_entry(entry: os.DirEntry[str]) -> bool:
-    """Whether ``entry`` is a folder, or a link to one."""
+    """Return whether ``entry`` is a folder, or a link to one."""
     try:
         return entry.is_dir()
     except OSError:

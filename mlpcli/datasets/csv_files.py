@@ -15,6 +15,7 @@ from __future__ import annotations
 import csv
 import math
 import os
+import re
 import zipfile
 import zlib
 from collections.abc import Generator, Mapping, Sequence
@@ -39,11 +40,14 @@ MAX_SLACK = 16 * 1024 * 1024
 ZIP_MAGIC = b"PK\3\4"
 EMPTY_ZIP = b"PK\5\6"
 SUFFIXES = (".csv", ".csv.gz", ".csv.zip")
+_SPLIT = re.compile(
+    r"(?:(?P<before>.+)[-_.])?(?P<split>train|test)(?:ing)?(?:[-_.](?P<after>.+))?", re.IGNORECASE | re.DOTALL
+)
 
 
 @dataclass(frozen=True)
 class Table:
-    """Where a table is: a file, or a member of a zip archive."""
+    """The place of a table: a file, or a member of a zip archive."""
 
     path: Path
     member: str | None = None
@@ -54,7 +58,7 @@ class Table:
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """What a table's columns are: ``label`` is the number of the label's, ``pixels`` (D,) those of the pixels."""
+    """The columns of a table: ``label`` is the index of the label's, ``pixels`` (D,) those of the pixels."""
 
     delimiter: bytes
     header: tuple[str, ...] | None
@@ -64,7 +68,7 @@ class Layout:
     shape: tuple[int, int]
 
     def column(self, number: int) -> str:
-        """What messages call the column ``number``."""
+        """Return the name of the column ``number`` for messages."""
         return f"column {number + 1}" + (f" ({self.header[number]})" if self.header else "")
 
 
@@ -85,7 +89,7 @@ class CsvFiles(Collection):
     def missing(self, split: FileSplit) -> str:
         """See :meth:`Collection.missing`."""
         if split in self._tables:
-            predict = f"; mlpcli predict RUN {self._tables[split]} says what they show"
+            predict = f"; mlpcli predict RUN {shown(self._tables[split].path)} says what they show"
             return f"{self._tables[split]}: its images have no labels{predict if split == 'test' else ''}"
         return f"{self.name}: has no {split} images"
 
@@ -118,28 +122,48 @@ def tables_in_zip(path: Path) -> dict[FileSplit, Table]:
         raise DataError(f"{shown(path)}: cannot be read ({error.strerror or error})") from None
     except Exception:  # what zipfile raises for damaged bytes is nearly anything
         raise DataError(f"{shown(path)}: is no zip archive, or a damaged one; get the file anew") from None
-    found = splits_of({Path(name).name: Table(path, name) for name in names})
+    found = splits_of({Path(name).name: Table(path, name) for name in names}, path, "unpack it, and name one of")
     if not found and len(names) == 1:
         return {"train": Table(path, names[0])}
     return found
 
 
-def splits_of(tables: Mapping[str, Table]) -> dict[FileSplit, Table]:
-    """The tables whose file names say train or test, as 'train.csv' and 'mnist_test.csv' do."""
-    found: dict[FileSplit, Table] = {}
+def sets_of(tables: Mapping[str, Table]) -> dict[str, dict[FileSplit, Table]]:
+    """Return the tables whose file names say train or test, by the rest of the name: '' for 'train.csv' alone.
+
+    'mnist_train.csv' and 'mnist_test.csv' are the set 'mnist'.
+    """
+    found: dict[str, dict[FileSplit, Table]] = {}
     for name, table in sorted(tables.items(), key=lambda each: (len(each[0]), each[0])):
         bare = name.lower()
         for suffix in SUFFIXES:
             bare = bare.removesuffix(suffix)
-        words = bare.replace("-", "_").replace(".", "_").split("_")
-        for split, called in (("train", ("train", "training")), ("test", ("test", "testing"))):
-            if set(words) & set(called) and "submission" not in words:
-                found.setdefault(split, table)  # type: ignore[arg-type]
+        if (parts := _SPLIT.fullmatch(bare)) and "submission" not in bare:
+            rest = "-".join(filter(None, (parts["before"], parts["after"])))
+            split: FileSplit = "train" if parts["split"] == "train" else "test"
+            found.setdefault(rest, {}).setdefault(split, table)
+    return found
+
+
+def splits_of(tables: Mapping[str, Table], where: Path, hint: str) -> dict[FileSplit, Table]:
+    """Return the tables for training and testing in ``where``, which has one data set.
+
+    Raises ``DataError`` for several; ``hint`` then says what to do with their names.
+    """
+    sets = sets_of(tables)
+    training = [name for name in sets if "train" in sets[name]]
+    if "" in training:
+        return sets[""]
+    if len(training) > 1:
+        raise DataError(f"{shown(where)}: has several data sets; {hint} {', '.join(map(readable, training[:8]))}")
+    found: dict[FileSplit, Table] = {}
+    for name in (*training, *sets):
+        found = {**sets[name], **found}
     return found
 
 
 def layout_of(table: Table, size: tuple[int, int] | None) -> Layout:
-    """What the columns of ``table`` are, by its first line, or by all lines where that leaves it open."""
+    """Return the columns of ``table``, by its first line, or by all lines if that is ambiguous."""
     with closing(_lines(table)) as blocks:
         first = next(blocks, b"").partition(b"\n")[0].rstrip(b"\r")
     if not first:
@@ -303,7 +327,7 @@ def _is_image(pixels: int, size: tuple[int, int] | None) -> bool:
 
 
 def _label_is_last(table: Table, delimiter: bytes, header: bool, kept: Sequence[int]) -> bool:
-    """Whether of a table's first and last column only the last varies: a corner's pixel is the same in all images."""
+    """Return whether only the last column varies, not the first: a corner's pixel is the same in all images."""
     first, last = set(), set()
     with closing(_lines(table)) as blocks:
         for number, block in enumerate(blocks):

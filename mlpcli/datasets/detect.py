@@ -1,14 +1,14 @@
-"""Which reader a file or folder is for, told by what is in it: the one place that knows all formats."""
+"""Choose the reader of a file or folder by its contents: the one place that knows all formats."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from mlpcli.config import DataConfig
 from mlpcli.datasets.bytestream import GunzipError, chunks_of, decoded, open_regular
-from mlpcli.datasets.collection import Bytes, Collection, entries, is_file, is_folder_entry, shown
+from mlpcli.datasets.collection import Bytes, Collection, FileSplit, entries, is_file, is_folder_entry, shown
 from mlpcli.datasets.csv_files import (
     DELIMITERS,
     EMPTY_ZIP,
@@ -16,6 +16,7 @@ from mlpcli.datasets.csv_files import (
     ZIP_MAGIC,
     CsvFiles,
     Table,
+    sets_of,
     splits_of,
     tables_in_zip,
 )
@@ -32,10 +33,11 @@ from mlpcli.errors import DataError
 FORMS = "docs/data.md has the forms that are read"
 SEVERAL = 8  # names in a message
 START = 4096  # bytes that tell what a file is
+NO_DATA = DataConfig()
 
 
 def exists(path: Path) -> bool:
-    """Whether something of the user's can be meant by ``path``: a file, a folder, or files with a prefix in one."""
+    """Return whether ``path`` names a file, a folder, or files with a prefix in a folder."""
     return os.path.exists(path) or _with_prefix(path) is not None  # noqa: PTH110 - Path's raises for long names
 
 
@@ -43,13 +45,13 @@ def open_collection(path: Path, data: DataConfig, say: Say, *, pickles: bool = F
     """The labelled images in the file or folder ``path``, none of them read yet. Raises ``DataError``."""
     if is_folder(path):
         return _of_folder(path, data, say)
-    if found := _with_prefix(path):
+    if found := _with_prefix(path, data):
         return found
     return _of_file(path, data, pickles=pickles)
 
 
 def is_data(path: Path) -> bool:
-    """Whether ``path`` is there, and is data rather than a text with keys, as a config is."""
+    """Return whether ``path`` is there, and is data rather than a text with keys, as a config is."""
     if is_folder(path) or _with_prefix(path) is not None:
         return True
     try:
@@ -88,12 +90,12 @@ def start_of(path: Path) -> bytes:
 
 
 def is_idx(start: bytes) -> bool:
-    """Whether ``start`` is that of an IDX file."""
+    """Return whether ``start`` is that of an IDX file."""
     return start[:2] == b"\0\0" and start[2:3] in map(_byte, ELEMENTS) and start[3:4] not in (b"", b"\0")
 
 
 def is_table(start: bytes) -> bool:
-    """Whether ``start`` is that of a text with columns: of its first two lines one has numbers."""
+    """Return whether ``start`` is that of a text with columns: of its first two lines one has numbers."""
     first, _, rest = start.removeprefix(b"\xef\xbb\xbf").partition(b"\n")
     second = rest.lstrip().partition(b"\n")[0]
     if b"\0" in start or not any(delimiter in first for delimiter in DELIMITERS):
@@ -105,7 +107,7 @@ def is_table(start: bytes) -> bool:
 
 
 def is_pickle(start: bytes, path: Path) -> bool:
-    """Whether ``start`` is that of a pickle: by the number of its protocol, or where there is none by its name."""
+    """Return whether ``start`` is that of a pickle: by its protocol number, or else by its name."""
     return start[:1] == b"\x80" or bool({".pkl", ".pickle"} & set(path.suffixes))
 
 
@@ -136,13 +138,15 @@ def _of_file(path: Path, data: DataConfig, *, pickles: bool = False) -> Collecti
     raise DataError(f"{where}: is in no form that is read; {FORMS}")
 
 
-def _with_prefix(path: Path) -> IdxFiles | None:
-    """The IDX files in the folder of ``path`` whose names begin with its last part."""
+def _with_prefix(path: Path, data: DataConfig = NO_DATA) -> Collection | None:
+    """The IDX files, or else the tables, in the folder of ``path`` whose names begin with its last part."""
     if os.path.lexists(path) or not path.name or not is_folder(path.parent):
         return None
     prefix = path.name.lower().rstrip("-_.")
-    files = sets_in(path.parent).get(prefix)
-    return None if files is None else IdxFiles(path.name, path.parent, files, prefix)
+    if files := sets_in(path.parent).get(prefix):
+        return IdxFiles(path.name, path.parent, files, prefix)
+    tables = sets_of(_tables_in(path.parent)).get(prefix) if prefix else None
+    return _csv_of(path.name, tables, data) if tables else None
 
 
 def _of_folder(folder: Path, data: DataConfig, say: Say) -> Collection:
@@ -188,17 +192,31 @@ def _npz_file(folder: Path, data: DataConfig) -> NpzFile | None:
 
 def _csv_files(folder: Path, data: DataConfig) -> CsvFiles | None:
     """The tables in ``folder``: train.csv and test.csv, or the only one. Raises ``DataError``."""
-    paths = {each.name: Path(each.path) for each in entries(folder) if is_file(each)}
-    tables = {name: Table(path) for name, path in paths.items() if name.lower().endswith(SUFFIXES)}
-    for name, table in tables.items():
-        if name.lower().endswith(".zip") and len(inside := list(tables_in_zip(table.path).values())) == 1:
-            tables[name] = inside[0]
-    found = splits_of(tables)
+    tables = _tables_in(folder)
+    found = splits_of(tables, folder, f"name one, as {shown(folder / 'NAME')}, of")
     if not found and len(tables) > 1:
         raise _several(folder, [table.path for table in tables.values()])
     if not found:
         found = dict(zip(("train",), tables.values(), strict=False))
-    return CsvFiles(folder.resolve().name, found, data.image_shape) if found else None
+    return _csv_of(folder.resolve().name, found, data) if found else None
+
+
+def _csv_of(name: str, tables: Mapping[FileSplit, Table], data: DataConfig) -> CsvFiles:
+    return CsvFiles(name, {split: _inside(table) for split, table in tables.items()}, data.image_shape)
+
+
+def _tables_in(folder: Path) -> dict[str, Table]:
+    """Return the tables in ``folder`` by their file names, none of them opened."""
+    found = (each for each in entries(folder) if each.name.lower().endswith(SUFFIXES) and is_file(each))
+    return {each.name: Table(Path(each.path)) for each in found}
+
+
+def _inside(table: Table) -> Table:
+    """Return the only table in ``table`` if it is a zip archive, else ``table``. Raises ``DataError``."""
+    if not table.path.name.lower().endswith(".zip"):
+        return table
+    inside = list(tables_in_zip(table.path).values())
+    return inside[0] if len(inside) == 1 else table
 
 
 def _parquet_files(folder: Path, data: DataConfig) -> ParquetFiles | None:
@@ -219,7 +237,7 @@ def _several(folder: Path, found: list[Path]) -> DataError:
 
 
 def _contents(folder: Path) -> str:
-    """What is in ``folder``, in a few words."""
+    """Return the contents of ``folder`` in a few words."""
     found = entries(folder)
     names = [f"{shown(each.name)}{'/' if is_folder_entry(each) else ''}" for each in found[:SEVERAL]]
     more = f" and {len(found) - SEVERAL} more" if len(found) > SEVERAL else ""

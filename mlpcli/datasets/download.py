@@ -147,15 +147,17 @@ class Downloader:
                 if isinstance(error, UnreachableError):
                     self._unreachable[name] = str(error)
                 reasons[source] = str(error)
-                self._say_once(f"{source}: {error}")
             else:
+                # Where every source fails, the error has the reasons: each is said once.
+                for failed, reason in reasons.items():
+                    self._say_once(f"{failed}: {reason}")
                 self._say(f"{self.entry.name}: {file.name}, {file.size / 1e6:.1f} MB, from {source}")
                 return
         tried = "".join(f"\n  {name}: {reason}" for name, reason in reasons.items()) or "\n  (there are none)"
         raise UnavailableError(f"{self.entry.name}: no source delivers {file.name}:{tried}\n{self._remedies()}")
 
     def _say_once(self, line: str) -> None:
-        """Say ``line`` as it is found out: what follows may take long."""
+        """Say ``line`` unless it has been said for another file."""
         if line not in self._said:
             self._said.add(line)
             self._say(line)
@@ -228,7 +230,7 @@ def find(folder: Path, name: str) -> Path | None:
 
 
 def fault(path: Path, file: File) -> str | None:
-    """What is wrong with ``path`` as a copy of ``file``, plain or gzip, if anything. Raises ``OSError``."""
+    """Return what is wrong with ``path`` as a copy of ``file``, plain or gzip, or None. Raises ``OSError``."""
     try:
         with open_regular(path) as opened:
             for _ in verified(chunks_of(opened), file):

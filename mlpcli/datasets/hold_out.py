@@ -1,4 +1,4 @@
-"""Which training images are held out for validation: the last ones, or some drawn by the seed."""
+"""Choose the training images to hold out for validation: the last ones, or some drawn by the seed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Indices = npt.NDArray[np.intp]
 
 
 def how_many(validation: float, images: int, name: str) -> int:
-    """How many of ``images`` to hold out: ``validation`` is their share, or from 1 up their number.
+    """Return the number of ``images`` to hold out: ``validation`` is a fraction, or from 1 up a number.
 
     Raises ``DataError`` where none would be left, or none held out.
     """

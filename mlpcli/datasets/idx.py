@@ -7,7 +7,7 @@
     the rest   the elements, big-endian, the last dimension varying fastest
 
 Source: the description on the page MNIST was published on. Files come from anywhere, so nothing in them is believed:
-a header's promise is held against what the file can hold before memory is taken for it.
+a header's sizes are compared with the size of the file before memory is taken for it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def encode(array: Bytes) -> bytes:
 
 
 def encoded_header(array: Bytes) -> bytes:
-    """What stands before the elements of ``array`` (uint8, at least one dimension) in an IDX file."""
+    """Return the header of ``array`` (uint8, at least one dimension) as IDX."""
     if array.dtype != np.uint8 or not 1 <= array.ndim <= 255:
         raise ValueError(f"IDX here is for uint8 arrays of 1 to 255 dimensions, not {array.dtype} of {array.ndim}")
     return struct.pack(f">HBB{array.ndim}I", 0, 0x08, array.ndim, *array.shape)
@@ -89,7 +89,7 @@ def read(path: Path, dimensions: int) -> tuple[Array, str]:
 
 @dataclass(frozen=True)
 class _Header:
-    """What a header says: the elements' type, the sizes, and those as they were if they were little-endian."""
+    """A parsed header: the type of the elements, the sizes, and the sizes read as little-endian numbers."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
@@ -118,7 +118,7 @@ class _Header:
             )
 
     def remedy(self, most: int) -> str:
-        """What to do about a file of at most ``most`` bytes, which are too few."""
+        """Return the advice for a file of at most ``most`` bytes, which are too few."""
         swapped = self.size + self.dtype.itemsize * math.prod(self.swapped)
         if self.size < swapped <= most:
             sizes = " x ".join(map(str, self.swapped))

@@ -121,7 +121,7 @@ class IdxFiles(Collection):
         return Examples(NO_IMAGES, idx.read(self.files[ROLES_OF[split][1]], idx.LABELS)[0], self._names())
 
     def file_name(self, role: Role) -> str:
-        """What the file of ``role`` is called."""
+        """Return the name of the file of ``role``."""
         return shown(self.files[role].name) if role in self.files else FILE_NAMES[role]
 
     def _array(self, role: Role, dimensions: int) -> Array:
@@ -131,7 +131,7 @@ class IdxFiles(Collection):
         return array
 
     def _names(self) -> Mapping[int, str] | None:
-        """What the classes are called, if a file says it. Raises ``DataError``."""
+        """Return the names of the classes, if a file has them. Raises ``DataError``."""
         mapping = self.folder / f"{self._prefix}-mapping.txt"
         path = next((path for path in (self.folder / CLASSES, mapping) if path.is_file()), None)
         if path is None:

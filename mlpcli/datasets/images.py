@@ -230,7 +230,7 @@ def _columns(parts: list[_Part]) -> tuple[int, int]:
 
 
 def _overlap(group: list[_Part], part: _Part) -> float:
-    """How much of the narrower of the two lies above or below the other."""
+    """Return the fraction of the narrower of the two that lies above or below the other."""
     (start, stop), (own_start, own_stop) = _columns(group), _columns([part])
     return (min(stop, own_stop) - max(start, own_start)) / min(stop - start, own_stop - own_start)
 
@@ -393,8 +393,9 @@ def _light(image: Picture, name: str, raw: bool) -> Array:
         return _of_numbers(image, np.asarray(image.convert("F").reduce(factor), np.float64), name, raw)
     # By way of RGB: not every mode is known to Pillow's conversion to grey.
     if image.mode not in ("LA", "PA", "RGBA", "RGBa") and "transparency" not in image.info:
-        grey = image if image.mode in ("1", "L") else image.convert("RGB")
-        return np.asarray(grey.convert("L").reduce(factor), np.float64)
+        if image.mode != "L":  # each of Pillow's conversions copies a picture
+            image = (image if image.mode == "1" else image.convert("RGB")).convert("L")
+        return np.asarray(image.reduce(factor) if factor > 1 else image).astype(np.float64)
     pixels = np.asarray(image.convert("RGBA").convert("LA").reduce(factor), np.float64)
     opaque = pixels[..., 1] / 255.0
     on_black = pixels[..., 0] * opaque

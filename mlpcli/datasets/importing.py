@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 from mlpcli.config import DataConfig
@@ -18,10 +19,12 @@ from mlpcli.datasets.load import Split, load_dataset
 from mlpcli.errors import RunError
 from mlpcli.files import write_atomically
 
+ROWS = 1024  # images written at a time
+
 
 @dataclass(frozen=True)
 class Imported:
-    """What was written: the names of the classes, the images' rows and columns, how many to train and to test."""
+    """The data written: the names of the classes, the images' rows and columns, how many to train and to test."""
 
     folder: Path
     class_names: tuple[str, ...]
@@ -63,7 +66,8 @@ def import_data(data: DataConfig, folder: Path, *, say: Say = silent, progress: 
 
 
 def _write(path: Path, array: Bytes) -> None:
-    write_atomically(path, [idx.encoded_header(array), array.tobytes()])
+    rows = (array[start : start + ROWS].tobytes() for start in range(0, len(array), ROWS))
+    write_atomically(path, chain([idx.encoded_header(array)], rows))
 
 
 def _require_new(folder: Path) -> None:

@@ -254,7 +254,7 @@ def locate(dataset: str, folder: str | Path) -> tuple[Entry | None, Path]:
 
 
 def is_there(folder: Path, file: File) -> bool:
-    """Whether ``file`` is in ``folder``, by its name and its size alone. Raises ``DataError`` if it cannot be seen."""
+    """Return whether ``file`` is in ``folder``, by name and size alone. Raises ``DataError``."""
     try:
         path = find(folder, file.name)
         # What a .gz holds is not known before it is read.

@@ -5,7 +5,7 @@
     images labels                                              no test images; also x y, data target
 
 An .npz is a zip archive of .npy files. Its directory and headers come from anywhere, so nothing in them is believed: a
-member's promise is held against what its bytes in the file can hold before memory is taken for it.
+header's size is compared with the member's bytes in the file before memory is taken for it.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class NpzFile(Collection):
         return to_bytes(as_images(read_array(self._path, name), where, self._size), where)
 
     def _pair(self, split: FileSplit) -> tuple[str, str] | None:
-        """What the arrays of ``split`` are called in the file."""
+        """Return the names of the arrays of ``split`` in the file."""
         for images, labels in NAMES[split]:
             if images in self._names and labels in self._names:
                 return self._names[images], self._names[labels]

@@ -110,7 +110,7 @@ def _read(path: Path, settings: DataConfig, images: list[Bytes], labels: list[An
 
 
 def _names(metadata: Mapping[bytes, bytes] | None, label: str) -> dict[int, str] | None:
-    """What the hub calls the classes, if it says so."""
+    """Return the hub's names of the classes, if there are any."""
     try:
         names = json.loads((metadata or {})[b"huggingface"])["info"]["features"][label]["names"]
     except (KeyError, TypeError, ValueError, RecursionError):

@@ -168,7 +168,7 @@ class _Machine:
         return self._data[self._at - count : self._at]
 
     def line(self) -> bytes:
-        """What comes before the next line's end."""
+        """Take the bytes before the next end of a line."""
         rest = bytes(self._data[self._at : self._at + 4096])
         line, end, _ = rest.partition(b"\n")
         if not end:
@@ -193,7 +193,7 @@ class _Machine:
         return self._take(self.number(form))
 
     def marked(self) -> list[Any]:
-        """What lies above the last mark, taken off with it."""
+        """Take the values above the last mark, and the mark, off the stack."""
         at = len(self._stack) - 1
         while self._stack[at] is not _MARK:
             at -= 1

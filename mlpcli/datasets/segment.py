@@ -63,13 +63,13 @@ class Part:
         return int(self.mask.size)
 
     def holds(self, other: Part) -> bool:
-        """Whether ``other`` lies in its box."""
+        """Return whether ``other`` lies in its box."""
         return all(
             one.start <= two.start and two.stop <= one.stop for one, two in zip(self.box, other.box, strict=True)
         )
 
     def encloses(self, other: Part) -> bool:
-        """Whether ``other`` lies in its box, clear of the box's sides."""
+        """Return whether ``other`` lies in its box, clear of the box's sides."""
         return all(one.start < two.start and two.stop < one.stop for one, two in zip(self.box, other.box, strict=True))
 
 
@@ -292,7 +292,7 @@ def _extent(part: Part) -> tuple[float, ...]:
 
 
 def _is_frame(part: Part, within: list[Part]) -> bool:
-    """Whether ``part`` is the outline of a box with something of the same ink in it."""
+    """Return whether ``part`` is the outline of a box with something of the same ink in it."""
     if all(other.sign != part.sign or other.length < IN_FRAME * part.length for other in within):
         return False
     down, right = (max(1, round(FRAME * side)) for side in part.mask.shape)
@@ -300,7 +300,7 @@ def _is_frame(part: Part, within: list[Part]) -> bool:
 
 
 def _is_sheet(part: Part, within: list[Part]) -> bool:
-    """Whether ``part`` is an even surface with something of the other ink on it."""
+    """Return whether ``part`` is an even surface with something of the other ink on it."""
     on_it = [other for other in within if other.sign != part.sign]
     written = sum(int(np.count_nonzero(other.mask)) for other in on_it)
     covered = int(np.count_nonzero(part.mask)) + written
@@ -310,7 +310,7 @@ def _is_sheet(part: Part, within: list[Part]) -> bool:
 
 
 def _belongs(part: Part, main: Part) -> bool:
-    """Whether ``part`` may be a digit beside ``main``, or of it: not of the other ink, no printed line, no stain."""
+    """Return whether ``part`` may be a digit beside ``main``, or a part of it: the same ink, no line, no stain."""
     if part.sign != main.sign or part.length > LINE * min(part.mask.shape):
         return False
     gaps = (max(one.start - two.stop, two.start - one.stop) for one, two in zip(part.box, main.box, strict=True))

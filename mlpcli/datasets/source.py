@@ -1,4 +1,4 @@
-"""What a source is: a place that may have the files of a data set. Here also the simplest one, a folder."""
+"""Sources, places that may have the files of a data set; and the simplest one, a folder."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def named_path(text: str) -> Path:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether ``path`` is a folder; a path that cannot be is none."""
+    """Return whether ``path`` is a folder, without raising for an impossible path."""
     return os.path.isdir(path)  # noqa: PTH112 - the method of Path raises for a name that is too long
 
 

@@ -129,7 +129,7 @@ def _through(url: str, proxies: dict[str, str]) -> str:
 
 
 def _redirected(url: str, location: str) -> str:
-    """Where ``location`` leads from ``url``, if it may be followed. Raises ``SourceError``."""
+    """Return the URL of ``location`` relative to ``url``, if it may be followed. Raises ``SourceError``."""
     allowed = {"https"} | {urllib.parse.urlsplit(url).scheme}
     try:
         target = urllib.parse.urljoin(url, location)
@@ -170,7 +170,7 @@ def _shown(text: str) -> str:
 
 
 class _Paced(io.RawIOBase):
-    """What comes from a socket, ended when it comes too slowly or is too much.
+    """The bytes of a socket, ended when they come too slowly or are too many.
 
     Only waiting counts against ``STALL_SECONDS``, not the time in which the reader does something else.
     """

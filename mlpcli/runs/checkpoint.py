@@ -5,8 +5,8 @@ the config asks for them, one vector per memory of the optimizer (``optimizer_v`
 order of W1, b1, W2 ...), and ``header``, a JSON text. The zip archive's comment is the SHA-256 of every byte before it;
 it is checked before anything is parsed, as a hash of the arrays alone would miss damage to the zip's own structure.
 
-The hash finds damage, not malice: whoever writes a file can seal it. So nothing that the file says is believed before
-it is checked, and of all that zip and .npy allow, only what :func:`encode` writes is taken: members stored one after
+The hash finds damage, not malice: anyone can seal a file. So nothing that the file says is believed before it is
+checked, and of all that zip and .npy allow, only what :func:`encode` writes is taken: members stored one after
 the other with no byte between them, arrays of the names, types and shapes that the header's own config asks for.
 Nothing is decompressed, evaluated or unpickled, and no array takes more memory than its bytes in the file.
 """
@@ -67,7 +67,7 @@ class Checkpoint:
 
     ``dataset`` is the name of the data set, ``hashes`` its files' (file name -> SHA-256 of the decoded bytes), and
     ``image_shape`` (rows, columns) its images'. ``class_names`` are what the classes are called, in order; None in a
-    checkpoint of before they were kept. ``multi_label``: several classes may be right at once.
+    checkpoint from before they were saved. ``multi_label``: several classes may be right at once.
     """
 
     config: Config

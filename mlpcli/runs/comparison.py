@@ -51,7 +51,7 @@ def differences(recorded: Path, again: Path, epochs: int) -> list[Difference]:
 
 def _checkpoint(run: Path, name: str) -> Checkpoint | None:
     path = run / directory.CHECKPOINTS / f"{name}{checkpoints.SUFFIX}"
-    return checkpoints.read(path) if path.exists() else None
+    return checkpoints.read(path) if directory.is_there(path) else None
 
 
 def _of_metrics(recorded: Path, again: Path, epochs: int) -> Iterator[Difference]:

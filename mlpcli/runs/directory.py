@@ -264,7 +264,7 @@ def opened(run: Path | Folder) -> Iterator[Folder]:
 
 
 def is_in_use(run: Path | Folder) -> bool:
-    """Return True if a process holds ``run``. Makes no file, and keeps nobody from holding it."""
+    """Return True if a process holds ``run``. Makes no file, and lets other processes take it."""
     try:
         with opened(run) as folder:
             return folder.is_locked(LOCK)
@@ -294,7 +294,7 @@ def locate(path: Path) -> tuple[Path, Path | None]:
     Raises ``RunError`` when it is neither.
     """
     run, checkpoint = (path, None) if is_folder(path) else (path.absolute().parent.parent, path)
-    if not _is_there(run / CONFIG):
+    if not is_there(run / CONFIG):
         known = "is no run: it has no config.yaml" if is_folder(path) else "no such run, and no checkpoint inside one"
         raise RunError(f"{shown(path)}: {known}; a run is a folder under runs/")
     return run, checkpoint
@@ -303,7 +303,7 @@ def locate(path: Path) -> tuple[Path, Path | None]:
 def find_checkpoint(path: Path) -> Path:
     """The checkpoint that ``path`` means: the file itself, or a run's best, else its last. Raises ``RunError``."""
     if not is_folder(path):
-        if not _is_there(path):
+        if not is_there(path):
             raise RunError(f"{shown(path)}: no such run or checkpoint; a run is a folder under runs/")
         return path
     with reading(path), Folder(path) as folder:
@@ -327,7 +327,7 @@ def other_checkpoints(path: Path, file: Path) -> list[Path]:
 def run_of(checkpoint: Path) -> Path | None:
     """The run that the file ``checkpoint`` lies in, if it lies in one."""
     folder = checkpoint.parent if checkpoint.parent.name == CHECKPOINTS else checkpoint.absolute().parent
-    return folder.parent if folder.name == CHECKPOINTS and _is_there(folder.parent / CONFIG) else None
+    return folder.parent if folder.name == CHECKPOINTS and is_there(folder.parent / CONFIG) else None
 
 
 def is_run(path: Path) -> bool:
@@ -372,7 +372,7 @@ def read_test(run: Path | Folder) -> dict[str, Any] | None:
 
 
 def read_metrics(run: Path | Folder, at_least: int = 0) -> Metrics:
-    """Return what metrics.jsonl of ``run`` comes to, a torn last line left out.
+    """Return a summary of metrics.jsonl of ``run``, without a torn last line.
 
     Raises ``RunError`` where a line is damaged, or where there are fewer than ``at_least``.
     """
@@ -433,7 +433,8 @@ def is_folder(path: Path) -> bool:
         return False
 
 
-def _is_there(path: Path) -> bool:
+def is_there(path: Path) -> bool:
+    """Return True if there is anything at ``path``, a link that leads nowhere included."""
     try:
         path.lstat()
     except (OSError, ValueError):

@@ -1,5 +1,5 @@
-"""metrics.jsonl, one line an epoch, read as a stream: what it comes to, and no more of its lines than a picture has use
-for, so that neither a long run nor a stranger's file takes more memory than that.
+"""metrics.jsonl, one line an epoch, read as a stream: a summary, and no more lines than a picture has use for. So
+neither a long run nor a stranger's file takes more memory than that.
 
 A line as mlpcli writes it is recognised by a regular expression, which takes a quarter of the time of parsing it; any
 other is parsed, and checked key by key. Both accept the same: the expression is a part of the schema.
@@ -58,7 +58,7 @@ _BY_TYPE: dict[str, tuple[Fits, str]] = {
 _TYPES = {each.name: str(each.type) for each in fields(EpochRecord)}
 _RECORD: Schema = {name: _BY_TYPE[kind][0] for name, kind in _TYPES.items()}
 _LISTS = [name for name, kind in _TYPES.items() if kind.startswith("list")]
-# What every line is read for, though not every line is kept.
+# Read from every line; few lines are kept.
 _SUMMED = ("epoch", "validation_loss", "validation_error", "examples_per_second", "seconds")  # in the line's order
 # Lines written before there were averages lack what is beside one.
 _BESIDE_AN_AVERAGE = ("raw_validation_loss", "raw_validation_error")
@@ -68,7 +68,7 @@ _BESIDE_AN_AVERAGE = ("raw_validation_loss", "raw_validation_error")
 class Metrics:
     """A summary of metrics.jsonl: ``epochs`` lines, of which ``best`` is the first of the lowest (validation error,
     validation loss). ``seconds`` are those of training, in which ``examples`` were trained on. ``kept`` has some lines
-    by their numbers, evenly: the first, the best and the last among them.
+    by their numbers, evenly spaced, and the first, the best and the last.
     """
 
     path: Path

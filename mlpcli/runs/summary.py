@@ -18,7 +18,7 @@ from mlpcli.runs.metrics import Metrics
 class Summary:
     """A run in a line. ``state`` is running, finished, interrupted, diverged, or damaged: then ``problem`` says how.
 
-    ``best_epoch`` is the one with the lowest (validation error, validation loss); errors are shares of the images.
+    ``best_epoch`` is the one with the lowest (validation error, validation loss); errors are fractions of the images.
     ``seconds`` of training alone, validation and all else left out, and ``examples_per_second`` over all of them. What
     is not known is None.
     """

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from mlpcli.config import Config
+from mlpcli.config import Config, remark_on_rate
 from mlpcli.model.parameters import Parameters
 from mlpcli.state import EpochRecord
 
@@ -46,6 +46,8 @@ class Diagnosis:
         }
         seen = {name: sign for name, sign in signs.items() if sign is not None and name not in self._said}
         self._said |= seen.keys()
+        if remark_on_rate(self._config.training):  # said before training: the rate is not named twice
+            return [sign for sign in seen.values() if _rate(self._config) not in sign]
         return list(seen.values())
 
     def _saturated(self, record: EpochRecord) -> str | None:

@@ -125,7 +125,9 @@ def test_saturated_layers_and_the_deltas_of_every_objective():
         assert (factor.largest, factor.median) == (slope.max(), np.median(slope))
         assert factor.saturated == np.mean(np.abs(found[f"z{factor.layer}"]) > 4.6)
     assert found.factors[0].saturated > 0.9
-    assert explained(activation="tanh")[0].factors[0].saturated is None
+    for activation, flat in (("tanh", lambda z: np.abs(z) > 2.3), ("relu", lambda z: z <= 0)):
+        found, *_ = explained(scale=4.0, activation=activation)
+        assert found.factors[0].saturated == np.mean(flat(found["z1"]))
     moderate, *_ = explained()
     z = moderate["z2"]
     s = 1 / (1 + np.exp(-z))
@@ -141,6 +143,8 @@ def test_units_worth_a_look_are_chosen_or_named():
         wanted = {int(found[f"a{n}"].argmax()), int(np.abs(found[f"z{n}"]).argmax())}
         wanted.add(int(np.abs(found[f"dz{n}"]).argmax()))
         assert {unit for layer, unit in found.units if layer == n} == wanted
+    usual = tuple(unit for unit in found.units if unit[0] == 1)
+    assert explained((6, 5), units=[(2, 4)])[0].units == ((2, 4), *usual)
     assert explained((6, 5), units=[(2, 4), (1, 0), (2, 4)])[0].units == ((2, 4), (1, 0))
     for layer, unit in ((1, 6), (2, 5), (3, 0), (0, 0), (1, -1)):
         with pytest.raises(UsageError, match=f"--unit {layer}:{unit}"):
@@ -237,7 +241,7 @@ def test_least_loss_for_soft_targets_is_their_entropy():
 
 @pytest.mark.parametrize(("objective", "p"), [("softmax_cross_entropy", [0.0, 1.0]), ("sigmoid_quadratic", [1.5, 0.2])])
 def test_p_that_no_output_unit_has_is_refused(objective, p):
-    with pytest.raises(UsageError, match="between 0 and 1"):
+    with pytest.raises(UsageError, match="above 0 and below 1"):
         output_layer_alone(objective, p, np.eye(2)[0], logits=False)
 
 

@@ -329,7 +329,7 @@ def test_a_long_run_of_which_some_epochs_were_read():
     for axes in figure.axes:
         assert axes.get_xlim()[1] > 9000
         assert 5000 in [line.get_xdata()[0] for line in axes.lines if len(line.get_xdata()) == 1]  # type: ignore[index]
-    drawn(partial(plots.draw_layers, run=run))
+    drawn(partial(plots.draw_layers, runs=[run]))
 
 
 def test_long_names_keep_both_ends():

@@ -1031,3 +1031,8 @@ def test_classes_are_called_by_their_names(sheet: Sheet, tiny_config: Any, tmp_p
     assert [cell.inner_text().strip() for cell in sheet.page.locator("#outputs tbody th").all()] == names
     sheet.draw(DIGITS[1])
     assert sheet.page.locator("#verdict").inner_text() in names
+    assert re.search(r"ln p[₀₁₂] = ", sheet.page.locator("#loss-formula").inner_text())
+    assert [cell.inner_text() for cell in sheet.page.locator("#outgoing-bars .name").all()] == names
+    sheet.page.locator("#jacobian-cells").focus()
+    sheet.page.keyboard.press("ArrowRight")
+    assert re.search(r"\((cat|dog|ant)", sheet.page.locator("#jacobian-text").inner_text())

@@ -90,7 +90,7 @@ def test_sources_are_tried_in_turn(capsys: pytest.CaptureFixture[str], tmp_path:
     )
     assert code == 0
     assert len(json.loads(out)["fetched"]) == 4
-    assert err.splitlines()[:3] == ["little: asking /none", "/none: no such folder", f"little: asking {source}"]
+    assert err.splitlines()[:3] == ["little: asking /none", f"little: asking {source}", "/none: no such folder"]
 
 
 def test_folder_from_flag_then_environment_then_default(

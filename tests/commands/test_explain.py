@@ -137,6 +137,32 @@ def test_units_are_shown_as_asked(mlpcli):
     assert re.findall(r"^ +(\d+) +-?[\d.e-]+ +0\.\d+ +0\.\d+$", out, re.MULTILINE) == ["3", "7"]
 
 
+def test_layers_without_an_asked_unit_show_the_usual_ones(mlpcli):
+    found = mlpcli("--set", "network.hidden=[8,6]", "--unit", "2:5")
+    assert len(re.findall(r"^ +5 .*\d$", found.out.partition("(8)  dz2")[2].partition("(5)")[0], re.MULTILINE)) == 1
+    assert "dW1 of unit" in found.out
+
+
+@pytest.mark.parametrize("arguments", [["mnist"], ["--label", 3], ["--index", 4], ["--steps", 2]])
+def test_neuron_refuses_what_it_does_not_use(mlpcli, arguments):
+    assert "has no use with it" in refused(mlpcli("--neuron", *arguments), 2)
+
+
+def test_promise_of_several_steps_is_that_of_the_first(mlpcli):
+    assert "promised by the first step" in mlpcli(*FEW, "--steps", 3).out
+
+
+def test_formulas_have_their_brackets(mlpcli):
+    out = mlpcli(*FEW, "--set", "network.activation=tanh", "--set", "network.objective=sigmoid_cross_entropy").out
+    assert "(8)  dz1 = da1 * (1 - a1^2)" in out
+    assert "-sum [Y ln p + (1 - Y) ln(1 - p)]" in out
+
+
+@pytest.mark.parametrize(("activation", "heading"), [("sigmoid", "4.6"), ("tanh", "2.3"), ("relu", "z <= 0")])
+def test_saturation_is_that_of_the_activation(mlpcli, activation, heading):
+    assert heading in mlpcli(*FEW, "--set", f"network.activation={activation}").out.partition("learning stalls")[2]
+
+
 def test_saturation_makes_its_point(mlpcli):
     (factor,) = mlpcli("--set", "network.initial_scale=20", *FEW, "--json").document["factors"]
     assert factor["saturated"] > 0.5
@@ -202,7 +228,9 @@ def test_one_neuron(mlpcli):
         (["--p", "0.5,0.5"], "--label"),
         (["--p", "0.5,x", "--label", 0], "--p 0.5,x"),
         (["--z", "1", "--label", 0], "--z 1"),
-        (["--p", "1.5,0.5", "--label", 0], "between 0 and 1"),
+        (["--p", "1.5,0.5", "--label", 0], "above 0 and below 1"),
+        (["--p", "0.5,0.5", "--label", 0, "--unit", 1], "--unit has no use"),
+        (["--neuron"], "--set has no use"),
         (["--set", "network.hiden=[1]"], "hidden"),
         (["--image", "x.png", "--split", "test"], "--image"),
         (["--offline", "--source", "x"], "--offline"),
@@ -268,8 +296,14 @@ def test_network_of_one_output_unit(mlpcli):
     settings = ("network.hidden=[]", "network.single_output=true", "network.objective=sigmoid_cross_entropy")
     found = mlpcli(*(word for each in settings for word in ("--set", each)), "--label", "1")
     assert (found.status, "p - Y" in found.out) == (0, True)
+    assert "     p before" in found.out
 
 
 def test_underflow_is_shown_without_a_warning(mlpcli):
     found = mlpcli(*FEW, "--set", "network.initial_scale=1e38")
     assert (found.status, found.err, "nan" in found.out) == (0, "", False)
+
+
+def test_logits_whose_p_underflows_are_explained_without_a_warning(mlpcli):
+    found = mlpcli("--z", "1000,0", "--label", 1)
+    assert (found.status, found.err, "undefined" in found.out) == (0, "", True)

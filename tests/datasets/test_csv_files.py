@@ -192,6 +192,23 @@ def test_bombs_are_not_unpacked(tmp_path: Path, pack, monkeypatch: pytest.Monkey
         load(tmp_path / "bomb", pack(b"1,0,0,0,0\n" * 100_000))
 
 
+def test_several_sets_of_tables(tmp_path: Path):
+    members = {f"emnist-{name}-{split}": kaggle() for name in ("digits", "letters") for split in ("train", "test")}
+    (tmp_path / "sets").mkdir()
+    for name, data in members.items():
+        (tmp_path / "sets" / f"{name}.csv").write_bytes(data)
+    with pytest.raises(DataError, match=r"has several data sets; name one, .* of emnist-digits, emnist-letters$"):
+        load(tmp_path / "sets")
+    with pytest.raises(DataError, match=r"a.zip: .*; unpack it, and name one of emnist-digits, emnist-letters$"):
+        load(tmp_path / "a.zip", zipped(**members))
+    one = load(tmp_path / "sets" / "emnist-letters", test=True)
+    assert (one.name, len(one.train), len(one.test())) == ("emnist-letters", 40, 40)
+    with pytest.raises(DataError, match="neither a data set nor a file or folder"):
+        load(tmp_path / "sets" / "emnist")
+    (tmp_path / "sets" / "train.csv").write_bytes(text([LABELS[:9], *IMAGES[:9].T]))
+    assert len(load(tmp_path / "sets").train) == 9, "the plain name is the one meant"
+
+
 def test_several_tables_are_named(tmp_path: Path):
     for name in ("a.csv", "b.csv"):
         (tmp_path / name).write_bytes(kaggle())

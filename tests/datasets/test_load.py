@@ -231,7 +231,8 @@ class TestFallback:
         said: list[str] = []
         dataset = load_dataset(replace(data, sources=("/nowhere",), fallback="mnist-sample"), say=said.append)
         assert (dataset.name, dataset.fallback_from) == ("mnist-sample", "tiny")
-        assert said[:2] == ["tiny: asking /nowhere", "/nowhere: no such folder"]
+        assert said[0] == "tiny: asking /nowhere"
+        assert "".join(said).count("/nowhere: no such folder") == 1
         assert said[-1].endswith("using mnist-sample instead of tiny, as data.fallback says")
         assert len(dataset.test()) == 1000
 

@@ -50,12 +50,18 @@ def test_what_learns_is_passed_over_in_silence(overrides: tuple[str, ...]):
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (("training.learning_rate=1e-9",), "the loss has not moved, from .* raise training.learning_rate"),
+        (
+            ("training.optimizer=adam", "training.learning_rate=4e-5"),
+            "the loss has not moved, from .* raise training.learning_rate",
+        ),
         (("network.initial_scale=1e4",), "units of layer 1 are saturated.*lower network.initial_scale"),
-        (("training.learning_rate=1000",), "are saturated, and hardly learn: lower training.learning_rate"),
+        (
+            ("training.optimizer=sgd", "training.learning_rate=80"),
+            "are saturated, and hardly learn: lower training.learning_rate",
+        ),
         (("network.hidden=[30,30,30,30,30,30]",), "sigmoids so deep want"),
         (
-            ("network.activation=relu", "training.learning_rate=1e4", "training.l2=0"),
+            ("network.activation=relu", "training.optimizer=sgd", "training.learning_rate=70", "training.l2=0"),
             "gradient of layers? .*: their units are dead: lower training.learning_rate",
         ),
     ],
@@ -64,6 +70,11 @@ def test_what_learns_is_passed_over_in_silence(overrides: tuple[str, ...]):
 def test_what_does_not_learn_is_named(overrides: tuple[str, ...], words: str):
     (found,) = signs(*overrides)
     assert any(re.search(words, sign) for sign in found), found
+
+
+@pytest.mark.parametrize("rate", ["1e-9", "1000"], ids=["low", "high"])
+def test_a_rate_remarked_on_before_training_is_not_named_again(rate: str):
+    assert not any("training.learning_rate" in sign for sign in signs(f"training.learning_rate={rate}")[0])
 
 
 def test_pixels_divided_by_255_do_not_move_the_loss():

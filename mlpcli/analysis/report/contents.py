@@ -1,4 +1,4 @@
-"""What stands in a report: the run in numbers, its weights, and the images that are worth a look.
+"""The contents of a report: the run in numbers, its weights, and selected images.
 
 N images of D pixels, K classes. The weights travel as the bytes of the flat parameter vector, W1 b1 W2 b2 ..., little
 endian, in the run's own dtype; the images as their pixels, one image after the other, with each run of n zeros, n from
@@ -99,7 +99,7 @@ def weights_of(theta: Parameters) -> bytes | None:
 
 
 def name_of(member: Member) -> dict[str, Any]:
-    """Which checkpoint it is, as a document says it."""
+    """Return the checkpoint's name as in a document."""
     return {"name": _readable(member.path.stem), "epoch": member.checkpoint.epoch}
 
 

@@ -116,7 +116,7 @@ class Layers {
     const { network, forward, backward } = this;
     const layer = this.depth > 2 ? ` of layer ${l}` : "";
     const largest = this.hovered || this.pinned ? "" : ", whose gradient is the largest";
-    const what = this.depth > 1 ? `Unit ${unit}${layer}${largest}` : `Class ${unit}${largest}`;
+    const what = this.depth > 1 ? `Unit ${unit}${layer}${largest}` : `Class ${labelText(unit)}${largest}`;
     byId("unit-title").textContent = picked ? what : "A unit";
     byId("unit-numbers").textContent = picked ? this._numbers(l, unit) : "";
     const [n, below] = [subscript(l), l > 1 ? `a${subscript(l - 1)}` : "x"];
@@ -153,7 +153,7 @@ class Layers {
       bar.style.height = `${size}%`;
       bar.style.top = `${value < 0 ? 50 : 50 - size}%`;
       const track = element("span", { class: "track", "aria-hidden": "true" }, bar);
-      return element("li", {}, element("span", {}, String(k)), track, element("span", {}, number(value, 2)));
+      return element("li", {}, element("span", { class: "name", title: labelText(k) }, labelText(k)), track, element("span", {}, number(value, 2)));
     });
     byId("outgoing-bars").replaceChildren(...bars);
   }

@@ -70,7 +70,7 @@ const OBJECTIVES = {
     // softplus(z) = -ln sigmoid(-z)
     loss: (z, p, Y) => total(z.map((each, k) => -logSigmoid(-each) - Y[k] * each)),
     dp: (z, p, Y) => p.map((each, k) => (Y[k] ? -Y[k] / each : 0) + (Y[k] < 1 ? (1 - Y[k]) / sigmoid(-z[k]) : 0)),
-    written: { p: (of) => `sigmoid(${of})`, C: () => "−Σ Y ln p + (1 − Y) ln(1 − p)", dz: "p − Y" },
+    written: { p: (of) => `sigmoid(${of})`, C: () => "−Σ [Y ln p + (1 − Y) ln(1 − p)]", dz: "p − Y" },
   },
   sigmoid_quadratic: {
     ...SIGMOID,

@@ -36,12 +36,14 @@ class Outputs {
     const predicted = forward ? forward.predicted : -1;
     const truth = backward ? labelText(backward.truth) : -1;
     const several = Array.isArray(predicted);
-    byId("verdict").textContent = predicted < 0 ? "–" : labelText(predicted);
+    const answer = predicted < 0 ? "–" : labelText(predicted);
+    byId("verdict").textContent = answer;
+    byId("verdict").className = answer.length > 2 ? "long" : "";
     const kind = probabilities ? "probability" : "score";
     const one = several ? "predicted: each p above 1/2" : `predicted, ${kind} ${figure(forward?.p[predicted], probabilities)}`;
     const value = predicted < 0 ? "" : one;
     byId("verdict-note").textContent = forward ? value : "nothing drawn yet";
-    byId("loss-formula").textContent = backward ? `C = ${OBJECTIVES[objective].written.C(truth)} = ` : "";
+    byId("loss-formula").textContent = backward ? `C = ${OBJECTIVES[objective].written.C(backward.truth)} = ` : "";
     byId("loss").textContent = backward ? number(backward.C) : "";
     byId("loss").dataset.value = backward ? String(backward.C) : "";
     byId("loss-note").textContent = !backward
@@ -140,6 +142,7 @@ class Jacobian {
     const [i, j] = [Math.floor(cell / (K + 1)), (cell % (K + 1)) - 1];
     if (i === K && j < 0) return "";
     const name = i === K ? `dz${subscript(j)}` : j < 0 ? `∂C/∂p${subscript(i)}` : `∂p${subscript(i)}/∂z${subscript(j)}`;
-    return `${name} = ${number(this._value(cell), 6)}`;
+    const classes = CLASS_NAMES.length ? ` (${[i, j].filter((k) => k >= 0 && k < K).map(labelText).join(", ")})` : "";
+    return `${name}${classes} = ${number(this._value(cell), 6)}`;
   }
 }
