@@ -10,7 +10,7 @@ listen(
       const training = doc.runs.filter(({ state }) => state === "running");
       const known = doc.runs.filter(({ state }) => state !== "running").length;
       const done = doc.runs.reduce((total, run) => total + (run.epochs ?? 0), 0);
-      const all = doc.runs.reduce((total, run) => total + (run.max_epochs ?? 0), 0);
+      const all = doc.runs.reduce((total, run) => total + ((run.state === "running" ? run.max_epochs : run.epochs) ?? 0), 0); // others have ended
       const state = training.length ? "running" : "finished";
       const left = doc.count > doc.runs.length ? `the best ${doc.runs.length} of ` : "";
       const words = doc.count ? `${training.length} of ${left}${plural(doc.count, "run")}, ${known} ended` : "no run yet";
