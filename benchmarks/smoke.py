@@ -36,6 +36,7 @@ def main() -> None:
     turns = [*fewest, "--seconds", "0.01"]
     growth = ["--repeats", "1", "--threads", "1", "--seconds", "0.001", "--axes", "depth,batch", "--most", "1"]
     short = ["--set", "training.epochs=1", "--set", "training.warmup_epochs=0"]
+    sample = ["--set", "data.dataset=mnist-sample", "--set", "network.hidden=[8]"]
     plots = importlib.util.find_spec("matplotlib") is not None
     if not plots:
         print("skipped: the plot, as matplotlib is not installed")
@@ -49,6 +50,7 @@ def main() -> None:
         "memory": ["--epochs", "1", *fewest],
         "start": fewest,
         "versions": [revision, ".", "--rows", "1", "--least", "0", *turns],
+        "watching": ["--rounds", "1", "--seconds", "1", "--pages", "1", "--", *sample],
         "cold": [*fewest, *short, "--pytorch=--epochs 1"],
     }
     if importlib.util.find_spec("mpi4py"):
@@ -63,11 +65,14 @@ def main() -> None:
             print("skipped: Pillow is not installed, no photograph is made")
         for name, arguments in benchmarks.items():
             results = Path(scratch) / f"{name}.json", Path(scratch) / f"{name}.md", Path(scratch) / f"{name}.svg"
+            data = ["--data", "mnist-sample"]
             wanted = ["--json", str(results[0]), "--markdown", str(results[1])]
+            if name == "watching":  # it prints its result, and passes options on to mlpcli train
+                data, wanted = [], []
             if name == "growth" and plots:
                 wanted += ["--plot", str(results[2])]
             started = time.perf_counter()
-            command = [sys.executable, "-m", f"benchmarks.{name}", "--data", "mnist-sample", *arguments, *wanted]
+            command = [sys.executable, "-m", f"benchmarks.{name}", *data, *wanted, *arguments]
             done = subprocess.run(command, capture_output=True, text=True, cwd=common.ROOT)
             missing = [path for path in wanted[1::2] if not (Path(path).is_file() and Path(path).stat().st_size)]
             print(f"{'FAILED' if done.returncode or missing else 'ran'}: {name}, {time.perf_counter() - started:.1f} s")

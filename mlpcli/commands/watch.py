@@ -20,7 +20,7 @@ from mlpcli.errors import RunError, UsageError, shown
 if TYPE_CHECKING:
     import asyncio
 
-# What a child has after its parent to tell its pages the last of it.
+# Time for the child to send its pages the last events.
 PATIENCE_SECONDS = 12.0
 
 
@@ -44,7 +44,7 @@ def command(name: str, port: int | None, no_open: bool, until_closed: bool) -> N
     """
     set_threads(1)
     path = Path(name)
-    is_run = _look(path, until_closed)
+    is_run = _is_run(path, until_closed)
 
     import asyncio
 
@@ -54,8 +54,8 @@ def command(name: str, port: int | None, no_open: bool, until_closed: bool) -> N
         raise KeyboardInterrupt if stopped[0] == signal.SIGINT else Terminated(stopped[0])
 
 
-def _look(path: Path, may_be_empty: bool) -> bool:
-    """Whether ``path`` is a run, or else a folder of runs. Raises ``RunError`` for what is neither."""
+def _is_run(path: Path, may_be_empty: bool) -> bool:
+    """Return True for a run, False for a folder of runs. Raises ``RunError`` if ``path`` is neither."""
     from mlpcli.runs import directory
 
     if directory.is_run(path):
@@ -103,7 +103,7 @@ def _read_to_the_end(loop: asyncio.AbstractEventLoop, until: asyncio.Event) -> N
 
 
 def _has_screen() -> bool:
-    """Whether there is a screen that a browser would open on; one of the terminal would take the terminal."""
+    """Return True if a browser can open a window; a text browser would take the terminal."""
     return sys.platform == "darwin" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
 
 
@@ -115,17 +115,17 @@ def _open(address: str) -> None:
 
 
 class LivePage:
-    """A page of what this process trains, served by a child that lives as long; this one is none."""
+    """A live page of this process's training, or none: this class does nothing."""
 
     def open(self, path: Path) -> None:
         """Serve the run or the folder ``path``."""
 
     def close(self) -> None:
-        """Have the pages told the last of it, and end."""
+        """Send the pages the last events, and end the child."""
 
 
 class _ChildPage(LivePage):
-    """Whatever becomes of the child, training goes on."""
+    """A page served by a child process; training continues if the child dies."""
 
     def __init__(self, port: int | None, no_open: bool) -> None:
         self._options = [*(("--port", str(port)) if port else ()), *(("--no-open",) if no_open else ())]
@@ -146,7 +146,7 @@ class _ChildPage(LivePage):
             output.say(f"mlpcli: no page can be served: {error.strerror or error}")
 
     def close(self) -> None:
-        """Have the pages told the last of it, and end."""
+        """Send the pages the last events, and end the child."""
         child, self._child = self._child, None
         if child is None:
             return

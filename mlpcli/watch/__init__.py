@@ -1,1 +1,1 @@
-"""The live page: what a run or a folder of runs comes to while it is trained, served to a browser of this machine."""
+"""The live page of a run or a folder of runs, served to browsers on this machine."""

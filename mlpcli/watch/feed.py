@@ -1,8 +1,7 @@
-"""What a live page is told: read from run directories, by kind of event, as JSON.
+"""Events of a live page: JSON by kind, read from run directories.
 
-Light reading looks at the files' times and reads what has changed; it is done twice a second. Heavy reading opens a
-checkpoint, and holds it against the images held out. What that takes is on a budget, so that a processor that trains is
-not asked for more than a small share of its time.
+A light read checks the files' times and reads the files that changed; it runs twice a second. A heavy read opens a
+checkpoint and evaluates it on the validation images. Its CPU time is on a budget: training must not pay for it.
 """
 
 from __future__ import annotations
@@ -30,13 +29,13 @@ from mlpcli.runs.ranking import Known
 from mlpcli.runs.steps import Line
 from mlpcli.runs.summary import try_to_read
 
-# Of the time of all processors, what reading checkpoints may take, and what looking at images may.
+# The fraction of all CPU time that reading checkpoints may take; evaluation may take as much again.
 SHARE = 0.003
 MOST_POINTS = 400  # of the losses of steps
 SMOOTH = 50  # of an epoch, the part over which the loss is averaged
 SPEED_SECONDS = 10.0  # over which the speed is taken
 MOST_OTHERS = 40
-NOT_YET = "The first epoch is not over yet: the network comes with it."
+NOT_YET = "No epoch is completed, so there is no network to show."
 NO_IMAGES = "The images could not be had where this page is made."
 
 Values = dict[str, Any]
@@ -45,7 +44,7 @@ Signature = tuple[Any, ...]
 
 
 class Budget:
-    """CPU seconds, of which a share of the machine's may be spent."""
+    """A limit on CPU time, as a fraction of the machine's."""
 
     def __init__(self, cores: int, share: float = SHARE) -> None:
         self._per_second = cores * share
@@ -53,7 +52,7 @@ class Budget:
 
     @property
     def is_free(self) -> bool:
-        """Whether what was spent is paid for."""
+        """True once enough time has passed for the CPU seconds spent."""
         return time.monotonic() >= self._free
 
     def spend(self, seconds: float) -> None:
@@ -63,14 +62,14 @@ class Budget:
 
 @dataclass(frozen=True)
 class Seen:
-    """The newest that was read of a run: its part of a document, and the state that it is in."""
+    """The newest values read of a run: its part of a document, and its state."""
 
     document: Values
     state: str
 
 
 class RunFeed:
-    """Tells of the run ``path``. Light and heavy reading may be done at the same time, each by one thread."""
+    """The events of the run ``path``. One thread may read light and another heavy at the same time."""
 
     def __init__(self, path: Path, cores: int) -> None:
         self.path = path
@@ -79,13 +78,13 @@ class RunFeed:
         self._seen: Seen | None = None
         self._steps: tuple[Signature, Values | None] = ((), None)
         self._weights, self._looks = Budget(cores), Budget(cores)
-        self._read: Signature = ()  # of the checkpoint whose weights were told
-        self._looked: Signature = ()  # of the one that was held against images
+        self._read: Signature = ()  # of the checkpoint whose weights were sent
+        self._looked: Signature = ()  # of the one that was evaluated
         self._images: tuple[Part, SplitName] | None = None
         self._no_images: str | None = None
 
     def html(self) -> bytes:
-        """The page, of what is known without a checkpoint. Raises ``RunError`` or ``ConfigError``."""
+        """Return the page without a checkpoint. Raises ``RunError`` or ``ConfigError``."""
         return page(waiting(self.path, NOT_YET), live=True)
 
     @property
@@ -112,7 +111,7 @@ class RunFeed:
         return events
 
     def heavy_is_due(self) -> bool:
-        """Whether there is a newer checkpoint, and time to read it, or to hold it against images."""
+        """Return True if there is a newer checkpoint and CPU time left to read or evaluate it."""
         over = self.state not in ("running", "removed", "damaged")
         found = _signature(self.path, *self._wanted(over))
         if not any(found):
@@ -193,7 +192,7 @@ class RunFeed:
             "speed": steps["speed"] if steps and rate else None,
             "left": left,
             "points": steps["points"] if steps else None,
-            "report": f"mlpcli report {shlex.quote(str(self.path))}",
+            **_commands(self.path),
             "resume": resume_command(self.path),
         }
 
@@ -223,7 +222,7 @@ class RunFeed:
 
 
 class RunsFeed:
-    """Tells of the runs in ``folder``: ``document`` is that of a page of them side by side."""
+    """The events of the runs in ``folder``; ``document`` is the document of a page of them side by side."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -236,8 +235,8 @@ class RunsFeed:
         return runs_page(self.document(), live=True)
 
     def light(self) -> Events:
-        """Event ``runs``: the document of a page."""
-        return {"runs": json_text(self.document())}
+        """Return event ``runs``: the document of a page, and the commands that show it again and write it to a file."""
+        return {"runs": json_text({**self.document(), **_commands(self.folder)})}
 
     def document(self) -> Values:
         """Runs side by side, each with the address of its own page."""
@@ -279,7 +278,7 @@ class RunsFeed:
 
 
 class OneOfMany:
-    """Tells of a run, and of those beside it; what the page of a run gets."""
+    """The events of a run's page: the run itself, and the runs beside it."""
 
     def __init__(self, run: RunFeed, beside: RunsFeed, cores: int) -> None:
         self.run = run
@@ -298,6 +297,12 @@ class OneOfMany:
             events.update(self._beside.others(self.run.path))
             self._budget.spend(max(0.004, time.thread_time() - began))
         return events
+
+
+def _commands(path: Path) -> Values:
+    """Return the commands that write the page of ``path`` to a file, and that serve it again."""
+    name = shlex.quote(f"./{path}" if str(path).startswith("-") else str(path))
+    return {"report": f"mlpcli report {name}", "watch": f"mlpcli watch {name}"}
 
 
 def _rate(first: Line, last: Line) -> float | None:
@@ -326,7 +331,7 @@ def _thinned(lines: list[Line]) -> list[Line]:
 
 
 def _signature(run: Path, *names: str) -> Signature:
-    """What changes when one of the files ``names`` does; of one that is not there, None."""
+    """Return the time, size and inode of each of the files ``names``; None for a missing one."""
     found: list[tuple[int, int, int] | None] = []
     for name in names:
         try:

@@ -7,7 +7,7 @@ reaches the file system.
 
 One thread serves all connections, of which there are at most ``MOST_CONNECTIONS`` that have not asked yet and
 ``MOST_PAGES`` that listen; one that is slow to ask, or to take what it is sent, is dropped. A page gets of each kind of
-event the newest: who is slow misses what lies between, and holds nobody up. Two more threads read run directories, see
+event the newest: a slow page skips the events between and delays no other. Two more threads read run directories, see
 :mod:`mlpcli.watch.feed`.
 """
 
@@ -67,13 +67,13 @@ _HEADERS = (
 
 
 class Feed(Protocol):
-    """What tells a page: its HTML, and JSON by kind of event."""
+    """The source of a page: its HTML, and JSON by kind of event."""
 
     def html(self) -> bytes:
         """The page."""
 
     def light(self) -> Events:
-        """The newest of what is read in a moment."""
+        """Return the newest events that are cheap to read."""
 
 
 class Event(NamedTuple):
@@ -107,7 +107,7 @@ class Subject:
         self.reading: asyncio.Task[None] | None = None
 
     def put(self, events: Events) -> None:
-        """Tell the pages ``events``, where they are new."""
+        """Send the pages those of ``events`` that are new."""
         for kind, text in events.items():
             if kind not in self.events or self.events[kind].text != text:
                 self.number += 1
@@ -115,7 +115,7 @@ class Subject:
         self.wake()
 
     def wake(self) -> None:
-        """Have every page look for what is new."""
+        """Wake every page to check for new events."""
         self.changed.set()
         self.changed = asyncio.Event()
 
@@ -154,7 +154,7 @@ class Server:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def serve(self, until: asyncio.Event, *, trainer_ends: bool) -> None:
-        """Serve until ``until`` is set, and then until every page was told the last of it.
+        """Serve until ``until`` is set, then until every page has been sent the last events.
 
         With ``trainer_ends``, ``until`` is set as the process that trains ends, or was killed. Raises ``UsageError``
         where the port is taken.
@@ -291,7 +291,7 @@ class Server:
                 writer.close()
 
     async def _request(self, reader: asyncio.StreamReader) -> tuple[Subject, bool]:
-        """What is asked for, and whether its events are. Raises ``Refused``."""
+        """Return the subject requested, and True for its events. Raises ``Refused``."""
         try:
             head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), ASK_SECONDS)
         except asyncio.TimeoutError:

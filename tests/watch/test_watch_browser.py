@@ -18,6 +18,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from mlpcli import experiment
 from mlpcli.analysis.evaluation import open_member
 from mlpcli.analysis.look import look
+from mlpcli.errors import DivergedError
 from tests.analysis.test_report_browser import BROWSER, CONTRASTS, DIGITS, Sheet
 from tests.watch.watching import ROOT, SECONDS, Watching, environment, kill, watching
 
@@ -81,7 +82,7 @@ def test_a_run_is_seen_to_learn_is_killed_and_resumed(page: Page, tmp_path: Path
         # Within the first epoch the curve moves, and the board waits.
         expect(page.locator("#charts path.steps")).to_have_attribute("d", re.compile("L.*L"), timeout=LONG)
         if sheet.evaluate("run.epochs.length") == 0:
-            assert page.locator("#no-board").inner_text().startswith("The first epoch is not over yet")
+            assert page.locator("#no-board").inner_text().startswith("No epoch is completed")
         expect(words(page)).to_have_text(
             re.compile(r"^epoch \d+ of 40 · [\d,]+ images a second · .* left$"), timeout=LONG
         )
@@ -101,8 +102,9 @@ def test_a_run_is_seen_to_learn_is_killed_and_resumed(page: Page, tmp_path: Path
         kill(run)
         expect(state(page)).to_have_text("Stopped", timeout=LONG)
         expect(words(page)).to_contain_text("stopped or killed")
-        expect(words(page)).to_contain_text("no longer fed", timeout=LONG)
-        assert page.locator("#live code").inner_text() == f"mlpcli train --resume {run}"
+        expect(words(page)).to_contain_text(f"to reload it, run mlpcli watch {run}", timeout=LONG)
+        assert page.locator("#live code").first.inner_text() == f"mlpcli train --resume {run}"
+        assert page.locator("#live code").last.inner_text() == f"mlpcli report {run}"
         # The page stays: one can draw on it still.
         sheet.evaluate("bench.board.clear()")
         sheet.draw(DIGITS[1])
@@ -250,4 +252,23 @@ def test_a_server_that_is_gone_is_said(page: Page, folder: Path) -> None:
         expect(state(page)).to_have_text("Finished", timeout=LONG)
         watched.process.kill()
         expect(state(page)).to_have_text("No connection", timeout=LONG)
-        assert "what it last said stays" in words(page).inner_text()
+        assert f"to reload it, run mlpcli watch {folder / 'seed-1'}" in words(page).inner_text()
+
+
+def test_divergence_is_shown_while_watched(page: Page, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    experiment.train(None, FEW, out=runs / "good")
+    with watching(runs, "--no-open") as watched:
+        go(page, watched)
+        expect(page.locator("#runs tbody tr")).to_have_count(1, timeout=LONG)
+        expect(page.locator("#live code")).to_have_text(f"mlpcli report {runs}")
+        with pytest.raises(DivergedError):
+            experiment.train(None, (*FEW, "training.learning_rate=1e30"), out=runs / "bad")
+        expect(page.locator("#runs tbody tr")).to_have_count(2, timeout=LONG)
+        page.get_by_role("link", name="bad").click()
+        expect(state(page)).to_have_text("Diverged", timeout=LONG)
+        expect(words(page)).to_contain_text("after 0 epochs")
+        # Neither a network nor a report without a checkpoint.
+        expect(page.locator("#no-board")).to_have_text("No epoch is completed, so there is no network to show.")
+        expect(page.locator("#live code")).to_have_count(0)

@@ -47,11 +47,13 @@ function progress(now) {
     damaged: "its files are damaged; mlpcli runs show tells more",
     removed: "the run was removed or moved away; the page shows what it was",
   };
+  const file = epochs ? ["The same page as a file: ", command(now.report)] : []; // a report needs a checkpoint
   const hints = {
-    interrupted: ["To go on: ", command(now.resume)],
-    finished: ["The same page as a file: ", command(now.report)],
-    diverged: ["The same page as a file: ", command(now.report)],
+    interrupted: ["To resume: ", command(now.resume), ...(file.length ? [". ", ...file] : [])],
+    finished: file,
+    diverged: file,
   };
+  line.again = now.watch;
   line.show(state, words[state] ?? parts.join(" · "), done, max_epochs, hints[state] ?? []);
   [steps.at, steps.losses] = points ?? [[], []];
   curves();

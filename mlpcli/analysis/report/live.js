@@ -1,5 +1,5 @@
 "use strict";
-// What makes a page live: it listens to the server that it came from, and says how the run is.
+// The live part of a page: it gets events from its server, and shows the state of the run.
 
 const STATES = {
   running: "Training",
@@ -27,7 +27,7 @@ function listen(handlers, gone) {
     gone(true);
   });
   source.addEventListener("error", () => over || gone(false));
-  byId("closed").textContent = "This page is live: it computes here, and hears of the run from mlpcli watch on this machine.";
+  byId("closed").textContent = "This page is live: it computes here, and gets events from mlpcli on this machine.";
 }
 
 // The line at the top: state, how far it is, how fast, how long yet; in the end, what makes a file of the page.
@@ -43,6 +43,7 @@ class StateLine {
     document.querySelector(".mark span").textContent = "live";
     this.title = document.title;
     this.said = "";
+    this.again = ""; // the command that serves this page again
     this.connection = null;
   }
 
@@ -70,7 +71,11 @@ class StateLine {
     const lost = this.connection === false;
     this.badge.textContent = lost ? "No connection" : (STATES[this.state] ?? "Waiting");
     byId("live").dataset.state = lost ? "lost" : (this.state ?? "waiting");
-    const ended = { true: "this page is no longer fed, and stays as it is", false: "mlpcli watch is gone; what it last said stays" };
+    const again = this.again ? `; to reload it, run ${this.again} and open the new address` : "";
+    const ended = {
+      true: `the server has ended; this page stays, and still computes${again}`,
+      false: `no answer from the server; the last values stay${again}`,
+    };
     this.words.textContent = [this.shown, ended[this.connection]].filter(Boolean).join(" · ");
     const said = `${this.badge.textContent}${this.state === "running" ? "" : `. ${this.words.textContent}`}`;
     if (said !== this.said) announce((this.said = said));
