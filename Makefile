@@ -31,7 +31,7 @@ slow: setup  ## The slow tests: a browser, kills at every file operation, plante
 	$(BIN)/pytest -m slow -rs
 
 mpi: setup  ## The tests that need MPI; skipped, visibly, where there is none.
-	$(BIN)/pytest -rs tests/commands/test_train_mpi.py tests/commands/test_train_together.py tests/commands/test_sweep.py
+	$(BIN)/pytest -rs -m 'slow or not slow' tests/commands/test_train_mpi.py tests/commands/test_train_together.py tests/commands/test_sweep.py
 
 network: setup  ## The tests that need a package registry; skipped, visibly, where none can be reached.
 	$(BIN)/pytest -m network -n 0 -rs

@@ -14,6 +14,8 @@ import pytest
 from mlpcli import __version__, commands
 from mlpcli.datasets.catalogue import FILE_NAMES
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 
 

@@ -21,6 +21,8 @@ from mlpcli.config import Config
 from mlpcli.runs import directory
 from tests.fork_server import fast_folder
 
+pytestmark = pytest.mark.slow
+
 Ending = tuple[int, str, str]
 Run = Callable[..., Ending]
 
@@ -234,7 +236,6 @@ def test_data_that_have_moved_are_told_by_their_hash(theirs: Path, run: Run, mad
 # A terminal that goes away --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_training_goes_on_without_its_terminal(tiny_config: Callable[..., Config], tmp_path: Path):
     from mlpcli.config import to_yaml
 

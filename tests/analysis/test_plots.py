@@ -25,6 +25,8 @@ from mlpcli.analysis.plots import History
 from mlpcli.errors import RunError, UsageError
 from mlpcli.model.parameters import Parameters
 
+pytestmark = pytest.mark.slow
+
 SOFTMAX = "softmax_cross_entropy"
 
 
@@ -120,7 +122,6 @@ def saved() -> Callable[[str], tuple[Figure, bytes]]:
     return saved
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", PICTURES)
 def test_everything_is_inside_and_nothing_overlaps(name: str, saved: Callable[[str], tuple[Figure, bytes]]):
     figure, data = saved(name)
@@ -142,7 +143,6 @@ def test_everything_is_inside_and_nothing_overlaps(name: str, saved: Callable[[s
     assert not any(a.overlaps(b) for i, a in enumerate(captions) for b in captions[:i])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "form"),
     [
@@ -339,7 +339,6 @@ def test_long_names_keep_both_ends():
 numbers = st.floats(0, 1.7e308) | st.just(0.0) | st.floats(0, 1)
 
 
-@pytest.mark.slow
 @settings(max_examples=6)
 @given(st.lists(st.tuples(numbers, numbers, st.none() | numbers), min_size=1, max_size=4))
 def test_any_finite_numbers_can_be_drawn(values: list[tuple[float, float, float | None]]):

@@ -23,6 +23,8 @@ from mlpcli.experiment import Observer
 from mlpcli.runs import directory
 from tests.conftest import NO_DEFAULTS
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 Ending = tuple[int, str, str]
 Plot = Callable[..., Ending]
@@ -293,7 +295,6 @@ axes.grid: True
 """
 
 
-@pytest.mark.slow
 def test_plot_does_not_depend_on_user_settings(runs: Path, plot: Plot):
     plot("one", "deep", "-o", "a.svg")
     Path("matplotlibrc").write_text(MATPLOTLIBRC)

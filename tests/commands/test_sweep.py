@@ -23,6 +23,8 @@ from mlpcli.runs import directory
 from tests.fork_server import fast_folder
 from tests.run_outcome import outcome
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 MPIEXEC = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
 try:
@@ -141,7 +143,6 @@ def test_second_sweep_trains_nothing_and_prints_comparison(home: Path, mlpcli: A
     assert document["groups"][0]["validation_error"]["mean"] <= document["groups"][1]["validation_error"]["mean"]
 
 
-@pytest.mark.slow
 def test_changed_sweep_file_trains_new_and_reports_removed(home: Path, mlpcli: Any):
     (home / "grow.yaml").write_text("set: {data.dataset: ./tiny, training.epochs: 2}\ngrid: {network.hidden: [[2]]}")
     assert mlpcli("sweep", "grow.yaml")[0] == 0
@@ -161,7 +162,6 @@ def test_changed_sweep_file_trains_new_and_reports_removed(home: Path, mlpcli: A
     )
 
 
-@pytest.mark.slow
 def test_diverged_or_broken_run_does_not_stop_the_others(home: Path, mlpcli: Any):
     text = "set: {data.dataset: ./tiny, training.epochs: 2, network.objective: linear_quadratic}\n"
     (home / "wild.yaml").write_text(f"{text}grid: {{training.learning_rate: [1e30, 0.01]}}")
@@ -213,7 +213,6 @@ def test_folder_in_use_is_refused(home: Path, mlpcli: Any):
     assert err == "mlpcli: held: is in use by another mlpcli sweep; wait for it to end, or name another --out\n"
 
 
-@pytest.mark.slow
 def test_terminal_shows_live_table(home: Path):
     controller, terminal = pty.openpty()
     process = started(home, "short.yaml", "--jobs", "1", "--out", "seen", stderr=terminal)
@@ -283,7 +282,6 @@ def children(pid: int) -> list[int]:
     return found
 
 
-@pytest.mark.slow
 @pytest.mark.xdist_group("long sweep")
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc to find processes")
 def test_interrupted_sweep_resumes_to_identical_runs(home: Path, whole: dict[str, Any]):
@@ -385,7 +383,6 @@ def test_examples_of_the_page_are_correct(
     assert "(docs/sweep.md)" in (ROOT / "README.md").read_text("utf-8")
 
 
-@pytest.mark.slow
 def test_sweep_file_from_stdin_is_saved(home: Path):
     process = started(home, "/dev/stdin", "--out", "piped", "--quiet", "--json", stdin=subprocess.PIPE)
     text = "set: {data.dataset: ./tiny, training.epochs: 1, training.warmup_epochs: 0}\nlist: [{}]\n"

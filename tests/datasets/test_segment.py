@@ -11,6 +11,8 @@ from mlpcli.analysis.predict import load
 from mlpcli.datasets import segment
 from mlpcli.datasets.images import centred, from_bytes
 
+pytestmark = pytest.mark.slow
+
 KINDS = ["ruled", "squared", "form", "fall-150", "shadow", "strip", "desk", "noise-300", "pencil", "jpeg-40", "tight"]
 
 

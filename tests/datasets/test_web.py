@@ -29,6 +29,8 @@ from loopback import (
 from mlpcli.datasets import web
 from mlpcli.datasets.source import SourceError, UnreachableError, bounded_size
 
+pytestmark = pytest.mark.slow
+
 DATA = bytes(range(256)) * 4
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 1024\r\n\r\n"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
