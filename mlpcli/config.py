@@ -329,7 +329,7 @@ def remark_on_rate(training: TrainingConfig) -> str | None:
     ratio = training.learning_rate / own
     if low <= ratio <= high:
         return None
-    times = f"{ratio:,.0f} times" if ratio > 1 else f"1/{1 / ratio:,.0f} of"
+    times = f"{ratio:.3g} times" if ratio > 1 else f"1/{1 / ratio:.3g} of"
     return (
         f"training.learning_rate: {training.learning_rate:g} is {times} what suits training.optimizer: "
         f"{training.optimizer}, {own:g}; null takes that"

@@ -75,8 +75,9 @@ CHECKS = tuple(
             "training.schedule=step",
         ),
         ((), "network.objective=linear_quadratic", "training.batch_size=130", "training.schedule=constant"),
+        ((), "network.hidden=[40,8]", "network.objective=sigmoid_quadratic", *_DISTORTIONS),
         # Batches of four examples and of two, as few rows as gemm has.
-        ((), "network.hidden=[40,8]", "network.objective=sigmoid_quadratic", "training.batch_size=4", *_DISTORTIONS),
+        ((), "network.hidden=[8,6]", "training.batch_size=4"),
     )
 )
 

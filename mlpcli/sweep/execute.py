@@ -208,6 +208,9 @@ def train(task: Task, threads: int) -> Outcome:
         def say(self, message: str) -> None:
             said.append(message)
 
+        def remark(self, message: str) -> None:
+            """Show none: all runs of a sweep have much the same, and its table shows which of them learn."""
+
     said: list[str] = []
     try:
         _train(task, Listener())

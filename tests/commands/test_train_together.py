@@ -28,7 +28,7 @@ def trained(out: str, launcher: list[str], flags: list[str], tiny: Path, optimiz
         "training.epochs=2",
         "training.batch_size=16",
         f"training.optimizer={optimizer}",
-        "training.learning_rate=0.01",
+        "training.learning_rate=0.05",
         "training.l2=0",
     )
     settings = [part for key in keys for part in ("--set", key)]

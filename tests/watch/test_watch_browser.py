@@ -113,7 +113,8 @@ def test_a_run_is_seen_to_learn_is_killed_and_resumed(page: Page, tmp_path: Path
         sheet = go(page, second)
         expect(state(page)).to_have_text("Stopped", timeout=LONG)
         done = len((run / "metrics.jsonl").read_text().splitlines())
-        resume = ["train", "--quiet", "--resume", str(run), "--set", f"training.epochs={done + 1}"]
+        # Long enough for the page to see it go on, on a fast machine too.
+        resume = ["train", "--quiet", "--resume", str(run), "--set", f"training.epochs={done + 8}"]
         child = subprocess.Popen(
             [sys.executable, "-m", "mlpcli", *resume], cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL
         )

@@ -142,7 +142,8 @@ class Jacobian {
     const [i, j] = [Math.floor(cell / (K + 1)), (cell % (K + 1)) - 1];
     if (i === K && j < 0) return "";
     const name = i === K ? `dz${subscript(j)}` : j < 0 ? `∂C/∂p${subscript(i)}` : `∂p${subscript(i)}/∂z${subscript(j)}`;
-    const classes = CLASS_NAMES.length ? ` (${[i, j].filter((k) => k >= 0 && k < K).map(labelText).join(", ")})` : "";
+    const named = CLASS_NAMES.some((name, k) => name !== String(k));
+    const classes = named ? ` (${[i, j].filter((k) => k >= 0 && k < K).map(labelText).join(", ")})` : "";
     return `${name}${classes} = ${number(this._value(cell), 6)}`;
   }
 }
