@@ -17,6 +17,8 @@ import pytest
 
 from mlpcli import files
 
+pytestmark = pytest.mark.slow
+
 CALLS = ("open", "write", "fsync", "replace", "unlink", "close", "fstat", "ftruncate", "pread", "mkdir")
 
 
@@ -138,7 +140,6 @@ def test_no_descriptor_is_left_open_by_a_failure(tmp_path: Path, monkeypatch: py
     assert len(list(descriptors.iterdir())) == before
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("operation", [write, append])
 def test_wherever_the_process_dies_the_file_is_the_old_one_or_the_new(
     operation: Callable[[Path], None], tmp_path: Path

@@ -31,6 +31,8 @@ from mlpcli.model.objectives import OBJECTIVES
 from mlpcli.runs.checkpoint import Checkpoint
 from mlpcli.state import State, architecture_of
 
+pytestmark = pytest.mark.slow
+
 IMAGE_SHAPE = (5, 4)
 IMAGES = np.random.default_rng(1).integers(0, 256, (40, *IMAGE_SHAPE), np.uint8)
 
@@ -304,7 +306,6 @@ def test_the_producer_is_named():
     assert (model.producer_name, model.producer_version) == ("mlpcli", mlpcli.__version__)
 
 
-@pytest.mark.slow
 def test_equal_checkpoints_give_equal_bytes_in_every_process():
     program = (
         "import sys, hashlib; from tests.analysis.test_export import checkpoint, ex\n"

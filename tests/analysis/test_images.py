@@ -23,6 +23,8 @@ from mlpcli.datasets import images as im
 from mlpcli.datasets.load import load_split
 from mlpcli.errors import DataError, UsageError
 
+pytestmark = pytest.mark.slow
+
 MNIST = (28, 28)
 
 
@@ -465,7 +467,6 @@ def test_every_truncation_of_a_picture_is_told_or_read(drawn):
         assert told >= len(range(1, len(data), 97)) - 1
 
 
-@pytest.mark.slow
 def test_pages_and_frames_are_not_counted(drawn):
     """Counting them would take seconds; 3,000 pages, 20,000 frames."""
     page = Image.fromarray(drawn[0])

@@ -23,6 +23,8 @@ from mlpcli.config import DataConfig
 from mlpcli.datasets import idx
 from mlpcli.datasets.load import load_split
 
+pytestmark = pytest.mark.slow
+
 SAMPLE = ("data.dataset=mnist-sample", "training.epochs=2", "network.hidden=[32]")
 
 

@@ -26,6 +26,8 @@ from mlpcli.datasets.download import Downloader, NoProgress, fault, find, verifi
 from mlpcli.datasets.source import SourceError
 from mlpcli.errors import DataError, RunError, UnavailableError
 
+pytestmark = pytest.mark.slow
+
 LABELS = "train-labels-idx1-ubyte"
 
 
