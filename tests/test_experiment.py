@@ -290,8 +290,12 @@ def test_remarks_come_before_the_first_epoch_and_after_the_last(
 
 
 def test_rate_out_of_proportion_is_remarked_on_once(tiny_config: MakeConfig, tmp_path: Path):
-    recorder = Recorder()
-    recorder.say = recorder.events.append  # type: ignore[method-assign]
+
+    class InOrder(Recorder):
+        def say(self, message: str) -> None:
+            self.events.append(message)
+
+    recorder = InOrder()
     train(tiny_config("training.learning_rate=1e4", "training.batch_size=1"), out=tmp_path / "run", observer=recorder)
     *found, end = [event for event in recorder.events if isinstance(event, str) and event.startswith("remark")]
     on_rate = [remark for remark in found if "learning_rate" in remark]
