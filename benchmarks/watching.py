@@ -1,4 +1,4 @@
-"""What being watched costs training: one run, whose server and open pages are stopped and let go on in turns.
+"""The cost of being watched: one run, whose server and open pages are stopped and continued in turns.
 
     python -m benchmarks.watching -- --source data/mirror
 

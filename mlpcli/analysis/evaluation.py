@@ -422,7 +422,7 @@ def wilson_interval(count: int, total: int, level: float = LEVEL) -> Interval:
 
         (q + z^2 / 2n +- z sqrt(q (1 - q) / n + z^2 / 4n^2)) / (1 + z^2 / n)
     """
-    from statistics import NormalDist  # its import takes as long as evaluating a thousand images
+    from statistics import NormalDist  # with decimal and fractions: not for every command
 
     z = NormalDist().inv_cdf((1 + level) / 2)
     q, z2 = count / total, z * z / total

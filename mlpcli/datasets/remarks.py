@@ -34,7 +34,7 @@ Splits = Mapping[str, Split]
 
 @dataclass(frozen=True)
 class Remark:
-    """What is to be noticed, and what to do about it: ``message``, one line."""
+    """A remark and its remedy: ``message``, one line."""
 
     kind: Kind
     message: str

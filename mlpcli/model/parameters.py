@@ -107,7 +107,7 @@ def _copy(sizes: Sequence[int], vector: Array) -> Parameters:
 
 
 # Draws the weights (rows, columns) of one layer: rows units below it, columns units of its own, with this activation
-# ("linear" in the output layer). Quoted, as importing numpy.random takes a tenth of the time of numpy's import.
+# ("linear" in the output layer). Quoted, so that numpy.random is imported only where numbers are drawn.
 Scheme = Callable[["np.random.Generator", int, int, str], Array]
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from mlpcli.parallel.control import MAX_PROCESSES, available_cores
 
-# Seconds, of one core in float32; see docs/scaling.md for their measurement.
+# Seconds, of one core in float32: fitted by hand to the rates that benchmarks.versions gave on a two-core AMD EPYC.
 STEP = 100e-6  # Python's own time in a step
 MULTIPLICATION = 20e-12  # of the matrix products
 THREAD_EFFICIENCY = 0.8  # of the products' threads, in one process

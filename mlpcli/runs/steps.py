@@ -30,7 +30,7 @@ Line = tuple[int, float, float]  # step, seconds, loss
 
 @dataclass(frozen=True)
 class Steps:
-    """What steps.jsonl tells: the steps and the examples of an epoch, and its lines."""
+    """The contents of steps.jsonl: the steps and the examples of an epoch, and its lines."""
 
     steps_per_epoch: int
     examples: int
@@ -98,7 +98,7 @@ class StepWriter:
 
 
 def read(folder: Folder) -> Steps | None:
-    """What steps.jsonl in ``folder`` tells, as far as it is in order; None where there is none, or no order in it."""
+    """Return the contents of steps.jsonl in ``folder`` as far as they are in order; None if there are none."""
     try:
         head, *lines = folder.read(STEPS, MOST_BYTES).split(b"\n")[:-1]
     except (OSError, ValueError):

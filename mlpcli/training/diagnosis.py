@@ -1,4 +1,4 @@
-"""Signs in an epoch's record that a network learns nothing, and the key to turn. None of them is an error."""
+"""Signs in an epoch's record that a network learns nothing, and the key to change. None of them is an error."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from mlpcli.config import Config, remark_on_rate
+from mlpcli.config import LEARNING_RATES, Config, remark_on_rate
 from mlpcli.model.parameters import Parameters
 from mlpcli.state import EpochRecord
 
@@ -15,9 +15,6 @@ MOVED = 0.97  # what is left of a loss that has moved
 SATURATED = 0.95  # fraction of a layer's units
 GROWING_EPOCHS = 3
 LARGE_L2 = 0.01
-# Learning rates that are neither low nor high.
-USUAL_RATE = {"adam": 0.001}
-USUAL_RATE_OTHERWISE = 0.1
 
 
 class Diagnosis:
@@ -36,7 +33,7 @@ class Diagnosis:
             self._losses.append(loss)
 
     def epoch(self, record: EpochRecord, theta: Parameters) -> list[str]:
-        """Return the signs seen in ``record``, after which the parameters are ``theta``; each sign once a run."""
+        """Return the signs seen in ``record``, after which the parameters are ``theta``; each sign once per run."""
         self._records.append(record)
         signs = {
             "saturated": self._saturated(record),
@@ -51,13 +48,13 @@ class Diagnosis:
         return list(seen.values())
 
     def _saturated(self, record: EpochRecord) -> str | None:
-        layers = [layer for layer, share in enumerate(record.saturation or (), 1) if share >= SATURATED]
+        layers = [layer for layer, fraction in enumerate(record.saturation or (), 1) if fraction >= SATURATED]
         if not layers:
             return None
-        share = min((record.saturation or [])[layer - 1] for layer in layers)
+        fraction = min((record.saturation or [])[layer - 1] for layer in layers)
         scale = self._config.network.initial_scale
         key = f"network.initial_scale ({scale:g})" if scale > 1 else _rate(self._config)
-        return f"{share:.0%} of the units of {_layers(layers)} are saturated, and hardly learn: lower {key}"
+        return f"{fraction:.0%} of the units of {_layers(layers)} are saturated, and hardly learn: lower {key}"
 
     def _no_gradient(self, record: EpochRecord, theta: Parameters) -> str | None:
         if record.train_error < self._guessing / 2:
@@ -108,7 +105,7 @@ class Diagnosis:
 
     def _rate_is_low(self) -> bool:
         training = self._config.training
-        return training.learning_rate < USUAL_RATE.get(training.optimizer, USUAL_RATE_OTHERWISE)
+        return training.learning_rate < LEARNING_RATES[training.optimizer]
 
 
 def remedy(config: Config, step: int) -> str:

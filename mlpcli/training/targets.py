@@ -1,11 +1,11 @@
-"""What labels ask of the output units, and what the outputs say in labels.
+"""Targets of the output units for given labels, and the labels that outputs predict.
 
 N examples, C classes, K output units. A table has the target of each value that a label can have, so that the targets
 (N, K) of any labels are table[labels]:
 
     OneHot        labels (N,)          table (C, C)   a unit for each class, of which one is right
-    MultiLabel    labels (N, C), 0/1   table (2,)     a unit for each class, of which any number is right
-    ClassNumber   labels (N,)          table (C, 1)   one unit, which says the number of the class
+    MultiLabel    labels (N, C), 0/1   table (2,)     a unit for each class, any number of which are right
+    ClassNumber   labels (N,)          table (C, 1)   one unit, whose value is the number of the class
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Targets(Protocol):
         """Return the target of each value of a label; ``smoothing`` is ``training.label_smoothing``."""
 
     def predicted(self, logits: Array, p: Array) -> Array:
-        """Return what ``logits`` and ``p`` (N, K) say, as labels."""
+        """Return the labels that ``logits`` and ``p`` (N, K) predict."""
 
 
 @dataclass(frozen=True)
@@ -94,9 +94,9 @@ def targets_of(config: Config, classes: int, multi_label: bool) -> Targets:
     return ClassNumber(classes) if config.network.single_output else OneHot(classes)
 
 
-def count_errors(said: Array, labels: Array) -> int:
-    """Return how many examples are misclassified: ``said`` is not ``labels``, both (N,), or (N, K) and all of a row."""
-    wrong = said != labels
+def count_errors(predicted: Array, labels: Array) -> int:
+    """Return how many examples are misclassified; both arguments (N,), or (N, K), of which a whole row must agree."""
+    wrong = predicted != labels
     return int(np.count_nonzero(wrong if wrong.ndim < 2 else wrong.any(axis=1)))
 
 

@@ -67,7 +67,7 @@ class Trainer:
         dtype, training, train = config.network.dtype, config.training, dataset.train
         self.architecture = architecture_of(config, train.images.shape[1], dataset.classes)
         self.targets = targets_of(config, dataset.classes, train.multi_label)
-        self.state = self._in_shared_memory(state or State(self._initial_parameters()))
+        self.state = self._in_shared_memory(state or State(draw_parameters(config, self.architecture)))
         self._gradient = self.architecture.parameters(dtype, self._allocate(self.state.theta.vector.shape))
         self._metrics = self._comm.allocate((self._comm.model.size, 2), "float64")
         self._batch_size = min(training.batch_size, len(train))
@@ -247,9 +247,6 @@ class Trainer:
         names = OPTIMIZER_STATE[training.optimizer]
         optimizer = {name: copied(state.optimizer.get(name, np.zeros_like(theta))) for name in names}
         return replace(state, theta=parameters(theta), optimizer=optimizer, average=average)
-
-    def _initial_parameters(self) -> Parameters:
-        return draw_parameters(self._config, self.architecture)
 
     def _broadcast_state(self) -> None:
         """Make the state that of rank 0: CPUs of different kinds may round differently."""

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from mlpcli.commands import _run
-from tests.analysis.test_report_browser import BROWSER, CONTRASTS
-from tests.conftest import NO_DEFAULTS
+from tests.analysis.test_report_browser import CONTRASTS
+from tests.conftest import BROWSER, NO_DEFAULTS
 
 pytestmark = [
     pytest.mark.slow,
@@ -44,14 +44,6 @@ def file(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "runs.html"
     assert _run(["report", str(runs), "-o", str(path)]) == 0
     return path
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

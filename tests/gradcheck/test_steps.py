@@ -21,7 +21,6 @@ from mlpcli.training.margins import Margins
 from mlpcli.training.rng import keyed_rng
 from mlpcli.training.step import TrainingStep
 from mlpcli.training.targets import OneHot
-from mlpcli.training.trainer import Trainer
 
 OPTIMIZERS = {"sgd": "theta", "momentum": "v theta", "nesterov": "v theta", "adam": "m s theta"}
 
@@ -202,7 +201,7 @@ def plain_mean_of_the_average(patch):
 
 
 def initial_parameters_are_lost(patch):
-    patch(Trainer, "_initial_parameters", lambda self: self.architecture.parameters("float64"))
+    patch(trainer, "draw_parameters", lambda config, architecture: architecture.parameters("float64"))
 
 
 def gradient_norms_of_another_vector(patch):

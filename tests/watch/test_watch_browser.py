@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from mlpcli import experiment
 from mlpcli.analysis.evaluation import open_member
 from mlpcli.analysis.look import look
 from mlpcli.errors import DivergedError
-from tests.analysis.test_report_browser import BROWSER, CONTRASTS, DIGITS, Sheet
+from tests.analysis.test_report_browser import CONTRASTS, DIGITS, Sheet
+from tests.conftest import BROWSER
 from tests.watch.watching import ROOT, SECONDS, Watching, environment, kill, watching
 
 pytestmark = [
@@ -36,14 +37,6 @@ FEW = ("data.dataset=mnist-sample", "network.hidden=[8]", "training.epochs=2", "
 
 def settings(*overrides: str) -> list[str]:
     return [argument for each in overrides for argument in ("--set", each)]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -3,6 +3,18 @@
 
 const MARGIN = { top: 12, right: 92, bottom: 30, left: 56 };
 
+// Draws `plot(width)` in `picture` for each width, in pixels, that it gets. The function returned draws it again.
+function fitted(picture, plot) {
+  let width = 0;
+  const draw = () => width && picture.replaceChildren(plot(width));
+  new ResizeObserver(() => {
+    if (picture.clientWidth === width || !picture.clientWidth) return;
+    width = picture.clientWidth;
+    draw();
+  }).observe(picture);
+  return draw;
+}
+
 // `series` is a list of { name, values }, a value an epoch of `epochs`, null where there is none; where a series has
 // places of its own along the axis it has them as `at`. It may have a `look`, the class of its line, a `band` of [lows,
 // highs] around it, and `quiet`: then it has neither a name at its end nor a word in the readout. `format` makes a value
@@ -15,7 +27,7 @@ function lineChart(first) {
   const heading = element("b");
   const figure = element("figure", { class: "chart" }, element("figcaption", {}, heading, readout), picture);
   let title, epochs, format, log, best, unit, along, drawn, label, rest;
-  let [width, pointed] = [0, null]; // pixels; the x of the pointer, a share of the width
+  let pointed = null; // the x of the pointer, as a fraction of the width
   figure.redraw = (options) => {
     ({ title, epochs, format, log = false, best = null, unit = "epoch", along = null } = options);
     drawn = options.series
@@ -33,14 +45,10 @@ function lineChart(first) {
     heading.textContent = title;
     rest = best === null ? "" : `best ${unit} ${best}`;
     readout.textContent = rest;
-    if (width) picture.replaceChildren(plot());
+    draw();
   };
+  const draw = fitted(picture, plot);
   figure.redraw(first);
-  new ResizeObserver(() => {
-    if (picture.clientWidth === width || !picture.clientWidth) return;
-    width = picture.clientWidth;
-    picture.replaceChildren(plot());
-  }).observe(picture);
   return figure;
 
   // The first and the last place along the axis.
@@ -49,7 +57,7 @@ function lineChart(first) {
     return [Math.min(...places), Math.max(...places)];
   }
 
-  function plot() {
+  function plot(width) {
     const height = clamp(width * 0.52, 190, 270);
     const [left, right, bottom] = [MARGIN.left, width - MARGIN.right, height - MARGIN.bottom];
     const all = drawn.flatMap(({ values, band }) => [values, ...(band ?? [])].flat().filter((value) => value !== null));
@@ -134,15 +142,10 @@ function dotChart({ title, dots, format, along = String, unit, log = false, logX
   const readout = element("span", { class: "readout" });
   const figure = element("figure", { class: "chart" });
   figure.append(element("figcaption", {}, element("b", {}, title), readout), picture);
-  let width = 0;
-  new ResizeObserver(() => {
-    if (picture.clientWidth === width || !picture.clientWidth) return;
-    width = picture.clientWidth;
-    picture.replaceChildren(plot());
-  }).observe(picture);
+  fitted(picture, plot);
   return figure;
 
-  function plot() {
+  function plot(width) {
     const height = clamp(width * 0.6, 180, 240);
     const [left, right, bottom] = [MARGIN.left, width - 24, height - MARGIN.bottom - 14];
     const [xs, ys] = [dots.map(({ x }) => x), dots.map(({ y }) => y)];
