@@ -11,7 +11,7 @@ import click
 from mlpcli.commands import EXIT_CHECK_SAID_NO, output
 from mlpcli.commands.drawing import abreast, drawing, terminal_width
 from mlpcli.commands.group import Group
-from mlpcli.commands.options import data_overrides, set_option, source_option, threads_option
+from mlpcli.commands.options import data_overrides, is_typed, set_option, source_option, threads_option
 from mlpcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -296,7 +296,7 @@ def show(
     """
     if as_json and file is not None:
         raise UsageError("--json draws nothing: leave -o out")
-    if numbers and (label is not None or _given("images")):
+    if numbers and (label is not None or is_typed("images")):
         raise UsageError("--index names the images: give it, or --class and --images, not both")
 
     from mlpcli import config as config_module
@@ -376,11 +376,6 @@ def _is_source(name: str) -> bool:
     if name.removesuffix(".yaml") in config_module.shipped() or name.endswith((".yaml", ".yml")):
         return False
     return name in CATALOGUE or detect.is_data(named_path(name))
-
-
-def _given(option: str) -> bool:
-    source = click.get_current_context().get_parameter_source(option)
-    return source is click.core.ParameterSource.COMMANDLINE
 
 
 def _print_sheet(made: Sheet) -> None:

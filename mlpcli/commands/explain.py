@@ -12,7 +12,7 @@ import click
 
 from mlpcli.commands import output
 from mlpcli.commands.drawing import abreast, drawing, signed_drawing, terminal_width, widest
-from mlpcli.commands.options import data_options, set_option
+from mlpcli.commands.options import data_options, is_typed, set_option
 from mlpcli.commands.subject import Subject, find_subject
 from mlpcli.errors import DataError, UsageError, shown
 
@@ -161,8 +161,7 @@ def _refuse_others(subject: str, used: tuple[str, ...]) -> None:
     """Raise ``UsageError`` if the command line has a parameter that is not in ``used``."""
     context = click.get_current_context()
     for parameter in context.command.params:
-        typed = context.get_parameter_source(parameter.name or "") is click.core.ParameterSource.COMMANDLINE
-        if typed and parameter.name not in used and context.params[parameter.name or ""] is not None:
+        if is_typed(parameter.name) and parameter.name not in used and context.params[parameter.name or ""] is not None:
             name = parameter.opts[0] if isinstance(parameter, click.Option) else "a network"
             raise UsageError(f"{subject}: {name} has no use with it")
 

@@ -119,6 +119,12 @@ def _set_threads(context: click.Context, option: click.Parameter, threads: int |
         set_threads(threads)
 
 
+def is_typed(name: str | None) -> bool:
+    """Return whether the parameter ``name`` of the command that runs is on the command line, and not a default."""
+    source = click.get_current_context().get_parameter_source(name or "")
+    return source is click.core.ParameterSource.COMMANDLINE
+
+
 def threads_are_set() -> bool:
     """Return whether the environment sets how many threads the matrix products take."""
     return any(os.environ.get(name) for name in THREAD_VARIABLES)

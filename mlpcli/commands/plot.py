@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlpcli.commands import output
-from mlpcli.commands.options import data_options, threads_option
+from mlpcli.commands.options import data_options, is_typed, threads_option
 from mlpcli.errors import RunError, UsageError, shown
 
 if TYPE_CHECKING:
@@ -144,11 +144,9 @@ def picture_format(path: Path) -> str:
 
 def _refuse_what_has_no_use(kind: str) -> None:
     """Raise ``UsageError`` for an option that was typed and that ``kind`` would ignore."""
-    context = click.get_current_context()
-    for option in context.command.params:
+    for option in click.get_current_context().command.params:
         kinds = NEEDED_BY.get(option.name or "", KINDS)
-        typed = context.get_parameter_source(option.name or "") is click.core.ParameterSource.COMMANDLINE
-        if typed and kind not in kinds:
+        if is_typed(option.name) and kind not in kinds:
             raise UsageError(f"{option.opts[0]} has no use with --kind {kind}, only with {' and '.join(kinds)}")
 
 
