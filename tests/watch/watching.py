@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -43,7 +44,7 @@ class Watching:
         return socket.create_connection(("127.0.0.1", self.port), timeout=SECONDS)
 
     def send(self, data: bytes) -> bytes:
-        """Send ``data``; all that comes until the server closes, nothing where it resets the connection."""
+        """Send ``data`` and return all that comes until the server closes, or until it resets the connection."""
         with self.connect() as connection:
             answer = b""
             try:
@@ -51,8 +52,10 @@ class Watching:
                 connection.shutdown(socket.SHUT_WR)
                 while piece := connection.recv(65536):
                     answer += piece
-            except (ConnectionError, BrokenPipeError):
-                pass
+            except OSError as error:
+                # A connection that was reset before shutdown() is "not connected", which is no ConnectionError.
+                if not isinstance(error, ConnectionError) and error.errno != errno.ENOTCONN:
+                    raise
             return answer
 
     def get(self, path: str, *headers: str, host: str | None = None, method: str = "GET") -> tuple[int, bytes]:
