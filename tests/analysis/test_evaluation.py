@@ -48,7 +48,7 @@ def part_of(split, pixels=(2, 3), classes=3, hashes=HASHES):
     return Part("digits", pixels, classes, split, dict(hashes), None)
 
 
-# The interval ------------------------------------------------------------------------------------------
+# The interval -------------------------------------------------------------------------------------
 
 
 # The first four from Newcombe 1998, "Two-sided confidence intervals for the single proportion", table I, method 3.
@@ -85,7 +85,7 @@ def test_wilson_interval_contains_fraction_and_is_symmetric(counts, level):
     assert mirrored.low == pytest.approx(1 - interval.high, abs=1e-12)
 
 
-# Confusion, precision, recall, F1 --------------------------------------------------------------------------
+# Confusion, precision, recall, F1 -----------------------------------------------------------------
 
 
 def test_confusion_and_class_scores_by_hand():
@@ -113,7 +113,7 @@ def test_confusion_sums_and_f1_harmonic_mean(pairs):
             assert score.f1 == pytest.approx(2 / (1 / score.precision + 1 / score.recall))
 
 
-# Calibration -----------------------------------------------------------------------------------------------------
+# Calibration --------------------------------------------------------------------------------------
 
 
 def test_expected_calibration_error_by_hand():
@@ -147,7 +147,7 @@ def test_expected_calibration_error_equals_its_definition(pairs):
     assert sum(b.examples for b in found.bins) == len(pairs)
 
 
-# Mistakes ------------------------------------------------------------------------------------------------------
+# Mistakes -----------------------------------------------------------------------------------------
 
 
 def test_worst_mistakes_by_confidence_then_file_order():
@@ -159,7 +159,7 @@ def test_worst_mistakes_by_confidence_then_file_order():
     assert ev.evaluate(outputs(p), labels).worst == ()
 
 
-# The whole ----------------------------------------------------------------------------------------------------------
+# The whole ----------------------------------------------------------------------------------------
 
 
 def test_evaluation_by_hand():
@@ -176,7 +176,7 @@ def test_scores_have_no_calibration():
     assert ev.evaluate(outputs([[7.0, -3.0]], probabilities=False), np.array([0])).calibration is None
 
 
-# Ensembles ----------------------------------------------------------------------------------------------------
+# Ensembles ----------------------------------------------------------------------------------------
 
 
 def test_ensemble_of_one_is_its_model():
@@ -236,7 +236,7 @@ def test_ensemble_may_mix_objectives_and_splits():
     ev.check_committee([model("linear_hinge")], "test", None)
 
 
-# From a checkpoint to outputs -------------------------------------------------------------------------------------
+# From a checkpoint to outputs ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -282,7 +282,7 @@ def test_nonfinite_outputs_are_refused(objective, size):
         ev.outputs(one, random_split(3))
 
 
-# Data ------------------------------------------------------------------------------------------------------------
+# Data ---------------------------------------------------------------------------------------------
 
 
 def test_data_are_those_of_the_config_by_default(tmp_path):

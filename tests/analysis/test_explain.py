@@ -194,7 +194,7 @@ def test_nonfinite_numbers_are_null():
         explained(scale=1e308)
 
 
-# The output layer alone, and one neuron ------------------------------------------------------------------------------
+# The output layer alone, and one neuron -----------------------------------------------------------
 
 P = [0.01, 0.11, 0.31, 0.11, 0.21, 0.01, 0.01, 0.01, 0.21, 0.01]
 

@@ -81,7 +81,7 @@ def agree(export, of, images, given):
     assert predicted.tolist() == own.predicted.tolist()
 
 
-# ONNX -------------------------------------------------------------------------------------------------------------
+# ONNX ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -227,7 +227,7 @@ def test_missing_onnx_names_what_to_install(monkeypatch):
     ex.to_safetensors(checkpoint())
 
 
-# safetensors ------------------------------------------------------------------------------------------------------
+# safetensors --------------------------------------------------------------------------------------
 
 
 @given(
@@ -264,7 +264,7 @@ def test_name_that_is_not_unicode_is_escaped(make, tmp_path):
     assert about["dataset"] == json.loads(about["config"])["data"]["dataset"] == "bad?"
 
 
-# Both formats ------------------------------------------------------------------------------------------------------
+# Both formats -------------------------------------------------------------------------------------
 
 
 def metadata_in(export, path):

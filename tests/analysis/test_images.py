@@ -66,7 +66,7 @@ def extent(image):
     return [int(np.ptp(np.flatnonzero(image.any(axis=1 - axis)))) + 1 for axis in (0, 1)]
 
 
-# Centring ------------------------------------------------------------------------------------------------------------
+# Centring -----------------------------------------------------------------------------------------
 
 
 def test_centring_by_hand():
@@ -228,7 +228,7 @@ def test_few_single_digits_are_counted_as_several(digits):
     assert sum(im.centred(digit.astype(float))[1] != 1 for digit in digits) <= 1
 
 
-# Reading pictures ----------------------------------------------------------------------------------------------------
+# Reading pictures ---------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -341,7 +341,7 @@ def test_several_digits_and_no_digit_are_reported(digits):
     assert not blank.pixels.any()
 
 
-# Raw images----------------------------------------------------------------------------------------------------------
+# Raw images ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "I;16"])
@@ -372,7 +372,7 @@ def test_raw_blank_image_is_classified():
     assert read(encoded(np.full((28, 28), 9, np.uint8)), raw=True).blank.tolist() == [False]
 
 
-# IDX files -----------------------------------------------------------------------------------------------------------
+# IDX files ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
@@ -406,7 +406,7 @@ except images.UsageError as error:
     assert im.UsageError is UsageError
 
 
-# Errors -------------------------------------------------------------------------------------------------------------
+# Errors -------------------------------------------------------------------------------------------
 
 
 def bomb(width, height):
@@ -442,9 +442,9 @@ def bomb(width, height):
     ],
 )
 def test_unreadable_file_is_one_line(data, what):
-    with pytest.raises(DataError, match=f"^it: .*{what}") as told:
+    with pytest.raises(DataError, match=f"^it: .*{what}") as error:
         read(data)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
 
 
 def test_picture_larger_than_memory_is_refused(monkeypatch):
@@ -458,13 +458,13 @@ def test_picture_larger_than_memory_is_refused(monkeypatch):
 def test_every_truncation_is_an_error_or_an_image(drawn):
     for kind in ("PNG", "JPEG", "GIF"):
         data = encoded(drawn[0], kind)
-        told = 0
+        errors = 0
         for length in range(1, len(data), 97):
             try:
                 read(data[:length])
             except DataError:
-                told += 1
-        assert told >= len(range(1, len(data), 97)) - 1
+                errors += 1
+        assert errors >= len(range(1, len(data), 97)) - 1
 
 
 def test_many_pages_and_frames_are_read_quickly(drawn):

@@ -80,7 +80,7 @@ def checkpoint_of(sizes: tuple[int, ...], shape: tuple[int, int], fill: float | 
     return SimpleNamespace(parameters=theta, image_shape=shape, config=config)
 
 
-# Every picture -------------------------------------------------------------------------------------------------------
+# Every picture ------------------------------------------------------------------------------------
 
 IMAGES = np.random.default_rng(2).integers(0, 256, (200, 6, 4))
 LONG = "mnist-20260102-030405 (interrupted, 3 of 20 epochs), a name that has no end"
@@ -175,7 +175,7 @@ def test_colour_maps_are_monotonic_in_grey(name: str):
     assert light == sorted(light) or light == sorted(light, reverse=True)
 
 
-# Contents -----------------------------------------------------------------------------------------------------------
+# Contents -----------------------------------------------------------------------------------------
 
 
 def test_curves_show_both_errors_of_every_epoch():
@@ -311,7 +311,7 @@ def test_weights_of_the_first_units_are_shown():
     assert [text.get_text() for text in figure.axes[0].texts] == [f"class {k}" for k in range(10)]
 
 
-# Any numbers and names ----------------------------------------------------------------------------------------------
+# Any numbers and names ----------------------------------------------------------------------------
 
 
 def test_any_name_can_be_drawn():
@@ -373,7 +373,7 @@ def test_mosaic_has_room_for_all(count: int, about: float):
     assert 1 <= across <= count
 
 
-# Without matplotlib --------------------------------------------------------------------------------------------------
+# Without matplotlib -------------------------------------------------------------------------------
 
 
 def test_missing_matplotlib_names_what_to_install(monkeypatch: pytest.MonkeyPatch):

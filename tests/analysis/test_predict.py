@@ -35,7 +35,7 @@ def images_of(count, pixels=(3, 2)):
     return np.random.default_rng(1).integers(0, 256, (count, *pixels), np.uint8)
 
 
-# What is predicted ---------------------------------------------------------------------------------------------------
+# What is predicted --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -139,7 +139,7 @@ def test_parameters_that_overflow_are_reported():
         network.predict(images_of(1))
 
 
-# Loading -------------------------------------------------------------------------------------------------------------
+# Loading ------------------------------------------------------------------------------------------
 
 
 def test_run_folder_and_checkpoint_load_the_same_model(tiny_config, tiny_images, tmp_path):
@@ -164,7 +164,7 @@ def test_path_without_a_run_is_refused(tmp_path):
             predict.load(thing)
 
 
-# Entropy -------------------------------------------------------------------------------------------------------------
+# Entropy ------------------------------------------------------------------------------------------
 
 
 def test_entropy_by_hand():
@@ -185,7 +185,7 @@ def test_entropy_is_between_0_and_that_of_equal_classes(seed, classes):
     np.testing.assert_allclose(predict.entropy(p[:, ::-1]), found, atol=1e-12)
 
 
-# Answers -------------------------------------------------------------------------------------------------------------
+# Answers ------------------------------------------------------------------------------------------
 
 
 def answers(network, pixels, **changes):

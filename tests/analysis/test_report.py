@@ -98,7 +98,7 @@ def decoded_pixels(data: bytes) -> bytes:
     return bytes(out)
 
 
-# Contents ------------------------------------------------------------------------------------------------------------
+# Contents -----------------------------------------------------------------------------------------
 
 
 def test_page_has_weights_images_and_results(tiny_run):
@@ -181,7 +181,7 @@ def test_page_thins_out_many_epochs(monkeypatch, tiny_run):
     assert module._thinned([], 0, None) == []
 
 
-# Its size ------------------------------------------------------------------------------------------------------------
+# Its size -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -246,7 +246,7 @@ def test_encoded_pixels_are_decoded(values, zeros):
     assert len(squeeze(np.zeros(784, np.uint8))) == 8
 
 
-# Security------------------------------------------------------------------------------------------------------------
+# Security -----------------------------------------------------------------------------------------
 
 
 def policy_of(parsed: Parsed) -> dict[str, list[str]]:

@@ -71,7 +71,7 @@ DIGITS = {
 }
 
 
-# Pages ---------------------------------------------------------------------------------------------------------------
+# Pages --------------------------------------------------------------------------------------------
 
 
 def report(checkpoint: Path, file: Path, split: Any = "validation") -> Path:
@@ -106,7 +106,7 @@ def trained_page(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return report(trained, tmp_path_factory.mktemp("page") / "report.html")
 
 
-# The browser ---------------------------------------------------------------------------------------------------------
+# The browser --------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -214,7 +214,7 @@ def predicted(capsys: pytest.CaptureFixture[str], run: Path, images: list[np.nda
     return np.array([image["p"] for image in json.loads(capsys.readouterr().out)["images"]])
 
 
-# The board ------------------------------------------------------------------------------------------------------------
+# The board ----------------------------------------------------------------------------------------
 
 
 def test_page_agrees_with_predict_on_drawn_digits(
@@ -376,13 +376,13 @@ def test_hidden_units_show_activations_and_weights(sheet: Sheet, trained: Path, 
     W1, b1 = (array.astype(float) for _, array in list(theta)[:2])
     a = 1 / (1 + np.exp(-(sheet.pixels / 255 @ W1 + b1)))
     np.testing.assert_allclose(sheet.evaluate("Array.from(bench.forward.a[0])"), a, atol=1e-6)
-    said = str(units.get_attribute("aria-valuetext"))
-    assert said.startswith("unit 31, z = ")
-    assert f", a = {a[31]:.3g}, " in said
+    text = str(units.get_attribute("aria-valuetext"))
+    assert text.startswith("unit 31, z = ")
+    assert f", a = {a[31]:.3g}, " in text
     np.testing.assert_allclose(sheet.evaluate("Array.from(network.incoming(1, 31))"), W1[:, 31])
 
 
-# Backward pass and steps--------------------------------------------------------------------------------------------
+# Backward pass and steps --------------------------------------------------------------------------
 
 DESK = {"viewport": {"width": 1280, "height": 900}}
 desk = pytest.mark.parametrize("sheet", [DESK], indirect=True, ids=["desk"])
@@ -729,16 +729,16 @@ def test_board_comes_first_on_a_phone(sheet: Sheet, trained_page: Path) -> None:
     assert tops[0] < 80
 
 
-# The rest of the page -------------------------------------------------------------------------------------------------
+# The rest of the page -----------------------------------------------------------------------------
 
 
 def test_confusion_matrix_cells_open_their_images(sheet: Sheet, trained: Path, trained_page: Path) -> None:
     sheet.go(trained_page)
     page = sheet.page
     found = look([trained], "validation")
-    labels, said = found.part.split.labels, found.together.predicted
+    labels, predicted = found.part.split.labels, found.together.predicted
     counts = np.zeros((10, 10), int)
-    np.add.at(counts, (labels, said), 1)
+    np.add.at(counts, (labels, predicted), 1)
     shown = sheet.evaluate(
         "[...document.querySelectorAll('#matrix tbody tr')]"
         ".map((row) => [...row.querySelectorAll('td')].map((cell) => +cell.innerText))"
@@ -750,7 +750,7 @@ def test_confusion_matrix_cells_open_their_images(sheet: Sheet, trained: Path, t
     images = f"{n} image{'s' if n > 1 else ''}"
     page.get_by_role("button", name=f"true {label}, predicted {taken_for}: {images}").click()
     assert page.locator("#cell-title").inner_text() == f"true {label}, predicted {taken_for}: {images}"
-    there = np.flatnonzero((labels == label) & (said == taken_for))
+    there = np.flatnonzero((labels == label) & (predicted == taken_for))
     gallery = page.locator("#cell-images button")
     assert gallery.count() == n
     indices = [int(str(gallery.nth(i).get_attribute("title")).split()[1]) for i in range(n)]
@@ -971,7 +971,7 @@ def test_page_without_images_can_be_drawn_on(sheet: Sheet, trained: Path, tmp_pa
     assert sheet.p.sum() == pytest.approx(1)
 
 
-# Deskewing ------------------------------------------------------------------------------------------------------------
+# Deskewing ----------------------------------------------------------------------------------------
 
 
 def test_page_deskews_drawings_as_predict_does(

@@ -236,7 +236,7 @@ def test_bug_in_one_process_ends_all(rank: int):
     assert err.count("AssertionError: a bug of ours") == 1
 
 
-SAYS_WHO = """
+PRINTS_RANK = """
 import os
 from pathlib import Path
 from mlpcli.parallel.control import launched
@@ -247,7 +247,7 @@ Path(f"pid-{launched()[0]}").write_text(str(os.getpid()))
 @contextmanager
 def running(run: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """Start two processes that train without end, and wait for their third epoch."""
-    process = start_process(command(2, "--out", run, *LONG, *arguments, program=SAYS_WHO + MAIN))
+    process = start_process(command(2, "--out", run, *LONG, *arguments, program=PRINTS_RANK + MAIN))
     try:
         wait_for_two_epochs(process, run)
         yield process

@@ -32,8 +32,8 @@ def reference(image):
         for x in range(w):
             at = x + mu11 / mu02 * (y - ybar)
             left = math.floor(at)
-            share = at - left
-            out[y, x] = (1 - share) * ink.get((left, y), 0.0) + share * ink.get((left + 1, y), 0.0)
+            fraction = at - left
+            out[y, x] = (1 - fraction) * ink.get((left, y), 0.0) + fraction * ink.get((left + 1, y), 0.0)
     return out
 
 

@@ -52,7 +52,7 @@ def bounds(**bounds: float) -> AugmentationConfig:
     return AugmentationConfig(**bounds)
 
 
-# Against the definition ----------------------------------------------------------------------------------------------
+# Against the definition ---------------------------------------------------------------------------
 
 
 def one_pixel(image: Array, x: float, y: float) -> float:
@@ -119,7 +119,7 @@ def test_inverse_undoes_scale_shear_rotation_and_shift():
         assert M @ seen_at + m == pytest.approx(point)
 
 
-# Examples by hand -----------------------------------------------------------------------------------------------------
+# Examples by hand ---------------------------------------------------------------------------------
 
 
 def test_shift_by_one_pixel(monkeypatch: pytest.MonkeyPatch):
@@ -152,7 +152,7 @@ def test_sheared_strokes_lean_to_the_right(monkeypatch: pytest.MonkeyPatch):
     assert out == pytest.approx(255 * np.fliplr(np.eye(5)), abs=1e-3)
 
 
-# At strength 0, and outside the image ------------------------------------------------------------------------------
+# At strength 0, and outside the image -------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -189,7 +189,7 @@ def test_distortion_is_linear_in_the_image(seed: int, count: int):
     assert parts[0] + parts[1] == pytest.approx(parts[2], abs=255e-6)
 
 
-# A pure function of seed, epoch and number ---------------------------------------------------------------------------
+# A pure function of seed, epoch and number --------------------------------------------------------
 
 
 @settings(max_examples=20)
@@ -250,7 +250,7 @@ def test_strength_falls_in_the_last_epochs(bound: dict[str, float]):
     assert strong / weak == pytest.approx(4, rel=0.1)
 
 
-# The fields ----------------------------------------------------------------------------------------------------------
+# The fields ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("sigma", [0.5, 1.0, 4.0, 7.3, 20.0])

@@ -62,7 +62,7 @@ def random_moves(seed: int) -> list[tuple[float, Array]]:
     return [(10 ** random.uniform(-4, 0), g) for g in random.choice([-1, 0, 1], sizes.shape) * sizes]
 
 
-# By hand -------------------------------------------------------------------------------------------------------------
+# By hand ------------------------------------------------------------------------------------------
 
 # Learning rate 0.1 and momentum 0.9; from theta = 1 and 0, with the gradients 0.5 and 0, 0.4 and 1, 0.3 and -1.
 GRADIENTS = [(0.1, [0.5, 0.0]), (0.1, [0.4, 1.0]), (0.1, [0.3, -1.0])]
@@ -102,7 +102,7 @@ def test_two_steps_of_adam_by_hand():
     assert state["s"] == pytest.approx([0.00040975] * 2)
 
 
-# Against the papers --------------------------------------------------------------------------------------------------
+# Against the papers -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -118,7 +118,7 @@ def test_steps_equal_those_of_the_paper(name: str, momentum: float):
             np.testing.assert_allclose(found, expected.point, rtol=1e-9, atol=1e-9 if name == "adam" else 1e-12)
 
 
-# Properties ----------------------------------------------------------------------------------------------------------
+# Properties ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["momentum", "nesterov"])

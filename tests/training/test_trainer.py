@@ -33,7 +33,7 @@ from tests.training.small import (
     without_timing,
 )
 
-# Against a trainer that shares no code ----------------------------------------------------------------------------
+# Against a trainer that shares no code ------------------------------------------------------------
 
 
 def assert_equals_reference(config: Config, *data: int) -> None:
@@ -138,7 +138,7 @@ def test_loss_curve_of_the_bundled_sample():
     assert [r.gradient_norm for r in records] == [pytest.approx(each, rel=1e-6) for each in norms]
 
 
-# Records -----------------------------------------------------------------------------------------------------------
+# Records ------------------------------------------------------------------------------------------
 
 
 def test_average_is_evaluated_and_changes_no_parameter():
@@ -195,7 +195,7 @@ def test_norm_of_large_float32_gradient_is_finite():
     assert 2e19 < record.gradient_norm[0] < math.inf
 
 
-# Order and randomness ------------------------------------------------------------------------------------------------
+# Order and randomness -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
@@ -259,7 +259,7 @@ def test_float32_and_float64_agree():
     np.testing.assert_allclose(single.state.theta.vector, double.state.theta.vector, atol=1e-4)
 
 
-# Stopping ------------------------------------------------------------------------------------------------------------
+# Stopping -----------------------------------------------------------------------------------------
 
 
 def test_best_epoch_is_first_with_lowest_error_then_loss():
@@ -313,7 +313,7 @@ def test_no_best_epoch_without_validation_images():
         config_of("data.validation=0", "training.patience=1")
 
 
-# Divergence ----------------------------------------------------------------------------------------------------------
+# Divergence ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -421,7 +421,7 @@ def test_any_config_trains_or_reports_divergence(config: Config, count: int):
         pass
 
 
-# Implementation ------------------------------------------------------------------------------------------------------
+# Implementation -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
