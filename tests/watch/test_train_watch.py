@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mlpcli.runs.directory import is_in_use
 from mlpcli.runs.summary import summarize
 from tests.run_outcome import outcome
-from tests.watch.watching import SECONDS, Events, environment, kill, watching
+from tests.watch.watching import SECONDS, Events, Watching, environment, kill, watching
 
 pytestmark = [
     pytest.mark.slow,
@@ -98,6 +102,62 @@ def test_page_process_ends_with_its_parent(how: str, tmp_path: Path) -> None:
         assert last["progress"]["state"] == "interrupted"
         assert last["progress"]["resume"] == "mlpcli train --resume run"
         wait_for(lambda: ended(child))
+
+
+class Arrivals:
+    """When a page's events first had each new value of ``read(kind, value)``, other than None."""
+
+    def __init__(self, watched: Watching, read: Callable[[str, Any], Any]) -> None:
+        self._found: queue.Queue[tuple[Any, float]] = queue.Queue()
+        threading.Thread(target=self._follow, args=(watched, read), daemon=True).start()
+
+    def _follow(self, watched: Watching, read: Callable[[str, Any], Any]) -> None:
+        before = None
+        with Events(watched) as events:
+            for kind, value in events.each():
+                found = read(kind, value)
+                if found is not None and found != before:
+                    before = found
+                    self._found.put((found, time.monotonic()))
+
+    def seconds_until(self, wanted: Any, since: float) -> float:
+        """Return the seconds from ``since`` until ``wanted`` came."""
+        while True:
+            found, at = self._found.get(timeout=SECONDS)
+            if found == wanted:
+                return at - since
+
+
+def count_diverged(kind: str, value: Any) -> int | None:
+    return sum(run["state"] == "diverged" for run in value["runs"]) if kind == "runs" else None
+
+
+def test_states_are_shown_within_two_seconds(tmp_path: Path) -> None:
+    run, constant = tmp_path / "run", ("--set", "training.schedule=constant")
+    assert train(*constant, "--out", "run", cwd=tmp_path).returncode == 0
+    seconds: dict[str, list[float]] = {"running": [], "interrupted": [], "finished": [], "diverged": []}
+    with watching(run, "--no-open") as watched:
+        states = Arrivals(watched, lambda kind, value: value["state"] if kind == "progress" else None)
+        for _ in range(3):
+            command = [sys.executable, "-m", "mlpcli", "train", "--quiet", "--resume", str(run), *LONG]
+            trainer = subprocess.Popen(command, env=environment())
+            wait_for(lambda: is_in_use(run))
+            seconds["running"].append(states.seconds_until("running", time.monotonic()))
+            kill(run)
+            seconds["interrupted"].append(states.seconds_until("interrupted", time.monotonic()))
+            trainer.wait()
+            epochs = ("--set", f"training.epochs={(summarize(run).epochs or 0) + 1}")
+            resumed = subprocess.run([*command[:-2], *epochs], env=environment(), check=True)
+            assert resumed.returncode == 0
+            seconds["finished"].append(states.seconds_until("finished", time.monotonic()))
+    with watching(tmp_path, "--no-open") as watched:
+        diverged = Arrivals(watched, count_diverged)
+        for number in range(1, 4):
+            done = train("--set", "training.learning_rate=1e30", "--out", f"bad-{number}", cwd=tmp_path)
+            assert done.returncode == 5
+            seconds["diverged"].append(diverged.seconds_until(number, time.monotonic()))
+    # The least of three: a busy machine may be late once.
+    assert all(min(each) < 2.0 for each in seconds.values()), seconds
 
 
 SWEEP = """
