@@ -32,7 +32,7 @@ TIMES = ("seconds", "examples_per_second")
 
 
 class Recorder(Observer):
-    """An observer that records events; it calls ``after["epoch_2"]`` once that epoch is saved, ``after["end"]`` last."""
+    """An observer that records events; calls ``after["epoch_2"]`` once that epoch is saved, ``after["end"]`` last."""
 
     def __init__(self, **after: Callable[[], object]) -> None:
         self.events: list[Any] = []

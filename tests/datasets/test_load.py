@@ -253,10 +253,10 @@ class TestValidation:
         ("validation", "train", "held_out"),
         [(0.0, 40, None), (0.25, 30, 10), (0.1, 36, 4), (1.0, 39, 1), (39.0, 1, 39)],
     )
-    def test_counts(self, data: DataConfig, validation: float, train: int, held_out: int | None):
+    def test_counts(self, data: DataConfig, validation: float, train: int, size: int | None):
         dataset = load_dataset(replace(data, validation=validation))
         assert len(dataset.train) == train
-        assert (dataset.validation and len(dataset.validation)) == held_out
+        assert (dataset.validation and len(dataset.validation)) == size
 
     @pytest.mark.parametrize("validation", [40.0, 41.0, 0.99, 0.01, 1e9])
     def test_too_many_or_too_few_are_refused(self, data: DataConfig, validation: float):

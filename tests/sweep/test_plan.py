@@ -319,9 +319,9 @@ def test_error_names_file_and_line(write: Any, text: str, message: str):
     Path("none.yaml").write_text("data: {validation: 0}\n")
     with pytest.raises(ConfigError) as refused:
         write(text)
-    text = str(refused.value)
-    assert message in text
-    assert "\n" not in text and message_shown.startswith(("s.yaml", "bad.yaml"))
+    error = str(refused.value)
+    assert message in error
+    assert "\n" not in error and error.startswith(("s.yaml", "bad.yaml"))
 
 
 def test_huge_sweep_is_refused_before_it_is_expanded(write: Any, monkeypatch: pytest.MonkeyPatch):
