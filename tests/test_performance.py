@@ -1,4 +1,4 @@
-"""docs/performance.md says what the benchmarks wrote."""
+"""docs/performance.md has the tables that the benchmarks wrote."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ WRITTEN = {path.stem: path.read_text("utf-8") for path in RESULTS.glob("*.md")}
 
 
 def tables(text: str) -> list[str]:
-    """The Markdown tables of ``text``."""
+    """Return the Markdown tables of ``text``."""
     return re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
 
 
-def test_tables_are_those_a_benchmark_wrote():
+def test_tables_were_written_by_a_benchmark():
     before, aims = PAGE.split("## What it aimed at", 1)
     written = [table for text in WRITTEN.values() for table in tables(text)]
     assert len(tables(before)) > 4

@@ -15,7 +15,7 @@ def test_one_process_without_free_cores(cores, load):
 
 
 @forks
-def test_small_steps_are_not_shared():
+def test_small_steps_get_one_process():
     choice = choose_processes([30], 10, distorted=False, cores=2, load=0.0)
     assert choice.processes == 1
     assert "two would take" in choice.reason
@@ -25,14 +25,14 @@ def test_small_steps_are_not_shared():
 @pytest.mark.parametrize(
     ("hidden", "batch", "distorted"), [([512], 128, False), ([800], 128, True), ([2048], 64, False)]
 )
-def test_large_steps_are_shared_by_the_cores(hidden, batch, distorted):
+def test_large_steps_get_every_core(hidden, batch, distorted):
     choice = choose_processes(hidden, batch, distorted=distorted, cores=2, load=0.5)
     assert choice.processes == 2
     assert "on 2 cores" in choice.reason
 
 
 @forks
-def test_choice_is_no_more_than_a_gain_from_the_shortest_step():
+def test_choice_is_near_the_shortest_step():
     for cores in (2, 8, 64, 100):
         for batch in (1, 64, 4096):
             choice = choose_processes([100, 50], batch, distorted=False, cores=cores, load=0.0).processes
