@@ -91,6 +91,7 @@ def test_wrong_delta_is_caught_and_speed_constant_is_not(tmp_path: Path) -> None
     }
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="ast.unparse writes tuples in another way before Python 3.11")
 def test_known_mutants_exist() -> None:
     mutants = {file: mutants_of(file, (PACKAGE / file).read_text("utf-8")) for file in FILES}
     gone = [entry for entry in KNOWN if not any(entry.covers(mutant) for mutant in mutants[entry.file])]

@@ -250,7 +250,7 @@ class TestFallback:
 
 class TestValidation:
     @pytest.mark.parametrize(
-        ("validation", "train", "held_out"),
+        ("validation", "train", "size"),
         [(0.0, 40, None), (0.25, 30, 10), (0.1, 36, 4), (1.0, 39, 1), (39.0, 1, 39)],
     )
     def test_counts(self, data: DataConfig, validation: float, train: int, size: int | None):

@@ -23,7 +23,7 @@ LABELS = np.array([4, 5, 9] * 4, np.uint8)
 
 
 def saved(path: Path, compressed: bool = True, **arrays: object) -> Path:
-    (np.savez_compressed if compressed else np.savez)(path, allow_pickle=True, **arrays)
+    (np.savez_compressed if compressed else np.savez)(path, **arrays)  # type: ignore[arg-type]
     return path
 
 
