@@ -137,6 +137,15 @@ def test_invalid_checkpoint_is_refused_in_one_line(tiny_config, tmp_path):
         assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("file", ["config.yaml", "manifest.json", "metrics.jsonl"])
+def test_damaged_run_is_refused_as_init(tiny_config, first, tmp_path, file):
+    (first / file).write_text("[\n")
+    with pytest.raises((RunError, ConfigError), match=rf"^network.init: .*{file}"):
+        train(from_(first, tiny_config()), out=tmp_path / "second")
+    assert not (tmp_path / "second").exists()
+    train(from_(first / "checkpoints/best.npz", tiny_config()), out=tmp_path / "third")
+
+
 @pytest.mark.parametrize("stop_after", [0, 1])
 def test_resume_is_bit_identical(tiny_config, first, tmp_path, stop_after):
     config = from_(first, tiny_config())
