@@ -131,7 +131,7 @@ class Explanation:
         """The true classes; the number that a single output unit is to say."""
         return [int(k) for k in (np.flatnonzero(self.Y) if len(self.Y) > 1 else self.Y)]
 
-    def document(self) -> dict[str, Any]:
+    def document(self, class_names: Sequence[str]) -> dict[str, Any]:
         """Return plain values, ready for JSON: an infinite number is None."""
         architecture = self.architecture
         return {
@@ -139,6 +139,7 @@ class Explanation:
                 "sizes": list(architecture.sizes),
                 "activation": architecture.activation.name,
                 "objective": architecture.objective.name,
+                "class_names": list(class_names),
             },
             "image": self.image.tolist(),
             "label": self.labels[0] if len(self.labels) == 1 else self.labels,
