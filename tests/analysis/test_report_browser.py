@@ -653,7 +653,8 @@ def test_played_steps_are_slow_for_who_wants_no_motion(sheet: Sheet, trained_pag
     )
     sheet.page.locator("#play").click()
     expect(sheet.page.locator("#step-note")).to_contain_text("Step 3:")
-    assert np.diff(sheet.evaluate("times")[:3]).min() > 900
+    # A pause of a second, of which the drawing of a step takes a part on a busy machine; else it is a tenth.
+    assert np.diff(sheet.evaluate("times")[:3]).min() > 300
     assert sheet.evaluate("document.getAnimations().length") == 0
 
 
