@@ -104,7 +104,7 @@ def test_signal_at_any_moment_stops_run_with_resume_command(
             continue  # it was over already
         assert ended.status == 128 + number, (moment, ended)
         assert "Traceback" not in ended.stderr and "Exception" not in ended.stderr, ended.stderr
-        # A finished run has nothing to go on with: the signal came while its process was on the way out.
+        # A finished run has nothing to resume with: the signal came while its process was on the way out.
         unfinished = (run / "manifest.json").exists() and read_manifest(run)["state"] != "finished"
         if unfinished and (run / "metrics.jsonl").exists():
             assert f"mlpcli train --resume {run.name}\n" in ended.stderr

@@ -230,8 +230,8 @@ class _Where:
 
 def _from_data(subject: Subject, where: _Where) -> tuple[Bytes, str, list[int]]:
     """Return an image (D,), whence it is, and its true classes."""
-    from mlpcli.analysis.evaluation import check_fit, data_for, open_member
-    from mlpcli.analysis.look import held_out
+    from mlpcli.analysis.evaluate_runs import default_split
+    from mlpcli.analysis.evaluation import check_fit, data_for, open_model
     from mlpcli.commands.progress import download_progress
     from mlpcli.datasets.catalogue import CATALOGUE
     from mlpcli.datasets.foreign import announcement
@@ -241,7 +241,7 @@ def _from_data(subject: Subject, where: _Where) -> tuple[Bytes, str, list[int]]:
         raise UsageError("--offline fetches nothing, so --source has no use with it")
     split, data = where.split, subject.config.data
     if subject.checkpoint is not None:
-        checkpoint = open_member(subject.checkpoint).checkpoint
+        checkpoint = open_model(subject.checkpoint).checkpoint
         data = data_for(
             checkpoint,
             dataset=where.dataset,
@@ -249,7 +249,7 @@ def _from_data(subject: Subject, where: _Where) -> tuple[Bytes, str, list[int]]:
             sources=where.sources,
             offline=where.offline,
         )
-        split = split or held_out(data)
+        split = split or default_split(data)
         if announced := announcement(data):
             output.say(announced)
         part = load_split(data, split, say=output.say, progress=download_progress())

@@ -29,13 +29,13 @@ def said(p, *, probabilities=True, log_likelihood=True, loss=1.0):
     return ev.Outputs(p, p.argmax(axis=1), loss, probabilities, log_likelihood)
 
 
-def member(objective="softmax_cross_entropy", *, pixels=(2, 3), classes=3, dataset="digits", hashes=HASHES, **data):
+def model(objective="softmax_cross_entropy", *, pixels=(2, 3), classes=3, dataset="digits", hashes=HASHES, **data):
     """A checkpoint of a network with no hidden layer and parameters drawn from N(0, 1)."""
     config = Config(data=DataConfig(**{"dataset": dataset, **data}), network=NetworkConfig((), objective=objective))
     theta = architecture_of(config, math.prod(pixels), classes).parameters("float32")
     theta.vector[...] = np.random.default_rng(0).normal(size=theta.vector.shape)
     checkpoint = Checkpoint(config, dataset, dict(hashes), pixels, classes, State(theta))
-    return ev.Member(Path(f"{objective}.npz"), None, checkpoint)
+    return ev.LoadedModel(Path(f"{objective}.npz"), None, checkpoint)
 
 
 def random_split(examples, pixels=(2, 3), classes=3):
@@ -179,24 +179,24 @@ def test_scores_that_are_no_probabilities_have_no_calibration():
 
 def test_a_committee_of_one_is_its_member():
     one = said([[0.2, 0.8]])
-    assert ev.committee([one], np.array([0])) is one
+    assert ev.ensemble_outputs([one], np.array([0])) is one
 
 
 def test_a_committee_predicts_by_the_mean():
     # Two of three say class 0, the third is surer of class 1.
-    members = [said([[0.6, 0.4]]), said([[0.6, 0.4]]), said([[0.05, 0.95]])]
-    together = ev.committee(members, np.array([1], np.uint8))
-    assert together.p.tolist() == [pytest.approx([1.25 / 3, 1.75 / 3])]
-    assert together.predicted.tolist() == [1]
-    assert together.confidence.tolist() == [pytest.approx(1.75 / 3)]
-    assert together.loss == pytest.approx(-math.log(1.75 / 3))
-    assert together.probabilities
+    models = [said([[0.6, 0.4]]), said([[0.6, 0.4]]), said([[0.05, 0.95]])]
+    ensemble = ev.ensemble_outputs(models, np.array([1], np.uint8))
+    assert ensemble.p.tolist() == [pytest.approx([1.25 / 3, 1.75 / 3])]
+    assert ensemble.predicted.tolist() == [1]
+    assert ensemble.confidence.tolist() == [pytest.approx(1.75 / 3)]
+    assert ensemble.loss == pytest.approx(-math.log(1.75 / 3))
+    assert ensemble.probabilities
 
 
 def test_ensemble_without_finite_loss_has_none():
     labels = np.array([0])
-    assert ev.committee([said([[0.5, 0.5]]), said([[0.5, 0.5]], log_likelihood=False)], labels).loss is None
-    assert ev.committee([said([[0.0, 1.0]])] * 2, labels).loss is None
+    assert ev.ensemble_outputs([said([[0.5, 0.5]]), said([[0.5, 0.5]], log_likelihood=False)], labels).loss is None
+    assert ev.ensemble_outputs([said([[0.0, 1.0]])] * 2, labels).loss is None
 
 
 @given(st.integers(0, 2**32), st.integers(2, 5))
@@ -204,34 +204,39 @@ def test_ensemble_loss_is_at_most_mean_of_models(seed, size):
     random = np.random.default_rng(seed)
     labels = random.integers(0, 4, 20)
     ps = random.dirichlet(np.full(4, 0.3), (size, 20)) + 1e-9
-    members = [said(p, loss=-np.log(p[np.arange(20), labels]).mean()) for p in ps]
-    together = ev.committee(members, labels)
-    assert together.loss <= np.mean([one.loss for one in members]) + 1e-12
-    assert ev.committee(members[::-1], labels).p == pytest.approx(together.p)
-    assert ev.committee([members[0]] * size, labels).loss == pytest.approx(members[0].loss)
+    models = [said(p, loss=-np.log(p[np.arange(20), labels]).mean()) for p in ps]
+    ensemble = ev.ensemble_outputs(models, labels)
+    assert ensemble.loss <= np.mean([one.loss for one in models]) + 1e-12
+    assert ev.ensemble_outputs(models[::-1], labels).p == pytest.approx(ensemble.p)
+    assert ev.ensemble_outputs([models[0]] * size, labels).loss == pytest.approx(models[0].loss)
 
 
 @pytest.mark.parametrize(
     ("other", "split", "dataset", "what"),
     [
-        (member(pixels=(3, 2)), "test", None, "takes images of another size"),
-        (member(classes=4), "test", None, "tells another number of classes"),
-        (member(hashes={**HASHES, "train-images-idx3-ubyte": "c"}), "test", None, "was trained on other images"),
-        (member(dataset="mnist"), "test", None, "was trained on other images"),
-        (member(validation=0.2), "validation", "digits", "held out other images"),
-        (member("linear_hinge"), "test", None, "averages probabilities, and the outputs of linear_hinge are none"),
+        (model(pixels=(3, 2)), "test", None, "takes images of another size"),
+        (model(classes=4), "test", None, "predicts another number of classes"),
+        (model(hashes={**HASHES, "train-images-idx3-ubyte": "c"}), "test", None, "was trained on other images"),
+        (model(dataset="mnist"), "test", None, "was trained on other images"),
+        (model(validation=0.2), "validation", "digits", "held out other images"),
+        (
+            model("linear_hinge"),
+            "test",
+            None,
+            "the outputs of linear_hinge are not probabilities",
+        ),
     ],
 )
 def test_a_committee_that_makes_no_sense_is_refused(other, split, dataset, what):
     with pytest.raises(UsageError, match=what):
-        ev.check_committee([member(), other], split, dataset)
+        ev.check_ensemble([model(), other], split, dataset)
 
 
 def test_a_committee_may_differ_in_all_that_does_not_matter():
-    ev.check_committee([member(), member("sigmoid_quadratic")], "validation", None)
-    ev.check_committee([member(), member(validation=0.2)], "test", None)
-    ev.check_committee([member(), member(dataset="mnist", hashes={})], "test", "mnist")
-    ev.check_committee([member("linear_hinge")], "test", None)
+    ev.check_ensemble([model(), model("sigmoid_quadratic")], "validation", None)
+    ev.check_ensemble([model(), model(validation=0.2)], "test", None)
+    ev.check_ensemble([model(), model(dataset="mnist", hashes={})], "test", "mnist")
+    ev.check_ensemble([model("linear_hinge")], "test", None)
 
 
 # From a checkpoint to outputs -------------------------------------------------------------------------------------
@@ -239,7 +244,7 @@ def test_a_committee_may_differ_in_all_that_does_not_matter():
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_outputs_are_those_of_the_measure_that_training_uses(objective):
-    one, split = member(objective), random_split(1203)
+    one, split = model(objective), random_split(1203)
     architecture = architecture_of(one.checkpoint.config, 6, 3)
     loss, errors = Evaluator(architecture, split, OneHot(3), "float32").loss_and_errors(one.checkpoint.parameters)
     found = ev.outputs(one, split)
@@ -255,7 +260,7 @@ def test_outputs_are_those_of_the_measure_that_training_uses(objective):
 
 
 def test_class_is_that_of_largest_logit_when_p_are_equal():
-    one = member("sigmoid_cross_entropy")
+    one = model("sigmoid_cross_entropy")
     one.checkpoint.parameters.W[0][...] = 0
     one.checkpoint.parameters.b[0][...] = [800, 900, 0]
     found = ev.outputs(one, random_split(2))
@@ -264,7 +269,7 @@ def test_class_is_that_of_largest_logit_when_p_are_equal():
 
 
 def test_a_confidence_that_float32_would_round_to_one_is_kept():
-    one = member()
+    one = model()
     one.checkpoint.parameters.W[0][...] = 0
     one.checkpoint.parameters.b[0][...] = [20, 0, 0]
     assert ev.outputs(one, random_split(1)).confidence[0] == pytest.approx(1 / (1 + 2 * math.exp(-20)), rel=1e-15)
@@ -274,7 +279,7 @@ def test_a_confidence_that_float32_would_round_to_one_is_kept():
     ("objective", "size"), [("softmax_cross_entropy", 3e38), ("linear_quadratic", 1e25), ("sigmoid_quadratic", 3e38)]
 )
 def test_outputs_that_are_not_finite_are_refused(objective, size):
-    one = member(objective)
+    one = model(objective)
     one.checkpoint.parameters.vector[...] = size
     with pytest.raises(RunError, match="not finite"):
         ev.outputs(one, random_split(3))
@@ -286,7 +291,7 @@ def test_outputs_that_are_not_finite_are_refused(objective, size):
 def test_data_are_those_of_the_config_unless_told_otherwise(tmp_path):
     (tmp_path / "mnist").mkdir()
     config = Config(data=DataConfig(folder=str(tmp_path), sources=("https://example.org/",), validation=0.25))
-    own = replace(member().checkpoint, config=config, dataset="mnist")
+    own = replace(model().checkpoint, config=config, dataset="mnist")
     assert ev.data_for(own) == replace(config.data, sources=None)
     assert ev.data_for(own, folder="here").folder == "here"
     assert ev.data_for(own, sources=("x",)).sources == ("x",)
@@ -296,60 +301,58 @@ def test_data_are_those_of_the_config_unless_told_otherwise(tmp_path):
 
 
 def test_a_source_overrides_a_config_that_fetches_nothing():
-    own = member(dataset="mnist", offline=True).checkpoint
+    own = model(dataset="mnist", offline=True).checkpoint
     assert ev.data_for(own).offline
     assert not ev.data_for(own, sources=("x",)).offline
 
 
 def test_network_on_fallback_is_evaluated_on_the_sample():
     config = Config(data=DataConfig("mnist", fallback="mnist-sample"))
-    fell = replace(member().checkpoint, config=config, dataset="mnist-sample")
+    fell = replace(model().checkpoint, config=config, dataset="mnist-sample")
     assert ev.fallback_from(fell) == "mnist"
     assert (ev.data_for(fell).dataset, ev.data_for(fell).fallback) == ("mnist-sample", None)
     assert ev.data_for(fell, dataset="mnist").dataset == "mnist"
 
 
 def test_unused_fallback_is_never_evaluated():
-    own = replace(
-        member().checkpoint, config=Config(data=DataConfig("mnist", fallback="mnist-sample")), dataset="mnist"
-    )
+    own = replace(model().checkpoint, config=Config(data=DataConfig("mnist", fallback="mnist-sample")), dataset="mnist")
     assert ev.fallback_from(own) is None
     assert (ev.data_for(own).dataset, ev.data_for(own).fallback) == ("mnist", None)
 
 
 def test_sample_named_by_config_is_no_fallback():
     config = Config(data=DataConfig("mnist-sample", fallback="mnist-sample"))
-    assert ev.fallback_from(replace(member().checkpoint, config=config, dataset="mnist-sample")) is None
+    assert ev.fallback_from(replace(model().checkpoint, config=config, dataset="mnist-sample")) is None
 
 
 def test_folder_named_like_the_sample_is_no_fallback(tmp_path):
     folder = tmp_path / "mnist-sample"
     folder.mkdir()
     config = Config(data=DataConfig(str(folder), fallback="mnist-sample"))
-    own = replace(member().checkpoint, config=config, dataset="mnist-sample")
+    own = replace(model().checkpoint, config=config, dataset="mnist-sample")
     assert ev.fallback_from(own) is None
     assert ev.data_for(own).dataset == str(folder)
 
 
 def test_a_folder_that_has_gone_can_be_named_anew(tmp_path):
-    own = member(dataset=str(tmp_path / "gone")).checkpoint
+    own = model(dataset=str(tmp_path / "gone")).checkpoint
     with pytest.raises(DataError, match="--data"):
         ev.data_for(own)
     assert ev.data_for(own, dataset="mnist").dataset == "mnist"
 
 
 def test_images_or_classes_that_do_not_fit_are_refused():
-    one, split = member().checkpoint, random_split(2)
+    one, split = model().checkpoint, random_split(2)
     ev.check_fit(one, part_of(split))
     ev.check_fit(one, part_of(split, classes=2))
     with pytest.raises(DataError, match="3 x 2 pixels, the network takes 2 x 3"):
         ev.check_fit(one, part_of(split, pixels=(3, 2)))
-    with pytest.raises(DataError, match="has 4 classes, the network tells 3"):
+    with pytest.raises(DataError, match="has 4 classes, the network predicts 3"):
         ev.check_fit(one, part_of(split, classes=4))
 
 
 def test_files_that_are_not_those_of_training_are_named():
-    one, split = member().checkpoint, random_split(2)
+    one, split = model().checkpoint, random_split(2)
     assert ev.changed_files(one, part_of(split)) == []
     assert ev.changed_files(one, part_of(split, hashes={"t10k-labels-idx1-ubyte": "z"})) == []
     other = {**HASHES, "train-labels-idx1-ubyte": "z"}

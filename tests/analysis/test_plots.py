@@ -261,7 +261,7 @@ def test_without_saturation_there_is_one_panel(run: History):
 def test_uneven_layers_are_a_damaged_file():
     run = history()
     run.records[2]["gradient_norm"] = [0.1]
-    with pytest.raises(RunError, match="not every epoch has gradient_norm of as many layers"):
+    with pytest.raises(RunError, match="the number of layers of gradient_norm varies"):
         drawn(partial(plots.draw_layers, runs=[run]))
 
 

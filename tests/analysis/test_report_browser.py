@@ -18,9 +18,9 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, CDPSession, Page, expect
 
 from mlpcli import config, experiment
-from mlpcli.analysis.evaluation import open_member
+from mlpcli.analysis.evaluate_runs import evaluate_runs
+from mlpcli.analysis.evaluation import open_model
 from mlpcli.analysis.explain import neuron
-from mlpcli.analysis.look import look
 from mlpcli.analysis.report.contents import contents
 from mlpcli.analysis.report.page import page as page_of
 from mlpcli.commands import _run
@@ -75,8 +75,8 @@ DIGITS = {
 
 
 def report(checkpoint: Path, file: Path, split: Any = "validation") -> Path:
-    found = look([checkpoint], split)
-    file.write_bytes(page_of(contents(found.members[0], found)))
+    found = evaluate_runs([checkpoint], split)
+    file.write_bytes(page_of(contents(found.models[0], found)))
     return file
 
 
@@ -372,7 +372,7 @@ def test_the_hidden_units_light_up_and_tell_their_weights(sheet: Sheet, trained:
     assert sheet.evaluate("document.querySelector('#layers canvas').toDataURL()") != dark
     units.focus()
     sheet.page.keyboard.press("End")
-    theta = open_member(trained).checkpoint.parameters.tensors()
+    theta = open_model(trained).checkpoint.parameters.tensors()
     W1, b1 = (array.astype(float) for _, array in list(theta)[:2])
     a = 1 / (1 + np.exp(-(sheet.pixels / 255 @ W1 + b1)))
     np.testing.assert_allclose(sheet.evaluate("Array.from(bench.forward.a[0])"), a, atol=1e-6)
@@ -542,11 +542,11 @@ def test_steps_teach_the_drawing_and_reset_takes_them_back(sheet: Sheet, trained
 
 def test_the_error_on_the_sample_is_measured_before_and_after(sheet: Sheet, trained: Path, trained_page: Path) -> None:
     sheet.go(trained_page)
-    found = look([trained], "validation")
+    found = evaluate_runs([trained], "validation")
     n = sheet.evaluate("stock.labels.length")
     sample = np.array(json.loads(sheet.evaluate("JSON.stringify(run.look.images.slice(0, run.look.sample))")))[:, 0]
     sample = sample.astype(int)
-    wrong = found.together.predicted[sample] != found.part.split.labels[sample]
+    wrong = found.ensemble.predicted[sample] != found.part.split.labels[sample]
     assert n == len(sample) == 300
     sheet.draw(DIGITS[1])
     choose_truth(sheet, 8)
@@ -735,8 +735,8 @@ def test_on_a_phone_the_board_comes_first(sheet: Sheet, trained_page: Path) -> N
 def test_confusion_matrix_cells_open_their_images(sheet: Sheet, trained: Path, trained_page: Path) -> None:
     sheet.go(trained_page)
     page = sheet.page
-    found = look([trained], "validation")
-    labels, said = found.part.split.labels, found.together.predicted
+    found = evaluate_runs([trained], "validation")
+    labels, said = found.part.split.labels, found.ensemble.predicted
     counts = np.zeros((10, 10), int)
     np.add.at(counts, (labels, said), 1)
     shown = sheet.evaluate(
@@ -755,7 +755,7 @@ def test_confusion_matrix_cells_open_their_images(sheet: Sheet, trained: Path, t
     assert gallery.count() == n
     indices = [int(str(gallery.nth(i).get_attribute("title")).split()[1]) for i in range(n)]
     assert sorted(indices) == there.tolist()
-    confidence = found.together.confidence[indices]
+    confidence = found.ensemble.confidence[indices]
     assert (np.diff(confidence) <= 0).all()
     ink = sheet.evaluate(
         "(() => { const c = document.querySelector('#cell-images canvas');"
@@ -765,7 +765,7 @@ def test_confusion_matrix_cells_open_their_images(sheet: Sheet, trained: Path, t
     gallery.first.click()
     sheet.settle()
     np.testing.assert_array_equal(sheet.pixels, found.part.split.images[indices[0]])
-    np.testing.assert_allclose(sheet.p, found.together.p[indices[0]], atol=1e-5)
+    np.testing.assert_allclose(sheet.p, found.ensemble.p[indices[0]], atol=1e-5)
     assert sheet.verdict == str(taken_for)
     assert sheet.page.locator("#loss-note").inner_text() == f"loss, true class {label}"
     # By keyboard: from the one cell that can be tabbed to, the arrows go to the next that has images.
@@ -962,7 +962,7 @@ def test_page_of_many_classes_and_undrawable_images(sheet: Sheet, tmp_path: Path
 
 def test_a_page_without_images_draws_all_the_same(sheet: Sheet, trained: Path, tmp_path: Path) -> None:
     file = tmp_path / "report.html"
-    file.write_bytes(page_of(contents(open_member(trained), None, "There are none.")))
+    file.write_bytes(page_of(contents(open_model(trained), None, "There are none.")))
     sheet.go(file)
     assert sheet.page.locator("#no-images").inner_text() == "There are none."
     assert not sheet.page.locator("#matrix").is_visible()

@@ -292,7 +292,7 @@ def test_a_committee_of_one_run_twice_is_that_run(mlpcli, runs):
 def test_a_committee_that_makes_no_sense_is_refused(mlpcli, runs):
     said = mlpcli("eval", runs / "one", runs / "hinge")
     assert (said.status, said.out) == (2, "")
-    assert "outputs of linear_hinge are none" in said.err
+    assert "outputs of linear_hinge are not probabilities" in said.err
     assert not (runs / "one" / directory.EVALUATIONS).exists()
 
 
@@ -310,7 +310,7 @@ def test_another_data_set_of_the_same_shape(mlpcli, runs, tmp_path, test_split):
 
 def test_data_that_do_not_fit(mlpcli, runs, tmp_path):
     for folder, reason in (
-        (write_digits(tmp_path / "small", pixels=(14, 14)), "of 14 x 14 pixels, the network takes 28 x 28"),
+        (write_digits(tmp_path / "small", pixels=(14, 14)), "have 14 x 14 pixels, the network takes 28 x 28"),
         (
             write_digits(tmp_path / "many", classes=11),
             "3, 4, 5, 6, 7, 8, 9; a test label is 10",
@@ -398,7 +398,9 @@ def test_a_look_that_cannot_be_recorded_is_a_warning(mlpcli, runs):
     (runs / "one" / directory.EVALUATIONS).mkdir()
     said = mlpcli("eval", runs / "one", "--json")
     assert said.json["examples"] == 1000
-    assert re.fullmatch(r"mlpcli: this look is not recorded: .*evaluations\.jsonl: cannot be written: .*\n", said.err)
+    assert re.fullmatch(
+        r"mlpcli: this evaluation is not recorded: .*evaluations\.jsonl: cannot be written: .*\n", said.err
+    )
 
 
 def test_a_checkpoint_outside_a_run_records_nothing(mlpcli, runs, tmp_path):
@@ -541,7 +543,7 @@ def test_data_of_other_classes_are_refused(mlpcli, letters):
     table.write_text("label,a,b,c,d\nA,1,2,3,4\nQ,1,2,3,4\n")
     said = mlpcli("eval", letters / "run", "--data", table)
     assert said.status == 3
-    assert "labels outside the classes: the network tells A, B; a test label is Q" in said.err
+    assert "labels outside the classes: the network predicts A, B; a test label is Q" in said.err
 
 
 def test_one_table_is_all_looked_at_if_it_is_named(mlpcli, letters):
@@ -550,7 +552,7 @@ def test_one_table_is_all_looked_at_if_it_is_named(mlpcli, letters):
     said = mlpcli("eval", letters / "run", "--data", table, "--json")
     assert said.json["examples"] == 2
     assert said.json["errors"] == 0
-    assert "has no test images set apart: all of its images are looked at" in said.err
+    assert "has no separate test images: all of its images are used" in said.err
 
 
 def test_what_was_trained_on_is_no_test_set(mlpcli, letters, tmp_path):

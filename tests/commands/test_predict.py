@@ -171,7 +171,7 @@ def test_raw_takes_a_picture_as_it_is(mlpcli, run, digits, tmp_path):
     (tmp_path / "large.png").write_bytes(picture(digits[0][3]))
     said = mlpcli(run, tmp_path / "large.png", "--raw")
     assert said.status == 3
-    assert "is of 100 x 100 pixels, the network takes 28 x 28; without --raw" in said.err
+    assert "has 100 x 100 pixels, the network takes 28 x 28; without --raw" in said.err
 
 
 # Honesty ------------------------------------------------------------------------------------------------------------
@@ -297,7 +297,7 @@ def test_many_of_what_has_no_digits_or_one_a_piece(mlpcli, run, digits, tmp_path
     (tmp_path / "idx").write_bytes(idx.encode(digits[0][:2]))
     said = mlpcli(run, tmp_path / "idx", "--many")
     assert (said.status, said.out) == (3, "")
-    assert "is an IDX file, whose images show one digit each; leave --many away" in said.err
+    assert "is an IDX file, whose images show one digit each; leave out --many" in said.err
     assert mlpcli(run, tmp_path / "idx", "--many", "--raw").status == 2
 
 
@@ -380,7 +380,7 @@ def test_images_of_another_size(mlpcli, run):
     said = mlpcli(run, "-", stdin=idx.encode(np.zeros((2, 14, 14), np.uint8)))
     assert (said.status, said.err) == (
         3,
-        "mlpcli: stdin: its images are of 14 x 14 pixels, the network takes 28 x 28\n",
+        "mlpcli: stdin: its images have 14 x 14 pixels, the network takes 28 x 28\n",
     )
 
 
@@ -474,8 +474,8 @@ def test_tables_that_do_not_fit(mlpcli, run, tmp_path):
     np.savez(tmp_path / "small.npz", images=np.zeros((2, 14, 14)))
     said = mlpcli(run, tmp_path / "small.csv", tmp_path / "small.npz")
     assert (said.status, said.out) == (3, "")
-    assert "small.csv: 4 pixels an image are no square; data.size says 28 x 28" in said.err
-    assert "small.npz: its images are of 14 x 14 pixels, the network takes 28 x 28" in said.err
+    assert "small.csv: 4 pixels per image are not a square; data.size is 28 x 28" in said.err
+    assert "small.npz: its images have 14 x 14 pixels, the network takes 28 x 28" in said.err
 
 
 def test_classes_are_called_by_their_names(mlpcli, digits, tmp_path):

@@ -122,7 +122,7 @@ def test_no_images_looks_at_none(mlpcli, run, tmp_path):
 def test_report_without_data_has_no_images(mlpcli, without_data, tmp_path):
     said = mlpcli("report", without_data)
     assert said.status == 0
-    assert "what it was trained on is not here" in said.err
+    assert "its training data are not here" in said.err
     assert said.err.endswith("the page is made without images\n")
     found = document(tmp_path / "report.html")
     assert found["look"] is None

@@ -161,7 +161,7 @@ def test_signal_stops_all_processes(number: int):
         process.send_signal(number)
         _, err = process.communicate(timeout=SECONDS)
         assert process.returncode == 128 + number
-        assert err.count("stopped; go on with: mlpcli train --processes 3 --resume run") == 1
+        assert err.count("stopped; resume with: mlpcli train --processes 3 --resume run") == 1
         assert "Traceback" not in err
         assert are_gone(others)
     assert goes_on("run", "--processes", "3") == ""
@@ -182,7 +182,7 @@ def test_killed_worker_ends_all_and_run_is_resumed():
         _, err = process.communicate(timeout=SECONDS)
         assert process.returncode == 4
         said = "mlpcli: one of the processes that train together has ended early, by signal 9; the last good"
-        assert said in err and "go on with: mlpcli train --processes 3 --resume run" in err
+        assert said in err and "resume with: mlpcli train --processes 3 --resume run" in err
         assert "Traceback" not in err
         assert are_gone(others)
     assert goes_on("run") == "trained by 3 processes so far, now by 1: the numbers may differ\n"

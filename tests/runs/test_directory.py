@@ -92,7 +92,7 @@ def test_a_run_means_its_best_checkpoint_else_its_last(run: Path):
     with pytest.raises(RunError, match="has no checkpoint yet"):
         directory.find_checkpoint(run)
     for name, what in (
-        ("checkpoints", "is no run"),
+        ("checkpoints", "is not a run"),
         ("none", "no such run"),
         ("x" * 5000, "no such run"),
         ("\0", "no such run"),
@@ -166,7 +166,7 @@ def test_runs_are_listed_newest_first_with_damage(tiny_config: Make, folder: Pat
         ("a", "finished"),
         ("run", "damaged"),
     ]
-    assert found[-1].problem == f"{run}/manifest.json: is damaged: no JSON object"
+    assert found[-1].problem == f"{run}/manifest.json: is damaged: not a JSON object"
     with pytest.raises(RunError, match="none: cannot be read"):
         summaries(folder / "none")
 

@@ -89,7 +89,7 @@ def test_while_it_trains_checkpoints_are_read_on_a_budget(run: Path, monkeypatch
         def spend(self, seconds: float) -> None:
             super().spend(0.06)  # of 2 processors the share is 0.006
 
-    feed._weights, feed._looks = Slow(2), Slow(2)
+    feed._weights, feed._evaluations = Slow(2), Slow(2)
     first = told(feed.heavy())["contents"]
     assert first["document"]["checkpoint"] == {"name": "last", "epoch": 3}
     assert first["document"]["look"]["examples"] == 7
