@@ -233,8 +233,8 @@ def _from_data(subject: Subject, where: _Where) -> tuple[Bytes, str, list[int], 
 
     An untrained network has the names of the data that the image is from, if it has as many classes.
     """
-    from mlpcli.analysis.evaluation import check_fit, data_for, open_member
-    from mlpcli.analysis.look import held_out
+    from mlpcli.analysis.evaluate_runs import default_split
+    from mlpcli.analysis.evaluation import check_fit, data_for, open_model
     from mlpcli.commands.progress import download_progress
     from mlpcli.datasets.catalogue import CATALOGUE
     from mlpcli.datasets.foreign import announcement
@@ -244,7 +244,7 @@ def _from_data(subject: Subject, where: _Where) -> tuple[Bytes, str, list[int], 
         raise UsageError("--offline fetches nothing, so --source has no use with it")
     split, data, names = where.split, subject.config.data, subject.class_names
     if subject.checkpoint is not None:
-        checkpoint = open_member(subject.checkpoint).checkpoint
+        checkpoint = open_model(subject.checkpoint).checkpoint
         data = data_for(
             checkpoint,
             dataset=where.dataset,
@@ -252,7 +252,7 @@ def _from_data(subject: Subject, where: _Where) -> tuple[Bytes, str, list[int], 
             sources=where.sources,
             offline=where.offline,
         )
-        split = split or held_out(data)
+        split = split or default_split(data)
         if announced := announcement(data):
             output.say(announced)
         part = load_split(data, split, say=output.say, progress=download_progress())

@@ -74,11 +74,11 @@ def load_training_images(data: DataConfig, dataset: str) -> Part:
 
 
 def _trained(path: Path) -> Subject:
-    from mlpcli.analysis.evaluation import open_member
+    from mlpcli.analysis.evaluation import open_model
     from mlpcli.state import architecture_of
 
-    member = open_member(path)
-    checkpoint = member.checkpoint
+    model = open_model(path)
+    checkpoint = model.checkpoint
     return Subject(
         config=checkpoint.config,
         architecture=architecture_of(checkpoint.config, math.prod(checkpoint.image_shape), checkpoint.classes),
@@ -86,8 +86,8 @@ def _trained(path: Path) -> Subject:
         class_names=checkpoint.names,
         multi_label=checkpoint.multi_label,
         theta=checkpoint.parameters.vector,
-        words=f"{shown(member.path)}, epoch {checkpoint.epoch}",
-        checkpoint=member.path,
+        words=f"{shown(model.path)}, epoch {checkpoint.epoch}",
+        checkpoint=model.path,
         state=checkpoint.state,
     )
 

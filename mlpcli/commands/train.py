@@ -175,7 +175,7 @@ def command(
             if screen.run is not None:
                 from mlpcli.runs.layout import resume_command
 
-                output.say(f"stopped; go on with: {resume_command(screen.run, group.command)}")
+                output.say(f"stopped; resume with: {resume_command(screen.run, group.command)}")
             raise
         finally:
             page.close()

@@ -18,9 +18,9 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, CDPSession, Page, expect
 
 from mlpcli import config, experiment
-from mlpcli.analysis.evaluation import open_member
+from mlpcli.analysis.evaluate_runs import evaluate_runs
+from mlpcli.analysis.evaluation import open_model
 from mlpcli.analysis.explain import neuron
-from mlpcli.analysis.look import look
 from mlpcli.analysis.report.contents import contents
 from mlpcli.analysis.report.page import page as page_of
 from mlpcli.commands import _run
@@ -75,8 +75,8 @@ DIGITS = {
 
 
 def report(checkpoint: Path, file: Path, split: Any = "validation") -> Path:
-    found = look([checkpoint], split)
-    file.write_bytes(page_of(contents(found.members[0], found)))
+    found = evaluate_runs([checkpoint], split)
+    file.write_bytes(page_of(contents(found.models[0], found)))
     return file
 
 
@@ -372,7 +372,7 @@ def test_hidden_units_show_activations_and_weights(sheet: Sheet, trained: Path, 
     assert sheet.evaluate("document.querySelector('#layers canvas').toDataURL()") != dark
     units.focus()
     sheet.page.keyboard.press("End")
-    theta = open_member(trained).checkpoint.parameters.tensors()
+    theta = open_model(trained).checkpoint.parameters.tensors()
     W1, b1 = (array.astype(float) for _, array in list(theta)[:2])
     a = 1 / (1 + np.exp(-(sheet.pixels / 255 @ W1 + b1)))
     np.testing.assert_allclose(sheet.evaluate("Array.from(bench.forward.a[0])"), a, atol=1e-6)
@@ -516,7 +516,7 @@ LINES = """(c) => bench.views[2].graph.columns[c].lines.map((lines) => lines.map
 def test_the_graph_draws_what_its_lines_carry(sheet: Sheet, tmp_path: Path, activation: str) -> None:
     file = untrained(tmp_path / "best.npz", "network.hidden=[24,16]", f"network.activation={activation}")
     sheet.go(report(file, tmp_path / "report.html"))
-    theta = [array.astype(float) for _, array in open_member(file).checkpoint.parameters.tensors()]
+    theta = [array.astype(float) for _, array in open_model(file).checkpoint.parameters.tensors()]
     W2, W3 = theta[2], theta[4]
     units = "(c) => bench.views[2].graph.columns[c].units"
     # Of an empty board the weights.
@@ -694,11 +694,11 @@ def test_steps_learn_the_drawing_and_reset_undoes_them(sheet: Sheet, trained_pag
 
 def test_sample_error_is_measured_before_and_after_steps(sheet: Sheet, trained: Path, trained_page: Path) -> None:
     sheet.go(trained_page)
-    found = look([trained], "validation")
+    found = evaluate_runs([trained], "validation")
     n = sheet.evaluate("stock.labels.length")
     sample = np.array(json.loads(sheet.evaluate("JSON.stringify(run.look.images.slice(0, run.look.sample))")))[:, 0]
     sample = sample.astype(int)
-    wrong = found.together.predicted[sample] != found.part.split.labels[sample]
+    wrong = found.ensemble.predicted[sample] != found.part.split.labels[sample]
     assert n == len(sample) == 300
     sheet.draw(DIGITS[1])
     choose_truth(sheet, 8)
@@ -909,8 +909,8 @@ def test_board_comes_first_on_a_phone(sheet: Sheet, trained_page: Path) -> None:
 def test_confusion_matrix_cells_open_their_images(sheet: Sheet, trained: Path, trained_page: Path) -> None:
     sheet.go(trained_page)
     page = sheet.page
-    found = look([trained], "validation")
-    labels, predicted = found.part.split.labels, found.together.predicted
+    found = evaluate_runs([trained], "validation")
+    labels, predicted = found.part.split.labels, found.ensemble.predicted
     counts = np.zeros((10, 10), int)
     np.add.at(counts, (labels, predicted), 1)
     shown = sheet.evaluate(
@@ -929,7 +929,7 @@ def test_confusion_matrix_cells_open_their_images(sheet: Sheet, trained: Path, t
     assert gallery.count() == n
     indices = [int(str(gallery.nth(i).get_attribute("title")).split()[1]) for i in range(n)]
     assert sorted(indices) == there.tolist()
-    confidence = found.together.confidence[indices]
+    confidence = found.ensemble.confidence[indices]
     assert (np.diff(confidence) <= 0).all()
     ink = sheet.evaluate(
         "(() => { const c = document.querySelector('#cell-images canvas');"
@@ -939,7 +939,7 @@ def test_confusion_matrix_cells_open_their_images(sheet: Sheet, trained: Path, t
     gallery.first.click()
     sheet.settle()
     np.testing.assert_array_equal(sheet.pixels, found.part.split.images[indices[0]])
-    np.testing.assert_allclose(sheet.p, found.together.p[indices[0]], atol=1e-5)
+    np.testing.assert_allclose(sheet.p, found.ensemble.p[indices[0]], atol=1e-5)
     assert sheet.verdict == str(taken_for)
     assert sheet.page.locator("#loss-note").inner_text() == f"loss, true class {label}"
     # By keyboard: Tab reaches one cell, and arrows move to the next that has images.
@@ -1136,7 +1136,7 @@ def test_page_of_many_classes_and_undrawable_images(sheet: Sheet, tmp_path: Path
 
 def test_page_without_images_can_be_drawn_on(sheet: Sheet, trained: Path, tmp_path: Path) -> None:
     file = tmp_path / "report.html"
-    file.write_bytes(page_of(contents(open_member(trained), None, "There are none.")))
+    file.write_bytes(page_of(contents(open_model(trained), None, "There are none.")))
     sheet.go(file)
     assert sheet.page.locator("#no-images").inner_text() == "There are none."
     assert not sheet.page.locator("#matrix").is_visible()

@@ -264,7 +264,7 @@ def test_one_neuron(mlpcli):
         (["--p", "0.5,0.5"], "--label"),
         (["--p", "0.5,x", "--label", 0], "--p 0.5,x"),
         (["--z", "1", "--label", 0], "--z 1"),
-        (["--p", "1.5,0.5", "--label", 0], "above 0 and below 1"),
+        (["--p", "1.5,0.5", "--label", 0], "must be between 0 and 1"),
         (["--p", "0.5,0.5", "--label", 0, "--unit", 1], "--unit has no use"),
         (["--neuron"], "--set has no use"),
         (["--set", "network.hiden=[1]"], "hidden"),

@@ -401,7 +401,7 @@ def test_fallback_is_reported_and_recorded(run: Run, unreachable: tuple[str, ...
     status, out, err = run(*unreachable, *few, "--out", "r")
     assert status == 0
     lines = err.splitlines()
-    assert lines.index("using mnist-sample instead of mnist, as data.fallback says") < lines.index("run      r")
+    assert lines.index("using mnist-sample instead of mnist, as data.fallback requests") < lines.index("run      r")
     assert lines[-1] == "trained on the bundled sample, as mnist could not be had: no mnist result"
     assert "of 1000 images, mnist-sample)" in out
     manifest = strict_json(Path("r/manifest.json").read_text())
@@ -473,7 +473,7 @@ def test_existing_run_is_not_overwritten(run: Run, tiny: tuple[str, ...]):
     before = files_of("r")
     status, out, err = run(*tiny, "--out", "r")
     assert (status, out) == (4, "")
-    assert err == "mlpcli: r: is a run already; name another --out, or go on with it: mlpcli train --resume r\n"
+    assert err == "mlpcli: r: is a run already; name another --out, or resume it: mlpcli train --resume r\n"
     assert files_of("r") == before
 
 
@@ -517,7 +517,7 @@ def test_interruption_prints_the_resume_command(tmp_path: Path):
         printed, err = process.communicate(timeout=60)
     assert (process.returncode, printed) == (130, "")
     lines = [line for line in err.splitlines() if line and not line.startswith("epoch")]
-    assert lines == ["stopped; go on with: mlpcli train --resume 'my run'", "mlpcli: interrupted"]
+    assert lines == ["stopped; resume with: mlpcli train --resume 'my run'", "mlpcli: interrupted"]
     with np.load(tmp_path / out / "checkpoints/last.npz", allow_pickle=False) as arrays:
         assert json.loads(str(arrays["header"]))["epoch"] == len(metrics_of(out))
 
