@@ -37,7 +37,7 @@ def test_what_the_command_line_names_is_used(tmp_path: Path) -> None:
 def test_what_will_be_fetched_is_announced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     said = announcement(DataConfig(folder="here", sources=("https://a.example/", "x\x1b[2J")))
-    assert said == "mnist: not all there, fetched into here/mnist from https://a.example/, 'x\\x1b[2J'"
+    assert said == "mnist: incomplete, fetched into here/mnist from https://a.example/, 'x\\x1b[2J'"
     assert announcement(DataConfig(offline=True)) is None
     assert announcement(DataConfig("mnist-sample")) is None
     assert announcement(DataConfig(".")) is None

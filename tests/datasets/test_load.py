@@ -173,14 +173,14 @@ class TestTheTestFiles:
         dataset = load_dataset(data, say=said.append)
         assert said == []
         assert np.array_equal(dataset.test().labels, idx.decode(tiny.contents[TEST_LABELS], "", 1))
-        assert "kept as t10k-labels-idx1-ubyte.damaged" in said[0]
+        assert "renamed to t10k-labels-idx1-ubyte.damaged" in said[0]
 
     def test_damaged_and_offline_are_an_error(self, data: DataConfig):
         load_dataset(data)
         path = Path(data.folder) / "tiny" / TEST_LABELS
         path.write_bytes(bytes(path.stat().st_size))
         dataset = load_dataset(replace(data, offline=True))
-        with pytest.raises(DataError, match="neither replaced nor touched"):
+        with pytest.raises(DataError, match="is not replaced"):
             dataset.test()
 
     def test_that_vanish_during_training_are_fetched_again(self, data: DataConfig):
@@ -233,7 +233,7 @@ class TestFallback:
         assert (dataset.name, dataset.fallback_from) == ("mnist-sample", "tiny")
         assert said[0] == "tiny: asking /nowhere"
         assert "".join(said).count("/nowhere: no such folder") == 1
-        assert said[-1].endswith("using mnist-sample instead of tiny, as data.fallback says")
+        assert said[-1].endswith("using mnist-sample instead of tiny, as data.fallback requests")
         assert len(dataset.test()) == 1000
 
     def test_is_not_taken_when_the_data_is_there(self, data: DataConfig):
@@ -242,7 +242,7 @@ class TestFallback:
     def test_is_not_taken_for_damaged_data(self, data: DataConfig):
         load_dataset(data)
         (Path(data.folder) / "tiny" / TRAIN_LABELS).write_bytes(b"rubbish")
-        with pytest.raises(DataError, match="neither replaced nor touched"):
+        with pytest.raises(DataError, match="is not replaced"):
             load_dataset(replace(data, fallback="mnist-sample", offline=True))
 
     def test_of_one_split(self, data: DataConfig):
@@ -351,12 +351,12 @@ class TestFolders:
 
     def test_test_images_of_another_size(self, folder: Path):
         write(folder, TEST_IMAGES, np.zeros((10, 4, 5)))
-        with pytest.raises(DataError, match="the test images are of 4 x 5 pixels, the training images of 5 x 4"):
+        with pytest.raises(DataError, match="the test images have 4 x 5 pixels, the training images 5 x 4"):
             load_dataset(of(folder)).test()
 
     def test_test_labels_outside_the_classes(self, folder: Path):
         write(folder, TEST_LABELS, [0] * 9 + [99])
-        with pytest.raises(DataError, match="of 99 there are test images, and no training images"):
+        with pytest.raises(DataError, match="99 in the test images, but not in the training images"):
             load_dataset(of(folder))
 
     def test_swapped_files(self, folder: Path):
@@ -372,7 +372,7 @@ class TestFolders:
             ("mnits", "did you mean mnist?"),
             ("fashion", "did you mean fashion-mnist?"),
             ("/no/such/folder", "the data sets are mnist, fashion-mnist, mnist-sample"),
-            (__file__, "is in no form that is read"),
+            (__file__, "has an unknown format"),
             ("~nobody-of-this-name/digits", "neither a data set nor a file or folder"),
             ("x" * 5000, "neither a data set nor a file or folder"),
         ],
@@ -428,8 +428,8 @@ def test_classes_that_differ_in_the_test_images_are_told_before_training(tmp_pat
         (folder / FILE_NAMES[role]).write_bytes(idx.encode(np.array(array, np.uint8)))
     said = []
     load_dataset(DataConfig(str(folder)), say=said.append)
-    assert "letters: of 1 there are training images, and no test images" in said
+    assert "letters: 1 in the training images, but not in the test images" in said
     (folder / FILE_NAMES["test_labels"]).write_bytes(idx.encode(np.array([0, 7], np.uint8)))
-    with pytest.raises(DataError, match=r"of 7 there are test images, and no training images; .*data\.test: false"):
+    with pytest.raises(DataError, match=r"7 in the test images, but not in the training images; .*data\.test: false"):
         load_dataset(DataConfig(str(folder)))
     assert len(load_dataset(DataConfig(str(folder), test=False)).class_names) == 3
