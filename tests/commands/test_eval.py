@@ -174,7 +174,7 @@ def test_the_screen_shows_the_same_figures(mlpcli, runs):
         f"{found['loss']:.4f}",
         f"{ece:.2f} %",
     ]
-    start = lines.index("Confusion: a row a label, a column a prediction")
+    start = lines.index("Confusion: a row per label, a column per prediction")
     table = lines[start + 1 : start + 12]
     assert len({len(line) for line in table}) == 1
     assert [line.replace(" . ", " 0 ").replace(" .", " 0").split() for line in table[1:]] == [
@@ -217,7 +217,7 @@ def test_the_worst_are_drawn_side_by_side(mlpcli, runs, test_split, monkeypatch,
     assert len(drawn) == math.ceil(4 / abreast) * (1 + 1 + 14)
     assert max(map(len, drawn)) <= columns
     first = shades(test_split.images[worst[0]["index"]].reshape(28, 28), 28)
-    assert drawn[1].startswith(f"{worst[0]['index']}: {worst[0]['label']} taken for {worst[0]['predicted']}")
+    assert drawn[1].startswith(f"{worst[0]['index']}: {worst[0]['label']} predicted as {worst[0]['predicted']}")
     assert [f"{line:<28}"[:28].rstrip() for line in drawn[2:16]] == [line.rstrip() for line in first]
     assert "\x1b" not in "".join(drawn)
 
@@ -252,7 +252,8 @@ def test_predictions_have_a_row_an_image(mlpcli, runs, tmp_path, test_split):
 def test_predictions_that_cannot_be_written(mlpcli, runs, tmp_path):
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
-    for path, reason in (("folder", "no regular file"), ("pipe", "no regular file"), ("none/p.csv", "No such file")):
+    not_regular = "not a regular file"
+    for path, reason in (("folder", not_regular), ("pipe", not_regular), ("none/p.csv", "No such file")):
         said = mlpcli("eval", runs / "one", "--predictions", tmp_path / path)
         assert (said.status, said.out) == (4, "")
         assert said.err.count("\n") == 1
@@ -279,7 +280,7 @@ def test_a_committee_stands_beside_its_members(mlpcli, runs):
     assert found["errors"] not in [each["errors"] for each in alone]
     assert found["loss"] is None
     rows = [line.split() for line in mlpcli("eval", runs / "one", runs / "two").out.splitlines()[5:8]]
-    assert [row[0] for row in rows] == [*(each["path"] for each in found["checkpoints"]), "committee"]
+    assert [row[0] for row in rows] == [*(each["path"] for each in found["checkpoints"]), "ensemble"]
     assert [row[1] for row in rows] == [f"{100 * each['error']:.2f}" for each in (*alone, found)]
 
 
@@ -492,7 +493,7 @@ def test_no_validation_images(mlpcli, runs):
     ("options", "what"),
     [
         (["--offline", "--source", "x"], "--offline fetches nothing"),
-        (["--show", "--json"], "--show draws for the screen"),
+        (["--show", "--json"], "--show draws on the screen"),
         (["--show", "--worst", "0"], "--worst 0 lists none"),
         (["--worst", "-1"], "--worst"),
         (["--split", "valid"], "validation"),

@@ -162,10 +162,10 @@ def test_the_suffix_or_to_says_the_format(mlpcli, run, tmp_path, name, options, 
     [
         ("x.bin", [], "say --to onnx, safetensors, csv or tensorboard"),
         ("x", [], "say --to onnx, safetensors, csv or tensorboard"),
-        ("x.onnx", ["--to", "safetensors"], "suffix of a onnx file, and --to says safetensors"),
-        ("x.safetensors", ["--to", "onnx"], "suffix of a safetensors file, and --to says onnx"),
+        ("x.onnx", ["--to", "safetensors"], "suffix of a onnx file, but --to is safetensors"),
+        ("x.safetensors", ["--to", "onnx"], "suffix of a safetensors file, but --to is onnx"),
         ("x.npz", ["--to", "onnx"], "suffix of a checkpoint file"),
-        ("x.safetensors", ["--input", "uint8"], "--input says what an ONNX model takes"),
+        ("x.safetensors", ["--input", "uint8"], "--input is for ONNX models"),
     ],
 )
 def test_what_contradicts_itself_is_told(mlpcli, run, tmp_path, name, options, what):

@@ -344,7 +344,7 @@ def test_show_draws_what_the_network_saw(mlpcli, run, digits, tmp_path, monkeypa
 def test_show_and_json_do_not_go_together(mlpcli, run):
     said = mlpcli(run, "it.png", "--show", "--json")
     assert (said.status, said.out) == (2, "")
-    assert "--show draws for the screen" in said.err
+    assert "--show draws on the screen" in said.err
 
 
 # What goes wrong -----------------------------------------------------------------------------------------------------

@@ -127,7 +127,7 @@ def test_report_without_data_has_no_images(mlpcli, without_data, tmp_path):
     found = document(tmp_path / "report.html")
     assert found["look"] is None
     # A page is passed on: it does not tell where on this machine things were looked for.
-    assert found["no_images"] == "The images could not be had where this page was made."
+    assert found["no_images"] == "The images were not available when this page was made."
     (tmp_path / "report.html").unlink()
     refused(mlpcli("report", without_data, "--split", "validation"), 3)
     assert not (tmp_path / "report.html").exists()

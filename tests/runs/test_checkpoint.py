@@ -274,10 +274,7 @@ def test_the_largest_config_has_a_checkpoint():
 
 def test_pickled_objects_are_refused_unread():
     for name in ("W1", "header", "optimizer_v"):
-        assert (
-            refusal(with_members(**{name: npy(PICKLED)}))
-            == f"its member {name} is not an array as mlpcli writes it"
-        )
+        assert refusal(with_members(**{name: npy(PICKLED)})) == f"its member {name} is not an array as mlpcli writes it"
     assert "has an unknown member" in refusal(archive([("W1.pkl", b"cos\nsystem\n(S'false'\ntR.")]))
 
 
@@ -298,9 +295,7 @@ def test_pickled_objects_are_refused_unread():
     ],
 )
 def test_no_other_array_header_is_read(text: str):
-    assert (
-        refusal(with_members(W1=npy_header(text))) == "its member W1 is not an array as mlpcli writes it"
-    )
+    assert refusal(with_members(W1=npy_header(text))) == "its member W1 is not an array as mlpcli writes it"
 
 
 def test_arrays_of_another_type_shape_or_length_are_refused():

@@ -329,7 +329,7 @@ def test_a_port_that_is_taken_is_said(folder: Path, server: Watching) -> None:
 )
 def test_options_of_a_page_want_one(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert _run(arguments) == 2
-    assert "has a use with --watch alone" in capsys.readouterr().err
+    assert "has a use only with --watch" in capsys.readouterr().err
 
 
 @pytest.mark.slow
