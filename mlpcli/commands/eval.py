@@ -1,4 +1,4 @@
-"""``mlpcli eval``: what trained networks make of labelled images, each alone and all as a committee."""
+"""``mlpcli eval``: evaluate trained networks, individually and as an ensemble."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     type=click.Choice(["train", "validation", "test"]),
     default="test",
     show_default=True,
-    help="Which images. Those of validation are the last of the training file, as the run's config says.",
+    help="Which images. The run's config determines the validation images.",
 )
 @data_options
 @click.option(
@@ -57,23 +57,23 @@ def command(
     predictions: str | None,
     as_json: bool,
 ) -> None:
-    """Measure trained networks on the test images.
+    """Evaluate trained networks on the test images.
 
-    RUN means its best checkpoint if there is one, else its last. Several are heard each alone and as a committee, which
-    predicts by the mean of their probabilities. Each look is recorded in the run's evaluations.jsonl.
+    RUN means its best checkpoint if there is one, else its last. Several are evaluated individually and as an ensemble,
+    which averages their probabilities. Each evaluation is recorded in the run's evaluations.jsonl.
 
     \b
     Examples:
       mlpcli eval runs/mnist-...                        error, loss, confusion, calibration
       mlpcli eval runs/mnist-... --worst 10 --show      and the ten worst mistakes, drawn
       mlpcli eval runs/mnist-.../checkpoints/last.npz   another checkpoint of a run
-      mlpcli eval runs/seed-0 runs/seed-1 runs/seed-2   a committee
+      mlpcli eval runs/seed-0 runs/seed-1 runs/seed-2   an ensemble
       mlpcli eval runs/mnist-... --split validation     the images held out from training
       mlpcli eval runs/mnist-... --data ./my-digits     other images of the same size
       mlpcli eval runs/mnist-... --predictions p.csv --json
     """
     if show and as_json:
-        raise UsageError("--show draws for the screen; with --json there is nothing to draw on")
+        raise UsageError("--show draws on the screen; leave out --show or --json")
     if show and not worst:
         raise UsageError("--show draws the images that --worst lists, and --worst 0 lists none")
 
@@ -106,7 +106,7 @@ def command(
 
 
 def _document(evaluated: EvaluatedRuns, result: Evaluation, dataset: str | None) -> dict[str, Any]:
-    """Everything, for --json: the result of the one checkpoint or of the committee, then each checkpoint in brief."""
+    """Return the document for --json: the result of the checkpoint or the ensemble, then each checkpoint in brief."""
     return {
         "dataset": evaluated.part.name,
         "fallback_from": _fallback_from(evaluated, dataset),
@@ -148,7 +148,7 @@ def _print(evaluated: EvaluatedRuns, result: Evaluation, dataset: str | None) ->
     several = result.multi_label
     rows = [["exact match" if several else "error", "95 % interval", "errors", "loss", "calibration error"]]
     if len(models) > 1:
-        named.append(("committee", result))
+        named.append(("ensemble", result))
         width = max(len(name) for name, _ in named)
         rows[0].insert(0, " " * width)
     for name, own in named:
@@ -195,7 +195,7 @@ def _print(evaluated: EvaluatedRuns, result: Evaluation, dataset: str | None) ->
         _table(
             [["", *names]]
             + [[names[k], *(str(n or ".") for n in row)] for k, row in enumerate(result.confusion.tolist())],
-            "Confusion: a row a label, a column a prediction",
+            "Confusion: a row per label, a column per prediction",
         )
     if result.worst:
         _table(
@@ -209,13 +209,13 @@ def _print(evaluated: EvaluatedRuns, result: Evaluation, dataset: str | None) ->
 
 
 def _draw(result: Evaluation, part: Part) -> None:
-    """The images of the mistakes, as many side by side as the terminal has room for."""
+    """Draw the images of the mistakes, as many side by side as fit the terminal."""
     width = terminal_width()
     pictures = []
     for m in result.worst:
         rows = shades(part.split.images[m.index].reshape(part.image_shape), width)
         names = part.class_names
-        caption = f"{m.index}: {_words(m.label, names)} taken for {_words(m.predicted, names)}"
+        caption = f"{m.index}: {_words(m.label, names)} predicted as {_words(m.predicted, names)}"
         pictures.append([caption, *rows])
     if pictures:
         wide = max(len(line) for picture in pictures for line in picture)
@@ -229,7 +229,7 @@ def _words(label: int | list[int], names: Sequence[str]) -> str:
 
 
 def _table(rows: list[list[str]], title: str = "") -> None:
-    """Print ``rows``, the first one their heads, flush right, after an empty line and a ``title``."""
+    """Print ``rows``, the first one as heads, right-aligned, below an empty line and a ``title``."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     output.result(f"\n{title}" if title else "")
     for row in rows:

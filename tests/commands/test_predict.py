@@ -344,7 +344,7 @@ def test_show_draws_the_input_of_the_network(mlpcli, run, digits, tmp_path, monk
 def test_show_and_json_do_not_go_together(mlpcli, run):
     result = mlpcli(run, "it.png", "--show", "--json")
     assert (result.status, result.out) == (2, "")
-    assert "--show draws for the screen" in result.err
+    assert "--show draws on the screen" in result.err
 
 
 # Errors -------------------------------------------------------------------------------------------

@@ -106,7 +106,7 @@ def test_report_without_data_has_no_images(mlpcli, without_data, tmp_path):
     found = document(tmp_path / "report.html")
     assert found["look"] is None
     # A page may be passed on: it has no paths of this machine.
-    assert found["no_images"] == "The images could not be had where this page was made."
+    assert found["no_images"] == "The images were not available when this page was made."
     (tmp_path / "report.html").unlink()
     refused(mlpcli("report", without_data, "--split", "validation"), 3)
     assert not (tmp_path / "report.html").exists()
