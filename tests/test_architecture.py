@@ -178,7 +178,7 @@ def test_every_module_has_a_package_and_a_docstring() -> None:
         ("experiment", "from mlpcli.commands import output"),
         ("experiment", "from mlpcli.sweep import plan"),
         ("watch.server", "from mlpcli.experiment import train"),
-        ("analysis.look", "from mlpcli.watch import feed"),
+        ("analysis.evaluate_runs", "from mlpcli.watch import feed"),
         ("sweep.plan", "from mlpcli.model.network import Network"),
         ("commands.train", "import requests"),
         ("__main__", "from mlpcli.experiment import train"),

@@ -63,7 +63,7 @@ def test_every_form_of_images_gives_the_same_bytes(data, form):
 def test_rows_of_pixels_need_a_size(data):
     X = data[0].reshape(70, 20)
     assert read((X, data[1]), size="[5,4]").image_shape == (5, 4)
-    with pytest.raises(DataError, match=r"^data: X: 20 pixels an image are no square; say how with data\.size"):
+    with pytest.raises(DataError, match=r"^data: X: 20 pixels per image are not a square; give data\.size"):
         read((X, data[1]))
 
 
@@ -125,7 +125,7 @@ X, Y = np.zeros((4, 3, 3), np.uint8), np.array([0, 1, 0, 1])
 @pytest.mark.parametrize(
     ("pair", "words"),
     [
-        (X, "data: is to be a pair (X, y), images and labels; this is an array"),
+        (X, "data: must be a pair (X, y), images and labels; this is an array"),
         ((X, Y, Y), "this is a tuple of 3"),
         ({"X": X}, "of type dict"),
         ((X, Y[:3]), "X has 4 images and y 3 labels"),
@@ -135,8 +135,8 @@ X, Y = np.zeros((4, 3, 3), np.uint8), np.array([0, 1, 0, 1])
         ((X + np.nan, Y), "NaN"),
         ((X.astype(str), Y), "data: X: pixels are numbers"),
         ((np.zeros((4, 3, 3, 3)), Y), "make them grey"),
-        ((X[:0], Y[:0]), "holds nothing"),
-        (([[1, 2], [3]], Y), "data: X: is no array"),
+        ((X[:0], Y[:0]), "is empty"),
+        (([[1, 2], [3]], Y), "data: X: is not an array"),
         ((X, Y + 0.5), "labels are whole numbers"),
         ((X, np.array([0, 1, np.nan, 1])), "labels are whole numbers"),
         ((X, np.ones((4, 3)) * 2), "(N, K) of 0 and 1"),

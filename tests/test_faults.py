@@ -92,7 +92,7 @@ def test_run_resumes_after_any_failed_file_operation(
             experiment.train(config, out=run)
         except RunError as error:
             where = rf"{run}\S*: cannot be (written|read): {os.strerror(number)}"
-            assert re.match(rf"{where}(; the last good state is kept; go on with: .* --resume {run})?$", str(error))
+            assert re.match(rf"{where}(; the last good state is kept; resume with: .* --resume {run})?$", str(error))
             refused += 1
         monkeypatch.undo()
         assert 0 <= check_last_good(run) <= 2
@@ -177,7 +177,7 @@ def test_run_resumes_after_full_disk(tiny_config: Make, folder: Path):
                 while True:
                     file.write(bytes(1024))
 
-        with pytest.raises(RunError, match=rf"^{run}\S*: cannot be written: No space left on device; .* go on with: "):
+        with pytest.raises(RunError, match=rf"^{run}\S*: cannot be written: No space left on device; .* resume with: "):
             experiment.train(config, out=run, observer=At(2, fill))
         assert check_last_good(run) == 2
         with pytest.raises(RunError, match="No space left on device"):

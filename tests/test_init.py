@@ -172,7 +172,7 @@ def test_reproduction_needs_the_same_checkpoint(tiny_config, first, tmp_path):
         reproduce(run)
     assert not reproduce(run, [f"network.init={json.dumps(str(moved))}"]).differences
     other = train(tiny_config("seed=9"), out=first).path
-    with pytest.raises(RunError, match=r"is not the checkpoint that network.init_sha256 asks for"):
+    with pytest.raises(RunError, match=r"is not the checkpoint named by network.init_sha256"):
         reproduce(run)
     with pytest.raises(RunError, match="is not the checkpoint"):
         resume_from_other = run / "checkpoints"

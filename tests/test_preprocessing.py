@@ -11,8 +11,8 @@ import pytest
 import mlpcli
 from mlpcli import config as config_module
 from mlpcli import experiment
-from mlpcli.analysis.evaluation import open_member
-from mlpcli.analysis.look import look
+from mlpcli.analysis.evaluate_runs import evaluate_runs
+from mlpcli.analysis.evaluation import open_model
 from mlpcli.commands import _run
 from mlpcli.config import Config
 from mlpcli.datasets import idx
@@ -48,7 +48,7 @@ def typed(capsys):
 
 def expected_p(run, images):
     """Return p of the network of ``run`` for ``images`` (N, rows, columns), deskewed here."""
-    checkpoint = open_member(run).checkpoint
+    checkpoint = open_model(run).checkpoint
     architecture = architecture_of(checkpoint.config, 20, checkpoint.classes)
     z = logits(architecture, checkpoint.parameters, deskewed(images.reshape(-1, 20), (5, 4))).astype(np.float64)
     p = np.empty_like(z)
@@ -57,7 +57,7 @@ def expected_p(run, images):
 
 
 def test_preprocessing_changes_the_parameters(runs):
-    plain, upright = (open_member(runs / name).checkpoint for name in ("plain", "upright"))
+    plain, upright = (open_model(runs / name).checkpoint for name in ("plain", "upright"))
     assert not np.array_equal(plain.parameters.vector, upright.parameters.vector)
     assert plain.hashes == upright.hashes
 
@@ -67,20 +67,20 @@ def test_evaluation_on_deskewed_images_agrees_with_training(runs, tiny_images):
     best = min(
         directory.read_metrics(run).records, key=lambda line: (line["validation_error"], line["validation_loss"])
     )
-    (validation,) = look([run], "validation").alone
+    (validation,) = evaluate_runs([run], "validation").individual
     assert (validation.error, validation.loss) == (best["validation_error"], best["validation_loss"])
-    found = look([run], "test")
+    found = evaluate_runs([run], "test")
     test = directory.read_test(run)
-    assert (found.alone[0].errors, found.alone[0].loss) == (test["errors"], test["loss"])
-    assert np.array_equal(found.together.p, expected_p(run, tiny_images[2]))
+    assert (found.individual[0].errors, found.individual[0].loss) == (test["errors"], test["loss"])
+    assert np.array_equal(found.ensemble.p, expected_p(run, tiny_images[2]))
     # The images shown are those of the files.
     assert np.array_equal(found.part.split.images.reshape(-1, 5, 4), tiny_images[2])
 
 
 def test_ensemble_preprocesses_for_each_model(runs, tiny_images):
-    both = look([runs / "plain", runs / "upright"], "test")
-    p = [look([runs / name], "test").together.p for name in ("plain", "upright")]
-    assert np.array_equal(both.together.p, np.mean(p, axis=0))
+    both = evaluate_runs([runs / "plain", runs / "upright"], "test")
+    p = [evaluate_runs([runs / name], "test").ensemble.p for name in ("plain", "upright")]
+    assert np.array_equal(both.ensemble.p, np.mean(p, axis=0))
     assert np.array_equal(p[1], expected_p(runs / "upright", tiny_images[2]))
     assert not np.allclose(p[1], expected_p(runs / "plain", tiny_images[2]), atol=1e-3)
 

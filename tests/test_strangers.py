@@ -127,7 +127,7 @@ def test_evaluation_is_not_written_through_a_link(theirs: Path, run: Run, tmp_pa
     (theirs / "evaluations.jsonl").symlink_to(victim)
     status, out, err = run("eval", "theirs")
     assert status == 0 and "error" in out
-    assert "this look is not recorded: theirs/evaluations.jsonl: cannot be written: is a symbolic link" in err
+    assert "this evaluation is not recorded: theirs/evaluations.jsonl: cannot be written: is a symbolic link" in err
     assert victim.read_bytes() == b"mine\nand half a line"
 
 

@@ -14,8 +14,8 @@ from mlpcli.commands.options import data_options, threads_option
 from mlpcli.errors import UsageError, shown
 
 if TYPE_CHECKING:
+    from mlpcli.analysis.evaluate_runs import EvaluatedRuns
     from mlpcli.analysis.evaluation import Evaluation
-    from mlpcli.analysis.look import Look
     from mlpcli.datasets.load import Part, SplitName
 
 
@@ -77,12 +77,12 @@ def command(
     if show and not worst:
         raise UsageError("--show draws the images that --worst lists, and --worst 0 lists none")
 
+    from mlpcli.analysis.evaluate_runs import evaluate_runs
     from mlpcli.analysis.evaluation import evaluate
-    from mlpcli.analysis.look import look
     from mlpcli.analysis.predictions import labelled_table
     from mlpcli.commands.progress import download_progress
 
-    found = look(
+    found = evaluate_runs(
         [Path(path) for path in paths],
         split,
         dataset=dataset,
@@ -93,9 +93,9 @@ def command(
         progress=download_progress(),
     )
     labels = found.part.split.labels
-    result = evaluate(found.together, labels, worst)
+    result = evaluate(found.ensemble, labels, worst)
     if predictions is not None:
-        table = labelled_table(found.together, labels, found.part.class_names)
+        table = labelled_table(found.ensemble, labels, found.part.class_names)
         output.write_file(Path(predictions), table)
     if as_json:
         output.result_json(_document(found, result, dataset))
@@ -105,49 +105,49 @@ def command(
             _draw(result, found.part)
 
 
-def _document(look: Look, result: Evaluation, dataset: str | None) -> dict[str, Any]:
+def _document(evaluated: EvaluatedRuns, result: Evaluation, dataset: str | None) -> dict[str, Any]:
     """Everything, for --json: the result of the one checkpoint or of the committee, then each checkpoint in brief."""
     return {
-        "dataset": look.part.name,
-        "fallback_from": _fallback_from(look, dataset),
-        "split": look.split,
-        "class_names": list(look.part.class_names),
-        "committee": len(look.members) > 1,
+        "dataset": evaluated.part.name,
+        "fallback_from": _fallback_from(evaluated, dataset),
+        "split": evaluated.split,
+        "class_names": list(evaluated.part.class_names),
+        "committee": len(evaluated.models) > 1,
         **result.to_dict(),
         "checkpoints": [
             {
-                "path": click.format_filename(member.path),
-                "trained_on": member.checkpoint.dataset,
-                "epoch": member.checkpoint.epoch,
-                "hidden": list(member.checkpoint.config.network.hidden),
-                "objective": member.checkpoint.config.network.objective,
+                "path": click.format_filename(model.path),
+                "trained_on": model.checkpoint.dataset,
+                "epoch": model.checkpoint.epoch,
+                "hidden": list(model.checkpoint.config.network.hidden),
+                "objective": model.checkpoint.config.network.objective,
                 "errors": own.errors,
                 "error": own.error,
                 "interval": own.to_dict()["interval"],
                 "loss": own.loss,
                 "expected_calibration_error": _ece(own),
             }
-            for member, own in zip(look.members, look.alone, strict=True)
+            for model, own in zip(evaluated.models, evaluated.individual, strict=True)
         ],
     }
 
 
-def _print(look: Look, result: Evaluation, dataset: str | None) -> None:
-    members, part = look.members, look.part
+def _print(evaluated: EvaluatedRuns, result: Evaluation, dataset: str | None) -> None:
+    models, part = evaluated.models, evaluated.part
     names = part.class_names
-    for member in members:
-        network = member.checkpoint.config.network
-        sizes = "-".join(map(str, member.checkpoint.parameters.sizes))
-        epoch = f"epoch {member.checkpoint.epoch}"
-        output.result(f"{shown(member.path)}: {sizes}, {network.objective}, {epoch}")
-    output.result(f"{shown(part.name)}, {look.split}: {result.examples:,} images")
-    if wanted := _fallback_from(look, dataset):
+    for model in models:
+        network = model.checkpoint.config.network
+        sizes = "-".join(map(str, model.checkpoint.parameters.sizes))
+        epoch = f"epoch {model.checkpoint.epoch}"
+        output.result(f"{shown(model.path)}: {sizes}, {network.objective}, {epoch}")
+    output.result(f"{shown(part.name)}, {evaluated.split}: {result.examples:,} images")
+    if wanted := _fallback_from(evaluated, dataset):
         output.result(f"trained on {shown(part.name)}, as {wanted} could not be had: these are no {wanted} results")
 
-    named = [(shown(member.path), own) for member, own in zip(members, look.alone, strict=True)]
+    named = [(shown(model.path), own) for model, own in zip(models, evaluated.individual, strict=True)]
     several = result.multi_label
     rows = [["exact match" if several else "error", "95 % interval", "errors", "loss", "calibration error"]]
-    if len(members) > 1:
+    if len(models) > 1:
         named.append(("committee", result))
         width = max(len(name) for name, _ in named)
         rows[0].insert(0, " " * width)
@@ -164,7 +164,7 @@ def _print(look: Look, result: Evaluation, dataset: str | None) -> None:
             loss,
             _percent(_ece(own)),
         ]
-        rows.append([f"{name:<{width}}", *row] if len(members) > 1 else row)
+        rows.append([f"{name:<{width}}", *row] if len(models) > 1 else row)
     _table(rows)
     confidence = "the confidence, which is the output of the predicted class"
     if several:
@@ -236,10 +236,10 @@ def _table(rows: list[list[str]], title: str = "") -> None:
         output.result("  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)))
 
 
-def _fallback_from(look: Look, dataset: str | None) -> str | None:
+def _fallback_from(evaluated: EvaluatedRuns, dataset: str | None) -> str | None:
     from mlpcli.analysis.evaluation import fallback_from
 
-    return fallback_from(look.members[0].checkpoint) if dataset is None else None
+    return fallback_from(evaluated.models[0].checkpoint) if dataset is None else None
 
 
 def _ece(result: Evaluation) -> float | None:

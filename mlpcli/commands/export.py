@@ -69,9 +69,9 @@ def command(runs: tuple[str, ...], file: str, to: Format | None, input_type: Inp
         raise UsageError(f"{len(runs)} runs are named, and a {wanted} file has one network; csv takes several")
 
     from mlpcli.analysis import export
-    from mlpcli.analysis.evaluation import open_member
+    from mlpcli.analysis.evaluation import open_model
 
-    checkpoint = open_member(Path(runs[0])).checkpoint
+    checkpoint = open_model(Path(runs[0])).checkpoint
     onnx = wanted == "onnx"
     made = export.to_onnx(checkpoint, input_type or "uint8") if onnx else export.to_safetensors(checkpoint)
     output.write_file(path, made.data)

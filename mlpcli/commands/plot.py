@@ -13,7 +13,7 @@ from mlpcli.commands.options import data_options, is_typed, threads_option
 from mlpcli.errors import RunError, UsageError, shown
 
 if TYPE_CHECKING:
-    from mlpcli.analysis.evaluation import Member
+    from mlpcli.analysis.evaluation import LoadedModel
     from mlpcli.analysis.plots import Draw, History
     from mlpcli.datasets.load import SplitName
 
@@ -99,28 +99,28 @@ def command(
         title = ", ".join(plots.shown(history.name) for history in histories)
         draw = partial(plots.draw_curves if kind == "curves" else plots.draw_layers, runs=histories)
     elif kind == "weights":
-        from mlpcli.analysis.evaluation import open_member
+        from mlpcli.analysis.evaluation import open_model
 
-        member = open_member(Path(runs[0]))
-        units = member.checkpoint.parameters.W[0].shape[1]
-        what = "units of the first layer" if member.checkpoint.config.network.hidden else "classes"
+        model = open_model(Path(runs[0]))
+        units = model.checkpoint.parameters.W[0].shape[1]
+        what = "units of the first layer" if model.checkpoint.config.network.hidden else "classes"
         title = (
-            f"{_name(member)}\nweights into {f'the first {most} of {units}' if most < units else f'the {units}'} {what}"
+            f"{_name(model)}\nweights into {f'the first {most} of {units}' if most < units else f'the {units}'} {what}"
         )
-        draw = partial(plots.draw_weights, checkpoint=member.checkpoint, title=title, most=most)
+        draw = partial(plots.draw_weights, checkpoint=model.checkpoint, title=title, most=most)
     else:
+        from mlpcli.analysis.evaluate_runs import evaluate_runs
         from mlpcli.analysis.evaluation import evaluate
-        from mlpcli.analysis.look import look
         from mlpcli.commands.progress import download_progress
 
         where: dict[str, Any] = {"dataset": dataset, "folder": folder, "sources": sources, "offline": offline}
-        found = look([Path(runs[0])], split, **where, say=output.say, progress=download_progress())
+        found = evaluate_runs([Path(runs[0])], split, **where, say=output.say, progress=download_progress())
         part = found.part
-        result = evaluate(found.together, part.split.labels, most)
+        result = evaluate(found.ensemble, part.split.labels, most)
         wrong = (
             f"{result.error:.2%} error, {result.errors:,} of {result.examples:,} {found.split} images of {part.name}"
         )
-        title = f"{_name(found.members[0])}\n{wrong}"
+        title = f"{_name(found.models[0])}\n{wrong}"
         if result.confusion is None:
             raise UsageError(f"{kind}: {part.name} has several labels an image, none of which is taken for another")
         if kind == "confusion":
@@ -177,11 +177,11 @@ def _histories(runs: Sequence[str], most: int) -> list[History]:
     return histories
 
 
-def _name(member: Member) -> str:
+def _name(model: LoadedModel) -> str:
     """The run and the checkpoint of it, or the file of one that lies in none."""
     from mlpcli.analysis.plots import shown
 
-    epoch = f"epoch {member.checkpoint.epoch}"
-    if member.run is None:
-        return f"{shown(member.path.name)}, {epoch}"
-    return f"{shown(member.run.resolve().name)}, {member.path.stem} checkpoint, {epoch}"
+    epoch = f"epoch {model.checkpoint.epoch}"
+    if model.run is None:
+        return f"{shown(model.path.name)}, {epoch}"
+    return f"{shown(model.run.resolve().name)}, {model.path.stem} checkpoint, {epoch}"

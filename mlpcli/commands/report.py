@@ -79,8 +79,8 @@ def command(
         _side_by_side([Path(run) for run in runs], Path(file), as_json)
         return
 
-    from mlpcli.analysis.evaluation import open_member
-    from mlpcli.analysis.look import look
+    from mlpcli.analysis.evaluate_runs import evaluate_runs
+    from mlpcli.analysis.evaluation import open_model
     from mlpcli.analysis.report.contents import contents
     from mlpcli.analysis.report.page import page
     from mlpcli.commands.progress import download_progress
@@ -88,7 +88,7 @@ def command(
     found, why = None, NOT_WANTED
     if not no_images:
         try:
-            found = look(
+            found = evaluate_runs(
                 [first],
                 split,
                 dataset=dataset,
@@ -103,7 +103,7 @@ def command(
                 raise
             output.say(f"{error}\nthe page is made without images")
             why = NOT_HAD
-    made = contents(found.members[0] if found else open_member(first), found, why)
+    made = contents(found.models[0] if found else open_model(first), found, why)
     data = page(made)
     output.write_file(Path(file), data)
     if as_json:

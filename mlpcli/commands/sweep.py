@@ -177,7 +177,7 @@ def _report(planned: Plan, folder: Path, tasks: list[Task], outcomes: dict[Path,
     problems = {task.path: outcomes[task.path].problem if task.path in outcomes else task.problem for task in tasks}
     count = Counter(states.values())
     broken = [path for path, state in states.items() if state not in ("finished", "diverged")]
-    others = execute.strangers(folder, planned)
+    others = execute.unplanned_runs(folder, planned)
     if as_json:
         document: dict[str, Any] = {
             "folder": shown(folder),
@@ -225,7 +225,7 @@ class _Screen(Watcher):
         self._begun = time.monotonic()
         self._ended = 0
         self._best: tuple[float, str] | None = None
-        self._said: set[str] = set()
+        self._messages: set[str] = set()
         self.done = 0
         for task in tasks:
             if not task.is_open:
@@ -249,10 +249,10 @@ class _Screen(Watcher):
         run = try_to_summarize(task.path)
         if outcome.state == "finished":
             self._remember(task, run.validation_error)
-        for message in outcome.said:
-            if message not in self._said:  # remarks on the data are those of every run
+        for message in outcome.messages:
+            if message not in self._messages:  # remarks on the data are those of every run
                 output.say(f"{task.path.name}: {message}")
-        self._said.update(outcome.said)
+        self._messages.update(outcome.messages)
         if not self._quiet:
             found = "" if run.validation_error is None else f"  validation {run.validation_error:6.2%}"
             length = "" if run.seconds is None else f"  {run.epochs}/{run.max_epochs} epochs, {run.seconds:.1f} s"

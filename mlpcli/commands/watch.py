@@ -69,7 +69,7 @@ def _is_run(path: Path, may_be_empty: bool) -> bool:
     with suppress(OSError):
         if may_be_empty or any(directory.is_run(each) for each in path.iterdir()):
             return False
-    raise RunError(f"{shown(path)}: is no run, and holds none; train one: mlpcli train --watch")
+    raise RunError(f"{shown(path)}: is not a run, and contains none; train one: mlpcli train --watch")
 
 
 async def _serve(path: Path, is_run: bool, port: int, no_open: bool, until_closed: bool, stopped: list[int]) -> None:

@@ -35,7 +35,7 @@ def model(objective="softmax_cross_entropy", *, pixels=(2, 3), classes=3, datase
     theta = architecture_of(config, math.prod(pixels), classes).parameters("float32")
     theta.vector[...] = np.random.default_rng(0).normal(size=theta.vector.shape)
     checkpoint = Checkpoint(config, dataset, dict(hashes), pixels, classes, State(theta))
-    return ev.Member(Path(f"{objective}.npz"), None, checkpoint)
+    return ev.LoadedModel(Path(f"{objective}.npz"), None, checkpoint)
 
 
 def random_split(examples, pixels=(2, 3), classes=3):
@@ -181,13 +181,13 @@ def test_scores_have_no_calibration():
 
 def test_ensemble_of_one_is_its_model():
     one = outputs([[0.2, 0.8]])
-    assert ev.committee([one], np.array([0])) is one
+    assert ev.ensemble_outputs([one], np.array([0])) is one
 
 
 def test_ensemble_predicts_by_the_mean():
     # Two of three predict class 0, the third is more confident of class 1.
     models = [outputs([[0.6, 0.4]]), outputs([[0.6, 0.4]]), outputs([[0.05, 0.95]])]
-    together = ev.committee(models, np.array([1], np.uint8))
+    together = ev.ensemble_outputs(models, np.array([1], np.uint8))
     assert together.p.tolist() == [pytest.approx([1.25 / 3, 1.75 / 3])]
     assert together.predicted.tolist() == [1]
     assert together.confidence.tolist() == [pytest.approx(1.75 / 3)]
@@ -197,8 +197,9 @@ def test_ensemble_predicts_by_the_mean():
 
 def test_ensemble_loss_is_none_unless_finite():
     labels = np.array([0])
-    assert ev.committee([outputs([[0.5, 0.5]]), outputs([[0.5, 0.5]], log_likelihood=False)], labels).loss is None
-    assert ev.committee([outputs([[0.0, 1.0]])] * 2, labels).loss is None
+    mixed = [outputs([[0.5, 0.5]]), outputs([[0.5, 0.5]], log_likelihood=False)]
+    assert ev.ensemble_outputs(mixed, labels).loss is None
+    assert ev.ensemble_outputs([outputs([[0.0, 1.0]])] * 2, labels).loss is None
 
 
 @given(st.integers(0, 2**32), st.integers(2, 5))
@@ -207,33 +208,33 @@ def test_ensemble_loss_is_at_most_mean_of_models(seed, size):
     labels = random.integers(0, 4, 20)
     ps = random.dirichlet(np.full(4, 0.3), (size, 20)) + 1e-9
     models = [outputs(p, loss=-np.log(p[np.arange(20), labels]).mean()) for p in ps]
-    together = ev.committee(models, labels)
+    together = ev.ensemble_outputs(models, labels)
     assert together.loss <= np.mean([one.loss for one in models]) + 1e-12
-    assert ev.committee(models[::-1], labels).p == pytest.approx(together.p)
-    assert ev.committee([models[0]] * size, labels).loss == pytest.approx(models[0].loss)
+    assert ev.ensemble_outputs(models[::-1], labels).p == pytest.approx(together.p)
+    assert ev.ensemble_outputs([models[0]] * size, labels).loss == pytest.approx(models[0].loss)
 
 
 @pytest.mark.parametrize(
     ("other", "split", "dataset", "what"),
     [
         (model(pixels=(3, 2)), "test", None, "takes images of another size"),
-        (model(classes=4), "test", None, "tells another number of classes"),
+        (model(classes=4), "test", None, "predicts another number of classes"),
         (model(hashes={**HASHES, "train-images-idx3-ubyte": "c"}), "test", None, "was trained on other images"),
         (model(dataset="mnist"), "test", None, "was trained on other images"),
         (model(validation=0.2), "validation", "digits", "held out other images"),
-        (model("linear_hinge"), "test", None, "averages probabilities, and the outputs of linear_hinge are none"),
+        (model("linear_hinge"), "test", None, "the outputs of linear_hinge are not probabilities"),
     ],
 )
 def test_incompatible_ensemble_is_refused(other, split, dataset, what):
     with pytest.raises(UsageError, match=what):
-        ev.check_committee([model(), other], split, dataset)
+        ev.check_ensemble([model(), other], split, dataset)
 
 
 def test_ensemble_may_mix_objectives_and_splits():
-    ev.check_committee([model(), model("sigmoid_quadratic")], "validation", None)
-    ev.check_committee([model(), model(validation=0.2)], "test", None)
-    ev.check_committee([model(), model(dataset="mnist", hashes={})], "test", "mnist")
-    ev.check_committee([model("linear_hinge")], "test", None)
+    ev.check_ensemble([model(), model("sigmoid_quadratic")], "validation", None)
+    ev.check_ensemble([model(), model(validation=0.2)], "test", None)
+    ev.check_ensemble([model(), model(dataset="mnist", hashes={})], "test", "mnist")
+    ev.check_ensemble([model("linear_hinge")], "test", None)
 
 
 # From a checkpoint to outputs ---------------------------------------------------------------------
@@ -344,7 +345,7 @@ def test_wrong_image_size_or_classes_are_refused():
     ev.check_fit(one, part_of(split, classes=2))
     with pytest.raises(DataError, match="3 x 2 pixels, the network takes 2 x 3"):
         ev.check_fit(one, part_of(split, pixels=(3, 2)))
-    with pytest.raises(DataError, match="has 4 classes, the network tells 3"):
+    with pytest.raises(DataError, match="has 4 classes, the network predicts 3"):
         ev.check_fit(one, part_of(split, classes=4))
 
 

@@ -156,7 +156,7 @@ def test_shown_units_are_chosen_or_given():
 def test_several_true_classes():
     for objective in INDEPENDENT_OUTPUTS:
         found, *_ = explained(objective=objective, labels=(0, 2))
-        assert found.document()["label"] == [0, 2]
+        assert found.document("abc")["label"] == [0, 2]
         assert set(found.deltas) == set(INDEPENDENT_OUTPUTS)
         np.testing.assert_allclose(found["dp"] @ found["jacobian"], found["dz2"], atol=1e-12)
     with pytest.raises(UsageError, match="sigmoid_cross_entropy"):
@@ -168,11 +168,12 @@ def test_several_true_classes():
 
 def test_document_has_every_array_in_full():
     found, *_ = explained(l2=1e-4)
-    document = json.loads(json.dumps(found.document(), allow_nan=False))
+    document = json.loads(json.dumps(found.document("abc"), allow_nan=False))
     assert document["network"] == {
         "sizes": [20, 6, 3],
         "activation": "sigmoid",
         "objective": "softmax_cross_entropy",
+        "class_names": ["a", "b", "c"],
     }
     assert np.shape(document["image"]) == (5, 4)
     assert document["label"] == 1
@@ -186,7 +187,7 @@ def test_nonfinite_numbers_are_null():
     # p underflows to 0 for the true class: dC/dp has no number, dz has.
     found, *_ = explained((), scale=800.0, labels=(1,))
     assert found["p"][1] == 0
-    document = json.loads(json.dumps(found.document(), allow_nan=False))
+    document = json.loads(json.dumps(found.document("abc"), allow_nan=False))
     values = {equation["name"]: equation["values"] for equation in document["equations"]}
     assert values["dp"] == [0.0, None, 0.0]
     assert values["dz1"][1] == -1.0
@@ -241,7 +242,7 @@ def test_least_loss_of_soft_targets_is_their_entropy():
 
 @pytest.mark.parametrize(("objective", "p"), [("softmax_cross_entropy", [0.0, 1.0]), ("sigmoid_quadratic", [1.5, 0.2])])
 def test_p_outside_the_range_of_the_unit_is_refused(objective, p):
-    with pytest.raises(UsageError, match="above 0 and below 1"):
+    with pytest.raises(UsageError, match="must be between 0 and 1"):
         output_layer_alone(objective, p, np.eye(2)[0], logits=False)
 
 

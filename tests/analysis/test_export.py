@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 import mlpcli
 from mlpcli import config as config_module
 from mlpcli.analysis import export as ex
-from mlpcli.analysis.evaluation import Member, outputs
+from mlpcli.analysis.evaluation import LoadedModel, outputs
 from mlpcli.config import Config, DataConfig, NetworkConfig
 from mlpcli.datasets.load import Split
 from mlpcli.errors import UsageError
@@ -58,7 +58,7 @@ def checkpoint(
 def own_outputs(of, images=IMAGES):
     """Return the outputs that mlpcli computes."""
     split = Split(images.reshape(len(images), -1), np.zeros(len(images), np.uint8))
-    return outputs(Member(Path("x.npz"), None, of), split)
+    return outputs(LoadedModel(Path("x.npz"), None, of), split)
 
 
 def session_of(export):

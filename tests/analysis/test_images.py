@@ -359,12 +359,12 @@ def test_raw_image_is_not_inverted_and_transparent_is_empty(digits):
 
 
 def test_raw_requires_the_size_of_the_network(digits):
-    with pytest.raises(DataError, match="it: is of 27 x 28 pixels, the network takes 28 x 28; without --raw it is cut"):
+    with pytest.raises(DataError, match="it: has 27 x 28 pixels, the network takes 28 x 28; without --raw it is cut"):
         read(encoded(digits[0][1:]), raw=True)
 
 
 def test_raw_does_not_guess_what_is_white():
-    with pytest.raises(DataError, match="what is white is unknown, as its pixels are of 32 bits; save it with 8"):
+    with pytest.raises(DataError, match="white is undefined, as its pixels have 32 bits; save it with 8"):
         read(encoded(np.zeros((28, 28), np.float32), "TIFF"), raw=True)
 
 
@@ -425,18 +425,18 @@ def bomb(width, height):
     ("data", "what"),
     [
         (b"", "is empty"),
-        (b"hello", "is damaged, or neither a picture that can be read here nor an IDX file"),
+        (b"hello", "is damaged, or neither a readable picture nor an IDX file"),
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40), "is a HEIC picture, which Pillow does not read; save it"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "neither a picture"),
         (bomb(8200, 8200), "has more than 67,108,864 pixels"),  # fewer than Pillow warns of
         (bomb(12000, 12000), "has more than 67,108,864 pixels"),  # as many as it warns of
         (bomb(50000, 50000), "has more than 67,108,864 pixels"),  # as many as it refuses
-        (bomb(100, 100), "is damaged, or of a kind that cannot be read here: image file is truncated"),
+        (bomb(100, 100), "is damaged, or of an unsupported kind: image file is truncated"),
         (encoded(np.zeros((99, 99), np.uint8), "JPEG")[:-50], "is damaged, or of a kind"),
-        (encoded(np.full((9, 9), np.nan, np.float32), "TIFF"), "what is white is unknown"),
+        (encoded(np.full((9, 9), np.nan, np.float32), "TIFF"), "white is undefined"),
         (idx.encode(np.zeros((3, 28, 28), np.uint8))[:-1], "cut short"),
         (idx.encode(np.zeros(3, np.uint8)), r"has 1 dimensions \(labels\)"),
-        (idx.encode(np.zeros((3, 5, 28), np.uint8)), "its images are of 5 x 28 pixels, the network takes 28 x 28"),
+        (idx.encode(np.zeros((3, 5, 28), np.uint8)), "its images have 5 x 28 pixels, the network takes 28 x 28"),
         (gzip.compress(b"hello", mtime=0), "not an IDX file"),
         (gzip.compress(bytes(99), mtime=0)[:-9], "gzip cut short"),
     ],

@@ -164,7 +164,7 @@ def test_equal_contents_are_equal_bytes(name: str, form: str):
 
 
 def test_every_run_has_its_colour_and_marker():
-    styles = [tuple(plots._look(number).values()) for number in range(plots.MOST_RUNS + 1)]
+    styles = [tuple(plots._line_style(number).values()) for number in range(plots.MOST_RUNS + 1)]
     assert len({*styles[:-1]}) == plots.MOST_RUNS
     assert styles[-1] == styles[0]
 
@@ -263,7 +263,7 @@ def test_without_saturation_there_is_one_panel(run: History):
 def test_uneven_layers_are_reported_as_damage():
     run = history()
     run.records[2]["gradient_norm"] = [0.1]
-    with pytest.raises(RunError, match="not every epoch has gradient_norm of as many layers"):
+    with pytest.raises(RunError, match="the number of layers of gradient_norm varies"):
         drawn(partial(plots.draw_layers, runs=[run]))
 
 
@@ -369,7 +369,7 @@ def test_large_images_are_reduced():
 
 @given(st.integers(1, 1000), st.floats(0.01, 100))
 def test_mosaic_has_room_for_all(count: int, about: float):
-    across = plots._across(count, about)
+    across = plots._images_per_row(count, about)
     assert 1 <= across <= count
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlpcli.analysis import predict
-from mlpcli.analysis.evaluation import Member, outputs
+from mlpcli.analysis.evaluation import LoadedModel, outputs
 from mlpcli.config import Config, NetworkConfig
 from mlpcli.datasets.images import BLANK, Images
 from mlpcli.datasets.load import Split
@@ -28,7 +28,7 @@ def model(objective="softmax_cross_entropy", *, activation="sigmoid", hidden=(5,
     config = Config(network=NetworkConfig(hidden, activation, objective, dtype="float64"))
     theta = architecture_of(config, math.prod(pixels), classes).parameters("float64")
     theta.vector[...] = np.random.default_rng(0).normal(size=theta.vector.shape)
-    return predict.Model(Member(Path("it.npz"), None, Checkpoint(config, "x", {}, pixels, classes, State(theta))))
+    return predict.Model(LoadedModel(Path("it.npz"), None, Checkpoint(config, "x", {}, pixels, classes, State(theta))))
 
 
 def images_of(count, pixels=(3, 2)):
@@ -44,7 +44,7 @@ def images_of(count, pixels=(3, 2)):
 def test_predictions_agree_with_evaluation(objective, activation, hidden):
     network, images = model(objective, activation=activation, hidden=hidden), images_of(1203)
     found = network.predict(images)
-    measured = outputs(network._member, Split(images.reshape(1203, 6), np.zeros(1203, np.uint8)))
+    measured = outputs(network._loaded, Split(images.reshape(1203, 6), np.zeros(1203, np.uint8)))
     assert np.array_equal(found.p, measured.p)
     assert np.array_equal(found.predicted, measured.predicted)
     assert found.probabilities == measured.probabilities
@@ -106,7 +106,7 @@ def test_no_images_have_no_predictions():
         (np.zeros((3, 2), complex), "are complex128"),
         ([["a", "b"]] * 3, "are <U1"),
         (np.full((3, 2), None), "are object"),
-        ([[1.0], [1.0, 2.0]], "are no array"),
+        ([[1.0], [1.0, 2.0]], "are not an array"),
         (np.full((3, 2), 255.0), "have values from 255 to 255; allowed: floats from 0 to 1"),
         (np.array([[0, 0], [0, -0.1], [0, 0]]), "have values from -0.1 to 0"),
         (np.array([[0, 0], [0, math.nan], [0, 0]]), "have values from nan to nan"),
@@ -160,7 +160,7 @@ def test_path_without_a_run_is_refused(tmp_path):
     with pytest.raises(RunError, match="no such run or checkpoint"):
         predict.load(tmp_path / "none")
     for thing in (None, 3, object(), [tmp_path], Config()):
-        with pytest.raises(UsageError, match="is no run; give a Run, or the path of a run or of a checkpoint"):
+        with pytest.raises(UsageError, match="is not a run; give a Run, or the path of a run or of a checkpoint"):
             predict.load(thing)
 
 

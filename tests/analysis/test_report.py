@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlpcli import config, experiment
-from mlpcli.analysis.evaluation import Member, open_member
-from mlpcli.analysis.look import Look, look
+from mlpcli.analysis.evaluate_runs import EvaluatedRuns, evaluate_runs
+from mlpcli.analysis.evaluation import LoadedModel, open_model
 from mlpcli.analysis.report import contents as module
 from mlpcli.analysis.report import page as page_module
 from mlpcli.analysis.report.contents import Contents, contents, squeeze
@@ -66,13 +66,13 @@ class Parsed(HTMLParser):
         return text
 
 
-def model_of(*overrides: str, shape: tuple[int, int] = (28, 28), classes: int = 10, seed: int = 0) -> Member:
+def model_of(*overrides: str, shape: tuple[int, int] = (28, 28), classes: int = 10, seed: int = 0) -> LoadedModel:
     """Return a model in no file, with random weights and a config for the bundled sample."""
     made = config.load(None, ("data.dataset=mnist-sample", *overrides), {})
     theta = architecture_of(made, shape[0] * shape[1], classes).parameters(made.network.dtype)
     theta.from_c_order(np.random.default_rng(seed).normal(0, 0.05, len(theta.vector)))
     checkpoint = Checkpoint(made, "mnist-sample", {}, shape, classes, State(theta, epoch=1, step=1))
-    return Member(Path("loose.npz"), None, checkpoint)
+    return LoadedModel(Path("loose.npz"), None, checkpoint)
 
 
 @pytest.fixture
@@ -102,9 +102,9 @@ def decoded_pixels(data: bytes) -> bytes:
 
 
 def test_page_has_weights_images_and_results(tiny_run):
-    found = look([tiny_run], "validation")
-    parsed = written(contents(found.members[0], found))
-    theta = found.members[0].checkpoint.parameters
+    found = evaluate_runs([tiny_run], "validation")
+    parsed = written(contents(found.models[0], found))
+    theta = found.models[0].checkpoint.parameters
     assert base64.b64decode(parsed.data("weight-bytes")) == theta.to_c_order().astype("<f4").tobytes()
     document = json.loads(parsed.data("document"))
     assert document["network"]["sizes"] == [20, 6, 3]
@@ -121,8 +121,8 @@ def test_page_has_weights_images_and_results(tiny_run):
     pixels = np.frombuffer(decoded_pixels(base64.b64decode(parsed.data("image-bytes"))), np.uint8).reshape(7, 20)
     for (index, label, predicted, confidence), image in zip(evaluation["images"], pixels, strict=True):
         np.testing.assert_array_equal(image, found.part.split.images[index])
-        assert (label, predicted) == (labels[index], found.together.predicted[index])
-        assert confidence == found.together.confidence[index]
+        assert (label, predicted) == (labels[index], found.ensemble.predicted[index])
+        assert confidence == found.ensemble.confidence[index]
     wrong = [evaluation["images"][position] for position in evaluation["worst"]]
     assert len(wrong) == evaluation["errors"]
     assert all(label != predicted for _, label, predicted, _ in wrong)
@@ -130,8 +130,8 @@ def test_page_has_weights_images_and_results(tiny_run):
 
 
 def test_equal_runs_give_equal_pages(tiny_run):
-    found = look([tiny_run], "validation")
-    assert page(contents(found.members[0], found)) == page(contents(found.members[0], found))
+    found = evaluate_runs([tiny_run], "validation")
+    assert page(contents(found.models[0], found)) == page(contents(found.models[0], found))
 
 
 def test_checkpoint_outside_a_run_has_no_curves():
@@ -173,7 +173,7 @@ def test_drawings_of_clothes_are_not_centred():
 
 def test_page_thins_out_many_epochs(monkeypatch, tiny_run):
     monkeypatch.setattr(module, "MOST_EPOCHS", 2)
-    made = contents(open_member(tiny_run), None).document
+    made = contents(open_model(tiny_run), None).document
     assert {1, 3, made["run"]["best_epoch"]} <= {epoch["epoch"] for epoch in made["epochs"]}
     lines = [{"epoch": epoch} for epoch in range(1, 10_001)]
     thinned = module._thinned(lines, 10_000, 77)
@@ -185,7 +185,7 @@ def test_page_thins_out_many_epochs(monkeypatch, tiny_run):
 
 
 @pytest.fixture(scope="module")
-def untrained_look():
+def untrained_evaluation():
     """Evaluate the untrained default network on 4,500 images: every cell of the confusion matrix is filled."""
     from mlpcli.analysis import evaluation as ev
     from mlpcli.datasets.load import load_split
@@ -195,25 +195,25 @@ def untrained_look():
     model.checkpoint.parameters.vector[...] *= 10
     part = load_split(model.checkpoint.config.data, "train")
     evaluation = ev.outputs(model, part.split)
-    return Look((model,), part, "train", (ev.evaluate(evaluation, part.split.labels),), evaluation)
+    return EvaluatedRuns((model,), part, "train", (ev.evaluate(evaluation, part.split.labels),), evaluation)
 
 
-def test_page_of_the_default_network_has_at_most_3_mb(untrained_look):
-    made = contents(untrained_look.members[0], untrained_look)
+def test_page_of_the_default_network_has_at_most_3_mb(untrained_evaluation):
+    made = contents(untrained_evaluation.models[0], untrained_evaluation)
     html = page(made)
     assert made.document["network"]["parameters"] == 407_050
     assert len(made.images) > 0.95 * module.IMAGE_BYTES  # the space for images is used
     assert 2_500_000 < len(html) <= 3_000_000
 
 
-def test_every_cell_has_images_the_most_confident_first(untrained_look):
-    document = contents(untrained_look.members[0], untrained_look).document["look"]
+def test_every_cell_has_images_the_most_confident_first(untrained_evaluation):
+    document = contents(untrained_evaluation.models[0], untrained_evaluation).document["look"]
     sample = [index for index, *_ in document["images"][: document["sample"]]]
     cells: dict[tuple[int, int], list[float]] = {}
     for _, label, predicted, confidence in document["images"][len(sample) :]:
         cells.setdefault((label, predicted), []).append(confidence)
     assert len(cells) > 50
-    labels, evaluation = untrained_look.part.split.labels, untrained_look.together
+    labels, evaluation = untrained_evaluation.part.split.labels, untrained_evaluation.ensemble
     worst = {document["images"][position][0] for position in document["worst"]}
     others = ~np.isin(np.arange(len(labels)), sample)
     for (label, predicted), shown in cells.items():
@@ -226,15 +226,15 @@ def test_every_cell_has_images_the_most_confident_first(untrained_look):
     assert found == {cell for cell, n in np.ndenumerate(np.array(document["confusion"])) if n}
 
 
-def test_first_images_are_an_even_sample(untrained_look, monkeypatch):
-    document = contents(untrained_look.members[0], untrained_look).document["look"]
+def test_first_images_are_an_even_sample(untrained_evaluation, monkeypatch):
+    document = contents(untrained_evaluation.models[0], untrained_evaluation).document["look"]
     sample = [index for index, *_ in document["images"][: document["sample"]]]
     assert len(sample) == module.SAMPLE
-    assert (sample[0], sample[-1]) == (0, len(untrained_look.part.split.labels) - 1)
+    assert (sample[0], sample[-1]) == (0, len(untrained_evaluation.part.split.labels) - 1)
     assert np.ptp(np.diff(sample)) <= 1
     # Fewer large or full images, as the mistakes need space too.
     monkeypatch.setattr(module, "IMAGE_BYTES", 40_000)
-    document = contents(untrained_look.members[0], untrained_look).document["look"]
+    document = contents(untrained_evaluation.models[0], untrained_evaluation).document["look"]
     assert 20 < document["sample"] < 40
     assert len(document["images"]) > document["sample"] + len(document["worst"])
 

@@ -18,9 +18,9 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, CDPSession, Page, expect
 
 from mlpcli import config, experiment
-from mlpcli.analysis.evaluation import open_member
+from mlpcli.analysis.evaluate_runs import evaluate_runs
+from mlpcli.analysis.evaluation import open_model
 from mlpcli.analysis.explain import neuron
-from mlpcli.analysis.look import look
 from mlpcli.analysis.report.contents import contents
 from mlpcli.analysis.report.page import page as page_of
 from mlpcli.commands import _run
@@ -75,8 +75,8 @@ DIGITS = {
 
 
 def report(checkpoint: Path, file: Path, split: Any = "validation") -> Path:
-    found = look([checkpoint], split)
-    file.write_bytes(page_of(contents(found.members[0], found)))
+    found = evaluate_runs([checkpoint], split)
+    file.write_bytes(page_of(contents(found.models[0], found)))
     return file
 
 
@@ -372,7 +372,7 @@ def test_hidden_units_show_activations_and_weights(sheet: Sheet, trained: Path, 
     assert sheet.evaluate("document.querySelector('#layers canvas').toDataURL()") != dark
     units.focus()
     sheet.page.keyboard.press("End")
-    theta = open_member(trained).checkpoint.parameters.tensors()
+    theta = open_model(trained).checkpoint.parameters.tensors()
     W1, b1 = (array.astype(float) for _, array in list(theta)[:2])
     a = 1 / (1 + np.exp(-(sheet.pixels / 255 @ W1 + b1)))
     np.testing.assert_allclose(sheet.evaluate("Array.from(bench.forward.a[0])"), a, atol=1e-6)
@@ -493,7 +493,7 @@ def test_unit_shows_its_weights_and_their_gradient(sheet: Sheet, trained_page: P
     assert sheet.evaluate(picture) != before
     assert re.match(r"full colour: [\d.e−]+$", page.locator("#layers figcaption span").last.inner_text())
     page.get_by_role("radio", name="a(1 − a)").check()
-    assert "beyond |z| = 4.6" in page.locator("#layers figcaption span").last.inner_text()
+    assert page.locator("#layers figcaption span").last.inner_text().endswith(" % saturated, |z| > 4.6")
     # Pointing at another unit shows it while the pointer is there.
     place = page.locator("#layers canvas").bounding_box()
     assert place
@@ -504,6 +504,158 @@ def test_unit_shows_its_weights_and_their_gradient(sheet: Sheet, trained_page: P
     page.locator("#layers canvas").focus()
     page.keyboard.press("Escape")
     assert "largest" in page.locator("#unit-title").inner_text()
+
+
+LINES = """(c) => bench.views[2].graph.columns[c].lines.map((lines) => lines.map((line) => ({
+  on: line.classList.contains('on'), sign: line.classList.contains('negative') ? -1 : 1,
+  size: (Number(line.getAttribute('stroke-width')) - 0.5) / 3,
+})))"""
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_the_graph_draws_what_its_lines_carry(sheet: Sheet, tmp_path: Path, activation: str) -> None:
+    file = untrained(tmp_path / "best.npz", "network.hidden=[24,16]", f"network.activation={activation}")
+    sheet.go(report(file, tmp_path / "report.html"))
+    theta = [array.astype(float) for _, array in open_model(file).checkpoint.parameters.tensors()]
+    W2, W3 = theta[2], theta[4]
+    units = "(c) => bench.views[2].graph.columns[c].units"
+    # Of an empty board the weights.
+    one, two, classes = (sheet.evaluate(units, c) for c in range(3))
+    assert classes == list(range(10))
+    assert one == sorted(np.argsort(-np.linalg.norm(W2, axis=1))[:10])
+    check_lines(sheet, 1, W2[np.ix_(one, two)].T)
+    # Of a drawing what arrives: weight times activation; on the way back dW.
+    sheet.draw(DIGITS[7])
+    a1, a2 = (np.array(sheet.evaluate(f"Array.from(bench.forward.a[{n}])")) for n in range(2))
+    dz2, dz3 = (np.array(sheet.evaluate(f"Array.from(bench.backward.dz[{n}])")) for n in (1, 2))
+    one, two, classes = (sheet.evaluate(units, c) for c in range(3))
+    assert two == sorted(np.argsort(-np.abs(a2) * np.linalg.norm(W3, axis=1), kind="stable")[:10])
+    check_lines(sheet, 1, (a1[:, None] * W2)[np.ix_(one, two)].T)
+    check_lines(sheet, 2, (a2[:, None] * W3)[two].T)
+    assert sheet.page.locator("#graph-note").inner_text().startswith("Line: weight × activation; ")
+    sheet.page.get_by_role("radio", name="dz", exact=True).check()
+    check_lines(sheet, 1, np.outer(a1, dz2)[np.ix_(one, two)].T)
+    check_lines(sheet, 2, np.outer(a2, dz3)[two].T)
+    assert sheet.page.locator("#graph-note").inner_text().startswith("Line: dC/dW; ")
+
+
+def check_lines(sheet: Sheet, column: int, expected: np.ndarray) -> None:
+    """Compare colour and width of the lines to a column of the graph with what they carry, (to, from)."""
+    lines = sheet.evaluate(LINES, column)
+    drawn = np.array([[line["sign"] * line["size"] for line in row] for row in lines])
+    np.testing.assert_allclose(drawn, expected / np.abs(expected).max(), atol=0.005)
+
+
+def test_a_unit_pointed_at_shows_its_paths(sheet: Sheet, trained_page: Path) -> None:
+    sheet.go(trained_page)
+    sheet.draw(DIGITS[3])
+    page = sheet.page
+    nodes = page.locator("#graph-lines .node")
+    units = sheet.evaluate("bench.views[2].graph.columns[0].units")
+    assert page.locator("#graph-lines .on").count() == 0
+    nodes.nth(4).hover()
+    # The one from the image, and one to each class; below, the unit.
+    assert page.locator("#graph-lines .on").count() == 11
+    assert page.locator("#unit-title").inner_text() == f"Unit {units[4]}"
+    faint = "getComputedStyle(document.querySelector('#graph-lines line:not(.on)')).opacity"
+    assert float(sheet.evaluate(faint)) < 0.2
+    page.mouse.move(1, 1)
+    assert page.locator("#graph-lines .on").count() == 0
+    # A class has its paths from the units that are there.
+    nodes.nth(10 + 3).click()
+    page.mouse.move(1, 1)
+    assert page.locator("#graph-lines .on").count() == 10
+    assert page.locator("#unit-title").inner_text() == "Class 3"
+    assert nodes.nth(13).get_attribute("aria-pressed") == "true"
+    # By the keyboard: one stop of Tab, arrows from unit to unit.
+    assert page.locator("#graph-lines [tabindex='0']").count() == 1
+    nodes.nth(13).focus()
+    page.keyboard.press("Escape")
+    page.keyboard.press("ArrowUp")
+    assert str(nodes.nth(12).get_attribute("aria-label")).startswith("Class 2: probability ")
+    assert page.locator("#unit-title").inner_text() == "Class 2"
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("Enter")
+    assert sheet.evaluate("document.activeElement.getAttribute('aria-pressed')") == "true"
+    assert page.locator("#unit-title").inner_text() == f"Unit {units[2]}"
+    # A unit that is chosen among all of its layer is in the graph too.
+    least = next(j for j in range(32) if j not in units)
+    page.locator("#layers canvas").focus()
+    page.keyboard.press("Home")
+    for _ in range(least):
+        page.keyboard.press("ArrowRight")
+    assert least in sheet.evaluate("bench.views[2].graph.columns[0].units")
+    assert page.locator("#graph-lines .on").count() == 11
+
+
+@pytest.mark.parametrize(
+    ("activation", "note"), [("tanh", "saturated, |z| > 2.3"), ("relu", "off, z ≤ 0")], ids=["tanh", "relu"]
+)
+def test_the_note_on_saturation_is_that_of_the_activation(
+    sheet: Sheet, tmp_path: Path, capsys: pytest.CaptureFixture[str], activation: str, note: str
+) -> None:
+    overrides = ("network.hidden=[40]", f"network.activation={activation}", "network.initial_scale=4")
+    file = untrained(tmp_path / "best.npz", *overrides)
+    sheet.go(report(file, tmp_path / "report.html"))
+    sheet.draw(DIGITS[7])
+    sheet.page.locator("#quantity input").nth(2).check()
+    said = sheet.page.locator("#layers figcaption span").last.inner_text()
+    explanation, _ = explained(capsys, file, sheet.pixels.reshape(28, 28), tmp_path, "--label", 0)
+    [factor] = explanation["factors"]
+    median, flat = re.findall(r"median ([^,]+), (\d+) %", said)[0]
+    assert said.endswith(note)
+    assert 0 < factor["saturated"] < 1
+    assert int(flat) == round(100 * factor["saturated"])
+    assert float(median.replace("−", "-")) == pytest.approx(factor["median"], rel=0.01)
+
+
+def test_steps_are_played_until_paused(sheet: Sheet, trained_page: Path) -> None:
+    sheet.go(trained_page)
+    page = sheet.page
+    play = page.locator("#play")
+    assert play.is_disabled()
+    sheet.draw(DIGITS[7])
+    wrong = (int(sheet.verdict) + 5) % 10
+    choose_truth(sheet, wrong)
+    before = loss(sheet)
+    play.click()
+    assert play.inner_text() == "Pause"
+    expect(page.locator("#step-note")).to_contain_text(re.compile(r"Step (\d{2,}):"))
+    play.click()
+    assert play.inner_text() == "Play"
+    taken, now = sheet.evaluate("[bench.views.at(-1).steps, bench.backward.C]")
+    assert now < before
+    page.wait_for_timeout(400)
+    assert sheet.evaluate("[bench.views.at(-1).steps, bench.backward.C]") == [taken, now]
+    # What was measured meanwhile and at last is of the network as it is.
+    expect(page.locator("#stock-now")).to_contain_text("%")
+    wrong_now = sheet.evaluate("bench.views.at(-1)._wrong(bench.network, () => true).then((wrong) => wrong.size)")
+    expect(page.locator("#stock-now")).to_contain_text(f"({wrong_now})")
+    # It stops where there is nothing to learn.
+    play.click()
+    page.locator("#clear").click()
+    expect(play).to_have_text("Play")
+    assert play.is_disabled()
+    sheet.draw(DIGITS[7])
+    play.click()
+    page.locator("#reset").click()
+    assert play.inner_text() == "Play"
+    assert sheet.evaluate("bench.views.at(-1).steps") == 0
+
+
+@pytest.mark.parametrize("sheet", [{"reduced_motion": "reduce"}], indirect=True, ids=["reduced motion"])
+def test_played_steps_are_slow_for_who_wants_no_motion(sheet: Sheet, trained_page: Path) -> None:
+    sheet.go(trained_page)
+    sheet.draw(DIGITS[7])
+    sheet.evaluate(
+        "{const each = bench.views.at(-1); const take = each._take.bind(each); window.times = [];"
+        "each._take = (n) => { times.push(performance.now()); take(n); };}"
+    )
+    sheet.page.locator("#play").click()
+    expect(sheet.page.locator("#step-note")).to_contain_text("Step 3:")
+    # A pause of a second, of which the drawing of a step takes a part on a busy machine; else it is a tenth.
+    assert np.diff(sheet.evaluate("times")[:3]).min() > 300
+    assert sheet.evaluate("document.getAnimations().length") == 0
 
 
 def test_steps_learn_the_drawing_and_reset_undoes_them(sheet: Sheet, trained_page: Path) -> None:
@@ -542,11 +694,11 @@ def test_steps_learn_the_drawing_and_reset_undoes_them(sheet: Sheet, trained_pag
 
 def test_sample_error_is_measured_before_and_after_steps(sheet: Sheet, trained: Path, trained_page: Path) -> None:
     sheet.go(trained_page)
-    found = look([trained], "validation")
+    found = evaluate_runs([trained], "validation")
     n = sheet.evaluate("stock.labels.length")
     sample = np.array(json.loads(sheet.evaluate("JSON.stringify(run.look.images.slice(0, run.look.sample))")))[:, 0]
     sample = sample.astype(int)
-    wrong = found.together.predicted[sample] != found.part.split.labels[sample]
+    wrong = found.ensemble.predicted[sample] != found.part.split.labels[sample]
     assert n == len(sample) == 300
     sheet.draw(DIGITS[1])
     choose_truth(sheet, 8)
@@ -718,6 +870,28 @@ def test_board_fits_in_one_view(sheet: Sheet, trained_page: Path) -> None:
         assert place["right"] <= 1280, name
 
 
+@desk
+@pytest.mark.parametrize(
+    "hidden", ["[]", "[512,512]", "[300,200,100]", "[100,100,100,100]", "[60,60,60,60,60,60,60,60]"]
+)
+@pytest.mark.parametrize("quantity", [0, -1])
+def test_any_depth_is_in_one_view(sheet: Sheet, tmp_path: Path, hidden: str, quantity: int) -> None:
+    file = untrained(tmp_path / "best.npz", f"network.hidden={hidden}", "network.activation=tanh")
+    sheet.go(report(file, tmp_path / "report.html"))
+    sheet.draw(DIGITS[4])
+    choose_truth(sheet, 9)
+    sheet.page.locator("#rate").fill("-3")
+    sheet.page.get_by_role("button", name="Ten times").click()
+    radios = sheet.page.locator("#quantity input")
+    radios.nth(quantity % radios.count()).check()
+    sheet.evaluate("scrollTo(0, 0)")
+    assert sheet.evaluate("byId('bench').getBoundingClientRect().bottom") <= 900
+    assert sheet.evaluate("document.documentElement.scrollWidth") == 1280
+    assert sheet.evaluate("document.querySelectorAll('#graph-lines .node').length") == (
+        10 * (1 + min(6, hidden.count(",") + (hidden != "[]")))
+    )
+
+
 @phone
 def test_board_comes_first_on_a_phone(sheet: Sheet, trained_page: Path) -> None:
     sheet.go(trained_page)
@@ -735,8 +909,8 @@ def test_board_comes_first_on_a_phone(sheet: Sheet, trained_page: Path) -> None:
 def test_confusion_matrix_cells_open_their_images(sheet: Sheet, trained: Path, trained_page: Path) -> None:
     sheet.go(trained_page)
     page = sheet.page
-    found = look([trained], "validation")
-    labels, predicted = found.part.split.labels, found.together.predicted
+    found = evaluate_runs([trained], "validation")
+    labels, predicted = found.part.split.labels, found.ensemble.predicted
     counts = np.zeros((10, 10), int)
     np.add.at(counts, (labels, predicted), 1)
     shown = sheet.evaluate(
@@ -755,7 +929,7 @@ def test_confusion_matrix_cells_open_their_images(sheet: Sheet, trained: Path, t
     assert gallery.count() == n
     indices = [int(str(gallery.nth(i).get_attribute("title")).split()[1]) for i in range(n)]
     assert sorted(indices) == there.tolist()
-    confidence = found.together.confidence[indices]
+    confidence = found.ensemble.confidence[indices]
     assert (np.diff(confidence) <= 0).all()
     ink = sheet.evaluate(
         "(() => { const c = document.querySelector('#cell-images canvas');"
@@ -765,7 +939,7 @@ def test_confusion_matrix_cells_open_their_images(sheet: Sheet, trained: Path, t
     gallery.first.click()
     sheet.settle()
     np.testing.assert_array_equal(sheet.pixels, found.part.split.images[indices[0]])
-    np.testing.assert_allclose(sheet.p, found.together.p[indices[0]], atol=1e-5)
+    np.testing.assert_allclose(sheet.p, found.ensemble.p[indices[0]], atol=1e-5)
     assert sheet.verdict == str(taken_for)
     assert sheet.page.locator("#loss-note").inner_text() == f"loss, true class {label}"
     # By keyboard: Tab reaches one cell, and arrows move to the next that has images.
@@ -962,7 +1136,7 @@ def test_page_of_many_classes_and_undrawable_images(sheet: Sheet, tmp_path: Path
 
 def test_page_without_images_can_be_drawn_on(sheet: Sheet, trained: Path, tmp_path: Path) -> None:
     file = tmp_path / "report.html"
-    file.write_bytes(page_of(contents(open_member(trained), None, "There are none.")))
+    file.write_bytes(page_of(contents(open_model(trained), None, "There are none.")))
     sheet.go(file)
     assert sheet.page.locator("#no-images").inner_text() == "There are none."
     assert not sheet.page.locator("#matrix").is_visible()

@@ -151,8 +151,8 @@ def test_runs_are_readable_on_a_phone(page: Page) -> None:
     ("arguments", "status", "message"),
     [
         (["none", "."], 4, "none: no such run"),
-        (["w4-0", "empty"], 4, "empty: is no run, and holds none"),
-        (["empty"], 4, "empty: is no run, and holds none"),
+        (["w4-0", "empty"], 4, "empty: is not a run, and contains none"),
+        (["empty"], 4, "empty: is not a run, and contains none"),
         (["w4-0", "w4-0/checkpoints/last.npz"], 4, "is a checkpoint; name its run"),
         (["w4-0", "w8-0", "--split", "test"], 2, "--split has no use for runs side by side"),
     ],

@@ -152,7 +152,7 @@ def test_verify_names_the_damage(capsys: pytest.CaptureFixture[str], tmp_path: P
         ["train-images-idx3-ubyte", "ok"],
         ["train-labels-idx1-ubyte", "missing"],
         ["t10k-images-idx3-ubyte", "ok"],
-        ["t10k-labels-idx1-ubyte", "damaged", "a file of 7 bytes where 1008 are wanted"],
+        ["t10k-labels-idx1-ubyte", "damaged", "a file of 7 bytes instead of 1008"],
     ]
 
     code, out, _ = run(capsys, "verify", "little", "--folder", str(tmp_path), "--json")
@@ -334,12 +334,12 @@ def test_import_of_the_sample_is_identical(capsys: pytest.CaptureFixture[str], t
     [
         (["import", "train.csv"], 2, "-o"),
         (["import", "none.csv", "-o", "new"], 3, "neither a data set nor a file or folder"),
-        (["import", "bad.csv", "-o", "new"], 3, "row 2, column 2 (a): 256 is no pixel"),
+        (["import", "bad.csv", "-o", "new"], 3, "row 2, column 2 (a): 256 is not a pixel"),
         (["import", "train.csv", "-o", "."], 4, "exists and is not empty; name another -o"),
         (["import", "train.csv", "-o", "train.csv"], 4, "cannot be written"),
         (["import", "train.csv", "-o", "train.csv/new"], 4, "cannot be written"),
-        (["import", "train.csv", "-o", "new", "--set", "data.size=[3, 3]"], 3, "data.size says 3 x 3"),
-        (["show", "bad.csv"], 3, "row 2, column 2 (a): 256 is no pixel"),
+        (["import", "train.csv", "-o", "new", "--set", "data.size=[3, 3]"], 3, "data.size is 3 x 3"),
+        (["show", "bad.csv"], 3, "row 2, column 2 (a): 256 is not a pixel"),
         (["show", "train.csv", "--class", "hen"], 2, "--class hen: no training image of train.csv has that label"),
     ],
 )

@@ -280,7 +280,7 @@ def test_data_set_of_the_same_shape_is_evaluated(mlpcli, runs, tmp_path, test_sp
 
 def test_data_that_do_not_fit_are_refused(mlpcli, runs, tmp_path):
     for folder, reason in (
-        (write_digits(tmp_path / "small", pixels=(14, 14)), "of 14 x 14 pixels, the network takes 28 x 28"),
+        (write_digits(tmp_path / "small", pixels=(14, 14)), "have 14 x 14 pixels, the network takes 28 x 28"),
         (
             write_digits(tmp_path / "many", classes=11),
             "3, 4, 5, 6, 7, 8, 9; a test label is 10",

@@ -184,6 +184,42 @@ def test_picture_is_centred_or_raw(mlpcli, trained, tmp_path, validation):
     np.testing.assert_array_equal(second["image"], image.T)
 
 
+@pytest.mark.parametrize("columns", [50, 80])
+def test_classes_are_called_by_their_names(mlpcli, monkeypatch, tiny_config, tmp_path, columns):
+    names = ["Boot", "Shirt", "A coat with a name that is longer than any"]
+    run = tmp_path / "named"
+    experiment.train(tiny_config(f"data.class_names={json.dumps(names)}", "data.test=false"), out=run)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    out = mlpcli(run, "--label", 1).out
+    assert "true class 1 Shirt" in out
+    assert "p of 1 Shirt before" in out
+    # In every table of the classes; the column takes the room that the others leave.
+    assert len(re.findall(r"^ +0 Boot +\S", out, re.MULTILINE)) == 3
+    assert len(re.findall(r"^ +1 Shirt +\S", out, re.MULTILINE)) == 3
+    assert len(re.findall(r"^ +2 A coat with a name that is longer than any +\S", out, re.MULTILINE)) == (columns == 80)
+    assert len(re.findall(r"^ +2 A c[a-z ]*\. +\S", out, re.MULTILINE)) == (2 if columns == 80 else 3)
+    assert max(map(len, out.splitlines())) <= columns
+    assert mlpcli(run, "--json").document["network"]["class_names"] == names
+
+
+def test_names_cost_no_column(mlpcli, monkeypatch, tiny_config, tmp_path):
+    run = {}
+    for name, more in (("numbers", []), ("names", [f"data.class_names={json.dumps(['x' * 40, 'y' * 40, 'z' * 40])}"])):
+        run[name] = tmp_path / name
+        experiment.train(tiny_config(*more, "data.test=false"), out=run[name])
+    for columns in (40, 50, 60, 80, 120):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        cuts = [re.findall(r"cut: ([^;]*)", mlpcli(path, "--label", 1).out) for path in run.values()]
+        assert cuts[0] == cuts[1]
+
+
+def test_digits_are_called_digits_by_a_network_of_clothes(mlpcli, tmp_path):
+    clothes = ("--set", "data.dataset=fashion-mnist")
+    assert "true class 5\n" in mlpcli(*FEW, *clothes).out  # an image of the bundled sample
+    Image.fromarray(np.tile(np.arange(28, dtype=np.uint8), (28, 1))).save(tmp_path / "coat.png")
+    assert "true class 4 Coat\n" in mlpcli(*FEW, *clothes, "--image", tmp_path / "coat.png", "--raw", "--label", 4).out
+
+
 def test_several_true_classes(mlpcli):
     document = mlpcli(*FEW, "--set", "network.objective=sigmoid_cross_entropy", "--label", "3,7", "--json").document
     assert document["label"] == [3, 7]
@@ -228,7 +264,7 @@ def test_one_neuron(mlpcli):
         (["--p", "0.5,0.5"], "--label"),
         (["--p", "0.5,x", "--label", 0], "--p 0.5,x"),
         (["--z", "1", "--label", 0], "--z 1"),
-        (["--p", "1.5,0.5", "--label", 0], "above 0 and below 1"),
+        (["--p", "1.5,0.5", "--label", 0], "must be between 0 and 1"),
         (["--p", "0.5,0.5", "--label", 0, "--unit", 1], "--unit has no use"),
         (["--neuron"], "--set has no use"),
         (["--set", "network.hiden=[1]"], "hidden"),

@@ -20,7 +20,7 @@ import pytest
 import safetensors.numpy
 
 from mlpcli import config, experiment
-from mlpcli.analysis.evaluation import open_member, outputs
+from mlpcli.analysis.evaluation import open_model, outputs
 from mlpcli.config import DataConfig
 from mlpcli.datasets.load import BUNDLED, load_split
 
@@ -55,7 +55,7 @@ def test_onnxruntime_agrees_on_the_whole_test_set(mlpcli, run, tmp_path, test_sp
     images = test_split.images.reshape(-1, 28, 28)
     images = images if input_type == "uint8" else (images / 255).astype(np.float32)
     p, predicted = onnxruntime.InferenceSession(tmp_path / "x.onnx").run(["p", "predicted"], {"images": images})
-    own = outputs(open_member(run), test_split)
+    own = outputs(open_model(run), test_split)
     assert len(p) == 1000
     assert np.abs(p - own.p).max() < 1e-5
     assert predicted.tolist() == own.predicted.tolist()
@@ -81,7 +81,7 @@ def test_export_of_run_takes_best_or_named_checkpoint(mlpcli, tmp_path, tiny_con
     assert files["last"] != files["previous"]
     for name in names:
         W1 = safetensors.numpy.load(files[name])["W1"]
-        assert W1.tolist() == open_member(checkpoints[name]).checkpoint.parameters.W[0].tolist()
+        assert W1.tolist() == open_model(checkpoints[name]).checkpoint.parameters.W[0].tolist()
 
 
 @pytest.mark.parametrize("suffix", ["onnx", "safetensors"])
@@ -179,7 +179,7 @@ def test_unwritable_output_is_an_error(mlpcli, run, tmp_path):
 
 def test_missing_or_damaged_run_is_an_error(mlpcli, run, tmp_path):
     assert "no such run" in refused(mlpcli("export", tmp_path / "none", "-o", tmp_path / "x.onnx"), 4)
-    assert "is no run" in refused(mlpcli("export", tmp_path, "-o", tmp_path / "x.onnx"), 4)
+    assert "is not a run" in refused(mlpcli("export", tmp_path, "-o", tmp_path / "x.onnx"), 4)
     data = (run / "checkpoints" / "best.npz").read_bytes()
     for damaged in (b"", data[:-1], data[:1000] + b"x" + data[1001:]):
         (tmp_path / "x.npz").write_bytes(damaged)
@@ -222,7 +222,7 @@ def test_example_for_onnxruntime(mlpcli, run, tmp_path, monkeypatch, test_split)
     monkeypatch.chdir(tmp_path)
     names: dict[str, np.ndarray] = {}
     exec(example("onnxruntime"), names)
-    assert np.abs(names["p"] - outputs(open_member(run), test_split).p).max() < 1e-5
+    assert np.abs(names["p"] - outputs(open_model(run), test_split).p).max() < 1e-5
     assert names["p"].shape == (1000, 10)
 
 
@@ -243,7 +243,7 @@ def test_example_for_torch(mlpcli, tmp_path, monkeypatch, test_split, network, d
     assert "`model(images.double() / 255)`" in DOCS.read_text("utf-8")
     with torch.no_grad():
         p = names["model"](images / 255 if dtype == "float32" else images.double() / 255).numpy()
-    own = outputs(open_member(tmp_path / "run"), test_split)
+    own = outputs(open_model(tmp_path / "run"), test_split)
     assert p.shape == (1000, 10)
     assert np.abs(p - own.p).max() < (1e-5 if dtype == "float32" else 1e-12)
     assert len(set(own.predicted)) > 5

@@ -236,7 +236,7 @@ def test_existing_file_is_replaced_atomically(runs: Path, plot: Plot, monkeypatc
             "--offline fetches nothing",
         ),
         (("none", "-o", "p.png"), 4, "none: no such run"),
-        ((".", "-o", "p.png"), 4, ".: is no run: it has no config.yaml"),
+        ((".", "-o", "p.png"), 4, ".: is not a run: it has no config.yaml"),
         (("one/checkpoints/last.npz", "-o", "p.png"), 4, "is a checkpoint; name its run: "),
         (("new", "-o", "p.png"), 4, "new: nothing to draw: no epoch was completed"),
         (("new", "-o", "p.png", "--kind", "layers"), 4, "new: nothing to draw: no epoch was completed"),

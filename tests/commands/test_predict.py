@@ -380,7 +380,7 @@ def test_images_of_another_size_are_refused(mlpcli, run):
     result = mlpcli(run, "-", stdin=idx.encode(np.zeros((2, 14, 14), np.uint8)))
     assert (result.status, result.err) == (
         3,
-        "mlpcli: stdin: its images are of 14 x 14 pixels, the network takes 28 x 28\n",
+        "mlpcli: stdin: its images have 14 x 14 pixels, the network takes 28 x 28\n",
     )
 
 

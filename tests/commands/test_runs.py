@@ -159,9 +159,9 @@ def test_path_without_a_run_is_refused(tiny_config: Make, folder: Path, mlpcli: 
     interrupt(tiny_config(), Path("part"))
     assert mlpcli("runs", command, "none")[0::2] == (
         4,
-        "mlpcli: none: no such run, and no checkpoint inside one; a run is a folder under runs/\n",
+        "mlpcli: none: no such run, and no checkpoint in a run; a run is a folder under runs/\n",
     )
-    assert "is no run: it has no config.yaml" in mlpcli("runs", command, ".")[2]
+    assert "is not a run: it has no config.yaml" in mlpcli("runs", command, ".")[2]
     assert "is a checkpoint; name its run: " in mlpcli("runs", command, "part/checkpoints/last.npz")[2]
 
 
@@ -272,7 +272,7 @@ def test_keys_of_one_name_show_their_section(tiny_config: Make, folder: Path, ml
     [
         ((), 2, "Missing argument"),
         (("nowhere",), 4, "nowhere: no such run"),
-        ((".",), 4, ".: is no run, and holds none"),
+        ((".",), 4, ".: is not a run, and contains none"),
         (("runs", "nowhere"), 4, "nowhere: no such run"),
         (("runs/a/checkpoints/last.npz",), 4, "is a checkpoint; name its run: "),
     ],

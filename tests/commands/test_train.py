@@ -25,6 +25,8 @@ from mlpcli import commands
 from mlpcli import config as config_module
 from mlpcli.analysis.curve import learning_curve
 from mlpcli.config import Config
+from mlpcli.runs.directory import read_manifest
+from mlpcli.runs.environment import THREAD_VARIABLES
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ("--set", "data.dataset=mnist-sample", "--set", "network.hidden=[16]", "--set", "training.epochs=2")
@@ -234,6 +236,48 @@ def test_early_stopping_is_reported(run: Run, tiny: tuple[str, ...]):
     assert "stopped" not in run(*tiny, "--set", "training.patience=30", "--out", "r")[2]
 
 
+def with_load(load: float, *arguments: str) -> tuple[str, str]:
+    """Return stdout and stderr of ``mlpcli train`` on two cores with this load; the environment sets no threads."""
+    program = f"""
+import os
+os.sched_getaffinity = lambda process: {{0, 1}}
+from mlpcli.commands import main
+from mlpcli.parallel import choose
+choose.current_load = lambda: {load}
+main()
+"""
+    environment = {name: value for name, value in os.environ.items() if name not in THREAD_VARIABLES}
+    done = subprocess.run(
+        [sys.executable, "-c", program, "train", *arguments],
+        env={**environment, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout, done.stderr
+
+
+def test_one_thread_on_a_busy_machine_and_on_resuming(tiny: tuple[str, ...]):
+    constant = ("--set", "training.schedule=constant", "--set", "training.epochs=1")
+    _, err = with_load(2.0, "--out", "run", *tiny, *constant)
+    assert "threads    1: the machine is busy: a load of 2.0 on 2 cores" in err
+    assert read_manifest(Path("run"))["environment"]["threads"] == 1
+    for epochs, at in ((2, "run"), (3, "run/checkpoints/last.npz")):
+        _, err = with_load(0.0, "--resume", at, "--set", f"training.epochs={epochs}")
+        assert "not the environment" not in err
+        assert [each["environment"]["threads"] for each in read_manifest(Path("run"))["resumed"]] == [1] * (epochs - 1)
+
+
+def test_threads_of_an_idle_machine_and_given_ones_are_not_mentioned(tiny: tuple[str, ...]):
+    _, err = with_load(1.9, "--out", "idle", *tiny)
+    assert "threads" not in err
+    assert read_manifest(Path("idle"))["environment"]["threads"] == 2
+    _, err = with_load(9.0, "--out", "given", "--threads", "2", *tiny)
+    assert "threads" not in err
+    assert read_manifest(Path("given"))["environment"]["threads"] == 2
+
+
 def test_finished_run_cannot_be_resumed(run: Run, tiny: tuple[str, ...]):
     _, before, _ = run(*tiny, "--out", "r")
     status, out, err = run("--resume", "r")
@@ -357,7 +401,7 @@ def test_fallback_is_reported_and_recorded(run: Run, unreachable: tuple[str, ...
     status, out, err = run(*unreachable, *few, "--out", "r")
     assert status == 0
     lines = err.splitlines()
-    assert lines.index("using mnist-sample instead of mnist, as data.fallback says") < lines.index("run      r")
+    assert lines.index("using mnist-sample instead of mnist, as data.fallback requests") < lines.index("run      r")
     assert lines[-1] == "trained on the bundled sample, as mnist could not be had: no mnist result"
     assert "of 1000 images, mnist-sample)" in out
     manifest = strict_json(Path("r/manifest.json").read_text())
@@ -429,7 +473,7 @@ def test_existing_run_is_not_overwritten(run: Run, tiny: tuple[str, ...]):
     before = files_of("r")
     status, out, err = run(*tiny, "--out", "r")
     assert (status, out) == (4, "")
-    assert err == "mlpcli: r: is a run already; name another --out, or go on with it: mlpcli train --resume r\n"
+    assert err == "mlpcli: r: is a run already; name another --out, or resume it: mlpcli train --resume r\n"
     assert files_of("r") == before
 
 
@@ -473,7 +517,7 @@ def test_interruption_prints_the_resume_command(tmp_path: Path):
         printed, err = process.communicate(timeout=60)
     assert (process.returncode, printed) == (130, "")
     lines = [line for line in err.splitlines() if line and not line.startswith("epoch")]
-    assert lines == ["stopped; go on with: mlpcli train --resume 'my run'", "mlpcli: interrupted"]
+    assert lines == ["stopped; resume with: mlpcli train --resume 'my run'", "mlpcli: interrupted"]
     with np.load(tmp_path / out / "checkpoints/last.npz", allow_pickle=False) as arrays:
         assert json.loads(str(arrays["header"]))["epoch"] == len(metrics_of(out))
 

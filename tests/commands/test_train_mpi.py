@@ -225,7 +225,7 @@ def test_full_disk_ends_all():
     status, _, err = ended(2, "--quiet", "--out", "run", *LONG, program=FULL + MAIN)
     assert status == 4
     assert err.count("No space left on device") == err.count("mlpcli: ") == 1
-    assert "go on with: mpiexec -n 2 mlpcli train --mpi --resume run" in err
+    assert "resume with: mpiexec -n 2 mlpcli train --mpi --resume run" in err
 
 
 @with_mpi
@@ -289,7 +289,7 @@ def test_signal_to_launcher_stops_the_run(number: int):
         process.send_signal(number)
         _, err = process.communicate(timeout=SECONDS)
         assert process.returncode == 128 + number
-        assert err.count("stopped; go on with: mpiexec -n 2 mlpcli train --mpi --resume run") == 1
+        assert err.count("stopped; resume with: mpiexec -n 2 mlpcli train --mpi --resume run") == 1
         assert "Traceback" not in err and "Abort" not in err and "BAD TERMINATION" not in err
         wait_for(lambda: is_gone(0) and is_gone(1))
     done = len(metrics_lines("run"))
@@ -303,7 +303,7 @@ def test_signal_to_worker_stops_all():
         os.kill(int(Path("pid-1").read_text()), signal.SIGTERM)
         _, err = process.communicate(timeout=SECONDS)
         assert process.returncode == 128 + signal.SIGTERM
-        assert err == "stopped; go on with: mpiexec -n 2 mlpcli train --mpi --resume run\nmlpcli: terminated\n"
+        assert err == "stopped; resume with: mpiexec -n 2 mlpcli train --mpi --resume run\nmlpcli: terminated\n"
 
 
 STEPS = """

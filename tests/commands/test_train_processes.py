@@ -161,7 +161,7 @@ def test_signal_stops_all_processes(number: int):
         process.send_signal(number)
         _, err = process.communicate(timeout=SECONDS)
         assert process.returncode == 128 + number
-        assert err.count("stopped; go on with: mlpcli train --processes 3 --resume run") == 1
+        assert err.count("stopped; resume with: mlpcli train --processes 3 --resume run") == 1
         assert "Traceback" not in err
         assert are_gone(others)
     assert resumed_epoch("run", "--processes", "3") == ""

@@ -117,7 +117,7 @@ def test_too_large_checkpoint_is_refused_when_encoded(monkeypatch: pytest.Monkey
     with pytest.raises(RunError, match="a config of more than 262144 characters"):
         checkpoints.encode(make("data.dataset=" + "a" * 300_000))
     monkeypatch.setattr(checkpoints, "MAX_BYTES", 6000)
-    with pytest.raises(RunError, match="a network of 19 parameters is more than a checkpoint can hold"):
+    with pytest.raises(RunError, match="a network of 19 parameters does not fit in a checkpoint"):
         checkpoints.encode(make())
 
 
@@ -238,7 +238,7 @@ DUPLICATE = [("W1.npy", members_of()["W1.npy"]), *members_of().items()]
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_unknown_members_are_refused():
     assert refusal(archive([])) == "is no checkpoint of mlpcli: the array 'header' is missing"
-    assert refusal(archive(DUPLICATE)) == "has a member that no checkpoint has: 'W1.npy'"
+    assert refusal(archive(DUPLICATE)) == "has an unknown member: 'W1.npy'"
     for name in (
         "../../etc/passwd",
         "/W1.npy",
@@ -250,7 +250,7 @@ def test_unknown_members_are_refused():
         "\x1b[2J.npy",
         "Ŵ.npy",
     ):
-        assert "has a member that no checkpoint has: " in refusal(archive([*members_of().items(), (name, b"")]))
+        assert "has an unknown member: " in refusal(archive([*members_of().items(), (name, b"")]))
     assert refusal(with_members(W9=npy(1))) == "the array 'W9' does not belong to the network of its config"
     assert refusal(with_members(W1=None)) == "the array W1 is missing"
     assert refusal(with_members(optimizer_v=None)) == "the array optimizer_v is missing"
@@ -261,7 +261,7 @@ def test_unknown_members_are_refused():
 
 def test_too_many_members_are_not_read():
     many = archive([(f"W{number}.npy", b"") for number in range(checkpoints.MAX_MEMBERS + 1)])
-    assert "its directory is not in order" in refusal(many)
+    assert "its zip directory is not as mlpcli writes it" in refusal(many)
 
 
 def test_largest_config_has_a_checkpoint():
@@ -274,10 +274,8 @@ def test_largest_config_has_a_checkpoint():
 
 def test_pickled_objects_are_refused_unread():
     for name in ("W1", "header", "optimizer_v"):
-        assert (
-            refusal(with_members(**{name: npy(PICKLED)})) == f"its member {name} is no array as a checkpoint holds them"
-        )
-    assert "has a member" in refusal(archive([("W1.pkl", b"cos\nsystem\n(S'false'\ntR.")]))
+        assert refusal(with_members(**{name: npy(PICKLED)})) == f"its member {name} is not an array as mlpcli writes it"
+    assert "has an unknown member" in refusal(archive([("W1.pkl", b"cos\nsystem\n(S'false'\ntR.")]))
 
 
 @pytest.mark.parametrize(
@@ -308,12 +306,12 @@ def test_arrays_of_another_type_shape_or_length_are_refused():
         np.zeros((4, 2), ">f4"),
         np.array("a" * 9),
     ):
-        assert "its config asks for float32 (4, 2)" in refusal(with_members(W1=npy(array)))
+        assert "its config requires float32 (4, 2)" in refusal(with_members(W1=npy(array)))
     right = npy(np.zeros((4, 2), np.float32))
     for elements in (right[:-1], right + b"\0", right[:HEADER_END]):
-        assert "its shape (4, 2) asks for another number" in refusal(with_members(W1=elements))
+        assert "which do not fit its shape (4, 2)" in refusal(with_members(W1=elements))
     billions = "{'descr': '<f4', 'fortran_order': False, 'shape': (4000000000, 4000000000), }"
-    assert "its config asks for" in refusal(with_members(W1=npy_header(billions)))
+    assert "its config requires" in refusal(with_members(W1=npy_header(billions)))
     for number in (np.nan, np.inf):
         assert "a parameter is not a finite number" in refusal(with_members(b1=npy(np.full(2, number, "f4"))))
 
@@ -358,7 +356,7 @@ def test_invalid_headers_are_refused():
         refusal(with_header(text=text))
     for value in (2, 0, True, 1.0, None, "1", [[]]):
         assert "is a checkpoint of format " in refusal(with_header(partial(dict.update, format=value)))
-    assert "no checkpoint has: 'more'" in refusal(with_header(lambda values: values.update(more=1)))
+    assert "unknown key: 'more'" in refusal(with_header(lambda values: values.update(more=1)))
     for number in ("NaN", "Infinity", "1e999"):
         text = json.dumps(header()).replace("0.125", number)
         assert "its header's 'best'" in refusal(with_header(text=text))
@@ -394,7 +392,7 @@ def test_huge_header_is_refused_before_parsing():
     data = with_header(text='"a":0,' * 1_000_000)
     tracemalloc.start()
     try:
-        assert refusal(data) == "its member header is no array as a checkpoint holds them"
+        assert refusal(data) == "its member header is not an array as mlpcli writes it"
         assert tracemalloc.get_traced_memory()[1] < 1 << 20
     finally:
         tracemalloc.stop()
@@ -427,7 +425,7 @@ def test_overlapping_members_and_gaps_are_refused():
     assert "does not begin where the one before it ends" in refusal(sealed(bytes(longer)))
     local = bytearray(content)
     local[30:36] = b"W2.npy"
-    assert refusal(sealed(bytes(local))) == "its member W1 is not what the zip directory says"
+    assert refusal(sealed(bytes(local))) == "its member W1 differs from its entry in the zip directory"
 
 
 @pytest.mark.parametrize(
@@ -466,7 +464,7 @@ def test_unordered_directory_is_refused():
     ):
         changed = bytearray(USUAL[:-64])
         changed[end + position : end + position + struct.calcsize(form)] = struct.pack(form, number)
-        assert "its directory is not in order" in refusal(sealed(bytes(changed)))
+        assert "its zip directory is not as mlpcli writes it" in refusal(sealed(bytes(changed)))
     for count in (1, 5, 7, 2000):
         changed = bytearray(USUAL[:-64])
         changed[end + 8 : end + 12] = struct.pack("<2H", count, count)

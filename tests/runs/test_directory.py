@@ -92,7 +92,7 @@ def test_run_path_means_best_checkpoint_else_last(run: Path):
     with pytest.raises(RunError, match="has no checkpoint yet"):
         directory.find_checkpoint(run)
     for name, what in (
-        ("checkpoints", "is no run"),
+        ("checkpoints", "is not a run"),
         ("none", "no such run"),
         ("x" * 5000, "no such run"),
         ("\0", "no such run"),
@@ -166,7 +166,7 @@ def test_runs_are_listed_newest_first(tiny_config: Make, folder: Path, run: Path
         ("a", "finished"),
         ("run", "damaged"),
     ]
-    assert found[-1].problem == f"{run}/manifest.json: is damaged: no JSON object"
+    assert found[-1].problem == f"{run}/manifest.json: is damaged: not a JSON object"
     with pytest.raises(RunError, match="none: cannot be read"):
         summaries(folder / "none")
 

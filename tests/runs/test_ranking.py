@@ -184,7 +184,7 @@ def test_damaged_runs_are_collected_too(folder: Path):
 def test_path_without_runs_is_refused(folder: Path, tmp_path: Path):
     (tmp_path / "empty").mkdir()
     for path, reason in (
-        (tmp_path / "empty", "is no run, and holds none"),
+        (tmp_path / "empty", "is not a run, and contains none"),
         (tmp_path / "nowhere", "no such run"),
         (folder / "a" / "checkpoints" / "last.npz", "is a checkpoint; name its run"),
         (folder / "a" / "test.json", "no such run"),

@@ -92,8 +92,8 @@ def test_state_of_each_run(make: Make, tmp_path: Path):
     assert "metrics.jsonl:1: is damaged" in problems["bad metrics"]
     assert [task.path.name for task in found if task.is_open] == ["new", "begun", "killed", "interrupted"]
     assert not (folder / "new").exists()
-    assert execute.strangers(folder, plan(*planned[2:])) == []
-    assert execute.strangers(folder, plan(*planned[5:])) == [
+    assert execute.unplanned_runs(folder, plan(*planned[2:])) == []
+    assert execute.unplanned_runs(folder, plan(*planned[5:])) == [
         folder / name for name in ("finished", "interrupted", "killed")
     ]
 
@@ -183,7 +183,7 @@ def test_errors_of_a_run_are_returned_not_raised(
     monkeypatch.setattr(experiment, "train", bug)
     found = execute.train(Task(tmp_path / "bug", make(), "new"), 1)
     assert (found.state, found.problem) == ("failed", "ZeroDivisionError: a bug")
-    assert "Traceback" in found.said[0] and found.said[0].endswith("please report it with the lines above")
+    assert "Traceback" in found.messages[0] and found.messages[0].endswith("please report it with the lines above")
     monkeypatch.setattr(experiment, "train", lambda *_, **__: [0] * 2**62)
     assert execute.train(Task(tmp_path / "memory", make(), "new"), 1).problem == "does not fit in memory"
 

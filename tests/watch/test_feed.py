@@ -89,7 +89,7 @@ def test_checkpoints_are_read_within_a_cpu_budget(run: Path, monkeypatch: pytest
         def spend(self, seconds: float) -> None:
             super().spend(0.06)  # of 2 processors the fraction is 0.006
 
-    feed._weights, feed._looks = Slow(2), Slow(2)
+    feed._weights, feed._evaluations = Slow(2), Slow(2)
     first = kinds_of(feed.heavy())["contents"]
     assert first["document"]["checkpoint"] == {"name": "last", "epoch": 3}
     assert first["document"]["look"]["examples"] == 7

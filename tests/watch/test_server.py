@@ -289,7 +289,7 @@ def test_server_listens_only_on_loopback(server: Watching) -> None:
     ("argument", "status", "message"),
     [
         ("none", 4, "mlpcli: none: no such run or folder of runs"),
-        ("empty", 4, "mlpcli: empty: is no run, and holds none; train one: mlpcli train --watch"),
+        ("empty", 4, "mlpcli: empty: is not a run, and contains none; train one: mlpcli train --watch"),
         ("file.npz", 4, "mlpcli: file.npz: is a checkpoint; name its run"),
         ("a\0b", 4, "no such run or folder of runs"),
     ],

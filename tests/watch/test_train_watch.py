@@ -82,7 +82,7 @@ def test_training_continues_if_the_page_process_dies(tmp_path: Path) -> None:
         os.kill(watched.process.pid, signal.SIGINT)
         assert watched.process.wait(SECONDS) == 130
         assert watched.process.stderr is not None
-        assert "stopped; go on with: " in watched.process.stderr.read()
+        assert "stopped; resume with: " in watched.process.stderr.read()
 
 
 @pytest.mark.parametrize("how", ["ctrl-c", "kill"])

@@ -16,8 +16,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from mlpcli import experiment
-from mlpcli.analysis.evaluation import open_member
-from mlpcli.analysis.look import look
+from mlpcli.analysis.evaluate_runs import evaluate_runs
+from mlpcli.analysis.evaluation import open_model
 from mlpcli.errors import DivergedError
 from tests.analysis.test_report_browser import CONTRASTS, DIGITS, Sheet
 from tests.conftest import BROWSER
@@ -121,15 +121,15 @@ def test_page_follows_a_run_through_kill_and_resume(page: Page, tmp_path: Path) 
         assert page.locator("#live code").inner_text() == f"mlpcli report {run}"
         # At the end it shows what a report shows.
         expect(page.locator("#summary")).to_contain_text("best", timeout=LONG)
-        wanted = look([run], "validation").alone[0]
+        wanted = evaluate_runs([run], "validation").individual[0]
         expect(page.locator("#look")).to_contain_text(f"{wanted.errors} error", timeout=LONG)
-        theta = [array for _, array in open_member(run).checkpoint.parameters.tensors()]
+        theta = [array for _, array in open_model(run).checkpoint.parameters.tensors()]
         shown = np.array(json.loads(sheet.evaluate("JSON.stringify(Array.from(network.W[0].slice(0, 500)))")))
         np.testing.assert_allclose(shown, theta[0][0], rtol=1e-6)
         shutil.rmtree(run)
         expect(state(page)).to_have_text("Removed", timeout=LONG)
         assert second.process.stderr is not None
-        assert second.process.stderr.readline() == f"{run}: was removed or moved away; its page shows what it was\n"
+        assert second.process.stderr.readline() == f"{run}: was removed or moved away; its page shows the last state\n"
         assert second.process.poll() is None
 
 
