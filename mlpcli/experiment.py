@@ -42,6 +42,7 @@ from mlpcli.runs.directory import HasPath, RunDirectory
 from mlpcli.runs.environment import PROCESSES, environment
 from mlpcli.runs.initial import find_origin, pinned
 from mlpcli.runs.layout import resume_command
+from mlpcli.runs.summary import read_run
 from mlpcli.state import EpochRecord, State, architecture_of
 from mlpcli.training.diagnosis import LEAST_STEPS, Diagnosis
 from mlpcli.training.evaluate import Evaluator
@@ -324,6 +325,7 @@ def reproduce(
         raise RunError(f"{path}: is a checkpoint; name its run: {where}")
     if keep is not None:
         directory.require_new(keep)
+    read_run(where)  # checks the files that the comparison does not read, too
     checkpoint = checkpoints.read(where / directory.CHECKPOINTS / f"last{checkpoints.SUFFIX}")
     manifest = directory.read_manifest(where)
     config = directory.read_config(where, overrides, os.environ)

@@ -190,6 +190,33 @@ def test_unreadable_folder_hides_no_other_run(theirs: Path, run: Run, monkeypatc
     assert "theirs" in out and "secret" in out
 
 
+GIVEN_A_RUN = [
+    ("runs", "show", "theirs"),
+    ("runs", "reproduce", "theirs", "--quiet"),
+    ("eval", "theirs"),
+    ("predict", "theirs", "tiny/t10k-images-idx3-ubyte", "--raw"),
+    ("explain", "theirs"),
+    ("export", "theirs", "-o", "out/n.safetensors"),
+    ("export", "theirs", "-o", "out/n.csv"),
+    *(("plot", "theirs", "-o", "out/p.png", "--kind", kind) for kind in ("curves", "layers", "confusion", "weights")),
+    ("report", "theirs", "-o", "out/r.html"),
+    ("train", "--resume", "theirs"),
+    ("train", "--init", "theirs", "--set", "data.dataset=tiny", "--out", "out/n"),
+]
+
+
+@pytest.mark.parametrize("file", ["config.yaml", "manifest.json", "metrics.jsonl", "test.json"])
+@pytest.mark.parametrize("arguments", GIVEN_A_RUN, ids=" ".join)
+def test_damaged_run_has_one_answer(theirs: Path, run: Run, arguments: tuple[str, ...], file: str):
+    (theirs / file).unlink()
+    os.mkfifo(theirs / file)
+    status, out, err = run(*arguments)
+    assert (status, out) == (4, "")
+    prefix = "network.init: " if "--init" in arguments else ""
+    assert err == f"mlpcli: {prefix}theirs/{file}: cannot be read: not a regular file\n"
+    assert not list(Path("out").iterdir())
+
+
 @pytest.mark.parametrize("cut", [None, -5, 1])
 @pytest.mark.parametrize(
     "arguments",

@@ -55,10 +55,13 @@ def command(name: str, port: int | None, no_open: bool, until_closed: bool) -> N
 
 
 def _is_run(path: Path, may_be_empty: bool) -> bool:
-    """Return True for a run, False for a folder of runs. Raises ``RunError`` if ``path`` is neither."""
+    """Return True for a run, False for a folder of runs. Raises ``RunError`` if it is neither, or a damaged run."""
     from mlpcli.runs import directory
+    from mlpcli.runs.summary import read_run
 
     if directory.is_run(path):
+        if not may_be_empty:
+            read_run(path)
         return True
     if not directory.is_folder(path):
         what = "is a checkpoint; name its run" if path.suffix == ".npz" else "no such run or folder of runs"

@@ -276,11 +276,9 @@ class Server:
                 asking = False
                 await self._stream(subject, reader, writer)
             except Refused as refused:
-                text = f"{refused.status} {_REASONS[refused.status]}\n".encode()
-                kind = ("Content-Type: text/plain", f"Content-Length: {len(text)}")
-                await _send(writer, _head(refused.status, *kind), text)
-            except MlpcliError:  # the run was removed, or is damaged
-                await _send(writer, _head(404, "Content-Length: 0"))
+                await _send_text(writer, refused.status, f"{refused.status} {_REASONS[refused.status]}")
+            except MlpcliError as error:  # the run was removed, or is damaged
+                await _send_text(writer, 404, str(error))
         except (OSError, asyncio.TimeoutError, asyncio.CancelledError):
             writer.transport.abort()
         finally:
@@ -381,6 +379,11 @@ async def _send(writer: asyncio.StreamWriter, *data: bytes) -> None:
         for start in range(0, len(each), PIECE):
             writer.write(each[start : start + PIECE])
             await asyncio.wait_for(writer.drain(), TAKE_SECONDS)
+
+
+async def _send_text(writer: asyncio.StreamWriter, status: int, message: str) -> None:
+    text = f"{message}\n".encode(errors="replace")
+    await _send(writer, _head(status, "Content-Type: text/plain; charset=utf-8", f"Content-Length: {len(text)}"), text)
 
 
 def _lower_priority() -> None:

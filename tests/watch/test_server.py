@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import resource
+import shutil
 import socket
 import subprocess
 import sys
@@ -309,6 +310,24 @@ def test_watch_refuses_paths_without_runs(argument: str, status: int, message: s
     )
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (status, "", 1)
     assert message in done.stderr
+
+
+@pytest.mark.parametrize("file", ["config.yaml", "manifest.json", "metrics.jsonl"])
+def test_damaged_run_is_refused_and_named(file: str, folder: Path, tmp_path: Path) -> None:
+    for name in ("damaged", "good"):
+        shutil.copytree(folder / "one", tmp_path / name)
+    (tmp_path / "damaged" / file).unlink()
+    os.mkfifo(tmp_path / "damaged" / file)
+    message = f"{tmp_path}/damaged/{file}: cannot be read: not a regular file\n"
+    command = [sys.executable, "-m", "mlpcli", "watch", str(tmp_path / "damaged"), "--no-open"]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (4, "", f"mlpcli: {message}")
+    with watching(tmp_path, "--no-open") as started:
+        with Events(started) as events:
+            next(events.each())
+        answers = dict(started.get(f"{started.path}run/{number}/") for number in (1, 2))
+    assert answers.keys() == {200, 404}
+    assert answers[404].decode() == message
 
 
 def test_taken_port_is_reported(folder: Path, server: Watching) -> None:
