@@ -1,4 +1,4 @@
-"""``mlpcli explain``: one example through every equation, forward, backward and one step down."""
+"""``mlpcli explain``: one example through every equation, forward, backward and one step of gradient descent."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ LEVELS = (0, 10, 25, 50, 100, 150, 200, 300)  # steps of the one neuron that are
 @data_options
 @click.option("--image", metavar="FILE", help="Take the image from a picture or an IDX file instead.")
 @click.option(
-    "--raw", is_flag=True, help="Take the picture as it is, light being ink: neither cut, scaled nor centred."
+    "--raw", is_flag=True, help="Do not invert, cut, scale or centre the picture: bright strokes on a dark background."
 )
 @click.option(
     "--label",
@@ -67,7 +67,7 @@ LEVELS = (0, 10, 25, 50, 100, 150, 200, 300)  # steps of the one neuron that are
 )
 @click.option("--p", "probabilities", metavar="P,P,...", help="Explain the output layer alone, for these outputs p.")
 @click.option("--z", "logits", metavar="Z,Z,...", help="Explain the output layer alone, for these logits z.")
-@click.option("--neuron", is_flag=True, help="Teach one neuron that begins wrong, by two losses.")
+@click.option("--neuron", is_flag=True, help="Train one saturated neuron by two losses.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, with every array in full.")
 def command(
     what: str | None,
@@ -101,7 +101,7 @@ def command(
       mlpcli explain runs/mnist-... --index 12 --unit 37
       mlpcli explain runs/mnist-... --image three.png --label 3 --rate 0.1
       mlpcli explain --set network.initial_scale=20         saturated units
-      mlpcli explain --set network.hidden=[30,30,30]        what layers put in the way
+      mlpcli explain --set network.hidden=[30,30,30]        vanishing gradients
       mlpcli explain --set network.objective=sigmoid_cross_entropy --label 3,7
       mlpcli explain --p 0.7,0.2,0.1 --label 1              the output layer alone
       mlpcli explain --neuron                               where the quadratic loss stalls
@@ -199,7 +199,7 @@ def _unit(text: str) -> tuple[int, int]:
         return int(layer or 1), int(unit)
     except ValueError:
         raise UsageError(
-            f"--unit {text}: is no unit; give its number, as in 37, or its layer too, as in 2:37"
+            f"--unit {text}: is not a unit; give its number, as in 37, or its layer too, as in 2:37"
         ) from None
 
 
@@ -229,12 +229,12 @@ class _Where:
 
 
 def _from_data(subject: Subject, where: _Where) -> tuple[Bytes, str, list[int], tuple[str, ...]]:
-    """Return an image (D,), whence it is, its true classes, and the names of all classes.
+    """Return an image (D,), its source, its true classes, and the names of all classes.
 
     An untrained network has the names of the data that the image is from, if it has as many classes.
     """
-    from mlpcli.analysis.evaluation import check_fit, data_for, open_member
-    from mlpcli.analysis.look import held_out
+    from mlpcli.analysis.evaluate_runs import default_split
+    from mlpcli.analysis.evaluation import check_fit, data_for, open_model
     from mlpcli.commands.progress import download_progress
     from mlpcli.datasets.catalogue import CATALOGUE
     from mlpcli.datasets.foreign import announcement
@@ -244,7 +244,7 @@ def _from_data(subject: Subject, where: _Where) -> tuple[Bytes, str, list[int], 
         raise UsageError("--offline fetches nothing, so --source has no use with it")
     split, data, names = where.split, subject.config.data, subject.class_names
     if subject.checkpoint is not None:
-        checkpoint = open_member(subject.checkpoint).checkpoint
+        checkpoint = open_model(subject.checkpoint).checkpoint
         data = data_for(
             checkpoint,
             dataset=where.dataset,
@@ -252,7 +252,7 @@ def _from_data(subject: Subject, where: _Where) -> tuple[Bytes, str, list[int], 
             sources=where.sources,
             offline=where.offline,
         )
-        split = split or held_out(data)
+        split = split or default_split(data)
         if announced := announcement(data):
             output.say(announced)
         part = load_split(data, split, say=output.say, progress=download_progress())

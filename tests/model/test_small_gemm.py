@@ -1,4 +1,4 @@
-"""Row blocks cover a matrix once, where they pay."""
+"""Row blocks cover a matrix once, if they save time."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_blocks_cover_all_rows_in_order(m: int, dtype: str):
 
 
 @pytest.mark.usefixtures("_avx_512")
-def test_products_that_gain_nothing_are_made_at_once():
+def test_products_without_gain_are_one_block():
     A, B = matrices(1000, 784, 29)
     assert len(row_blocks(A, B)) > 1
     for X, Y in (

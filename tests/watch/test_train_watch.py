@@ -1,4 +1,4 @@
-"""``train --watch`` and ``sweep --watch``: training goes on, and ends as it would, whatever becomes of the page."""
+"""``train --watch`` and ``sweep --watch``: no failure of the page affects training."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def train(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
 def test_train_without_a_terminal_prints_the_address(tmp_path: Path) -> None:
     done = train("--watch", "--out", "run", "--json", cwd=tmp_path)
     assert (done.returncode, json.loads(done.stdout)["epochs"]) == (0, 2)
-    # A run of a moment may be over before there is a page.
+    # A very short run may end before the page is served.
     assert "watch    http://127.0.0.1:" in done.stderr or summarize(tmp_path / "run").seconds < 5  # type: ignore[operator]
     assert train("--out", "without", cwd=tmp_path).returncode == 0
     assert outcome(tmp_path / "run") == outcome(tmp_path / "without")
 
 
-def test_training_goes_on_with_a_port_that_is_taken(tmp_path: Path) -> None:
+def test_training_continues_if_the_port_is_taken(tmp_path: Path) -> None:
     with watching("--watch", "--no-open", *SETTINGS, *LONG, "--out", "one", command="train", cwd=tmp_path) as first:
         done = train("--watch", "--port", first.port, "--out", "two", "--set", "training.epochs=60", cwd=tmp_path)
     assert done.returncode == 0
@@ -73,7 +73,7 @@ def wait_for(what: Any) -> None:
         time.sleep(0.1)
 
 
-def test_training_goes_on_when_the_page_s_process_dies(tmp_path: Path) -> None:
+def test_training_continues_if_the_page_process_dies(tmp_path: Path) -> None:
     with watching("--watch", "--no-open", *SETTINGS, *LONG, "--out", "run", command="train", cwd=tmp_path) as watched:
         [child] = children(watched.process.pid)
         os.kill(child, signal.SIGKILL)
@@ -82,11 +82,11 @@ def test_training_goes_on_when_the_page_s_process_dies(tmp_path: Path) -> None:
         os.kill(watched.process.pid, signal.SIGINT)
         assert watched.process.wait(SECONDS) == 130
         assert watched.process.stderr is not None
-        assert "stopped; go on with: " in watched.process.stderr.read()
+        assert "stopped; resume with: " in watched.process.stderr.read()
 
 
 @pytest.mark.parametrize("how", ["ctrl-c", "kill"])
-def test_the_page_s_process_ends_with_its_parent_and_says_so(how: str, tmp_path: Path) -> None:
+def test_page_process_ends_with_its_parent(how: str, tmp_path: Path) -> None:
     with watching("--watch", "--no-open", *SETTINGS, *LONG, "--out", "run", command="train", cwd=tmp_path) as watched:
         [child] = children(watched.process.pid)
         with Events(watched) as events:
@@ -94,7 +94,7 @@ def test_the_page_s_process_ends_with_its_parent_and_says_so(how: str, tmp_path:
             if how == "kill":
                 kill(tmp_path / "run")
             else:
-                os.killpg(watched.process.pid, signal.SIGINT)  # as a terminal does: to all in the foreground
+                os.killpg(watched.process.pid, signal.SIGINT)  # like a terminal: to all foreground processes
             last = {}
             for kind, value in events.each():
                 last[kind] = value
@@ -105,7 +105,7 @@ def test_the_page_s_process_ends_with_its_parent_and_says_so(how: str, tmp_path:
 
 
 class Arrivals:
-    """When a page's events first had each new value of ``read(kind, value)``, other than None."""
+    """The times at which a page's events first had each new value of ``read(kind, value)``, except None."""
 
     def __init__(self, watched: Watching, read: Callable[[str, Any], Any]) -> None:
         self._found: queue.Queue[tuple[Any, float]] = queue.Queue()
