@@ -131,7 +131,7 @@ class Explanation:
         """Return the true classes; for a single output unit, its target 0 or 1."""
         return [int(k) for k in (np.flatnonzero(self.Y) if len(self.Y) > 1 else self.Y)]
 
-    def document(self) -> dict[str, Any]:
+    def document(self, class_names: Sequence[str]) -> dict[str, Any]:
         """Return plain values for JSON: an infinite number is None."""
         architecture = self.architecture
         return {
@@ -139,6 +139,7 @@ class Explanation:
                 "sizes": list(architecture.sizes),
                 "activation": architecture.activation.name,
                 "objective": architecture.objective.name,
+                "class_names": list(class_names),
             },
             "image": self.image.tolist(),
             "label": self.labels[0] if len(self.labels) == 1 else self.labels,

@@ -110,7 +110,7 @@ def threads_option(command: Decorated) -> Decorated:
         callback=_set_threads,
         is_eager=True,
         expose_value=False,
-        help="Threads of the matrix products; default: every processor.",
+        help="Threads of the matrix products; default: every processor (train: one, if the machine is busy).",
     )(command)
 
 

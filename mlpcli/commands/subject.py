@@ -23,18 +23,24 @@ if TYPE_CHECKING:
 class Subject:
     """A network with parameters ``theta`` (n,), whose source ``words`` names; a trained one has a file and a state.
 
-    ``targets`` are for labels of ``classes``; with ``multi_label`` an image may have several labels.
+    ``targets`` are of labels of ``classes``, several of which may be right at once if ``multi_label``; ``class_names``
+    are what they are called, in order.
     """
 
     config: Config
     architecture: Architecture
     image_shape: tuple[int, int]
-    classes: int
+    class_names: tuple[str, ...]
     multi_label: bool
     theta: NDArray[Any]
     words: str
     checkpoint: Path | None = None
     state: State | None = None
+
+    @property
+    def classes(self) -> int:
+        """The number of classes."""
+        return len(self.class_names)
 
     @property
     def targets(self) -> Targets:
@@ -77,7 +83,7 @@ def _trained(path: Path) -> Subject:
         config=checkpoint.config,
         architecture=architecture_of(checkpoint.config, math.prod(checkpoint.image_shape), checkpoint.classes),
         image_shape=checkpoint.image_shape,
-        classes=checkpoint.classes,
+        class_names=checkpoint.names,
         multi_label=checkpoint.multi_label,
         theta=checkpoint.parameters.vector,
         words=f"{shown(model.path)}, epoch {checkpoint.epoch}",
@@ -96,15 +102,15 @@ def _initial(config: Config, dtype: str | None) -> Subject:
     entry = CATALOGUE.get(config.data.dataset)
     multi_label = False
     if entry is not None:
-        image_shape, classes = IMAGE_SHAPE, entry.classes
+        image_shape, names = IMAGE_SHAPE, entry.class_names
         if config.network.single_output and config.network.objective != "linear_quadratic":
-            classes = 2  # the numbers that its output can predict
+            names = ("0", "1")  # the numbers that its output can be
     else:
         part = load_training_images(config.data, config.data.dataset)
-        image_shape, classes, multi_label = part.image_shape, part.classes, part.split.multi_label
-        check_targets(config, classes, part.split.labels, part.name)
-    config_module.check_size(config, math.prod(image_shape), classes, config_module.physical_memory())
-    architecture = architecture_of(config, math.prod(image_shape), classes)
+        image_shape, names, multi_label = part.image_shape, part.class_names, part.split.multi_label
+        check_targets(config, part.classes, part.split.labels, part.name)
+    config_module.check_size(config, math.prod(image_shape), len(names), config_module.physical_memory())
+    architecture = architecture_of(config, math.prod(image_shape), len(names))
     theta = draw_parameters(config, architecture, dtype)
     words = f"initial weights of seed {config.seed}"
-    return Subject(config, architecture, image_shape, classes, multi_label, theta.vector, words)
+    return Subject(config, architecture, image_shape, names, multi_label, theta.vector, words)

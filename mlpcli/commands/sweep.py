@@ -225,7 +225,7 @@ class _Screen(Watcher):
         self._begun = time.monotonic()
         self._ended = 0
         self._best: tuple[float, str] | None = None
-        self._shown: set[str] = set()
+        self._messages: set[str] = set()
         self.done = 0
         for task in tasks:
             if not task.is_open:
@@ -250,9 +250,9 @@ class _Screen(Watcher):
         if outcome.state == "finished":
             self._remember(task, run.validation_error)
         for message in outcome.messages:
-            if message not in self._shown:  # remarks on the data are those of every run
+            if message not in self._messages:  # remarks on the data are those of every run
                 output.say(f"{task.path.name}: {message}")
-        self._shown.update(outcome.messages)
+        self._messages.update(outcome.messages)
         if not self._quiet:
             found = "" if run.validation_error is None else f"  validation {run.validation_error:6.2%}"
             length = "" if run.seconds is None else f"  {run.epochs}/{run.max_epochs} epochs, {run.seconds:.1f} s"

@@ -23,9 +23,10 @@ from mlpcli.commands.options import (
 )
 from mlpcli.commands.watch import live_page
 from mlpcli.errors import DivergedError, UsageError
-from mlpcli.parallel.control import MAX_PROCESSES, SINGLE, ProcessGroup, Stopped, launched
+from mlpcli.parallel.control import MAX_PROCESSES, SINGLE, ProcessGroup, Stopped, available_cores, launched
 from mlpcli.parallel.forked import ForkedGroup
 from mlpcli.parallel.mpi import MpiGroup
+from mlpcli.runs.environment import recorded_threads
 
 if TYPE_CHECKING:
     from mlpcli.experiment import Run
@@ -145,6 +146,8 @@ def command(
     overrides = (*overrides, *data_overrides(sources, offline, dataset), *init_overrides(init, any_file=True))
     if processes is None:
         processes = 1 if mpi else _choose_processes(config, overrides, resume, quiet=quiet)
+    if processes == 1 and not mpi and not threads_are_set():
+        _choose_threads(resume, quiet=quiet)
     with process_group(mpi, processes) as group:
         # Imported late: the number of numpy's threads depends on the number of processes.
         from mlpcli import experiment
@@ -206,8 +209,24 @@ def _choose_processes(config: str | None, overrides: tuple[str, ...], resume: Pa
     distorted = loaded.augmentation is not None
     choice = choose_processes(loaded.network.hidden, loaded.training.batch_size, distorted=distorted)
     if not quiet:
-        output.say(f"processes  {choice.processes}: {choice.reason}")
-    return choice.processes
+        output.say(f"processes  {choice.number}: {choice.reason}")
+    return choice.number
+
+
+def _choose_threads(resume: Path | None, *, quiet: bool) -> None:
+    """Set the threads of a single process: those of the run to resume; else one, and say so, if the machine is busy."""
+    from mlpcli.parallel.choose import choose_threads
+
+    cores = len(available_cores())
+    if resume is not None:
+        run = resume if resume.is_dir() else resume.absolute().parent.parent  # of a checkpoint
+        set_threads(min(cores, recorded_threads(run) or cores))
+        return
+    choice = choose_threads()
+    if choice.number < cores:
+        set_threads(choice.number)
+        if not quiet:
+            output.say(f"threads    {choice.number}: {choice.reason}")
 
 
 def _document(run: Run) -> dict[str, Any]:

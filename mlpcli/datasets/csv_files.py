@@ -261,7 +261,8 @@ def _plain_numbers(block: bytes, layout: Layout) -> Array | None:
     numbers = digits[ends - 1].astype(np.uint16)
     for place in (2, 3):
         longer = np.flatnonzero(lengths >= place)
-        numbers[longer] += np.uint16(10 ** (place - 1)) * digits[ends[longer] - place]
+        # As an array: numpy before 2.0 multiplies bytes by a scalar in bytes.
+        numbers[longer] += digits[ends[longer] - place].astype(np.uint16) * 10 ** (place - 1)
     found: Array = numbers.reshape(-1, layout.columns)
     return found.astype(np.float32) if points else found
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from mlpcli.config import Config
-from mlpcli.errors import RunError, shown
+from mlpcli.errors import ConfigError, RunError, shown
 from mlpcli.runs import checkpoint as checkpoints
 from mlpcli.runs import directory
 from mlpcli.runs.checkpoint import Checkpoint
+from mlpcli.runs.summary import read_run
 
 
 @dataclass(frozen=True)
@@ -38,16 +39,20 @@ class Origin:
 def find_origin(config: Config) -> Origin | None:
     """Return the checkpoint that ``config`` begins from; None if all parameters are drawn.
 
-    Raises ``RunError`` when it is missing or damaged, or is not the one of ``network.init_sha256``.
+    All other files of a run are checked too. Raises ``RunError`` or ``ConfigError`` when the run or the checkpoint is
+    missing or damaged, or is not the one of ``network.init_sha256``.
     """
     network = config.network
     if network.init is None:
         return None
     try:
-        path = directory.find_checkpoint(Path(network.init))
+        named = Path(network.init)
+        if directory.is_folder(named) and directory.is_run(named):
+            read_run(named)
+        path = directory.find_checkpoint(named)
         checkpoint, sha256 = checkpoints.read_with_hash(path)
-    except RunError as error:
-        raise RunError(f"network.init: {error}") from error
+    except (RunError, ConfigError) as error:
+        raise type(error)(f"network.init: {error}") from error
     if network.init_sha256 not in (None, sha256):
         raise RunError(
             f"network.init: {shown(path)}: is not the checkpoint named by network.init_sha256; its SHA-256 is "

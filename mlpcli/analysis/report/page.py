@@ -35,6 +35,7 @@ SCRIPTS = (
     "pictures.js",
     "board.js",
     "outputs.js",
+    "graph.js",
     "layers.js",
     "learning.js",
     "bench.js",
