@@ -372,7 +372,9 @@ def test_unrecorded_evaluation_is_a_warning(mlpcli, runs):
     (runs / "one" / directory.EVALUATIONS).mkdir()
     result = mlpcli("eval", runs / "one", "--json")
     assert result.json["examples"] == 1000
-    assert re.fullmatch(r"mlpcli: this evaluation is not recorded: .*evaluations\.jsonl: cannot be written: .*\n", result.err)
+    assert re.fullmatch(
+        r"mlpcli: this evaluation is not recorded: .*evaluations\.jsonl: cannot be written: .*\n", result.err
+    )
 
 
 def test_checkpoint_outside_a_run_is_not_recorded(mlpcli, runs, tmp_path):
