@@ -222,8 +222,11 @@ def test_predictions_have_a_row_per_image(mlpcli, runs, tmp_path, test_split):
 def test_unwritable_predictions_are_an_error(mlpcli, runs, tmp_path):
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
-    not_regular = "not a regular file"
-    for path, reason in (("folder", not_regular), ("pipe", not_regular), ("none/p.csv", "No such file")):
+    for path, reason in (
+        ("folder", "not a regular file"),
+        ("pipe", "not a regular file"),
+        ("none/p.csv", "No such file"),
+    ):
         result = mlpcli("eval", runs / "one", "--predictions", tmp_path / path)
         assert (result.status, result.out) == (4, "")
         assert result.err.count("\n") == 1
@@ -263,7 +266,7 @@ def test_ensemble_of_one_run_twice_equals_that_run(mlpcli, runs):
 def test_incompatible_ensemble_is_refused(mlpcli, runs):
     result = mlpcli("eval", runs / "one", runs / "hinge")
     assert (result.status, result.out) == (2, "")
-    assert "outputs of linear_hinge are none" in result.err
+    assert "outputs of linear_hinge are not probabilities" in result.err
     assert not (runs / "one" / directory.EVALUATIONS).exists()
 
 
@@ -369,7 +372,9 @@ def test_unrecorded_evaluation_is_a_warning(mlpcli, runs):
     (runs / "one" / directory.EVALUATIONS).mkdir()
     result = mlpcli("eval", runs / "one", "--json")
     assert result.json["examples"] == 1000
-    assert re.fullmatch(r"mlpcli: this look is not recorded: .*evaluations\.jsonl: cannot be written: .*\n", result.err)
+    assert re.fullmatch(
+        r"mlpcli: this evaluation is not recorded: .*evaluations\.jsonl: cannot be written: .*\n", result.err
+    )
 
 
 def test_checkpoint_outside_a_run_is_not_recorded(mlpcli, runs, tmp_path):
@@ -506,7 +511,7 @@ def test_data_of_other_classes_are_refused(mlpcli, letters):
     table.write_text("label,a,b,c,d\nA,1,2,3,4\nQ,1,2,3,4\n")
     result = mlpcli("eval", letters / "run", "--data", table)
     assert result.status == 3
-    assert "labels outside the classes: the network tells A, B; a test label is Q" in result.err
+    assert "labels outside the classes: the network predicts A, B; a test label is Q" in result.err
 
 
 def test_whole_table_is_evaluated_if_given(mlpcli, letters):
@@ -515,7 +520,7 @@ def test_whole_table_is_evaluated_if_given(mlpcli, letters):
     result = mlpcli("eval", letters / "run", "--data", table, "--json")
     assert result.json["examples"] == 2
     assert result.json["errors"] == 0
-    assert "has no test images set apart: all of its images are looked at" in result.err
+    assert "has no separate test images: all of its images are used" in result.err
 
 
 def test_training_table_is_no_test_set(mlpcli, letters, tmp_path):
