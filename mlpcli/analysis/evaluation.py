@@ -410,7 +410,7 @@ def evaluation_record(
         "errors": result.errors,
         "error": result.error,
         "loss": result.loss,
-        "committee": in_ensemble,
+        "ensemble": in_ensemble,
     }
 
 

@@ -1,4 +1,4 @@
-"""``mlpcli eval``: what trained networks make of labelled images, each alone and all as a committee."""
+"""``mlpcli eval``: what trained networks make of labelled images, individually and as an ensemble."""
 
 from __future__ import annotations
 
@@ -59,15 +59,15 @@ def command(
 ) -> None:
     """Measure trained networks on the test images.
 
-    RUN means its best checkpoint if there is one, else its last. Several are heard each alone and as a committee, which
-    predicts by the mean of their probabilities. Each look is recorded in the run's evaluations.jsonl.
+    RUN means its best checkpoint if there is one, else its last. Several are evaluated individually and as an ensemble,
+    which predicts by the mean of their probabilities. Each evaluation is recorded in the run's evaluations.jsonl.
 
     \b
     Examples:
       mlpcli eval runs/mnist-...                        error, loss, confusion, calibration
       mlpcli eval runs/mnist-... --worst 10 --show      and the ten worst mistakes, drawn
       mlpcli eval runs/mnist-.../checkpoints/last.npz   another checkpoint of a run
-      mlpcli eval runs/seed-0 runs/seed-1 runs/seed-2   a committee
+      mlpcli eval runs/seed-0 runs/seed-1 runs/seed-2   an ensemble
       mlpcli eval runs/mnist-... --split validation     the images held out from training
       mlpcli eval runs/mnist-... --data ./my-digits     other images of the same size
       mlpcli eval runs/mnist-... --predictions p.csv --json
@@ -106,13 +106,13 @@ def command(
 
 
 def _document(evaluated: EvaluatedRuns, result: Evaluation, dataset: str | None) -> dict[str, Any]:
-    """Everything, for --json: the result of the one checkpoint or of the committee, then each checkpoint in brief."""
+    """Everything, for --json: the result of the one checkpoint or of the ensemble, then each checkpoint in brief."""
     return {
         "dataset": evaluated.part.name,
         "fallback_from": _fallback_from(evaluated, dataset),
         "split": evaluated.split,
         "class_names": list(evaluated.part.class_names),
-        "committee": len(evaluated.models) > 1,
+        "ensemble": len(evaluated.models) > 1,
         **result.to_dict(),
         "checkpoints": [
             {
@@ -148,7 +148,7 @@ def _print(evaluated: EvaluatedRuns, result: Evaluation, dataset: str | None) ->
     several = result.multi_label
     rows = [["exact match" if several else "error", "95 % interval", "errors", "loss", "calibration error"]]
     if len(models) > 1:
-        named.append(("committee", result))
+        named.append(("ensemble", result))
         width = max(len(name) for name, _ in named)
         rows[0].insert(0, " " * width)
     for name, own in named:

@@ -83,7 +83,7 @@ def test_test_set_result_equals_that_of_the_run(mlpcli, runs, name):
     assert {key: found[key] for key in ("examples", "errors", "error", "loss")} == {
         key: own[key] for key in ("examples", "errors", "error", "loss")
     }
-    assert (found["dataset"], found["split"], found["committee"]) == ("mnist-sample", "test", False)
+    assert (found["dataset"], found["split"], found["ensemble"]) == ("mnist-sample", "test", False)
 
 
 def test_validation_result_equals_that_of_the_run(mlpcli, runs):
@@ -244,12 +244,12 @@ def test_ensemble_is_the_mean_of_its_models(mlpcli, runs, tmp_path):
 def test_ensemble_is_printed_with_its_models(mlpcli, runs):
     alone = [mlpcli("eval", runs / name, "--json").json for name in ("one", "two")]
     found = mlpcli("eval", runs / "one", runs / "two", "--json").json
-    assert found["committee"]
+    assert found["ensemble"]
     assert [each["errors"] for each in found["checkpoints"]] == [each["errors"] for each in alone]
     assert found["errors"] not in [each["errors"] for each in alone]
     assert found["loss"] is None
     rows = [line.split() for line in mlpcli("eval", runs / "one", runs / "two").out.splitlines()[5:8]]
-    assert [row[0] for row in rows] == [*(each["path"] for each in found["checkpoints"]), "committee"]
+    assert [row[0] for row in rows] == [*(each["path"] for each in found["checkpoints"]), "ensemble"]
     assert [row[1] for row in rows] == [f"{100 * each['error']:.2f}" for each in (*alone, found)]
 
 
@@ -262,7 +262,7 @@ def test_ensemble_of_one_run_twice_equals_that_run(mlpcli, runs):
 def test_incompatible_ensemble_is_refused(mlpcli, runs):
     result = mlpcli("eval", runs / "one", runs / "hinge")
     assert (result.status, result.out) == (2, "")
-    assert "outputs of linear_hinge are none" in result.err
+    assert "outputs of linear_hinge are not probabilities" in result.err
     assert not (runs / "one" / directory.EVALUATIONS).exists()
 
 
@@ -352,13 +352,13 @@ def test_each_evaluation_is_recorded(mlpcli, runs):
         "errors": one["errors"],
         "error": one["error"],
         "loss": one["loss"],
-        "committee": False,
+        "ensemble": False,
     }
-    assert [(line["checkpoint"], line["split"], line["committee"]) for line in lines[1:]] == [
+    assert [(line["checkpoint"], line["split"], line["ensemble"]) for line in lines[1:]] == [
         ("last", "test", True),
         ("best", "train", False),
     ]
-    assert [(line["errors"], line["committee"]) for line in recorded(runs / "two")] == [
+    assert [(line["errors"], line["ensemble"]) for line in recorded(runs / "two")] == [
         (two["errors"], False),
         (two["errors"], True),
     ]
@@ -368,7 +368,9 @@ def test_unrecorded_evaluation_is_a_warning(mlpcli, runs):
     (runs / "one" / directory.EVALUATIONS).mkdir()
     result = mlpcli("eval", runs / "one", "--json")
     assert result.json["examples"] == 1000
-    assert re.fullmatch(r"mlpcli: this look is not recorded: .*evaluations\.jsonl: cannot be written: .*\n", result.err)
+    assert re.fullmatch(
+        r"mlpcli: this evaluation is not recorded: .*evaluations\.jsonl: cannot be written: .*\n", result.err
+    )
 
 
 def test_checkpoint_outside_a_run_is_not_recorded(mlpcli, runs, tmp_path):
