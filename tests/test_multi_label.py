@@ -163,7 +163,7 @@ def test_single_class_features_refuse_several_labels(npz, run, tmp_path, capsys)
     with pytest.raises(DataError, match="shuffled"):
         load_dataset(DataConfig(dataset=str(npz), validation_order="stratified"))
     for arguments, words in (
-        (("plot", run, "--kind", "confusion", "-o", tmp_path / "c.png"), "several labels an image"),
+        (("plot", run, "--kind", "confusion", "-o", tmp_path / "c.png"), "several labels per image"),
         (("predict", run, npz, "--many"), "--many"),
         (("eval", run, "--data", "mnist-sample"), "labels outside the classes"),
     ):

@@ -1,4 +1,4 @@
-"""``mlpcli eval``: what trained networks make of labelled images, individually and as an ensemble."""
+"""``mlpcli eval``: evaluate trained networks, individually and as an ensemble."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     type=click.Choice(["train", "validation", "test"]),
     default="test",
     show_default=True,
-    help="Which images. Those of validation are the last of the training file, as the run's config says.",
+    help="Which images. The run's config determines the validation images.",
 )
 @data_options
 @click.option(
@@ -57,10 +57,10 @@ def command(
     predictions: str | None,
     as_json: bool,
 ) -> None:
-    """Measure trained networks on the test images.
+    """Evaluate trained networks on the test images.
 
     RUN means its best checkpoint if there is one, else its last. Several are evaluated individually and as an ensemble,
-    which predicts by the mean of their probabilities. Each evaluation is recorded in the run's evaluations.jsonl.
+    which averages their probabilities. Each evaluation is recorded in the run's evaluations.jsonl.
 
     \b
     Examples:
@@ -73,7 +73,7 @@ def command(
       mlpcli eval runs/mnist-... --predictions p.csv --json
     """
     if show and as_json:
-        raise UsageError("--show draws for the screen; with --json there is nothing to draw on")
+        raise UsageError("--show draws on the screen; leave out --show or --json")
     if show and not worst:
         raise UsageError("--show draws the images that --worst lists, and --worst 0 lists none")
 
@@ -106,7 +106,7 @@ def command(
 
 
 def _document(evaluated: EvaluatedRuns, result: Evaluation, dataset: str | None) -> dict[str, Any]:
-    """Everything, for --json: the result of the one checkpoint or of the ensemble, then each checkpoint in brief."""
+    """Return the document for --json: the result of the checkpoint or the ensemble, then each checkpoint in brief."""
     return {
         "dataset": evaluated.part.name,
         "fallback_from": _fallback_from(evaluated, dataset),
@@ -195,7 +195,7 @@ def _print(evaluated: EvaluatedRuns, result: Evaluation, dataset: str | None) ->
         _table(
             [["", *names]]
             + [[names[k], *(str(n or ".") for n in row)] for k, row in enumerate(result.confusion.tolist())],
-            "Confusion: a row a label, a column a prediction",
+            "Confusion: a row per label, a column per prediction",
         )
     if result.worst:
         _table(
@@ -209,13 +209,13 @@ def _print(evaluated: EvaluatedRuns, result: Evaluation, dataset: str | None) ->
 
 
 def _draw(result: Evaluation, part: Part) -> None:
-    """The images of the mistakes, as many side by side as the terminal has room for."""
+    """Draw the images of the mistakes, as many side by side as fit the terminal."""
     width = terminal_width()
     pictures = []
     for m in result.worst:
         rows = shades(part.split.images[m.index].reshape(part.image_shape), width)
         names = part.class_names
-        caption = f"{m.index}: {_words(m.label, names)} taken for {_words(m.predicted, names)}"
+        caption = f"{m.index}: {_words(m.label, names)} predicted as {_words(m.predicted, names)}"
         pictures.append([caption, *rows])
     if pictures:
         wide = max(len(line) for picture in pictures for line in picture)
@@ -229,7 +229,7 @@ def _words(label: int | list[int], names: Sequence[str]) -> str:
 
 
 def _table(rows: list[list[str]], title: str = "") -> None:
-    """Print ``rows``, the first one their heads, flush right, after an empty line and a ``title``."""
+    """Print ``rows``, the first one as heads, right-aligned, below an empty line and a ``title``."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     output.result(f"\n{title}" if title else "")
     for row in rows:

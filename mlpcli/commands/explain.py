@@ -1,4 +1,4 @@
-"""``mlpcli explain``: one example through every equation, forward, backward and one step down."""
+"""``mlpcli explain``: one example through every equation, forward, backward and one step of gradient descent."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ LEVELS = (0, 10, 25, 50, 100, 150, 200, 300)  # steps of the one neuron that are
 @data_options
 @click.option("--image", metavar="FILE", help="Take the image from a picture or an IDX file instead.")
 @click.option(
-    "--raw", is_flag=True, help="Take the picture as it is, light being ink: neither cut, scaled nor centred."
+    "--raw", is_flag=True, help="Do not invert, cut, scale or centre the picture: bright strokes on a dark background."
 )
 @click.option(
     "--label",
@@ -67,7 +67,7 @@ LEVELS = (0, 10, 25, 50, 100, 150, 200, 300)  # steps of the one neuron that are
 )
 @click.option("--p", "probabilities", metavar="P,P,...", help="Explain the output layer alone, for these outputs p.")
 @click.option("--z", "logits", metavar="Z,Z,...", help="Explain the output layer alone, for these logits z.")
-@click.option("--neuron", is_flag=True, help="Teach one neuron that begins wrong, by two losses.")
+@click.option("--neuron", is_flag=True, help="Train one saturated neuron by two losses.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, with every array in full.")
 def command(
     what: str | None,
@@ -101,7 +101,7 @@ def command(
       mlpcli explain runs/mnist-... --index 12 --unit 37
       mlpcli explain runs/mnist-... --image three.png --label 3 --rate 0.1
       mlpcli explain --set network.initial_scale=20         saturated units
-      mlpcli explain --set network.hidden=[30,30,30]        what layers put in the way
+      mlpcli explain --set network.hidden=[30,30,30]        vanishing gradients
       mlpcli explain --set network.objective=sigmoid_cross_entropy --label 3,7
       mlpcli explain --p 0.7,0.2,0.1 --label 1              the output layer alone
       mlpcli explain --neuron                               where the quadratic loss stalls
@@ -199,7 +199,7 @@ def _unit(text: str) -> tuple[int, int]:
         return int(layer or 1), int(unit)
     except ValueError:
         raise UsageError(
-            f"--unit {text}: is no unit; give its number, as in 37, or its layer too, as in 2:37"
+            f"--unit {text}: is not a unit; give its number, as in 37, or its layer too, as in 2:37"
         ) from None
 
 

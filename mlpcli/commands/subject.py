@@ -1,4 +1,4 @@
-"""The network that ``gradcheck`` and ``explain`` are about: a config's initial one, or a checkpoint's."""
+"""The network that ``gradcheck`` and ``explain`` use: a config's initial one, or a checkpoint's."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Subject:
-    """A network with parameters ``theta`` (n,), in ``words`` where from; a trained one has a file and a state.
+    """A network with parameters ``theta`` (n,), whose source ``words`` names; a trained one has a file and a state.
 
     ``targets`` are of labels of ``classes``, several of which may be right at once if ``multi_label``; ``class_names``
     are what they are called, in order.
@@ -44,7 +44,7 @@ class Subject:
 
     @property
     def targets(self) -> Targets:
-        """The targets of labels."""
+        """Return the targets for labels."""
         from mlpcli.training.targets import targets_of
 
         return targets_of(self.config, self.classes, self.multi_label)
@@ -58,7 +58,7 @@ def find_subject(what: str | None, overrides: tuple[str, ...], verb: str, dtype:
     path = Path(what) if what is not None else None
     if path is not None and (path.is_dir() or path.suffix == ".npz"):
         if overrides:
-            raise UsageError(f"{what}: a checkpoint is {verb} as it is; --set is for configs")
+            raise UsageError(f"{what}: --set is for configs; a checkpoint is {verb} unchanged")
         return _trained(path)
 
     from mlpcli import config as config_module
@@ -67,7 +67,7 @@ def find_subject(what: str | None, overrides: tuple[str, ...], verb: str, dtype:
 
 
 def load_training_images(data: DataConfig, dataset: str) -> Part:
-    """Return the training images of ``dataset``, all of them and from the disk. Raises ``DataError``."""
+    """Load all training images of ``dataset``, without any download. Raises ``DataError``."""
     from mlpcli.datasets.load import load_split
 
     return load_split(replace(data, dataset=dataset, offline=True, fallback=None, validation=0.0), "train")

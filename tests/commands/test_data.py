@@ -118,7 +118,7 @@ def test_bundled_sample_needs_no_fetching(capsys: pytest.CaptureFixture[str], tm
         (["fetch", "little", "--offline", "--source", "x"], 2, "--offline fetches nothing"),
         (["fetch", "mnits"], 3, "did you mean mnist?"),
         (["verify", "mnits"], 3, "did you mean mnist?"),
-        (["fetch", "."], 2, "there is nothing to fetch"),
+        (["fetch", "."], 2, "needs no download"),
         (["fetch"], 2, "NAME"),
         (["fetsh"], 2, "fetch"),
         (["fetch", "little", "--folder", __file__], 4, "the data folder cannot be used"),

@@ -144,7 +144,7 @@ def test_text_shows_the_figures_of_json(mlpcli, runs):
         f"{found['loss']:.4f}",
         f"{ece:.2f} %",
     ]
-    start = lines.index("Confusion: a row a label, a column a prediction")
+    start = lines.index("Confusion: a row per label, a column per prediction")
     table = lines[start + 1 : start + 12]
     assert len({len(line) for line in table}) == 1
     assert [line.replace(" . ", " 0 ").replace(" .", " 0").split() for line in table[1:]] == [
@@ -187,7 +187,7 @@ def test_worst_mistakes_are_drawn_side_by_side(mlpcli, runs, test_split, monkeyp
     assert len(drawn) == math.ceil(4 / abreast) * (1 + 1 + 14)
     assert max(map(len, drawn)) <= columns
     first = shades(test_split.images[worst[0]["index"]].reshape(28, 28), 28)
-    assert drawn[1].startswith(f"{worst[0]['index']}: {worst[0]['label']} taken for {worst[0]['predicted']}")
+    assert drawn[1].startswith(f"{worst[0]['index']}: {worst[0]['label']} predicted as {worst[0]['predicted']}")
     assert [f"{line:<28}"[:28].rstrip() for line in drawn[2:16]] == [line.rstrip() for line in first]
     assert "\x1b" not in "".join(drawn)
 
@@ -222,7 +222,11 @@ def test_predictions_have_a_row_per_image(mlpcli, runs, tmp_path, test_split):
 def test_unwritable_predictions_are_an_error(mlpcli, runs, tmp_path):
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
-    for path, reason in (("folder", "no regular file"), ("pipe", "no regular file"), ("none/p.csv", "No such file")):
+    for path, reason in (
+        ("folder", "not a regular file"),
+        ("pipe", "not a regular file"),
+        ("none/p.csv", "No such file"),
+    ):
         result = mlpcli("eval", runs / "one", "--predictions", tmp_path / path)
         assert (result.status, result.out) == (4, "")
         assert result.err.count("\n") == 1
@@ -462,7 +466,7 @@ def test_missing_validation_images_are_an_error(mlpcli, runs):
     ("options", "what"),
     [
         (["--offline", "--source", "x"], "--offline fetches nothing"),
-        (["--show", "--json"], "--show draws for the screen"),
+        (["--show", "--json"], "--show draws on the screen"),
         (["--show", "--worst", "0"], "--worst 0 lists none"),
         (["--worst", "-1"], "--worst"),
         (["--split", "valid"], "validation"),
@@ -507,7 +511,7 @@ def test_data_of_other_classes_are_refused(mlpcli, letters):
     table.write_text("label,a,b,c,d\nA,1,2,3,4\nQ,1,2,3,4\n")
     result = mlpcli("eval", letters / "run", "--data", table)
     assert result.status == 3
-    assert "labels outside the classes: the network tells A, B; a test label is Q" in result.err
+    assert "labels outside the classes: the network predicts A, B; a test label is Q" in result.err
 
 
 def test_whole_table_is_evaluated_if_given(mlpcli, letters):
@@ -516,7 +520,7 @@ def test_whole_table_is_evaluated_if_given(mlpcli, letters):
     result = mlpcli("eval", letters / "run", "--data", table, "--json")
     assert result.json["examples"] == 2
     assert result.json["errors"] == 0
-    assert "has no test images set apart: all of its images are looked at" in result.err
+    assert "has no separate test images: all of its images are used" in result.err
 
 
 def test_training_table_is_no_test_set(mlpcli, letters, tmp_path):

@@ -143,10 +143,10 @@ def test_format_is_given_by_suffix_or_option(mlpcli, run, tmp_path, name, option
     [
         ("x.bin", [], "say --to onnx, safetensors, csv or tensorboard"),
         ("x", [], "say --to onnx, safetensors, csv or tensorboard"),
-        ("x.onnx", ["--to", "safetensors"], "suffix of a onnx file, and --to says safetensors"),
-        ("x.safetensors", ["--to", "onnx"], "suffix of a safetensors file, and --to says onnx"),
+        ("x.onnx", ["--to", "safetensors"], "suffix of a onnx file, but --to is safetensors"),
+        ("x.safetensors", ["--to", "onnx"], "suffix of a safetensors file, but --to is onnx"),
         ("x.npz", ["--to", "onnx"], "suffix of a checkpoint file"),
-        ("x.safetensors", ["--input", "uint8"], "--input says what an ONNX model takes"),
+        ("x.safetensors", ["--input", "uint8"], "--input is for ONNX models"),
     ],
 )
 def test_contradicting_options_are_refused(mlpcli, run, tmp_path, name, options, what):

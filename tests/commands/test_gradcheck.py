@@ -500,7 +500,7 @@ def test_weights_of_a_checkpoint_are_checked(run, checkpoint, monkeypatch):
 def test_checkpoint_refuses_set(run, checkpoint):
     status, _, err = run(str(checkpoint), "--set=seed=1")
     assert status == 2
-    assert err == f"mlpcli: {checkpoint}: a checkpoint is checked as it is; --set is for configs\n"
+    assert err == f"mlpcli: {checkpoint}: --set is for configs; a checkpoint is checked unchanged\n"
 
 
 def test_damaged_or_missing_checkpoint_is_one_line(run, checkpoint, tmp_path):

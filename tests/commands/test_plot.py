@@ -243,7 +243,7 @@ def test_existing_file_is_replaced_atomically(runs: Path, plot: Plot, monkeypatc
         (("new", "-o", "p.png", "--kind", "weights"), 4, "new: has no checkpoint yet"),
         (("none", "-o", "p.png", "--kind", "confusion"), 4, "none: no such run"),
         (("one", "-o", "nowhere/p.png"), 4, "nowhere/p.png: cannot be written: No such file or directory"),
-        (("one", "-o", "folder.png"), 4, "folder.png: cannot be written: is no regular file"),
+        (("one", "-o", "folder.png"), 4, "folder.png: cannot be written: is not a regular file"),
         (("one", "-o", "a\0b.png"), 4, "cannot be written"),
     ],
 )

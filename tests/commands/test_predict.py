@@ -344,7 +344,7 @@ def test_show_draws_the_input_of_the_network(mlpcli, run, digits, tmp_path, monk
 def test_show_and_json_do_not_go_together(mlpcli, run):
     result = mlpcli(run, "it.png", "--show", "--json")
     assert (result.status, result.out) == (2, "")
-    assert "--show draws for the screen" in result.err
+    assert "--show draws on the screen" in result.err
 
 
 # Errors -------------------------------------------------------------------------------------------
@@ -468,7 +468,7 @@ def test_tables_that_do_not_fit_are_refused(mlpcli, run, tmp_path):
     np.savez(tmp_path / "small.npz", images=np.zeros((2, 14, 14)))
     result = mlpcli(run, tmp_path / "small.csv", tmp_path / "small.npz")
     assert (result.status, result.out) == (3, "")
-    assert "small.csv: 4 pixels an image are no square; data.size says 28 x 28" in result.err
+    assert "small.csv: 4 pixels per image are not a square; data.size says 28 x 28" in result.err
     assert "small.npz: its images are of 14 x 14 pixels, the network takes 28 x 28" in result.err
 
 

@@ -101,12 +101,12 @@ def test_no_images_evaluates_none(mlpcli, run, tmp_path):
 def test_report_without_data_has_no_images(mlpcli, without_data, tmp_path):
     result = mlpcli("report", without_data)
     assert result.status == 0
-    assert "what it was trained on is not here" in result.err
+    assert "its training data are not here" in result.err
     assert result.err.endswith("the page is made without images\n")
     found = document(tmp_path / "report.html")
     assert found["look"] is None
     # A page may be passed on: it has no paths of this machine.
-    assert found["no_images"] == "The images could not be had where this page was made."
+    assert found["no_images"] == "The images were not available when this page was made."
     (tmp_path / "report.html").unlink()
     refused(mlpcli("report", without_data, "--split", "validation"), 3)
     assert not (tmp_path / "report.html").exists()

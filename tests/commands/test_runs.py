@@ -333,7 +333,7 @@ def test_differing_metric_is_shown_with_the_environment(tiny_config: Make, folde
     lines = out.splitlines()
     assert status == 1 and lines[0] == "first: not reproduced, 3 epochs"
     assert lines[2].startswith("epoch 2 train_loss  0.5 ")
-    assert lines[3:] == ["the environment is the one recorded: versions, processor, BLAS and threads"]
+    assert lines[3:] == ["the environment is as recorded: versions, processor, BLAS and threads"]
     path = Path("first/manifest.json")
     manifest = json.loads(path.read_text())
     manifest["environment"]["numpy"] = "1.0"

@@ -150,7 +150,7 @@ def test_changed_sweep_file_trains_new_and_reports_removed(home: Path, mlpcli: A
     status, out, err = mlpcli("sweep", "grow.yaml")
     assert status == 0 and len(out.splitlines()) == 3
     assert out == mlpcli("runs", "compare", "runs/grow")[1]
-    assert "runs/grow: has 1 more that the sweep does not ask for (any more): hidden=2,seed=0\n" in err
+    assert "runs/grow: has 1 more that are not in the sweep (any more): hidden=2,seed=0\n" in err
     document = json.loads(mlpcli("sweep", "grow.yaml", "--json")[1])
     assert document["not_of_the_sweep"] == ["runs/grow/hidden=2,seed=0"]
     (home / "grow.yaml").write_text("set: {data.dataset: ./tiny, training.epochs: 3}\ngrid: {network.hidden: [[3]]}")
@@ -298,7 +298,7 @@ def test_interrupted_sweep_resumes_to_identical_runs(home: Path, whole: dict[str
         assert (process.returncode, out) == (-9 if number == signal.SIGKILL else 128 + number, ""), err
         assert "Traceback" not in err
         if number != signal.SIGKILL:
-            assert re.search(r"^stopped, with \d of 4 runs done; the same command goes on$", err, re.MULTILINE)
+            assert re.search(r"^stopped, with \d of 4 runs done; the same command resumes$", err, re.MULTILINE)
         until = time.monotonic() + 10
         while set(trained) & set(processes(b"spawn_main")):
             assert time.monotonic() < until, "a worker outlives the sweep"
@@ -309,7 +309,7 @@ def test_interrupted_sweep_resumes_to_identical_runs(home: Path, whole: dict[str
     os.kill(children(process.pid)[0], signal.SIGKILL)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 4
-    assert len(re.findall(r"^\[\d/4\]  goes on   learning_rate=\S+$", err, re.MULTILINE)) >= 1
+    assert len(re.findall(r"^\[\d/4\]  resumes   learning_rate=\S+$", err, re.MULTILINE)) >= 1
     assert re.search(r"^mlpcli: stopped/(learning_rate=\S+): its process was ended by SIGKILL$", err, re.MULTILINE)
     assert err.endswith("mlpcli: stopped: 1 of 4 runs are not finished; the same command tries them again\n")
     assert len(out.splitlines()) == 3 and "2 finished" in out and "1 interrupted" in out

@@ -182,7 +182,7 @@ def test_killed_worker_ends_all_and_run_is_resumed():
         _, err = process.communicate(timeout=SECONDS)
         assert process.returncode == 4
         message = "mlpcli: one of the processes that train together has ended early, by signal 9; the last good"
-        assert message in err and "go on with: mlpcli train --processes 3 --resume run" in err
+        assert message in err and "resume with: mlpcli train --processes 3 --resume run" in err
         assert "Traceback" not in err
         assert are_gone(others)
     assert resumed_epoch("run") == "trained by 3 processes so far, now by 1: the numbers may differ\n"

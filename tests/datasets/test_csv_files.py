@@ -103,9 +103,9 @@ def test_sorted_labels_are_found_first(tmp_path: Path):
 def test_images_need_not_be_square(tmp_path: Path):
     dataset = load(tmp_path / "a", text([LABELS, *IMAGES.T[:6]]), size=(2, 3))
     assert (dataset.image_shape, dataset.class_names) == ((2, 3), ("0", "1", "2"))
-    with pytest.raises(DataError, match=r"7 pixels an image are no square; say how with data.size: \[rows, columns\]"):
+    with pytest.raises(DataError, match=r"7 pixels per image are not a square; give data.size: \[rows, columns\]"):
         load(tmp_path / "a", text([*IMAGES.T[:7]]))
-    with pytest.raises(DataError, match=r"data\.size says 2 x 2"):
+    with pytest.raises(DataError, match=r"data\.size is 2 x 2"):
         load(tmp_path / "a", size=(2,))
 
 
@@ -134,7 +134,7 @@ def test_test_file_without_labels_is_not_used(tmp_path: Path, packed: bool):
     dataset = load_dataset(DataConfig(dataset=str(path), validation=0.0), say=messages.append)
     assert (len(dataset.train), dataset.has_test) == (40, False)
     assert len(messages) == 1
-    assert "its images have no labels; mlpcli predict RUN" in messages[0]
+    assert "its images have no labels; to classify them: mlpcli predict RUN" in messages[0]
     assert messages[0].endswith("there will be no test error")
 
 
@@ -152,28 +152,28 @@ def rows(*changed: bytes, header: bytes = b"label,a,b,c,d\n") -> bytes:
     [
         (b"", "is empty"),
         (b"label,a,b,c,d\n", "has a header and no rows"),
-        (rows(b"1,2,3,4"), "row 5 has 4 values, where the first has 5 columns"),
-        (rows(b"1,2,3,4,5,6"), "row 5 has 6 values, where the first has 5 columns"),
-        (rows(b"1,2,3,256,5"), r"row 5, column 4 \(c\): 256 is no pixel"),
-        (rows(b"1,2,3,4000,5"), r"row 5, column 4 \(c\): 4000 is no pixel"),
-        (rows(b"1,2,-3,4,5"), r"row 5, column 3 \(b\): -3 is no pixel"),
-        (rows(b"1,2,3,nan,5"), r"row 5, column 4 \(c\): nan is no pixel"),
-        (rows(b"1,2,3,inf,5"), r"row 5, column 4 \(c\): inf is no pixel"),
-        (rows(b"1,2,3,x,5"), r"row 5, column 4 \(c\): 'x' is no number"),
+        (rows(b"1,2,3,4"), "row 5 has 4 values, but the first has 5 columns"),
+        (rows(b"1,2,3,4,5,6"), "row 5 has 6 values, but the first has 5 columns"),
+        (rows(b"1,2,3,256,5"), r"row 5, column 4 \(c\): 256 is not a pixel"),
+        (rows(b"1,2,3,4000,5"), r"row 5, column 4 \(c\): 4000 is not a pixel"),
+        (rows(b"1,2,-3,4,5"), r"row 5, column 3 \(b\): -3 is not a pixel"),
+        (rows(b"1,2,3,nan,5"), r"row 5, column 4 \(c\): nan is not a pixel"),
+        (rows(b"1,2,3,inf,5"), r"row 5, column 4 \(c\): inf is not a pixel"),
+        (rows(b"1,2,3,x,5"), r"row 5, column 4 \(c\): 'x' is not a number"),
         (rows(b"1,2,3,,5"), r"row 5, column 4 \(c\): the number is missing"),
         (rows(b",2,3,4,5"), r"row 5, column 1 \(label\): the label is missing"),
         (rows(b"nan,2,3,4,5"), r"row 5, column 1 \(label\): the label is missing"),
-        (rows(header=b"label,a,b,c\n"), "3 pixels an image are no square"),
-        (rows(header=b"label,a,b,c,d,e,f,g,h,i\n"), "row 2 has 5 values, where the first has 10 columns"),
+        (rows(header=b"label,a,b,c\n"), "3 pixels per image are not a square"),
+        (rows(header=b"label,a,b,c,d,e,f,g,h,i\n"), "row 2 has 5 values, but the first has 10 columns"),
         (b"id,label\n1,2\n", "has no columns of pixels; it has id, label"),
-        (rows(b"1,2,3,4,\xff"), "is no number"),
+        (rows(b"1,2,3,4,\xff"), "is not a number"),
         (rows(b'1,2,3,"4,5'), "row 5"),
-        (rows().decode().encode("utf-16"), "is in no form that is read"),
+        (rows().decode().encode("utf-16"), "has an unknown format"),
         (gzip.compress(rows(), mtime=0)[:-9], "gzip cut short"),
-        (zipped(train=rows())[:-9], "is no zip archive, or a damaged one"),
+        (zipped(train=rows())[:-9], "is not a zip archive, or is damaged"),
         (zipped(train=rows())[:45] + bytes(9) + zipped(train=rows())[54:], "is damaged"),
         (b"1," * 9_000_000, "a row is longer than 16 MiB"),
-        (b"label," + b",".join(b"%d" % i for i in range(10)) + b"\n" + b"7,1,2,3,4,5,6,7,8,9,10\n", "no square"),
+        (b"label," + b",".join(b"%d" % i for i in range(10)) + b"\n" + b"7,1,2,3,4,5,6,7,8,9,10\n", "not a square"),
         ("\n".join(f"{i},0" for i in range(300)).encode(), "300 different labels; at most 256 classes"),
     ],
 )

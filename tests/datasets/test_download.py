@@ -140,9 +140,9 @@ def misbehaviours(data: bytes) -> dict[str, tuple[Answer, str]]:
     return {
         "wrong bytes": (body(data[:-1] + b"\xff"), "the wrong bytes"),
         "wrong bytes, packed": (body(gzip.compress(data[:-1] + b"\xff")), "the wrong bytes"),
-        "too few": (body(data[:-1]), f"a file of {len(data) - 1} bytes where {len(data)} are wanted"),
+        "too few": (body(data[:-1]), f"a file of {len(data) - 1} bytes instead of {len(data)}"),
         "too many": (body(data + b"\0"), f"a file of more than {len(data)} bytes"),
-        "nothing": (body(b""), f"a file of 0 bytes where {len(data)} are wanted"),
+        "nothing": (body(b""), f"a file of 0 bytes instead of {len(data)}"),
         "web page": (body(b"\n<!DOCTYPE html>", kind="text/html"), "a web page or other text of 16 bytes"),
         "large web page": (body(b"<p>" + b"x" * len(data)), f"a web page or other text of more than {len(data)} bytes"),
         "cut": (body(data[:20], length=len(data)), f"cut short after 20 of {len(data)} bytes"),
@@ -155,7 +155,7 @@ def misbehaviours(data: bytes) -> dict[str, tuple[Answer, str]]:
         "500": (status("500 Internal Server Error"), "status 500 Internal Server Error"),
         "redirect to file": (redirect("file:///etc/passwd"), "redirects to file:///etc/passwd"),
         "redirects": (redirect(f"/{LABELS}.gz"), "more than 5 redirects"),
-        "closed": (lambda connection: None, "cannot be reached (not proper HTTP"),
+        "closed": (lambda connection: None, "cannot be reached (invalid HTTP"),
         "silent": (silence(), f"cannot be reached ({web.TOO_SLOW})"),
         "stalled": (silence(b"HTTP/1.1 200 OK\r\n\r\n" + data[:5]), f"broke off ({web.TOO_SLOW})"),
         "trickle": (trickle(b"HTTP/1.1 200 OK\r\n\r\n\0\0", b"\0", 0.05), f"broke off ({web.TOO_SLOW})"),
@@ -265,8 +265,8 @@ class TestDamagedFiles:
         assert case.fetch(case.good) == [LABELS]
         assert case.stored() == {LABELS: case.tiny.contents[LABELS], f"{LABELS}.damaged": b"rubbish"}
         assert case.messages[0] == (
-            f"{wrong}: a file of 7 bytes where {len(case.tiny.contents[LABELS])} are wanted; "
-            f"kept as {LABELS}.damaged and fetched again"
+            f"{wrong}: a file of 7 bytes instead of {len(case.tiny.contents[LABELS])}; "
+            f"renamed to {LABELS}.damaged and fetched again"
         )
 
     def test_never_replace_one_another(self, case: Case):
@@ -297,7 +297,7 @@ class TestDamagedFiles:
 
     def test_are_left_alone_offline(self, case: Case):
         case.write(LABELS, b"rubbish")
-        with pytest.raises(DataError, match="neither replaced nor touched") as failure:
+        with pytest.raises(DataError, match="is not replaced") as failure:
             case.fetch(case.good, offline=True)
         assert not isinstance(failure.value, UnavailableError)
         assert case.stored() == {LABELS: b"rubbish"}

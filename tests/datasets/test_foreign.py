@@ -37,7 +37,7 @@ def test_command_line_sources_are_used(tmp_path: Path) -> None:
 def test_sources_are_announced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     message = announcement(DataConfig(folder="here", sources=("https://a.example/", "x\x1b[2J")))
-    assert message == "mnist: not all there, fetched into here/mnist from https://a.example/, 'x\\x1b[2J'"
+    assert message == "mnist: incomplete, fetched into here/mnist from https://a.example/, 'x\\x1b[2J'"
     assert announcement(DataConfig(offline=True)) is None
     assert announcement(DataConfig("mnist-sample")) is None
     assert announcement(DataConfig(".")) is None

@@ -119,18 +119,18 @@ def test_encode_refuses_unsupported_arrays(array: np.ndarray):
         (bytes.fromhex("00 00 0a 01 00 00 00 01 00 00 00 00"), 1, "type 0x0a"),
         (bytes.fromhex("01 08 00 00 03 00 00 00 07 00 ff"), 1, "its numbers are little-endian"),
         (bytes.fromhex("00 00 08 01 03 00 00 00 07 00 ff"), 1, "its sizes, 3, are little-endian: write them big-end"),
-        (IMAGES, 1, "has 3 dimensions (images) where 1 (labels) are wanted"),
-        (LABELS, 3, "has 1 dimensions (labels) where 3 (images) are wanted"),
+        (IMAGES, 1, "has 3 dimensions (images) instead of 1 (labels)"),
+        (LABELS, 3, "has 1 dimensions (labels) instead of 3 (images)"),
         (bytes.fromhex("00 00 08 02 00 00 00 01 00 00 00 01 05"), 3, "2 dimensions (unknown contents)"),
         (IMAGES[:9], 3, "ends within its header"),
-        (bytes.fromhex("00 00 08 01 00 00 00 00"), 1, "holds nothing"),
+        (bytes.fromhex("00 00 08 01 00 00 00 00"), 1, "is empty"),
         (
             bytes.fromhex("00 00 08 03 00 00 00 02 00 00 00 00 00 00 00 02"),
             3,
-            "holds nothing, its sizes being 2 x 0 x 2",
+            "is empty: its sizes are 2 x 0 x 2",
         ),
         (LABELS[:-1], 1, "promises 11 bytes, it"),
-        (LABELS + b"\0", 1, "beyond the 11 bytes"),
+        (LABELS + b"\0", 1, "longer than the 11 bytes"),
         (
             bytes.fromhex("00 00 08 03 ff ff ff ff ff ff ff ff ff ff ff ff 00"),
             3,
@@ -201,7 +201,7 @@ def test_declared_size_is_checked_before_allocation(tmp_path: Path, monkeypatch:
     for data in (header + bytes(500), gzip.compress(header + bytes(500))):
         path = tmp_path / "labels"
         path.write_bytes(data)
-        with pytest.raises(DataError, match="its header promises 1000008 bytes, it holds"):
+        with pytest.raises(DataError, match="its header promises 1000008 bytes, it has"):
             idx.read(path, 1)
 
 
@@ -217,7 +217,7 @@ def test_gzip_bomb_is_decoded_only_to_its_declared_size(tmp_path: Path, monkeypa
     monkeypatch.setattr(idx, "decoded", counting)
     path = tmp_path / "bomb.gz"
     path.write_bytes(gzip.compress(idx.encode(np.zeros(count, np.uint8)) + bytes(20_000_000), 1))
-    with pytest.raises(DataError, match=f"goes on beyond the {8 + count} bytes"):
+    with pytest.raises(DataError, match=f"is longer than the {8 + count} bytes"):
         idx.read(path, 1)
     assert sum(taken) <= 8 + count + bytestream.PIECE
 

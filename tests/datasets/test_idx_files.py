@@ -143,7 +143,7 @@ def test_classes_txt_names_the_classes(tmp_path: Path):
 def test_invalid_mapping_is_refused(tmp_path: Path, text: bytes):
     write(tmp_path, *names("emnist-letters-{}-{}-idx{}-ubyte"))
     (tmp_path / "emnist-letters-mapping.txt").write_bytes(text)
-    with pytest.raises(DataError, match=r"mapping\.txt: is not lines of a label and a character's code"):
+    with pytest.raises(DataError, match=r"mapping\.txt: is not lines of a label and a character code"):
         load(tmp_path)
 
 
@@ -162,7 +162,7 @@ def test_labels_are_indices_into_the_given_classes(tmp_path: Path):
     )  # of a run before class names were saved
     for other in (("0", "1", "2"), 3):
         with pytest.raises(
-            DataError, match=r"labels outside the classes: the network tells 0, 1, 2; a test label is 3"
+            DataError, match=r"labels outside the classes: the network predicts 0, 1, 2; a test label is 3"
         ):
             load_split(data, "test", classes=other)
 
@@ -186,7 +186,7 @@ def test_folder_of_another_kind_is_described(tmp_path: Path):
     (tmp_path / "sub").mkdir()
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(
-        DataError, match=r"no data set is recognised in it; it has loop, notes\.txt, sub/; docs/data\.md"
+        DataError, match=r"no data set recognized; the folder has loop, notes\.txt, sub/; docs/data\.md"
     ):
         load(tmp_path)
 

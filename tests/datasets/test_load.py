@@ -171,14 +171,14 @@ class TestTestFiles:
         dataset = load_dataset(data, say=messages.append)
         assert messages == []
         assert np.array_equal(dataset.test().labels, idx.decode(tiny.contents[TEST_LABELS], "", 1))
-        assert "kept as t10k-labels-idx1-ubyte.damaged" in messages[0]
+        assert "renamed to t10k-labels-idx1-ubyte.damaged" in messages[0]
 
     def test_damaged_and_offline_are_an_error(self, data: DataConfig):
         load_dataset(data)
         path = Path(data.folder) / "tiny" / TEST_LABELS
         path.write_bytes(bytes(path.stat().st_size))
         dataset = load_dataset(replace(data, offline=True))
-        with pytest.raises(DataError, match="neither replaced nor touched"):
+        with pytest.raises(DataError, match="is not replaced"):
             dataset.test()
 
     def test_that_vanish_during_training_are_fetched_again(self, data: DataConfig):
@@ -231,7 +231,7 @@ class TestFallback:
         assert (dataset.name, dataset.fallback_from) == ("mnist-sample", "tiny")
         assert messages[0] == "tiny: asking /nowhere"
         assert "".join(messages).count("/nowhere: no such folder") == 1
-        assert messages[-1].endswith("using mnist-sample instead of tiny, as data.fallback says")
+        assert messages[-1].endswith("using mnist-sample instead of tiny, as data.fallback requests")
         assert len(dataset.test()) == 1000
 
     def test_is_not_used_if_the_data_exist(self, data: DataConfig):
@@ -240,7 +240,7 @@ class TestFallback:
     def test_is_not_used_for_damaged_data(self, data: DataConfig):
         load_dataset(data)
         (Path(data.folder) / "tiny" / TRAIN_LABELS).write_bytes(b"rubbish")
-        with pytest.raises(DataError, match="neither replaced nor touched"):
+        with pytest.raises(DataError, match="is not replaced"):
             load_dataset(replace(data, fallback="mnist-sample", offline=True))
 
     def test_is_used_for_one_split(self, data: DataConfig):
@@ -350,12 +350,12 @@ class TestFolders:
 
     def test_test_images_of_another_size_are_refused(self, folder: Path):
         write(folder, TEST_IMAGES, np.zeros((10, 4, 5)))
-        with pytest.raises(DataError, match="the test images are of 4 x 5 pixels, the training images of 5 x 4"):
+        with pytest.raises(DataError, match="the test images have 4 x 5 pixels, the training images 5 x 4"):
             load_dataset(of(folder)).test()
 
     def test_test_labels_outside_the_classes_are_refused(self, folder: Path):
         write(folder, TEST_LABELS, [0] * 9 + [99])
-        with pytest.raises(DataError, match="of 99 there are test images, and no training images"):
+        with pytest.raises(DataError, match="99 in the test images, but not in the training images"):
             load_dataset(of(folder))
 
     def test_swapped_files_are_refused(self, folder: Path):
@@ -371,7 +371,7 @@ class TestFolders:
             ("mnits", "did you mean mnist?"),
             ("fashion", "did you mean fashion-mnist?"),
             ("/no/such/folder", "the data sets are mnist, fashion-mnist, mnist-sample"),
-            (__file__, "is in no form that is read"),
+            (__file__, "has an unknown format"),
             ("~nobody-of-this-name/digits", "neither a data set nor a file or folder"),
             ("x" * 5000, "neither a data set nor a file or folder"),
         ],
@@ -427,8 +427,8 @@ def test_differing_test_classes_are_found_before_training(tmp_path):
         (folder / FILE_NAMES[role]).write_bytes(idx.encode(np.array(array, np.uint8)))
     messages = []
     load_dataset(DataConfig(str(folder)), say=messages.append)
-    assert "letters: of 1 there are training images, and no test images" in messages
+    assert "letters: 1 in the training images, but not in the test images" in messages
     (folder / FILE_NAMES["test_labels"]).write_bytes(idx.encode(np.array([0, 7], np.uint8)))
-    with pytest.raises(DataError, match=r"of 7 there are test images, and no training images; .*data\.test: false"):
+    with pytest.raises(DataError, match=r"7 in the test images, but not in the training images; .*data\.test: false"):
         load_dataset(DataConfig(str(folder)))
     assert len(load_dataset(DataConfig(str(folder), test=False)).class_names) == 3

@@ -67,12 +67,12 @@ def test_single_file_is_for_training(tmp_path: Path):
     ("images", "labels", "called", "message"),
     [
         (pictures(PIXELS[:1]), [0], {"image": "x"}, "has the columns x, label; it needs image, label"),
-        ([{"bytes": b"no picture", "path": "a"}], [0], {}, "row 0: is damaged, or neither a picture"),
-        ([{"bytes": None, "path": "a"}], [0], {}, "row 0: has no picture's bytes"),
-        (["text"], [0], {}, "row 0: has no picture's bytes"),
-        (pictures(PIXELS[:1]), [None], {}, "row 0: its label is None, no whole number"),
-        (pictures(PIXELS[:1]), ["a"], {}, "row 0: its label is 'a', no whole number"),
-        ([*pictures(PIXELS[:1]), *pictures(PIXELS[:1, :2])], [0, 1], {}, "row 1: is of 2 x 4 pixels, .* data.size"),
+        ([{"bytes": b"no picture", "path": "a"}], [0], {}, "row 0: is damaged, or neither a readable picture"),
+        ([{"bytes": None, "path": "a"}], [0], {}, "row 0: has no bytes of a picture"),
+        (["text"], [0], {}, "row 0: has no bytes of a picture"),
+        (pictures(PIXELS[:1]), [None], {}, "row 0: its label is None, not a whole number"),
+        (pictures(PIXELS[:1]), ["a"], {}, "row 0: its label is 'a', not a whole number"),
+        ([*pictures(PIXELS[:1]), *pictures(PIXELS[:1, :2])], [0, 1], {}, "row 1: has 2 x 4 pixels, .* data.size"),
         ([], [], {}, "has no train images|has no picture"),
     ],
 )

@@ -61,7 +61,7 @@ def test_every_protocol_is_read(tmp_path: Path, protocol: int | str, pack):
 def test_pickle_is_read_only_by_import(tmp_path: Path):
     path = tmp_path / "mnist.pkl.gz"
     path.write_bytes(gzip.compress(pickle.dumps(PAIRS)))
-    with pytest.raises(DataError, match=r"is a pickle, which is only imported: mlpcli data import \S+ -o FOLDER"):
+    with pytest.raises(DataError, match=r"is a pickle, which can only be imported: mlpcli data import \S+ -o FOLDER"):
         load_dataset(DataConfig(dataset=str(path)))
 
 
@@ -73,14 +73,14 @@ class Evil:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (Evil(), "asks for posix.mkdir, which no array needs"),
-        (print, "asks for (builtins|__builtin__).print, which no array needs"),
-        ({"a": 1}, "asks for b?'.*', which no array of numbers needs"),
-        (np.array([print], object), "asks for|of something else than numbers"),
-        (np.array(["a"]), "of something else than numbers"),
-        ((1, 2, 3), "is no pickle of three pairs"),
-        (PAIRS[:2], "is no pickle of three pairs"),
-        (((PAIRS[0][0], PAIRS[1][1]), *PAIRS[1:]), "is no pickle of three pairs"),
+        (Evil(), "refers to posix.mkdir, which no array needs"),
+        (print, "refers to (builtins|__builtin__).print, which no array needs"),
+        ({"a": 1}, "has the instruction b?'.*', which no array needs"),
+        (np.array([print], object), "refers to|of something other than numbers"),
+        (np.array(["a"]), "of something other than numbers"),
+        ((1, 2, 3), "is not a pickle of three pairs"),
+        (PAIRS[:2], "is not a pickle of three pairs"),
+        (((PAIRS[0][0], PAIRS[1][1]), *PAIRS[1:]), "is not a pickle of three pairs"),
         (tuple((images * 300, labels) for images, labels in PAIRS), "pixels are numbers from 0 to 255"),
     ],
 )
@@ -120,7 +120,7 @@ def test_repeated_text_is_converted_once(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(pickled, "MAX_BYTES", 100_000)
     text = b"X" + struct.pack("<I", 1000) + b"a" * 1000
     once = b"c_codecs\nencode\nh\0X\6\0\0\0latin1\x86R"
-    with pytest.raises(PickleError, match="builds more than a data set is"):
+    with pytest.raises(PickleError, match="builds more than a data set has"):
         pickled.load(b"\x80\2" + text + b"q\0" + once * 200 + b".")
 
 

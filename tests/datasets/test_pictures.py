@@ -103,7 +103,7 @@ def test_colours_become_grey(tmp_path: Path, mode: str, value: object, grey: int
 def test_different_sizes_are_refused(tmp_path: Path):
     write(tmp_path, "a", "b")
     Image.new("L", (50, 40), 80).save(tmp_path / "b" / "9.png")
-    with pytest.raises(DataError, match=r"9\.png: is of 40 x 50 pixels, \S+0\.png of 5 x 4; .* data\.size: \[28, 28\]"):
+    with pytest.raises(DataError, match=r"9\.png: has 40 x 50 pixels, \S+0\.png 5 x 4; .* data\.size: \[28, 28\]"):
         load(tmp_path)
     dataset, _ = load(tmp_path, size=(5, 4))
     assert np.array_equal(dataset.train.images[:4], PIXELS[:4].reshape(4, 20))
@@ -122,7 +122,7 @@ def test_centred_pictures_equal_those_of_predict(tmp_path: Path):
     assert messages == []
     (tmp_path / "dark" / "2.png").write_bytes((tmp_path / "dark" / "1.png").read_bytes())
     Image.new("L", (50, 50), 200).save(tmp_path / "dark" / "2.png")
-    with pytest.raises(DataError, match=r"2\.png: is blank, and shows no class"):
+    with pytest.raises(DataError, match=r"2\.png: is blank: it shows no class"):
         load(tmp_path, size=(28,), centre=True)
 
 
@@ -130,7 +130,7 @@ def test_dark_ink_on_paper_is_a_remark(tmp_path: Path):
     (tmp_path / "a").mkdir()
     Image.new("L", (3, 2), 200).save(tmp_path / "a" / "1.png")
     assert load(tmp_path)[1] == [
-        f"{tmp_path.name}: the pictures are mostly light, as paper is; light is taken for ink, as it is in MNIST"
+        f"{tmp_path.name}: the pictures are mostly light, like paper; strokes should be light, as in MNIST"
     ]
 
 

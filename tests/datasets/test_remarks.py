@@ -92,7 +92,7 @@ def test_labels_from_1_have_no_gap():
     ("change", "expected"),
     [
         (nearly_black, "their brightest pixel being 1 of 255, and will teach little: multiply their pixels by 255"),
-        (inverted, "dark on a light ground"),
+        (inverted, "dark on a light background"),
         (np.zeros_like, "no training image has two different pixels"),
         (lambda images: images[:1].repeat(len(images), 0), "training images are the same"),
     ],

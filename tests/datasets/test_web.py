@@ -104,16 +104,16 @@ def test_endless_body_is_refused_in_time(server: Server):
     piece = bytes(10_000)
     limit = bounded_size(len(DATA))
     for start, again in ((b"HTTP/1.1 200 OK\r\n\r\n", piece), (CHUNKED, b"2710\r\n" + piece + b"\r\n")):
-        assert refusal(server, endless(start, again)) == f"more than {limit} bytes, which no copy of it takes"
+        assert refusal(server, endless(start, again)) == f"more than {limit} bytes, too many for this file"
 
 
 @pytest.mark.parametrize(
     ("start", "again", "message"),
     [
-        (b"HTTP/1.1 200 OK\r\n", b"X-Again: and again\r\n", "not proper HTTP: got more than 100 headers"),
-        (b"HTTP/1.1 200 OK\r\nX-Long: ", b"x" * 1000, "not proper HTTP: got more than 65536 bytes"),
+        (b"HTTP/1.1 200 OK\r\n", b"X-Again: and again\r\n", "invalid HTTP: got more than 100 headers"),
+        (b"HTTP/1.1 200 OK\r\nX-Long: ", b"x" * 1000, "invalid HTTP: got more than 65536 bytes"),
         (b"", b"HTTP/1.1 100 Continue\r\n\r\n", "sends without end"),
-        (b"HTTP/1.1 ", b"2" * 1000, "not proper HTTP"),
+        (b"HTTP/1.1 ", b"2" * 1000, "invalid HTTP"),
     ],
     ids=["headers", "one header", "continue", "status line"],
 )
@@ -185,7 +185,7 @@ def test_closed_port_is_refused():
 
 @pytest.mark.parametrize("answer", [raw(b""), raw(b"\r\n"), raw(b"220 ftp ready\r\n"), raw(b"\x16\x03\x01" * 9)])
 def test_server_of_another_protocol_is_refused(server: Server, answer: Answer):
-    assert refusal(server, answer, UnreachableError).startswith("cannot be reached (not proper HTTP: ")
+    assert refusal(server, answer, UnreachableError).startswith("cannot be reached (invalid HTTP: ")
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ class TestRedirects:
 
     def test_without_a_target_are_refused(self, server: Server):
         assert "redirects to '', which is not followed" in refusal(server, status("302 Found"))
-        assert "no URL" in refusal(server, redirect("http://[x"))
+        assert "not a URL" in refusal(server, redirect("http://[x"))
 
     def test_with_an_endless_body_are_followed(self, server: Server):
         server.answers["/end"] = body(DATA)

@@ -348,7 +348,7 @@ def test_taken_port_is_reported(folder: Path, server: Watching) -> None:
 )
 def test_page_options_need_watch(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert _run(arguments) == 2
-    assert "has a use with --watch alone" in capsys.readouterr().err
+    assert "has a use only with --watch" in capsys.readouterr().err
 
 
 @pytest.mark.slow
