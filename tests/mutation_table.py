@@ -211,9 +211,9 @@ KNOWN: tuple[Known, ...] = (
     Known(
         "model/dropout.py",
         "draw_mask",
-        "np.greater_equal(words.view('<u2')[:size].reshape(shape)[block], dropped, out=mask)",
-        "np.greater(words.view('<u2')[:size].reshape(shape)[block], dropped, out=mask)",
-        "One unit in 65,536 more is dropped: none of those that the check draws.",
+        "np.greater_equal(words.view('<u1')[:size].reshape(shape)[block], dropped, out=mask)",
+        "np.greater(words.view('<u1')[:size].reshape(shape)[block], dropped, out=mask)",
+        "One unit in 256 more is dropped: the check takes masks as they are.",
     ),
     Known(
         "training/margins.py",

@@ -229,7 +229,7 @@ class _Where:
 
 
 def _from_data(subject: Subject, where: _Where) -> tuple[Bytes, str, list[int], tuple[str, ...]]:
-    """Return an image (D,), whence it is, its true classes, and the names of all classes.
+    """Return an image (D,), its source, its true classes, and the names of all classes.
 
     An untrained network has the names of the data that the image is from, if it has as many classes.
     """
@@ -664,9 +664,10 @@ def _explain_output(
 
 def _print_output(layer: OutputLayer) -> None:
     width, K = terminal_width(), len(layer.p)
-    output.result(f"objective  {layer.objective}: p = {layer.output_unit}, C = {layer.loss_formula}")
-    if layer.note:
-        output.result(f"note       {layer.note}")
+    head = [f"objective  {layer.objective}: p = {layer.output_unit}, C = {layer.loss_formula}"]
+    for text in (*head, *([f"note       {layer.note}"] if layer.note else [])):
+        for line in _wrapped(text, width, 11):
+            output.result(line)
     output.result(f"\n(3)  C = {_number(layer.loss)}")
     for name, value in layer.terms:
         output.result(f"     {name} = {_number(value)}")

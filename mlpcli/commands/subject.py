@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 class Subject:
     """A network with parameters ``theta`` (n,), whose source ``words`` names; a trained one has a file and a state.
 
-    ``targets`` are of labels of ``classes``, several of which may be right at once if ``multi_label``; ``class_names``
-    are what they are called, in order.
+    ``targets`` are for labels of ``classes``; with ``multi_label`` an image may have several labels. ``class_names``
+    are the names of the classes, in order.
     """
 
     config: Config
@@ -104,7 +104,7 @@ def _initial(config: Config, dtype: str | None) -> Subject:
     if entry is not None:
         image_shape, names = IMAGE_SHAPE, entry.class_names
         if config.network.single_output and config.network.objective != "linear_quadratic":
-            names = ("0", "1")  # the numbers that its output can be
+            names = ("0", "1")  # the numbers that its output can predict
     else:
         part = load_training_images(config.data, config.data.dataset)
         image_shape, names, multi_label = part.image_shape, part.class_names, part.split.multi_label

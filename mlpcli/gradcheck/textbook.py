@@ -91,10 +91,13 @@ def average(before: Array, theta: Array, decay: float, interval: int, step: int)
 
 
 def mask(rate: float, shape: tuple[int, int], rng: np.random.Generator) -> Array:
-    """Return the dropout mask that the next random words give: 16 bits an entry, in C order, below the rate dropped."""
-    resolution = 2**16
-    r = round(rate * resolution) / resolution
+    """Return the dropout mask that the next random words give: a byte an entry, in C order, below 256 rate dropped.
+
+    256 rate is rounded up with the probability of its fraction, down otherwise.
+    """
+    lower = math.floor(256 * rate)
+    limit = lower + 1 if rng.random() < 256 * rate - lower else lower
     count = math.prod(shape)
-    words = rng.bit_generator.random_raw(math.ceil(count / 4)).astype("<u8")
-    u = words.view("<u2")[:count].reshape(shape) / resolution
-    return np.where(u >= r, 1 / (1 - r), 0.0)
+    words = rng.bit_generator.random_raw(math.ceil(count / 8)).astype("<u8")
+    u = words.view(np.uint8)[:count].reshape(shape)
+    return np.where(u >= limit, 1 / (1 - rate), 0.0)

@@ -20,9 +20,6 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-# Each random word gives four numbers of this many values: rates are rounded to 1 / 65,536.
-MASK_RESOLUTION = 1 << 16
-
 Block = tuple[slice, slice]
 ALL: Block = slice(None), slice(None)
 
@@ -32,8 +29,11 @@ def draw_mask(rate: float, shape: tuple[int, int], rng: np.random.Generator, mas
 
     Its ``block`` is written to ``mask``: which entries are dropped does not depend on how processes divide them.
     """
-    dropped = round(rate * MASK_RESOLUTION)
+    # A byte of a random word for each entry. It is compared with 256 rate, rounded up or down at random for the whole
+    # mask, so that each entry is dropped with the probability ``rate``.
+    whole, rest = divmod(256 * rate, 1)
+    dropped = int(whole) + (rng.random() < rest)
     size = math.prod(shape)
-    words = rng.bit_generator.random_raw(-(-size // 4)).astype("<u8", copy=False)
-    np.greater_equal(words.view("<u2")[:size].reshape(shape)[block], dropped, out=mask)
-    mask *= MASK_RESOLUTION / (MASK_RESOLUTION - dropped)
+    words = rng.bit_generator.random_raw(-(-size // 8)).astype("<u8", copy=False)
+    np.greater_equal(words.view("<u1")[:size].reshape(shape)[block], dropped, out=mask)
+    mask *= 1 / (1 - rate)

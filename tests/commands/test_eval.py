@@ -222,11 +222,8 @@ def test_predictions_have_a_row_per_image(mlpcli, runs, tmp_path, test_split):
 def test_unwritable_predictions_are_an_error(mlpcli, runs, tmp_path):
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
-    for path, reason in (
-        ("folder", "not a regular file"),
-        ("pipe", "not a regular file"),
-        ("none/p.csv", "No such file"),
-    ):
+    not_regular = "not a regular file"
+    for path, reason in (("folder", not_regular), ("pipe", not_regular), ("none/p.csv", "No such file")):
         result = mlpcli("eval", runs / "one", "--predictions", tmp_path / path)
         assert (result.status, result.out) == (4, "")
         assert result.err.count("\n") == 1

@@ -239,6 +239,15 @@ def test_output_layer_alone(mlpcli):
     assert all(len(line) <= 80 for line in out.splitlines())
 
 
+@pytest.mark.parametrize("columns", [50, 80])
+@pytest.mark.parametrize("objective", ["softmax_cross_entropy", "sigmoid_cross_entropy", "linear_hinge"])
+def test_output_layer_alone_fits_the_terminal(mlpcli, monkeypatch, objective, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for given in ("--p", "--z"):
+        out = mlpcli(given, "0.5,0.2,0.1", "--label", 0, "--set", f"network.objective={objective}").out
+        assert max(map(len, out.splitlines())) <= columns
+
+
 def test_one_neuron(mlpcli):
     result = mlpcli("--neuron")
     assert result.status == 0

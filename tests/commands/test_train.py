@@ -269,7 +269,7 @@ def test_one_thread_on_a_busy_machine_and_on_resuming(tiny: tuple[str, ...]):
         assert [each["environment"]["threads"] for each in read_manifest(Path("run"))["resumed"]] == [1] * (epochs - 1)
 
 
-def test_threads_of_an_idle_machine_and_given_ones_are_not_mentioned(tiny: tuple[str, ...]):
+def test_threads_are_not_mentioned_if_idle_or_given(tiny: tuple[str, ...]):
     _, err = with_load(1.9, "--out", "idle", *tiny)
     assert "threads" not in err
     assert read_manifest(Path("idle"))["environment"]["threads"] == 2

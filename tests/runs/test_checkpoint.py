@@ -295,7 +295,7 @@ def test_pickled_objects_are_refused_unread():
     ],
 )
 def test_other_array_headers_are_refused(text: str):
-    assert refusal(with_members(W1=npy_header(text))) == "its member W1 is not an array as mlpcli writes it"
+    assert refusal(with_members(W1=npy_header(text))) == "its member W1 is no array as a checkpoint holds them"
 
 
 def test_arrays_of_another_type_shape_or_length_are_refused():

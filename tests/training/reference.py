@@ -191,14 +191,15 @@ def rate(training: TrainingConfig, step: int, steps_per_epoch: int) -> float:
 
 
 def mask(fraction: float, rows: int, columns: int, rng: np.random.Generator) -> Array:
-    """Return 0 for each 16-bit number (four per random word) below 2^16 ``fraction``, else 1 / (1 - fraction)."""
+    """Return 0 for each byte, eight per word) below 256 ``fraction``, rounded at random; else 1 / (1 - fraction)."""
     if not fraction:
         return np.ones((rows, columns))
-    words = rng.bit_generator.random_raw(math.ceil(rows * columns / 4))
-    numbers = [int(word) >> shift & 0xFFFF for word in words for shift in (0, 16, 32, 48)]
-    dropped = round(fraction * 65536) / 65536
-    mask = [number / 65536 >= dropped for number in numbers[: rows * columns]]
-    return np.reshape(mask, (rows, columns)) / (1 - dropped)
+    dropped = math.floor(256 * fraction)
+    dropped += rng.random() < 256 * fraction - dropped
+    words = rng.bit_generator.random_raw(math.ceil(rows * columns / 8))
+    numbers = [int(word) >> shift & 0xFF for word in words for shift in range(0, 64, 8)]
+    mask = [number >= dropped for number in numbers[: rows * columns]]
+    return np.reshape(mask, (rows, columns)) / (1 - fraction)
 
 
 def train(config: Config, dataset: Dataset, theta: Array) -> tuple[list[dict[str, Any]], dict[str, Array]]:

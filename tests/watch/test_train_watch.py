@@ -105,7 +105,7 @@ def test_page_process_ends_with_its_parent(how: str, tmp_path: Path) -> None:
 
 
 class Arrivals:
-    """When a page's events first had each new value of ``read(kind, value)``, other than None."""
+    """The times at which a page's events first had each new value of ``read(kind, value)``, except None."""
 
     def __init__(self, watched: Watching, read: Callable[[str, Any], Any]) -> None:
         self._found: queue.Queue[tuple[Any, float]] = queue.Queue()
