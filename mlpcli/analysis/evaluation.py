@@ -33,7 +33,7 @@ from mlpcli.model.objectives import OBJECTIVES, SoftmaxCrossEntropy
 from mlpcli.runs import checkpoint as checkpoints
 from mlpcli.runs import directory
 from mlpcli.runs.checkpoint import Checkpoint
-from mlpcli.runs.summary import read_run
+from mlpcli.runs.summary import Recorded, read_run
 from mlpcli.state import architecture_of
 from mlpcli.training import evaluate as forward
 from mlpcli.training.evaluate import Evaluator
@@ -47,11 +47,15 @@ BINS = 15
 
 @dataclass(frozen=True, eq=False)
 class LoadedModel:
-    """A checkpoint, the file it was read from, and the run that the file lies in, if any."""
+    """A checkpoint, the file it was read from, and the run that the file lies in, if any.
+
+    ``recorded`` are the run's other files if they were read with it.
+    """
 
     path: Path
     run: Path | None
     checkpoint: Checkpoint
+    recorded: Recorded | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,12 +189,11 @@ def open_model(path: Path) -> LoadedModel:
     ``RunError`` or ``ConfigError`` for missing or damaged files, or files of another version; the message names the
     run's other checkpoints.
     """
-    if directory.is_folder(path) and directory.is_run(path):
-        read_run(path)
+    recorded = read_run(path) if directory.is_folder(path) and directory.is_run(path) else None
     file = None
     try:
         file = directory.find_checkpoint(path)
-        return LoadedModel(file, directory.run_of(file), checkpoints.read(file))
+        return LoadedModel(file, directory.run_of(file), checkpoints.read(file), recorded)
     except RunError as error:
         others = directory.other_checkpoints(path, file) if file not in (None, path) else []
         left = ", ".join(map(shown, others))
@@ -410,7 +413,7 @@ def evaluation_record(
         "errors": result.errors,
         "error": result.error,
         "loss": result.loss,
-        "committee": in_ensemble,
+        "ensemble": in_ensemble,
     }
 
 

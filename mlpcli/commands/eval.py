@@ -112,7 +112,7 @@ def _document(evaluated: EvaluatedRuns, result: Evaluation, dataset: str | None)
         "fallback_from": _fallback_from(evaluated, dataset),
         "split": evaluated.split,
         "class_names": list(evaluated.part.class_names),
-        "committee": len(evaluated.models) > 1,
+        "ensemble": len(evaluated.models) > 1,
         **result.to_dict(),
         "checkpoints": [
             {

@@ -83,7 +83,7 @@ def test_test_set_result_equals_that_of_the_run(mlpcli, runs, name):
     assert {key: found[key] for key in ("examples", "errors", "error", "loss")} == {
         key: own[key] for key in ("examples", "errors", "error", "loss")
     }
-    assert (found["dataset"], found["split"], found["committee"]) == ("mnist-sample", "test", False)
+    assert (found["dataset"], found["split"], found["ensemble"]) == ("mnist-sample", "test", False)
 
 
 def test_validation_result_equals_that_of_the_run(mlpcli, runs):
@@ -222,11 +222,8 @@ def test_predictions_have_a_row_per_image(mlpcli, runs, tmp_path, test_split):
 def test_unwritable_predictions_are_an_error(mlpcli, runs, tmp_path):
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
-    for path, reason in (
-        ("folder", "not a regular file"),
-        ("pipe", "not a regular file"),
-        ("none/p.csv", "No such file"),
-    ):
+    not_regular = "not a regular file"
+    for path, reason in (("folder", not_regular), ("pipe", not_regular), ("none/p.csv", "No such file")):
         result = mlpcli("eval", runs / "one", "--predictions", tmp_path / path)
         assert (result.status, result.out) == (4, "")
         assert result.err.count("\n") == 1
@@ -248,7 +245,7 @@ def test_ensemble_is_the_mean_of_its_models(mlpcli, runs, tmp_path):
 def test_ensemble_is_printed_with_its_models(mlpcli, runs):
     alone = [mlpcli("eval", runs / name, "--json").json for name in ("one", "two")]
     found = mlpcli("eval", runs / "one", runs / "two", "--json").json
-    assert found["committee"]
+    assert found["ensemble"]
     assert [each["errors"] for each in found["checkpoints"]] == [each["errors"] for each in alone]
     assert found["errors"] not in [each["errors"] for each in alone]
     assert found["loss"] is None
@@ -356,13 +353,13 @@ def test_each_evaluation_is_recorded(mlpcli, runs):
         "errors": one["errors"],
         "error": one["error"],
         "loss": one["loss"],
-        "committee": False,
+        "ensemble": False,
     }
-    assert [(line["checkpoint"], line["split"], line["committee"]) for line in lines[1:]] == [
+    assert [(line["checkpoint"], line["split"], line["ensemble"]) for line in lines[1:]] == [
         ("last", "test", True),
         ("best", "train", False),
     ]
-    assert [(line["errors"], line["committee"]) for line in recorded(runs / "two")] == [
+    assert [(line["errors"], line["ensemble"]) for line in recorded(runs / "two")] == [
         (two["errors"], False),
         (two["errors"], True),
     ]

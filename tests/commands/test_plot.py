@@ -163,7 +163,7 @@ def test_plot_records_evaluation_of_test_images(
 ):
     assert plot(run, "--kind", kind, *options, "-o", "p.png")[0] == 0
     (record,) = evaluations(runs / run)
-    assert (record["split"], record["examples"], record["committee"]) == (split, examples, False)
+    assert (record["split"], record["examples"], record["ensemble"]) == (split, examples, False)
     assert f"{record['error']:.2%} error, {record['errors']} of {examples} {split} images of tiny" in title(
         Path("p.png")
     )

@@ -23,7 +23,7 @@ from mlpcli.analysis.evaluation import Evaluation, LoadedModel, evaluate, fallba
 from mlpcli.model.objectives import OBJECTIVES
 from mlpcli.model.parameters import Parameters
 from mlpcli.runs.checkpoint import Checkpoint
-from mlpcli.runs.summary import read_run
+from mlpcli.runs.summary import Recorded, read_run
 
 Array = NDArray[Any]
 
@@ -135,12 +135,15 @@ def _run(model: LoadedModel) -> dict[str, Any]:
     if run is None:
         config = config_module.to_yaml(model.checkpoint.config)
         return {"run": None, "epochs": [], "test": None, "config": config, "manifest": None}
-    return of_run(run)
+    return _recorded(model.recorded) if model.recorded else of_run(run)
 
 
 def of_run(run: Path) -> dict[str, Any]:
     """Return the contents of the files of ``run``, without checkpoints. Raises ``RunError`` or ``ConfigError``."""
-    found = read_run(run)
+    return _recorded(read_run(run))
+
+
+def _recorded(found: Recorded) -> dict[str, Any]:
     return {
         "run": {
             **{key: value for key, value in asdict(found.summary).items() if key != "path"},
