@@ -77,7 +77,7 @@ def trained(processes: int, out: str, *arguments: str, **options: Any) -> Path:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "mlpcli: 2 processes were started by mpiexec or the like, and would train 2 runs: with --mpi they train"),
+        ((), "mlpcli: 2 processes were started by mpiexec or a similar launcher, and would train 2 runs: with --mpi they train"),
         (("--no-such-option",), "No such option"),
         (("--mpi",), "mlpcli: --mpi needs mpi4py and an MPI: pip install 'mlpcli[mpi]'"),
     ],
@@ -190,7 +190,7 @@ def test_mpiexec_without_mpi_option_is_refused():
     status, out, err = ended(2, "--quiet", *SMALL, mpi=False)
     assert (status, out) == (2, "")
     assert err == (
-        "mlpcli: 2 processes were started by mpiexec or the like, and would train 2 runs: with --mpi they train one "
+        "mlpcli: 2 processes were started by mpiexec or a similar launcher, and would train 2 runs: with --mpi they train one "
         "together\n"
     )
     assert not Path("runs").exists()
@@ -271,7 +271,7 @@ def test_job_with_killed_process_ends_and_is_resumed(rank: int):
         os.kill(int(Path(f"pid-{rank}").read_text()), signal.SIGKILL)
         _, err = process.communicate(timeout=SECONDS)
         assert process.returncode != 0
-        assert "should one die: mpiexec -n 2 mlpcli train --mpi --resume run" in err
+        assert "if one is killed: mpiexec -n 2 mlpcli train --mpi --resume run" in err
         wait_for(lambda: is_gone(0) and is_gone(1))
     done = len(metrics_lines("run"))
     further = ("--resume", "run", "--set", f"training.epochs={done + 1}")
