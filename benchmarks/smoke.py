@@ -51,7 +51,7 @@ def main() -> None:
         "start": fewest,
         "versions": [revision, ".", "--rows", "1", "--least", "0", *turns],
         "watching": ["--rounds", "1", "--seconds", "1", "--pages", "1", "--", *sample],
-        "cold": [*fewest, *short, "--pytorch=--epochs 1"],
+        "cold": [*fewest, *short, "--pytorch=--epochs 1 --distort"],
     }
     if importlib.util.find_spec("mpi4py"):
         benchmarks["scaling"] = ["--repeats", "1", "--seconds", "0.01", "--widths", "8,16", "--batches", "32,256"]
