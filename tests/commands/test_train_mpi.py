@@ -77,7 +77,10 @@ def trained(processes: int, out: str, *arguments: str, **options: Any) -> Path:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "mlpcli: 2 processes were started by mpiexec or a similar launcher, and would train 2 runs: with --mpi they train"),
+        (
+            (),
+            "mlpcli: 2 processes were started by mpiexec or a similar launcher, and would train 2 runs: with --mpi they train",
+        ),
         (("--no-such-option",), "No such option"),
         (("--mpi",), "mlpcli: --mpi needs mpi4py and an MPI: pip install 'mlpcli[mpi]'"),
     ],
@@ -190,8 +193,8 @@ def test_mpiexec_without_mpi_option_is_refused():
     status, out, err = ended(2, "--quiet", *SMALL, mpi=False)
     assert (status, out) == (2, "")
     assert err == (
-        "mlpcli: 2 processes were started by mpiexec or a similar launcher, and would train 2 runs: with --mpi they train one "
-        "together\n"
+        "mlpcli: 2 processes were started by mpiexec or a similar launcher, and would train 2 runs: "
+        "with --mpi they train one together\n"
     )
     assert not Path("runs").exists()
 
