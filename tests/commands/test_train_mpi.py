@@ -77,10 +77,7 @@ def trained(processes: int, out: str, *arguments: str, **options: Any) -> Path:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (
-            (),
-            "mlpcli: 2 processes were started by mpiexec or a similar launcher, and would train 2 runs: with --mpi they train",
-        ),
+        ((), "mlpcli: 2 processes were started by mpiexec or a similar launcher, and would train 2 runs: with --mpi"),
         (("--no-such-option",), "No such option"),
         (("--mpi",), "mlpcli: --mpi needs mpi4py and an MPI: pip install 'mlpcli[mpi]'"),
     ],
