@@ -209,13 +209,6 @@ KNOWN: tuple[Known, ...] = (
         "Another function, whose derivative is right where it has one. Its values are checked by their own tests.",
     ),
     Known(
-        "model/dropout.py",
-        "draw_mask",
-        "np.greater_equal(words.view('<u1')[:size].reshape(shape)[block], dropped, out=mask)",
-        "np.greater(words.view('<u1')[:size].reshape(shape)[block], dropped, out=mask)",
-        "One unit in 256 more is dropped: the check takes masks as they are.",
-    ),
-    Known(
         "training/margins.py",
         "Margins.__init__",
         "self._first[part] = nonzero.argmax(axis=1) // MARGIN_ALIGNMENT",

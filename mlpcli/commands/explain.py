@@ -274,7 +274,7 @@ def _from_data(subject: Subject, where: _Where) -> tuple[Bytes, str, list[int], 
 
 
 def _from_file(subject: Subject, file: str, raw: bool, index: int | None) -> tuple[Bytes, str, None, tuple[str, ...]]:
-    """Return an image (D,), whence it is, None for its true classes, and the names of all classes."""
+    """Return an image (D,), its source, None for its true classes, and the names of all classes."""
     from mlpcli.datasets import images
 
     found = images.from_file(Path(file), click.format_filename(file), subject.image_shape, raw=raw)
