@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 export NO_MKDOCS_2_WARNING = 1
 
-.PHONY: help setup check lint types test slow mpi network bench docs pages dist matrix clean
+.PHONY: help setup check lint types test slow mpi network bench docs pages dist versions matrix clean
 
 help:  ## List the targets.
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -51,6 +51,9 @@ dist: setup  ## Build sdist and wheel, and test each as it is installed.
 	$(BIN)/python -m build --outdir build/dist
 	tests/installed.sh build/dist/mlpcli-*.whl
 	tests/installed.sh build/dist/mlpcli-*.tar.gz
+
+versions:  ## The tests with the oldest Python and numpy and with the newest, of those installed.
+	tests/matrix.sh --ends
 
 matrix:  ## The tests in Python 3.10 to 3.13, as far as installed, with the oldest and the newest numpy.
 	tests/matrix.sh

@@ -111,6 +111,8 @@ def decoded_folder(name: str, scratch: Path) -> Path:
     files = (*TRAIN_FILES, *TEST_FILES)
     if all((folder / file).is_file() for file in files):
         return folder
+    if missing := [file for file in files if not (folder / f"{file}.gz").is_file()]:
+        raise SystemExit(f"{folder}: no {missing[0]}, plain or gzipped; to fetch it, run mlpcli data fetch {name}")
     scratch.mkdir()
     for file in files:
         with gzip.open(folder / f"{file}.gz") as packed, (scratch / file).open("wb") as plain:

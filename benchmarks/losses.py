@@ -427,14 +427,14 @@ def factors(run: Path) -> tuple[list[float], list[float]]:
 
     import numpy as np
 
-    from mlpcli.analysis.evaluation import open_member
+    from mlpcli.analysis.evaluation import open_model
     from mlpcli.analysis.explain import saturated
     from mlpcli.datasets.load import load_split
     from mlpcli.state import architecture_of
     from mlpcli.training.evaluate import Evaluator
     from mlpcli.training.targets import targets_of
 
-    checkpoint = open_member(run).checkpoint
+    checkpoint = open_model(run).checkpoint
     settings = checkpoint.config
     split = load_split(settings.data, "validation").split
     architecture = architecture_of(settings, math.prod(checkpoint.image_shape), checkpoint.classes)

@@ -44,7 +44,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Rule:
-    """The meaning of a key and its allowed values: one of ``choices``, or a number from ``low`` to ``high``.
+    """A key's meaning and its allowed values: one of ``choices``, or a number from ``low`` to ``high``.
 
     ``low`` itself is not allowed where ``above`` is true. For a list the bounds hold for each item. With ``chosen`` it
     may be given as null, and its section then chooses a value.
@@ -133,7 +133,7 @@ class DataConfig(_Section):
 
     @property
     def image_shape(self) -> tuple[int, int] | None:
-        """``size`` as (rows, columns)."""
+        """Return ``size`` as (rows, columns)."""
         return None if self.size is None else (self.size[0], self.size[-1])
 
 
@@ -270,7 +270,7 @@ class TrainingConfig(_Section):
 
 @dataclass(frozen=True)
 class Config(_Section):
-    """Everything that decides what a run computes. Raises ``ConfigError`` when a value is not allowed."""
+    """A config: all settings of a run. Raises ``ConfigError`` for values that are not allowed."""
 
     seed: int = _key(0, "random seed", low=0, high=2**63 - 1)
     data: DataConfig = field(default_factory=DataConfig)
@@ -301,7 +301,7 @@ class Config(_Section):
 
 @dataclass(frozen=True)
 class Setting:
-    """A dotted key, the value it is given, and where that is said: what opens the message if it is wrong."""
+    """A dotted key, its value, and its source, with which a message begins if the value is wrong."""
 
     key: str
     value: Any
@@ -318,7 +318,7 @@ class Document:
     lines: Mapping[str, int]
 
     def place(self, key: str = "") -> str:
-        """The file and the line that ``key`` stands on, as a message opens with them."""
+        """Return the file and line of ``key``, with which a message begins."""
         return f"{self.name}:{self.lines[key]}: " if key in self.lines else f"{self.name}: "
 
 
@@ -358,7 +358,7 @@ def check_size(config: Config, inputs: int, classes: int, memory: int | None = N
 
 
 def physical_memory() -> int | None:
-    """The bytes of memory of this machine, if it tells."""
+    """Return the bytes of memory of this machine; None if unknown."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError, AttributeError):
@@ -366,7 +366,7 @@ def physical_memory() -> int | None:
 
 
 def rule_of(section: Any, key: str) -> Rule:
-    """The rule of one key of a section."""
+    """Return the rule of one key of a section."""
     rule: Rule = section.__dataclass_fields__[key].metadata["rule"]
     return rule
 
@@ -411,7 +411,7 @@ def load(
     overrides: Iterable[str] = (),
     environment: Mapping[str, str] = os.environ,
 ) -> Config:
-    """The config of ``path``, then ``MLPCLI_DATA``, then ``overrides`` ("section.key=value").
+    """Load the config of ``path``, then ``MLPCLI_DATA``, then ``overrides`` ("section.key=value").
 
     ``path`` is a file, or the name of a shipped config; None means the defaults. Raises ``ConfigError``: file, line,
     key, value, what is allowed, and the nearest known key.
@@ -428,7 +428,7 @@ def load(
 def parse(
     data: bytes, path: Path, overrides: Iterable[str] = (), environment: Mapping[str, str] = os.environ
 ) -> Config:
-    """The config in ``data``, the bytes of the file ``path``; otherwise as :func:`load`."""
+    """Load the config in ``data``, the bytes of the file ``path``; otherwise as :func:`load`."""
     overrides = listed(overrides)
     if not overrides and not environment.get(FOLDER_VARIABLE) and (config := _as_written(data)):
         return config
@@ -443,7 +443,7 @@ def parse(
 def variations(
     path: Path | None, settings: Iterable[Iterable[Setting]], environment: Mapping[str, str] = os.environ
 ) -> Iterator[Config]:
-    """The config of ``path`` with each of the ``settings``: they stand above the file, and below ``MLPCLI_DATA``.
+    """Load the config of ``path`` with each of ``settings``, which override the file but not ``MLPCLI_DATA``.
 
     Raises ``ConfigError`` as :func:`load` does, its message opening with the place of the setting that is wrong.
     """
@@ -465,19 +465,19 @@ def check_key(key: str, value: Any, place: str) -> None:
 
 
 def from_dict(values: Mapping[str, Any], where: str) -> Config:
-    """The config that :func:`to_dict` made ``values`` of. Raises ``ConfigError``; its message opens with ``where``."""
+    """Make a config from ``values``, as of :func:`to_dict`. Raises ``ConfigError``, beginning with ``where``."""
     if not isinstance(values, Mapping):
         raise ConfigError(f"{where}: {_in_words(values)} is no config; allowed: a mapping of keys to values")
     return _build(Config, values, "", {"": f"{where}: "})
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """``config`` as plain mappings, lists and scalars, every key with its value."""
+    """Return ``config`` as plain mappings, lists and scalars, every key with its value."""
     return {each.name: _plain(getattr(config, each.name)) for each in fields(config)}
 
 
 def to_yaml(config: Config) -> str:
-    """``config`` as YAML text, every key with its value; :func:`load` reads it back equal."""
+    """Return ``config`` as YAML text, every key with its value; :func:`load` reads it back equal."""
     lines = []
     for key, value in to_dict(config).items():
         if isinstance(value, dict):
@@ -488,7 +488,7 @@ def to_yaml(config: Config) -> str:
 
 
 def flatten(config: Config) -> dict[str, Any]:
-    """``config`` with dotted keys: {'seed': 0, 'data.dataset': 'mnist', ...}; null for those of a section left out."""
+    """Flatten ``config`` to dotted keys: {'seed': 0, 'data.dataset': 'mnist', ...}; null in a section left out."""
     flat: dict[str, Any] = {}
     for key, value in to_dict(config).items():
         section = _section(_types(type(config))[key])
@@ -499,12 +499,12 @@ def flatten(config: Config) -> dict[str, Any]:
 
 @cache
 def known_keys() -> tuple[str, ...]:
-    """Every key of a config, dotted: those of a section that may be left out too."""
+    """Return every key of a config, dotted, also those of optional sections."""
     return tuple(flatten(Config()))
 
 
 def shipped() -> dict[str, Path]:
-    """The configs that come with the program, by name: from the package, else from the checkout it is in."""
+    """Return the shipped configs by name: from the package, else from the checkout it is in."""
     package = Path(__file__).parent
     folder = next((f for f in (package / "configs", package.parent / "configs") if f.is_dir()), None)
     if folder is None:
@@ -514,7 +514,7 @@ def shipped() -> dict[str, Path]:
 
 
 def find(name: str | os.PathLike[str]) -> Path:
-    """The file that ``name`` means: a path, else a shipped config's name. Raises ``ConfigError``."""
+    """Return the file ``name``: a path, else a shipped config's name. Raises ``ConfigError``."""
     if not isinstance(name, (str, os.PathLike)):
         raise ConfigError(f"{name!r:.60} is no config; give a Config, a file, or a name from 'mlpcli config list'")
     name = os.fspath(name)
@@ -539,7 +539,7 @@ def find(name: str | os.PathLike[str]) -> Path:
 
 
 def read_text(path: Path) -> str:
-    """The text of a config file, comments and all. Raises ``ConfigError``: unreadable, too large or not UTF-8."""
+    """Read the text of a config file. Raises ``ConfigError``: unreadable, too large or not UTF-8."""
     where = shown(path)
     try:
         with path.open("rb") as file:
@@ -565,7 +565,7 @@ def _text(data: bytes, where: str) -> str:
 
 
 def read_document(path: Path) -> Document:
-    """The YAML file ``path``, read as a config is, but that its keys may have dots. Raises ``ConfigError``."""
+    """Read the YAML file ``path`` as a config is read, but with dots allowed in keys. Raises ``ConfigError``."""
     name, text = shown(path), read_text(path)
     return Document(name, text, *_read_yaml(text, f"{name}:", dots=True))
 
@@ -591,7 +591,7 @@ _WRITTEN = re.compile(f"(?:{_WRITTEN_SECTION.pattern})+")
 
 
 def _as_written(data: bytes) -> Config | None:
-    """The config in ``data`` if it is as :func:`to_yaml` writes it, and right; None if YAML has to say."""
+    """Read the config in ``data`` if it is valid and as :func:`to_yaml` writes it; None if YAML must be parsed."""
     text = data.decode("ascii", "replace")
     if len(data) > MAX_BYTES or not _WRITTEN.fullmatch(text):
         return None
@@ -643,7 +643,7 @@ def _read_environment(environment: Mapping[str, str], values: dict[str, Any], pl
 
 
 def _read_yaml(text: str, where: str, *, dots: bool = False) -> tuple[Any, dict[str, int]]:
-    """The value of one YAML document, and the line of each of its keys, dotted; a key has a dot only with ``dots``.
+    """Parse one YAML document; return its value and the line of each dotted key; keys have dots only with ``dots``.
 
     ``where`` opens the messages; a line number follows it where it ends in a colon with no blank.
     """
@@ -766,7 +766,7 @@ def _apply(overrides: Iterable[str], values: dict[str, Any], places: dict[str, s
 
 
 def listed(overrides: Iterable[str]) -> tuple[str, ...]:
-    """``overrides`` as a tuple, also where it is one text. Raises ``ConfigError`` for anything but texts."""
+    """Return ``overrides`` as a tuple, also if it is one text. Raises ``ConfigError`` for anything but texts."""
     texts = (
         (overrides,) if isinstance(overrides, str) else tuple(overrides) if isinstance(overrides, Iterable) else None
     )
@@ -818,7 +818,7 @@ def _place(dotted: str, places: Mapping[str, str]) -> str:
 
 
 def _checked(value: Any, kind: Any, rule: Rule, key: str) -> Any:
-    """``value`` as the type ``kind``, or a ``ConfigError`` that says what is allowed."""
+    """Convert ``value`` to the type ``kind``. Raises ``ConfigError`` with the allowed values."""
     fits, stored = _fit(value, kind, rule)
     if not fits:
         hint = _hint(value, kind, rule)
@@ -900,7 +900,7 @@ _MEANT = {
 
 
 def meant_by(name: str) -> str | None:
-    """The dotted key that somebody may call ``name``: by its last word, or as other programs do; None if none is."""
+    """Return the dotted key for ``name``, its last part or another program's name for it; None if there is none."""
 
     def plain(text: str) -> str:
         return re.sub("[-_ ]", "", text).lower()
@@ -931,7 +931,7 @@ def _sections() -> list[str]:
 
 @cache
 def _section(kind: Any) -> type | None:
-    """The section that a key declared as ``kind`` holds, if it is one, or one that may be left out."""
+    """Return the section class of a key declared as ``kind``, also of an optional one; else None."""
     kind = _without_none(kind) if type(None) in _arguments(kind) else kind
     return typing.cast(type, kind) if is_dataclass(kind) else None
 

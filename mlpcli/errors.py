@@ -1,4 +1,4 @@
-"""Everything that can go wrong through no fault of the program, as one tree.
+"""Errors that are not bugs of the program, as one tree.
 
     MlpcliError
     ├── UsageError             a flag or an argument, or two that do not go together
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 
 class MlpcliError(Exception):
-    """The root of the tree: a message for the user, never a traceback."""
+    """A root of the tree: every message is for the user, never a traceback."""
 
 
 class UsageError(MlpcliError):
@@ -44,7 +44,7 @@ class DivergedError(MlpcliError):
 
 
 def shown(text: object, most: int | None = None) -> str:
-    """``text`` that somebody else may have chosen, as a message has it: in one line, without power over a terminal.
+    """Return ``text``, which another person may have chosen, for a message: one line, no control characters.
 
     A name with a newline, an escape sequence or a mark that turns the writing round is quoted and escaped; what is
     longer than ``most`` characters is cut.

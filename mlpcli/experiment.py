@@ -42,6 +42,7 @@ from mlpcli.runs.directory import HasPath, RunDirectory
 from mlpcli.runs.environment import PROCESSES, environment
 from mlpcli.runs.initial import find_origin, pinned
 from mlpcli.runs.layout import resume_command
+from mlpcli.runs.summary import read_run
 from mlpcli.state import EpochRecord, State, architecture_of
 from mlpcli.training.diagnosis import LEAST_STEPS, Diagnosis
 from mlpcli.training.evaluate import Evaluator
@@ -75,10 +76,10 @@ class Observer:
         self.say(f"remark   {message}")
 
     def step(self, loss: float) -> None:
-        """A step is done."""
+        """Note that a step is done."""
 
     def epoch(self, record: EpochRecord, best: bool) -> None:
-        """An epoch is done and saved; ``best`` if no epoch before it had a lower validation error."""
+        """Note that an epoch is done and saved; ``best`` if no epoch before it had a lower validation error."""
 
     def end(self) -> None:
         """Training has ended, in whatever way."""
@@ -142,7 +143,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """The result of training a run again: its first ``epochs`` epochs, of ``max_epochs``.
+    """A run that was trained again: its first ``epochs`` epochs, of ``max_epochs``.
 
     ``differences`` lists what is not equal: nothing if the run was reproduced bit for bit. ``environment`` lists what
     differs between here and where the run was trained, as (key, there, here).
@@ -324,6 +325,7 @@ def reproduce(
         raise RunError(f"{path}: is a checkpoint; name its run: {where}")
     if keep is not None:
         directory.require_new(keep)
+    read_run(where)  # checks the files that the comparison does not read, too
     checkpoint = checkpoints.read(where / directory.CHECKPOINTS / f"last{checkpoints.SUFFIX}")
     manifest = directory.read_manifest(where)
     config = directory.read_config(where, overrides, os.environ)
@@ -386,7 +388,7 @@ def _with_resume_hint(run: RunDirectory, group: ProcessGroup) -> Iterator[None]:
         if not run.is_in_place():
             raise  # what there was to go on from is gone
         how = resume_command(run.path, group.command)
-        raise RunError(f"{error}; the last good state is kept; go on with: {how}") from error
+        raise RunError(f"{error}; the last good state is kept; resume with: {how}") from error
 
 
 def _changes(manifest: dict[str, Any], group: ProcessGroup) -> list[tuple[str, str, str]]:
@@ -605,7 +607,7 @@ def _train_on(checkpoint: Checkpoint, config: Config, where: Path) -> str:
 
 
 def _with_its_data(config: Config, where: Path) -> Config:
-    """``config`` for the run ``where``, its data looked for where a run may send us, or the command line does."""
+    """Return ``config`` for the run ``where``, with its data only from allowed places or from the command line."""
     return replace(config, data=data_of_a_run(directory.read_config(where).data, config.data))
 
 

@@ -58,7 +58,7 @@ class Folder:
             os.close(self._descriptor)
 
     def names(self) -> list[str]:
-        """The names of everything in it, sorted."""
+        """Return the names of all entries, sorted."""
         return sorted(os.listdir(self._descriptor))
 
     def has(self, name: str) -> bool:
@@ -71,12 +71,12 @@ class Folder:
         return True
 
     def open(self, name: str) -> BinaryIO:
-        """The file ``name``, open to read."""
+        """Open the file ``name`` to read."""
         with self._at(name) as (folder, last):
             return os.fdopen(_open_regular(last, os.O_RDONLY, folder), "rb")
 
     def read(self, name: str, limit: int) -> bytes:
-        """The bytes of the file ``name``; raises ``OSError`` too for one of more than ``limit`` bytes."""
+        """Read the bytes of the file ``name``; raises ``OSError`` also if it has more than ``limit`` bytes."""
         with self._at(name) as (folder, last):
             return _read_and_close(_open_regular(last, os.O_RDONLY, folder), limit)
 
@@ -104,7 +104,7 @@ class Folder:
             _flush_folder(folder)
 
     def open_new(self, name: str) -> FileIO:
-        """A new file ``name``, open to write; what was there of that name is removed. Nothing is flushed to disk."""
+        """Open a new file ``name`` to write; an existing one is removed. Nothing is flushed to disk."""
         with self._at(name) as (folder, last):
             with suppress(FileNotFoundError):
                 os.unlink(last, dir_fd=folder)
@@ -208,7 +208,7 @@ class Folder:
 
     @contextmanager
     def _at(self, name: str) -> Iterator[tuple[int, str]]:
-        """The open directory that ``name`` lies in, and its name there; errors name the whole path."""
+        """Open the directory of ``name``, and return its last part; errors name the whole path."""
         below, _, last = name.rpartition("/")
         try:
             if below in ("", "."):
@@ -226,7 +226,7 @@ class Folder:
 
 
 def read(path: Path, limit: int) -> bytes:
-    """The bytes of the regular file ``path``, which the user named, and which may be a link to one.
+    """Read the regular file ``path``, which the user named, and which may be a link to one.
 
     Raises ``OSError``, also for a pipe or a device, which might never end, and before memory is taken for a file of
     more than ``limit`` bytes, or of more than there is memory for.
@@ -280,7 +280,7 @@ def _open_regular(name: str, flags: int, folder: int) -> int:
 
 
 def _regular(descriptor: int) -> int:
-    """``descriptor``, if it is open on a regular file; else it is closed, and ``OSError`` raised."""
+    """Return ``descriptor`` if it is open on a regular file; else close it and raise ``OSError``."""
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "not a regular file")
@@ -347,7 +347,7 @@ def _write_all(descriptor: int, data: bytes) -> None:
 
 
 def _length_in_whole_lines(descriptor: int) -> int:
-    """The bytes up to the last newline, that included. Raises ``OSError`` where no half line could be as long."""
+    """Return the bytes up to and including the last newline. Raises ``OSError`` if half a line would be too long."""
     size = os.fstat(descriptor).st_size
     start = max(0, size - MAX_HALF_LINE)
     newline = os.pread(descriptor, size - start, start).rfind(b"\n")

@@ -1,4 +1,4 @@
-"""The state that a checkpoint stores, and the record of an epoch.
+"""A run's state, which a checkpoint stores, and the record of an epoch.
 
 It stands below both the training loop, which makes it, and the run directory, which stores it.
 """
@@ -22,7 +22,7 @@ OPTIMIZER_STATE: dict[str, tuple[str, ...]] = {"sgd": (), "momentum": ("v",), "n
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """The metrics of one epoch: a line of metrics.jsonl, its fields in this order.
+    """Metrics of one epoch: a line of metrics.jsonl, with its fields in this order.
 
     Errors are fractions of the images. ``train_loss`` and ``train_error`` are running means over the epoch's batches as
     they are trained on: distorted, with dropout, for smoothed targets; without the penalty. ``validation_loss`` and
@@ -50,7 +50,7 @@ class EpochRecord:
 
 @dataclass
 class State:
-    """Everything that future epochs depend on beside config and data; a checkpoint stores it.
+    """A training state: all that future epochs depend on except config and data.
 
     ``average`` is the moving average of ``theta``, if the config asks for one. ``best`` is the lowest (validation
     error, validation loss) so far, ``best_epoch`` its epoch, and ``epochs_since_best`` the number of epochs since.
@@ -67,7 +67,7 @@ class State:
 
     @property
     def parameters(self) -> Parameters:
-        """The parameters of the run's model: the average of theta if there is one, else theta."""
+        """Return the parameters of the run's model: the average of theta if there is one, else theta."""
         return self.theta if self.average is None else self.average
 
 

@@ -1,4 +1,4 @@
-"""Fixtures of several packages' tests: a data set of a few images as a folder of IDX files, and a config for it."""
+"""Fixtures for all tests: a data set of a few images as a folder of IDX files, a config for it, and a browser."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mlpcli.config import Config
 from mlpcli.datasets import idx
 from mlpcli.datasets.catalogue import FILE_NAMES, ROLES
 
-# A machine may be slow: no test is about time.
+# No test depends on time, as machines may be slow.
 settings.register_profile("mlpcli", deadline=None)
 settings.load_profile("mlpcli")
 
@@ -42,8 +42,8 @@ BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
 
 
 @pytest.fixture(autouse=True)
-def _signals_as_they_were() -> Iterator[None]:
-    """A command that has ended ignores signals, as will what a later test starts."""
+def _restore_signals() -> Iterator[None]:
+    """Restore signal handlers: a command ignores signals at its end, and later tests would inherit that."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     yield
     for number, handler in before.items():
@@ -52,7 +52,7 @@ def _signals_as_they_were() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """A real browser, ``BROWSER``, without a window."""
+    """Start the real browser ``BROWSER`` without a window."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -63,7 +63,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def tiny_images() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Training images (70, 5, 4) of three classes, their labels, 30 test images, their labels; hard, but learnable."""
+    """Return 70 training images (5, 4) of three classes, labels, 30 test images, labels; noisy, but learnable."""
     random = np.random.default_rng(3)
     prototypes = random.integers(0, 256, (3, 5, 4))
     labels = random.integers(0, 3, 100).astype(np.uint8)
@@ -74,7 +74,7 @@ def tiny_images() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 
 @pytest.fixture
 def tiny_folder(tmp_path: Path, tiny_images: tuple[np.ndarray, ...]) -> Path:
-    """``tmp_path/tiny``: the tiny data set as a folder that ``data.dataset`` can name."""
+    """Write the tiny data set as the folder ``tmp_path/tiny``, for ``data.dataset``."""
     folder = tmp_path / "tiny"
     folder.mkdir()
     for role, array in zip(ROLES, tiny_images, strict=True):
@@ -84,6 +84,6 @@ def tiny_folder(tmp_path: Path, tiny_images: tuple[np.ndarray, ...]) -> Path:
 
 @pytest.fixture
 def tiny_config(tiny_folder: Path) -> Callable[..., Config]:
-    """Makes a config that trains on the tiny data set in a moment: ``tiny_config("training.epochs=5", ...)``."""
+    """Return a function that makes a config for the tiny data set: ``tiny_config("training.epochs=5", ...)``."""
     few = ("network.hidden=[6]", "training.epochs=3", "training.batch_size=16", f'data.dataset="{tiny_folder}"')
     return lambda *overrides: config.load(None, (*few, *NO_DEFAULTS, *overrides), {})

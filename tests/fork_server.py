@@ -1,4 +1,4 @@
-"""Run commands in processes forked from one that has imported everything: they start at once, and can be killed."""
+"""Run commands in processes forked from one that has imported everything: they start quickly, and can be killed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-# Where file operations are much faster than on a disk; the order of the operations is the same.
+# Memory, where file operations are much faster than on a disk, in the same order.
 FAST = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
@@ -28,7 +28,7 @@ def fast_folder() -> Iterator[Path]:
 
 @dataclass
 class Ended:
-    """``status`` is as a shell shows it, but negative for a signal that ended the process."""
+    """The outcome of a command. ``status`` is negative for a signal that ended the process."""
 
     status: int
     stdout: str
@@ -36,7 +36,7 @@ class Ended:
 
 
 class ForkServer:
-    """A process that forks one child a command. ``folder`` is where the commands run."""
+    """A process that forks one child per command, run in ``folder``."""
 
     def __init__(self, folder: Path) -> None:
         environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
@@ -56,9 +56,9 @@ class ForkServer:
         self._process.communicate()
 
     def run(self, *arguments: Any, k: int = 0, after: float = 0.0, number: int = 0, twice: bool = False) -> Ended:
-        """Run ``mlpcli ARGUMENTS``; signal ``number`` comes half-way into the k-th file operation, or ``after`` s.
+        """Run ``mlpcli ARGUMENTS``; send signal ``number`` half-way into the k-th file operation, or ``after`` s.
 
-        ``twice``: and again at the next file operation, which is part of the tidying up.
+        ``twice``: send it again at the next file operation, which is part of the cleanup.
         """
         job = {"arguments": [str(argument) for argument in arguments], "k": k, "after": after, "number": number}
         job["twice"] = twice
@@ -73,10 +73,10 @@ def _serve(folder: str) -> None:
     from mlpcli.commands import main
     from tests.test_files import FaultyOs, half_done
 
-    del experiment  # imported to be there
+    del experiment  # imported for the forks
     os.chdir(folder)
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # what comes before a command has begun is not what is tested
+        signal.signal(number, signal.SIG_IGN)  # the start of a command is not tested
     for line in sys.stdin:
         job = json.loads(line)
         with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
@@ -106,11 +106,11 @@ def _serve(folder: str) -> None:
                 time.sleep(job["after"])
                 os.kill(child, job["number"])
             status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-            said = {}
+            streams = {}
             for name, file in (("stdout", stdout), ("stderr", stderr)):
                 file.seek(0)
-                said[name] = file.read().decode()
-        print(json.dumps({"status": status, **said}), flush=True)  # noqa: T201 - to the process that asked
+                streams[name] = file.read().decode()
+        print(json.dumps({"status": status, **streams}), flush=True)  # noqa: T201 - to the process that asked
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ RANK = "--be-rank"  # tells a process that mpiexec has started which mutant to r
 # Where files are written much faster than on a disk.
 FAST = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
-# Mutants ------------------------------------------------------------------------------------------------------
+# Mutants ------------------------------------------------------------------------------------------
 
 ARITHMETIC: dict[type[ast.operator], tuple[type[ast.operator], ...]] = {
     ast.Add: (ast.Sub,),
@@ -126,7 +126,7 @@ NAMES = {**dict(_NEIGHBOURS), **{second: first for first, second in _NEIGHBOURS}
 
 @dataclass
 class Edit:
-    """A field of a node of the syntax tree, or an item of it, and what it becomes."""
+    """A field of a node of the syntax tree, or an item of it, and its new value."""
 
     node: ast.AST
     field: str
@@ -134,7 +134,7 @@ class Edit:
     new: Any
 
     def swap(self) -> None:
-        """Put the new value in its place, and keep the old one: the second call undoes the first."""
+        """Exchange the new value and the old one: the second call undoes the first."""
         if self.index is None:
             old = getattr(self.node, self.field)
             setattr(self.node, self.field, self.new)
@@ -146,7 +146,7 @@ class Edit:
 
 @dataclass
 class Mutant:
-    """The ``number``-th change of a file: the statement ``before`` and ``after`` it, without its body."""
+    """Change ``number`` of a file: the statement ``before`` and ``after`` it, without its body."""
 
     number: int
     file: str
@@ -160,7 +160,7 @@ class Mutant:
 
     @cached_property
     def code(self) -> CodeType:
-        """The changed file, compiled. The tree stays changed: no other mutant can be made of it in this process."""
+        """Return the changed file, compiled. The tree stays changed: this process can make no other mutant of it."""
         self.edit.swap()
         return compile(ast.fix_missing_locations(self.tree), str(PACKAGE / self.file), "exec")
 
@@ -168,12 +168,12 @@ class Mutant:
         return f"{self.file} {self.function}: {self.before} -> {self.after}"
 
     def diff(self) -> str:
-        """The change, as a diff shows it."""
+        """Return the change as a diff."""
         lines = [f"- {line}" for line in self.before.splitlines()] + [f"+ {line}" for line in self.after.splitlines()]
         return f"mlpcli/{self.file}:{self.lines.start} {self.function}\n" + "\n".join(lines)
 
     def known(self) -> Known | None:
-        """The entry of the table that this mutant belongs to."""
+        """Return the entry of the table that covers this mutant."""
         return next((entry for entry in KNOWN if entry.covers(self)), None)
 
 
@@ -199,7 +199,7 @@ _OWNERS = (ast.Module, ast.stmt, ast.ExceptHandler)
 
 
 def _header(statement: ast.stmt) -> str:
-    """The statement in one spelling, a compound one without its body."""
+    """Return the statement in normalized spelling, without the body of a compound one."""
     if not hasattr(statement, "body"):
         return ast.unparse(statement)
     bare: Any = copy.copy(statement)
@@ -211,7 +211,7 @@ def _header(statement: ast.stmt) -> str:
 
 
 def _edits_of_body(owner: ast.AST, function: str) -> Iterator[Found]:
-    """All edits of the statements in the bodies of ``owner``."""
+    """Yield all edits of the statements in the bodies of ``owner``."""
     for field in _BODIES:
         for index, statement in enumerate(getattr(owner, field, ())):
             yield from _edits_of_statement(statement, function, Edit(owner, field, index, ast.Pass()))
@@ -256,10 +256,10 @@ def _has_effect_alone(statement: ast.stmt) -> bool:
 
 
 def _edits_within(node: ast.AST) -> Iterator[tuple[str, Edit]]:
-    """The edits of the expressions in ``node``, a statement's own without its body."""
+    """Yield the edits of the expressions in ``node``, without the body of a statement."""
     if isinstance(node, (ast.AugAssign, ast.BinOp)):
         for other in ARITHMETIC.get(type(node.op), ()):
-            # Texts are put together, and repeated, by the same operators.
+            # Strings are joined and repeated by the same operators.
             if not (isinstance(node, ast.BinOp) and any(_is_text(side) for side in (node.left, node.right))):
                 yield "arithmetic", Edit(node, "op", None, other())
     for field, value in ast.iter_fields(node):
@@ -295,7 +295,7 @@ def _is_text(node: ast.expr) -> bool:
 
 
 def _replacements(node: ast.AST) -> Iterator[tuple[str, ast.expr]]:
-    """Yield what an expression as a whole becomes."""
+    """Yield replacements of a whole expression."""
     if isinstance(node, ast.Constant):
         yield from (("constant", ast.Constant(value)) for value in _nudged(node.value))
     elif isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.Not, ast.Invert)):
@@ -319,7 +319,7 @@ def _replacements(node: ast.AST) -> Iterator[tuple[str, ast.expr]]:
 
 
 def _nudged(value: Any) -> tuple[Any, ...]:
-    """Yield what a constant becomes."""
+    """Yield replacements of a constant."""
     if isinstance(value, bool):
         return (not value,)
     if isinstance(value, int):
@@ -338,11 +338,11 @@ def _edits_of_names(node: ast.AST) -> Iterator[tuple[str, Edit]]:
             yield "function", Edit(node.func, field, None, NAMES[name])
 
 
-# A warm process, forked for each mutant ------------------------------------------------------------------------
+# A warm process, forked for each mutant -----------------------------------------------------------
 
 
 class _Compiled(SourceFileLoader):
-    """Loads modules from ``codes``, compiled once; put one of these in the place of another to mutate a module."""
+    """An importer of modules from ``codes``, compiled once; replace one of these to mutate a module."""
 
     codes: ClassVar[dict[str, CodeType]] = {}
 
@@ -364,14 +364,14 @@ def _module(file: str) -> str:
 
 
 def warm_up() -> None:
-    """Import all that gradcheck does, then forget the files and whatever imports them: a child imports these anew."""
+    """Import all that gradcheck imports, then unload the mutated files and their importers: a child reloads these."""
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
         os.environ.setdefault(name, "1")
     sys.path.insert(0, str(ROOT))
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     with _Output():
         status = mlpcli("gradcheck", *CHECKS[0])
-    # A command that has ended ignores signals.
+    # A command ignores signals at its end.
     for number, handler in handlers.items():
         signal.signal(number, handler)
     if not Path(sys.modules["mlpcli"].__file__ or "").is_relative_to(PACKAGE) or status:
@@ -391,7 +391,7 @@ def warm_up() -> None:
 
 
 def _imports(module: str) -> set[str]:
-    """The names of all modules that ``module`` imports anywhere, and of what it imports from them."""
+    """Return the names of all modules that ``module`` imports, and of the objects imported from them."""
     found = set()
     path = sys.modules[module].__file__
     for node in ast.walk(ast.parse(Path(path).read_text("utf-8"))) if path else ():
@@ -413,7 +413,7 @@ def mlpcli(*arguments: str) -> int:
 
 
 class _Output:
-    """Standard output and error of this process, kept in a file."""
+    """Capture standard output and error of this process in a file."""
 
     def __enter__(self) -> _Output:
         self._file = tempfile.TemporaryFile()
@@ -425,9 +425,9 @@ class _Output:
     def __exit__(self, *reason: object) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
-        for number, kept in enumerate(self._kept, 1):
-            os.dup2(kept, number)
-            os.close(kept)
+        for number, saved in enumerate(self._kept, 1):
+            os.dup2(saved, number)
+            os.close(saved)
 
     def last_lines(self, count: int) -> str:
         self._file.seek(0)
@@ -436,7 +436,7 @@ class _Output:
 
 @dataclass
 class Child:
-    """A forked process, which sends one JSON document; ``until`` it is killed, with all that it has forked."""
+    """A forked process that sends one JSON document. At the time ``until`` it is killed, with all its children."""
 
     process: int
     pipe: int
@@ -445,12 +445,12 @@ class Child:
 
     @classmethod
     def fork(cls, work: Callable[[], Any], seconds: float, if_hung: str = CAUGHT) -> Child:
-        """Fork a process that sends what ``work`` returns. It has so many seconds of processor time."""
+        """Fork a process that sends the result of ``work`` within ``seconds`` of processor time."""
         read, write = os.pipe()
         process = os.fork()
         if process:
             os.close(write)
-            # It may wait asleep for ever; on a machine that does other things, work takes many times as long.
+            # It may block forever; and on a busy machine work takes many times as long.
             return cls(process, read, time.monotonic() + 30.0 + 20.0 * seconds, if_hung)
         own = os.getpid()
         try:
@@ -466,14 +466,14 @@ class Child:
             os._exit(0)
 
     def answer(self) -> Any:
-        """Return what it sends, or the verdict on a process that hung or died; None while it works."""
+        """Return its document, or the verdict on a process that hung or died; None while it runs."""
         late = time.monotonic() > self.until
         if late:
             self._kill()
         ended, status = os.waitpid(self.process, 0 if late else os.WNOHANG)
         if ended == 0:
             return None
-        self._kill()  # what it has left behind
+        self._kill()  # its orphans
         with open(self.pipe, "rb", closefd=True) as pipe:  # noqa: PTH123
             os.set_blocking(pipe.fileno(), False)
             sent = pipe.read()
@@ -488,7 +488,7 @@ class Child:
 
 @dataclass
 class Run:
-    """A command, its processor time, and the lines that it reaches, by file; None: all, by processes of MPI.
+    """A command, its processor time, and the lines that it reaches, by file; None: all, with MPI.
 
     A training writes to the folder ``out``.
     """
@@ -503,7 +503,7 @@ class Run:
         return self.lines is None or not self.lines[mutant.file].isdisjoint(mutant.lines)
 
     def of(self, mutant: Mutant | None, *more: str) -> tuple[int, str]:
-        """Run the command with a mutant. Returns the exit status, and the last lines of what was said."""
+        """Run the command with a mutant and return the exit status and the last lines of output."""
         if self.lines is None:
             return _run_by_mpi(mutant, (*self.arguments, *more))
         if mutant is not None:
@@ -514,7 +514,7 @@ class Run:
 def trace(arguments: tuple[str, ...], out: Path | None = None) -> Callable[[], Run | None]:
     """Start the command on the files as they are, and return a function that returns its run once it has ended.
 
-    Every line reached is noted in memory that the processes it forks share.
+    Lines are recorded in memory shared with the processes that it forks.
     """
     marks = {str(PACKAGE / file): mmap.mmap(-1, (PACKAGE / file).stat().st_size + 2) for file in FILES}
 
@@ -551,7 +551,7 @@ def trace(arguments: tuple[str, ...], out: Path | None = None) -> Callable[[], R
 
 
 def trace_all(commands: Sequence[tuple[tuple[str, ...], Path | None]], jobs: int) -> list[Run]:
-    """Trace the commands, so many at a time, and return their runs in order."""
+    """Trace the commands, ``jobs`` at a time, and return their runs in order."""
     waiting, working, found = list(enumerate(commands)), dict[int, Callable[[], Run | None]](), dict[int, Run]()
     while len(found) < len(commands):
         while waiting and len(working) < jobs:
@@ -566,7 +566,7 @@ def trace_all(commands: Sequence[tuple[tuple[str, ...], Path | None]], jobs: int
 
 
 def check(mutant: Mutant, runs: Sequence[Run]) -> tuple[str, str, str]:
-    """In a child: run gradcheck on the mutant. Returns the verdict, the command that came to it, and its last words."""
+    """Run gradcheck on the mutant, in a child. Return the verdict, the command that gave it, and the last output."""
     for run in runs:
         status, words = run.of(mutant)
         if status:
@@ -575,7 +575,7 @@ def check(mutant: Mutant, runs: Sequence[Run]) -> tuple[str, str, str]:
 
 
 def train(mutant: Mutant, runs: Sequence[Run]) -> tuple[str, str, str]:
-    """In a child: train with a mutant that gradcheck has passed. Returns the same."""
+    """Train, in a child, with a mutant that gradcheck has passed. Return the same as ``check``."""
     answer = EQUIVALENT, "", ""
     for run in runs:
         assert run.out is not None
@@ -593,7 +593,7 @@ def train(mutant: Mutant, runs: Sequence[Run]) -> tuple[str, str, str]:
 
 
 def _run(arguments: Sequence[str]) -> tuple[int, str]:
-    """The exit status, and the last lines of what was said."""
+    """Run a command and return the exit status and the last lines of output."""
     own = os.getpid()
     with _Output() as output:
         try:
@@ -607,7 +607,7 @@ def _run(arguments: Sequence[str]) -> tuple[int, str]:
 
 
 def _run_by_mpi(mutant: Mutant | None, arguments: Sequence[str]) -> tuple[int, str]:
-    """The same, of two processes that mpiexec starts, each of which mutates its modules before it imports them."""
+    """Do the same with two processes of mpiexec, each of which mutates its modules before importing them."""
     chosen = "" if mutant is None else f"{mutant.file}:{mutant.number}"
     command = [str(mpiexec()), "-n", "2", sys.executable, "-m", "tests.mutation", RANK, chosen, *arguments]
     variables = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -616,13 +616,13 @@ def _run_by_mpi(mutant: Mutant | None, arguments: Sequence[str]) -> tuple[int, s
 
 
 def mpiexec() -> str | None:
-    """Return the launcher that came with mpi4py's MPI, or else that of the system."""
+    """Return the launcher of mpi4py's MPI, or else that of the system."""
     beside = Path(sys.executable).with_name("mpiexec")  # where pip puts it
     return str(beside) if beside.exists() else shutil.which("mpiexec")
 
 
 def _be_rank(chosen: str, *arguments: str) -> None:
-    """Be one of the processes that mpiexec has started."""
+    """Run as one of the processes that mpiexec has started."""
     if chosen:
         file, _, number = chosen.partition(":")
         mutant = mutants_of(file, (PACKAGE / file).read_text("utf-8"))[int(number)]
@@ -668,7 +668,7 @@ def difference_of_metrics(right: Path, other: Path) -> str:
     return ""
 
 
-# All of them --------------------------------------------------------------------------------------------------
+# All of them --------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -688,7 +688,7 @@ class Result:
 
 
 def examine(mutants: Sequence[Mutant], checks: Sequence[Run], trainings: Sequence[Run], jobs: int) -> Iterator[Result]:
-    """Yield the result of each mutant, as they come: what the checks say, or else what the trainings do."""
+    """Yield results as they come: the verdict of the checks, or else of the trainings."""
     stages = ((check, checks, CAUGHT), (train, trainings, LOUD))
     waiting, working = [(mutant, 0) for mutant in reversed(mutants)], dict[int, tuple[Mutant, int, Child]]()
     while waiting or working:
@@ -699,7 +699,7 @@ def examine(mutants: Sequence[Mutant], checks: Sequence[Run], trainings: Sequenc
             if stage == 1 and not own and not any(run.reaches(mutant) for run in checks):
                 yield Result(mutant, UNREACHED)
                 continue
-            # The lines were noted while the seconds were measured, which takes three times as long.
+            # Recording lines while measuring the seconds takes three times as long.
             child = Child.fork(partial(work, mutant, own), 3.0 + sum(run.seconds for run in own), if_hung)
             working[child.process] = mutant, stage, child
         time.sleep(0.002)
@@ -737,7 +737,7 @@ def make_runs(scratch: Path, jobs: int, by_mpi: bool) -> tuple[list[Run], list[R
 
 
 def main() -> None:
-    """Examine the mutants that are asked for and report what became of them."""
+    """Examine the requested mutants and report the results."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--sample", type=int, metavar="N", help="only N mutants, drawn at random")
     options.add_argument("--seed", type=int, default=0, help="of the sample")
@@ -789,7 +789,7 @@ def _progress(text: str) -> None:
 
 
 def noticed(verdicts: Counter[str]) -> float:
-    """Return the share that gradcheck noticed of the mutants that change a number."""
+    """Return the fraction of the mutants which change a number that gradcheck noticed."""
     found = verdicts[CAUGHT] + verdicts[CRASHED]
     return found / (found + verdicts[SURVIVED]) if found + verdicts[SURVIVED] else 1.0
 

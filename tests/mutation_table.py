@@ -59,7 +59,7 @@ CHECKS = tuple(
             "training.averaging=0.9",
             "training.label_smoothing=0.1",
         ),
-        # 40 units: with fewer, margins are not cut off.
+        # 40 units: with fewer, margins are not trimmed.
         (
             (),
             "network.hidden=[40]",
@@ -81,7 +81,7 @@ CHECKS = tuple(
     )
 )
 
-# Arguments of ``mlpcli train``. A mutant that passes the checks trains with these too: does it move a parameter?
+# Arguments of ``mlpcli train``, to find out if a mutant that passes the checks changes a parameter.
 # The 200 images are three batches and a smaller one; rates are low, so that rounding stays what it is.
 _FEW = _settings(
     "data.dataset=mnist-sample",
@@ -101,7 +101,7 @@ TRAININGS = tuple(
     (*flags, *_FEW, *_settings(*keys))
     for flags, *keys in (
         ((), "training.optimizer=momentum"),
-        # Small products in float32 go another way, on some processors.
+        # Small products in float32 have another code path on some processors.
         ((), "network.dtype=float32", "network.hidden=[30]", "training.batch_size=200", "training.optimizer=momentum"),
         ((), "training.optimizer=nesterov", "training.averaging=0.9", "training.epochs=3", "network.hidden=[70]"),
         (
@@ -138,7 +138,7 @@ TRAININGS = tuple(
     )
 )
 
-# The same by ``mpiexec -n 2`` and ``--mpi``, for the files that do something else there.
+# The same with ``mpiexec -n 2`` and ``--mpi``, for the files that behave differently there.
 MPI_FILES = ("parallel/mpi.py", "parallel/comm.py", "training/step.py", "training/batches.py", "training/trainer.py")
 MPI_CHECKS = tuple(
     ("--mpi", "--entries", "5", *_settings("network.hidden=[12]", *keys))
@@ -158,10 +158,10 @@ MPI_TRAININGS = tuple(
 
 @dataclass(frozen=True)
 class Known:
-    """Mutants that move a parameter, and that gradcheck cannot catch or need not catch.
+    """Mutants that change a parameter, and that gradcheck cannot catch or need not catch.
 
-    ``before`` is the statement that is changed, as ``ast.unparse`` writes it, without its body; "" stands for the whole
-    function. ``after`` is the changed statement; "" stands for every change. ``right``: another number, but not a wrong
+    ``before`` is the statement that is changed, as ``ast.unparse`` writes it, without its body; "" means the whole
+    function. ``after`` is the changed statement; "" means every change. ``right``: another number, but not a wrong
     one, such as other random numbers.
     """
 

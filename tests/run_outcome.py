@@ -1,4 +1,4 @@
-"""The outcome of a run, as far as equal runs must agree: all of it except times and environment."""
+"""The part of a run's outcome in which equal runs must agree: all except times and environment."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def metrics(run: Path) -> list[dict[str, Any]]:
 def outcome(run: Path) -> dict[str, Any]:
     """Return every file by name: its bytes; for metrics their values, and of the manifest only state and data.
 
-    Of the losses that are written by the clock, nothing.
+    The losses written at intervals of time are left out.
     """
     found: dict[str, Any] = {}
     for path in sorted(run.rglob("*")):

@@ -1,4 +1,4 @@
-"""The Python API is what docs/api.md says: its examples run as they stand there and print what it says they print."""
+"""The Python API: the examples of docs/api.md run and print the documented output."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ DOCUMENT = Path(__file__).parents[1] / "docs" / "api.md"
 
 
 def examples(text):
-    """Each block of Python, with what the block of text after it says that it prints."""
+    """Return each Python block with its documented output, the text block after it."""
     return re.findall(r"^```python\n(.*?)^```\n(?:\n^```text\n(.*?)^```$)?", text, re.MULTILINE | re.DOTALL)
 
 
-def test_the_examples_print_what_they_say(tmp_path, monkeypatch):
+def test_examples_print_the_documented_output(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLPCLI_DATA", raising=False)
     found = examples(DOCUMENT.read_text("utf-8"))
@@ -44,7 +44,7 @@ def test_every_name_is_documented():
         assert inspect.getdoc(getattr(mlpcli, name)), name
 
 
-def test_a_name_that_is_not_there():
+def test_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="module 'mlpcli' has no attribute 'tran'"):
         mlpcli.tran  # noqa: B018
 
@@ -59,7 +59,7 @@ print(mlpcli.load(run).predict([[0.0] * 784]).p.shape)
 """
 
 
-def test_the_api_needs_no_click(tmp_path):
+def test_api_needs_no_click(tmp_path):
     environment = {"PYTHONPATH": str(DOCUMENT.parents[1]), "PYTHONWARNINGS": "error", "OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], cwd=tmp_path, env=environment, capture_output=True, text=True

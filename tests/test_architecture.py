@@ -36,7 +36,7 @@ PACKAGES = {
     "commands": {*BELOW_EXPERIMENT, "gradcheck", "experiment", "analysis", "watch", "sweep"},
     "__main__": {"commands"},
 }
-# The libraries that each may import beside Python's own; where nothing is said, numpy.
+# The libraries beside Python's own that each package may import; by default numpy.
 LIBRARIES = {
     "errors": set[str](),
     "files": set[str](),
@@ -63,13 +63,13 @@ def parsed() -> dict[str, ast.Module]:
 
 
 def modules() -> dict[str, ast.Module]:
-    """Every module by its dotted name below the package, as ``training.step`` or ``runs.__init__``."""
+    """Return every module by its dotted name below the package, as ``training.step`` or ``runs.__init__``."""
     return dict(parsed())
 
 
 @cache
 def imports(tree: ast.Module) -> list[Import]:
-    """Every import of a module, inside its functions too."""
+    """Return every import of a module, also inside functions."""
     found = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -81,7 +81,7 @@ def imports(tree: ast.Module) -> list[Import]:
 
 
 def own_imports(tree: ast.Module, known: dict[str, ast.Module]) -> Iterator[Import]:
-    """The imports from this package: the module's dotted name below it, and the name taken from it."""
+    """Yield the imports from this package: the module's dotted name below it, and the imported name."""
     for module, name in imports(tree):
         if module.partition(".")[0] != "mlpcli":
             continue
@@ -114,7 +114,7 @@ def wrong_imports(known: dict[str, ast.Module]) -> list[str]:
 
 
 def cycle(known: dict[str, ast.Module]) -> list[str]:
-    """The modules of one cycle of imports; empty if there is none."""
+    """Return the modules of an import cycle, or an empty list."""
     edges = {module: {imported for imported, _ in own_imports(tree, known)} for module, tree in known.items()}
     del edges["__init__"]
     while ends := {module for module, targets in edges.items() if not targets & edges.keys()}:
@@ -123,7 +123,7 @@ def cycle(known: dict[str, ast.Module]) -> list[str]:
 
 
 def printers(known: dict[str, ast.Module]) -> list[str]:
-    """The modules that print or touch the standard streams."""
+    """Return the modules that print or use the standard streams."""
     return [
         module
         for module, tree in known.items()
@@ -146,7 +146,7 @@ def test_there_are_no_import_cycles() -> None:
     assert cycle(modules()) == []
 
 
-def test_only_the_commands_print() -> None:
+def test_only_commands_print() -> None:
     assert printers(modules()) == []
 
 
@@ -178,19 +178,19 @@ def test_every_module_has_a_package_and_a_docstring() -> None:
         ("experiment", "from mlpcli.commands import output"),
         ("experiment", "from mlpcli.sweep import plan"),
         ("watch.server", "from mlpcli.experiment import train"),
-        ("analysis.look", "from mlpcli.watch import feed"),
+        ("analysis.evaluate_runs", "from mlpcli.watch import feed"),
         ("sweep.plan", "from mlpcli.model.network import Network"),
         ("commands.train", "import requests"),
         ("__main__", "from mlpcli.experiment import train"),
     ],
 )
-def test_a_forbidden_import_is_found(module: str, code: str) -> None:
+def test_forbidden_import_is_found(module: str, code: str) -> None:
     known = modules()
     known[module] = ast.parse(code)
     assert any(line.startswith(f"{module} imports ") for line in wrong_imports(known))
 
 
-def test_a_cycle_and_a_print_are_found() -> None:
+def test_cycle_and_print_are_found() -> None:
     known = modules()
     known["model.a"] = ast.parse("from mlpcli.model.b import f")
     known["model.b"] = ast.parse("def f():\n    import mlpcli.model.a")
@@ -214,7 +214,7 @@ def loaded_by(code: str) -> set[str]:
     return set(child.stdout.split())
 
 
-def test_importing_mlpcli_loads_nothing_else() -> None:
+def test_importing_mlpcli_loads_no_other_module() -> None:
     assert {name for name in loaded_by("import mlpcli") if name.startswith("mlpcli")} == {"mlpcli"}
     assert not loaded_by("import mlpcli; mlpcli.load_config") & {"numpy", "click"}
 

@@ -1,4 +1,4 @@
-"""Arrays of a Python program are trained on as files with the same images are, of whatever usual shape and type."""
+"""Training on arrays of a Python program equals training on files, for any usual shape and dtype."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def read(data, test=None, **of_data):
     return load_dataset(config.data, given=Arrays(data, test, config.data.image_shape))
 
 
-def test_arrays_train_as_files_do(tiny_config, data, test_data, tmp_path):
+def test_arrays_train_as_files(tiny_config, data, test_data, tmp_path):
     of_files = mlpcli.train(tiny_config(), out=tmp_path / "files")
     run = mlpcli.train(tiny_config(), data=data, test=test_data, out=tmp_path / "arrays")
     assert (run.test_error, run.validation_loss) == (of_files.test_error, of_files.validation_loss)
@@ -53,7 +53,7 @@ def test_arrays_train_as_files_do(tiny_config, data, test_data, tmp_path):
         lambda X: X[::-1][::-1],
     ],
 )
-def test_images_of_any_usual_form_are_the_same_bytes(data, form):
+def test_every_form_of_images_gives_the_same_bytes(data, form):
     found = read((form(data[0]), data[1]))
     assert np.array_equal(found.train.images, data[0].reshape(70, 20))
     assert found.image_shape == (5, 4)
@@ -63,7 +63,7 @@ def test_images_of_any_usual_form_are_the_same_bytes(data, form):
 def test_rows_of_pixels_need_a_size(data):
     X = data[0].reshape(70, 20)
     assert read((X, data[1]), size="[5,4]").image_shape == (5, 4)
-    with pytest.raises(DataError, match=r"^data: X: 20 pixels an image are no square; say how with data\.size"):
+    with pytest.raises(DataError, match=r"^data: X: 20 pixels per image are not a square; give data\.size"):
         read((X, data[1]))
 
 
@@ -81,13 +81,13 @@ def test_rows_of_pixels_need_a_size(data):
         lambda y: y.astype("S1"),
     ],
 )
-def test_labels_of_any_usual_form_are_the_same_classes(data, form):
+def test_every_form_of_labels_gives_the_same_classes(data, form):
     found = read((data[0], form(data[1])))
     assert np.array_equal(found.train.labels, data[1])
     assert found.class_names == ("0", "1", "2")
 
 
-def test_words_are_class_names(data, test_data):
+def test_text_labels_are_class_names(data, test_data):
     words = np.array(["cat", "dog", "ant"])
     found = read((data[0], words[data[1]]), (test_data[0], words[test_data[1]]))
     assert found.class_names == ("ant", "cat", "dog")
@@ -95,13 +95,13 @@ def test_words_are_class_names(data, test_data):
         assert [found.class_names[label] for label in split.labels] == words[y].tolist()
 
 
-def test_without_a_test_set_none_is_measured(tiny_config, data, tmp_path):
+def test_no_test_result_without_a_test_set(tiny_config, data, tmp_path):
     run = mlpcli.train(tiny_config(), data=data, out=tmp_path / "run")
     assert run.test_error is None
     assert run.validation_error is not None
 
 
-def test_a_run_on_arrays_is_resumed_with_them(tiny_config, data, test_data, tmp_path):
+def test_run_on_arrays_is_resumed_with_arrays(tiny_config, data, test_data, tmp_path):
     class Stop(mlpcli.Observer):
         def epoch(self, record, best):
             raise KeyboardInterrupt
@@ -125,7 +125,7 @@ X, Y = np.zeros((4, 3, 3), np.uint8), np.array([0, 1, 0, 1])
 @pytest.mark.parametrize(
     ("pair", "words"),
     [
-        (X, "data: is to be a pair (X, y), images and labels; this is an array"),
+        (X, "data: must be a pair (X, y), images and labels; this is an array"),
         ((X, Y, Y), "this is a tuple of 3"),
         ({"X": X}, "of type dict"),
         ((X, Y[:3]), "X has 4 images and y 3 labels"),
@@ -135,8 +135,8 @@ X, Y = np.zeros((4, 3, 3), np.uint8), np.array([0, 1, 0, 1])
         ((X + np.nan, Y), "NaN"),
         ((X.astype(str), Y), "data: X: pixels are numbers"),
         ((np.zeros((4, 3, 3, 3)), Y), "make them grey"),
-        ((X[:0], Y[:0]), "holds nothing"),
-        (([[1, 2], [3]], Y), "data: X: is no array"),
+        ((X[:0], Y[:0]), "is empty"),
+        (([[1, 2], [3]], Y), "data: X: is not an array"),
         ((X, Y + 0.5), "labels are whole numbers"),
         ((X, np.array([0, 1, np.nan, 1])), "labels are whole numbers"),
         ((X, np.ones((4, 3)) * 2), "(N, K) of 0 and 1"),
@@ -145,7 +145,7 @@ X, Y = np.zeros((4, 3, 3), np.uint8), np.array([0, 1, 0, 1])
         ((X, np.arange(4)[:, None] * [[1, 0]]), "(N, K) of 0 and 1"),
     ],
 )
-def test_other_arrays_are_refused_in_a_line(pair, words):
+def test_invalid_arrays_are_refused_in_one_line(pair, words):
     with pytest.raises(MlpcliError) as error:
         mlpcli.train("quickstart", data=pair)
     assert words in str(error.value)
@@ -173,7 +173,7 @@ def test_other_arrays_are_refused_in_a_line(pair, words):
         (lambda: mlpcli.read_images("x.png"), DataError),
     ],
 )
-def test_misuse_has_the_packages_own_errors(call, kind, tmp_path, monkeypatch):
+def test_misuse_raises_errors_of_the_package(call, kind, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(kind):
         call()
@@ -186,7 +186,7 @@ def test_load_config_takes_a_name_and_a_single_override():
     assert config.training.epochs == 2
 
 
-def test_read_images_is_what_predict_reads(tmp_path, tiny_folder):
+def test_read_images_equals_the_input_of_predict(tmp_path, tiny_folder):
     pillow = pytest.importorskip("PIL.Image")
     page = np.full((60, 80), 255, np.uint8)
     page[10:50, 38:44] = 0

@@ -1,4 +1,4 @@
-"""A config is what its file, the environment and --set say, or one clear line says why it is not."""
+"""Configs from files, the environment and --set; every error is one clear line."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def loaded(file: Path, content: str | bytes, *overrides: str, **environment: str
 
 
 def refused(file: Path, content: str | bytes, *overrides: str, **environment: str) -> str:
-    """The error's one line, the file's folder cut off."""
+    """Return the one line of the error, without the file's folder."""
     with pytest.raises(ConfigError) as caught:
         loaded(file, content, *overrides, **environment)
     message = str(caught.value)
@@ -59,7 +59,7 @@ def kind_and_rule(key: str) -> tuple[Any, Rule]:
 
 
 def company(key: str) -> dict[str, Any]:
-    """What must be in the section beside ``key``."""
+    """Return the other keys that ``key`` requires in its section."""
     if not key.startswith("augmentation."):
         return {}
     return {"scale": 0.5} if key == "augmentation.shift" else {"shift": 1.0}
@@ -78,14 +78,14 @@ def from_python(key: str, value: Any) -> Config:
     return Config(**{section: SECTIONS[section](**{name: value, **company(key)})})
 
 
-# What is read ------------------------------------------------------------------------------------------------------
+# Reading ---------------------------------------------------------------------------------------
 
 
-def test_without_a_file_the_config_is_the_defaults() -> None:
+def test_config_without_a_file_is_the_defaults() -> None:
     assert config.load(environment={}) == Config()
 
 
-def test_a_file_by_hand(file: Path) -> None:
+def test_file_by_hand(file: Path) -> None:
     written = """\
 # A comment.
 seed: 7
@@ -121,41 +121,41 @@ training:
         ("1e0", 1.0),
     ],
 )
-def test_a_number_is_read_as_it_is_written(text: str, value: float, file: Path) -> None:
+def test_numbers_are_read(text: str, value: float, file: Path) -> None:
     read = loaded(file, f"training: {{learning_rate: {text}}}").training.learning_rate
     assert (read, type(read)) == (value, float)
 
 
 @pytest.mark.parametrize(("text", "value"), [("010", 10), ("+5", 5), ("0", 0), ("9223372036854775807", 2**63 - 1)])
-def test_a_whole_number_is_never_octal(text: str, value: int, file: Path) -> None:
+def test_integers_are_not_octal(text: str, value: int, file: Path) -> None:
     assert loaded(file, f"seed: {text}").seed == value
 
 
 @pytest.mark.parametrize("text", ["no", "yes", "off", "0x10", "0o10", "1_000", "12:30", "1e", "e3", "١٢", '"5"', "1 2"])
-def test_what_yaml_once_took_for_a_number_is_text(text: str, file: Path) -> None:
+def test_numbers_of_yaml_1_1_are_text(text: str, file: Path) -> None:
     assert " is not allowed; allowed: a finite number, above 0" in refused(file, f"training: {{learning_rate: {text}}}")
     shown = text.strip('"')
     assert loaded(file, f"data:\n  dataset: {text}").data.dataset == shown
 
 
 @pytest.mark.parametrize(("text", "value"), [("true", True), ("False", False), ("TRUE", True)])
-def test_true_and_false(text: str, value: bool, file: Path) -> None:
+def test_true_and_false_are_read(text: str, value: bool, file: Path) -> None:
     assert loaded(file, f"data: {{offline: {text}}}").data.offline is value
 
 
 @pytest.mark.parametrize("text", ["null", "~", "", "Null"])
-def test_null(text: str, file: Path) -> None:
+def test_null_is_read(text: str, file: Path) -> None:
     assert loaded(file, f"training:\n  patience: {text}\n").training.patience is None
 
 
 @pytest.mark.parametrize(
     "content", ["seed: 3", "\ufeffseed: 3", "seed: 3\r\n", "---\nseed: 3\n...\n", "data:\nseed: 3"]
 )
-def test_ways_to_write_the_same(content: str, file: Path) -> None:
+def test_equivalent_yaml_is_equal(content: str, file: Path) -> None:
     assert loaded(file, content) == Config(seed=3)
 
 
-def test_flag_beats_environment_beats_file_beats_default(file: Path) -> None:
+def test_flag_wins_over_environment_file_and_default(file: Path) -> None:
     assert loaded(file, "seed: 1").data.folder == "data"
     assert loaded(file, "data: {folder: a}").data.folder == "a"
     assert loaded(file, "data: {folder: a}", MLPCLI_DATA="b").data.folder == "b"
@@ -165,18 +165,18 @@ def test_flag_beats_environment_beats_file_beats_default(file: Path) -> None:
     assert config.load(environment={"MLPCLI_DATA": "1e3"}).data.folder == "1e3"
 
 
-def test_the_environment_is_the_process_s(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_is_that_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLPCLI_DATA", "elsewhere")
     assert config.load().data.folder == "elsewhere"
 
 
-def test_the_last_flag_wins_and_the_others_stay(file: Path) -> None:
+def test_last_override_of_a_key_wins(file: Path) -> None:
     changed = loaded(file, "training: {epochs: 2, l2: 0.5}", "training.epochs=3", " training.epochs = 4")
     assert (changed.training.epochs, changed.training.l2) == (4, 0.5)
     assert loaded(file, "seed: 1", "network.hidden=[]", "data.dataset=a=b").data.dataset == "a=b"
 
 
-# What is refused ---------------------------------------------------------------------------------------------------
+# Errors ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_the_last_flag_wins_and_the_others_stay(file: Path) -> None:
         (f"%YAML 1.{'9' * 5000}\n---\nseed: 1", "c.yaml: is not YAML: an escape or a directive has a number out of"),
     ],
 )
-def test_a_file_that_is_no_config(content: str | bytes, message: str, file: Path) -> None:
+def test_invalid_file_is_refused(content: str | bytes, message: str, file: Path) -> None:
     assert message in refused(file, content)
 
 
@@ -267,7 +267,7 @@ def test_aliases_anchors_and_tags_are_refused(content: str, file: Path) -> None:
         (f"seed={'9' * 100}", "... seed: ".replace(" ", ": ", 1)),
     ],
 )
-def test_a_flag_that_is_wrong(override: str, message: str, file: Path) -> None:
+def test_invalid_override_is_refused(override: str, message: str, file: Path) -> None:
     assert message in refused(file, "seed: 1", override)
 
 
@@ -282,32 +282,32 @@ def test_a_flag_that_is_wrong(override: str, message: str, file: Path) -> None:
         ("data: {validation: 1.5}", [], "c.yaml:1: data.validation: 1.5 is neither a fraction nor a number of images"),
     ],
 )
-def test_two_keys_that_do_not_go_together(content: str, overrides: list[str], message: str, file: Path) -> None:
+def test_contradicting_keys_are_refused(content: str, overrides: list[str], message: str, file: Path) -> None:
     assert message in refused(file, content, *overrides)
 
 
-def test_keys_that_just_go_together(file: Path) -> None:
+def test_compatible_keys_are_accepted(file: Path) -> None:
     assert loaded(file, "training: {optimizer: sgd, momentum: 0}").training.momentum == 0
     assert loaded(file, "training: {epochs: 2, warmup_epochs: 2}").training.warmup_epochs == 2
     assert loaded(file, "training: {patience: 1}\ndata: {validation: 1}").training.patience == 1
 
 
-def test_what_the_environment_says_is_checked_too() -> None:
+def test_environment_is_validated() -> None:
     with pytest.raises(ConfigError, match=r"^MLPCLI_DATA: data.folder: '\\udcff' is not allowed"):
         config.load(environment={"MLPCLI_DATA": "\udcff"})
 
 
-def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+def test_unreadable_file_is_refused(tmp_path: Path) -> None:
     for path, reason in [(tmp_path / "none.yaml", "no such file"), (tmp_path, "is a folder")]:
         with pytest.raises(ConfigError, match=f"^{path}: {reason}"):
             config.load(path)
 
 
-# Every key of every section ------------------------------------------------------------------------------------------
+# Every key of every section -----------------------------------------------------------------------
 
 
 def wrong_values(kind: Any, rule: Rule) -> Iterator[tuple[str, Any]]:
-    """Each as YAML and as Python."""
+    """Return wrong values, each as YAML and as Python."""
     arguments = typing.get_args(kind)
     if NoneType in arguments:
         optional = next(part for part in arguments if part is not NoneType)
@@ -340,7 +340,7 @@ def wrong_values(kind: Any, rule: Rule) -> Iterator[tuple[str, Any]]:
     yield ("9" * 39 if kind is int else "1e999", 10**39 - 1 if kind is int else math.inf)
 
 
-def test_there_are_sections_and_keys_to_test() -> None:
+def test_sections_and_keys_are_known() -> None:
     assert {key.partition(".")[0] for key in KEYS} == {"seed", *SECTIONS}
     assert len(KEYS) == 1 + sum(len(dataclasses.fields(section)) for section in SECTIONS.values())
 
@@ -366,7 +366,7 @@ def test_wrong_value_error_names_file_line_key_and_allowed(key: str, file: Path)
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_the_bounds_and_the_choices_themselves_are_allowed(key: str, file: Path) -> None:
+def test_bounds_and_choices_are_allowed(key: str, file: Path) -> None:
     kind, rule = kind_and_rule(key)
     is_list = any(typing.get_origin(each) is tuple for each in (kind, *typing.get_args(kind)))
     values: list[Any] = [*rule.choices]
@@ -374,9 +374,9 @@ def test_the_bounds_and_the_choices_themselves_are_allowed(key: str, file: Path)
     values += [] if rule.high is None else [rule.high]
     values += [None] if NoneType in typing.get_args(kind) else []
     for value in values or [config.flatten(Config())[key]]:
-        plain = [value] if is_list and value is not None else value
-        text = config.to_yaml(from_python(key, plain)).split(f"{key.rpartition('.')[2]}: ")[1].splitlines()[0]
-        assert config.flatten(loaded(file, as_yaml(key, text)))[key] == plain
+        simple = [value] if is_list and value is not None else value
+        text = config.to_yaml(from_python(key, simple)).split(f"{key.rpartition('.')[2]}: ")[1].splitlines()[0]
+        assert config.flatten(loaded(file, as_yaml(key, text)))[key] == simple
 
 
 @pytest.mark.parametrize("key", [key for key in KEYS if len(key.rpartition(".")[2]) > 3])
@@ -391,10 +391,10 @@ def test_misspelled_key_is_suggested(key: str, file: Path) -> None:
         assert f"did you mean {key}?" in refused(file, "seed: 1", f"{dotted}=1")
 
 
-# Python --------------------------------------------------------------------------------------------------------------
+# Python -------------------------------------------------------------------------------------------
 
 
-def test_a_config_cannot_be_changed() -> None:
+def test_config_is_immutable() -> None:
     for owner, key in [(Config(), "seed"), (Config().training, "epochs"), (Config().data, "new")]:
         with pytest.raises((dataclasses.FrozenInstanceError, TypeError)):
             setattr(owner, key, 1)
@@ -415,20 +415,20 @@ def test_python_values_are_stored_as_declared_type() -> None:
 
 
 @pytest.mark.parametrize("values", [[], None, "seed", 5])
-def test_a_dictionary_that_is_none(values: Any) -> None:
+def test_invalid_dictionary_is_refused(values: Any) -> None:
     with pytest.raises(ConfigError, match=r"^checkpoint: .* is no config; allowed: a mapping of keys to values$"):
         config.from_dict(values, "checkpoint")
 
 
-def test_the_dictionary_has_plain_values_and_every_key() -> None:
-    plain = config.to_dict(Config(network=NetworkConfig(hidden=(1, 2)), augmentation=AugmentationConfig(shift=1)))
-    assert plain["network"]["hidden"] == [1, 2]
-    assert {(key, inner) for key, section in plain.items() if key != "seed" for inner in section} == {
+def test_dictionary_has_simple_values_and_every_key() -> None:
+    simple = config.to_dict(Config(network=NetworkConfig(hidden=(1, 2)), augmentation=AugmentationConfig(shift=1)))
+    assert simple["network"]["hidden"] == [1, 2]
+    assert {(key, inner) for key, section in simple.items() if key != "seed" for inner in section} == {
         tuple(key.split(".")) for key in KEYS if "." in key
     }
 
 
-def test_what_is_allowed_in_words() -> None:
+def test_rules_have_a_description() -> None:
     assert config.allowed(int, Rule("")) == "a whole number"
     assert config.allowed(int, Rule("", low=1, high=1_000_000)) == "a whole number, at least 1, at most 1000000"
     assert config.allowed(float, Rule("", low=0.0, above=True)) == "a finite number, above 0"
@@ -442,7 +442,7 @@ def test_what_is_allowed_in_words() -> None:
     )
 
 
-# Properties ----------------------------------------------------------------------------------------------------------
+# Properties ---------------------------------------------------------------------------------------
 
 AWKWARD = ["null", "no", "true", "1e3", "0x1", "010", "~", "a: b", "- a", "a #b", "...", "---", " a", "a ", "a\nb", "é"]
 AWKWARD += ["\ufeff", "\x85", "\u2028", "'", '"', "\\", "[a]", "{", ",", "%", "@", "`", "*a", "&a", "!a", "|", ">", "?"]
@@ -481,7 +481,7 @@ def configs(draw: st.DrawFn) -> Config:
     if data["validation"] == 0:
         training["patience"] = None
     values["augmentation"]["shift"] = draw(st.floats(0.5, 9))
-    # Few enough for a checkpoint of two gigabytes.
+    # Small enough for a checkpoint of two gigabytes.
     values["network"]["hidden"] = tuple(min(units, 1000) for units in values["network"]["hidden"][:9])
     if values["network"]["init"] is None:
         values["network"]["init_sha256"] = None
@@ -499,7 +499,7 @@ def configs(draw: st.DrawFn) -> Config:
     return Config(seed=draw(values_of(*kind_and_rule("seed"))), **sections)
 
 
-def check_that_it_comes_back(original: Config, file: Path) -> None:
+def check_round_trip(original: Config, file: Path) -> None:
     text = config.to_yaml(original)
     assert text.isascii()
     assert loaded(file, text) == original
@@ -518,12 +518,12 @@ def check_that_it_comes_back(original: Config, file: Path) -> None:
 @settings(max_examples=50, deadline=None)
 @given(original=configs())
 def test_config_round_trips_through_yaml_dict_and_flags(file: Path, original: Config) -> None:
-    check_that_it_comes_back(original, file)
+    check_round_trip(original, file)
 
 
 @pytest.mark.parametrize("text", AWKWARD)
-def test_text_that_looks_like_something_else_comes_back(text: str, file: Path) -> None:
-    check_that_it_comes_back(Config(data=DataConfig(dataset=text, folder=f"a{text}", sources=(text, text))), file)
+def test_text_like_other_types_round_trips(text: str, file: Path) -> None:
+    check_round_trip(Config(data=DataConfig(dataset=text, folder=f"a{text}", sources=(text, text))), file)
 
 
 TOKENS = [
@@ -575,14 +575,14 @@ def config_or_one_line(*arguments: Any) -> None:
 
 @settings(max_examples=400, deadline=None)
 @given(content=CONTENT)
-def test_any_bytes_at_all_are_a_config_or_one_line(file: Path, content: bytes) -> None:
+def test_any_bytes_are_a_config_or_one_line(file: Path, content: bytes) -> None:
     file.write_bytes(content)
     config_or_one_line(file, [], {})
 
 
 @settings(max_examples=100, deadline=None)
 @given(key=st.sampled_from([*KEYS, *SECTIONS, ""]) | st.text(), value=st.text() | st.sampled_from(TOKENS))
-def test_any_flag_at_all_is_a_config_or_one_line(key: str, value: str) -> None:
+def test_any_override_is_a_config_or_one_line(key: str, value: str) -> None:
     config_or_one_line(None, [f"{key}={value}"], {})
 
 
@@ -595,7 +595,7 @@ JSON = st.recursive(
 
 @settings(max_examples=60, deadline=None)
 @given(values=st.dictionaries(st.sampled_from(["seed", *SECTIONS]) | st.text(), JSON, max_size=3))
-def test_any_dictionary_at_all_is_a_config_or_one_line(values: dict[str, Any]) -> None:
+def test_any_dictionary_is_a_config_or_one_line(values: dict[str, Any]) -> None:
     try:
         config.from_dict(values, "checkpoint")
     except ConfigError as error:
@@ -627,14 +627,14 @@ for bomb in json.load(sys.stdin):
 """
 
 
-def test_numbers_in_quotes_are_said_to_be_text(file: Path) -> None:
+def test_quoted_numbers_are_reported_as_text(file: Path) -> None:
     assert refused(file, 'network:\n  hidden: ["30", 20]\n').endswith("; in quotes it is text: write [30, 20]")
     assert refused(file, 'training:\n  epochs: "3"\n').endswith("; in quotes it is text: write 3")
     assert config.quotes_hint(["a"]) == config.quotes_hint("null") == config.quotes_hint(3) == ""
 
 
 @pytest.mark.parametrize("name", config.shipped())
-def test_a_run_s_config_needs_no_yaml_parser(name: str, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_config_of_a_run_needs_no_yaml_parser(name: str, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = config.load(config.shipped()[name], (), {})
     text = config.to_yaml(original)
     assert loaded(file, text) == original
@@ -661,7 +661,7 @@ def test_a_run_s_config_needs_no_yaml_parser(name: str, file: Path, monkeypatch:
         ("  dataset: mnist\n", "  dataset: a-b_c+d/e.f\n"),
     ],
 )
-def test_both_readers_of_a_config_say_the_same(written: str, changed: str, file: Path) -> None:
+def test_both_readers_of_a_config_agree(written: str, changed: str, file: Path) -> None:
     text = config.to_yaml(Config())
     assert written in text
     text = text.replace(written, changed)
@@ -675,7 +675,7 @@ def test_both_readers_of_a_config_say_the_same(written: str, changed: str, file:
     assert outcome(lambda: config.parse(text.encode(), file, (), {})) == outcome(lambda: loaded(file, text))
 
 
-def test_no_file_takes_long_or_much_memory(file: Path) -> None:
+def test_large_files_take_little_time_and_memory(file: Path) -> None:
     child = subprocess.run(
         [sys.executable, "-c", DEFUSE, file],
         cwd=Path(__file__).parents[1],
@@ -688,15 +688,15 @@ def test_no_file_takes_long_or_much_memory(file: Path) -> None:
     lengths = [int(line) for line in child.stdout.split()]
     assert len(lengths) == len(BOMBS)
     assert max(lengths) < 500
-    assert lengths.count(0) == 1  # the long list of sources is a good config
+    assert lengths.count(0) == 1  # the long list of sources is valid
 
 
-# Files and names -----------------------------------------------------------------------------------------------------
+# Files and names ----------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A checkout with two configs, one in a folder; the working directory is elsewhere in it."""
+    """Make a checkout with two configs, one in a folder, and change to another folder of it."""
     (tmp_path / "mlpcli").mkdir()
     (tmp_path / "configs" / "deep").mkdir(parents=True)
     for name in ("quickstart", "deep/other"):
@@ -707,7 +707,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_the_packaged_configs_come_before_a_checkout_s(checkout: Path) -> None:
+def test_packaged_configs_win_over_a_checkout(checkout: Path) -> None:
     beside = checkout / "configs"
     assert list(config.shipped()) == ["quickstart", "deep/other"]
     assert config.shipped() == {"quickstart": beside / "quickstart.yaml", "deep/other": beside / "deep" / "other.yaml"}
@@ -716,12 +716,12 @@ def test_the_packaged_configs_come_before_a_checkout_s(checkout: Path) -> None:
     assert config.shipped() == {"mnist": checkout / "mlpcli" / "configs" / "mnist.yaml"}
 
 
-def test_without_either_folder_nothing_is_shipped(checkout: Path) -> None:
+def test_no_config_is_shipped_without_folders(checkout: Path) -> None:
     (checkout / "configs").rename(checkout / "other")
     assert config.shipped() == {}
 
 
-def test_a_file_beats_a_name_beats_a_folder(checkout: Path) -> None:
+def test_file_wins_over_name_and_folder(checkout: Path) -> None:
     shipped = checkout / "configs" / "quickstart.yaml"
     assert config.find("quickstart") == config.find("quickstart.yaml") == shipped
     Path("quickstart").mkdir()
@@ -746,13 +746,13 @@ def test_a_file_beats_a_name_beats_a_folder(checkout: Path) -> None:
         ("../configs/quickstart.yaml/x", "no such file"),
     ],
 )
-def test_a_name_that_means_nothing(name: str, message: str, checkout: Path) -> None:
+def test_unknown_name_is_refused(name: str, message: str, checkout: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         config.find(name)
     assert message in str(caught.value)
 
 
-def test_a_folder_that_may_not_be_entered(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_without_permission_is_refused(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stat(path: Path) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
@@ -761,17 +761,17 @@ def test_a_folder_that_may_not_be_entered(checkout: Path, monkeypatch: pytest.Mo
         config.find("closed/c.yaml")
 
 
-def test_the_text_of_a_file_is_all_of_it_but_a_byte_order_mark(tmp_path: Path) -> None:
+def test_text_of_a_file_lacks_only_a_byte_order_mark(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_bytes(b"\xef\xbb\xbf# caf\xc3\xa9\nseed: 1\n")
     assert config.read_text(tmp_path / "c.yaml") == "# café\nseed: 1\n"
 
 
-def test_a_pipe_is_a_file_too(checkout: Path) -> None:
+def test_pipe_is_read_as_a_file(checkout: Path) -> None:
     os.mkfifo("pipe")
     assert config.find("pipe") == Path("pipe")
 
 
-# The configs that come with the program ------------------------------------------------------------------------------
+# Shipped configs -----------------------------------------------------------
 
 
 def test_mnist_config_is_the_defaults_with_every_key_documented() -> None:
@@ -799,10 +799,10 @@ def test_shipped_configs_are_valid_and_begin_with_a_comment() -> None:
         assert (read == Config()) == (name == "mnist"), name
 
 
-# Size ----------------------------------------------------------------------------------------------------------------
+# Size ---------------------------------------------------------------------------------------------
 
 
-def test_a_network_too_large_for_a_checkpoint_is_refused_before_it_is_made():
+def test_network_too_large_for_a_checkpoint_is_refused():
     with pytest.raises(ConfigError, match=r"--set .*network.hidden: .* has checkpoints of [0-9.]+ GiB; at most 2 GiB"):
         config.load(None, ["network.hidden=[100000, 100000]"], {})
     assert config.load(None, ["network.hidden=[10000, 10000]"], {})  # 0.8 GB with momentum
@@ -810,7 +810,7 @@ def test_a_network_too_large_for_a_checkpoint_is_refused_before_it_is_made():
         config.load(None, ["network.hidden=[10000, 10000]", "training.optimizer=adam", "network.dtype=float64"], {})
 
 
-def test_a_network_that_does_not_fit_in_memory_is_refused():
+def test_network_too_large_for_memory_is_refused():
     made = config.load(None, ["network.hidden=[1000]"], {})
     config.check_size(made, 784, 10, 50_000_000)
     config.check_size(dataclasses.replace(made, training=TrainingConfig(batch_size=1_000_000)), 784, 10, 50_000_000, 9)
@@ -821,17 +821,17 @@ def test_a_network_that_does_not_fit_in_memory_is_refused():
     assert config.physical_memory() is None or config.physical_memory() > 2**28
 
 
-def test_the_vectors_of_each_optimizer_are_those_it_has():
+def test_counted_vectors_are_those_of_the_optimizer():
     from mlpcli.state import OPTIMIZER_STATE
 
     assert {name: len(vectors) for name, vectors in OPTIMIZER_STATE.items()} == config.OPTIMIZER_VECTORS
 
 
-# Words for what is easily done wrong ---------------------------------------------------------------------------------
+# Common mistakes --------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ('training: {epochs: "2"}', "in quotes it is text: write 2"),
         ('data: {test: "false"}', "in quotes it is text: write false"),
@@ -839,15 +839,15 @@ def test_the_vectors_of_each_optimizer_are_those_it_has():
         ("seed: 1\n\ufeffdata: {}", "c.yaml:2: has a byte order mark"),
     ],
 )
-def test_what_is_easily_done_wrong_is_named(tmp_path: Path, text: str, words: str):
+def test_common_mistake_is_named(tmp_path: Path, text: str, message: str):
     (tmp_path / "c.yaml").write_bytes(text.encode())
     with pytest.raises(ConfigError) as caught:
         config.load(tmp_path / "c.yaml", (), {})
-    assert words in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
-def test_utf_16_is_named(tmp_path: Path, encoding: str):
+def test_utf_16_is_reported(tmp_path: Path, encoding: str):
     (tmp_path / "c.yaml").write_bytes("seed: 1\n".encode(encoding))
     with pytest.raises(ConfigError, match="looks like UTF-16; save it as UTF-8"):
         config.load(tmp_path / "c.yaml", (), {})
@@ -866,11 +866,11 @@ def test_both_yaml_parsers_read_the_same(text: str):
     assert found[0] == found[1]
 
 
-# Learning rates ------------------------------------------------------------------------------------------------------
+# Learning rates -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("optimizer", config.LEARNING_RATES)
-def test_no_learning_rate_means_the_optimizers_own(file: Path, optimizer: str) -> None:
+def test_default_learning_rate_is_that_of_the_optimizer(file: Path, optimizer: str) -> None:
     own = config.LEARNING_RATES[optimizer]
     assert config.load(None, [f"training.optimizer={optimizer}"], {}).training.learning_rate == own
     given = loaded(file, f"training: {{optimizer: {optimizer}, learning_rate: null}}")
@@ -880,23 +880,23 @@ def test_no_learning_rate_means_the_optimizers_own(file: Path, optimizer: str) -
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "rate", "words"),
+    ("optimizer", "rate", "message"),
     [
         ("adam", 0.4, "0.4 is 100 times what suits training.optimizer: adam, 0.004"),
         ("momentum", 0.001, "0.001 is 1/400 of what suits training.optimizer: momentum, 0.4"),
     ],
 )
-def test_a_rate_out_of_proportion_is_remarked_on(optimizer: str, rate: float, words: str) -> None:
+def test_unusual_rate_is_a_remark(optimizer: str, rate: float, message: str) -> None:
     remark = config.remark_on_rate(TrainingConfig(optimizer=optimizer, learning_rate=rate))
     assert remark is not None
-    assert words in remark
+    assert message in remark
 
 
-def test_no_shipped_config_has_a_rate_out_of_proportion() -> None:
+def test_no_shipped_config_has_an_unusual_rate() -> None:
     assert [name for name, path in config.shipped().items() if config.remark_on_rate(config.load(path).training)] == []
 
 
-# What others call a key ----------------------------------------------------------------------------------------------
+# Names of keys elsewhere-------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -911,12 +911,12 @@ def test_no_shipped_config_has_a_rate_out_of_proportion() -> None:
         ("colour", None),
     ],
 )
-def test_a_key_is_known_by_what_others_call_it(name: str, key: str | None) -> None:
+def test_key_names_of_other_programs_are_known(name: str, key: str | None) -> None:
     assert config.meant_by(name) == key
 
 
 @pytest.mark.parametrize("wrong", ["training.lr", "training.batchsize", "network.layers", "lr"])
-def test_an_unknown_key_is_answered_with_the_one_that_was_meant(file: Path, wrong: str) -> None:
+def test_unknown_key_suggests_the_right_one(file: Path, wrong: str) -> None:
     meant = config.meant_by(wrong.rpartition(".")[2])
     with pytest.raises(ConfigError, match=f"did you mean {meant}"):
         config.load(None, [f"{wrong}=1"], {})
@@ -925,7 +925,7 @@ def test_an_unknown_key_is_answered_with_the_one_that_was_meant(file: Path, wron
         loaded(file, f"{section}: {{{name}: 1}}" if section else f"{name}: 1")
 
 
-def test_what_others_call_keys_names_keys() -> None:
-    assert {config.meant_by(word) for words in config._MEANT.values() for word in words.split()} <= set(
+def test_table_of_other_names_has_valid_keys() -> None:
+    assert {config.meant_by(word) for names in config._MEANT.values() for word in names.split()} <= set(
         config.known_keys()
     )

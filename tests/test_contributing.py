@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md's examples are patches: each applies to the code as it is, and the command below it succeeds."""
+"""CONTRIBUTING.md's examples are patches: each applies to the current code, and the command below it succeeds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EXAMPLES = {
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(shutil.which("git") is None, reason="no git is installed")]
 
 
-def test_there_is_one_of_each() -> None:
+def test_every_kind_has_an_example() -> None:
     kinds = ("activation", "objective", "optimizer", "data format", "command")
     assert [title.split(" ", 2)[2] for title in EXAMPLES] == list(kinds)
 
@@ -43,7 +43,7 @@ def test_example_works(title: str, tmp_path: Path) -> None:
         return done.stdout
 
     mlpcli = (sys.executable, "-m", "mlpcli", *shlex.split(command))
-    with pytest.raises(AssertionError):  # unknown yet
+    with pytest.raises(AssertionError):  # not known yet
         run(*mlpcli)
     run("git", "apply", "--whitespace=nowarn", "-", stdin=patch)
     assert run(*mlpcli)

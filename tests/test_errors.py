@@ -1,4 +1,4 @@
-"""The tree that errors.py opens with is the tree of its classes."""
+"""The tree drawn in the docstring of errors.py is the tree of its classes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 from mlpcli import errors
 
 
-def test_the_drawn_tree_is_the_tree_of_classes() -> None:
+def test_drawn_tree_is_the_tree_of_classes() -> None:
     classes = {name: kind for name, kind in vars(errors).items() if inspect.isclass(kind)}
     drawn: dict[str, str] = {}
     above: list[tuple[int, str]] = [(-1, "Exception")]

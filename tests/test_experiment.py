@@ -1,4 +1,4 @@
-"""``train`` leaves a run that says what happened, evaluates the test images once and last, and repeats to the byte."""
+"""``train``: its run directory, one final evaluation of the test images, and byte-identical repetition."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ TIMES = ("seconds", "examples_per_second")
 
 
 class Recorder(Observer):
-    """Record the events, and call ``after["epoch_2"]`` once that epoch is saved, ``after["end"]`` then."""
+    """An observer that records events; calls ``after["epoch_2"]`` once that epoch is saved, ``after["end"]`` last."""
 
     def __init__(self, **after: Callable[[], object]) -> None:
         self.events: list[Any] = []
-        self.said: list[str] = []
+        self.messages: list[str] = []
         self.records: list[EpochRecord] = []
         self._after = after
 
     def say(self, message: str) -> None:
-        self.said.append(message)
+        self.messages.append(message)
 
     def begin(self, run: Path, trainer: Trainer, dataset: Dataset) -> None:
         self.events.append(("begin", run, dataset.name))
@@ -68,7 +68,7 @@ def without_timing(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def bytes_of(run: Path) -> dict[str, bytes]:
-    """Return what equal runs have in common to the byte."""
+    """Return the files in which equal runs are byte-identical."""
     names = ("config.yaml", "test.json", "checkpoints/last.npz", "checkpoints/previous.npz", "checkpoints/best.npz")
     return {name: (run / name).read_bytes() for name in names}
 
@@ -78,10 +78,10 @@ def damage(folder: Path, *names: str) -> None:
         (folder / name).write_bytes(b"no IDX file")
 
 
-# What is left of a run -----------------------------------------------------------------------------------------------
+# Files of a run --------------------------------------------------------------------------------
 
 
-def test_a_run_is_a_folder_of_files(tiny_config: MakeConfig, tmp_path: Path):
+def test_run_is_a_folder_of_files(tiny_config: MakeConfig, tmp_path: Path):
     run = train(tiny_config(), out=tmp_path / "run")
     found = {str(path.relative_to(run.path)) for path in run.path.rglob("*") if path.is_file()}
     assert found - {".lock", "steps.jsonl"} == {
@@ -95,7 +95,7 @@ def test_a_run_is_a_folder_of_files(tiny_config: MakeConfig, tmp_path: Path):
     }
 
 
-def test_the_metrics_are_the_records(tiny_config: MakeConfig, tmp_path: Path):
+def test_metrics_are_the_records(tiny_config: MakeConfig, tmp_path: Path):
     recorder = Recorder()
     run = train(tiny_config(), out=tmp_path / "run", observer=recorder)
     lines = metrics_of(run.path)
@@ -111,7 +111,7 @@ def test_observer_calls_are_in_order(tiny_config: MakeConfig, tmp_path: Path):
     first, second = ("epoch", 1, True), ("epoch", 2, scores[1] < scores[0])
     assert recorder.events[:11] == [("begin", tmp_path / "run", "tiny"), *steps, first, *steps, second]
     assert set(recorder.events[11:]) == {"end"}
-    assert recorder.said == []
+    assert recorder.messages == []
 
 
 def test_epoch_is_on_disk_before_observer_epoch(tiny_config: MakeConfig, tmp_path: Path):
@@ -128,7 +128,7 @@ def test_epoch_is_on_disk_before_observer_epoch(tiny_config: MakeConfig, tmp_pat
     assert len(observer.records) == 3
 
 
-def test_what_is_returned_is_what_the_files_say(tiny_config: MakeConfig, tmp_path: Path):
+def test_returned_result_agrees_with_the_files(tiny_config: MakeConfig, tmp_path: Path):
     config = tiny_config("training.epochs=5")
     run = train(config, out=tmp_path / "run")
     lines = metrics_of(run.path)
@@ -173,13 +173,13 @@ def test_test_result_is_reproduced_by_numpy_alone(
     assert result["loss"] == pytest.approx(np.mean(np.log(np.exp(z).sum(axis=1)) - z[np.arange(30), y]), rel=1e-12)
 
 
-def test_without_validation_images_there_is_no_best(tiny_config: MakeConfig, tmp_path: Path):
+def test_no_best_without_validation_images(tiny_config: MakeConfig, tmp_path: Path):
     run = train(tiny_config("data.validation=0"), out=tmp_path / "run")
     assert (run.best_epoch, run.validation_error, run.validation_loss) == (None, None, None)
     assert run.test_error is not None
 
 
-def test_patience_ends_a_run_and_its_test_is_of_the_best_epoch(tiny_config: MakeConfig, tmp_path: Path):
+def test_early_stopping_tests_the_best_epoch(tiny_config: MakeConfig, tmp_path: Path):
     run = train(
         tiny_config("training.patience=2", "training.epochs=50", "training.learning_rate=1e-30"), out=tmp_path / "run"
     )
@@ -188,10 +188,10 @@ def test_patience_ends_a_run_and_its_test_is_of_the_best_epoch(tiny_config: Make
     assert checkpoints.read(run.path / "checkpoints/last.npz").epoch == 3
 
 
-# The manifest --------------------------------------------------------------------------------------------------------
+# The manifest -------------------------------------------------------------------------------------
 
 
-def test_the_manifest_names_versions_threads_and_data(tiny_config: MakeConfig, tiny_folder: Path, tmp_path: Path):
+def test_manifest_has_versions_threads_and_data(tiny_config: MakeConfig, tiny_folder: Path, tmp_path: Path):
     run = train(tiny_config(), out=tmp_path / "run")
     manifest = json.loads((run.path / "manifest.json").read_text())
     assert list(manifest) == ["started", "environment", "data", "resumed", "state", "epochs"]
@@ -206,9 +206,7 @@ def test_the_manifest_names_versions_threads_and_data(tiny_config: MakeConfig, t
     assert manifest["data"] == {"dataset": "tiny", "fallback_from": None, "hashes": hashes}
 
 
-def test_only_the_config_names_paths_and_users(
-    tiny_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_only_the_config_has_paths_and_users(tiny_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for name in ("LOGNAME", "USER", "HOME"):
         monkeypatch.setenv(name, "/somebody")
     run = train(tiny_config(), out=tmp_path / "run")
@@ -220,10 +218,10 @@ def test_only_the_config_names_paths_and_users(
         assert '"/' not in text
 
 
-# The test images -----------------------------------------------------------------------------------------------------
+# The test images ----------------------------------------------------------------------------------
 
 
-def test_without_data_test_nothing_needs_the_test_files(tiny_config: MakeConfig, tiny_folder: Path, tmp_path: Path):
+def test_test_files_are_not_needed_without_a_test(tiny_config: MakeConfig, tiny_folder: Path, tmp_path: Path):
     for name in TEST_FILES:
         (tiny_folder / name).unlink()
     run = train(tiny_config("data.test=false"), out=tmp_path / "run")
@@ -234,7 +232,7 @@ def test_without_data_test_nothing_needs_the_test_files(tiny_config: MakeConfig,
     assert manifest["state"] == "finished"
 
 
-def test_missing_test_files_are_noticed_before_training(tiny_config: MakeConfig, tiny_folder: Path, tmp_path: Path):
+def test_missing_test_files_are_found_before_training(tiny_config: MakeConfig, tiny_folder: Path, tmp_path: Path):
     (tiny_folder / TEST_FILES[0]).unlink()
     with pytest.raises(DataError, match="t10k-images-idx3-ubyte: not there"):
         train(tiny_config(), out=tmp_path / "run")
@@ -261,9 +259,7 @@ def test_wrong_test_files_are_refused_before_training(
     assert train(tiny_config("data.test=false"), out=tmp_path / "run").test_error is None
 
 
-def test_a_test_set_that_turns_out_wrong_does_not_lose_the_run(
-    tiny_config: MakeConfig, tiny_folder: Path, tmp_path: Path
-):
+def test_run_survives_a_wrong_test_set(tiny_config: MakeConfig, tiny_folder: Path, tmp_path: Path):
     recorder = Recorder(epoch_3=lambda: damage(tiny_folder, *TEST_FILES))
     with pytest.raises(DataError, match=r"--resume \S+/run --set data.test=false$"):
         train(tiny_config(), out=tmp_path / "run", observer=recorder)
@@ -272,7 +268,7 @@ def test_a_test_set_that_turns_out_wrong_does_not_lose_the_run(
     assert json.loads((run.path / "manifest.json").read_text())["state"] == "finished"
 
 
-def test_remarks_come_before_the_first_epoch_and_after_the_last(
+def test_remarks_come_before_and_after_training(
     tiny_config: MakeConfig, tiny_folder: Path, tiny_images: tuple[np.ndarray, ...], tmp_path: Path
 ):
     (tiny_folder / FILE_NAMES["train_images"]).write_bytes(idx.encode(tiny_images[0] // 255))
@@ -280,16 +276,16 @@ def test_remarks_come_before_the_first_epoch_and_after_the_last(
     recorder.say = recorder.events.append  # type: ignore[method-assign, assignment]
     slow = tiny_config("training.epochs=1", "training.learning_rate=1e-9", "training.batch_size=1")
     train(slow, out=tmp_path / "run", observer=recorder)
-    said = [event for event in recorder.events if isinstance(event, str) and " " in event]
-    before = next(event for event in said if event.startswith("remark"))
-    last = said[-1]
+    messages = [event for event in recorder.events if isinstance(event, str) and " " in event]
+    before = next(event for event in messages if event.startswith("remark"))
+    last = messages[-1]
     assert recorder.events.index(before) < recorder.events.index(("epoch", 1, True))
     assert before.startswith("remark   the training images are nearly black")
     assert last.startswith("remark   the result is no better than guessing: training error ")
     assert recorder.events.index(last) > recorder.events.index(("epoch", 1, True))
 
 
-def test_rate_out_of_proportion_is_remarked_on_once(tiny_config: MakeConfig, tmp_path: Path):
+def test_unusual_rate_is_one_remark(tiny_config: MakeConfig, tmp_path: Path):
 
     class InOrder(Recorder):
         def say(self, message: str) -> None:
@@ -341,33 +337,33 @@ def test_test_images_change_only_the_test_result(
     assert one == other
 
 
-# Again, to the byte --------------------------------------------------------------------------------------------------
+# Repetition ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("dtype", "optimizer"), [("float32", "nesterov"), ("float64", "adam")])
-def test_the_same_config_gives_the_same_bytes(dtype: str, optimizer: str, tiny_config: MakeConfig, tmp_path: Path):
+def test_same_config_gives_the_same_bytes(dtype: str, optimizer: str, tiny_config: MakeConfig, tmp_path: Path):
     config = tiny_config(f"network.dtype={dtype}", f"training.optimizer={optimizer}")
     one, other = (train(config, out=tmp_path / name).path for name in ("one", "other"))
     assert bytes_of(one) == bytes_of(other)
     assert without_timing(metrics_of(one)) == without_timing(metrics_of(other))
 
 
-def test_the_config_of_a_run_trains_the_same_run_again(tiny_config: MakeConfig, tmp_path: Path):
+def test_config_of_a_run_trains_the_same_run(tiny_config: MakeConfig, tmp_path: Path):
     config = tiny_config("training.l2=1e-4", "training.schedule=step", "seed=7", "training.warmup_epochs=0.5")
     one = train(config, out=tmp_path / "one").path
     other = train(config_module.load(one / "config.yaml", (), {}), out=tmp_path / "other").path
     assert bytes_of(one) == bytes_of(other)
 
 
-def test_another_seed_gives_another_run(tiny_config: MakeConfig, tmp_path: Path):
+def test_other_seed_gives_another_run(tiny_config: MakeConfig, tmp_path: Path):
     one, other = (train(tiny_config(f"seed={seed}"), out=tmp_path / str(seed)).path for seed in (0, 1))
     assert without_timing(metrics_of(one)) != without_timing(metrics_of(other))
 
 
-# How the config is said ---------------------------------------------------------------------------------------------
+# Arguments ------------------------------------------------------------------------------------
 
 
-def test_a_config_may_be_a_file_a_name_or_the_defaults(
+def test_config_may_be_a_file_a_name_or_defaults(
     tiny_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)
@@ -388,7 +384,7 @@ def test_a_config_may_be_a_file_a_name_or_the_defaults(
             assert re.fullmatch(rf"runs/{name}-\d{{8}}-\d{{6}}(-\d+)?", str(run.path))
 
 
-def test_a_single_override_may_be_a_text(tiny_config: MakeConfig, tmp_path: Path):
+def test_single_override_may_be_text(tiny_config: MakeConfig, tmp_path: Path):
     (tmp_path / "my.yaml").write_text(config_module.to_yaml(tiny_config()))
     run = train(str(tmp_path / "my.yaml"), "training.epochs=2", out=str(tmp_path / "run"))
     assert run.epochs == 2
@@ -397,7 +393,7 @@ def test_a_single_override_may_be_a_text(tiny_config: MakeConfig, tmp_path: Path
         resume(str(run.path), "training.epochs=1")
 
 
-def test_what_is_no_config(tiny_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_invalid_config_is_refused(tiny_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     for thing in (3, {"seed": 1}, ["seed=1"]):
         with pytest.raises(UsageError, match="is no config; give a Config, a file, or a name from"):
@@ -418,7 +414,7 @@ def test_what_is_no_config(tiny_config: MakeConfig, tmp_path: Path, monkeypatch:
         ({"overrides": 5}, r"^5 are no overrides; give a list"),
     ],
 )
-def test_wrong_arguments_of_train(
+def test_wrong_arguments_of_train_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argument: dict[str, Any], words: str
 ):
     monkeypatch.chdir(tmp_path)
@@ -427,10 +423,10 @@ def test_wrong_arguments_of_train(
     assert list(tmp_path.iterdir()) == []
 
 
-# Where it goes -------------------------------------------------------------------------------------------------------
+# Output folder----------------------------------------------------------------------------------
 
 
-def test_by_default_a_run_goes_to_runs(tiny_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_default_folder_is_below_runs(tiny_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     paths = [train(tiny_config("training.epochs=1"), name=name).path for name in ("first", "first", "second")]
     assert len(set(paths)) == 3
@@ -439,12 +435,12 @@ def test_by_default_a_run_goes_to_runs(tiny_config: MakeConfig, tmp_path: Path, 
         assert (tmp_path / path / "test.json").exists()
 
 
-def test_a_folder_that_is_there_and_empty_will_do(tiny_config: MakeConfig, tmp_path: Path):
+def test_empty_folder_is_accepted(tiny_config: MakeConfig, tmp_path: Path):
     (tmp_path / "run").mkdir()
     assert train(tiny_config(), out=tmp_path / "run").path == tmp_path / "run"
 
 
-def test_a_folder_with_anything_in_it_is_refused_and_left_alone(tiny_config: MakeConfig, tmp_path: Path):
+def test_nonempty_folder_is_refused_unchanged(tiny_config: MakeConfig, tmp_path: Path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run/mine.txt").write_text("mine")
     with pytest.raises(RunError, match="exists and is not empty"):
@@ -462,13 +458,13 @@ def test_nonempty_out_is_refused_before_data_are_fetched(tmp_path: Path):
 
 
 @pytest.mark.parametrize("out", ["file", "file/run"])
-def test_a_file_in_the_way_is_named(out: str, tiny_config: MakeConfig, tmp_path: Path):
+def test_file_in_place_of_the_folder_is_refused(out: str, tiny_config: MakeConfig, tmp_path: Path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(RunError, match=re.escape(str(tmp_path / "file"))):
         train(tiny_config(), out=tmp_path / out)
 
 
-# What goes wrong -----------------------------------------------------------------------------------------------------
+# Errors ----------------------------------------------------------------------------------------
 
 
 def slowly_diverging(tiny_config: MakeConfig) -> Config:
@@ -476,7 +472,7 @@ def slowly_diverging(tiny_config: MakeConfig) -> Config:
     return tiny_config(*least_squares, "training.schedule=constant", "training.learning_rate=2", "training.epochs=99")
 
 
-def test_divergence_keeps_the_last_good_checkpoint_and_names_it(tiny_config: MakeConfig, tmp_path: Path):
+def test_divergence_names_the_last_good_checkpoint(tiny_config: MakeConfig, tmp_path: Path):
     recorder, path = Recorder(), tmp_path / "run"
     with pytest.raises(DivergedError) as caught:
         train(slowly_diverging(tiny_config), out=path, observer=recorder)
@@ -484,9 +480,9 @@ def test_divergence_keeps_the_last_good_checkpoint_and_names_it(tiny_config: Mak
     assert 1 < epochs < 99
     assert recorder.events[-1] == "end"
     assert str(caught.value).endswith(f"; the last good checkpoint, of epoch {epochs}, is in {path}")
-    kept = checkpoints.read(path / "checkpoints/last.npz")
-    assert kept.epoch == epochs
-    assert np.isfinite(kept.parameters.vector).all()
+    last = checkpoints.read(path / "checkpoints/last.npz")
+    assert last.epoch == epochs
+    assert np.isfinite(last.parameters.vector).all()
     assert json.loads((path / "manifest.json").read_text())["state"] == "diverged"
     assert not (path / "test.json").exists()
     for line in (path / "metrics.jsonl").read_text().splitlines():
@@ -500,28 +496,28 @@ def test_divergence_in_first_epoch_reports_no_checkpoint(tiny_config: MakeConfig
     assert list((tmp_path / "run/checkpoints").iterdir()) == []
 
 
-def test_the_fallback_is_said_and_written_down(tmp_path: Path):
+def test_fallback_is_reported_and_recorded(tmp_path: Path):
     elsewhere = ("data.fallback=mnist-sample", f'data.folder="{tmp_path}"', f'data.sources=["{tmp_path}/nowhere"]')
     config = config_module.load(None, (*elsewhere, "network.hidden=[]", "training.epochs=1"), {})
     recorder = Recorder()
     run = train(config, out=tmp_path / "run", observer=recorder)
     assert (run.dataset, run.fallback_from) == ("mnist-sample", "mnist")
     assert run.config == config
-    assert "using mnist-sample instead of mnist" in "\n".join(recorder.said)
+    assert "using mnist-sample instead of mnist" in "\n".join(recorder.messages)
     manifest = json.loads((run.path / "manifest.json").read_text())
     assert (manifest["data"]["dataset"], manifest["data"]["fallback_from"]) == ("mnist-sample", "mnist")
     assert checkpoints.read(run.path / "checkpoints/last.npz").dataset == "mnist-sample"
 
 
-def test_without_the_data_nothing_is_left_behind(tmp_path: Path):
+def test_missing_data_leave_no_folder(tmp_path: Path):
     nowhere = (f'data.folder="{tmp_path / "data"}"', f'data.sources=["{tmp_path}/nowhere"]')
     with pytest.raises(UnavailableError, match="nowhere: no such folder"):
         train(config_module.load(None, nowhere, {}), out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_images_of_any_size_and_number_of_classes(tmp_path: Path):
-    """A folder of 3 x 7 images of 26 classes, the test set with fewer."""
+def test_any_image_size_and_number_of_classes(tmp_path: Path):
+    """Train on a folder of 3 x 7 images of 26 classes, with fewer in the test set."""
     random = np.random.default_rng(0)
     labels = (np.arange(52) % 26).astype(np.uint8)
     images = random.integers(0, 256, (52, 3, 7), np.uint8)
@@ -534,8 +530,8 @@ def test_images_of_any_size_and_number_of_classes(tmp_path: Path):
     assert [tensor.shape for _, tensor in checkpoint.parameters.tensors()] == [(21, 4), (4,), (4, 26), (26,)]
 
 
-def test_a_test_loss_that_is_no_number_is_said_and_not_written(tiny_config: MakeConfig, tiny_folder: Path):
-    """Black training images leave huge weights unseen; bright test images do not."""
+def test_nonfinite_test_loss_is_reported_and_not_saved(tiny_config: MakeConfig, tiny_folder: Path):
+    """Black training images hide the huge weights; bright test images do not."""
     for role, shade in (("train_images", 0), ("test_images", 255)):
         path = tiny_folder / FILE_NAMES[role]  # type: ignore[index]
         path.write_bytes(idx.encode(np.full_like(idx.decode(path.read_bytes(), str(path), 3), shade)))

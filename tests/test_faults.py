@@ -1,4 +1,4 @@
-"""Whatever fails under a run, its last good checkpoint survives, the message says what happened, and it can go on."""
+"""After any failure of the system the last good checkpoint survives, and the run can be resumed."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def folder() -> Iterator[Path]:
 
 
 class At(Observer):
-    """Does something when an epoch is saved."""
+    """An observer that calls ``action`` when an epoch is saved."""
 
     def __init__(self, epoch: int, action: Callable[[], Any]) -> None:
         self._epoch, self._action = epoch, action
@@ -56,8 +56,8 @@ def stop() -> None:
     raise KeyboardInterrupt
 
 
-def go_on(config: Config, run: Path) -> None:
-    """What a user does: resume the run if there is one, else begin it again."""
+def resume_or_train(config: Config, run: Path) -> None:
+    """Resume the run if it exists, else train it again, as a user would."""
     if (run / "config.yaml").exists():
         experiment.resume(run)
     else:
@@ -65,12 +65,12 @@ def go_on(config: Config, run: Path) -> None:
 
 
 def check_last_good(run: Path) -> int:
-    """The epoch of the last checkpoint, which is whole if there is one; 0 without."""
+    """Check the last checkpoint and return its epoch, or 0 without one."""
     path = run / "checkpoints/last.npz"
     return checkpoints.read(path).epoch if path.exists() else 0
 
 
-# Every file operation in turn ----------------------------------------------------------------------------------------
+# Every file operation in turn ---------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -92,14 +92,14 @@ def test_run_resumes_after_any_failed_file_operation(
             experiment.train(config, out=run)
         except RunError as error:
             where = rf"{run}\S*: cannot be (written|read): {os.strerror(number)}"
-            assert re.match(rf"{where}(; the last good state is kept; go on with: .* --resume {run})?$", str(error))
+            assert re.match(rf"{where}(; the last good state is kept; resume with: .* --resume {run})?$", str(error))
             refused += 1
         monkeypatch.undo()
         assert 0 <= check_last_good(run) <= 2
-        go_on(config, run)
+        resume_or_train(config, run)
         assert outcome(run) == whole, f"call {k} of {counter.calls}"
         shutil.rmtree(run)
-    assert refused > 0.9 * counter.calls  # the rest are the closing of locks and the like
+    assert refused > 0.9 * counter.calls  # the rest close locks and the like
 
 
 @pytest.mark.slow
@@ -117,7 +117,7 @@ def test_run_resumes_after_kill_at_any_file_operation(tiny_config: Make, folder:
                 break
             assert status == -signal.SIGKILL
             found.add(check_last_good(run))
-            go_on(config, run)
+            resume_or_train(config, run)
             assert outcome(run) == whole, f"call {k}"
             shutil.rmtree(run)
     assert k > 60 and found == {0, 1, 2}
@@ -147,12 +147,12 @@ def test_resume_from_previous_survives_any_failed_operation(
     assert k > 40
 
 
-# Disks and folders ---------------------------------------------------------------------------------------------------
+# Disks and folders --------------------------------------------------------------------------------
 
 
 @contextmanager
 def small_disk(folder: Path, size: str = "48k") -> Iterator[Path]:
-    """A file system of ``size``, which only root can make."""
+    """Mount a file system of ``size``, as only root can."""
     disk = folder / "disk"
     disk.mkdir()
     mount = shutil.which("mount")
@@ -177,7 +177,7 @@ def test_run_resumes_after_full_disk(tiny_config: Make, folder: Path):
                 while True:
                     file.write(bytes(1024))
 
-        with pytest.raises(RunError, match=rf"^{run}\S*: cannot be written: No space left on device; .* go on with: "):
+        with pytest.raises(RunError, match=rf"^{run}\S*: cannot be written: No space left on device; .* resume with: "):
             experiment.train(config, out=run, observer=At(2, fill))
         assert check_last_good(run) == 2
         with pytest.raises(RunError, match="No space left on device"):
@@ -241,7 +241,7 @@ def test_error_names_folder_removed_during_run(tiny_config: Make, folder: Path):
         experiment.train(tiny_config(), out=run, observer=At(1, lambda: shutil.rmtree(run / "checkpoints")))
 
 
-# Others ---------------------------------------------------------------------------------------------------------------
+# Other programs-----------------------------------------------------------------------------------------
 
 
 def test_second_process_in_a_run_is_refused(tiny_config: Make, folder: Path):
@@ -280,7 +280,7 @@ def test_locked_run_directory_is_refused(tiny_config: Make, folder: Path):
 
 
 def test_two_runs_at_one_path_do_not_mix(tiny_config: Make, folder: Path):
-    """The folder is moved away and another run begins at its path: the first ends, and neither is harmed."""
+    """Move the folder away and begin another run at its path: the first ends, and both survive."""
     config = tiny_config("training.epochs=4")
     experiment.train(config, out=folder / "whole")
     run, moved = folder / "run", folder / "moved"
@@ -314,7 +314,7 @@ def test_run_with_a_linked_file_is_not_resumed(tiny_config: Make, folder: Path, 
     assert outcome_of_all(elsewhere) == before
 
 
-def test_link_that_leads_nowhere_is_no_missing_checkpoint(tiny_config: Make, folder: Path):
+def test_dangling_link_is_no_missing_checkpoint(tiny_config: Make, folder: Path):
     run = folder / "run"
     experiment.train(tiny_config(), out=run)
     for name, use in (("last", experiment.resume), ("best", experiment.reproduce)):
@@ -342,7 +342,7 @@ def test_file_system_without_locks_is_named(tiny_config: Make, folder: Path, mon
         experiment.train(tiny_config(), out=folder / "run")
 
 
-def test_resume_with_clock_going_backwards(tiny_config: Make, folder: Path, monkeypatch: pytest.MonkeyPatch):
+def test_resume_with_a_clock_set_back(tiny_config: Make, folder: Path, monkeypatch: pytest.MonkeyPatch):
     config = tiny_config()
     experiment.train(config, out=folder / "whole")
     now = [2_000_000_000.0]
@@ -365,7 +365,7 @@ def test_resume_with_clock_going_backwards(tiny_config: Make, folder: Path, monk
     assert outcome(run) == outcome(folder / "whole")
 
 
-def test_a_clock_that_stands_still(tiny_config: Make, folder: Path, monkeypatch: pytest.MonkeyPatch):
+def test_training_with_a_stopped_clock(tiny_config: Make, folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(trainer, "time", SimpleNamespace(perf_counter=lambda: 1.0))
     run = experiment.train(tiny_config(), out=folder / "run")
     assert run.seconds == 0

@@ -1,4 +1,4 @@
-"""Whatever fails, and wherever a process dies, a file is the old one or the new one."""
+"""Atomic writes: after any failure or death of a process a file is the old one or the new one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CALLS = ("open", "write", "fsync", "replace", "unlink", "close", "fstat", "ftrun
 
 
 class FaultyOs:
-    """The module ``os``, whose k-th call of a file operation (from 1) does ``fault`` instead."""
+    """The module ``os``, except that the k-th file operation (from 1) calls ``fault`` instead."""
 
     def __init__(self, k: int, fault: Callable[[str, tuple[Any, ...]], Any]) -> None:
         self.k, self.fault, self.calls = k, fault, 0
@@ -41,7 +41,7 @@ class FaultyOs:
 
 
 def half_done(name: str, arguments: tuple[Any, ...]) -> None:
-    """What a call may have done before it failed."""
+    """Do the part of a call that may precede its failure."""
     if name == "write":
         os.write(arguments[0], arguments[1][: len(arguments[1]) // 2])
     elif name == "close":
@@ -83,7 +83,7 @@ def names(folder: Path) -> list[str]:
 
 
 def calls_of(operation: Callable[[Path], None], path: Path) -> int:
-    """How many file operations there are to fail; ``path`` is as before afterwards."""
+    """Return the number of file operations, and restore ``path``."""
     counter = FaultyOs(0, failing(errno.EIO))
     before = path.read_bytes() if path.exists() else None
     with pytest.MonkeyPatch.context() as patch:
@@ -98,7 +98,7 @@ def calls_of(operation: Callable[[Path], None], path: Path) -> int:
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO], ids=["ENOSPC", "EIO"])
 @pytest.mark.parametrize("operation", [write, append])
 @pytest.mark.parametrize("existing", [True, False], ids=["over an old file", "anew"])
-def test_whichever_call_fails_the_file_is_the_old_one_or_the_new(
+def test_file_is_old_or_new_after_any_failed_call(
     operation: Callable[[Path], None], existing: bool, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "file"
@@ -118,13 +118,13 @@ def test_whichever_call_fails_the_file_is_the_old_one_or_the_new(
         except OSError as error:
             assert error.errno == number
         else:
-            assert k == count  # the closing of the folder, which holds no data
+            assert k == count  # closing the folder, which has no data
         monkeypatch.undo()
         assert (path.read_bytes() if path.exists() else b"") in (old, new), f"call {k} of {count}"
         assert names(tmp_path) in ([], ["file"]), f"call {k} of {count} leaves a temporary file"
 
 
-def test_no_descriptor_is_left_open_by_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failure_leaves_no_open_descriptor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     descriptors = Path("/proc/self/fd")
     if not descriptors.is_dir():
         pytest.skip("no /proc here")
@@ -141,9 +141,7 @@ def test_no_descriptor_is_left_open_by_a_failure(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("operation", [write, append])
-def test_wherever_the_process_dies_the_file_is_the_old_one_or_the_new(
-    operation: Callable[[Path], None], tmp_path: Path
-) -> None:
+def test_file_is_old_or_new_after_death_at_any_call(operation: Callable[[Path], None], tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(OLD)
     count = calls_of(operation, path)
@@ -159,7 +157,7 @@ def test_wherever_the_process_dies_the_file_is_the_old_one_or_the_new(
         leftovers += len(names(tmp_path)) - 1
         found = path.read_bytes()
         if operation is append:
-            # A half line cannot be prevented here, but the next writer does not append to it.
+            # A partial line cannot be prevented, but the next writer does not append to it.
             append(path)
             lines = path.read_bytes().splitlines(keepends=True)
             assert lines in ([OLD, b"new line\n"], [OLD, b"new line\n", b"new line\n"])
@@ -172,9 +170,7 @@ def test_wherever_the_process_dies_the_file_is_the_old_one_or_the_new(
 
 
 @pytest.mark.parametrize("most", [1, 3, 7])
-def test_a_system_that_writes_a_few_bytes_at_a_time_writes_them_all(
-    most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_short_writes_are_continued(most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slow = SimpleNamespace(**{name: getattr(os, name) for name in dir(os)})
     slow.write = lambda descriptor, data: os.write(descriptor, data[:most])
     monkeypatch.setattr(files, "os", slow)
@@ -183,10 +179,10 @@ def test_a_system_that_writes_a_few_bytes_at_a_time_writes_them_all(
     assert path.read_bytes() == DONE[write]
     append_line(path, "")
     append(path)
-    assert path.read_bytes() == b"\nnew line\n"  # the file had no newline: all of it was half a line
+    assert path.read_bytes() == b"\nnew line\n"  # the file had no newline: all of it was a partial line
 
 
-def test_the_new_content_reaches_the_disk_before_its_name_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_content_is_flushed_before_the_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
     watched = SimpleNamespace(**{name: getattr(os, name) for name in dir(os)})
 
@@ -201,7 +197,7 @@ def test_the_new_content_reaches_the_disk_before_its_name_does(tmp_path: Path, m
     assert order == ["write", "fsync", "replace", "fsync"]
 
 
-def test_the_names_of_new_files_and_folders_reach_the_disk_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_names_are_flushed_to_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flushed: list[str] = []
     watched = SimpleNamespace(**{name: getattr(os, name) for name in dir(os)})
     paths: dict[int, str] = {}
@@ -220,7 +216,7 @@ def test_the_names_of_new_files_and_folders_reach_the_disk_too(tmp_path: Path, m
     assert flushed == [tmp_path.name, "lines", "folder", "lines"]
 
 
-def test_a_file_is_read_whole_if_it_is_one_and_not_too_large(tmp_path: Path) -> None:
+def test_only_regular_files_of_bounded_size_are_read(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(OLD)
     assert files.read(path, len(OLD)) == OLD
@@ -237,14 +233,14 @@ def test_a_file_is_read_whole_if_it_is_one_and_not_too_large(tmp_path: Path) -> 
         assert (caught.value.errno, caught.value.filename) == (number, str(wrong))
 
 
-def test_a_file_that_does_not_fit_in_memory_is_an_os_error(tmp_path: Path) -> None:
+def test_file_too_large_for_memory_is_an_os_error(tmp_path: Path) -> None:
     with (tmp_path / "huge").open("wb") as file:
         file.truncate(1 << 62 if os.uname().sysname == "Darwin" else 1 << 42)
     with pytest.raises(OSError, match="does not fit in memory"):
         files.read(tmp_path / "huge", 1 << 63)
 
 
-def test_removing_what_is_not_there_is_no_error(tmp_path: Path) -> None:
+def test_removing_a_missing_file_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with files.Folder(tmp_path) as folder:
         folder.remove("file")
@@ -252,7 +248,7 @@ def test_removing_what_is_not_there_is_no_error(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
-def test_an_error_in_the_middle_of_the_chunks_leaves_the_old_file(tmp_path: Path) -> None:
+def test_error_between_chunks_leaves_the_old_file(tmp_path: Path) -> None:
     def chunks() -> Any:
         yield b"half"
         raise KeyboardInterrupt
@@ -268,14 +264,14 @@ def test_an_error_in_the_middle_of_the_chunks_leaves_the_old_file(tmp_path: Path
 LEFTOVER = ".mlpcli-0123456789abcdef.partial"
 
 
-def test_the_leftover_of_a_killed_writer_goes_with_the_next(tmp_path: Path) -> None:
+def test_next_writer_removes_leftovers_of_a_killed_one(tmp_path: Path) -> None:
     (tmp_path / LEFTOVER).write_bytes(b"x" * 10_000)
     write(tmp_path / "file")
     assert (tmp_path / "file").read_bytes() == DONE[write]
     assert names(tmp_path) == ["file"]
 
 
-def test_the_temporary_file_of_a_living_writer_stays(tmp_path: Path) -> None:
+def test_temporary_file_of_a_running_writer_stays(tmp_path: Path) -> None:
     def chunks() -> Any:
         yield b"half"
         files.write_atomically(tmp_path / "other", [b"whole"])
@@ -297,7 +293,7 @@ def test_only_temporary_files_are_removed(tmp_path: Path) -> None:
     assert names(tmp_path) == sorted(others)
 
 
-def test_many_writers_of_one_file_leave_it_whole(tmp_path: Path) -> None:
+def test_concurrent_writers_leave_a_complete_file(tmp_path: Path) -> None:
     def body(text: bytes) -> None:
         for _ in range(50):
             files.write_atomically(tmp_path / "file", [text] * 100)
@@ -311,17 +307,17 @@ def test_many_writers_of_one_file_leave_it_whole(tmp_path: Path) -> None:
     assert names(tmp_path) == ["file"]
 
 
-def test_a_name_as_long_as_a_name_can_be_is_written(tmp_path: Path) -> None:
+def test_longest_possible_name_is_written(tmp_path: Path) -> None:
     write(tmp_path / ("x" * 255))
     assert (tmp_path / ("x" * 255)).read_bytes() == DONE[write]
 
 
-# What somebody else has put there ------------------------------------------------------------------------------------
+# Untrusted folders --------------------------------------------------------------------
 
 
 @pytest.fixture
 def victim(tmp_path: Path) -> Path:
-    """A file outside the folder, to which links inside it lead."""
+    """Write a file outside the folder, the target of links inside it."""
     path = tmp_path / "victim"
     path.write_bytes(b"mine\nand half a line")
     return path
@@ -329,7 +325,7 @@ def victim(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def planted(tmp_path: Path, victim: Path) -> Path:
-    """A folder with a link, a link that leads nowhere, a pipe, and links to folders."""
+    """Make a folder with a link, a dangling link, a pipe, and links to folders."""
     folder = tmp_path / "planted"
     folder.mkdir()
     (folder / "link").symlink_to(victim)
@@ -349,9 +345,7 @@ USES: dict[str, Callable[[files.Folder, str], Any]] = {
 
 @pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize("name", ["link", "dangling", "above/victim", "pipe", "above"])
-def test_nothing_is_opened_through_a_link_and_no_pipe(
-    planted: Path, victim: Path, tmp_path: Path, use: str, name: str
-) -> None:
+def test_links_and_pipes_are_not_opened(planted: Path, victim: Path, tmp_path: Path, use: str, name: str) -> None:
     with files.Folder(planted) as folder, pytest.raises(OSError) as caught:
         USES[use](folder, name)
     assert "symbolic link" in str(caught.value) or (name == "pipe" and "not a regular file" in str(caught.value))
@@ -360,7 +354,7 @@ def test_nothing_is_opened_through_a_link_and_no_pipe(
     assert not (tmp_path / "nothing").exists()
 
 
-def test_what_is_written_takes_the_place_of_a_link(planted: Path, victim: Path, tmp_path: Path) -> None:
+def test_writing_replaces_a_link(planted: Path, victim: Path, tmp_path: Path) -> None:
     with files.Folder(planted) as folder:
         folder.write("link", [b"ours"])
         folder.write("dangling", [b"ours"])
@@ -373,7 +367,7 @@ def test_what_is_written_takes_the_place_of_a_link(planted: Path, victim: Path, 
     assert not (tmp_path / "nothing").exists()
 
 
-def test_a_file_of_two_names_is_not_changed_in_place(tmp_path: Path, victim: Path) -> None:
+def test_hard_linked_file_is_not_changed_in_place(tmp_path: Path, victim: Path) -> None:
     (tmp_path / "folder").mkdir()
     os.link(victim, tmp_path / "folder" / "lines")
     with pytest.raises(OSError, match="hard link"):
@@ -381,14 +375,14 @@ def test_a_file_of_two_names_is_not_changed_in_place(tmp_path: Path, victim: Pat
     assert victim.read_bytes() == b"mine\nand half a line"
 
 
-def test_asking_for_a_lock_makes_no_file_and_follows_no_link(planted: Path, tmp_path: Path) -> None:
+def test_lock_query_creates_no_file_and_follows_no_link(planted: Path, tmp_path: Path) -> None:
     before = names(planted)
     with files.Folder(planted) as folder:
         assert not any(folder.is_locked(name) for name in ("none", "link", "dangling", "pipe", "above/victim"))
     assert names(planted) == before and not (tmp_path / "nothing").exists()
 
 
-def test_readers_do_not_keep_a_writer_from_its_lock(tmp_path: Path) -> None:
+def test_readers_do_not_block_the_lock_of_a_writer(tmp_path: Path) -> None:
     (tmp_path / "lock").touch()
     done = []
 
@@ -410,7 +404,7 @@ def test_readers_do_not_keep_a_writer_from_its_lock(tmp_path: Path) -> None:
             reader.join()
 
 
-def test_an_open_folder_stays_the_same_where_it_is_moved(tmp_path: Path) -> None:
+def test_open_folder_stays_the_same_when_moved(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with files.Folder(tmp_path / "folder") as folder, folder.locked("lock", wait=False) as lock:
         assert folder.is_at("lock", lock)
@@ -425,7 +419,7 @@ def test_an_open_folder_stays_the_same_where_it_is_moved(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP])
-def test_a_file_system_that_cannot_flush_a_folder_is_put_up_with(
+def test_file_system_without_folder_flush_is_accepted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     limited = SimpleNamespace(**{name: getattr(os, name) for name in dir(os)})
@@ -444,14 +438,14 @@ def test_a_file_system_that_cannot_flush_a_folder_is_put_up_with(
     assert names(tmp_path) == ["file", "inside", "lines"]
 
 
-def test_half_a_line_is_cut_off_and_whole_lines_stay(tmp_path: Path) -> None:
+def test_partial_last_line_is_removed(tmp_path: Path) -> None:
     path = tmp_path / "lines"
     path.write_bytes(b"one\ntwo\nthr")
     append_line(path, "drei")
     assert path.read_bytes() == b"one\ntwo\ndrei\n"
 
 
-def test_a_huge_file_without_lines_is_left_as_it_is(tmp_path: Path) -> None:
+def test_huge_file_without_lines_is_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "evaluations.jsonl"
     with path.open("wb") as file:
         file.truncate(1 << 40)  # sparse
@@ -460,13 +454,13 @@ def test_a_huge_file_without_lines_is_left_as_it_is(tmp_path: Path) -> None:
     assert path.stat().st_size == 1 << 40
 
 
-def test_a_folder_that_is_not_there_is_an_os_error(tmp_path: Path) -> None:
+def test_missing_folder_is_an_os_error(tmp_path: Path) -> None:
     for operation in (write, append):
         with pytest.raises(FileNotFoundError):
             operation(tmp_path / "missing" / "file")
 
 
-def test_two_writers_append_one_after_the_other(tmp_path: Path) -> None:
+def test_two_writers_append_in_turn(tmp_path: Path) -> None:
     path = tmp_path / "lines"
     path.write_bytes(OLD)
     writer = Thread(target=append, args=[path])
@@ -478,10 +472,10 @@ def test_two_writers_append_one_after_the_other(tmp_path: Path) -> None:
     assert path.read_bytes() == DONE[append]
 
 
-# Locks -------------------------------------------------------------------------------------------------------------
+# Locks --------------------------------------------------------------------------------------------
 
 
-def test_a_lock_is_held_once_and_free_again_afterwards(tmp_path: Path) -> None:
+def test_lock_is_exclusive_and_released(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
     with files.locked(lock, wait=False), pytest.raises(BlockingIOError), files.locked(lock, wait=False):
         pytest.fail("held twice")
@@ -511,7 +505,7 @@ def hold(lock: Path, stdin: int = subprocess.PIPE) -> subprocess.Popen[str]:
     )
 
 
-def test_a_lock_dies_with_its_process(tmp_path: Path) -> None:
+def test_lock_is_released_when_its_process_dies(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
     with hold(lock) as holder:
         assert holder.stdout is not None
@@ -523,7 +517,7 @@ def test_a_lock_dies_with_its_process(tmp_path: Path) -> None:
         pass
 
 
-def test_who_waits_gets_the_lock_when_it_is_free(tmp_path: Path) -> None:
+def test_waiting_process_gets_the_released_lock(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
     with files.locked(lock, wait=True):
         holder = hold(lock, stdin=subprocess.DEVNULL)  # it would end at once if it got the lock

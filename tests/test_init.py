@@ -1,4 +1,4 @@
-"""A run that begins from a trained network takes the layers that fit, says which do not, and repeats to the byte."""
+"""Runs that start from a trained network: layers taken, layers drawn, and byte-identical repetition."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ Make = Callable[..., Config]
 
 class Listener(Observer):
     def __init__(self, stop_after: int | None = None) -> None:
-        self.said: list[str] = []
+        self.messages: list[str] = []
         self._stop_after = stop_after
 
     def say(self, message: str) -> None:
-        self.said.append(message)
+        self.messages.append(message)
 
     def begin(self, run, trainer, dataset):
         self.theta = trainer.state.theta.vector.copy()
@@ -58,11 +58,11 @@ def trained(run: Path) -> checkpoints.Checkpoint:
     return checkpoints.read(directory.find_checkpoint(run))
 
 
-def test_a_run_begins_from_the_weights_of_another(tiny_config, first, tmp_path):
+def test_run_starts_from_weights_of_another(tiny_config, first, tmp_path):
     listener = Listener()
     run = train(from_(first, tiny_config("seed=7")), out=tmp_path / "second", observer=listener)
     assert np.array_equal(listener.theta, trained(first).parameters.vector)
-    assert any("begins from" in line and "drawn anew" not in line for line in listener.said)
+    assert any("begins from" in line and "drawn anew" not in line for line in listener.messages)
     file = first / "checkpoints" / "best.npz"
     _, sha256 = checkpoints.read_with_hash(file)
     assert (run.config.network.init, run.config.network.init_sha256) == (str(file), sha256)
@@ -76,14 +76,14 @@ def test_a_run_begins_from_the_weights_of_another(tiny_config, first, tmp_path):
     }
 
 
-def test_the_model_of_an_averaged_run_is_what_is_begun_from(tiny_config, tmp_path):
+def test_average_is_taken_from_an_averaged_run(tiny_config, tmp_path):
     first = train(tiny_config("training.averaging=0.9"), out=tmp_path / "first").path
     listener = Listener()
     train(from_(first, tiny_config()), out=tmp_path / "second", observer=listener)
     assert np.array_equal(listener.theta, trained(first).state.average.vector)
 
 
-def test_a_layer_of_another_shape_is_drawn_and_named(tiny_config, first, tmp_path):
+def test_layer_of_another_shape_is_drawn_and_named(tiny_config, first, tmp_path):
     listener, fresh = Listener(), Listener()
     config = tiny_config("network.hidden=[6, 5]", "seed=3")
     train(config, out=tmp_path / "fresh", observer=fresh)
@@ -96,25 +96,25 @@ def test_a_layer_of_another_shape_is_drawn_and_named(tiny_config, first, tmp_pat
     assert np.array_equal(theta.W[1], drawn.W[1])
     assert np.array_equal(theta.W[2], drawn.W[2])
     assert any(
-        "layer 2 (W2, b2) is drawn anew" in line and "6 x 3 there and 6 x 5 here" in line for line in listener.said
+        "layer 2 (W2, b2) is drawn anew" in line and "6 x 3 there and 6 x 5 here" in line for line in listener.messages
     )
     assert directory.read_manifest(run.path)["init"]["drawn"] == ["W2", "b2", "W3", "b3"]
 
 
-def test_the_output_layer_is_drawn_for_other_classes(tiny_config, first, tmp_path):
+def test_output_layer_is_drawn_for_other_classes(tiny_config, first, tmp_path):
     listener = Listener()
     run = train(from_(first, tiny_config("data.class_names=[a, b, c]")), out=tmp_path / "second", observer=listener)
-    assert any("as the classes are others" in line for line in listener.said)
+    assert any("as the classes are others" in line for line in listener.messages)
     assert directory.read_manifest(run.path)["init"]["drawn"] == ["W2", "b2"]
 
 
-def test_another_activation_is_said(tiny_config, first, tmp_path):
+def test_other_activation_is_reported(tiny_config, first, tmp_path):
     listener = Listener()
     train(from_(first, tiny_config("network.activation=relu")), out=tmp_path / "second", observer=listener)
-    assert "its hidden units were trained as sigmoid, and are relu now" in listener.said
+    assert "its hidden units were trained as sigmoid, and are relu now" in listener.messages
 
 
-def test_a_network_of_which_nothing_fits_is_refused(tiny_config, first, tmp_path):
+def test_network_without_a_fitting_layer_is_refused(tiny_config, first, tmp_path):
     with pytest.raises(ConfigError, match=r"20-6-3, of which no layer fits .* 20-7-3; .*--set network.hidden=\[6\]"):
         train(from_(first, tiny_config("network.hidden=[7]")), out=tmp_path / "second")
     assert not (tmp_path / "second").exists()
@@ -129,7 +129,7 @@ def test_images_of_another_size_are_refused(tiny_config, tiny_folder, first, tmp
         train(from_(first, config), out=tmp_path / "second")
 
 
-def test_what_is_no_checkpoint_is_refused_in_a_line(tiny_config, tmp_path):
+def test_invalid_checkpoint_is_refused_in_one_line(tiny_config, tmp_path):
     (tmp_path / "text").write_text("no checkpoint")
     for name in ("nowhere", "text", "."):
         with pytest.raises(RunError, match=r"^network.init: ") as error:
@@ -137,8 +137,17 @@ def test_what_is_no_checkpoint_is_refused_in_a_line(tiny_config, tmp_path):
         assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("file", ["config.yaml", "manifest.json", "metrics.jsonl"])
+def test_damaged_run_is_refused_as_init(tiny_config, first, tmp_path, file):
+    (first / file).write_text("[\n")
+    with pytest.raises((RunError, ConfigError), match=rf"^network.init: .*{file}"):
+        train(from_(first, tiny_config()), out=tmp_path / "second")
+    assert not (tmp_path / "second").exists()
+    train(from_(first / "checkpoints/best.npz", tiny_config()), out=tmp_path / "third")
+
+
 @pytest.mark.parametrize("stop_after", [0, 1])
-def test_resuming_it_is_bit_identical(tiny_config, first, tmp_path, stop_after):
+def test_resume_is_bit_identical(tiny_config, first, tmp_path, stop_after):
     config = from_(first, tiny_config())
     whole = train(config, out=tmp_path / "whole").path
     with pytest.raises(KeyboardInterrupt):
@@ -148,37 +157,37 @@ def test_resuming_it_is_bit_identical(tiny_config, first, tmp_path, stop_after):
     assert directory.read_manifest(tmp_path / "part")["init"] == directory.read_manifest(whole)["init"]
 
 
-def test_processes_begin_from_the_same_weights(tiny_config, first, tmp_path):
+def test_all_processes_start_from_the_same_weights(tiny_config, first, tmp_path):
     listener = Listener()
     with ForkedGroup(2) as group:
         train(from_(first, tiny_config()), out=tmp_path / "second", observer=listener, group=group)
     assert np.array_equal(listener.theta, trained(first).parameters.vector)
 
 
-def test_it_is_reproduced_from_the_same_checkpoint_alone(tiny_config, first, tmp_path):
+def test_reproduction_needs_the_same_checkpoint(tiny_config, first, tmp_path):
     run = train(from_(first, tiny_config()), out=tmp_path / "second").path
     assert not reproduce(run).differences
-    kept = first.rename(tmp_path / "moved")
+    moved = first.rename(tmp_path / "moved")
     with pytest.raises(RunError, match="no such run or checkpoint"):
         reproduce(run)
-    assert not reproduce(run, [f"network.init={json.dumps(str(kept))}"]).differences
+    assert not reproduce(run, [f"network.init={json.dumps(str(moved))}"]).differences
     other = train(tiny_config("seed=9"), out=first).path
-    with pytest.raises(RunError, match=r"is not the checkpoint that network.init_sha256 asks for"):
+    with pytest.raises(RunError, match=r"is not the checkpoint named by network.init_sha256"):
         reproduce(run)
     with pytest.raises(RunError, match="is not the checkpoint"):
-        resume_from_nothing = run / "checkpoints"
-        shutil.rmtree(resume_from_nothing)
-        resume_from_nothing.mkdir()
+        resume_from_other = run / "checkpoints"
+        shutil.rmtree(resume_from_other)
+        resume_from_other.mkdir()
         resume(run)
     assert other == first
 
 
-def test_a_hash_without_a_checkpoint_is_refused():
+def test_hash_without_a_checkpoint_is_refused():
     with pytest.raises(ConfigError, match=r"network\.init_sha256: has no meaning without network\.init"):
         config_module.load(None, ["network.init_sha256=ab"], {})
 
 
-def test_more_epochs_than_the_schedule_allows_are_answered_with_init(tiny_config, first, tmp_path):
+def test_prolonging_a_schedule_suggests_init(tiny_config, first, tmp_path):
     with pytest.raises(UsageError) as error:
         resume(first, ["training.epochs=8"])
     command = str(error.value).rpartition(": mlpcli ")[2].split()
@@ -187,13 +196,13 @@ def test_more_epochs_than_the_schedule_allows_are_answered_with_init(tiny_config
     assert train(config, out=tmp_path / "on").epochs == 5
 
 
-def test_the_command_spelled_out_keeps_the_warm_up_within_the_epochs(tiny_config, tmp_path):
+def test_suggested_warmup_is_within_the_epochs(tiny_config, tmp_path):
     run = train(tiny_config("training.warmup_epochs=2"), out=tmp_path / "first").path
     with pytest.raises(UsageError, match=r"--set training.epochs=1 --set training.warmup_epochs=1$"):
         resume(run, ["training.epochs=4"])
 
 
-def test_a_sweep_begins_from_one_checkpoint_and_goes_on_with_no_other(tiny_config, tiny_folder, first, tmp_path):
+def test_sweep_starts_and_resumes_with_one_checkpoint(tiny_config, tiny_folder, first, tmp_path):
     sweep = tmp_path / "sweep.yaml"
     sweep.write_text(
         f"set: {{data.dataset: {tiny_folder}, network.hidden: [6]}}\ngrid: {{network.init: [null, {first}]}}\n"

@@ -1,4 +1,4 @@
-"""The program as it is installed: the wheel has all it needs and nothing else; a checkout works in place."""
+"""The installed program: the files of the wheel, training with it, and a checkout used in place."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def ended(*command: str | Path, cwd: Path, path: Path | None = None) -> str:
-    """What a command prints that succeeds, with ``path`` first among the places to import from."""
+    """Run a command that must succeed, with ``path`` first in the import path, and return its output."""
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "MLPCLI_DATA")}
     if path is not None:
         environment["PYTHONPATH"] = str(path)
@@ -31,7 +31,7 @@ def ended(*command: str | Path, cwd: Path, path: Path | None = None) -> str:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from this checkout by its build backend, without the network that pip's isolation needs."""
+    """Build the wheel with the build backend, without the network that pip's isolation needs."""
     folder = tmp_path_factory.mktemp("wheel")
     build = "import sys; from hatchling.build import build_wheel; build_wheel(sys.argv[1])"
     ended(sys.executable, "-c", build, folder, cwd=ROOT)
@@ -41,7 +41,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the wheel installed into it, without its dependencies: those are there."""
+    """Install the wheel into a folder, without its dependencies, which exist already."""
     folder = tmp_path_factory.mktemp("installed")
     pip = (sys.executable, "-m", "pip", "--isolated", "--disable-pip-version-check", "--quiet", "install")
     ended(*pip, "--no-deps", "--no-index", "--no-compile", "--target", folder, wheel, cwd=folder)
@@ -66,12 +66,12 @@ def test_wheel_contains_package_configs_and_licence(wheel: Path):
         f"{metadata}/entry_points.txt",
         f"{metadata}/licenses/LICENSE",
     }
-    # By name, should the checkout itself have lost them.
+    # Listed by name, in case the checkout lacks them.
     assert {"mlpcli/runs/directory.py", "mlpcli/configs/mnist.yaml", "mlpcli/configs/quickstart.yaml"} <= found
     assert {f"mlpcli/datasets/sample/{name}.gz" for name in FILE_NAMES.values()} <= found
 
 
-def test_the_installed_program_trains_from_another_folder(installed: Path, tmp_path: Path):
+def test_installed_program_trains_from_another_folder(installed: Path, tmp_path: Path):
     script = installed / "bin/mlpcli"
 
     def mlpcli(*arguments: str) -> str:
@@ -92,8 +92,8 @@ def test_the_installed_program_trains_from_another_folder(installed: Path, tmp_p
     assert {path.name for path in tmp_path.iterdir()} == {"run"}
 
 
-def test_a_checkout_works_in_place(tmp_path: Path):
-    """By its path alone, from another folder: the configs are found beside the package."""
+def test_checkout_works_in_place(tmp_path: Path):
+    """From another folder, given only its path: the configs beside the package are found."""
     listed = ended(sys.executable, "-m", "mlpcli", "config", "list", "--json", cwd=tmp_path, path=ROOT)
     assert {config["name"] for config in json.loads(listed)} == {
         str(path.relative_to(ROOT / "configs").with_suffix("")) for path in (ROOT / "configs").rglob("*.yaml")

@@ -1,4 +1,4 @@
-"""A run that is killed at any moment, or stopped by a signal, is resumed to the very end it would have come to."""
+"""A run that is killed at any moment, or stopped by a signal, is resumed with the identical result."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def fork_server(folder: Path) -> Iterator[ForkServer]:
 
 @pytest.fixture(scope="module")
 def train(folder: Path, tiny_images: Any) -> tuple[Any, ...]:
-    """The command that trains on the tiny data set, but for its --out."""
+    """Return the command that trains on the tiny data set, without --out."""
     from mlpcli.datasets import idx
     from mlpcli.datasets.catalogue import FILE_NAMES, ROLES
 
@@ -45,7 +45,7 @@ def train(folder: Path, tiny_images: Any) -> tuple[Any, ...]:
 
 @pytest.fixture(scope="module")
 def whole(folder: Path, fork_server: ForkServer, train: tuple[Any, ...]) -> dict[str, Any]:
-    """The run that nothing interrupts, and how long it takes."""
+    """Train without interruption; return the outcome and the duration."""
     assert fork_server.run(*train, "warm").status == 0
     begun = time.monotonic()
     assert fork_server.run(*train, "whole").status == 0
@@ -53,7 +53,7 @@ def whole(folder: Path, fork_server: ForkServer, train: tuple[Any, ...]) -> dict
 
 
 def file_operations(fork_server: ForkServer, train: tuple[Any, ...]) -> int:
-    """How many file operations a run has: the first k at which no signal comes any more."""
+    """Return the number of file operations of a run: the first k without a signal."""
     low, high = 1, 2000
     while low < high:
         middle = (low + high) // 2
@@ -64,8 +64,8 @@ def file_operations(fork_server: ForkServer, train: tuple[Any, ...]) -> int:
     return low - 1
 
 
-def go_on(fork_server: ForkServer, train: tuple[Any, ...], run: Path, **interruption: Any) -> Ended:
-    """What a user does: resume the run if there is one, else begin it again."""
+def resume_or_train(fork_server: ForkServer, train: tuple[Any, ...], run: Path, **interruption: Any) -> Ended:
+    """Resume the run if it exists, else train it again, as a user would."""
     command = ("train", "--quiet", "--resume") if (run / "config.yaml").exists() else train
     return fork_server.run(*command, run.name, **interruption)
 
@@ -81,11 +81,11 @@ def test_resume_after_kill_at_random_moments_is_identical(
     for number in range(KILLS):
         run = folder / f"killed-{number}"
         moment = {"k": chance.randint(1, count)} if number % 3 else {"after": chance.uniform(0.0, whole["seconds"])}
-        for _ in range(1 + number % 2):  # some are killed again, at their second attempt
-            ended = go_on(fork_server, train, run, number=signal.SIGKILL, **moment)
+        for _ in range(1 + number % 2):  # some are killed again in their second attempt
+            ended = resume_or_train(fork_server, train, run, number=signal.SIGKILL, **moment)
             assert ended.status in (0, -signal.SIGKILL), ended
             killed += ended.status != 0
-        assert go_on(fork_server, train, run).status == 0, moment
+        assert resume_or_train(fork_server, train, run).status == 0, moment
         assert outcome(run) == whole["outcome"], moment
     assert killed >= 20
 
@@ -101,14 +101,14 @@ def test_signal_at_any_moment_stops_run_with_resume_command(
         moment = {"k": chance.randint(1, 180)} if attempt % 2 else {"after": chance.uniform(0.0, whole["seconds"])}
         ended = fork_server.run(*train, run.name, number=number, **moment)
         if ended.status == 0:
-            continue  # it was over already
+            continue  # it had ended already
         assert ended.status == 128 + number, (moment, ended)
         assert "Traceback" not in ended.stderr and "Exception" not in ended.stderr, ended.stderr
-        # A finished run has nothing to go on with: the signal came while its process was on the way out.
+        # A finished run cannot be resumed: the signal came while its process was exiting.
         unfinished = (run / "manifest.json").exists() and read_manifest(run)["state"] != "finished"
         if unfinished and (run / "metrics.jsonl").exists():
             assert f"mlpcli train --resume {run.name}\n" in ended.stderr
-        assert go_on(fork_server, train, run).status == 0
+        assert resume_or_train(fork_server, train, run).status == 0
         assert outcome(run) == whole["outcome"], moment
 
 
@@ -119,5 +119,5 @@ def test_second_signal_ends_run_at_once(
     run = folder / f"twice-{number}"
     ended = fork_server.run(*train, run.name, k=100, number=number, twice=True)
     assert (ended.status, ended.stderr) == (-number, "")
-    assert go_on(fork_server, train, run).status == 0
+    assert resume_or_train(fork_server, train, run).status == 0
     assert outcome(run) == whole["outcome"]

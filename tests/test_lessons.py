@@ -1,4 +1,4 @@
-"""The lessons show what the commands print, and lead where they say."""
+"""The lessons show the output of the commands, and their links have targets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BLOCK = re.compile(r"^```(sh|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def shown(page: Path) -> list[tuple[list[str], list[str]]]:
-    """Each ``mlpcli explain`` of the page, as its arguments, with the lines of its output that are shown."""
+    """Return the arguments of each ``mlpcli explain`` on the page, and its output lines shown there."""
     found: list[tuple[list[str], list[str]]] = []
     for kind, text in BLOCK.findall(page.read_text("utf-8")):
         if kind == "sh":
@@ -30,7 +30,7 @@ def test_there_are_four():
 
 
 @pytest.mark.parametrize("page", PAGES[:3], ids=lambda page: page.stem)
-def test_explain_prints_what_the_page_shows(page, capsys, monkeypatch):
+def test_explain_prints_the_lines_of_the_page(page, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     examples = shown(page)
     assert examples
@@ -42,6 +42,6 @@ def test_explain_prints_what_the_page_shows(page, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_links_lead_somewhere(page):
+def test_links_have_targets(page):
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text("utf-8")):
         assert (page.parent / target).exists(), target

@@ -1,4 +1,4 @@
-"""Images with several labels, and one output unit for two classes, from the files to every command."""
+"""Images with several labels, and one output unit for two classes, in every command."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TRAINING = ("network.hidden=[6]", "training.epochs=30", "network.objective=sigmo
 
 
 def examples(count, seed):
-    """Images of 6 x 6 of which the left, right and upper edge are light, each or not, and which."""
+    """Return 6 x 6 images, each of whose left, right and upper edges may be light, and those labels."""
     random = np.random.default_rng(seed)
     labels = random.integers(0, 2, (count, 3), dtype=np.uint8)
     images = random.integers(0, 60, (count, 6, 6), dtype=np.uint8)
@@ -75,7 +75,7 @@ def test_idx_and_npz_give_the_same_data_set(npz, folder):
 
 
 def test_table_with_other_numbers_is_classes_in_its_first_column(tmp_path):
-    # QMNIST's: the class, then writer, and so on.
+    # as QMNIST's: class, writer, and so on
     table = np.array([[3, 0, 259, 0], [1, 1, 260, 1]], np.int64)
     images = np.zeros((2, 4, 4), np.uint8)
     data = b"\0\0\x0c\x02" + np.array(table.shape, ">u4").tobytes() + table.astype(">i4").tobytes()
@@ -86,7 +86,7 @@ def test_table_with_other_numbers_is_classes_in_its_first_column(tmp_path):
     assert dataset.class_names == ("1", "3")
 
 
-def test_labels_are_learnt_and_the_test_is_of_whole_rows(run, capsys):
+def test_labels_are_learnt_and_tested_by_exact_match(run, capsys):
     found = document_of(capsys, "eval", run)
     several = found["multi_label"]
     assert found["confusion"] is None
@@ -102,21 +102,21 @@ def test_labels_are_learnt_and_the_test_is_of_whole_rows(run, capsys):
 
 def test_scores_by_hand():
     labels = np.array([[1, 0, 0], [1, 1, 0], [0, 0, 0]], np.uint8)
-    said = np.array([[1, 0, 0], [0, 1, 0], [0, 1, 0]], np.uint8)
-    each = label_scores(labels, said)
+    predicted = np.array([[1, 0, 0], [0, 1, 0], [0, 1, 0]], np.uint8)
+    each = label_scores(labels, predicted)
     assert [(c.examples, c.precision, c.recall, c.f1) for c in each] == [
         (2, 1.0, 0.5, pytest.approx(2 / 3)),
         (1, 0.5, 1.0, pytest.approx(2 / 3)),
         (0, None, None, None),
     ]
-    scores = multi_label_scores(labels, said, each)
+    scores = multi_label_scores(labels, predicted, each)
     assert scores.exact_match == pytest.approx(1 / 3)
     assert scores.label_error == pytest.approx(2 / 9)
     assert scores.micro_f1 == pytest.approx(4 / 6)  # 2 hits, 3 true and 3 predicted
     assert scores.macro_f1 == pytest.approx(2 / 3)
 
 
-def test_predict_says_every_class_above_a_half(run, folder, capsys):
+def test_predict_lists_every_class_above_a_half(run, folder, capsys):
     images = folder / "t10k-images-idx3-ubyte"
     found = document_of(capsys, "predict", run, images)["images"]
     for image in found:
@@ -136,19 +136,19 @@ def test_explain_has_several_true_classes(run, capsys):
     values = {each["name"]: np.array(each["values"]) for each in found["equations"]}
     assert found["label"] == [0, 2]
     np.testing.assert_allclose(values["dz2"], values["p"] - [1, 0, 1], atol=1e-15)
-    # Without a label those of the data; with none, no class is right.
+    # By default the labels of the data; 'none' means no class is right.
     assert isinstance(document_of(capsys, "explain", run)["label"], (int, list))
     assert document_of(capsys, "explain", run, "--label", "none")["label"] == []
 
 
 @pytest.mark.parametrize("of", ["run", "config"])
-def test_gradients_and_steps_are_proven(of, run, folder, capsys):
+def test_gradcheck_passes(of, run, folder, capsys):
     settings = [word for each in (f"data.dataset={folder}", *TRAINING) for word in ("--set", each)]
     what = [run] if of == "run" else settings
     assert document_of(capsys, "gradcheck", *what, "--processes", "1")["verdict"] == "passed"
 
 
-def test_report_and_predictions_table(run, tmp_path, capsys):
+def test_report_and_table_of_predictions(run, tmp_path, capsys):
     page = tmp_path / "page.html"
     output_of(capsys, "report", run, "-o", page)
     assert '"multi_label":true' in page.read_text("utf-8").replace(" ", "")
@@ -157,13 +157,13 @@ def test_report_and_predictions_table(run, tmp_path, capsys):
     assert table.read_text().startswith("image,label,predicted,confidence,p_left,p_right,p_top\n")
 
 
-def test_what_has_one_class_an_image_refuses_several(npz, run, tmp_path, capsys):
+def test_single_class_features_refuse_several_labels(npz, run, tmp_path, capsys):
     with pytest.raises(ConfigError, match=r"use network\.objective: sigmoid_cross_entropy"):
         experiment.train(config.load(None, (f"data.dataset={npz}",), {}), out=tmp_path / "no")
     with pytest.raises(DataError, match="shuffled"):
         load_dataset(DataConfig(dataset=str(npz), validation_order="stratified"))
     for arguments, words in (
-        (("plot", run, "--kind", "confusion", "-o", tmp_path / "c.png"), "several labels an image"),
+        (("plot", run, "--kind", "confusion", "-o", tmp_path / "c.png"), "several labels per image"),
         (("predict", run, npz, "--many"), "--many"),
         (("eval", run, "--data", "mnist-sample"), "labels outside the classes"),
     ):
@@ -171,7 +171,7 @@ def test_what_has_one_class_an_image_refuses_several(npz, run, tmp_path, capsys)
         assert words in capsys.readouterr().err
 
 
-# One unit for two classes ----------------------------------------------------------------------------------------
+# One unit for two classes -------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -188,8 +188,8 @@ def trained(two, path, *settings):
     return experiment.train(config.load(None, (*common, *rest, *settings), {}), out=path)
 
 
-def test_logistic_regression_is_softmax_with_theta_the_difference(two, tmp_path):
-    """theta = w1 - w0 moves twice as fast as each w: with twice the rate both are the same network after each step."""
+def test_logistic_regression_equals_softmax_of_two(two, tmp_path):
+    """theta = w1 - w0 moves twice as fast as each w: with twice the rate both networks agree after each step."""
     from mlpcli import load
 
     softmax = trained(two, tmp_path / "softmax", "training.learning_rate=0.1")

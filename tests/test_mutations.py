@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="mutants run in 
 
 
 def verdicts(tmp_path: Path, *arguments: str) -> list[dict[str, Any]]:
-    """Return the outcomes of the mutants, each in a process of its own: as a developer runs it."""
+    """Return the outcomes of the mutants, each run in its own process, as a developer would."""
     path = tmp_path / "mutants.json"
     command = [sys.executable, "-m", "tests.mutation", "--json", str(path), *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS)
@@ -68,18 +68,18 @@ def test_mutants_of_a_statement(source: str, expected: set[str]) -> None:
         "@lru_cache(1)\ndef f():\n    return a",
     ],
 )
-def test_what_changes_no_number_is_no_mutant(source: str) -> None:
+def test_changes_without_numbers_are_no_mutants(source: str) -> None:
     assert mutants_of(FILES[0], source) == []
 
 
-def test_mutants_leave_the_tree_as_it_was() -> None:
+def test_mutants_restore_the_tree() -> None:
     first, second = (mutants_of(FILES[0], "def f(a):\n    return -a + 1") for _ in range(2))
     assert [mutant.before for mutant in first] == ["return -a + 1"] * len(first)
     assert [str(mutant) for mutant in first] == [str(mutant) for mutant in second]
 
 
 @pytest.mark.slow
-def test_a_wrong_delta_is_caught_and_a_speed_constant_is_not(tmp_path: Path) -> None:
+def test_wrong_delta_is_caught_and_speed_constant_is_not(tmp_path: Path) -> None:
     delta, speed = (
         "np.subtract(p, Y, out=dz) -> np.add(p, Y, out=dz)",
         "AXPY_MIN_THREADED = 32768 -> AXPY_MIN_THREADED = 32769",
@@ -91,7 +91,8 @@ def test_a_wrong_delta_is_caught_and_a_speed_constant_is_not(tmp_path: Path) -> 
     }
 
 
-def test_known_mutants_are_still_there() -> None:
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="ast.unparse writes tuples in another way before Python 3.11")
+def test_known_mutants_exist() -> None:
     mutants = {file: mutants_of(file, (PACKAGE / file).read_text("utf-8")) for file in FILES}
     gone = [entry for entry in KNOWN if not any(entry.covers(mutant) for mutant in mutants[entry.file])]
     assert gone == []

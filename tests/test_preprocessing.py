@@ -1,4 +1,4 @@
-"""A network trained on deskewed images is given deskewed images by everything that asks it anything."""
+"""Every command gives deskewed images to a network trained on deskewed images."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 import mlpcli
 from mlpcli import config as config_module
 from mlpcli import experiment
-from mlpcli.analysis.evaluation import open_member
-from mlpcli.analysis.look import look
+from mlpcli.analysis.evaluate_runs import evaluate_runs
+from mlpcli.analysis.evaluation import open_model
 from mlpcli.commands import _run
 from mlpcli.config import Config
 from mlpcli.datasets import idx
@@ -29,7 +29,7 @@ DESKEW = "data.preprocessing=deskew"
 
 @pytest.fixture
 def runs(tiny_config, tmp_path, monkeypatch):
-    """``plain`` and ``upright``, of one config but for the deskewing."""
+    """Train ``plain`` and ``upright``, of one config except the deskewing."""
     monkeypatch.delenv("MLPCLI_DATA", raising=False)
     experiment.train(tiny_config(), out=tmp_path / "plain")
     experiment.train(tiny_config(DESKEW), out=tmp_path / "upright")
@@ -47,8 +47,8 @@ def typed(capsys):
 
 
 def expected_p(run, images):
-    """What the network of ``run`` says of ``images`` (N, rows, columns) that are deskewed by hand."""
-    checkpoint = open_member(run).checkpoint
+    """Return p of the network of ``run`` for ``images`` (N, rows, columns), deskewed here."""
+    checkpoint = open_model(run).checkpoint
     architecture = architecture_of(checkpoint.config, 20, checkpoint.classes)
     z = logits(architecture, checkpoint.parameters, deskewed(images.reshape(-1, 20), (5, 4))).astype(np.float64)
     p = np.empty_like(z)
@@ -56,8 +56,8 @@ def expected_p(run, images):
     return p
 
 
-def test_it_changes_what_is_learnt(runs):
-    plain, upright = (open_member(runs / name).checkpoint for name in ("plain", "upright"))
+def test_preprocessing_changes_the_parameters(runs):
+    plain, upright = (open_model(runs / name).checkpoint for name in ("plain", "upright"))
     assert not np.array_equal(plain.parameters.vector, upright.parameters.vector)
     assert plain.hashes == upright.hashes
 
@@ -67,20 +67,20 @@ def test_evaluation_on_deskewed_images_agrees_with_training(runs, tiny_images):
     best = min(
         directory.read_metrics(run).records, key=lambda line: (line["validation_error"], line["validation_loss"])
     )
-    (validation,) = look([run], "validation").alone
+    (validation,) = evaluate_runs([run], "validation").individual
     assert (validation.error, validation.loss) == (best["validation_error"], best["validation_loss"])
-    found = look([run], "test")
+    found = evaluate_runs([run], "test")
     test = directory.read_test(run)
-    assert (found.alone[0].errors, found.alone[0].loss) == (test["errors"], test["loss"])
-    assert np.array_equal(found.together.p, expected_p(run, tiny_images[2]))
-    # Shown are the images as in the files.
+    assert (found.individual[0].errors, found.individual[0].loss) == (test["errors"], test["loss"])
+    assert np.array_equal(found.ensemble.p, expected_p(run, tiny_images[2]))
+    # The images shown are those of the files.
     assert np.array_equal(found.part.split.images.reshape(-1, 5, 4), tiny_images[2])
 
 
 def test_ensemble_preprocesses_for_each_model(runs, tiny_images):
-    both = look([runs / "plain", runs / "upright"], "test")
-    p = [look([runs / name], "test").together.p for name in ("plain", "upright")]
-    assert np.array_equal(both.together.p, np.mean(p, axis=0))
+    both = evaluate_runs([runs / "plain", runs / "upright"], "test")
+    p = [evaluate_runs([runs / name], "test").ensemble.p for name in ("plain", "upright")]
+    assert np.array_equal(both.ensemble.p, np.mean(p, axis=0))
     assert np.array_equal(p[1], expected_p(runs / "upright", tiny_images[2]))
     assert not np.allclose(p[1], expected_p(runs / "plain", tiny_images[2]), atol=1e-3)
 
@@ -100,7 +100,7 @@ def test_predictions_from_python_and_from_files(runs, tiny_images, typed):
     assert [image["p"] for image in json.loads(out)["images"]] == expected.tolist()
 
 
-def test_show_draws_what_the_network_saw(runs, tmp_path, typed):
+def test_show_draws_the_input_of_the_network(runs, tmp_path, typed):
     line = np.zeros((5, 4), np.uint8)
     for y in range(3):
         line[1 + y, 2 - y] = 255
@@ -113,36 +113,36 @@ def test_show_draws_what_the_network_saw(runs, tmp_path, typed):
     assert drawn == {"plain": ["    ▄", "  ▄▀", ""], "upright": ["   ▄", "   █", ""]}
 
 
-def test_exports_say_it_and_take_deskewed_images(runs, tiny_images, typed):
+def test_exports_declare_and_expect_deskewed_images(runs, tiny_images, typed):
     import onnx
     import onnxruntime
     import safetensors
 
-    for name, said in (("upright", "deskew"), ("plain", "none")):
+    for name, name_in_export in (("upright", "deskew"), ("plain", "none")):
         status, _, err = typed("export", runs / name, "-o", runs / "x.onnx")
         assert status == 0
         assert ("trained with data.preprocessing: deskew" in err) == (name == "upright")
         model = onnx.load(runs / "x.onnx")
-        assert {each.key: each.value for each in model.metadata_props}["preprocessing"] == said
+        assert {each.key: each.value for each in model.metadata_props}["preprocessing"] == name_in_export
         assert ("preprocessed beforehand: deskew" in model.graph.input[0].doc_string) == (name == "upright")
         status, out, err = typed("export", runs / name, "-o", runs / "x.safetensors", "--json")
-        assert json.loads(out)["preprocessing"] == (None if said == "none" else said)
+        assert json.loads(out)["preprocessing"] == (None if name_in_export == "none" else name_in_export)
         with safetensors.safe_open(runs / "x.safetensors", "np") as file:
-            assert file.metadata()["preprocessing"] == said
+            assert file.metadata()["preprocessing"] == name_in_export
     typed("export", runs / "upright", "-o", runs / "x.onnx")
     images = deskewed(tiny_images[2].reshape(-1, 20), (5, 4)).reshape(-1, 5, 4)
     (p,) = onnxruntime.InferenceSession(runs / "x.onnx").run(["p"], {"images": images})
     assert np.allclose(p, expected_p(runs / "upright", tiny_images[2]), atol=1e-5)
 
 
-def test_resuming_and_reproducing_come_to_the_same(runs, tiny_config):
+def test_resume_and_reproduce_are_identical(runs, tiny_config):
     assert experiment.reproduce(runs / "upright").differences == []
     with pytest.raises(UsageError, match=r"data\.preprocessing"):
         experiment.resume(runs / "upright", ["data.preprocessing=null", "training.epochs=5"])
 
 
 def test_format_1_checkpoint_is_read_without_preprocessing(runs, tiny_images):
-    """Format 1, as it was: its config lacks data.preprocessing, augmentation and more."""
+    """Read format 1: its config lacks data.preprocessing, augmentation and more."""
     import hashlib
     import io
     import zipfile
@@ -169,7 +169,7 @@ def test_format_1_checkpoint_is_read_without_preprocessing(runs, tiny_images):
     assert np.array_equal(old.parameters.vector, new.parameters.vector)
 
 
-def test_a_config_without_the_key_is_one_with_null():
+def test_missing_key_means_null():
     values = config_module.to_dict(Config())
     assert values["data"].pop("preprocessing", 0) is None
     assert config_module.from_dict(values, "x") == Config()
@@ -177,19 +177,19 @@ def test_a_config_without_the_key_is_one_with_null():
     assert config_module.from_dict(config_module.to_dict(upright), "x") == upright
 
 
-def test_gradcheck_takes_such_a_config(typed):
+def test_gradcheck_accepts_preprocessing(typed):
     status, out, _ = typed("gradcheck", "--set", DESKEW, "--set", "network.hidden=[5]", "--entries", "5", "--json")
     assert status == 0
     assert json.loads(out)["verdict"] == "passed"
 
 
-def test_another_preprocessing_is_refused(typed):
+def test_unknown_preprocessing_is_refused(typed):
     status, _, err = typed("data", "show", "--set", "data.preprocessing=dekew")
     assert status == 2
     assert "data.preprocessing: 'dekew' is not allowed; allowed: deskew, or null" in err
 
 
-def test_the_sheet_shows_the_deskewed_beside_the_original(tiny_config):
+def test_sheet_shows_deskewed_images_beside_originals(tiny_config):
     from mlpcli.analysis.sheet import sheet
 
     config = tiny_config(DESKEW, "augmentation.rotation=10", "augmentation.shift=1", "training.epochs=9")

@@ -1,4 +1,4 @@
-"""What names the version, in a checkout or an sdist, names the same one."""
+"""The changelog and the citation have the version of the package."""
 
 from __future__ import annotations
 

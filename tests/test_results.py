@@ -1,4 +1,4 @@
-"""docs/results.md says what the files of its runs say."""
+"""docs/results.md agrees with the files of its runs."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def read(recipe: str, seed: str) -> tuple[dict[str, Any], list[dict[str, Any]], 
 
 
 def row(recipe: str) -> str:
-    """The line of the recipe in the table of records."""
+    """Return the line of the recipe in the table of records."""
     [line] = re.findall(rf"^\| \[`{recipe}`\].*$", PAGE, re.MULTILINE)
     return str(line)
 
 
-def test_there_is_nothing_but_the_recipes_three_runs_each():
+def test_folder_has_three_runs_of_each_recipe():
     assert sorted(path.name for path in RESULTS.iterdir()) == sorted(RECIPES)
     for recipe in RECIPES:
         assert sorted(path.name for path in (RESULTS / recipe).iterdir()) == SEEDS
@@ -42,7 +42,7 @@ def test_there_is_nothing_but_the_recipes_three_runs_each():
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_the_row_of_a_recipe_says_what_its_runs_say(recipe: str):
+def test_row_of_a_recipe_agrees_with_its_runs(recipe: str):
     tests = [read(recipe, seed)[0] for seed in SEEDS]
     assert [test["examples"] for test in tests] == [10_000] * 3
     minutes = [sum(line["seconds"] for line in read(recipe, seed)[1]) / 60 for seed in SEEDS]
@@ -57,7 +57,7 @@ def test_the_row_of_a_recipe_says_what_its_runs_say(recipe: str):
 
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_run_is_the_whole_of_its_recipe_on_all_images(recipe: str, seed: str):
+def test_runs_follow_their_recipe_on_all_images(recipe: str, seed: str):
     read_config = config.load(config.find(f"records/{recipe}"), [], {})
     _, metrics, manifest = read(recipe, seed)
     assert manifest["state"] == "finished"

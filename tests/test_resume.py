@@ -1,4 +1,4 @@
-"""A resumed run comes to the end, bit for bit, of one that was never interrupted; what can't be so is refused."""
+"""A resumed run is bit-identical to an uninterrupted one; resuming that cannot be is refused."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def folder() -> Iterator[Path]:
 
 
 class Stop(Observer):
-    """Stops the run as Ctrl-C does: when an epoch is saved, or within one."""
+    """An observer that stops the run as Ctrl-C does: when an epoch is saved, or within one."""
 
     def __init__(self, epoch: int, *, step: int = 0) -> None:
-        self.said: list[str] = []
+        self.messages: list[str] = []
         self._epoch, self._step, self._done, self._steps = epoch, step, 0, 0
 
     def say(self, message: str) -> None:
-        self.said.append(message)
+        self.messages.append(message)
 
     def begin(self, run: Path, trainer: Any, dataset: Any) -> None:
         self._done = trainer.state.epoch
@@ -54,7 +54,7 @@ class Stop(Observer):
 
 
 def begin(config: Config, run: Path, stop: Stop | None = None) -> Path:
-    """A run of ``config``, stopped where ``stop`` says."""
+    """Train a run of ``config`` until ``stop`` interrupts it."""
     if stop is None:
         experiment.train(config, out=run)
     else:
@@ -129,7 +129,7 @@ def test_resume_after_interruption_in_every_epoch(tiny_config: Make, folder: Pat
     assert result.path == run and result.epochs == 5 and result.test_examples == 30
 
 
-# What may differ on resumption ---------------------------------------------------------------------------------------
+# Changes on resumption ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_override_that_changes_past_epochs_is_refused(tiny_config: Make, folder:
     assert snapshot(run) == before
 
 
-def test_where_the_data_are_may_change(tiny_config: Make, folder: Path):
+def test_data_location_may_change(tiny_config: Make, folder: Path):
     whole = outcome(begin(tiny_config("data.folder=elsewhere", "data.offline=true"), folder / "whole"))
     run = begin(tiny_config(), folder / "run", Stop(1))
     experiment.resume(run, ("data.folder=elsewhere", "data.offline=true"))
@@ -174,11 +174,11 @@ def test_prolonged_run_keeps_earlier_best(tiny_config: Make, folder: Path):
 
 
 @pytest.mark.parametrize("stop", [Stop(2), None], ids=["interrupted", "finished"])
-def test_more_epochs_at_a_constant_rate_prolong_a_run(tiny_config: Make, folder: Path, stop: Stop | None):
+def test_more_epochs_at_constant_rate_prolong_a_run(tiny_config: Make, folder: Path, stop: Stop | None):
     constant = "training.schedule=constant"
     whole = outcome(begin(tiny_config(constant, "training.epochs=6"), folder / "whole"))
     run = begin(tiny_config(constant, "training.epochs=3"), folder / "run", stop)
-    # Stopped before another epoch is done, it remembers what it was asked for.
+    # Stopped before another epoch ends, it still has the new number of epochs.
     with pytest.raises(KeyboardInterrupt):
         experiment.resume(run, ("training.epochs=6",), observer=Stop(2 if stop else 3, step=1))
     assert not (run / "test.json").exists()
@@ -186,7 +186,7 @@ def test_more_epochs_at_a_constant_rate_prolong_a_run(tiny_config: Make, folder:
     assert outcome(run) == whole
 
 
-def test_fewer_epochs_at_a_constant_rate_shorten_it(tiny_config: Make, folder: Path):
+def test_fewer_epochs_at_constant_rate_shorten_a_run(tiny_config: Make, folder: Path):
     constant = "training.schedule=constant"
     whole = outcome(begin(tiny_config(constant, "training.epochs=3"), folder / "whole"))
     run = begin(tiny_config(constant, "training.epochs=6"), folder / "run", Stop(2))
@@ -197,14 +197,14 @@ def test_fewer_epochs_at_a_constant_rate_shorten_it(tiny_config: Make, folder: P
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "step"])
-def test_other_epochs_are_refused_where_the_rates_depend_on_them(tiny_config: Make, folder: Path, schedule: str):
+def test_other_epochs_are_refused_if_rates_depend_on_them(tiny_config: Make, folder: Path, schedule: str):
     run = begin(tiny_config(f"training.schedule={schedule}"), folder / "run", Stop(1))
     with pytest.raises(UsageError, match=rf"training\.epochs: 3 -> 6: .* training.schedule: {schedule}") as refused:
         experiment.resume(run, ("training.epochs=6",))
     assert "only with constant" in str(refused.value)
 
 
-def test_before_the_first_epoch_is_done_nothing_is_past(tiny_config: Make, folder: Path):
+def test_any_key_may_change_before_the_first_epoch(tiny_config: Make, folder: Path):
     whole = outcome(begin(tiny_config("training.epochs=4"), folder / "whole"))
     run = begin(tiny_config(), folder / "run", Stop(0, step=1))
     experiment.resume(run, ("training.epochs=4",))
@@ -219,7 +219,7 @@ def test_config_edited_in_the_run_is_refused(tiny_config: Make, folder: Path):
         experiment.resume(run)
 
 
-# Finished runs -------------------------------------------------------------------------------------------------------
+# Finished runs ------------------------------------------------------------------------------------
 
 
 def test_resume_of_finished_run_needs_no_data(tiny_config: Make, tiny_folder: Path, folder: Path):
@@ -229,7 +229,7 @@ def test_resume_of_finished_run_needs_no_data(tiny_config: Make, tiny_folder: Pa
     before = snapshot(run)
     observer = Stop(0)
     assert experiment.resume(run, observer=observer) == result
-    assert observer.said == [f"{run}: is finished; there is nothing to resume"]
+    assert observer.messages == [f"{run}: is finished; there is nothing to resume"]
     assert snapshot(run) == before
 
 
@@ -241,7 +241,7 @@ def test_resume_evaluates_test_set_if_stopped_before(tiny_config: Make, folder: 
     assert outcome(run) == whole
 
 
-# Damage --------------------------------------------------------------------------------------------------------------
+# Damage -------------------------------------------------------------------------------------------
 
 
 def test_damaged_last_is_refused_with_command_for_previous(tiny_config: Make, folder: Path):
@@ -259,14 +259,14 @@ def test_damaged_last_is_refused_with_command_for_previous(tiny_config: Make, fo
     assert outcome(run) == whole
 
 
-def test_a_missing_last_is_not_replaced_silently(tiny_config: Make, folder: Path):
+def test_missing_last_is_not_replaced_silently(tiny_config: Make, folder: Path):
     run = begin(tiny_config(), folder / "run", Stop(2))
     (run / "checkpoints/last.npz").unlink()
     with pytest.raises(RunError, match=r"last\.npz: cannot be read: No such file.*--resume .*previous\.npz"):
         experiment.resume(run)
 
 
-def test_a_damaged_last_never_replaces_previous(tiny_config: Make, folder: Path):
+def test_damaged_last_does_not_replace_previous(tiny_config: Make, folder: Path):
     run = begin(tiny_config("training.epochs=5"), folder / "run", Stop(3))
     flip(run / "checkpoints/last.npz")
     for epoch in (2, 3):
@@ -276,7 +276,7 @@ def test_a_damaged_last_never_replaces_previous(tiny_config: Make, folder: Path)
             assert checkpoints.read(run / f"checkpoints/{name}.npz").epoch in (2, 3)
 
 
-def test_last_damaged_during_run_never_replaces_previous(tiny_config: Make, folder: Path):
+def test_last_damaged_during_a_run_does_not_replace_previous(tiny_config: Make, folder: Path):
     run = folder / "run"
 
     class Damage(Stop):
@@ -289,7 +289,7 @@ def test_last_damaged_during_run_never_replaces_previous(tiny_config: Make, fold
     assert checkpoints.read(run / "checkpoints/previous.npz").epoch == 2
 
 
-def test_going_back_to_previous_does_it_over_even_if_interrupted(tiny_config: Make, folder: Path):
+def test_resume_from_previous_may_be_interrupted(tiny_config: Make, folder: Path):
     config = tiny_config("training.epochs=5")
     whole = outcome(begin(config, folder / "whole"))
     run = begin(config, folder / "run")
@@ -330,7 +330,7 @@ def test_resume_without_usable_best_is_refused_untouched(tiny_config: Make, fold
     assert changed == set()
 
 
-def test_what_a_killed_process_left_half_written_is_cleared_away(tiny_config: Make, folder: Path):
+def test_leftovers_of_a_killed_process_are_removed(tiny_config: Make, folder: Path):
     whole = outcome(begin(tiny_config("data.validation=0"), folder / "whole"))
     run = begin(tiny_config("data.validation=0"), folder / "run", Stop(2))
     for name in (".mlpcli-0123456789abcdef.partial", "checkpoints/.mlpcli-fedcba9876543210.partial"):
@@ -371,7 +371,7 @@ def test_damaged_metrics_are_refused(tiny_config: Make, folder: Path, how: str):
     assert {name: what[1] for name, what in snapshot(run).items()} == {name: what[1] for name, what in before.items()}
 
 
-def test_a_checkpoint_of_other_steps_is_refused(tiny_config: Make, folder: Path):
+def test_checkpoint_of_other_steps_is_refused(tiny_config: Make, folder: Path):
     run = begin(tiny_config(), folder / "run", Stop(2))
     last = run / "checkpoints/last.npz"
     checkpoint = checkpoints.read(last)
@@ -388,14 +388,14 @@ def test_other_data_are_refused(tiny_config: Make, tiny_folder: Path, folder: Pa
         experiment.resume(run)
 
 
-def test_other_data_are_refused_before_the_first_epoch_too(tiny_config: Make, tiny_folder: Path, folder: Path):
+def test_other_data_are_refused_before_the_first_epoch(tiny_config: Make, tiny_folder: Path, folder: Path):
     run = begin(tiny_config(), folder / "run", Stop(0, step=1))
     flip(tiny_folder / "train-labels-idx1-ubyte", -1)
     with pytest.raises(DataError, match="train-labels-idx1-ubyte is not the file the run was trained on"):
         experiment.resume(run)
 
 
-def test_another_environment_is_said(tiny_config: Make, folder: Path):
+def test_other_environment_is_reported(tiny_config: Make, folder: Path):
     run = begin(tiny_config(), folder / "run", Stop(1))
     path = run / "manifest.json"
     manifest = json.loads(path.read_text())
@@ -403,21 +403,21 @@ def test_another_environment_is_said(tiny_config: Make, folder: Path):
     path.write_text(json.dumps(manifest))
     observer = Stop(0)
     experiment.resume(run, observer=observer)
-    assert observer.said == ["not the environment the run began in (numpy): the numbers may differ"]
+    assert observer.messages == ["not the environment the run began in (numpy): the numbers may differ"]
 
 
 @pytest.mark.parametrize("name", ["", "nothing", "file", "run/checkpoints/none.npz", "x" * 5000, "a\0b"])
-def test_what_is_no_run_is_refused(tiny_config: Make, folder: Path, name: str):
+def test_path_without_a_run_is_refused(tiny_config: Make, folder: Path, name: str):
     begin(tiny_config(), folder / "run", Stop(1))
     (folder / "file").touch()
     with pytest.raises(RunError):
         experiment.resume(folder / name)
 
 
-# Where a run goes ----------------------------------------------------------------------------------------------------
+# Output folder ---------------------------------------------------------------------------------
 
 
-def test_a_taken_directory_is_refused_before_data_are_looked_for(tiny_config: Make, folder: Path):
+def test_taken_directory_is_refused_before_loading_data(tiny_config: Make, folder: Path):
     run = begin(tiny_config(), folder / "run", Stop(1))
     before = snapshot(run)
     nowhere = tiny_config("data.dataset=nowhere")
@@ -432,7 +432,7 @@ def test_a_taken_directory_is_refused_before_data_are_looked_for(tiny_config: Ma
         experiment.train(nowhere, out=folder / "full/letter")
 
 
-def test_no_directory_is_left_where_the_data_can_not_be_had(tiny_config: Make, folder: Path):
+def test_unavailable_data_leave_no_directory(tiny_config: Make, folder: Path):
     with pytest.raises(MlpcliError, match="nowhere"):
         experiment.train(tiny_config("data.dataset=nowhere"), out=folder / "new")
     assert list(folder.iterdir()) == []

@@ -1,4 +1,4 @@
-"""The state of a training, and the record of an epoch."""
+"""Training state and epoch records."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_every_optimizer_has_its_state():
     assert set(OPTIMIZER_STATE) == set(rule_of(TrainingConfig, "optimizer").choices)
 
 
-def test_runs_model_is_the_average_if_there_is_one():
+def test_model_of_a_run_is_the_average_if_any():
     architecture = architecture_of(Config(), 4, 3)
     theta, average = architecture.parameters("float32"), architecture.parameters("float32")
     assert State(theta).parameters is theta

@@ -1,4 +1,4 @@
-"""A run that came by mail: whatever lies in it, looking at it is safe, and leaves all as it was."""
+"""Untrusted runs: every command on them is safe and changes no file."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def made(tiny_images: Any) -> Iterator[Path]:
 
 @pytest.fixture
 def theirs(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where commands run: beside the run ``theirs``, the data ``tiny``, and ``out`` for what they draw."""
+    """Make a working directory with the run ``theirs``, the data ``tiny``, and ``out`` for output."""
     for name in ("theirs", "tiny", "out"):
         shutil.copytree(made / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)
@@ -77,7 +77,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 
 
 def everything(folder: Path) -> dict[str, Any]:
-    """Every file and link below ``folder`` but what commands were to draw."""
+    """Return every file and link below ``folder`` except requested output."""
     return {
         str(path.relative_to(folder)): path.readlink() if path.is_symlink() else path.is_file() and path.read_bytes()
         for path in sorted(folder.rglob("*"))
@@ -85,7 +85,7 @@ def everything(folder: Path) -> dict[str, Any]:
     }
 
 
-def is_an_answer(ending: Ending) -> None:
+def assert_clean_ending(ending: Ending) -> None:
     status, out, err = ending
     assert status in (0, 3, 4) and "Traceback" not in err
     for text in (out, err):
@@ -93,7 +93,7 @@ def is_an_answer(ending: Ending) -> None:
 
 
 @pytest.mark.parametrize("arguments", READING, ids=" ".join)
-def test_looking_at_a_run_creates_and_changes_nothing(theirs: Path, run: Run, arguments: tuple[str, ...]):
+def test_commands_do_not_change_a_run(theirs: Path, run: Run, arguments: tuple[str, ...]):
     (theirs / ".lock").unlink()
     before = everything(theirs.parent)
     assert run(*arguments)[0] == 0
@@ -101,12 +101,12 @@ def test_looking_at_a_run_creates_and_changes_nothing(theirs: Path, run: Run, ar
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_nothing_of_a_run_is_read_or_made_through_a_link(theirs: Path, run: Run, file: str, tmp_path: Path):
+def test_links_in_a_run_are_not_followed(theirs: Path, run: Run, file: str, tmp_path: Path):
     (theirs / file).rename(tmp_path / "elsewhere")
     (theirs / file).symlink_to(tmp_path / "elsewhere")
     before = everything(theirs.parent)
     for arguments in READING:
-        is_an_answer(run(*arguments))
+        assert_clean_ending(run(*arguments))
     status, _, err = run("runs", "show", "theirs")
     if file.endswith((".yaml", ".json", ".jsonl")):
         what = "cannot be read: is a symbolic link, which is not followed here"
@@ -114,26 +114,26 @@ def test_nothing_of_a_run_is_read_or_made_through_a_link(theirs: Path, run: Run,
     (theirs / file).unlink()
     (theirs / file).symlink_to(tmp_path / "nothing")
     for arguments in READING:
-        is_an_answer(run(*arguments))
+        assert_clean_ending(run(*arguments))
     assert not (tmp_path / "nothing").exists()
     (theirs / file).unlink()
     before.pop(f"theirs/{file}")
     assert everything(theirs.parent) == before
 
 
-def test_an_evaluation_is_not_written_through_a_link(theirs: Path, run: Run, tmp_path: Path):
+def test_evaluation_is_not_written_through_a_link(theirs: Path, run: Run, tmp_path: Path):
     victim = tmp_path / "victim"
     victim.write_bytes(b"mine\nand half a line")
     (theirs / "evaluations.jsonl").symlink_to(victim)
     status, out, err = run("eval", "theirs")
     assert status == 0 and "error" in out
-    assert "this look is not recorded: theirs/evaluations.jsonl: cannot be written: is a symbolic link" in err
+    assert "this evaluation is not recorded: theirs/evaluations.jsonl: cannot be written: is a symbolic link" in err
     assert victim.read_bytes() == b"mine\nand half a line"
 
 
 @pytest.mark.parametrize("what", ["/dev/zero", "fifo", "folder", "a file without end"])
 @pytest.mark.parametrize("file", FILES)
-def test_what_is_no_file_of_a_run_is_neither_waited_for_nor_read_for_ever(theirs: Path, run: Run, file: str, what: str):
+def test_pipes_and_devices_in_a_run_are_not_read(theirs: Path, run: Run, file: str, what: str):
     path = theirs / file
     path.unlink()
     if what == "fifo":
@@ -147,12 +147,12 @@ def test_what_is_no_file_of_a_run_is_neither_waited_for_nor_read_for_ever(theirs
         os.truncate(path, 1 << 42)
     begun = time.monotonic()
     for arguments in [*READING[:5], ("runs", "reproduce", "theirs", "--quiet")]:
-        is_an_answer(run(*arguments))
+        assert_clean_ending(run(*arguments))
     assert time.monotonic() - begun < 30
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 2**20  # 1 GB, in kB
 
 
-def test_many_lines_that_are_none_take_no_memory(theirs: Path, run: Run):
+def test_many_invalid_lines_take_little_memory(theirs: Path, run: Run):
     (theirs / "metrics.jsonl").write_bytes(b"{}\n" * 10_000_000)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     status, out, err = run("runs", "list", ".")
@@ -160,7 +160,7 @@ def test_many_lines_that_are_none_take_no_memory(theirs: Path, run: Run):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000
 
 
-def test_words_of_a_run_do_not_steer_the_terminal(theirs: Path, run: Run):
+def test_control_characters_of_a_run_are_escaped(theirs: Path, run: Run):
     hostile = "x\x1b]0;title\x07\r\n\x9b2J\u202e"
     document = json.loads((theirs / "manifest.json").read_text())
     document["environment"] |= {hostile: hostile, "python": hostile}
@@ -171,23 +171,50 @@ def test_words_of_a_run_do_not_steer_the_terminal(theirs: Path, run: Run):
     shutil.copytree(theirs, theirs.parent / name)
     (theirs.parent / name / "test.json").write_text("{")
     for arguments in READING:
-        is_an_answer(run(*arguments))
+        assert_clean_ending(run(*arguments))
     for arguments in (("runs", "list", "."), ("runs", "compare", "."), ("runs", "show", name), ("eval", name)):
         _, out, err = run(*arguments)
         assert "\nmlpcli: all is well" not in out + err
 
 
-def test_a_folder_that_may_not_be_read_hides_no_other(theirs: Path, run: Run, monkeypatch: pytest.MonkeyPatch):
+def test_unreadable_folder_hides_no_other_run(theirs: Path, run: Run, monkeypatch: pytest.MonkeyPatch):
     real = directory.is_run
     (theirs.parent / "secret").mkdir()
 
     def is_run(path: Path) -> bool:
-        return path.name == "secret" or real(path)  # as where its permissions are 0, which root does not heed
+        return path.name == "secret" or real(path)  # as with permissions 0, which root ignores
 
     monkeypatch.setattr(directory, "is_run", is_run)
     status, out, _ = run("runs", "list", ".")
     assert status == 0
     assert "theirs" in out and "secret" in out
+
+
+GIVEN_A_RUN = [
+    ("runs", "show", "theirs"),
+    ("runs", "reproduce", "theirs", "--quiet"),
+    ("eval", "theirs"),
+    ("predict", "theirs", "tiny/t10k-images-idx3-ubyte", "--raw"),
+    ("explain", "theirs"),
+    ("export", "theirs", "-o", "out/n.safetensors"),
+    ("export", "theirs", "-o", "out/n.csv"),
+    *(("plot", "theirs", "-o", "out/p.png", "--kind", kind) for kind in ("curves", "layers", "confusion", "weights")),
+    ("report", "theirs", "-o", "out/r.html"),
+    ("train", "--resume", "theirs"),
+    ("train", "--init", "theirs", "--set", "data.dataset=tiny", "--out", "out/n"),
+]
+
+
+@pytest.mark.parametrize("file", ["config.yaml", "manifest.json", "metrics.jsonl", "test.json"])
+@pytest.mark.parametrize("arguments", GIVEN_A_RUN, ids=" ".join)
+def test_damaged_run_has_one_answer(theirs: Path, run: Run, arguments: tuple[str, ...], file: str):
+    (theirs / file).unlink()
+    os.mkfifo(theirs / file)
+    status, out, err = run(*arguments)
+    assert (status, out) == (4, "")
+    prefix = "network.init: " if "--init" in arguments else ""
+    assert err == f"mlpcli: {prefix}theirs/{file}: cannot be read: not a regular file\n"
+    assert not list(Path("out").iterdir())
 
 
 @pytest.mark.parametrize("cut", [None, -5, 1])
@@ -202,7 +229,7 @@ def test_a_folder_that_may_not_be_read_hides_no_other(theirs: Path, run: Run, mo
     ],
     ids=" ".join,
 )
-def test_metrics_that_are_cut_or_gone_have_one_answer(
+def test_truncated_or_missing_metrics_are_reported_alike(
     theirs: Path, run: Run, arguments: tuple[str, ...], cut: int | None
 ):
     path = theirs / "metrics.jsonl"
@@ -216,7 +243,7 @@ def test_metrics_that_are_cut_or_gone_have_one_answer(
     assert err == f"mlpcli: theirs/metrics.jsonl: is damaged: {what}; train it again: mlpcli train theirs/config.yaml\n"
 
 
-def test_data_that_have_moved_are_told_by_their_hash(theirs: Path, run: Run, made: Path):
+def test_moved_data_are_recognized_by_hash(theirs: Path, run: Run, made: Path):
     config = (theirs / "config.yaml").read_text()
     (theirs / "config.yaml").write_text(config.replace(str(made), "/nowhere"))
     for name in ("last", "best", "previous"):
@@ -233,10 +260,10 @@ def test_data_that_have_moved_are_told_by_their_hash(theirs: Path, run: Run, mad
     assert status == 3 and "its SHA-256 differs" in err
 
 
-# A terminal that goes away --------------------------------------------------------------------------------------------
+# A closed terminal ------------------------------------------------------------------------------
 
 
-def test_training_goes_on_without_its_terminal(tiny_config: Callable[..., Config], tmp_path: Path):
+def test_training_continues_without_its_terminal(tiny_config: Callable[..., Config], tmp_path: Path):
     from mlpcli.config import to_yaml
 
     (tmp_path / "c.yaml").write_text(to_yaml(tiny_config("training.epochs=60")))

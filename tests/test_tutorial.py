@@ -1,4 +1,4 @@
-"""The tutorial's commands and its Python run as they stand there, on the bundled sample; its pictures are there."""
+"""The tutorial: its commands and its Python run on the bundled sample, and its pictures exist."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ ROOT = Path(__file__).parents[1]
 TUTORIAL = ROOT / "docs" / "tutorial.md"
 SHOWN = {"config", "gradcheck", "train", "runs", "plot", "eval", "report", "predict", "export"}
 
-# The sample instead of MNIST, and two epochs: the same steps, in a moment.
+# The sample instead of MNIST, and two epochs: the same steps, faster.
 SMALL = ("data.dataset=mnist-sample", "training.epochs=2", "training.warmup_epochs=0")
 EPOCHS = '["training.epochs=1"]'  # as the tutorial's Python has it
 
 
 def blocks(*languages):
-    """The fenced blocks in one of ``languages``, in order: (language, what is in it)."""
+    """Return the fenced blocks in ``languages``, in order: (language, content)."""
     found = re.findall(r"^```(\w+)\n(.*?)^```$", TUTORIAL.read_text("utf-8"), re.MULTILINE | re.DOTALL)
     return [(language, text) for language, text in found if language in languages]
 
 
 def commands_of(text):
-    """The ``mlpcli`` commands of a block, each as its arguments."""
+    """Return the arguments of each ``mlpcli`` command in a block."""
     lines = text.replace("\\\n", " ").splitlines()
     return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("mlpcli ")]
 
@@ -42,7 +42,7 @@ def pictures():
 
 
 @pytest.mark.slow
-def test_all_of_it_runs_in_order(tmp_path, monkeypatch, capsys):
+def test_tutorial_runs_in_order(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLPCLI_DATA", raising=False)
     shutil.copytree(ROOT / "docs" / "pictures", tmp_path / "docs" / "pictures")
@@ -64,15 +64,15 @@ def test_all_of_it_runs_in_order(tmp_path, monkeypatch, capsys):
     assert {path.name for path in tmp_path.iterdir() if path.is_file()} >= {"curves.png", "report.html", "digits.onnx"}
 
 
-def test_what_it_shows_of_the_config_is_so(capsys):
+def test_shown_config_lines_are_those_of_the_config(capsys):
     checked = 0
     shown = blocks("sh", "text")
     for (language, text), (after, output) in pairwise(shown):
         for arguments in commands_of(text) if (language, after) == ("sh", "text") else ():
             if arguments[0] == "config":
                 assert _run(arguments) == 0
-                said = capsys.readouterr().out.splitlines()
-                assert [line for line in said if line in output.splitlines()] == [
+                printed = capsys.readouterr().out.splitlines()
+                assert [line for line in printed if line in output.splitlines()] == [
                     line for line in output.splitlines() if line != "..."
                 ]
                 checked += 1
@@ -80,7 +80,7 @@ def test_what_it_shows_of_the_config_is_so(capsys):
 
 
 def test_breaking_the_derivation_is_caught(tmp_path):
-    """The tutorial's ``sed`` really changes the code, and the check names what is wrong."""
+    """Run the tutorial's ``sed``: it changes the code, and the check names the wrong gradient."""
     (text,) = [text for _, text in blocks("bash")]
     for folder in ("mlpcli", "configs"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
@@ -92,14 +92,14 @@ def test_breaking_the_derivation_is_caught(tmp_path):
     assert "FAILED: W1, b1, W2, b2, theta, dz2, step v, step theta" in child.stdout
 
 
-def test_its_pictures_are_there_and_small():
+def test_pictures_exist_and_are_small():
     assert len(pictures()) >= 6
     assert all(path.stat().st_size < 100_000 for path in pictures())
     assert sum(path.stat().st_size for path in pictures()) < 600_000
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/tutorial.md", "docs/export.md"])
-def test_no_link_leads_nowhere(page):
+def test_links_have_targets(page):
     links = re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", (ROOT / page).read_text("utf-8"))
     assert links
     assert [link for link in links if not (ROOT / page).parent.joinpath(link).exists()] == []

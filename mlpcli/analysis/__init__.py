@@ -1,1 +1,1 @@
-"""A trained network to numbers and pictures."""
+"""Evaluation, prediction, export, plots and reports of trained networks."""

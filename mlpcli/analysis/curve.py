@@ -24,14 +24,14 @@ def learning_curve(
     width: int = 80,
     braille: bool = True,
 ) -> list[str]:
-    """Lines of at most ``width`` characters: errors, as shares of the images, against the epoch, from 1 to ``epochs``.
+    """Draw the errors, fractions of the images, against the epoch, in lines of at most ``width`` characters.
 
-    ``validation`` None: there are no such images; else it is as long as ``training``. Validation is a line, training a
-    dotted one, each named at its end with its last value. Without ``braille`` every character is ASCII. Errors of 0
-    lie at the bottom, half the least other error. Empty where there are fewer than two epochs, which make no curve, or
-    no room.
+    ``training`` and ``validation`` have one error per epoch, from epoch 1 on; without validation images ``validation``
+    is None. The curve of validation is solid, that of training dotted; each is labelled at its end with its last
+    value. Without ``braille`` every character is ASCII. Errors of 0 are drawn at the bottom, at half the smallest other
+    error. Return no lines for fewer than two epochs, or if ``width`` is too small.
     """
-    # The line last, so that where both are in one character of ASCII it is the one that is seen.
+    # The solid curve is drawn last: in ASCII, where both need the same character, it is the visible one.
     series = {"training": training, **({} if validation is None else {"validation": validation})}
     ends = {name: f"{name} {values[-1]:.2%}" for name, values in series.items() if values}
     scale = _Scale([error for values in series.values() for error in values])
@@ -63,7 +63,7 @@ def learning_curve(
 
 
 class _Scale:
-    """The position of an error between the bottom, 0, and the top, 1."""
+    """A logarithmic scale, from an error to its height between the bottom, 0, and the top, 1."""
 
     def __init__(self, errors: Sequence[float]) -> None:
         above = [error for error in errors if error > 0]
@@ -74,7 +74,7 @@ class _Scale:
             self._bottom /= 2
 
     def height(self, error: float) -> float:
-        if error <= 0 or self._bottom == 0:  # half of the least number there is, is 0
+        if error <= 0 or self._bottom == 0:  # half of the smallest float is 0
             return 0.0
         if self._bottom == self._top:
             return 0.5
@@ -82,12 +82,12 @@ class _Scale:
         return (math.log(error) - bottom) / (math.log(self._top) - bottom)
 
     def label(self, height: int) -> str:
-        """The error at the top or at the bottom, in per cent."""
+        """Return the error at the top or at the bottom, in per cent."""
         return f"{self._top:.2%}" if height else "0%" if self._has_zero else f"{self._bottom:.2%}"
 
 
 class _Canvas:
-    """Points in characters of ``across`` by ``down`` dots each, ``columns`` by ``ROWS`` of them; y grows downwards."""
+    """A grid of ``columns`` by ``ROWS`` characters, each of ``across`` by ``down`` dots; y grows downwards."""
 
     across = down = 1
 
@@ -96,9 +96,9 @@ class _Canvas:
         self.cells = [[0] * columns for _ in range(ROWS)]
 
     def draw(self, points: Sequence[Point], *, dotted: bool) -> None:
-        """Join ``points``, by every dot in between or, ``dotted``, by every third."""
+        """Join ``points`` by every dot in between or, if ``dotted``, by every third."""
         path = [*_path(points)]
-        for x, y in [path[0], *path[:: -3 if dotted else -1]]:  # counted from the end, where its value is written
+        for x, y in [path[0], *path[:: -3 if dotted else -1]]:  # counted from the end, where the label is
             self.mark(x, y, dotted=dotted)
 
     def mark(self, x: int, y: int, *, dotted: bool) -> None:
@@ -127,7 +127,7 @@ class _Ascii(_Canvas):
 
 
 def _path(points: Sequence[Point]) -> Iterator[Point]:
-    """The dots from each of ``points`` to the next, in steps of at most one."""
+    """Yield the dots from each of ``points`` to the next, in steps of at most one."""
     yield points[0]
     for (x0, y0), (x1, y1) in pairwise(points):
         steps = max(abs(x1 - x0), abs(y1 - y0))
@@ -136,7 +136,7 @@ def _path(points: Sequence[Point]) -> Iterator[Point]:
 
 
 def _apart(rows: dict[str, int]) -> dict[str, int]:
-    """``rows`` for the names at the ends, moved from one another where they fall together."""
+    """Return ``rows``, the rows of the labels, moved apart where two fall together."""
     first, *others = rows
     if others and rows[first] == rows[others[0]]:
         # Validation above, as it nearly always is; at the very top, training below it.

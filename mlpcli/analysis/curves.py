@@ -1,6 +1,6 @@
-"""The epochs of runs for other programs: one CSV table, or TensorBoard's event files.
+"""Export of the epochs of runs for other programs: one CSV table, or TensorBoard's event files.
 
-A value a layer, as gradient_norm and saturation have, becomes a column a layer: gradient_norm_1, gradient_norm_2, ...
+A metric with a value per layer, such as gradient_norm, becomes one column per layer: gradient_norm_1, gradient_norm_2.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ def names_of(runs: Sequence[Path]) -> dict[str, Path]:
 
 
 def to_csv(runs: Sequence[Path]) -> bytes:
-    """A row an epoch: the run's name, then what metrics.jsonl has; empty for null. Raises ``RunError``."""
+    """Write one CSV row per epoch: the run's name, then the fields of metrics.jsonl; null is empty.
+
+    Raises ``RunError``.
+    """
     rows = [{"run": name, **_flat(line)} for name, run in names_of(runs).items() for line in _metrics(run)]
     header = list(dict.fromkeys(["run", "epoch", *(key for row in rows for key in row)]))
     text = io.StringIO()
@@ -37,11 +40,11 @@ def to_csv(runs: Sequence[Path]) -> bytes:
 
 
 def to_tensorboard(runs: Sequence[Path]) -> dict[str, bytes]:
-    """The event files of ``runs``, by their paths in a log folder: RUN/events.out.tfevents.TIME.mlpcli.
+    """Return the event files of ``runs`` by their paths in a log folder: RUN/events.out.tfevents.TIME.mlpcli.
 
-    A scalar is called loss/train, loss/validation, error/train ... and its step is the epoch; its time is when the run
-    was begun plus the time of training. Equal runs give equal bytes. Raises ``RunError``, and ``UsageError`` without
-    the package tensorboard.
+    A scalar is called loss/train, loss/validation, error/train ...; its step is the epoch, its time the start of the
+    run plus the training time. Equal runs give equal bytes. Raises ``RunError``, and ``UsageError`` without the package
+    tensorboard.
     """
     try:
         from tensorboard.compat.proto.event_pb2 import Event
@@ -70,14 +73,14 @@ def to_tensorboard(runs: Sequence[Path]) -> dict[str, bytes]:
 
 
 class _Bytes(io.BytesIO):
-    """Bytes in memory that stay when a writer closes them."""
+    """A buffer whose bytes stay readable when a writer closes it."""
 
     def close(self) -> None:
-        """Do nothing: what was written is still to be had."""
+        """Do nothing."""
 
 
 def _tag(key: str) -> str:
-    """'train_loss' as loss/train: TensorBoard shows what begins alike in one section."""
+    """Return the tag loss/train for 'train_loss': TensorBoard groups tags by their beginning."""
     for what in ("loss", "error"):
         if key.endswith(f"_{what}"):
             return f"{what}/{key.removesuffix(f'_{what}')}"
@@ -88,7 +91,7 @@ def _tag(key: str) -> str:
 
 
 def _metrics(run: Path) -> list[dict[str, Any]]:
-    read_run(run)  # which checks all of its files
+    read_run(run)  # checks all of its files
     with Folder(run) as folder:
         lines = list(metrics.each(folder))
     if not lines:
@@ -100,7 +103,7 @@ def _begun(run: Path) -> float:
     try:
         return timegm(strptime(directory.read_manifest(run)["started"], "%Y-%m-%dT%H:%M:%SZ"))
     except ValueError:
-        raise RunError(f"{run / directory.MANIFEST}: is damaged: its 'started' is no time") from None
+        raise RunError(f"{run / directory.MANIFEST}: is damaged: its 'started' is not a time") from None
 
 
 def _flat(line: Mapping[str, Any]) -> dict[str, Any]:

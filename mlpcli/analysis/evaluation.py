@@ -1,12 +1,12 @@
-"""Holds trained networks, alone or as a committee, against labelled images: error, confusion, calibration, mistakes.
+"""Evaluation of trained networks, individually or as an ensemble: error, confusion, calibration, mistakes.
 
-N images, K classes. ``p`` (N, K) are the values of the output unit, ``labels`` (N,) what the images show and
-``predicted`` (N,) what the network takes them for: the class of the largest logit. The *confidence* in a prediction is
-p of the predicted class, the largest of the row.
+N images, K classes. ``p`` (N, K) are the values of the output unit, ``labels`` (N,) the true classes and ``predicted``
+(N,) the predicted ones: the class of the largest logit. The *confidence* in a prediction is p of the predicted class,
+the largest of the row.
 
-Where several classes may be right at once ``labels`` and ``predicted`` are (N, K), 1 for each that is: for each whose p
-is above 1/2. An image is an error unless the whole row is right, and the confidence is the product of p of each class
-that is predicted and 1 - p of each that is not: the probability of the row, as the units are independent.
+With several labels per image, ``labels`` and ``predicted`` are (N, K): 1 for each true class, and 1 for each class
+whose p is above 1/2. An image is an error unless its whole row is right. The confidence is the product of p of the
+predicted classes and 1 - p of the others: the probability of the row, as the units are independent.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from mlpcli.model.objectives import OBJECTIVES, SoftmaxCrossEntropy
 from mlpcli.runs import checkpoint as checkpoints
 from mlpcli.runs import directory
 from mlpcli.runs.checkpoint import Checkpoint
-from mlpcli.runs.summary import read_run
+from mlpcli.runs.summary import Recorded, read_run
 from mlpcli.state import architecture_of
 from mlpcli.training import evaluate as forward
 from mlpcli.training.evaluate import Evaluator
@@ -46,21 +46,25 @@ BINS = 15
 
 
 @dataclass(frozen=True, eq=False)
-class Member:
-    """A checkpoint, the file it was read from, and the run that the file lies in, if in one."""
+class LoadedModel:
+    """A checkpoint, the file it was read from, and the run that the file lies in, if any.
+
+    ``recorded`` are the run's other files if they were read with it.
+    """
 
     path: Path
     run: Path | None
     checkpoint: Checkpoint
+    recorded: Recorded | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Outputs:
-    """The outputs of a network, or of an ensemble, for N images.
+    """Outputs of a network, or of an ensemble, for N images.
 
-    ``p`` (N, K) float64; ``predicted`` (N,), or (N, K) where several classes may be right; ``loss`` its objective's
-    mean, penalty excluded, None for a committee that has none and where there are no labels; ``probabilities``: whether
-    p can be read as such; ``log_likelihood``: whether the loss is -ln p_label.
+    ``p`` (N, K) float64; ``predicted`` (N,), or (N, K) with several labels per image. ``loss`` is the mean of the
+    objective, penalty excluded; None without labels, or if an ensemble has no loss. ``probabilities`` is true if p are
+    probabilities, ``log_likelihood`` if the loss is -ln p_label.
     """
 
     p: Array
@@ -71,7 +75,7 @@ class Outputs:
 
     @property
     def confidence(self) -> Array:
-        """p of the predicted class, (N,); of several classes that of the row, and if p are none their least margin."""
+        """Return p of the predicted class, (N,); with several labels that of the row, for scores the least margin."""
         confidence: Array
         if self.predicted.ndim == 1:
             confidence = self.p[np.arange(len(self.p)), self.predicted]
@@ -82,13 +86,13 @@ class Outputs:
         return confidence
 
     def __array__(self, *_: Any, **__: Any) -> Array:
-        # So that taking it for an array of labels, or of p, fails where it is done.
+        # So that using the object itself as an array of labels, or of p, fails at once.
         raise TypeError("these are Outputs, not an array: take .predicted (N,) or .p (N, K)")
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A confidence interval for a share, both ends between 0 and 1."""
+    """A confidence interval of a fraction, both ends between 0 and 1."""
 
     low: float
     high: float
@@ -97,7 +101,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class ClassScores:
-    """The scores of one class, as fractions; None where the ratio is 0 / 0. ``examples`` have it as their label."""
+    """Scores of one class, as fractions; None where the ratio is 0 / 0. ``examples`` is the number with this label."""
 
     label: int
     examples: int
@@ -108,11 +112,11 @@ class ClassScores:
 
 @dataclass(frozen=True)
 class MultiLabelScores:
-    """The scores of multi-label predictions, as fractions.
+    """Scores of multi-label predictions, as fractions.
 
-    ``exact_match`` is the share of images all of whose labels are right, ``label_error`` that of all labels that are
-    wrong, ``label_errors`` (K) that of each class. ``micro_f1`` is F1 of all labels together, ``macro_f1`` the mean of
-    the classes' F1, those that have one.
+    ``exact_match`` is the fraction of images whose labels are all right, ``label_error`` the fraction of all labels
+    that are wrong, ``label_errors`` (K) that of each class. ``micro_f1`` is F1 over all labels, ``macro_f1`` the mean
+    of the F1 of the classes that have one.
     """
 
     exact_match: float
@@ -124,7 +128,7 @@ class MultiLabelScores:
 
 @dataclass(frozen=True)
 class Bin:
-    """The predictions with a confidence in (low, high]: how many, their mean confidence, the share that is right."""
+    """A bin of predictions with a confidence in (low, high]: their number, mean confidence and accuracy."""
 
     low: float
     high: float
@@ -135,7 +139,7 @@ class Bin:
 
 @dataclass(frozen=True)
 class Calibration:
-    """The expected calibration error, a share, and the bins it is computed from."""
+    """An expected calibration error, a fraction, and the bins it is computed from."""
 
     expected_calibration_error: float
     bins: tuple[Bin, ...]
@@ -143,7 +147,7 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Mistake:
-    """A wrongly classified image: its index in the split, from 0 in file order; of several labels lists of classes."""
+    """A misclassified image: ``index`` in the split, from 0, in file order; several labels are lists of classes."""
 
     index: int
     label: int | list[int]
@@ -153,10 +157,10 @@ class Mistake:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """All that is measured on one split. ``confusion`` (K, K): [i, j] images of label i are predicted as j.
+    """All measurements on one split. ``confusion`` (K, K): [i, j] images of label i are predicted as j.
 
-    ``calibration`` is None where the outputs are no probabilities, ``loss`` where a committee has none. Where several
-    classes may be right ``confusion`` is None, as no class is taken for another, and there is ``multi_label``.
+    ``calibration`` is None if the outputs are not probabilities, ``loss`` if an ensemble has none. With several labels
+    per image ``confusion`` is None, and ``multi_label`` has the scores.
     """
 
     examples: int
@@ -171,44 +175,43 @@ class Evaluation:
     multi_label: MultiLabelScores | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON: no NaN, None where something is undefined."""
+        """Return plain values for JSON: no NaN; None for what is undefined."""
         plain = asdict(self)
         if self.multi_label is None:
             del plain["multi_label"]
         return {**plain, "confusion": None if self.confusion is None else self.confusion.tolist()}
 
 
-def open_member(path: Path) -> Member:
-    """The checkpoint in the file ``path``, or of the run ``path``: its best, else its last.
+def open_model(path: Path) -> LoadedModel:
+    """Read the checkpoint in the file ``path``, or the best, else the last, of the run ``path``.
 
-    Of a run all other files are checked too, as every command that is given the run does; a damaged run's checkpoints
-    can be named one by one. Raises ``RunError`` or ``ConfigError`` when anything is missing, damaged or of another
-    version; nothing is taken instead, but of a run's other checkpoints the message says the names.
+    All other files of a run are checked too. The checkpoints of a damaged run can be opened by their own paths. Raises
+    ``RunError`` or ``ConfigError`` for missing or damaged files, or files of another version; the message names the
+    run's other checkpoints.
     """
-    if directory.is_folder(path) and directory.is_run(path):
-        read_run(path)
+    recorded = read_run(path) if directory.is_folder(path) and directory.is_run(path) else None
     file = None
     try:
         file = directory.find_checkpoint(path)
-        return Member(file, directory.run_of(file), checkpoints.read(file))
+        return LoadedModel(file, directory.run_of(file), checkpoints.read(file), recorded)
     except RunError as error:
         others = directory.other_checkpoints(path, file) if file not in (None, path) else []
         left = ", ".join(map(shown, others))
         raise RunError(f"{error}; other checkpoints of the run: {left}" if left else str(error)) from error
 
 
-def check_committee(members: Sequence[Member], split: SplitName, dataset: str | None) -> None:
-    """Raise ``UsageError`` unless ``members`` can be held against the same images, and their p be averaged.
+def check_ensemble(models: Sequence[LoadedModel], split: SplitName, dataset: str | None) -> None:
+    """Raise ``UsageError`` unless ``models`` can be evaluated on the same images, and their p averaged.
 
-    ``dataset`` is what they are to be held against, None for what they were trained on.
+    ``dataset`` is the data set to evaluate on, None for the one they were trained on.
     """
-    first = members[0].checkpoint
-    for member in members[1:]:
-        other = member.checkpoint
+    first = models[0].checkpoint
+    for model in models[1:]:
+        other = model.checkpoint
         differences: dict[str, tuple[Any, Any]] = {
             "takes images of another size": (first.image_shape, other.image_shape),
-            "tells another number of classes": (first.classes, other.classes),
-            "tells other classes": (first.names, other.names),
+            "predicts another number of classes": (first.classes, other.classes),
+            "predicts other classes": (first.names, other.names),
             "has another kind of labels": (first.multi_label, other.multi_label),
         }
         if dataset is None:
@@ -223,15 +226,13 @@ def check_committee(members: Sequence[Member], split: SplitName, dataset: str | 
             )
         for what, (a, b) in differences.items():
             if a != b:
-                raise UsageError(
-                    f"no committee of {shown(members[0].path)} and {shown(member.path)}: the second {what}"
-                )
-    for member in members if len(members) > 1 else ():
-        objective = member.checkpoint.config.network.objective
+                raise UsageError(f"no ensemble of {shown(models[0].path)} and {shown(model.path)}: the second {what}")
+    for model in models if len(models) > 1 else ():
+        objective = model.checkpoint.config.network.objective
         if not OBJECTIVES[objective].probabilities:
             raise UsageError(
-                f"no committee with {shown(member.path)}: it averages probabilities, and the outputs of {objective} "
-                "are none"
+                f"no ensemble with {shown(model.path)}: it averages probabilities, and the outputs of {objective} "
+                "are not probabilities"
             )
 
 
@@ -242,14 +243,14 @@ def _held_out_by(config: Config) -> tuple[Any, ...]:
 
 
 def fallback_from(checkpoint: Checkpoint) -> str | None:
-    """The data set that could not be had, where the network was trained on the bundled sample instead; else None."""
+    """Return the unavailable data set if the network was trained on the bundled sample instead; else None."""
     data = checkpoint.config.data
     instead = data.dataset in CATALOGUE and data.dataset != checkpoint.dataset == data.fallback
     return data.dataset if instead else None
 
 
 def _exists(dataset: str) -> bool:
-    from mlpcli.datasets.detect import exists  # its readers are imported for data of the user's alone
+    from mlpcli.datasets.detect import exists  # imports the readers, which only data of the user's need
 
     return exists(named_path(dataset))
 
@@ -262,15 +263,15 @@ def data_for(
     sources: tuple[str, ...] = (),
     offline: bool = False,
 ) -> DataConfig:
-    """Return the data to evaluate ``checkpoint`` on: what it was trained on, or ``dataset``; never a fallback.
+    """Return the data to evaluate ``checkpoint`` on: its training data set, or ``dataset``; never a fallback.
 
-    What is given overrides the checkpoint's config, of which only what is harmless is used. Raises ``DataError`` if
-    what it was trained on is not there.
+    The arguments override the checkpoint's config, of which only harmless keys are used. Raises ``DataError`` if the
+    training data are not there.
     """
     own = checkpoint.config.data
     trained_on = checkpoint.dataset if fallback_from(checkpoint) else own.dataset
     if dataset is None and trained_on not in CATALOGUE and not _exists(trained_on):
-        raise DataError(f"{shown(trained_on)}: what it was trained on is not here; say where it is with --data")
+        raise DataError(f"{shown(trained_on)}: its training data are not here; say where they are with --data")
     wanted = trained_on if dataset is None else dataset
     own = replace(own, dataset=wanted, sources=own.sources if wanted == own.dataset else None)
     believed = data_of_a_run(own)
@@ -284,63 +285,63 @@ def data_for(
 
 
 def check_fit(checkpoint: Checkpoint, part: Part) -> None:
-    """Raise ``DataError`` unless the network of ``checkpoint`` can take the images and tell the classes of ``part``."""
+    """Raise ``DataError`` unless size, classes and labels of ``part`` fit the network of ``checkpoint``."""
     if part.image_shape != checkpoint.image_shape:
         raise DataError(
-            f"{shown(part.name)}: its images are of {_size(part.image_shape)} pixels, the network takes "
+            f"{shown(part.name)}: its images have {_size(part.image_shape)} pixels, the network takes "
             f"{_size(checkpoint.image_shape)}"
         )
     if part.classes > checkpoint.classes:
-        raise DataError(f"{shown(part.name)}: has {part.classes} classes, the network tells {checkpoint.classes}")
+        raise DataError(f"{shown(part.name)}: has {part.classes} classes, the network predicts {checkpoint.classes}")
     if part.split.multi_label != checkpoint.multi_label:
-        several, one = "several labels an image", "one label an image"
+        several, one = "several labels per image", "one label per image"
         has, takes = (several, one) if part.split.multi_label else (one, several)
         raise DataError(f"{shown(part.name)}: has {has}, the network was trained on {takes}")
 
 
 def changed_files(checkpoint: Checkpoint, part: Part) -> list[str]:
-    """The files of ``part`` that are not those the network was trained on, by their hashes."""
+    """Return the names of the files of ``part`` whose hashes differ from those in ``checkpoint``."""
     return [name for name, digest in part.hashes.items() if checkpoint.hashes.get(name, digest) != digest]
 
 
-def seen(checkpoint: Checkpoint, images: Array) -> Array:
-    """What the network of ``checkpoint`` is given of ``images`` (N, D): preprocessed as those it was trained on."""
+def preprocessed_input(checkpoint: Checkpoint, images: Array) -> Array:
+    """Return ``images`` (N, D), preprocessed as the training images of ``checkpoint`` were."""
     return preprocessed(images, checkpoint.image_shape, checkpoint.config.data.preprocessing)
 
 
-def outputs(member: Member, split: Split) -> Outputs:
-    """The outputs of the network of ``member`` on ``split``, images as in the files, which fits it (:func:`check_fit`).
+def outputs(model: LoadedModel, split: Split) -> Outputs:
+    """Return the outputs of ``model`` on ``split``, which fits it (:func:`check_fit`) and is not preprocessed yet.
 
-    Raises ``RunError`` when they are no finite numbers.
+    Raises ``RunError`` when they are not finite numbers.
     """
-    checkpoint = member.checkpoint
+    checkpoint = model.checkpoint
     architecture = architecture_of(checkpoint.config, split.images.shape[1], checkpoint.classes)
-    split = replace(split, images=seen(checkpoint, split.images))
+    split = replace(split, images=preprocessed_input(checkpoint, split.images))
     evaluator = Evaluator(architecture, split, _targets(checkpoint), checkpoint.config.network.dtype)
-    with np.errstate(all="ignore"):  # what overflows is seen in the logits or the loss
-        return _said(member, architecture, *evaluator.loss_and_logits(checkpoint.parameters))
+    with np.errstate(all="ignore"):  # an overflow shows in the logits or the loss
+        return _outputs(model, architecture, *evaluator.loss_and_logits(checkpoint.parameters))
 
 
-def predictions(member: Member, images: Array) -> Outputs:
-    """The outputs of the network of ``member`` on ``images`` (N, D) without labels: bytes, or numbers from 0 to 1.
+def predictions(model: LoadedModel, images: Array) -> Outputs:
+    """Return the outputs of ``model`` on ``images`` (N, D) without labels: bytes, or numbers from 0 to 1.
 
-    The images are not preprocessed yet. Their ``loss`` is None. Raises ``RunError`` when they are no finite numbers.
+    The images are not preprocessed yet. ``loss`` is None. Raises ``RunError`` when outputs are not finite numbers.
     """
-    checkpoint = member.checkpoint
+    checkpoint = model.checkpoint
     architecture = architecture_of(checkpoint.config, images.shape[1], checkpoint.classes)
     with np.errstate(all="ignore"):
-        z = forward.logits(architecture, checkpoint.parameters, seen(checkpoint, images))
-        return _said(member, architecture, None, z)
+        z = forward.logits(architecture, checkpoint.parameters, preprocessed_input(checkpoint, images))
+        return _outputs(model, architecture, None, z)
 
 
-def _said(member: Member, architecture: Architecture, loss: float | None, logits: Array) -> Outputs:
+def _outputs(model: LoadedModel, architecture: Architecture, loss: float | None, logits: Array) -> Outputs:
     if not (np.isfinite(logits).all() and (loss is None or math.isfinite(loss))):
-        raise RunError(f"{shown(member.path)}: its outputs are not finite numbers: its parameters are too large")
-    # In float64 fewer outputs are rounded to the same number, to 1 above all, and mistakes can be ranked.
+        raise RunError(f"{shown(model.path)}: its outputs are not finite numbers: its parameters are too large")
+    # In float64 fewer outputs round to the same number, above all to 1, so mistakes can be ranked.
     z = logits.astype(np.float64)
     p = np.empty_like(z)
     architecture.objective.output(z, p)
-    targets, probabilities = _targets(member.checkpoint), architecture.objective.probabilities
+    targets, probabilities = _targets(model.checkpoint), architecture.objective.probabilities
     return Outputs(
         p=targets.outputs_by_class(p, probabilities) if isinstance(targets, ClassNumber) else p,
         predicted=targets.predicted(logits, p),
@@ -354,105 +355,107 @@ def _targets(checkpoint: Checkpoint) -> Targets:
     return targets_of(checkpoint.config, checkpoint.classes, checkpoint.multi_label)
 
 
-def committee(members: Sequence[Outputs], labels: Array) -> Outputs:
-    """The mean of the members' probabilities; a single member as it is. ``labels`` (N,), or (N, K).
+def ensemble_outputs(models: Sequence[Outputs], labels: Array) -> Outputs:
+    """Return the mean of the models' probabilities, or the outputs of a single model. ``labels`` (N,), or (N, K).
 
-    Where each member's loss is its -ln p_label, so is the committee's, of the mean; it is then at most the mean of
-    their losses, as -ln is convex. A committee of others, or one that gives a label no chance at all, has none: None.
+    If each model's loss is -ln p_label, the ensemble's is -ln of the mean p_label. It is then at most the mean of their
+    losses, as -ln is convex. Otherwise, or if the ensemble gives a label probability 0, ``loss`` is None.
     """
-    if len(members) == 1:
-        return members[0]
-    p = np.mean([member.p for member in members], axis=0)
+    if len(models) == 1:
+        return models[0]
+    p = np.mean([model.p for model in models], axis=0)
     if labels.ndim == 2:
         return Outputs(p, MultiLabel().predicted(p, p), None, True, False)
-    log_likelihood = all(member.log_likelihood for member in members)
+    log_likelihood = all(model.log_likelihood for model in models)
     with np.errstate(divide="ignore"):
         loss = -float(np.log(p[np.arange(len(labels)), labels]).mean()) if log_likelihood else math.inf
     return Outputs(p, p.argmax(axis=1), loss if math.isfinite(loss) else None, True, log_likelihood)
 
 
-def evaluate(said: Outputs, labels: Array, worst: int = 0) -> Evaluation:
-    """Hold ``said`` against ``labels`` (N,) or (N, K); the ``worst`` most confident mistakes are listed."""
-    examples, errors = len(labels), count_errors(said.predicted, labels)
+def evaluate(outputs: Outputs, labels: Array, worst: int = 0) -> Evaluation:
+    """Compare ``outputs`` with ``labels`` (N,) or (N, K); list the ``worst`` most confident mistakes."""
+    examples, errors = len(labels), count_errors(outputs.predicted, labels)
     confusion, multi_label = None, None
     if labels.ndim == 2:
-        per_class = label_scores(labels, said.predicted)
-        multi_label = multi_label_scores(labels, said.predicted, per_class)
+        per_class = label_scores(labels, outputs.predicted)
+        multi_label = multi_label_scores(labels, outputs.predicted, per_class)
     else:
-        confusion = confusion_matrix(labels, said.predicted, said.p.shape[1])
+        confusion = confusion_matrix(labels, outputs.predicted, outputs.p.shape[1])
         per_class = class_scores(confusion)
-    right = np.asarray(said.predicted == labels)
+    right = np.asarray(outputs.predicted == labels)
     return Evaluation(
         examples=examples,
         errors=errors,
         error=errors / examples,
         interval=wilson_interval(errors, examples),
-        loss=said.loss,
-        calibration=calibration(said.confidence, _of_rows(right)) if said.probabilities else None,
+        loss=outputs.loss,
+        calibration=calibration(outputs.confidence, _rows_right(right)) if outputs.probabilities else None,
         per_class=per_class,
         confusion=confusion,
-        worst=mistakes(said, labels, worst),
+        worst=mistakes(outputs, labels, worst),
         multi_label=multi_label,
     )
 
 
-def record_of(member: Member, result: Evaluation, part: Part, split: SplitName, in_committee: bool) -> dict[str, Any]:
-    """The line of evaluations.jsonl that says that ``member`` was held against ``split`` of ``part``, and when (UTC).
+def evaluation_record(
+    model: LoadedModel, result: Evaluation, part: Part, split: SplitName, in_ensemble: bool
+) -> dict[str, Any]:
+    """Return the line of evaluations.jsonl for an evaluation of ``model`` on ``split`` of ``part``, with its UTC time.
 
-    ``result`` is that of the member alone; ``in_committee``: whether it was also heard with others.
+    ``result`` is that of the model alone; ``in_ensemble``: whether it was also evaluated in an ensemble.
     """
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "checkpoint": member.path.stem,
+        "checkpoint": model.path.stem,
         "dataset": part.name,
         "split": split,
         "examples": result.examples,
         "errors": result.errors,
         "error": result.error,
         "loss": result.loss,
-        "committee": in_committee,
+        "ensemble": in_ensemble,
     }
 
 
 def wilson_interval(count: int, total: int, level: float = LEVEL) -> Interval:
-    """The score interval for a share of which ``count`` of ``total`` >= 1 were seen.
+    """Return the score interval of a fraction, observed as ``count`` of ``total`` >= 1.
 
     Wilson 1927, "Probable inference, the law of succession, and statistical inference": with q = count / total and z
     the normal quantile of (1 + level) / 2,
 
         (q + z^2 / 2n +- z sqrt(q (1 - q) / n + z^2 / 4n^2)) / (1 + z^2 / n)
     """
-    from statistics import NormalDist  # with decimal and fractions: not for every command
+    from statistics import NormalDist  # imports decimal and fractions, which most commands do not need
 
     z = NormalDist().inv_cdf((1 + level) / 2)
     q, z2 = count / total, z * z / total
     middle, half = q + z2 / 2, math.sqrt(z2 * (q * (1 - q) + z2 / 4))
-    # For all of them the upper end is exactly 1, which rounding would miss; for none the lower comes out as 0.
+    # If count is total the upper end is exactly 1, which rounding would miss; if it is 0 the lower end comes out as 0.
     high = (middle + half) / (1 + z2) if count < total else 1.0
     return Interval((middle - half) / (1 + z2), high, level)
 
 
 def confusion_matrix(labels: Array, predicted: Array, classes: int) -> Array:
-    """(K, K) counts: [i, j] images of label i are predicted as j. ``labels`` and ``predicted`` (N,) in 0 .. K - 1."""
+    """Count the images [i, j] of label i predicted as j, (K, K). ``labels`` and ``predicted`` (N,) in 0 .. K - 1."""
     pairs = labels.astype(np.int64) * classes + predicted
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
 
 
 def class_scores(confusion: Array) -> tuple[ClassScores, ...]:
-    """Precision C_kk / sum_i C_ik, recall C_kk / sum_j C_kj and their harmonic mean F1, of ``confusion`` (K, K).
+    """Compute precision C_kk / sum_i C_ik, recall C_kk / sum_j C_kj and their harmonic mean F1 from C (K, K).
 
     F1 = 2 C_kk / (sum_i C_ik + sum_j C_kj): van Rijsbergen 1979, "Information Retrieval", chapter 7, as 1 - E with
     alpha = 1/2. It is 0, and not undefined, where only one of the two sums is 0.
     """
-    seen, guessed = confusion.sum(axis=1), confusion.sum(axis=0)
+    preprocessed_input, guessed = confusion.sum(axis=1), confusion.sum(axis=0)
     return tuple(
         ClassScores(k, int(rows), _ratio(right, columns), _ratio(right, rows), _ratio(2 * right, rows + columns))
-        for k, (right, rows, columns) in enumerate(zip(confusion.diagonal(), seen, guessed, strict=True))
+        for k, (right, rows, columns) in enumerate(zip(confusion.diagonal(), preprocessed_input, guessed, strict=True))
     )
 
 
 def label_scores(labels: Array, predicted: Array) -> tuple[ClassScores, ...]:
-    """Precision, recall and F1 of each column of ``predicted`` (N, K), as :func:`class_scores` defines them."""
+    """Compute precision, recall and F1 of each column of ``predicted`` (N, K), as in :func:`class_scores`."""
     right = (labels & predicted).sum(axis=0)
     counts = zip(right, labels.sum(axis=0), predicted.sum(axis=0), strict=True)
     return tuple(
@@ -462,10 +465,10 @@ def label_scores(labels: Array, predicted: Array) -> tuple[ClassScores, ...]:
 
 
 def multi_label_scores(labels: Array, predicted: Array, per_class: Sequence[ClassScores]) -> MultiLabelScores:
-    """The scores over all columns of ``labels`` and ``predicted`` (N, K).
+    """Compute the scores over all columns of ``labels`` and ``predicted`` (N, K).
 
-    Yang 1999, "An evaluation of statistical approaches to text categorization", section 2: micro-averaged scores are of
-    all decisions together, macro-averaged ones means over the classes.
+    Yang 1999, "An evaluation of statistical approaches to text categorization", section 2: micro-averaged scores are
+    over all decisions, macro-averaged ones means over the classes.
     """
     wrong = labels != predicted
     f1 = [each.f1 for each in per_class if each.f1 is not None]
@@ -500,25 +503,25 @@ def calibration(confidence: Array, right: Array) -> Calibration:
     )
 
 
-def mistakes(said: Outputs, labels: Array, count: int) -> tuple[Mistake, ...]:
-    """The ``count`` wrong predictions of the highest confidence, in falling order; equal ones in file order."""
-    wrong = np.flatnonzero(~_of_rows(said.predicted == labels))
-    confidence = said.confidence[wrong]
+def mistakes(outputs: Outputs, labels: Array, count: int) -> tuple[Mistake, ...]:
+    """List the ``count`` wrong predictions of the highest confidence, highest first; equal ones in file order."""
+    wrong = np.flatnonzero(~_rows_right(outputs.predicted == labels))
+    confidence = outputs.confidence[wrong]
     return tuple(
         Mistake(
-            int(wrong[i]), plain_label(labels[wrong[i]]), plain_label(said.predicted[wrong[i]]), float(confidence[i])
+            int(wrong[i]), plain_label(labels[wrong[i]]), plain_label(outputs.predicted[wrong[i]]), float(confidence[i])
         )
         for i in np.argsort(-confidence, kind="stable")[:count]
     )
 
 
 def plain_label(label: Array) -> int | list[int]:
-    """Return ``label`` as a number; a row of 0 and 1 (K,) as the list of the classes that are right."""
+    """Return ``label`` as a number; a row of 0 and 1 (K,) as the list of its classes."""
     return np.flatnonzero(label).tolist() if label.ndim else int(label)
 
 
-def _of_rows(right: Array) -> Array:
-    """Return for each example whether it is right: all of its row, where ``right`` is (N, K)."""
+def _rows_right(right: Array) -> Array:
+    """Return for each example whether it is right; if ``right`` is (N, K), whether all of its row is."""
     return np.asarray(right.reshape(len(right), -1).all(axis=1))
 
 

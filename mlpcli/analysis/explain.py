@@ -1,8 +1,8 @@
-"""One example through every equation of docs/derivation.md, forward, backward and one step down, by what trains.
+"""One example through every equation of docs/derivation.md: forward, backward and one step of gradient descent.
 
-The numbers are those of ``Network.forward``, ``loss``, ``backward`` and ``Gradient`` in float64; only what these never
-compute, or overwrite, is computed here: dC/dp and dp/dz, which the matched pairs cancel, and da, which becomes dz in
-place. Beside the gradients that are shown as numbers stand those of a complex step. One example: arrays have no batch.
+The numbers are those of ``Network.forward``, ``loss``, ``backward`` and ``Gradient`` in float64. Computed here are only
+quantities that training never computes, or overwrites: dC/dp and dp/dz, which the matched pairs cancel, and da, which
+becomes dz in place. Gradients are compared with those of a complex step. One example: arrays have no batch dimension.
 
     D inputs, H hidden units, K classes; layers l = 1 .. L; h of the code is a: nothing is dropped
 """
@@ -57,13 +57,13 @@ DELTAS = {
 }
 SLOPES = {"sigmoid": "a{n} (1 - a{n})", "tanh": "1 - a{n}^2", "relu": "[a{n} > 0]"}
 FACTORS = {**SLOPES, "tanh": "(1 - a{n}^2)"}
-# Where f'(z) is below a twenty-fifth of its maximum. tanh(z) is 2 sigmoid(2 z) - 1.
+# f'(z) is below a twenty-fifth of its maximum. tanh(z) is 2 sigmoid(2 z) - 1.
 SATURATION = {"sigmoid": f"|z| > {SATURATED}", "tanh": f"|z| > {SATURATED / 2}", "relu": "z <= 0"}
 
 
 @dataclass(frozen=True, eq=False)
 class Equation:
-    """A line of the derivation, its ``number`` there if it has one, and its value for this example."""
+    """A line of the derivation, its ``number`` there if any, and its value for this example."""
 
     number: int | None
     name: str
@@ -73,7 +73,7 @@ class Equation:
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """``steps`` steps of theta <- theta - rate dC/dtheta; ``promised`` is by how much the first one's slope falls."""
+    """Losses and p after ``steps`` steps of theta <- theta - rate dC/dtheta; ``promised`` is the fall by the slope."""
 
     rate: float
     steps: int
@@ -86,7 +86,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Check:
-    """An entry of a gradient by hand and by a complex step in what it is the derivative by; that of b is dz's, too."""
+    """One entry of a gradient, from the derivation and by a complex step; that of b is also dz's."""
 
     name: str
     index: tuple[int, ...]
@@ -96,7 +96,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Factor:
-    """The factor f'(z) of a hidden layer; ``saturated`` is the fraction of its units in ``SATURATION``."""
+    """A factor f'(z) of a hidden layer; ``saturated`` is the fraction of its units in ``SATURATION``."""
 
     layer: int
     largest: float
@@ -106,10 +106,10 @@ class Factor:
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """All that is known of one example.
+    """All intermediate values of one example.
 
-    ``units`` (layer, unit) are those worth a look; ``deltas`` are dz_L (K,) for the same logits, by each objective that
-    takes these targets.
+    ``units`` (layer, unit) are the hidden units to show. ``deltas`` are dz_L (K,) for the same logits, for each
+    objective that takes these targets.
     """
 
     architecture: Architecture
@@ -128,17 +128,18 @@ class Explanation:
 
     @property
     def labels(self) -> list[int]:
-        """The true classes; the number that a single output unit is to say."""
+        """Return the true classes; for a single output unit, its target 0 or 1."""
         return [int(k) for k in (np.flatnonzero(self.Y) if len(self.Y) > 1 else self.Y)]
 
-    def document(self) -> dict[str, Any]:
-        """Return plain values, ready for JSON: an infinite number is None."""
+    def document(self, class_names: Sequence[str]) -> dict[str, Any]:
+        """Return plain values for JSON: an infinite number is None."""
         architecture = self.architecture
         return {
             "network": {
                 "sizes": list(architecture.sizes),
                 "activation": architecture.activation.name,
                 "objective": architecture.objective.name,
+                "class_names": list(class_names),
             },
             "image": self.image.tolist(),
             "label": self.labels[0] if len(self.labels) == 1 else self.labels,
@@ -167,7 +168,7 @@ class Explanation:
 
 
 def plain(values: Array) -> Any:
-    """Return ``values`` as lists, what is not finite as None."""
+    """Return ``values`` as lists, with None for numbers that are not finite."""
     if np.isfinite(values).all():
         return values.tolist()
     found = values.astype(object)
@@ -188,13 +189,13 @@ def _step_document(step: Step) -> dict[str, Any]:
 
 
 def targets_of(labels: Sequence[int], classes: int, objective: str) -> Array:
-    """Return Y (K,), 1 for these true classes; for one unit that says yes or no Y (1,) is the label itself.
+    """Return Y (K,), 1 for the true classes ``labels``; for a single output unit Y (1,) is the label itself.
 
-    Raises ``UsageError`` for other classes, or for more than one can have.
+    Raises ``UsageError`` for classes that do not exist, or for more labels than ``objective`` allows.
     """
     if classes == 1:
         if list(labels) not in ([0], [1]):
-            raise UsageError(f"--label {','.join(map(str, labels))}: one output says no or yes, 0 or 1")
+            raise UsageError(f"--label {','.join(map(str, labels))}: the label of a single output unit is 0 or 1")
         return np.array(labels, np.float64)
     for k in labels:
         if not 0 <= k < classes:
@@ -212,7 +213,7 @@ def targets_of(labels: Sequence[int], classes: int, objective: str) -> Array:
 
 
 def predicted(architecture: Architecture, theta: Array, pixels: Array, targets: Targets) -> Array:
-    """Return what is predicted for ``pixels`` (D,), bytes, as a label: () or (K,).
+    """Return the prediction for ``pixels`` (D,), bytes, as a label: () or (K,).
 
     Raises ``RunError`` if the outputs are not finite.
     """
@@ -237,10 +238,9 @@ def explain(
     units: Sequence[tuple[int, int]] = (),
 ) -> Explanation:
     """Explain the network of parameters ``theta`` (n,) for ``image`` (rows, columns), bytes, and targets ``Y`` (K,).
-
-    The image is as the network is given it. ``units`` are (layer, unit); a hidden layer without any has the most
-    active, the most saturated and the one with the largest gradient. Raises ``UsageError`` for a unit that is not
-    there, ``RunError`` if the outputs are not finite numbers.
+    ``image`` is the network's input, preprocessed. ``units`` are (layer, unit); for a hidden layer without any, the
+    most active one, the most saturated one and the one with the largest gradient are chosen. Raises ``UsageError`` for
+    a unit that does not exist, ``RunError`` if the outputs are not finite numbers.
     """
     hidden = architecture.sizes[1:-1]
     for layer, unit in units:
@@ -249,7 +249,7 @@ def explain(
             raise UsageError(f"--unit {layer}:{unit}: the network has {count}")
         if not 0 <= unit < hidden[layer - 1]:
             raise UsageError(f"--unit {layer}:{unit}: the units of layer {layer} are 0 to {hidden[layer - 1] - 1}")
-    with np.errstate(all="ignore"):  # what overflows is seen in the numbers
+    with np.errstate(all="ignore"):  # an overflow shows in the numbers
         subject = _subject(architecture, theta, image.ravel(), Y)
         gradient = _gradient(subject)
         equations = _equations(subject, gradient, Y, l2)
@@ -270,7 +270,7 @@ def explain(
         )
 
 
-# The contact with what trains ----------------------------------------------------------------------------------------
+# Computed by the code that trains -------------------------------------------------------------------------------------
 
 
 def _subject(architecture: Architecture, theta: Array, pixels: Array, Y: Array, dtype: str = "float64") -> Subject:
@@ -279,7 +279,7 @@ def _subject(architecture: Architecture, theta: Array, pixels: Array, Y: Array, 
 
 
 def _gradient(subject: Subject) -> Parameters:
-    """Run forward, loss and backward, and return dLoss/dtheta; all else is in the network's arrays."""
+    """Run forward, loss and backward, and return dLoss/dtheta; the network's arrays have the rest."""
     network, theta = subject.network, subject.theta
     _finite(network.forward())
     network.loss(subject.problem.Y)
@@ -291,7 +291,7 @@ def _gradient(subject: Subject) -> Parameters:
 
 
 def _slope(subject: Subject, layer: int) -> Array:
-    """Return f'(z) (H,) of a hidden layer, from 0: the backward pass of dh = 1."""
+    """Return f'(z) (H,) of hidden layer ``layer``, counted from 0: the backward pass of dh = 1."""
     h = subject.network.layers[layer].h
     ones = np.ones_like(h)
     subject.network.f.backward(h, ones, np.empty_like(h))
@@ -301,7 +301,7 @@ def _slope(subject: Subject, layer: int) -> Array:
 
 def _finite(logits: Array) -> Array:
     if not np.isfinite(logits).all():
-        raise RunError("the network's outputs are not finite numbers: its parameters are too large, or none themselves")
+        raise RunError("the network's outputs are not finite numbers: its parameters are too large or not finite")
     return logits
 
 
@@ -351,13 +351,13 @@ def _equations(subject: Subject, gradient: Parameters, Y: Array, l2: float) -> l
 
 
 def output_layer(objective: str, z: Array, p: Array, Y: Array) -> tuple[Array, Array]:
-    """Return dC/dp (K,) and dp/dz (K, K) by the textbook, for logits ``z``, their ``p`` and targets ``Y``; all (K,)."""
+    """Compute dC/dp (K,) and dp/dz (K, K) by the textbook for logits ``z``, their ``p``, targets ``Y`` (K,)."""
     unit, loss = OUTPUT_LAYERS[objective]
     with np.errstate(all="ignore"):
         # A softmax is the same for z - max(z), whose exponentials do not overflow.
         _, jacobian = unit(z - z.max() if objective == "softmax_cross_entropy" else z)
         _, dp = loss(p, Y)
-    # 0 / 0 where p has underflowed to the target: there C does not depend on p.
+    # 0 / 0 where p has underflowed to the target: C does not depend on p there.
     return np.where(np.isnan(dp), 0.0, dp) + 0.0, jacobian + 0.0
 
 
@@ -370,9 +370,9 @@ def _chosen(named: dict[str, Array], hidden: int) -> tuple[tuple[int, int], ...]
 
 
 def _checks_of_p(subject: Subject, Y: Array) -> list[Check]:
-    """Compare dC/dp with a complex step in the loss as the textbook has it, where both are finite.
+    """Compare dC/dp with a complex step in the textbook's loss, where both are finite.
 
-    Not of the hinge, which has kinks.
+    The hinge is left out: it has kinks.
     """
     network = subject.network
     if network.objective.name == "linear_hinge":
@@ -390,7 +390,7 @@ def _checks_of_p(subject: Subject, Y: Array) -> list[Check]:
 
 
 def _checks(subject: Subject, gradient: Parameters, units: Sequence[tuple[int, int]]) -> list[Check]:
-    """Compare dC/dp, db of the last layer and of ``units``, their da and largest dW, with a complex step."""
+    """Compare dC/dp, db of the last layer and of ``units``, their da and largest dW with a complex step."""
     problem = subject.problem
     stepped = problem.subject(subject.theta.vector, np.complex128, scaled=True)
 
@@ -405,7 +405,7 @@ def _checks(subject: Subject, gradient: Parameters, units: Sequence[tuple[int, i
         return Check(f"d{letter}{n}", index, float(own[index]), complex_step(tensor, index))
 
     def check_activation(n: int, unit: int) -> Check:
-        """Step from the activation of a hidden unit: through the layers above it."""
+        """Perturb the activation of a hidden unit, through the layers above it."""
         stepped.loss()
         network = stepped.network
         network.layers[n - 1].h[0, unit] += 1j * COMPLEX_STEP
@@ -417,7 +417,7 @@ def _checks(subject: Subject, gradient: Parameters, units: Sequence[tuple[int, i
         return Check(f"da{n}", (unit,), float(da[unit]), value)
 
     L = len(subject.network.layers)
-    # Units of a layer without hidden ones are the classes, of which all are checked.
+    # Without hidden layers the units are the classes, and all are checked.
     found = [check("b", L, (k,)) for k in range(len(gradient.b[-1]))]
     largest = int(np.abs(gradient.b[-1]).argmax())
     for n, unit in (*units, (L, largest)):
@@ -428,7 +428,7 @@ def _checks(subject: Subject, gradient: Parameters, units: Sequence[tuple[int, i
 
 
 def _step(subject: Subject, gradient: Parameters, rate: float, steps: int) -> Step:
-    """Take ``steps`` steps from the parameters of ``subject``, which stay as they are."""
+    """Take ``steps`` steps from the parameters of ``subject``, which do not change."""
     problem = subject.problem
     first, moved = subject.network, problem.subject(subject.theta.vector, np.float64, scaled=True)
     slope = gradient
@@ -456,7 +456,7 @@ def _factors(named: dict[str, Array], architecture: Architecture) -> list[Factor
 
 
 def saturated(activation: str, z: Array) -> NDArray[np.bool_]:
-    """Return where units of weighted inputs ``z`` are saturated, as ``SATURATION`` has it."""
+    """Return where units with weighted inputs ``z`` are saturated, as defined by ``SATURATION``."""
     if activation == "relu":
         return z <= 0
     flat: NDArray[np.bool_] = np.abs(z) > (SATURATED / 2 if activation == "tanh" else SATURATED)
@@ -480,7 +480,7 @@ def _deltas(logits: Array, Y: Array) -> dict[str, Array]:
 
 @dataclass(frozen=True, eq=False)
 class OutputLayer:
-    """The output layer of one example; all arrays (K,), ``jacobian`` (K, K). ``terms`` are what C is made of."""
+    """The output layer for one example; all arrays (K,), ``jacobian`` (K, K). ``terms`` are the summands of C."""
 
     objective: str
     z: Array | None
@@ -495,21 +495,21 @@ class OutputLayer:
 
     @property
     def output_unit(self) -> str:
-        """The output unit as a formula."""
+        """Return the output unit as a formula."""
         return OUTPUT_UNITS[self.objective].format(L="")
 
     @property
     def loss_formula(self) -> str:
-        """C as a formula."""
+        """Return C as a formula."""
         return LOSSES[self.objective]
 
     @property
     def delta_formula(self) -> str:
-        """The derivative dz as a formula."""
+        """Return the derivative dz as a formula."""
         return DELTAS[self.objective]
 
     def document(self) -> dict[str, Any]:
-        """Return plain values, ready for JSON: an infinite number is None."""
+        """Return plain values for JSON: an infinite number is None."""
         arrays = {"z": self.z, "p": self.p, "Y": self.Y, "dp": self.dp, "jacobian": self.jacobian, "dz": self.dz}
         return {
             "objective": self.objective,
@@ -523,20 +523,20 @@ class OutputLayer:
 def output_layer_alone(objective: str, values: Sequence[float], Y: Array, *, logits: bool) -> OutputLayer:
     """Explain the output layer for K logits or outputs p, and targets ``Y`` (K,).
 
-    With logits it is computed by what trains; with p by the formulas of p, from the logits that have these outputs.
-    Where the p of a softmax do not sum to 1 there are none, which the result's note says, and C, dC/dp, dp/dz and dz
-    go by the formulas all the same. Raises ``UsageError`` for p that no output unit has.
+    For logits it is computed by the code that trains; for p by the formulas in p, from logits that give these outputs.
+    If the p of a softmax do not sum to 1 there are no such logits: the result's note says so, and C, dC/dp, dp/dz and
+    dz still follow the formulas. Raises ``UsageError`` for p that the output unit cannot have.
     """
     given, note = np.array(values), None
     if not logits:
         bounded = objective not in ("linear_quadratic", "linear_hinge")
         if bounded and not ((given > 0).all() and (given < 1).all()):
-            raise UsageError(f"--p {', '.join(map(str, values))}: a p of {objective} is above 0 and below 1")
+            raise UsageError(f"--p {', '.join(map(str, values))}: p of {objective} must be between 0 and 1")
         if objective == "normalized_sigmoid":
             raise UsageError("--p: many logits have the same normalized sigmoids; give the logits with --z")
         total = float(given.sum())
         if objective == "softmax_cross_entropy" and abs(total - 1) > 1e-9:
-            note = f"these p sum to {total:.6g}, and those of a softmax to 1; all below goes by the formulas of p"
+            note = f"these p sum to {total:.6g}, but those of a softmax to 1; the values below follow the formulas in p"
     z = given
     if not logits and objective == "softmax_cross_entropy":
         z = np.log(given)
@@ -556,14 +556,14 @@ def output_layer_alone(objective: str, values: Sequence[float], Y: Array, *, log
     if objective in ("softmax_cross_entropy", "normalized_sigmoid"):
         positive = Y[Y > 0]  # 0 ln 0 = 0
         entropy = -float(positive @ np.log(positive))
-        terms = [("entropy of Y, the least C there is", entropy + 0.0), ("KL(Y || p) = C - entropy", loss - entropy)]
+        terms = [("entropy of Y, the lowest possible C", entropy + 0.0), ("KL(Y || p) = C - entropy", loss - entropy)]
     shown = None if note else z
     return OutputLayer(objective, shown, p[0], Y, loss, tuple(terms), dp, jacobian, dz[0], note)
 
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """The learning curve of one neuron by ``objective``: after each number of steps, from 0, its p, the loss and dz."""
+    """A learning curve of one neuron trained with ``objective``: p, loss and dz after 0, 1, 2 ... steps."""
 
     objective: str
     p: list[float]
@@ -571,12 +571,12 @@ class Curve:
     dz: list[float]
 
     def document(self) -> dict[str, Any]:
-        """Return plain values, ready for JSON."""
+        """Return plain values for JSON."""
         return {"objective": self.objective, "p": self.p, "loss": self.loss, "dz": self.dz}
 
 
 def neuron(*, rate: float, steps: int, weight: float = 2.0, bias: float = 2.0) -> tuple[Curve, Curve]:
-    """Teach one sigmoid with input 1 the target 0, by the quadratic loss and by cross-entropy.
+    """Train one sigmoid unit with input 1 to the target 0, by the quadratic loss and by cross-entropy.
 
     Nielsen 2015, "Neural Networks and Deep Learning", chapter 3, "The cross-entropy cost function".
     """

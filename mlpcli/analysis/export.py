@@ -1,8 +1,8 @@
-"""A trained network as a file that other programs read: an ONNX model, or its tensors as safetensors.
+"""Export of a trained network for other programs: an ONNX model, or its tensors as safetensors.
 
-N images of R x C pixels, K classes. Both files say in their metadata what the network is and what it was trained on,
-but not where that lay on the disk; equal checkpoints give equal bytes. Neither does what ``data.preprocessing`` says: a
-network trained on deskewed images is to be given deskewed ones.
+N images of R x C pixels, K classes. The metadata of both files describe the network and its training data, but not
+where those lay on the disk. Equal checkpoints give equal bytes. ``data.preprocessing`` is not exported: a network
+trained on deskewed images must be given deskewed images.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 InputType = Literal["uint8", "float32"]
 
-# Of 2021: nothing newer is needed, and a runtime reads what is older than itself.
+# Of 2021: nothing newer is needed, and runtimes read older versions.
 OPSET = 13
 IR_VERSION = 7
-MAX_ONNX_BYTES = 2**31 - 1  # a protobuf message is no longer
-ROOM_FOR_THE_GRAPH = 2**20  # nodes, names and metadata: most of it the config
+MAX_ONNX_BYTES = 2**31 - 1  # limit of a protobuf message
+ROOM_FOR_THE_GRAPH = 2**20  # nodes, names and metadata, mostly the config
 
-# Keys of a config that say where files lay on one machine; no one else's business, and of no use elsewhere.
+# Keys of a config that name paths of one machine: private, and of no use elsewhere.
 _OF_THE_MACHINE = ("folder", "sources", "offline")
 _ONNX_ACTIVATION = {"sigmoid": "Sigmoid", "tanh": "Tanh", "relu": "Relu"}
 _SAFETENSORS_DTYPE = {"float32": "F32", "float64": "F64"}
@@ -41,7 +41,7 @@ _SAFETENSORS_DTYPE = {"float32": "F32", "float64": "F64"}
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor of the file: its name, its type as numpy calls it, and its shape, where "N" is any number."""
+    """A tensor of the file: its name, its numpy type, and its shape, in which "N" is any number."""
 
     name: str
     dtype: str
@@ -50,9 +50,9 @@ class Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Export:
-    """The bytes of a file, ``data``, and what it has in it.
+    """An exported file: its bytes ``data``, and a description of its contents.
 
-    ``tensors`` are the parameters W1, b1, W2 ...; ``inputs`` and ``outputs`` are there where the file can compute.
+    ``tensors`` are the parameters W1, b1, W2 ...; ``inputs`` and ``outputs`` are empty unless the file can compute.
     """
 
     data: bytes
@@ -62,13 +62,13 @@ class Export:
 
 
 def metadata(checkpoint: Checkpoint) -> dict[str, str]:
-    """Describe the network, each value a text: a name as it is, anything else as JSON.
+    """Describe the network, each value as text: names unchanged, everything else as JSON.
 
-    The config has the name of the data in place of their path, and lacks ``data.folder``, ``sources`` and ``offline``.
+    In the config the data's name replaces their path; ``data.folder``, ``sources`` and ``offline`` are left out.
     """
     config = config_module.to_dict(checkpoint.config)
     config["data"] = {key: value for key, value in config["data"].items() if key not in _OF_THE_MACHINE}
-    dataset = checkpoint.dataset.encode(errors="replace").decode()  # neither format takes half a character
+    dataset = checkpoint.dataset.encode(errors="replace").decode()  # neither format allows lone surrogates
     config["data"]["dataset"] = dataset
     return {
         "mlpcli": __version__,
@@ -85,11 +85,11 @@ def metadata(checkpoint: Checkpoint) -> dict[str, str]:
 
 
 def to_safetensors(checkpoint: Checkpoint) -> Export:
-    """The parameters W1 (D, H), b1 (H,), W2 ... in the network's own dtype, as a safetensors file.
+    """Write the parameters W1 (D, H), b1 (H,), W2 ... in the network's dtype as a safetensors file.
 
     The format is eight bytes of length, a JSON header padded with blanks, and the elements, little-endian
-    (https://huggingface.co/docs/safetensors). It is written here, as the library writes the metadata in an order that
-    changes with every process.
+    (https://huggingface.co/docs/safetensors). The library is not used, because it orders the metadata differently in
+    every process.
     """
     dtype = _SAFETENSORS_DTYPE[checkpoint.config.network.dtype]
     header: dict[str, Any] = {"__metadata__": metadata(checkpoint)}
@@ -98,25 +98,25 @@ def to_safetensors(checkpoint: Checkpoint) -> Export:
         start, end = end, end + array.nbytes
         header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)  # so that the elements are aligned
+    text += b" " * (-len(text) % 8)  # aligns the elements
     vector = checkpoint.parameters.to_c_order()
     elements = vector.astype(vector.dtype.newbyteorder("<"), copy=False).tobytes()
     return Export(b"".join([struct.pack("<Q", len(text)), text, elements]), (), (), _tensors(checkpoint))
 
 
 def to_onnx(checkpoint: Checkpoint, input_type: InputType = "uint8") -> Export:
-    """An ONNX model from images to the output unit's values and the class of the largest logit.
+    """Make an ONNX model from images to the values of the output unit and the class of the largest logit.
 
-    Input ``images`` (N, R, C): bytes, which the graph scales to 0 .. 1, or float32 in 0 .. 1. Outputs ``p`` (N, K)
-    float32 and ``predicted`` (N,) int64, or (N, K) where several classes may be right. What lies between has the names
-    of the derivation: X, W1, b1, z1, a1, ... and the arithmetic is in the network's own dtype. ``onnx.checker`` has
-    passed the model.
+    Input ``images`` (N, R, C): bytes, which the graph scales to 0 .. 1, or float32 in 0 .. 1. Outputs: ``p`` (N, K)
+    float32 and ``predicted`` (N,) int64, or (N, K) with several labels per image. Intermediate tensors have the names
+    of the derivation: X, W1, b1, z1, a1 ...; the arithmetic is in the network's dtype. The model is checked by
+    ``onnx.checker``.
 
-    Raises ``UsageError`` where onnx is not installed, or the parameters are more than an ONNX file can hold.
+    Raises ``UsageError`` if onnx is not installed, or if the parameters exceed the size of an ONNX file.
     """
     if checkpoint.parameters.vector.nbytes > MAX_ONNX_BYTES - ROOM_FOR_THE_GRAPH:
         raise UsageError(
-            f"{checkpoint.parameters.vector.nbytes:,} bytes of parameters are more than an ONNX file can hold, 2 GiB; "
+            f"{checkpoint.parameters.vector.nbytes:,} bytes of parameters are more than an ONNX file can have, 2 GiB; "
             "safetensors has no such limit"
         )
     try:
@@ -134,7 +134,7 @@ def to_onnx(checkpoint: Checkpoint, input_type: InputType = "uint8") -> Export:
     outputs = (Tensor("p", "float32", ("N", architecture.sizes[-1])), Tensor("predicted", "int64", predicted))
     preprocessing = checkpoint.config.data.preprocessing
     says = {
-        "images": f"{'0 to 255' if input_type == 'uint8' else '0 to 1'}; strokes bright on a dark ground"
+        "images": f"{'0 to 255' if input_type == 'uint8' else '0 to 1'}; bright strokes on a dark background"
         + (f"; preprocessed beforehand: {preprocessing}" if preprocessing else ""),
         "p": "probabilities of the classes" if architecture.objective.probabilities else "scores of the classes",
         "predicted": "1 for each class whose p is above 1/2, else 0" if checkpoint.multi_label else "the class",
@@ -165,7 +165,7 @@ def to_onnx(checkpoint: Checkpoint, input_type: InputType = "uint8") -> Export:
 
 
 class _Graph:
-    """The nodes of an ONNX graph and its constants by name; ``dtype`` is that of the arithmetic."""
+    """Nodes of an ONNX graph and its constants by name; ``dtype`` is that of the arithmetic."""
 
     def __init__(self, dtype: np.dtype[Any]) -> None:
         self.nodes: list[onnx.NodeProto] = []
@@ -173,7 +173,7 @@ class _Graph:
         self._dtype = dtype
 
     def forward(self, architecture: Architecture, checkpoint: Checkpoint, input_type: InputType) -> None:
-        """From ``images`` to ``p`` and ``predicted``, by what ``Network.forward`` and the objective compute."""
+        """Add the nodes from ``images`` to ``p`` and ``predicted``, as in ``Network.forward`` and the objective."""
         pixels = self._cast("images", input_type, self._dtype.name, "pixels")
         self._node("Flatten", [pixels], "bytes" if input_type == "uint8" else "X", axis=1)
         if input_type == "uint8":
@@ -181,7 +181,7 @@ class _Graph:
         self.constants |= dict(checkpoint.parameters.tensors())
         a, last = "X", len(architecture.sizes) - 1
         for layer in range(1, last + 1):
-            # Not Gemm: onnxruntime 1.15 fuses that with its activation to what it has no float64 code for.
+            # Not Gemm: onnxruntime 1.15 fuses it with the activation to an operator that has no float64 code.
             self._node("MatMul", [a, f"W{layer}"], f"{a}W{layer}")
             self._node("Add", [f"{a}W{layer}", f"b{layer}"], f"z{layer}")
             if layer < last:
@@ -191,7 +191,7 @@ class _Graph:
         self._predicted(checkpoint, f"z{last}")
 
     def _predicted(self, checkpoint: Checkpoint, z: str) -> None:
-        """Return the predictions, as ``mlpcli.training.targets`` defines it."""
+        """Add the nodes of the predictions, as defined in ``mlpcli.training.targets``."""
         if checkpoint.multi_label:
             self.constants["half"] = np.array(0.5, np.float32)
             self._node("Greater", ["p", "half"], "above")
@@ -208,10 +208,10 @@ class _Graph:
             self._node("ArgMax", [z], "predicted", axis=1, keepdims=0)
 
     def _output(self, objective: str, z: str) -> None:
-        """The output unit: see the class of that name in ``mlpcli.model.objectives``."""
+        """Add the nodes of the output unit, as defined by the class of that name in ``mlpcli.model.objectives``."""
         p = "p" if self._dtype == np.float32 else f"p_{self._dtype}"
         if objective == "normalized_sigmoid":
-            # The softmax of ln sigmoid(z) = min(z, 0) - ln(1 + exp(-|z|)); not by Softplus, whose exp may overflow.
+            # The softmax of ln sigmoid(z) = min(z, 0) - ln(1 + exp(-|z|)). Not by Softplus, whose exp may overflow.
             self._node("Abs", [z], "abs_z")
             self._node("Neg", ["abs_z"], "minus_abs_z")
             self._node("Exp", ["minus_abs_z"], "exp")
@@ -230,7 +230,7 @@ class _Graph:
         self._cast(p, self._dtype.name, "float32", "p")
 
     def _cast(self, name: str, have: str, want: str, result: str) -> str:
-        """The name of ``name`` as ``want``: of a new tensor ``result``, if it is not that already."""
+        """Return the name of ``name`` cast to ``want``: ``result``, a new tensor, unless it has this type already."""
         if have == want:
             return name
         self._node("Cast", [name], result, to=_onnx_type(want))
@@ -243,7 +243,7 @@ class _Graph:
     def _node(self, operator: str, inputs: list[str], result: str, **attributes: Any) -> None:
         from onnx import helper
 
-        # A node is named after the one tensor that it makes.
+        # A node has the name of its one output.
         self.nodes.append(helper.make_node(operator, inputs, [result], result, **attributes))
 
 

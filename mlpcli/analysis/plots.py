@@ -1,11 +1,11 @@
 """Pictures of runs, made with matplotlib: learning curves, layers, confusion matrix, weights and mistakes.
 
-A ``draw_...`` function fills an empty Figure; :func:`render` hands it one and makes the bytes of the file. The look is
-decided here alone: the user's matplotlibrc and other figures have no say in it, nor is anything of matplotlib's global
-state left changed. Equal contents give equal bytes.
+A ``draw_...`` function fills an empty Figure; :func:`render` passes it one and returns the bytes of the file. The style
+is set here alone: the user's matplotlibrc has no effect, and matplotlib's global state does not change. Equal contents
+give equal bytes.
 
-For print and for the colour-blind: the colours are those of Okabe and Ito 2008, "Color Universal Design", and every
-line has a marker or a dash of its own; colour maps go from dark to light, so that they can be read in grey.
+For print and for colour-blind readers, the colours are those of Okabe and Ito 2008, "Color Universal Design", and every
+line has its own marker or dash. Colour maps go from dark to light, so that they can be read in grey.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ Draw = Callable[["Figure"], None]
 FORMATS = ("png", "svg")
 DOTS_PER_INCH = 150
 
-# Okabe and Ito's, the darker ones first; for their yellow, which is lost on white paper, a grey.
+# Okabe and Ito's, the darker ones first; grey replaces their yellow, which is hard to see on white paper.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#888888")
 MARKERS = ("o", "s", "^", "D", "v")
-MOST_RUNS = len(COLOURS) * len(MARKERS)  # beyond that, a pair of colour and marker would come twice
+MOST_RUNS = len(COLOURS) * len(MARKERS)  # beyond that, pairs of colour and marker would repeat
 MOST_LAYERS_BY_NAME = len(COLOURS)
 MOST_RUNS_OF_LAYERS = 8
 MOST_MARKERS = 12  # on a line
@@ -53,11 +53,11 @@ INK = "Greys"
 
 MOST_CELLS_WITH_NUMBERS = 20
 LONGEST_NAME = 56
-MOST_OF_A_NAME = 14  # characters of a class's
+MOST_OF_A_NAME = 14  # characters of a class name
 MOST_PIXELS_A_SIDE = 112  # of an image in a mosaic
 
 STYLE: dict[Any, Any] = {
-    "font.family": ["DejaVu Sans"],  # comes with matplotlib
+    "font.family": ["DejaVu Sans"],  # included in matplotlib
     "font.size": 9.0,
     "axes.titlesize": 10.0,
     "axes.spines.top": False,
@@ -79,26 +79,26 @@ STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class History:
-    """The epochs of one run, under the name it has in the picture: the lines of its metrics.jsonl, at least one."""
+    """Epochs of one run, the lines of its metrics.jsonl (at least one), and the run's name in the picture."""
 
     name: str
     objective: str
     records: Sequence[dict[str, Any]]
 
     def series(self, key: str) -> Array:
-        """One number an epoch (E,); NaN where there is none."""
+        """Return the metric ``key`` of each epoch (E,); NaN where it is null."""
         return _drawable([math.nan if line[key] is None else line[key] for line in self.records])
 
     def layers(self, key: str) -> Array:
-        """One number an epoch and layer (E, L); (E, 0) where there are none. Raises ``RunError`` for uneven lines."""
+        """Return ``key`` by epoch and layer (E, L); (E, 0) if missing. Raises ``RunError`` if L varies."""
         rows = [line[key] or [] for line in self.records]
         if len({*map(len, rows)}) > 1:
-            raise RunError(f"{self.name}: metrics.jsonl is damaged: not every epoch has {key} of as many layers")
+            raise RunError(f"{self.name}: metrics.jsonl is damaged: the number of layers of {key} varies")
         return _drawable(rows)
 
     @property
     def best_epoch(self) -> int | None:
-        """The epoch of the lowest (validation error, validation loss)."""
+        """Return the epoch of the lowest (validation error, validation loss)."""
         scores = [
             (line["validation_error"], line["validation_loss"], line["epoch"])
             for line in self.records
@@ -108,24 +108,24 @@ class History:
 
 
 def require_matplotlib() -> None:
-    """Raise ``UsageError`` where there is no matplotlib, or none that works."""
-    # A notebook's backend, which its child processes inherit and may not have; files are drawn without any.
+    """Raise ``UsageError`` if matplotlib is missing or does not work."""
+    # A notebook's backend is inherited by child processes, where it may not exist. Drawing to a file needs none.
     backend = os.environ.pop("MPLBACKEND", None)
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
         raise UsageError(f"pictures need matplotlib: pip install 'mlpcli[plots]' ({error})") from error
-    except Exception as error:  # it reads the user's settings as it is imported, and may fail of them
-        raise UsageError(f"matplotlib does not start: {error}; see that it does, or its matplotlibrc") from error
+    except Exception as error:  # it reads the user's settings when imported, which may fail
+        raise UsageError(f"matplotlib does not start: {error}; check its installation and matplotlibrc") from error
     finally:
         if backend is not None:
             os.environ["MPLBACKEND"] = backend
 
 
 def render(draw: Draw, form: str, title: str) -> bytes:
-    """Return what ``draw`` draws as the bytes of a file in ``form`` of ``FORMATS``, with ``title`` in its metadata.
+    """Return the drawing of ``draw`` as the bytes of a file in ``form`` of ``FORMATS``, with ``title`` as metadata.
 
-    Raises ``UsageError`` where matplotlib is missing.
+    Raises ``UsageError`` if matplotlib is missing.
     """
     require_matplotlib()
     import warnings
@@ -136,7 +136,7 @@ def render(draw: Draw, form: str, title: str) -> bytes:
     metadata = {"svg": {"Title": title, "Date": None, "Creator": None}, "png": {"Title": title, "Software": None}}
     file = io.BytesIO()
     with warnings.catch_warnings(), mpl.rc_context():
-        warnings.simplefilter("ignore")  # a letter that the font does not have is a box
+        warnings.simplefilter("ignore")  # for letters that the font does not have
         mpl.rcdefaults()
         mpl.rcParams.update(STYLE)
         figure = Figure(dpi=DOTS_PER_INCH, layout="constrained")
@@ -149,7 +149,7 @@ def render(draw: Draw, form: str, title: str) -> bytes:
 
 
 def draw_curves(figure: Figure, runs: Sequence[History]) -> None:
-    """Loss and error of ``runs``, at most ``MOST_RUNS``, by the epoch: training and validation."""
+    """Draw loss and error of ``runs``, at most ``MOST_RUNS``, against the epoch: training and validation."""
     legend = _Legend()
     grey: dict[str, Any] = {"color": "#444444"}
     legend.add("training (running mean)", linestyle=DASHES, **grey)
@@ -157,22 +157,22 @@ def draw_curves(figure: Figure, runs: Sequence[History]) -> None:
         legend.add("validation", **grey)
         legend.add("lowest validation error", linestyle="none", **{**_ring(), "mec": "#444444"})
     for number, run in enumerate(runs):
-        legend.add(shown(run.name), **_look(number))
+        legend.add(shown(run.name), **_line_style(number))
     figure.set_size_inches(10, 4.2 + legend.inches)
     figure.suptitle("Learning curves" if len(runs) > 1 else f"Learning curves of {shown(runs[0].name)}")
     loss, error = figure.subplots(1, 2)
     for axes, key, scale in ((loss, "loss", 1), (error, "error", 100)):
         values = []
         for number, run in enumerate(runs):
-            look = _look(number)
+            style = _line_style(number)
             epochs, best = run.series("epoch"), run.best_epoch
             training, validation = (scale * run.series(f"{split}_{key}") for split in ("train", "validation"))
             values += [training, validation]
-            # A marker at its end only: enough to tell whose it is, too few to be taken for validation.
-            axes.plot(epochs, training, linestyle=DASHES, mfc="white", markevery=[-1], **look)
+            # A marker at the end only: enough to identify the run, too few to be mistaken for validation.
+            axes.plot(epochs, training, linestyle=DASHES, mfc="white", markevery=[-1], **style)
             if best is not None:
-                axes.plot(epochs, validation, markevery=_markers(len(epochs), number), **look)
-                axes.plot(best, validation[epochs == best], **_ring(), mec=look["color"])
+                axes.plot(epochs, validation, markevery=_markers(len(epochs), number), **style)
+                axes.plot(best, validation[epochs == best], **_ring(), mec=style["color"])
         _scale(axes, values)
         _epochs(axes, max(run.records[-1]["epoch"] for run in runs))
     objectives = {run.objective for run in runs}
@@ -184,9 +184,9 @@ def draw_curves(figure: Figure, runs: Sequence[History]) -> None:
 
 
 def draw_layers(figure: Figure, runs: Sequence[History]) -> None:
-    """Gradient norms and, of sigmoids, saturation of ``runs``, a row a run and a line a layer, by the epoch.
+    """Draw gradient norms and, for sigmoids, saturation by epoch: a row per run of ``runs``, a line per layer.
 
-    There are at most ``MOST_RUNS_OF_LAYERS``, and all have the same scales.
+    There are at most ``MOST_RUNS_OF_LAYERS`` runs, and all have the same scales.
     """
     norms = [run.layers("gradient_norm") for run in runs]
     saturation = [100 * run.layers("saturation") for run in runs]
@@ -194,14 +194,14 @@ def draw_layers(figure: Figure, runs: Sequence[History]) -> None:
     by_name = most <= MOST_LAYERS_BY_NAME
     legend = _Legend()
     for layer in range(most if by_name else 0):
-        legend.add(_layer_name(layer, most), **_look(layer))
+        legend.add(_layer_name(layer, most), **_line_style(layer))
     has_saturation = any(each.size > 0 for each in saturation)
     figure.set_size_inches(10 if has_saturation else 6.5, (4.2 if len(runs) == 1 else 3.2 * len(runs)) + legend.inches)
     figure.suptitle(f"Layers of {shown(runs[0].name)}" if len(runs) == 1 else "Layers")
     rows = figure.subplots(len(runs), 1 + has_saturation, squeeze=False)
     for run, panels, *both in zip(runs, rows, norms, saturation, strict=True):
         layers, epochs = both[0].shape[1], run.series("epoch")
-        looks = [_look(layer) if by_name else _graded(layer, most) for layer in range(layers)]
+        looks = [_line_style(layer) if by_name else _graded(layer, most) for layer in range(layers)]
         for axes, lines in zip(panels, both, strict=False):
             for layer, values in enumerate(lines.T):
                 axes.plot(epochs, values, markevery=_markers(len(epochs), layer), **looks[layer])
@@ -214,7 +214,7 @@ def draw_layers(figure: Figure, runs: Sequence[History]) -> None:
         if has_saturation and both[1].size == 0:
             panels[1].set_axis_off()
         elif has_saturation:
-            panels[1].set(title="Saturated hidden units, |z| > 4.6", ylabel="share (% of units and images)")
+            panels[1].set(title="Saturated hidden units, |z| > 4.6", ylabel="fraction (% of units and images)")
             _linear(panels[1], np.concatenate([each.ravel() for each in saturation]))
     legend.draw(figure)
     if not by_name:
@@ -222,14 +222,14 @@ def draw_layers(figure: Figure, runs: Sequence[History]) -> None:
 
 
 def _drawable(numbers: Sequence[Any]) -> Array:
-    """``numbers`` as an array that can be scaled without leaving the finite numbers."""
+    """Return ``numbers`` as an array whose values can be scaled without overflow."""
     array = np.array(numbers, np.float64)
     array[np.abs(array) < SMALLEST] = 0
     return np.clip(array, -LARGEST, LARGEST)
 
 
-def _look(number: int) -> dict[str, Any]:
-    """The colour and the marker of the line of that number, from 0."""
+def _line_style(number: int) -> dict[str, Any]:
+    """Return the colour and the marker of line ``number``, counted from 0."""
     return {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
 
 
@@ -238,7 +238,7 @@ def _ring() -> dict[str, Any]:
 
 
 def _graded(layer: int, layers: int) -> dict[str, Any]:
-    """Return colours from dark to light, for lines that are too many to name."""
+    """Return colours from dark to light, for more lines than a legend can name."""
     import matplotlib as mpl
 
     return {"color": mpl.colormaps[SIGNED](0.92 * layer / (layers - 1)), "linewidth": 1.0}
@@ -263,7 +263,7 @@ def _layers_bar(figure: Figure, panels: Any, layers: int) -> None:
 
 
 def _markers(epochs: int, number: int) -> tuple[int, int]:
-    """First and every how many, so that the markers of neighbouring lines lie apart where they are thinned out."""
+    """Return the first marker and their distance in epochs, such that markers of neighbouring lines lie apart."""
     every = max(1, math.ceil(epochs / MOST_MARKERS))
     return number * max(1, every // 3) % every, every
 
@@ -272,14 +272,14 @@ def _epochs(axes: Axes, epochs: int) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes.set_xlabel("epoch (passes over the training images)")
-    # Room for the first and the last marker, and some width for a single epoch.
+    # Space for the first and the last marker, and some width for a single epoch.
     margin = max(0.5 if epochs == 1 else 0.0, 0.03 * (epochs - 1))
     axes.set_xlim(1 - margin, epochs + margin)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def _scale(axes: Axes, series: Sequence[Array]) -> None:
-    """A logarithmic axis where the values span more than a factor of 4, with a 0 at its foot where there are zeros."""
+    """Set a logarithmic axis if the values span more than a factor of 4, with 0 at its foot if there are zeros."""
     from matplotlib.ticker import FuncFormatter
 
     values = np.concatenate([each[np.isfinite(each)] for each in series])
@@ -289,7 +289,7 @@ def _scale(axes: Axes, series: Sequence[Array]) -> None:
         return
     low, high = float(above.min()), float(above.max())
     ticks = _ticks(low, high)
-    # The limits come first: else those of another scale are looked for, which may not be finite.
+    # The limits are set first: limits computed for another scale may not be finite.
     if len(above) < len(values):
         axes.set_ylim(-0.15 * low, high * 1.25)
         axes.set_yscale("symlog", linthresh=low, linscale=0.3)
@@ -304,7 +304,7 @@ def _scale(axes: Axes, series: Sequence[Array]) -> None:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Round numbers for a logarithmic axis from a little below ``low`` to a little above ``high``: some 4 to 12."""
+    """Return 4 to 12 round numbers for a logarithmic axis from a little below ``low`` to a little above ``high``."""
     decades = math.log10(high) - math.log10(low)
     steps = (1, 2, 5) if decades < 2.5 else (1, 3) if decades < 4 else (1,)
     exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
@@ -314,7 +314,7 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _linear(axes: Axes, values: Array) -> None:
-    """A linear axis from 0, or from below it where there is something, and no higher than it need be."""
+    """Set a linear axis from 0, or from the least value if it is negative, to just above the greatest."""
     low, high = min(0.0, float(values.min(initial=0))), float(values.max(initial=0))
     axes.set_ylim(1.08 * low, 1.08 * high if high > low else 1.0)
     _rules(axes)
@@ -326,17 +326,17 @@ def _rules(axes: Axes) -> None:
 
 
 class _Legend:
-    """A legend under the panels, as many columns wide as its names leave room for."""
+    """A legend under the panels, with as many columns as its names leave space for."""
 
     def __init__(self) -> None:
         self._lines: list[Line2D] = []
         self._names: list[str] = []
 
-    def add(self, name: str, **look: Any) -> None:
-        """Another line of that look."""
+    def add(self, name: str, **style: Any) -> None:
+        """Add a line of this style."""
         from matplotlib.lines import Line2D
 
-        self._lines.append(Line2D([], [], **look))
+        self._lines.append(Line2D([], [], **style))
         self._names.append(name)
 
     @property
@@ -346,17 +346,17 @@ class _Legend:
 
     @property
     def inches(self) -> float:
-        """Of its height."""
+        """Return its height."""
         return 0.2 * math.ceil(len(self._names) / self._columns) + 0.1 if self._names else 0.0
 
     def draw(self, figure: Figure) -> None:
-        """Put it below all else."""
+        """Draw it below the panels."""
         if not self._names:
             return
-        # A name that begins with an underscore would be left out: the names are set afterwards.
+        # Names that begin with an underscore would be left out, so the names are set afterwards.
         labels = ["x"] * len(self._names)
-        look: dict[str, Any] = {"ncols": self._columns, "handlelength": 2.8}
-        legend = figure.legend(self._lines, labels, loc="outside lower center", **look)
+        style: dict[str, Any] = {"ncols": self._columns, "handlelength": 2.8}
+        legend = figure.legend(self._lines, labels, loc="outside lower center", **style)
         for text, name in zip(legend.get_texts(), self._names, strict=True):
             text.set_text(name)
 
@@ -365,11 +365,11 @@ class _Legend:
 
 
 def draw_confusion(figure: Figure, result: Evaluation, title: str, class_names: Sequence[str] = ()) -> None:
-    """The confusion matrix of ``result``: a row a label, a column a prediction, mistakes coloured by their share."""
+    """Draw the confusion matrix: a row per label, a column per prediction, mistakes coloured by their fraction."""
     counts = result.confusion
-    assert counts is not None  # several labels an image have none
+    assert counts is not None  # the caller refuses several labels per image
     classes = len(counts)
-    names = _called(class_names, classes)
+    names = _captions(class_names, classes)
     figure.set_size_inches(*((7.2, 6.4) if classes <= MOST_CELLS_WITH_NUMBERS else (8.6, 7.6)))
     figure.suptitle(title)
     axes = figure.subplots()
@@ -378,10 +378,10 @@ def draw_confusion(figure: Figure, result: Evaluation, title: str, class_names: 
     highest = float(wrong.max()) if wrong.count() else 1.0
     axes.set_facecolor("white")
     image = axes.imshow(wrong, SHARES, vmin=0, vmax=highest, interpolation="nearest")
-    # What is right is far more than all that is not, and would take all colours for itself.
+    # Correct predictions far outnumber mistakes and would use up the colour scale.
     right = np.ma.masked_array(np.ones((classes, classes)), mask=~np.eye(classes, dtype=bool) | (counts == 0))
     axes.imshow(right, "Greys", vmin=0, vmax=6, interpolation="nearest")
-    figure.colorbar(image, ax=axes, label="share of the label's images, mistakes only (%)", shrink=0.8)
+    figure.colorbar(image, ax=axes, label="fraction of the label's images, mistakes only (%)", shrink=0.8)
     axes.set(xlabel="predicted class", ylabel="label")
     if classes <= MOST_CELLS_WITH_NUMBERS:
         axes.set_xticks(range(classes), names, rotation=90 if max(map(len, names)) > 3 else 0)
@@ -399,7 +399,7 @@ def draw_confusion(figure: Figure, result: Evaluation, title: str, class_names: 
 
 
 def draw_weights(figure: Figure, checkpoint: Checkpoint, title: str, most: int) -> None:
-    """The weights into each of the first ``most`` units of the first layer, as an image of the inputs' shape."""
+    """Draw the weights into each of the first ``most`` units of the first layer as an image of the input's shape."""
     W = checkpoint.parameters.W[0]
     units = min(most, W.shape[1])
     images = _drawable(W[:, :units].T).reshape(units, *checkpoint.image_shape)
@@ -422,12 +422,12 @@ def draw_weights(figure: Figure, checkpoint: Checkpoint, title: str, most: int) 
 def draw_mistakes(
     figure: Figure, result: Evaluation, images: Array, title: str, class_names: Sequence[str] = ()
 ) -> None:
-    """The ``result.worst`` of ``images`` (N, rows, columns), each with its index, label, prediction and confidence."""
+    """Draw ``result.worst`` of ``images`` (N, rows, columns), each with index, label, prediction and confidence."""
     worst = result.worst
     if not worst:
         figure.set_size_inches(6, 2)
         figure.suptitle(title)
-        figure.text(0.5, 0.4, f"none of the {result.examples:,} images is taken for another class", ha="center")
+        figure.text(0.5, 0.4, f"all of the {result.examples:,} images are classified correctly", ha="center")
         return
     mosaic = _Mosaic(images[[mistake.index for mistake in worst]], captions=2, inches=1.0)
     figure.set_size_inches(*mosaic.inches())
@@ -437,7 +437,7 @@ def draw_mistakes(
     axes.set_axis_off()
     score = "{:.1%}" if result.calibration else "{:.3g}"
     mosaic.frame(axes)
-    names = _called(class_names, len(result.per_class))
+    names = _captions(class_names, len(result.per_class))
     mosaic.caption(
         axes,
         [
@@ -446,29 +446,29 @@ def draw_mistakes(
             if isinstance(m.label, int) and isinstance(m.predicted, int)
         ],
     )
-    what = "confidence" if result.calibration else "output of the predicted class, which is no probability"
+    what = "confidence" if result.calibration else "output of the predicted class, not a probability"
     axes.text(
         0.5, -0.01, f"label → prediction, {what}", transform=axes.transAxes, ha="center", va="top", color="#444444"
     )
 
 
-def _called(class_names: Sequence[str], classes: int) -> list[str]:
+def _captions(class_names: Sequence[str], classes: int) -> list[str]:
     """Return the captions of ``classes`` classes: their names, shortened, or else their numbers."""
     return [shown(name[:MOST_OF_A_NAME]) for name in class_names] or list(map(str, range(classes)))
 
 
 class _Mosaic:
-    """Images (N, rows, columns) side by side in one picture, NaN between them and where captions go, above each."""
+    """A grid of images (N, rows, columns) in one picture, with NaN between them and above each, for captions."""
 
     def __init__(self, images: Array, captions: int, inches: float) -> None:
         step = math.ceil(max(images.shape[1:]) / MOST_PIXELS_A_SIDE)
         images = images[:, ::step, ::step]
         count, self.rows, self.columns = images.shape
         self.count = count
-        self.across = _across(count, math.sqrt(1.6 * count * self.rows / self.columns))
+        self.across = _images_per_row(count, math.sqrt(1.6 * count * self.rows / self.columns))
         self.down = -(-count // self.across)
         self._inches = inches
-        self._line = 0.16 * max(self.rows, self.columns) / inches  # of a caption, in pixels
+        self._line = 0.16 * max(self.rows, self.columns) / inches  # height of a caption's line, in pixels
         gap = max(1, round(0.06 * max(self.rows, self.columns)))
         self._head = round(captions * self._line) + (1 if captions else 0)
         self.cell = (self.rows + self._head + gap, self.columns + gap)
@@ -479,13 +479,13 @@ class _Mosaic:
         self.picture = np.ma.masked_invalid(picture)
 
     def inches(self) -> tuple[float, float]:
-        """Of a figure with room for the title and a bar of colours."""
+        """Return the size of a figure with space for the title and a colour bar."""
         pixel = self._inches / max(self.rows, self.columns)
         height, width = (pixel * side for side in self.picture.shape)
         return max(5.0, width + 1.4), max(1.6, height + 0.9)
 
     def frame(self, axes: Axes) -> None:
-        """A thin line around each image."""
+        """Draw a thin line around each image."""
         from matplotlib.patches import Rectangle
 
         for number in range(self.count):
@@ -494,7 +494,7 @@ class _Mosaic:
             axes.add_patch(Rectangle(corner, self.columns, self.rows, fill=False, edgecolor="#999999", linewidth=0.5))
 
     def caption(self, axes: Axes, captions: Sequence[Sequence[str]]) -> None:
-        """Lines above each image."""
+        """Write lines above each image."""
         for number, lines in enumerate(captions):
             top, left = self._corner(number)
             x = left + self.columns / 2 - 0.5
@@ -503,19 +503,19 @@ class _Mosaic:
             )
 
     def _corner(self, number: int) -> tuple[int, int]:
-        """Top and left of the image of that number."""
+        """Return top and left of image ``number``."""
         row, column = divmod(number, self.across)
         return row * self.cell[0] + self._head, column * self.cell[1]
 
 
-def _across(count: int, about: float) -> int:
-    """How many of ``count`` to put in a row: about that many, and such that few places stay empty at the end."""
+def _images_per_row(count: int, about: float) -> int:
+    """Return the images per row: near ``about``, and such that few positions stay empty at the end."""
     some = range(min(count, max(1, math.floor(0.75 * about))), min(count, math.ceil(1.3 * about)) + 1)
     return min(some, key=lambda across: (-count % across, abs(across - about)))
 
 
 def shown(name: str) -> str:
-    """``name`` as one line that is not too long: its beginning and its end."""
+    """Return ``name`` as one line of limited length: its beginning and its end."""
     name = one_line(name)
     half = LONGEST_NAME // 2
     return name if len(name) <= LONGEST_NAME else f"{name[: half - 1]}…{name[-half:]}"

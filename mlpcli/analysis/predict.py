@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mlpcli.analysis.evaluation import Member, Outputs, open_member, plain_label, predictions, seen
+from mlpcli.analysis.evaluation import LoadedModel, Outputs, open_model, plain_label, predictions, preprocessed_input
 from mlpcli.config import Config
 from mlpcli.datasets.images import BLANK, SEVERAL, Bytes, Images, Pieces
 from mlpcli.errors import DataError
@@ -22,55 +22,55 @@ Array = NDArray[Any]
 
 TOP = 3
 UNSURE = "the network is unsure: more than 1 bit of entropy"
-UNSURE_BITS = 1.0  # as much as between two classes alike
+UNSURE_BITS = 1.0  # the entropy of two equally probable classes
 
 
 class Model:
     """A trained network, ready to predict; :func:`load` makes it.
 
-    ``path`` is the checkpoint it was read from, ``epoch`` the last epoch of training in it, ``config`` what it was
-    trained with, ``image_shape`` (rows, columns) what it takes, ``classes`` the number K it tells apart, called
-    ``class_names``; ``multi_label``: several of them may be right at once. ``parameters`` has its weights ``W[0]`` (D,
-    H), ``W[1]`` ... and biases ``b[0]`` (H,), ...
+    ``path`` is its checkpoint, ``epoch`` the last epoch of training in it, ``config`` the config it was trained with.
+    ``image_shape`` is the (rows, columns) of its input, ``classes`` the number K of classes, ``class_names`` their
+    names. ``multi_label`` is true if an image may have several labels. ``parameters`` has the weights ``W[0]`` (D, H),
+    ``W[1]`` ... and biases ``b[0]`` (H,), ...
     """
 
-    def __init__(self, member: Member) -> None:
-        self._member = member
-        self.path: Path = member.path
-        self.epoch: int = member.checkpoint.epoch
-        self.config: Config = member.checkpoint.config
-        self.image_shape: tuple[int, int] = member.checkpoint.image_shape
-        self.classes: int = member.checkpoint.classes
-        self.class_names: tuple[str, ...] = member.checkpoint.names
-        self.multi_label: bool = member.checkpoint.multi_label
-        self.parameters: Parameters = member.checkpoint.parameters
+    def __init__(self, loaded: LoadedModel) -> None:
+        self._loaded = loaded
+        self.path: Path = loaded.path
+        self.epoch: int = loaded.checkpoint.epoch
+        self.config: Config = loaded.checkpoint.config
+        self.image_shape: tuple[int, int] = loaded.checkpoint.image_shape
+        self.classes: int = loaded.checkpoint.classes
+        self.class_names: tuple[str, ...] = loaded.checkpoint.names
+        self.multi_label: bool = loaded.checkpoint.multi_label
+        self.parameters: Parameters = loaded.checkpoint.parameters
 
     def __repr__(self) -> str:
         sizes = "-".join(map(str, self.parameters.sizes))
         return f"<mlpcli.Model {sizes}, {self.config.network.objective}, epoch {self.epoch}: {self.path}>"
 
     def predict(self, images: ArrayLike) -> Outputs:
-        """Predict the classes of ``images``, taken as they are, ink light, except for ``data.preprocessing``.
+        """Predict the classes of ``images``: bright strokes on a dark background. ``data.preprocessing`` is applied.
 
         They are N images (N, rows, columns) or (N, rows * columns), or one image (rows, columns) or (rows * columns,);
-        uint8 from 0 to 255, or floats from 0 to 1. The result has ``predicted`` (N,), the classes, or (N, K), 1 for
-        each of several; ``p`` (N, K) float64, the values of the output unit, which are probabilities if
-        ``probabilities`` is true, and ``confidence`` (N,), p of the predicted class; N is 1 for one image. Raises
+        uint8 from 0 to 255, or floats from 0 to 1. The result has ``predicted`` (N,), the classes, or (N, K) of 0 and 1
+        with several labels per image; ``p`` (N, K) float64, the values of the output unit, which are probabilities if
+        ``probabilities`` is true; and ``confidence`` (N,), p of the predicted class. N is 1 for one image. Raises
         ``DataError`` for images of another shape or type, or with values that are not allowed; ``RunError`` when the
-        outputs are no finite numbers.
+        outputs are not finite numbers.
         """
-        return predictions(self._member, self._rows(images))
+        return predictions(self._loaded, self._rows(images))
 
-    def seen(self, images: Array) -> Array:
+    def preprocessed_input(self, images: Array) -> Array:
         """Return the network's input for ``images`` (N, rows, columns), after ``data.preprocessing``."""
-        return seen(self._member.checkpoint, images.reshape(len(images), -1)).reshape(images.shape)
+        return preprocessed_input(self._loaded.checkpoint, images.reshape(len(images), -1)).reshape(images.shape)
 
     def _rows(self, images: ArrayLike) -> Array:
-        """``images`` as (N, D), checked."""
+        """Return ``images`` as (N, D), checked."""
         try:
             array = np.asarray(images)
         except (ValueError, TypeError) as error:
-            raise DataError(f"images: are no array: {str(error).partition('. ')[0]}") from None
+            raise DataError(f"images: are not an array: {str(error).partition('. ')[0]}") from None
         rows, columns = self.image_shape
         inputs = rows * columns
         if array.shape not in ((rows, columns), (inputs,)) and array.shape[1:] not in ((rows, columns), (inputs,)):
@@ -79,13 +79,13 @@ class Model:
                 f"({rows}, {columns}) or ({inputs},)"
             )
         if array.dtype != np.uint8 and array.dtype.kind != "f":
-            how = "numbers from 0 to 255 of another type become bytes by images.astype('uint8')"
+            how = "convert numbers from 0 to 255 of another type by images.astype('uint8')"
             if array.dtype.kind == "b":
-                how = "true and false become 255 and 0 by images.astype('uint8') * 255"
+                how = "convert true and false to 255 and 0 by images.astype('uint8') * 255"
             raise DataError(f"images: are {array.dtype}; allowed: uint8 from 0 to 255, or floats from 0 to 1; {how}")
         if array.dtype.kind == "f" and array.size:
             low, high = float(array.min()), float(array.max())
-            if not (low >= 0.0 and high <= 1.0):  # so that NaN is refused too
+            if not (low >= 0.0 and high <= 1.0):  # also refuses NaN
                 raise DataError(
                     f"images: have values from {low:g} to {high:g}; allowed: floats from 0 to 1, or uint8 from 0 to 255"
                 )
@@ -95,19 +95,19 @@ class Model:
 def load(run: HasPath | str | os.PathLike[str]) -> Model:
     """Load the trained network of a run or of a checkpoint: a ``Run``, or the path of either.
 
-    A run's best checkpoint if it has one, else its last. Raises ``RunError`` when it is missing or damaged.
+    It takes a run's best checkpoint if it has one, else its last. Raises ``RunError`` when it is missing or damaged.
     """
-    return Model(open_member(path_of(run)))
+    return Model(open_model(path_of(run)))
 
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """The prediction for one image of the file ``name``; ``pixels`` (rows, columns) uint8 are the network's input.
+    """A prediction for one image of the file ``name``; ``pixels`` (rows, columns) uint8 are the network's input.
 
     ``index`` counts the images of an IDX file, or the digits of a row, from 0; it is None for a picture of one digit.
-    ``p`` (K,) are the values of the output unit; ``predicted`` is None where the image is blank, and a list where
-    several classes may be right. ``confidence`` is that in the prediction. ``entropy`` is that of p in bits, None where
-    p are no probabilities. ``warnings`` are reasons to doubt the prediction.
+    ``p`` (K,) are the values of the output unit. ``predicted`` is None if the image is blank, and a list if an image
+    may have several labels; ``confidence`` is the confidence in it. ``entropy`` is that of p in bits, None if p are not
+    probabilities. ``warnings`` are reasons to doubt the prediction.
     """
 
     name: str
@@ -126,16 +126,16 @@ class Answer:
 
     def top(self, count: int = TOP) -> list[tuple[int, float]]:
         """Return the ``count`` classes of the largest p with their p, the largest first."""
-        # Where several p are rounded to the same, the class of the largest logit goes first.
+        # If several p round to the same number, the class of the largest logit goes first.
         order = sorted(range(len(self.p)), key=lambda k: (-self.p[k], k != self.predicted))
         return [(k, float(self.p[k])) for k in order[:count]]
 
 
 def answers(model: Model, images: Images) -> Iterator[Answer]:
-    """Yield the prediction for each of ``images``, which have ``model``'s shape; of a row of digits, for each digit.
+    """Yield the prediction for each of ``images``, which have ``model``'s shape; for each digit of a row of digits.
 
-    A picture that is blank has no prediction. Images of an IDX file have one always: they are as the network knows
-    them. Raises ``RunError`` as ``predict`` does.
+    A blank picture has no prediction. Images of an IDX file always have one: they have the form of training images.
+    Raises ``RunError`` as ``predict`` does.
     """
     pixels, blank, remarks = images.pixels, images.blank, images.remarks
     row = [_surest(model, pieces) for pieces in images.row]
@@ -143,13 +143,13 @@ def answers(model: Model, images: Images) -> Iterator[Answer]:
     if many:
         pixels = np.concatenate(row)
         blank = np.zeros(len(pixels), np.bool_)
-    said, shown = model.predict(pixels), model.seen(pixels)
+    outputs, shown = model.predict(pixels), model.preprocessed_input(pixels)
     if not many and (count := sum(map(len, row))) > 1:
         remarks += (SEVERAL.format(count),)
-    confidence = said.confidence.tolist()
-    bits = np.full(len(said.p), np.nan)
-    if said.probabilities:  # of several questions, yes or no, the sum of their entropies
-        answers_of = [np.stack([q, 1 - q], axis=1) for q in said.p.T] if model.multi_label else [said.p]
+    confidence = outputs.confidence.tolist()
+    bits = np.full(len(outputs.p), np.nan)
+    if outputs.probabilities:  # for several labels per image, the sum of their entropies
+        answers_of = [np.stack([q, 1 - q], axis=1) for q in outputs.p.T] if model.multi_label else [outputs.p]
         bits = np.sum([entropy(q) for q in answers_of], axis=0)
     for i, is_blank in enumerate(blank.tolist()):
         warnings = (*remarks, *([BLANK] if is_blank else [UNSURE] if bits[i] > UNSURE_BITS else []))
@@ -157,8 +157,8 @@ def answers(model: Model, images: Images) -> Iterator[Answer]:
             name=images.name,
             index=i if images.numbered or many else None,
             pixels=shown[i],
-            p=said.p[i],
-            predicted=None if is_blank else plain_label(said.predicted[i]),
+            p=outputs.p[i],
+            predicted=None if is_blank else plain_label(outputs.predicted[i]),
             confidence=confidence[i],
             entropy=None if np.isnan(bits[i]) else float(bits[i]),
             warnings=warnings,
@@ -166,11 +166,10 @@ def answers(model: Model, images: Images) -> Iterator[Answer]:
 
 
 def _surest(model: Model, pieces: Pieces) -> Bytes:
-    """Return the digits of a part, (n, rows, columns): of all ways to cut it, the one of the most certain digits.
+    """Return the digits of a part, (n, rows, columns): of all ways to cut it, the one with the largest sum of log p.
 
-    The sum of log p is largest, p being that of each piece's class. To cut by what the recognizer makes of the pieces:
-    O. Matan, C. Burges, Y. LeCun and J. Denker, "Multi-digit recognition using a space displacement neural network",
-    NIPS 4, 1992.
+    p is that of each piece's predicted class. Source of the method: O. Matan, C. Burges, Y. LeCun and J. Denker,
+    "Multi-digit recognition using a space displacement neural network", NIPS 4, 1992.
     """
     if len(pieces.spans) == 1:
         return pieces.pixels
@@ -185,13 +184,13 @@ def _surest(model: Model, pieces: Pieces) -> Bytes:
 
 
 def entropy(p: Array) -> Array:
-    """Return - sum_k q_k log2 q_k of each row of ``p`` (N, K), q = p / sum_k p_k, in bits (N,); NaN where all p are 0.
+    """Compute - sum_k q_k log2 q_k of each row of ``p`` (N, K), q = p / sum_k p_k, in bits (N,); NaN where all p are 0.
 
-    Shannon 1948, "A mathematical theory of communication", section 6. Softmax outputs sum to 1 as they are; those of
-    sigmoid units need not.
+    Shannon 1948, "A mathematical theory of communication", section 6. Softmax outputs sum to 1; those of sigmoid units
+    need not.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         q = p / p.sum(axis=1, keepdims=True)
         terms = np.where(q > 0, q * np.log2(q), np.where(q == 0, 0.0, np.nan))
-    bits: Array = np.abs(terms.sum(axis=1))  # not -0.0 where one class has it all
+    bits: Array = np.abs(terms.sum(axis=1))  # avoids -0.0
     return bits

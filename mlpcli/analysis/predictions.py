@@ -1,4 +1,4 @@
-"""Tables of images to predict, and predictions as a table: a row an image, as CSV."""
+"""Tables of images to predict, and predictions as a table: a row per image, as CSV."""
 
 from __future__ import annotations
 
@@ -24,50 +24,50 @@ from mlpcli.errors import DataError, UsageError, shown
 def read_images(
     path: str | os.PathLike[str], shape: tuple[int, int] = (28, 28), *, raw: bool = False
 ) -> NDArray[np.uint8]:
-    """Read images for ``Model.predict`` as ``mlpcli predict`` does: (N, rows, columns), ink light.
+    """Read images for ``Model.predict`` as ``mlpcli predict`` does: (N, rows, columns), bright strokes on dark.
 
-    ``path`` is a picture or photograph of one digit, which is found, cut out, scaled and centred, unless ``raw``: all 0
-    where it shows none; a folder of pictures; or an IDX file, a table or an ``.npz``, whose images are taken as they
-    are. ``shape``, (rows, columns), is the ``image_shape`` of the model. Raises ``DataError`` for a file that cannot be
-    read or does not fit, ``UsageError`` where Pillow is missing.
+    ``path`` is a picture or photograph of one digit; a folder of pictures; or an IDX file, a table or an ``.npz``. In a
+    picture the digit is found, cut out, scaled and centred, unless ``raw``; without a digit the image is all 0. Images
+    of the other files are not changed. ``shape``, (rows, columns), is the ``image_shape`` of the model. Raises
+    ``DataError`` for a file that cannot be read or does not fit, ``UsageError`` if Pillow is missing.
     """
     if not isinstance(path, (str, os.PathLike)):
-        raise UsageError(f"{path!r:.60} is no file; give the path of a picture, a folder or a table")
+        raise UsageError(f"{path!r:.60} is not a file; give the path of a picture, a folder or a table")
     sides = tuple(shape) if isinstance(shape, (tuple, list)) else ()
     if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
         raise UsageError(f"shape: {shape!r:.60} is not allowed; allowed: (rows, columns)")
     found = Path(os.fspath(path))
-    files = (found.is_dir() and pictures_below(found)) or [found]  # an empty folder is refused by its reader
+    files = (found.is_dir() and pictures_below(found)) or [found]  # the reader refuses an empty folder
     return np.concatenate([images_of(file, shown(file), (sides[0], sides[1]), raw=raw).pixels for file in files])
 
 
 def images_of(path: Path, name: str, shape: tuple[int, int], *, raw: bool, many: bool = False) -> Images:
-    """The images in the file ``path``, which messages call ``name``: of a table, or as :func:`from_file` has them."""
+    """Read the images in the file ``path``, called ``name`` in messages: of a table, or by :func:`from_file`."""
     return images_of_table(path, name, shape) or from_file(path, name, shape, raw=raw, many=many)
 
 
 def images_of_table(path: Path, name: str, shape: tuple[int, int]) -> Images | None:
-    """The images in the CSV table or .npz ``path``, which messages call ``name``, as they are; None in another file.
+    """Read the images in the CSV table or .npz ``path``, called ``name`` in messages; None for another file.
 
-    They must have ``shape``, which is the network's; labels are passed over. Raises ``DataError``.
+    They must have ``shape``, which is the network's; labels are ignored. Raises ``DataError``.
     """
     if not path.is_file():
         return None
-    from mlpcli.datasets.detect import images_in  # imports the readers of all forms
+    from mlpcli.datasets.detect import images_in  # imports the readers of all formats
 
     found = images_in(path, shape)
     if found is None:
         return None
     if found.shape[1:] != shape:
         sizes = [" x ".join(map(str, each)) for each in (found.shape[1:], shape)]
-        raise DataError(f"{name}: its images are of {sizes[0]} pixels, the network takes {sizes[1]}")
+        raise DataError(f"{name}: its images have {sizes[0]} pixels, the network takes {sizes[1]}")
     return Images(name, found, np.zeros(len(found), np.bool_), numbered=True)
 
 
 def table_of(model: Model, answers: Sequence[Answer], columns: str | None = None) -> bytes:
-    """The ``answers`` as CSV: image, predicted, confidence, and p of each class; predicted is empty for a blank image.
+    """Write ``answers`` as CSV: image, predicted, confidence, and p of each class; a blank image has no class.
 
-    ``columns``: instead the image's number, from 1, and its class, under these two names, as Kaggle wants them.
+    With ``columns`` the table has the image's number, from 1, and its class, under these two names, as Kaggle needs it.
     """
     if columns is not None:
         if model.multi_label:
@@ -87,12 +87,12 @@ def table_of(model: Model, answers: Sequence[Answer], columns: str | None = None
     return _csv(["image", "predicted", "confidence", *_of_classes(model.class_names)], rows)
 
 
-def labelled_table(said: Outputs, labels: NDArray[Any], class_names: Sequence[str]) -> bytes:
-    """What was ``said`` of images with ``labels`` (N,) or (N, K), as CSV: image, label, predicted, confidence, p_0."""
-    confidence = said.confidence.tolist()
+def labelled_table(outputs: Outputs, labels: NDArray[Any], class_names: Sequence[str]) -> bytes:
+    """Write ``outputs`` for images with ``labels`` (N,) or (N, K) as CSV: image, label, predicted, confidence, p_0."""
+    confidence = outputs.confidence.tolist()
     rows = (
         [i, in_words(label, class_names), in_words(predicted, class_names), repr(confidence[i]), *map(repr, p)]
-        for i, (label, predicted, p) in enumerate(zip(labels, said.predicted, said.p.tolist(), strict=True))
+        for i, (label, predicted, p) in enumerate(zip(labels, outputs.predicted, outputs.p.tolist(), strict=True))
     )
     return _csv(["image", "label", "predicted", "confidence", *_of_classes(class_names)], rows)
 

@@ -1,4 +1,4 @@
-"""A contact sheet: training images as they are, and as training shows them to the network in a few epochs.
+"""A contact sheet of training images: from the file, and as the network receives them in a few epochs.
 
 I images of h x w pixels, E epochs.
 """
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 IMAGES = 4
-INCHES = 0.9  # of an image's longer side
-LEAST_INCHES = 4.5  # of the picture's width
-MOST_ABREAST = 8  # where there are only originals
+INCHES = 0.9  # an image's longer side
+LEAST_INCHES = 4.5  # the picture's width
+MOST_ABREAST = 8  # images per row if there are only originals
 
 
 @dataclass(frozen=True, eq=False)
 class Sheet:
-    """Image ``numbers[i]`` of the training images ``name``, of class ``labels[i]``, is row i: ``rows[i]`` (C, h, w).
+    """A table of images; row i shows training image ``numbers[i]`` of class ``labels[i]``: ``rows[i]`` (C, h, w).
 
-    ``heads`` (C) say what the columns are, of which the first is the file's image, the second what
-    ``data.preprocessing`` makes of it, if anything. ``examples`` is the number of all
-    training images and ``settings`` what the config does to them, in words.
+    ``heads`` (C) are the titles of the columns: first the file's image, then the image after ``data.preprocessing``, if
+    any, then one column per epoch. ``name`` is the data set's, ``examples`` the number of all training images, and
+    ``settings`` describes what the config does to them.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Sheet:
 
     @property
     def lines(self) -> list[list[tuple[str, Bytes]]]:
-        """What stands side by side, as captions and images (h, w): a row, or all rows if they have but the original."""
+        """Return the rows as captions and images (h, w); a single row if there are only originals."""
         rows = [
             [(f"image {number}: {label}", row[0]), *zip(self.heads[1:], row[1:], strict=True)]
             for number, label, row in zip(self.numbers, self.labels, self.rows, strict=True)
@@ -61,11 +61,11 @@ class Sheet:
 
     @property
     def title(self) -> str:
-        """What the images are, and what is done to them."""
+        """Describe the images and the settings."""
         return f"{self.name}, {self.examples:,} training images: {self.settings}"
 
     def render(self, form: str) -> bytes:
-        """The bytes of a picture of it, ``form`` being png or svg. Raises ``UsageError`` without matplotlib."""
+        """Return the bytes of a picture of it; ``form`` is png or svg. Raises ``UsageError`` without matplotlib."""
         return render(partial(_draw, made=self), form, self.title)
 
 
@@ -79,11 +79,11 @@ def sheet(
     say: Say = silent,
     progress: Progress | None = None,
 ) -> Sheet:
-    """What training with ``config`` shows the network: the same split, seed, and distortions, pixel by pixel.
+    """Make the sheet of the network's inputs in training with ``config``, bit-identical to those of training.
 
-    The images are the training images ``numbers``, counted from 0 after those for validation are held out; else the
-    first ``images``, of class ``label`` if it is given. ``epochs`` are 1 to those of the config; without any, the first
-    few and the last. Raises ``UsageError`` for what is not there, and as ``load_dataset`` does.
+    The images are the training images ``numbers``, counted from 0 without those held out for validation; else the first
+    ``images``, of class ``label`` if given. ``epochs`` are from 1 to those of the config; without any, the first few
+    and the last. Raises ``UsageError`` for images or epochs that do not exist, and as ``load_dataset`` does.
     """
     preprocessing, augmentation, last = config.data.preprocessing, config.augmentation, config.training.epochs
     if epochs and augmentation is None:
@@ -101,15 +101,15 @@ def sheet(
         columns.append(preprocessed(original, part.image_shape, preprocessing))
         heads.append(f"{preprocessing}ed")
     if augmentation is not None:
-        first = 4 - len(columns)  # so that five fit into 80 characters
+        first = 4 - len(columns)  # five columns fit into 80 characters
         epochs = epochs or sorted({*range(1, min(first, last) + 1), last})
         distorting = Augmentation(
             augmentation, part.image_shape, len(part.split), last, config.seed, config.network.dtype
         )
-        X, seen = np.empty(original.shape, config.network.dtype), columns[-1]
+        X, input_images = np.empty(original.shape, config.network.dtype), columns[-1]
         for epoch in epochs:
             distorting.begin(epoch)
-            columns.append(np.rint(distorting.distort(seen, chosen, X)).astype(np.uint8))
+            columns.append(np.rint(distorting.distort(input_images, chosen, X)).astype(np.uint8))
             heads.append(f"epoch {epoch}")
     return Sheet(
         name=part.name,
@@ -141,7 +141,7 @@ def _chosen(part: Part, images: int, numbers: Sequence[int], label: str | None) 
 
 
 def _in_words(augmentation: AugmentationConfig | None, epochs: int) -> str:
-    """The section's keys that do something, such as 'rotation 15, elastic_alpha 34, elastic_sigma 4'."""
+    """Return the section's keys that have an effect, such as 'rotation 15, elastic_alpha 34, elastic_sigma 4'."""
     if augmentation is None:
         return "no distortions"
     values = asdict(augmentation)
@@ -155,7 +155,7 @@ def _in_words(augmentation: AugmentationConfig | None, epochs: int) -> str:
 
 
 def _draw(figure: Figure, made: Sheet) -> None:
-    """The sheet on paper: each image in a thin frame, so that what is cut off is seen, below its caption."""
+    """Draw the sheet: each image below its caption, in a thin frame that shows where it is cut off."""
     from matplotlib.patches import Rectangle
 
     step = math.ceil(max(made.rows.shape[2:]) / MOST_PIXELS_A_SIDE)

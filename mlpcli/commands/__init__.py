@@ -1,4 +1,4 @@
-"""The command line: one thin file a command, and here the group that holds them and the exit statuses.
+"""The command line: one thin module per command; here are their group and the exit statuses.
 
 Only this package knows click, prints, or picks an exit status. A command's heavy imports (numpy, yaml) stay inside its
 functions, so that help and usage errors come at once.
@@ -33,7 +33,7 @@ EXIT_STATUS: dict[type[MlpcliError], int] = {UsageError: EXIT_USAGE, DataError: 
 COMMANDS = {
     "train": "Train a network and write a run.",
     "eval": "Measure trained networks on the test images.",
-    "predict": "Say which digits one's own pictures show.",
+    "predict": "Classify your own images.",
     "explain": "Show one image's way through every equation.",
     "gradcheck": "Prove every gradient on the code that trains.",
     "plot": "Draw learning curves, mistakes, weights and more.",
@@ -48,7 +48,7 @@ COMMANDS = {
 
 
 class Terminated(BaseException):
-    """SIGTERM or SIGHUP, raised where the program stands, as ``KeyboardInterrupt`` is for SIGINT."""
+    """SIGTERM or SIGHUP, raised at the current point of the program, as ``KeyboardInterrupt`` is for SIGINT."""
 
     def __init__(self, number: int = signal.SIGTERM) -> None:
         super().__init__(number)
@@ -60,7 +60,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class _Group(Group):
-    """The commands, each imported when it is called."""
+    """A group of commands, each imported when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -97,10 +97,10 @@ def cli() -> None:
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and exit with the documented status."""
     for number in _SIGNALS:
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # which is what nohup asks for
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
             signal.signal(number, _stop)
-    # What was closed before we began ('>&-'): or else the first file we open would be taken for one of these, and be
-    # inherited by every process that we start. The stream is None then, which nothing that prints expects.
+    # Standard streams may be closed ('>&-'). The first file opened would then get such a descriptor, and every child
+    # process would inherit it. The stream is None, which code that prints does not expect.
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
@@ -110,7 +110,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: PTH123, SIM115
     try:
         status = _run(sys.argv[1:] if arguments is None else arguments)
-        # What was asked for is done and said: a signal on the way out changes nothing.
+        # The command has finished: a signal on the way out changes nothing.
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_IGN)
     except KeyboardInterrupt:
@@ -128,7 +128,7 @@ def _run(arguments: list[str]) -> int:
             from click.shell_completion import shell_complete
 
             return shell_complete(cli, {}, "mlpcli", COMPLETION_VARIABLE, completion)
-        # Not cli.main: that exits with 1 when a pipe's reader is gone, and takes an EOFError for an interruption.
+        # Not cli.main: it exits with 1 on a broken pipe, and treats an EOFError as an interruption.
         with cli.make_context("mlpcli", list(arguments)) as context:
             value: Any = cli.invoke(context)
     except click.exceptions.Exit as stop:
@@ -148,7 +148,7 @@ def _run(arguments: list[str]) -> int:
     except Terminated as stopped:
         output.say(f"mlpcli: {stopped.reason}")
         return stopped.status
-    except BrokenPipeError:  # the reader of our output has gone
+    except BrokenPipeError:  # the reader of stdout has closed it
         return 128 + signal.SIGPIPE
     except Exception:
         traceback.print_exc()
@@ -158,7 +158,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _of_settings(error: click.NoSuchOption, arguments: list[str]) -> click.UsageError | None:
-    """Return the error that says what to write where options are keys of a config: ``--set training.epochs=5``."""
+    """Return an error that suggests ``--set training.epochs=5`` for an option that is a key of a config."""
     if error.ctx is None or all(parameter.name != "overrides" for parameter in error.ctx.command.params):
         return None
     import shlex
@@ -187,7 +187,7 @@ def _of_settings(error: click.NoSuchOption, arguments: list[str]) -> click.Usage
 
 
 def _empty(stream: TextIO) -> None:
-    """Flush ``stream``; drop what cannot be written, as Python would exit with status 120 for it."""
+    """Flush ``stream``; drop data that cannot be written, as Python would exit with status 120 for them."""
     try:
         stream.flush()
     except OSError:

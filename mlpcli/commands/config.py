@@ -1,4 +1,4 @@
-"""``mlpcli config``: the configs that come with the program, what a config means, and whether it is right."""
+"""``mlpcli config``: list the shipped configs, show a config, and check it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def command() -> None:
 def list_(as_json: bool) -> None:
     """List the configs that come with the program.
 
-    Each can be given by its name wherever a config is wanted.
+    Their names can be used in place of a file.
 
     \b
     Examples:
@@ -104,7 +104,7 @@ def check(names: tuple[str, ...], as_json: bool) -> int:
 
 @command.command("reference")
 def reference_() -> None:
-    """Print every key with its default, what is allowed and what it means, as Markdown: docs/config.md.
+    """Print every key with its default, allowed values and meaning, as Markdown: docs/config.md.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""A run's learning curve in the terminal, after it was trained and where it is shown."""
+"""A run's learning curve in the terminal, after training and in ``mlpcli runs show``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def learning_curve(metrics: Metrics, stream: TextIO) -> list[str]:
-    """The curve of ``metrics`` in lines that ``stream`` has room and characters for; none before two epochs."""
+    """Draw the curve of ``metrics`` in lines that fit the width and encoding of ``stream``; none before two epochs."""
     from shutil import get_terminal_size
 
     from mlpcli.analysis import curve

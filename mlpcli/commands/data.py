@@ -1,4 +1,4 @@
-"""``mlpcli data``: which data sets are known, getting, importing, checking and looking at them."""
+"""``mlpcli data``: list, fetch, import, check and show data sets."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _folder = click.option(
     envvar="MLPCLI_DATA",
     show_default=True,
     show_envvar=True,
-    help="Where downloaded files are kept, one folder a data set.",
+    help="The folder of downloaded files, with one folder per data set.",
 )
 _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 
 @click.group(cls=Group)
 def command() -> None:
-    """List, fetch, import and verify data sets, and look at the images as training shows them.
+    """List, fetch, import and verify data sets, and show images as the network receives them in training.
 
     \b
     Examples:
@@ -49,7 +49,7 @@ def command() -> None:
 @_folder
 @_json
 def list_(folder: str, as_json: bool) -> None:
-    """List the known data sets, whether they are here, where they come from and whose they are.
+    """List the known data sets, with their place, sources and credits.
 
     \b
     Examples:
@@ -94,7 +94,7 @@ def list_(folder: str, as_json: bool) -> None:
 @click.argument("name")
 @_folder
 @source_option
-@click.option("--offline", is_flag=True, help="Fetch nothing: only see whether everything is there and verifies.")
+@click.option("--offline", is_flag=True, help="Fetch nothing: only check that all files are there and verify.")
 @_json
 def fetch(name: str, folder: str, sources: tuple[str, ...], offline: bool, as_json: bool) -> None:
     """Fetch the data set NAME, unless its files are there and verify.
@@ -117,7 +117,7 @@ def fetch(name: str, folder: str, sources: tuple[str, ...], offline: bool, as_js
         raise UsageError("--offline fetches nothing, so --source has no use with it")
     entry, place = locate(name, folder)
     if entry is None:
-        raise UsageError(f"{name}: is here, there is nothing to fetch; mlpcli data verify {name} checks it")
+        raise UsageError(f"{name}: needs no download; mlpcli data verify {name} checks it")
     fetched: list[str] = []
     if not entry.bundled:
         fetched = Downloader(
@@ -142,11 +142,11 @@ def fetch(name: str, folder: str, sources: tuple[str, ...], offline: bool, as_js
 @_folder
 @_json
 def verify(name: str, folder: str, as_json: bool) -> int:
-    """Check the files of a data set: exit status 1 if one is missing or is not what it should be.
+    """Check the files of a data set: exit status 1 if one is missing or damaged.
 
-    Those of the data set NAME must have the right SHA-256; a file or folder SOURCE must be in a form that is read, and
-    its parts must fit together. docs/data.md has the forms. Remarks say what would make training on it teach little, or
-    its error say little; they are no reason for exit status 1.
+    Files of the data set NAME must have the right SHA-256; a file or folder SOURCE must have a known format, and its
+    parts must fit together. docs/data.md describes the formats. Remarks name reasons why training may fail or the error
+    may mislead; they do not change the exit status.
 
     \b
     Examples:
@@ -192,11 +192,11 @@ def verify(name: str, folder: str, as_json: bool) -> int:
 @set_option
 @_json
 def import_(source: str, folder: str, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Write any data set as four IDX files, and classes.txt with a name a line.
+    """Write any data set as four IDX files, and classes.txt with one name per line.
 
-    SOURCE is a file or folder in one of the forms of docs/data.md: IDX files under any names, CSV, .npz, folders of
-    pictures, Parquet, and mnist.pkl.gz, which is read here only. What the files do not say, --set data.size,
-    data.transpose or data.class_names do.
+    SOURCE is a file or folder in one of the formats of docs/data.md: IDX files under any names, CSV, .npz, folders of
+    pictures, Parquet, and mnist.pkl.gz, which only this command reads. Give what the files lack by --set data.size,
+    data.transpose or data.class_names.
 
     \b
     Examples:
@@ -241,7 +241,7 @@ def import_(source: str, folder: str, overrides: tuple[str, ...], as_json: bool)
     show_default=True,
     help="Show the first N training images.",
 )
-@click.option("--class", "label", metavar="K", help="Of the images of class K.")
+@click.option("--class", "label", metavar="K", help="Show images of class K.")
 @click.option(
     "--index",
     "numbers",
@@ -256,15 +256,15 @@ def import_(source: str, folder: str, overrides: tuple[str, ...], as_json: bool)
     metavar="E",
     type=click.IntRange(min=1),
     multiple=True,
-    help="Show what becomes of them in epoch E; repeatable. [default: the first few and the last]",
+    help="Show the distorted images of epoch E; repeatable. [default: the first few and the last]",
 )
 @click.option(
-    "-o", "--output", "file", metavar="FILE.png|svg", help="Draw it there instead; an existing file is replaced."
+    "-o", "--output", "file", metavar="FILE.png|svg", help="Draw them to this file; an existing file is replaced."
 )
 @source_option
 @click.option("--offline", is_flag=True, help="Fetch nothing.")
 @threads_option
-@click.option("--json", "as_json", is_flag=True, help="Print what there is as one JSON document, and draw nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Describe the data as one JSON document, and draw nothing.")
 def show(
     config: str | None,
     overrides: tuple[str, ...],
@@ -277,13 +277,12 @@ def show(
     offline: bool,
     as_json: bool,
 ) -> None:
-    """Show the training images of SOURCE, or what training with CONFIG makes of them.
+    """Show the training images of SOURCE, or as training with CONFIG distorts them.
 
     CONFIG is a YAML file or the name of a shipped config; without one, the defaults are used. SOURCE is a data set's
-    name, or a file or folder in one of the forms of docs/data.md. A row has an image as it
-    is in the file, then as the network is shown it in a few epochs: with the config's own seed and distortions, pixel
-    by pixel. With -o it is a picture, for which matplotlib is needed: pip install 'mlpcli[plots]'. Remarks follow: what
-    would make training teach little, or its error say little.
+    name, or a file or folder in one of the formats of docs/data.md. Each row shows an image from the file, then the
+    network's input in a few epochs, with the config's seed and distortions. With -o it is a picture, which needs
+    matplotlib: pip install 'mlpcli[plots]'. Remarks follow: reasons why training may fail or the error may mislead.
 
     \b
     Examples:
@@ -338,7 +337,7 @@ def show(
 
 
 def _contents(config: Config) -> dict[str, Any]:
-    """Return the data that ``config`` trains on: images by split and class, and the remarks."""
+    """Return a description of the data that ``config`` trains on: images by split and class, and the remarks."""
     from dataclasses import asdict
 
     import numpy as np
@@ -367,7 +366,7 @@ def _contents(config: Config) -> dict[str, Any]:
 
 
 def _is_source(name: str) -> bool:
-    """Return whether ``name`` is a data set, or a file or folder of data, and no config."""
+    """Return True if ``name`` is a data set, or a file or folder of data, and not a config."""
     from mlpcli import config as config_module
     from mlpcli.datasets import detect
     from mlpcli.datasets.catalogue import CATALOGUE
@@ -379,7 +378,7 @@ def _is_source(name: str) -> bool:
 
 
 def _print_sheet(made: Sheet) -> None:
-    """The sheet in the terminal, each image as fine as there is room for, but at least half its size."""
+    """Print the sheet in the terminal, each image as large as fits, but at least half its size."""
     width = terminal_width()
     captions = (caption for line in made.lines for caption, _ in line)
     least = max(-(-made.rows.shape[3] // 2), *map(len, captions))
@@ -392,7 +391,7 @@ def _print_sheet(made: Sheet) -> None:
 
 
 def _is_here(name: str, folder: str) -> bool:
-    """Return whether all files of the data set are there, by name and size alone."""
+    """Return True if all files of the data set are there, by name and size alone."""
     from mlpcli.datasets.load import is_there, locate
 
     entry, place = locate(name, folder)

@@ -1,4 +1,4 @@
-"""Images in the terminal: in shades of ASCII, in half blocks, or in dots, whatever fits and can be printed."""
+"""Images in the terminal: shades of ASCII, half blocks, or dots, depending on width and encoding."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 
 # From dark to bright.
 ASCII = " .:-=+*#%@"
-# The same, and what stands for a bright pixel above or below a dark one.
+# The same in blocks, with half blocks for a bright pixel above or below a dark one.
 SHADES, UPPER, LOWER = " ░▒▓█", "▀", "▄"
 # The bit of a braille character (U+2800 + bits) for each of its dots, by row and column.
 DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 
 
 def terminal_width() -> int:
-    """Columns of the terminal; 80 where there is none."""
+    """Return the columns of the terminal; 80 without one."""
     from shutil import get_terminal_size
 
     return get_terminal_size().columns
 
 
 def drawing(image: Bytes, width: int) -> list[str]:
-    """``image`` (rows, columns) in lines at most ``width`` wide, as finely as these and stdout's encoding allow."""
+    """Draw ``image`` (rows, columns) in lines at most ``width`` wide, as finely as width and encoding allow."""
     width = max(1, width)
     if image.shape[1] <= width and can_print(SHADES + UPPER + LOWER):
         return blocks(image)
@@ -43,7 +43,7 @@ def drawing(image: Bytes, width: int) -> list[str]:
 
 
 def abreast(pictures: list[list[str]], columns: int) -> list[str]:
-    """The lines of ``pictures``, ``columns`` of them side by side, an empty line above each row."""
+    """Return the lines of ``pictures``, ``columns`` of them side by side, with an empty line above each row."""
     lines: list[str] = []
     wide = widest(pictures)
     for start in range(0, len(pictures), columns):
@@ -55,12 +55,12 @@ def abreast(pictures: list[list[str]], columns: int) -> list[str]:
 
 
 def widest(pictures: list[list[str]]) -> int:
-    """The characters of the longest line, colours not counted."""
+    """Return the length of the longest line, without colours."""
     return max(len(click.unstyle(line)) for picture in pictures for line in picture)
 
 
 def can_print(characters: str) -> bool:
-    """Return whether stdout's encoding has all of ``characters``."""
+    """Return True if stdout's encoding has all of ``characters``."""
     try:
         characters.encode(sys.stdout.encoding or "ascii")
     except (UnicodeEncodeError, LookupError):
@@ -69,7 +69,7 @@ def can_print(characters: str) -> bool:
 
 
 def shades(image: Bytes, width: int) -> list[str]:
-    """``image`` in shades of ASCII at most ``width`` wide; a character is twice as high as wide."""
+    """Draw ``image`` in shades of ASCII at most ``width`` wide; a character is twice as high as wide."""
     import numpy as np
 
     rows, columns = image.shape
@@ -81,7 +81,7 @@ def shades(image: Bytes, width: int) -> list[str]:
 
 
 def blocks(image: Bytes) -> list[str]:
-    """``image`` with two pixels a character, one above the other."""
+    """Draw ``image`` with two pixels per character, one above the other."""
     import numpy as np
 
     padded = np.pad(image, ((0, len(image) % 2), (0, 0))).astype(int)
@@ -119,10 +119,10 @@ def signed_drawing(values: Array, width: int) -> list[str]:
 
 
 def dots(image: Bytes) -> list[str]:
-    """``image`` with eight pixels a character, two across and four down: what is bright is a dot.
+    """Draw ``image`` with eight pixels per character, two across and four down: bright pixels become dots.
 
-    That is half as bright as its ink, whose brightness is the mean of the pixels', each weighed by itself: so that grey
-    clothes are seen as well as white strokes.
+    The threshold is half the mean brightness of the strokes, in which each pixel is weighted by its own brightness, so
+    that grey clothes are visible as well as white strokes.
     """
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""``mlpcli eval``: what trained networks make of labelled images, each alone and all as a committee."""
+"""``mlpcli eval``: evaluate trained networks, individually and as an ensemble."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from mlpcli.commands.options import data_options, threads_option
 from mlpcli.errors import UsageError, shown
 
 if TYPE_CHECKING:
+    from mlpcli.analysis.evaluate_runs import EvaluatedRuns
     from mlpcli.analysis.evaluation import Evaluation
-    from mlpcli.analysis.look import Look
     from mlpcli.datasets.load import Part, SplitName
 
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     type=click.Choice(["train", "validation", "test"]),
     default="test",
     show_default=True,
-    help="Which images. Those of validation are the last of the training file, as the run's config says.",
+    help="Which images. The run's config determines the validation images.",
 )
 @data_options
 @click.option(
@@ -57,32 +57,32 @@ def command(
     predictions: str | None,
     as_json: bool,
 ) -> None:
-    """Measure trained networks on the test images.
+    """Evaluate trained networks on the test images.
 
-    RUN means its best checkpoint if there is one, else its last. Several are heard each alone and as a committee, which
-    predicts by the mean of their probabilities. Each look is recorded in the run's evaluations.jsonl.
+    RUN means its best checkpoint if there is one, else its last. Several are evaluated individually and as an ensemble,
+    which averages their probabilities. Each evaluation is recorded in the run's evaluations.jsonl.
 
     \b
     Examples:
       mlpcli eval runs/mnist-...                        error, loss, confusion, calibration
       mlpcli eval runs/mnist-... --worst 10 --show      and the ten worst mistakes, drawn
       mlpcli eval runs/mnist-.../checkpoints/last.npz   another checkpoint of a run
-      mlpcli eval runs/seed-0 runs/seed-1 runs/seed-2   a committee
+      mlpcli eval runs/seed-0 runs/seed-1 runs/seed-2   an ensemble
       mlpcli eval runs/mnist-... --split validation     the images held out from training
       mlpcli eval runs/mnist-... --data ./my-digits     other images of the same size
       mlpcli eval runs/mnist-... --predictions p.csv --json
     """
     if show and as_json:
-        raise UsageError("--show draws for the screen; with --json there is nothing to draw on")
+        raise UsageError("--show draws on the screen; leave out --show or --json")
     if show and not worst:
         raise UsageError("--show draws the images that --worst lists, and --worst 0 lists none")
 
+    from mlpcli.analysis.evaluate_runs import evaluate_runs
     from mlpcli.analysis.evaluation import evaluate
-    from mlpcli.analysis.look import look
     from mlpcli.analysis.predictions import labelled_table
     from mlpcli.commands.progress import download_progress
 
-    found = look(
+    found = evaluate_runs(
         [Path(path) for path in paths],
         split,
         dataset=dataset,
@@ -93,9 +93,9 @@ def command(
         progress=download_progress(),
     )
     labels = found.part.split.labels
-    result = evaluate(found.together, labels, worst)
+    result = evaluate(found.ensemble, labels, worst)
     if predictions is not None:
-        table = labelled_table(found.together, labels, found.part.class_names)
+        table = labelled_table(found.ensemble, labels, found.part.class_names)
         output.write_file(Path(predictions), table)
     if as_json:
         output.result_json(_document(found, result, dataset))
@@ -105,50 +105,50 @@ def command(
             _draw(result, found.part)
 
 
-def _document(look: Look, result: Evaluation, dataset: str | None) -> dict[str, Any]:
-    """Everything, for --json: the result of the one checkpoint or of the committee, then each checkpoint in brief."""
+def _document(evaluated: EvaluatedRuns, result: Evaluation, dataset: str | None) -> dict[str, Any]:
+    """Return the document for --json: the result of the checkpoint or the ensemble, then each checkpoint in brief."""
     return {
-        "dataset": look.part.name,
-        "fallback_from": _fallback_from(look, dataset),
-        "split": look.split,
-        "class_names": list(look.part.class_names),
-        "committee": len(look.members) > 1,
+        "dataset": evaluated.part.name,
+        "fallback_from": _fallback_from(evaluated, dataset),
+        "split": evaluated.split,
+        "class_names": list(evaluated.part.class_names),
+        "ensemble": len(evaluated.models) > 1,
         **result.to_dict(),
         "checkpoints": [
             {
-                "path": click.format_filename(member.path),
-                "trained_on": member.checkpoint.dataset,
-                "epoch": member.checkpoint.epoch,
-                "hidden": list(member.checkpoint.config.network.hidden),
-                "objective": member.checkpoint.config.network.objective,
+                "path": click.format_filename(model.path),
+                "trained_on": model.checkpoint.dataset,
+                "epoch": model.checkpoint.epoch,
+                "hidden": list(model.checkpoint.config.network.hidden),
+                "objective": model.checkpoint.config.network.objective,
                 "errors": own.errors,
                 "error": own.error,
                 "interval": own.to_dict()["interval"],
                 "loss": own.loss,
                 "expected_calibration_error": _ece(own),
             }
-            for member, own in zip(look.members, look.alone, strict=True)
+            for model, own in zip(evaluated.models, evaluated.individual, strict=True)
         ],
     }
 
 
-def _print(look: Look, result: Evaluation, dataset: str | None) -> None:
-    members, part = look.members, look.part
+def _print(evaluated: EvaluatedRuns, result: Evaluation, dataset: str | None) -> None:
+    models, part = evaluated.models, evaluated.part
     names = part.class_names
-    for member in members:
-        network = member.checkpoint.config.network
-        sizes = "-".join(map(str, member.checkpoint.parameters.sizes))
-        epoch = f"epoch {member.checkpoint.epoch}"
-        output.result(f"{shown(member.path)}: {sizes}, {network.objective}, {epoch}")
-    output.result(f"{shown(part.name)}, {look.split}: {result.examples:,} images")
-    if wanted := _fallback_from(look, dataset):
+    for model in models:
+        network = model.checkpoint.config.network
+        sizes = "-".join(map(str, model.checkpoint.parameters.sizes))
+        epoch = f"epoch {model.checkpoint.epoch}"
+        output.result(f"{shown(model.path)}: {sizes}, {network.objective}, {epoch}")
+    output.result(f"{shown(part.name)}, {evaluated.split}: {result.examples:,} images")
+    if wanted := _fallback_from(evaluated, dataset):
         output.result(f"trained on {shown(part.name)}, as {wanted} could not be had: these are no {wanted} results")
 
-    named = [(shown(member.path), own) for member, own in zip(members, look.alone, strict=True)]
+    named = [(shown(model.path), own) for model, own in zip(models, evaluated.individual, strict=True)]
     several = result.multi_label
     rows = [["exact match" if several else "error", "95 % interval", "errors", "loss", "calibration error"]]
-    if len(members) > 1:
-        named.append(("committee", result))
+    if len(models) > 1:
+        named.append(("ensemble", result))
         width = max(len(name) for name, _ in named)
         rows[0].insert(0, " " * width)
     for name, own in named:
@@ -164,7 +164,7 @@ def _print(look: Look, result: Evaluation, dataset: str | None) -> None:
             loss,
             _percent(_ece(own)),
         ]
-        rows.append([f"{name:<{width}}", *row] if len(members) > 1 else row)
+        rows.append([f"{name:<{width}}", *row] if len(models) > 1 else row)
     _table(rows)
     confidence = "the confidence, which is the output of the predicted class"
     if several:
@@ -195,7 +195,7 @@ def _print(look: Look, result: Evaluation, dataset: str | None) -> None:
         _table(
             [["", *names]]
             + [[names[k], *(str(n or ".") for n in row)] for k, row in enumerate(result.confusion.tolist())],
-            "Confusion: a row a label, a column a prediction",
+            "Confusion: a row per label, a column per prediction",
         )
     if result.worst:
         _table(
@@ -209,13 +209,13 @@ def _print(look: Look, result: Evaluation, dataset: str | None) -> None:
 
 
 def _draw(result: Evaluation, part: Part) -> None:
-    """The images of the mistakes, as many side by side as the terminal has room for."""
+    """Draw the images of the mistakes, as many side by side as fit the terminal."""
     width = terminal_width()
     pictures = []
     for m in result.worst:
         rows = shades(part.split.images[m.index].reshape(part.image_shape), width)
         names = part.class_names
-        caption = f"{m.index}: {_words(m.label, names)} taken for {_words(m.predicted, names)}"
+        caption = f"{m.index}: {_words(m.label, names)} predicted as {_words(m.predicted, names)}"
         pictures.append([caption, *rows])
     if pictures:
         wide = max(len(line) for picture in pictures for line in picture)
@@ -229,17 +229,17 @@ def _words(label: int | list[int], names: Sequence[str]) -> str:
 
 
 def _table(rows: list[list[str]], title: str = "") -> None:
-    """Print ``rows``, the first one their heads, flush right, after an empty line and a ``title``."""
+    """Print ``rows``, the first one as heads, right-aligned, below an empty line and a ``title``."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     output.result(f"\n{title}" if title else "")
     for row in rows:
         output.result("  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)))
 
 
-def _fallback_from(look: Look, dataset: str | None) -> str | None:
+def _fallback_from(evaluated: EvaluatedRuns, dataset: str | None) -> str | None:
     from mlpcli.analysis.evaluation import fallback_from
 
-    return fallback_from(look.members[0].checkpoint) if dataset is None else None
+    return fallback_from(evaluated.models[0].checkpoint) if dataset is None else None
 
 
 def _ece(result: Evaluation) -> float | None:

@@ -1,4 +1,4 @@
-"""``mlpcli explain``: one example through every equation, forward, backward and one step down."""
+"""``mlpcli explain``: one example through every equation, forward, backward and one step of gradient descent."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ LEVELS = (0, 10, 25, 50, 100, 150, 200, 300)  # steps of the one neuron that are
 @data_options
 @click.option("--image", metavar="FILE", help="Take the image from a picture or an IDX file instead.")
 @click.option(
-    "--raw", is_flag=True, help="Take the picture as it is, light being ink: neither cut, scaled nor centred."
+    "--raw", is_flag=True, help="Do not invert, cut, scale or centre the picture: bright strokes on a dark background."
 )
 @click.option(
     "--label",
@@ -67,7 +67,7 @@ LEVELS = (0, 10, 25, 50, 100, 150, 200, 300)  # steps of the one neuron that are
 )
 @click.option("--p", "probabilities", metavar="P,P,...", help="Explain the output layer alone, for these outputs p.")
 @click.option("--z", "logits", metavar="Z,Z,...", help="Explain the output layer alone, for these logits z.")
-@click.option("--neuron", is_flag=True, help="Teach one neuron that begins wrong, by two losses.")
+@click.option("--neuron", is_flag=True, help="Train one saturated neuron by two losses.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, with every array in full.")
 def command(
     what: str | None,
@@ -101,7 +101,7 @@ def command(
       mlpcli explain runs/mnist-... --index 12 --unit 37
       mlpcli explain runs/mnist-... --image three.png --label 3 --rate 0.1
       mlpcli explain --set network.initial_scale=20         saturated units
-      mlpcli explain --set network.hidden=[30,30,30]        what layers put in the way
+      mlpcli explain --set network.hidden=[30,30,30]        vanishing gradients
       mlpcli explain --set network.objective=sigmoid_cross_entropy --label 3,7
       mlpcli explain --p 0.7,0.2,0.1 --label 1              the output layer alone
       mlpcli explain --neuron                               where the quadratic loss stalls
@@ -133,7 +133,7 @@ def command(
 
     subject = find_subject(what, overrides, "explained")
     where = _Where(split, index, dataset, folder, sources, offline)
-    pixels, source, own = _from_file(subject, image, raw, index) if image else _from_data(subject, where)
+    pixels, source, own, names = _from_file(subject, image, raw, index) if image else _from_data(subject, where)
     pixels = preprocessed(pixels.reshape(1, -1), subject.image_shape, subject.config.data.preprocessing)[0]
     architecture = subject.architecture
     assumed = labels is None and own is None
@@ -152,9 +152,9 @@ def command(
         units=[_unit(text) for text in units],
     )
     if as_json:
-        output.result_json(explanation.document(), indent=None)
+        output.result_json(explanation.document(names), indent=None)
     else:
-        _Printer(explanation).everything(subject.words, source, assumed)
+        _Printer(explanation, names).everything(subject.words, source, assumed)
 
 
 def _refuse_others(subject: str, used: tuple[str, ...]) -> None:
@@ -199,7 +199,7 @@ def _unit(text: str) -> tuple[int, int]:
         return int(layer or 1), int(unit)
     except ValueError:
         raise UsageError(
-            f"--unit {text}: is no unit; give its number, as in 37, or its layer too, as in 2:37"
+            f"--unit {text}: is not a unit; give its number, as in 37, or its layer too, as in 2:37"
         ) from None
 
 
@@ -228,10 +228,13 @@ class _Where:
     offline: bool
 
 
-def _from_data(subject: Subject, where: _Where) -> tuple[Bytes, str, list[int]]:
-    """Return an image (D,), whence it is, and its true classes."""
-    from mlpcli.analysis.evaluation import check_fit, data_for, open_member
-    from mlpcli.analysis.look import held_out
+def _from_data(subject: Subject, where: _Where) -> tuple[Bytes, str, list[int], tuple[str, ...]]:
+    """Return an image (D,), its source, its true classes, and the names of all classes.
+
+    An untrained network has the names of the data that the image is from, if it has as many classes.
+    """
+    from mlpcli.analysis.evaluate_runs import default_split
+    from mlpcli.analysis.evaluation import check_fit, data_for, open_model
     from mlpcli.commands.progress import download_progress
     from mlpcli.datasets.catalogue import CATALOGUE
     from mlpcli.datasets.foreign import announcement
@@ -239,9 +242,9 @@ def _from_data(subject: Subject, where: _Where) -> tuple[Bytes, str, list[int]]:
 
     if where.offline and where.sources:
         raise UsageError("--offline fetches nothing, so --source has no use with it")
-    split, data = where.split, subject.config.data
+    split, data, names = where.split, subject.config.data, subject.class_names
     if subject.checkpoint is not None:
-        checkpoint = open_member(subject.checkpoint).checkpoint
+        checkpoint = open_model(subject.checkpoint).checkpoint
         data = data_for(
             checkpoint,
             dataset=where.dataset,
@@ -249,7 +252,7 @@ def _from_data(subject: Subject, where: _Where) -> tuple[Bytes, str, list[int]]:
             sources=where.sources,
             offline=where.offline,
         )
-        split = split or held_out(data)
+        split = split or default_split(data)
         if announced := announcement(data):
             output.say(announced)
         part = load_split(data, split, say=output.say, progress=download_progress())
@@ -262,14 +265,16 @@ def _from_data(subject: Subject, where: _Where) -> tuple[Bytes, str, list[int]]:
         part = load_split(replace(data, offline=where.offline, fallback=None), split, say=output.say)
         if math.prod(part.image_shape) != math.prod(subject.image_shape):
             raise DataError(f"{shown(part.name)}: its images are of another size than those the network takes")
+        names = part.class_names if part.classes == subject.classes else tuple(map(str, range(subject.classes)))
     index = where.index or 0
     if index >= len(part.split):
         raise UsageError(f"--index {index}: the {split} images of {shown(part.name)} are 0 to {len(part.split) - 1}")
     source = f"image {index} of the {split} images of {shown(part.name)}"
-    return part.split.images[index], source, _classes_of(part.split.labels[index])
+    return part.split.images[index], source, _classes_of(part.split.labels[index]), names
 
 
-def _from_file(subject: Subject, file: str, raw: bool, index: int | None) -> tuple[Bytes, str, None]:
+def _from_file(subject: Subject, file: str, raw: bool, index: int | None) -> tuple[Bytes, str, None, tuple[str, ...]]:
+    """Return an image (D,), whence it is, None for its true classes, and the names of all classes."""
     from mlpcli.datasets import images
 
     found = images.from_file(Path(file), click.format_filename(file), subject.image_shape, raw=raw)
@@ -280,7 +285,8 @@ def _from_file(subject: Subject, file: str, raw: bool, index: int | None) -> tup
     doubts = [*found.remarks, *several, *(["is blank: there is no digit on it"] if found.blank[index] else [])]
     if doubts:
         raise DataError(f"{found.name}: {doubts[0].partition('; --many')[0]}")
-    return found.pixels[index].reshape(-1), f"{found.name}[{index}]" if found.numbered else found.name, None
+    source = f"{found.name}[{index}]" if found.numbered else found.name
+    return found.pixels[index].reshape(-1), source, None, subject.class_names
 
 
 # In the terminal -----------------------------------------------------------------------------------------------------
@@ -327,29 +333,40 @@ def _wrapped(text: str, width: int, indent: int = 5) -> list[str]:
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], width: int, gap: int = 2) -> list[str]:
     """Return lines at most ``width`` wide, every column as wide as it needs; what is cut says so."""
-    columns = [max(len(row[i]) for row in (heads, *rows)) for i in range(len(heads))]
-    shown, total = 0, 5 - gap
-    for column in columns:
-        total += column + gap
-        if total > width and shown:
-            break
-        shown += 1
+    columns = _widths(heads, rows)
+    shown_columns = _columns_that_fit(columns, width, gap)
     lines = []
     for row in (heads, *rows):
-        cells = [f"{text:>{wide}}" for text, wide in zip(row[:shown], columns, strict=False)]
+        cells = [f"{text:>{wide}}" for text, wide in zip(row[:shown_columns], columns, strict=False)]
         lines.append(f"     {(' ' * gap).join(cells)}".rstrip())
-    if shown < len(heads):
-        cut = len(heads) - shown
-        note = f"     ({cut} column{'s' if cut > 1 else ''} cut: {', '.join(heads[shown:])}; --json has all)"
+    if shown_columns < len(heads):
+        cut = len(heads) - shown_columns
+        note = f"     ({cut} column{'s' if cut > 1 else ''} cut: {', '.join(heads[shown_columns:])}; --json has all)"
         lines += _wrapped(note, width)
     return lines
+
+
+def _widths(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
+    return [max(len(row[i]) for row in (heads, *rows)) for i in range(len(heads))]
+
+
+def _columns_that_fit(columns: Sequence[int], width: int, gap: int) -> int:
+    """Return how many ``columns``, these characters wide, fit in ``width``; at least one."""
+    fit, total = 0, 5 - gap
+    for column in columns:
+        total += column + gap
+        if total > width and fit:
+            break
+        fit += 1
+    return fit
 
 
 class _Printer:
     """Prints an explanation, as wide as the terminal."""
 
-    def __init__(self, explanation: Explanation) -> None:
+    def __init__(self, explanation: Explanation, names: tuple[str, ...]) -> None:
         self.e = explanation
+        self.names = names
         self.width = terminal_width()
         self.equations = {equation.name: equation for equation in explanation.equations}
         self.sizes = explanation.architecture.sizes
@@ -360,7 +377,7 @@ class _Printer:
         e, architecture = self.e, self.e.architecture
         hidden = [architecture.activation.name] if self.L > 1 else []
         form = ", ".join(["-".join(map(str, self.sizes)), *hidden, architecture.objective.name])
-        labels = ", ".join(map(str, e.labels)) or "none"
+        labels = ", ".join(map(self._called, e.labels)) or "none"
         true = (
             f"the predicted class {labels} is taken for the true one"
             if assumed
@@ -419,6 +436,36 @@ class _Printer:
         for line in lines:
             output.result(line)
 
+    def _called(self, k: int, most: int | None = None) -> str:
+        """Return class k's number, and its name if it has one, in at most ``most`` characters; a cut ends in '.'."""
+        name = self.names[k] if k < len(self.names) else str(k)
+        text = str(k) if name == str(k) else f"{k} {shown(name)}"
+        return text if most is None or len(text) <= most else f"{text[: most - 1].rstrip()}."
+
+    def _by_class(
+        self,
+        heads: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        gap: int = 2,
+        above: Sequence[Sequence[str]] = (),
+        below: Sequence[Sequence[str]] = (),
+    ) -> None:
+        """Print a table whose ``rows`` are of a class each, between others that have a first cell of their own.
+
+        Names are cut where a column would not fit beside them.
+        """
+        numbered = [*above, *([str(k), *row] for k, row in enumerate(rows)), *below]
+        columns = _widths(heads, numbered)
+        others = columns[1 : _columns_that_fit(columns, self.width, gap)]
+        room = max(columns[0], self.width - 5 - sum(column + gap for column in others))
+        called = [self._called(k, room) if len(self.names) == len(rows) else str(k) for k in range(len(rows))]
+        if called != [str(k) for k in range(len(rows))]:
+            wide = max(map(len, called))
+            called = [f"{text:<{wide}}" for text in called]
+            heads = [f"{heads[0]:<{wide}}", *heads[1:]]
+        named = [[text, *row] for text, row in zip(called, rows, strict=True)]
+        self._lines(_table(heads, [*above, *named, *below], self.width, gap))
+
     def _units(self, n: int) -> None:
         units = [unit for layer, unit in self.e.units if layer == n]
         z, a, slope = (self.e[f"{name}{n}"] for name in ("z", "a", "slope"))
@@ -430,8 +477,8 @@ class _Printer:
     def _classes(self) -> None:
         e = self.e
         z, p = e[f"z{self.L}"], e["p"]
-        rows = [[str(k), _number(z[k]), _number(p[k]), f"{e.Y[k]:g}"] for k in range(len(p))]
-        self._lines(_table(["class", f"z{self.L}", "p", "Y"], rows, self.width))
+        rows = [[_number(z[k]), _number(p[k]), f"{e.Y[k]:g}"] for k in range(len(p))]
+        self._by_class(["class", f"z{self.L}", "p", "Y"], rows)
 
     def _output_layer(self) -> None:
         e, L = self.e, self.L
@@ -446,7 +493,6 @@ class _Printer:
         of_p = [self.checks.get(("dp", (k,))) for k in range(K)]  # none of the hinge, and none where p is 0
         rows = [
             [
-                str(k),
                 _number(dp[k]),
                 "-" if check is None else _number(check.complex_step),
                 *(_number(float(column[k])) for column in (product, dz, checks)),
@@ -454,7 +500,7 @@ class _Printer:
             for k, check in enumerate(of_p)
         ]
         heads = ["class", "dC/dp", "complex step", "dC/dp dp/dz", self.equations[f"dz{L}"].formula, "complex step"]
-        self._lines(_table(heads, rows, self.width, gap=1))
+        self._by_class(heads, rows, gap=1)
         self._lines(_underflow(product, self.width))
 
     def _hidden_layer(self, n: int) -> None:
@@ -507,7 +553,8 @@ class _Printer:
         for j in units:
             dW = e["dW1"][:, j]
             drawn = signed_drawing(dW.reshape(e.image.shape), self.width - 5) if dW.any() else ["all 0"]
-            pictures.append([f"dW1 of {kind} {j}", *drawn])
+            called = str(j) if kind == "unit" else self._called(j, 16)
+            pictures.append([f"dW1 of {kind} {called}", *drawn])
         if not pictures:
             return
         self._say("     + and # above 0, - and = below")
@@ -536,7 +583,7 @@ class _Printer:
             [promised, *(_number(s.promised) for s in both)],
         ]
         for k in e.labels if len(e.Y) > 1 else (0,):
-            of = f" of {k}" if len(e.Y) > 1 else ""
+            of = f" of {self._called(k, 17)}" if len(e.Y) > 1 else ""
             rows.append([f"p{of} before", *(_number(s.p_before[k]) for s in both)])
             rows.append([f"p{of} after", *(_number(s.p_after[k]) for s in both)])
         heads = ["", f"eta = {e.step.rate:g}{steps}", f"eta = {e.small_step.rate:g}"]
@@ -575,10 +622,11 @@ class _Printer:
         e = self.e
         self._say(f"     dz{self.L} for the same logits, by each objective")
         names = list(e.deltas)
-        rows = [["", *(_halves(name)[1] for name in names)]]
-        rows += [[str(k), *(_small(e.deltas[name][k]) for name in names)] for k in range(len(e.Y))]
-        rows.append(["norm", *(_small(float(np.linalg.norm(e.deltas[name]))) for name in names)])
-        self._lines(_table(["class", *(_halves(name)[0] for name in names)], rows, self.width))
+        halves = [_halves(name) for name in names]
+        rows = [[_small(e.deltas[name][k]) for name in names] for k in range(len(e.Y))]
+        norms = ["norm", *(_small(float(np.linalg.norm(e.deltas[name]))) for name in names)]
+        heads = ["class", *(unit for unit, _ in halves)]
+        self._by_class(heads, rows, above=[["", *(loss for _, loss in halves)]], below=[norms])
 
 
 def _halves(objective: str) -> tuple[str, str]:
@@ -616,9 +664,10 @@ def _explain_output(
 
 def _print_output(layer: OutputLayer) -> None:
     width, K = terminal_width(), len(layer.p)
-    output.result(f"objective  {layer.objective}: p = {layer.output_unit}, C = {layer.loss_formula}")
-    if layer.note:
-        output.result(f"note       {layer.note}")
+    head = [f"objective  {layer.objective}: p = {layer.output_unit}, C = {layer.loss_formula}"]
+    for text in (*head, *([f"note       {layer.note}"] if layer.note else [])):
+        for line in _wrapped(text, width, 11):
+            output.result(line)
     output.result(f"\n(3)  C = {_number(layer.loss)}")
     for name, value in layer.terms:
         output.result(f"     {name} = {_number(value)}")

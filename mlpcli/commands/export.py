@@ -1,4 +1,4 @@
-"""``mlpcli export``: a trained network as an ONNX model or as safetensors; runs' curves as CSV or for TensorBoard."""
+"""``mlpcli export``: write a network as ONNX or safetensors, or runs' curves as CSV or for TensorBoard."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def command(runs: tuple[str, ...], file: str, to: Format | None, input_type: Inp
     path = Path(file)
     wanted = _format(path, to)
     if input_type is not None and wanted != "onnx":
-        raise UsageError(f"--input says what an ONNX model takes; a {wanted} file has tensors only")
+        raise UsageError(f"--input is for ONNX models; a {wanted} file has tensors only")
 
     if wanted in CURVES:
         _export_curves(runs, path, wanted, as_json)
@@ -69,16 +69,16 @@ def command(runs: tuple[str, ...], file: str, to: Format | None, input_type: Inp
         raise UsageError(f"{len(runs)} runs are named, and a {wanted} file has one network; csv takes several")
 
     from mlpcli.analysis import export
-    from mlpcli.analysis.evaluation import open_member
+    from mlpcli.analysis.evaluation import open_model
 
-    checkpoint = open_member(Path(runs[0])).checkpoint
+    checkpoint = open_model(Path(runs[0])).checkpoint
     onnx = wanted == "onnx"
     made = export.to_onnx(checkpoint, input_type or "uint8") if onnx else export.to_safetensors(checkpoint)
     output.write_file(path, made.data)
     preprocessing = checkpoint.config.data.preprocessing
     document = {**_document(path, wanted, made), "preprocessing": preprocessing}
     if preprocessing:
-        output.say(f"trained with data.preprocessing: {preprocessing}, which the file leaves to whoever uses it")
+        output.say(f"trained with data.preprocessing: {preprocessing}, which the file does not contain: apply it first")
     if as_json:
         output.result_json(document)
         return
@@ -90,7 +90,7 @@ def command(runs: tuple[str, ...], file: str, to: Format | None, input_type: Inp
 
 
 def _export_curves(runs: tuple[str, ...], path: Path, wanted: Format, as_json: bool) -> None:
-    """The epochs of ``runs`` in the file ``path``, or as event files in the folder ``path``."""
+    """Write the epochs of ``runs`` to the file ``path``, or as event files to the folder ``path``."""
     from mlpcli.analysis import curves
     from mlpcli.runs.summary import run_at
 
@@ -114,7 +114,7 @@ def _export_curves(runs: tuple[str, ...], path: Path, wanted: Format, as_json: b
 
 
 def _format(path: Path, to: Format | None) -> Format:
-    """The format wanted. Raises ``UsageError`` where nothing says which, or the suffix says another."""
+    """Return the format. Raises ``UsageError`` if neither option nor suffix gives it, or if they contradict."""
     suffix = path.suffix.lower()
     named = FORMATS.get(suffix)
     if to is None:
@@ -123,9 +123,9 @@ def _format(path: Path, to: Format | None) -> Format:
                 f"-o {path}: name it .onnx, .safetensors or .csv, or say --to onnx, safetensors, csv or tensorboard"
             )
         return named
-    # .npz is a checkpoint's, and nothing should take the place of one by mistake.
+    # .npz is the suffix of checkpoints, which must not be replaced by mistake.
     if named not in (None, to) or suffix == ".npz":
-        raise UsageError(f"-o {path}: has the suffix of a {named or 'checkpoint'} file, and --to says {to}")
+        raise UsageError(f"-o {path}: has the suffix of a {named or 'checkpoint'} file, but --to is {to}")
     return to
 
 

@@ -1,4 +1,4 @@
-"""``mlpcli gradcheck``: the gradients and the training step of a config or a checkpoint, proven by numbers."""
+"""``mlpcli gradcheck``: check the gradients and the training step of a config or a checkpoint numerically."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ EXAMPLES = 5
 CANDIDATES = 1000
 # The penalty is checked with this coefficient if the config has none: others train with one.
 L2 = 1e-4
-# Beside the seed in the key of the generator; no other generator has it.
+# Combined with the seed in the key of the generator; no other generator uses it.
 STREAM = 2**63
 
 # Of the table of gradients, and of the one of steps.
@@ -52,7 +52,7 @@ STEP_COLUMNS = {"step": "textbook"}
     "--entries",
     metavar="N",
     type=click.IntRange(min=1),
-    help="Check N entries of each tensor that has more; biases are always checked whole. [default: 100]",
+    help="Check N entries of each tensor that has more; biases are always checked in full. [default: 100]",
 )
 @click.option("--all", "every", is_flag=True, help="Check every entry of every tensor.")
 @click.option(
@@ -96,7 +96,7 @@ def command(
     The gradients derived by hand are compared with complex steps, central differences and the output layer's explicit
     Jacobians, in float64, on a few images with random labels: at the initial weights of CONFIG (a file, or the name of
     a shipped config; without one, the defaults), or at the trained weights of CHECKPOINT (a run, or one of its .npz
-    files). Then real training steps are taken, alone and by several processes, and compared with the update rule's
+    files). Then real training steps are taken, by one and by several processes, and compared with the optimizer's
     textbook formula. Nothing is fetched. The exit status is 0 if all agree, else 1.
 
     \b
@@ -115,7 +115,7 @@ def command(
         raise UsageError("--all checks every entry: give it, or --entries, not both")
     _one_thread()
     with process_group(mpi, _processes(processes, mpi)) as group:
-        # Not before: the threads that numpy begins with depend on the number of processes.
+        # Imported late: the number of numpy's threads depends on the number of processes.
         from mlpcli.gradcheck import gradients
         from mlpcli.gradcheck.rows import PASSED, TOLERANCE
         from mlpcli.gradcheck.steps import Steps
@@ -159,7 +159,7 @@ def command(
 
 
 class _Check:
-    """One check: its images, labels and generator, from which everything that is random is drawn in one order."""
+    """A check: its images, labels and generator, from which all random numbers are drawn in a fixed order."""
 
     def __init__(
         self,
@@ -222,7 +222,7 @@ class _Check:
             yield from checker.rows_of(Steps(config, dataset, subject.state, group))
 
     def print_head(self, group: ProcessGroup, mpi: bool) -> None:
-        """Print what is checked, and the table's head."""
+        """Print the subject of the check, and the table's head."""
         subject, training = self.subject, self.subject.config.training
         architecture = subject.architecture
         sizes = "-".join(map(str, architecture.sizes))
@@ -240,7 +240,7 @@ class _Check:
         output.result("")
 
     def document(self, rows: list[Row], passed: bool, processes: int) -> dict[str, Any]:
-        """Return all that was found out, as plain values."""
+        """Return all results as plain values."""
         subject, architecture = self.subject, self.subject.architecture
         return {
             "verdict": "passed" if passed else "failed",
@@ -261,7 +261,7 @@ class _Check:
 
 
 def _raised_as_rows(table: Iterator[Row]) -> Iterator[Row]:
-    """Yield the rows of ``table``, and a failed one if the code that is checked raises what is not an error of ours."""
+    """Yield the rows of ``table``, and a failed one if the code under test raises an unexpected error."""
     from mlpcli.gradcheck.rows import FAILED, Row
 
     try:
@@ -270,7 +270,7 @@ def _raised_as_rows(table: Iterator[Row]) -> Iterator[Row]:
         raise
     except Exception as error:
         traceback.print_exc()
-        reason = f"the code that is checked raised {type(error).__name__}, as it says above"
+        reason = f"the code that is checked raised {type(error).__name__}, see above"
         yield Row("exception", (), 0, {}, FAILED, worst=reason)
 
 
@@ -326,13 +326,13 @@ def _tolerances(texts: tuple[str, ...], defaults: dict[str, float]) -> dict[str,
 
 
 def _one_thread() -> None:
-    """Use one thread by default: for matrices of five examples, a second one costs more than it gives."""
+    """Use one thread by default: for matrices of five examples, a second one costs more time than it saves."""
     for name in THREAD_VARIABLES:
         os.environ.setdefault(name, "1")
 
 
 def _images(subject: Subject, data: str | None, rng: np.random.Generator) -> tuple[NDArray[np.uint8], str]:
-    """Return images (N, D), and where they are from."""
+    """Return images (N, D), and their source."""
     import numpy as np
 
     from mlpcli.datasets.deskew import preprocessed
@@ -351,7 +351,7 @@ def _images(subject: Subject, data: str | None, rng: np.random.Generator) -> tup
 
 
 def _brightest(images: NDArray[np.uint8]) -> list[int]:
-    """Return the images that together leave few pixels 0, each the one with most nonzero pixels that are still 0."""
+    """Choose images that together leave few pixels 0: each has the most nonzero pixels where all others are 0."""
     nonzero = images[:CANDIDATES] > 0
     chosen: list[int] = []
     for _ in range(min(EXAMPLES, len(nonzero))):
@@ -404,7 +404,7 @@ def _print_verdict(rows: list[Row], allowed: dict[str, float], architecture: Arc
 
 
 def _document(row: Row) -> dict[str, Any]:
-    """A row of the table; an error that is not a finite number, or not measured by the method, is null."""
+    """Return a row of the table as plain values; an error that is infinite or not measured is null."""
     errors = {method: row.errors.get(method, math.inf) for method in (*COLUMNS, *STEP_COLUMNS)}
     return {
         "name": row.name,

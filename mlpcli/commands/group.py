@@ -6,14 +6,14 @@ import click
 
 
 class Group(click.Group):
-    """A click group; a name it does not know is refused with a suggestion."""
+    """A click group that refuses an unknown name with a suggestion."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command that ``args`` opens with, and the rest of them. Raises ``click.UsageError``."""
+        """Return the command that ``args`` opens with, and the other arguments. Raises ``click.UsageError``."""
         name, known = args[0], self.list_commands(ctx)
-        # Shell completion resolves half-typed lines, and must not be answered with an error.
+        # Shell completion resolves incomplete lines, and must not get an error as an answer.
         if name not in known and not ctx.resilient_parsing:
             from difflib import get_close_matches
 

@@ -1,4 +1,4 @@
-"""Options that several commands share, and the threads, which have to be set before numpy is imported."""
+"""Options that several commands share, and the number of threads, which must be set before numpy is imported."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
 def set_option(command: Decorated) -> Decorated:
-    """``--set SECTION.KEY=VALUE``, repeatable."""
+    """Add ``--set SECTION.KEY=VALUE``, repeatable."""
     return click.option(
         "--set",
         "overrides",
@@ -26,7 +26,7 @@ def set_option(command: Decorated) -> Decorated:
 
 
 def source_option(command: Decorated) -> Decorated:
-    """``--source S``, repeatable."""
+    """Add ``--source S``, repeatable."""
     return click.option(
         "--source",
         "sources",
@@ -37,10 +37,10 @@ def source_option(command: Decorated) -> Decorated:
 
 
 def data_overrides(sources: tuple[str, ...], offline: bool, dataset: str | None = None) -> list[str]:
-    """``--source``, ``--offline`` and ``--data`` as ``--set`` would have them."""
+    """Return ``--source``, ``--offline`` and ``--data`` as values of ``--set``."""
     import json
 
-    # JSON is YAML, but for its escapes: YAML reads a surrogate pair as two halves of a character.
+    # JSON is YAML, except for its escapes: YAML reads a surrogate pair as two characters.
     given = [f"data.sources={json.dumps(list(sources), ensure_ascii=False)}"] if sources else []
     if dataset is not None:
         given.append(f"data.dataset={json.dumps(dataset, ensure_ascii=False)}")
@@ -48,7 +48,7 @@ def data_overrides(sources: tuple[str, ...], offline: bool, dataset: str | None 
 
 
 def init_overrides(init: str | None, *, any_file: bool) -> list[str]:
-    """``--init`` as ``--set`` would have it; ``any_file``, whatever SHA-256 the config asks for."""
+    """Return ``--init`` as values of ``--set``; with ``any_file`` the config's SHA-256 is not required."""
     import json
 
     if init is None:
@@ -57,7 +57,7 @@ def init_overrides(init: str | None, *, any_file: bool) -> list[str]:
 
 
 def data_options(command: Decorated) -> Decorated:
-    """``--data``, ``--folder``, ``--source`` and ``--offline``: which images trained networks are held against."""
+    """Add ``--data``, ``--folder``, ``--source`` and ``--offline``: the images to evaluate trained networks on."""
     for option in (
         click.option("--offline", is_flag=True, help="Fetch nothing."),
         source_option,
@@ -66,13 +66,13 @@ def data_options(command: Decorated) -> Decorated:
             metavar="DIR",
             envvar="MLPCLI_DATA",
             show_envvar=True,
-            help="Where downloaded files are kept. [default: as in the run's config]",
+            help="The folder of downloaded files. [default: as in the run's config]",
         ),
         click.option(
             "--data",
             "dataset",
             metavar="NAME|DIR",
-            help="Another data set of the same shape. [default: what it trained on]",
+            help="Another data set of the same shape. [default: the training data set]",
         ),
     ):
         command = option(command)
@@ -80,7 +80,7 @@ def data_options(command: Decorated) -> Decorated:
 
 
 def watch_options(command: Decorated) -> Decorated:
-    """``--watch``, ``--port`` and ``--no-open``: a live page of what the command trains."""
+    """Add ``--watch``, ``--port`` and ``--no-open``: a live page of the training."""
     for option in (
         no_open_option,
         port_option,
@@ -91,7 +91,7 @@ def watch_options(command: Decorated) -> Decorated:
 
 
 def port_option(command: Decorated) -> Decorated:
-    """``--port N``."""
+    """Add ``--port N``."""
     return click.option(
         "--port", type=click.IntRange(1, 65535), help="The port of the page on 127.0.0.1. [default: a free one]"
     )(command)
@@ -103,14 +103,14 @@ def no_open_option(command: Decorated) -> Decorated:
 
 
 def threads_option(command: Decorated) -> Decorated:
-    """``--threads N``, in effect when the command's body begins."""
+    """Add ``--threads N``, in effect when the command's body begins."""
     return click.option(
         "--threads",
         type=click.IntRange(1, MOST_THREADS),
         callback=_set_threads,
         is_eager=True,
         expose_value=False,
-        help="Threads of the matrix products; default: every processor, but to train on a busy machine one.",
+        help="Threads of the matrix products; default: every processor (train: one, if the machine is busy).",
     )(command)
 
 
@@ -120,19 +120,19 @@ def _set_threads(context: click.Context, option: click.Parameter, threads: int |
 
 
 def is_typed(name: str | None) -> bool:
-    """Return whether the parameter ``name`` of the command that runs is on the command line, and not a default."""
+    """Return True if the parameter ``name`` of the current command is on the command line, not a default."""
     source = click.get_current_context().get_parameter_source(name or "")
     return source is click.core.ParameterSource.COMMANDLINE
 
 
 def threads_are_set() -> bool:
-    """Return whether the environment sets how many threads the matrix products take."""
+    """Return True if the environment sets the number of threads of the matrix products."""
     return any(os.environ.get(name) for name in THREAD_VARIABLES)
 
 
 def set_threads(threads: int) -> None:
-    """Give the matrix products so many threads; numpy must not have been imported yet."""
-    # BLAS reads them once, when numpy is loaded.
+    """Set the number of threads of the matrix products; numpy must not have been imported yet."""
+    # BLAS reads it once, when numpy is loaded.
     if "numpy" in sys.modules:
         raise RuntimeError("numpy was imported before --threads could be set")
     for name in THREAD_VARIABLES:

@@ -16,13 +16,13 @@ from mlpcli.errors import RunError
 
 
 def say(message: str) -> None:
-    """Print a message for a person to stderr; that nobody can read it is no reason to end what it is about."""
+    """Print a message for the user to stderr; failures to write it are ignored."""
     with suppress(OSError):
         click.echo(harmless(message), err=True)
 
 
 def result(text: str) -> None:
-    """Print a result to stdout. Raises ``RunError`` where it cannot be written, as on a full disk."""
+    """Print a result to stdout. Raises ``RunError`` if it cannot be written, for instance on a full disk."""
     try:
         click.echo(harmless(text))
     except BrokenPipeError:
@@ -42,24 +42,24 @@ def _in_json(character: str) -> str:
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Write a result to the file ``path``, whole or not at all; one that is there is replaced. Raises ``RunError``."""
+    """Write a result to the file ``path``, whole or not at all; an existing one is replaced. Raises ``RunError``."""
     from mlpcli.files import write_atomically
 
     try:
-        if path.exists() and not path.is_file():  # a folder, or a device that a file must not take the place of
-            raise RunError(f"{path}: cannot be written: is no regular file")
+        if path.exists() and not path.is_file():  # a folder or a device must not be replaced
+            raise RunError(f"{path}: cannot be written: is not a regular file")
         write_atomically(path, [data])
-    except (OSError, ValueError) as error:  # a name with a NUL in it is a ValueError
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = error.strerror if isinstance(error, OSError) else error
         raise RunError(f"{path}: cannot be written: {reason}") from error
 
 
-# Colours, ours among them, do nothing but colour.
+# Escape sequences of colours, which are allowed.
 _UNSEEN = re.compile(r"\x1b\[[0-9;]*m|[^\n\t\x20-\x7e]")
 
 
 def harmless(text: str) -> str:
-    """``text`` with everything escaped that would not be seen, but steer the terminal: names may be anybody's."""
+    """Escape control characters in ``text`` except colours: names may come from anybody."""
 
     def escaped(found: re.Match[str]) -> str:
         what = found[0]
@@ -69,6 +69,6 @@ def harmless(text: str) -> str:
 
 
 def colour(text: str, name: str) -> str:
-    """``text`` in a colour where stdout is a terminal and ``NO_COLOR`` is not set."""
+    """Return ``text`` in a colour if stdout is a terminal and ``NO_COLOR`` is not set."""
     plain = bool(os.environ.get("NO_COLOR")) or not sys.stdout.isatty()
     return text if plain else click.style(text, fg=name)

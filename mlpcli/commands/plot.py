@@ -1,4 +1,4 @@
-"""``mlpcli plot``: runs as a picture, for a page or a slide."""
+"""``mlpcli plot``: draw runs as a picture, for a page or a slide."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from mlpcli.commands.options import data_options, is_typed, threads_option
 from mlpcli.errors import RunError, UsageError, shown
 
 if TYPE_CHECKING:
-    from mlpcli.analysis.evaluation import Member
+    from mlpcli.analysis.evaluation import LoadedModel
     from mlpcli.analysis.plots import Draw, History
     from mlpcli.datasets.load import SplitName
 
 KINDS = ("curves", "layers", "confusion", "mistakes", "weights")
-# Of the options that only some kinds have a use for.
+# Options that only some kinds use.
 NEEDED_BY = {
     **dict.fromkeys(("split", "dataset", "folder", "sources", "offline"), ("confusion", "mistakes")),
     "images": ("mistakes", "weights"),
@@ -66,12 +66,12 @@ def command(
     \b
       curves     loss and error by the epoch, of up to 40 runs
       layers     gradient norms, and saturation of sigmoids, by the epoch, of up to 8 runs
-      confusion  which classes are taken for which
+      confusion  confusion matrix
       mistakes   the most confidently wrong images
-      weights    what each unit of the first layer looks for
+      weights    weights into each unit of the first layer
 
-    For the last three RUN may also be a checkpoint, and means its best one if there is one, else its last. Each look at
-    images is recorded in the run's evaluations.jsonl, as mlpcli eval does it. It needs matplotlib: pip install
+    For the last three RUN may also be a checkpoint; a run means its best checkpoint if there is one, else its last.
+    Each evaluation is recorded in the run's evaluations.jsonl, as by mlpcli eval. Plots need matplotlib: pip install
     'mlpcli[plots]'.
 
     \b
@@ -99,30 +99,30 @@ def command(
         title = ", ".join(plots.shown(history.name) for history in histories)
         draw = partial(plots.draw_curves if kind == "curves" else plots.draw_layers, runs=histories)
     elif kind == "weights":
-        from mlpcli.analysis.evaluation import open_member
+        from mlpcli.analysis.evaluation import open_model
 
-        member = open_member(Path(runs[0]))
-        units = member.checkpoint.parameters.W[0].shape[1]
-        what = "units of the first layer" if member.checkpoint.config.network.hidden else "classes"
+        model = open_model(Path(runs[0]))
+        units = model.checkpoint.parameters.W[0].shape[1]
+        what = "units of the first layer" if model.checkpoint.config.network.hidden else "classes"
         title = (
-            f"{_name(member)}\nweights into {f'the first {most} of {units}' if most < units else f'the {units}'} {what}"
+            f"{_name(model)}\nweights into {f'the first {most} of {units}' if most < units else f'the {units}'} {what}"
         )
-        draw = partial(plots.draw_weights, checkpoint=member.checkpoint, title=title, most=most)
+        draw = partial(plots.draw_weights, checkpoint=model.checkpoint, title=title, most=most)
     else:
+        from mlpcli.analysis.evaluate_runs import evaluate_runs
         from mlpcli.analysis.evaluation import evaluate
-        from mlpcli.analysis.look import look
         from mlpcli.commands.progress import download_progress
 
         where: dict[str, Any] = {"dataset": dataset, "folder": folder, "sources": sources, "offline": offline}
-        found = look([Path(runs[0])], split, **where, say=output.say, progress=download_progress())
+        found = evaluate_runs([Path(runs[0])], split, **where, say=output.say, progress=download_progress())
         part = found.part
-        result = evaluate(found.together, part.split.labels, most)
+        result = evaluate(found.ensemble, part.split.labels, most)
         wrong = (
             f"{result.error:.2%} error, {result.errors:,} of {result.examples:,} {found.split} images of {part.name}"
         )
-        title = f"{_name(found.members[0])}\n{wrong}"
+        title = f"{_name(found.models[0])}\n{wrong}"
         if result.confusion is None:
-            raise UsageError(f"{kind}: {part.name} has several labels an image, none of which is taken for another")
+            raise UsageError(f"{kind}: {part.name} has several labels per image, for which there is no confusion")
         if kind == "confusion":
             draw = partial(plots.draw_confusion, result=result, title=title, class_names=part.class_names)
         else:
@@ -133,7 +133,7 @@ def command(
 
 
 def picture_format(path: Path) -> str:
-    """The format that the suffix of ``path`` asks for."""
+    """Return the format given by the suffix of ``path``."""
     from mlpcli.analysis.plots import FORMATS
 
     form = path.suffix.lower().removeprefix(".")
@@ -143,7 +143,7 @@ def picture_format(path: Path) -> str:
 
 
 def _refuse_what_has_no_use(kind: str) -> None:
-    """Raise ``UsageError`` for an option that was typed and that ``kind`` would ignore."""
+    """Raise ``UsageError`` for a given option that ``kind`` would ignore."""
     for option in click.get_current_context().command.params:
         kinds = NEEDED_BY.get(option.name or "", KINDS)
         if is_typed(option.name) and kind not in kinds:
@@ -151,9 +151,9 @@ def _refuse_what_has_no_use(kind: str) -> None:
 
 
 def _histories(runs: Sequence[str], most: int) -> list[History]:
-    """The epochs of ``runs``, those that have none yet left out and named.
+    """Return the epochs of ``runs``, except runs without any, which are named.
 
-    Raises ``RunError`` when none is left, ``UsageError`` when there are more than ``most``.
+    Raises ``RunError`` if none remains, ``UsageError`` if there are more than ``most``.
     """
     from mlpcli.analysis import plots
     from mlpcli.runs.summary import read_run, run_at
@@ -177,11 +177,11 @@ def _histories(runs: Sequence[str], most: int) -> list[History]:
     return histories
 
 
-def _name(member: Member) -> str:
-    """The run and the checkpoint of it, or the file of one that lies in none."""
+def _name(model: LoadedModel) -> str:
+    """Return the name of the run and the checkpoint, or of the file of a checkpoint outside a run."""
     from mlpcli.analysis.plots import shown
 
-    epoch = f"epoch {member.checkpoint.epoch}"
-    if member.run is None:
-        return f"{shown(member.path.name)}, {epoch}"
-    return f"{shown(member.run.resolve().name)}, {member.path.stem} checkpoint, {epoch}"
+    epoch = f"epoch {model.checkpoint.epoch}"
+    if model.run is None:
+        return f"{shown(model.path.name)}, {epoch}"
+    return f"{shown(model.run.resolve().name)}, {model.path.stem} checkpoint, {epoch}"

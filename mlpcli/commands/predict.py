@@ -75,7 +75,7 @@ def command(
       mlpcli predict runs/mnist-... - <three.png
     """
     if show and as_json:
-        raise UsageError("--show draws for the screen; with --json there is nothing to draw on")
+        raise UsageError("--show draws on the screen; leave out --show or --json")
     if raw and many:
         raise UsageError("--raw takes a picture as one image; leave out --raw or --many")
 
@@ -115,7 +115,7 @@ def command(
 
 
 def _walked(files: Sequence[str]) -> list[str]:
-    """``files``, in place of a folder the pictures in it and below it, in order."""
+    """Return ``files``, with each folder replaced by the pictures in it and below it, in order."""
     from mlpcli.datasets.pictures import pictures_below
 
     found: list[str] = []
@@ -123,7 +123,7 @@ def _walked(files: Sequence[str]) -> list[str]:
         if file == STDIN or not Path(file).is_dir():
             found.append(file)
             continue
-        found += [str(path) for path in pictures_below(Path(file))] or [file]  # an empty one is refused by its reader
+        found += [str(path) for path in pictures_below(Path(file))] or [file]  # the reader refuses an empty folder
     return found
 
 
@@ -135,13 +135,13 @@ def _images(file: str, model: Model, raw: bool, many: bool) -> Images:
         return images_of(Path(file), click.format_filename(file), model.image_shape, raw=raw, many=many)
     try:
         data = sys.stdin.buffer.read(images.MAX_BYTES + 1)
-    except (OSError, AttributeError) as error:  # AttributeError where there is no standard input: '<&-'
+    except (OSError, AttributeError) as error:  # AttributeError without standard input: '<&-'
         raise DataError(f"stdin: cannot be read: {getattr(error, 'strerror', None) or 'it is closed'}") from error
     return images.from_bytes(data, "stdin", model.image_shape, raw=raw, many=many)
 
 
 def _warn(images: Images, answers: Sequence[Answer]) -> None:
-    """Print the warnings, a line each; of several images a line each kind, with their number."""
+    """Print the warnings, one per line; for several images one line per kind, with their number."""
     for warning, count in Counter(warning for answer in answers for warning in answer.warnings).items():
         few = len(answers) > 1 and (images.numbered or count < len(answers))
         of = f"{count:,} of {len(answers):,} {'images' if images.numbered else 'digits'}: " if few else ""

@@ -1,4 +1,4 @@
-"""Show the progress of a download as a bar on stderr, if that is a terminal."""
+"""A progress bar of downloads on stderr, if that is a terminal."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from mlpcli.datasets.download import NoProgress, Progress
 
 
 class Terminal:
-    """stderr, for a bar: what cannot be written is dropped, as where the terminal has gone."""
+    """A wrapper of stderr for a bar: failures to write are ignored, for instance if the terminal is closed."""
 
     def write(self, text: str) -> None:
-        """Write ``text``, or not."""
+        """Write ``text``; ignore failures."""
         with suppress(OSError):
             sys.stderr.write(text)
 
     def flush(self) -> None:
-        """Write what is held back, or not."""
+        """Write buffered data; ignore failures."""
         with suppress(OSError):
             sys.stderr.flush()
 
@@ -27,12 +27,12 @@ class Terminal:
 
 
 def download_progress() -> Progress:
-    """A bar of bytes a file, or nothing where stderr is not a terminal."""
+    """Return a bar of bytes per file, or one that shows nothing if stderr is not a terminal."""
     return _Bar() if sys.stderr.isatty() else NoProgress()
 
 
 class _Bar:
-    """A tqdm bar that goes when its file has come or failed to: what stays is the line that says so."""
+    """A tqdm bar that is removed after success or failure; a message about the result remains."""
 
     def __init__(self) -> None:
         self._bar: Any = None

@@ -1,4 +1,4 @@
-"""``mlpcli report``: a run as one page for the browser, with a board to draw on; or several runs side by side."""
+"""``mlpcli report``: write a page for the browser of a run, with a board to draw on, or of several runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mlpcli.errors import DataError, UsageError, shown
 if TYPE_CHECKING:
     from mlpcli.datasets.load import SplitName
 
-NOT_HAD = "The images could not be had where this page was made."
+NOT_HAD = "The images were not available when this page was made."
 NOT_WANTED = "This page was made without images."
 
 
@@ -35,7 +35,7 @@ NOT_WANTED = "This page was made without images."
     help="Which images. [default: validation, or train where none were held out]",
 )
 @data_options
-@click.option("--no-images", is_flag=True, help="Look at no images: no confusion matrix, no mistakes, a smaller page.")
+@click.option("--no-images", is_flag=True, help="Use no images: no confusion matrix, no mistakes, a smaller page.")
 @threads_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def command(
@@ -51,19 +51,19 @@ def command(
 ) -> None:
     """Make a page of a run: its curves, weights and mistakes, and a board to draw on; or of several, side by side.
 
-    RUN means its best checkpoint if there is one, else its last. The page is one file that works without a network: it
-    holds the weights, and what is drawn on the board goes through the run's own network as the pen moves. The look at
-    the images is recorded in the run's evaluations.jsonl, as mlpcli eval does it. Where the images are not to be had
-    and none were asked for by name, the page is made without.
+    RUN means its best checkpoint if there is one, else its last. The page is one file that works offline: it contains
+    the weights, and the run's network classifies a drawing on the board while you draw. The evaluation is recorded in
+    the run's evaluations.jsonl, as by mlpcli eval. If the images are not available and none were requested, the page is
+    made without them.
 
-    Of several runs, or of all in a FOLDER such as a sweep's, the page shows the curves over each other, a table that
-    sorts, and the error against each key in which they differ; no images are looked at.
+    Of several runs, or of all in a FOLDER such as a sweep's, the page shows all curves in one chart, a sortable table,
+    and the error against each key in which they differ; no images are used.
 
     \b
     Examples:
       mlpcli report runs/mnist-...                          report.html, with the validation images
       mlpcli report runs/mnist-... -o digits.html --split test
-      mlpcli report runs/mnist-... --no-images              of the run itself alone
+      mlpcli report runs/mnist-... --no-images              without images
       mlpcli report runs/small runs/large                   side by side
       mlpcli report runs/rates -o rates.html                all runs of a sweep
     """
@@ -71,16 +71,16 @@ def command(
 
     asked = {"--split": split, "--data": dataset, "--source": sources}
     if no_images and (given := [name for name, value in asked.items() if value]):
-        raise UsageError(f"{given[0]} says which images to look at, and --no-images to look at none")
+        raise UsageError(f"{given[0]} selects images, and --no-images uses none; leave one of them out")
     first = Path(runs[0])
     if len(runs) > 1 or (directory.is_folder(first) and not directory.is_run(first)):
         if given := [name for name, value in asked.items() if value]:
-            raise UsageError(f"{given[0]} has no use for runs side by side: no images are looked at")
+            raise UsageError(f"{given[0]} has no use for runs side by side: no images are used")
         _side_by_side([Path(run) for run in runs], Path(file), as_json)
         return
 
-    from mlpcli.analysis.evaluation import open_member
-    from mlpcli.analysis.look import look
+    from mlpcli.analysis.evaluate_runs import evaluate_runs
+    from mlpcli.analysis.evaluation import open_model
     from mlpcli.analysis.report.contents import contents
     from mlpcli.analysis.report.page import page
     from mlpcli.commands.progress import download_progress
@@ -88,7 +88,7 @@ def command(
     found, why = None, NOT_WANTED
     if not no_images:
         try:
-            found = look(
+            found = evaluate_runs(
                 [first],
                 split,
                 dataset=dataset,
@@ -103,7 +103,7 @@ def command(
                 raise
             output.say(f"{error}\nthe page is made without images")
             why = NOT_HAD
-    made = contents(found.members[0] if found else open_member(first), found, why)
+    made = contents(found.models[0] if found else open_model(first), found, why)
     data = page(made)
     output.write_file(Path(file), data)
     if as_json:

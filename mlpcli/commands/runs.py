@@ -1,4 +1,4 @@
-"""``mlpcli runs``: which runs there are, what came out, how they differ, whether one comes out the same again."""
+"""``mlpcli runs``: list, show, compare and reproduce runs."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def list_(folder: Path, as_json: bool) -> None:
 @click.argument("run", type=_path)
 @_json
 def show(run: Path, as_json: bool) -> None:
-    """Show a run: its state, what came out, its learning curve, its config, and what it was trained with.
+    """Show a run: its state, results, learning curve, config and environment.
 
     \b
     Examples:
@@ -135,16 +135,14 @@ def show(run: Path, as_json: bool) -> None:
 
 @command.command()
 @click.argument("paths", metavar="RUN|FOLDER...", type=_path, nargs=-1, required=True)
-@click.option(
-    "--group-seeds", is_flag=True, help="Show runs that differ in their seed alone as one, with their spread."
-)
-@click.option("--test", is_flag=True, help="Show the test errors too. They should decide nothing.")
+@click.option("--group-seeds", is_flag=True, help="Group runs that differ only in their seed, with their spread.")
+@click.option("--test", is_flag=True, help="Show the test errors too. They should not influence any choice.")
 @_json
 def compare(paths: tuple[Path, ...], group_seeds: bool, test: bool, as_json: bool) -> None:
-    """Compare runs: what came out, and what differs in their configs, the lowest validation error first.
+    """Compare runs: their results and the differences of their configs, the lowest validation error first.
 
-    FOLDER means all runs in it. Error and loss are those of a run's best epoch on the images held out, seconds and
-    images/s those of training alone. A mean is that of the finished runs, with the least and the greatest.
+    FOLDER means all runs in it. Error and loss are those of a run's best epoch on the validation images, seconds and
+    images/s those of training alone. A mean is over the finished runs, with minimum and maximum.
 
     \b
     Examples:
@@ -170,12 +168,12 @@ def compare(paths: tuple[Path, ...], group_seeds: bool, test: bool, as_json: boo
 @click.option(
     "--data",
     metavar="DIR",
-    help="Where the data are now, if they have moved: the same by their SHA-256. [default: where the run had them]",
+    help="The data, if they have moved; their SHA-256 must be equal. [default: where the run had them]",
 )
 @click.option(
     "--init",
     metavar="FILE.npz",
-    help="Where the checkpoint it began from is now, if it has moved. [default: where the run had it]",
+    help="The checkpoint it began from, if it has moved. [default: where the run had it]",
 )
 @source_option
 @threads_option
@@ -190,11 +188,11 @@ def reproduce(
     as_json: bool,
     quiet: bool,
 ) -> int:
-    """Train a run again and compare: exit status 1 if anything is not equal, bit for bit.
+    """Train a run again and compare: exit status 1 if anything differs, bit for bit.
 
-    Compared are metrics, except times, and the parameters and optimizer state of the last and the best checkpoint; of
-    a run that is not finished, the epochs it has. The test set is not read. As many threads and processes train as
-    did then, unless --threads says otherwise.
+    It compares metrics, except times, and the parameters and optimizer state of the last and the best checkpoint; for
+    an unfinished run, the epochs it has. The test set is not read. The numbers of threads and processes are those of
+    the run, unless --threads is given.
 
     \b
     Examples:
@@ -237,7 +235,7 @@ def reproduce(
             ]
         )
     else:
-        output.result("the environment is the one recorded: versions, processor, BLAS and threads")
+        output.result("the environment is as recorded: versions, processor, BLAS and threads")
     return EXIT_CHECK_SAID_NO
 
 
@@ -265,7 +263,7 @@ def print_comparison(known: list[Known], *, group_seeds: bool, test: bool = Fals
         _print_spread(ranking.group_seeds(known))
 
 
-# Of a row's columns, what is shown between its state and its settings, and how.
+# Columns between a row's state and its settings.
 OUTCOMES = ("validation error", "loss", "epochs", "seconds", "images/s")
 
 
@@ -297,7 +295,7 @@ def _print_groups(groups: list[SeedGroup], keys: list[str], test: bool) -> None:
 
 
 def _print_spread(groups: list[SeedGroup]) -> None:
-    """Print the spread over runs that differ in their seed alone."""
+    """Print the spread over runs that differ only in their seed."""
     for group in groups:
         finished = group.states.get("finished", 0)
         if group.validation_error is not None and finished > 1:
@@ -314,12 +312,12 @@ def _cells(settings: dict[str, Any], keys: Sequence[str]) -> list[str]:
 
 
 def _columns(keys: Sequence[str]) -> list[str]:
-    """The keys that have a column: not the epochs, which are beside the epochs done."""
+    """Return the keys that have a column: not the epochs, which have one already."""
     return [key for key in keys if key != "training.epochs"]
 
 
 def _short(keys: Sequence[str]) -> list[str]:
-    """``keys`` without their section where that leaves no two the same."""
+    """Return ``keys`` without their sections if they remain distinct."""
     names = [key.rpartition(".")[2] for key in keys]
     return [name if names.count(name) == 1 else key for name, key in zip(names, keys, strict=True)]
 
@@ -382,7 +380,7 @@ def _spread(spread: Spread | None) -> str:
 
 
 def _setting(value: Any) -> str:
-    """A value of a config, as it is written there, if not too long."""
+    """Return a value of a config as it is written there, shortened if it is long."""
     import json
 
     text = shown(value) if isinstance(value, str) else json.dumps(value)

@@ -1,4 +1,4 @@
-"""Show training to a person: a bar on a terminal, and a line an epoch."""
+"""Display of training: a bar on a terminal, and a line per epoch."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from mlpcli.training.trainer import Trainer
 
 
 class Screen(Observer):
-    """Shows a run on stderr; ``quiet``: only what went otherwise than asked. ``run`` is its path once there is one.
+    """An observer that shows a run on stderr; with ``quiet`` only warnings. ``run`` is its path once there is one.
 
-    ``begun`` is called with it then.
+    ``begun`` is called with that path.
     """
 
     def __init__(self, *, quiet: bool, begun: Callable[[Path], None] | None = None) -> None:
@@ -35,14 +35,14 @@ class Screen(Observer):
             self.progress = download_progress()
 
     def say(self, message: str) -> None:
-        """A message for a person."""
+        """Show a message for the user."""
         if self._bar is None:
             say(message)
         else:
             self._bar.write(harmless(message), file=self._terminal)
 
     def begin(self, run: Path, trainer: Trainer, dataset: Dataset) -> None:
-        """Training begins, or goes on."""
+        """Show that training begins, or is resumed."""
         self.run = run
         if self._begun is not None:
             self._begun(run)
@@ -61,8 +61,8 @@ class Screen(Observer):
             each = threads()
             line = f"workers  {trainer.group.size} processes, {each} BLAS thread{'s' if each > 1 else ''} each"
             if trainer.group.aborts_as_one:
-                # Who is killed can't say this, nor can the others, whom the launcher kills.
-                line += f"; should one die: {resume_command(run, trainer.group.command)}"
+                # A killed process cannot print this, nor can the others, which the launcher kills.
+                line += f"; if one is killed: {resume_command(run, trainer.group.command)}"
             say(line)
         if sys.stderr.isatty():
             from tqdm import tqdm
@@ -77,12 +77,12 @@ class Screen(Observer):
             )
 
     def step(self, loss: float) -> None:
-        """A mini-batch is done."""
+        """Show that a mini-batch is done."""
         if self._bar is not None and self._bar.update(1):
             self._bar.set_postfix_str(f"loss {_short(loss)}", refresh=False)
 
     def epoch(self, record: EpochRecord, best: bool) -> None:
-        """An epoch is done and saved."""
+        """Show that an epoch is done and saved."""
         if self._quiet:
             return
         validation = "" if record.validation_error is None else f"  validation {record.validation_error:6.2%}"
@@ -97,7 +97,7 @@ class Screen(Observer):
             self._bar.write(line, file=self._terminal)
 
     def end(self) -> None:
-        """Training has ended, however it did."""
+        """Remove the bar when training has ended for any reason."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None

@@ -1,4 +1,4 @@
-"""The network that ``gradcheck`` and ``explain`` are about: a config's initial one, or a checkpoint's."""
+"""The network that ``gradcheck`` and ``explain`` use: a config's initial one, or a checkpoint's."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Subject:
-    """A network with parameters ``theta`` (n,), in ``words`` where from; a trained one has a file and a state.
+    """A network with parameters ``theta`` (n,), whose source ``words`` names; a trained one has a file and a state.
 
-    ``targets`` are of labels of ``classes``, several of which may be right at once if ``multi_label``.
+    ``targets`` are for labels of ``classes``; with ``multi_label`` an image may have several labels. ``class_names``
+    are the names of the classes, in order.
     """
 
     config: Config
     architecture: Architecture
     image_shape: tuple[int, int]
-    classes: int
+    class_names: tuple[str, ...]
     multi_label: bool
     theta: NDArray[Any]
     words: str
@@ -37,8 +38,13 @@ class Subject:
     state: State | None = None
 
     @property
+    def classes(self) -> int:
+        """The number of classes."""
+        return len(self.class_names)
+
+    @property
     def targets(self) -> Targets:
-        """The targets of labels."""
+        """Return the targets for labels."""
         from mlpcli.training.targets import targets_of
 
         return targets_of(self.config, self.classes, self.multi_label)
@@ -52,7 +58,7 @@ def find_subject(what: str | None, overrides: tuple[str, ...], verb: str, dtype:
     path = Path(what) if what is not None else None
     if path is not None and (path.is_dir() or path.suffix == ".npz"):
         if overrides:
-            raise UsageError(f"{what}: a checkpoint is {verb} as it is; --set is for configs")
+            raise UsageError(f"{what}: --set is for configs; a checkpoint is {verb} unchanged")
         return _trained(path)
 
     from mlpcli import config as config_module
@@ -61,27 +67,27 @@ def find_subject(what: str | None, overrides: tuple[str, ...], verb: str, dtype:
 
 
 def load_training_images(data: DataConfig, dataset: str) -> Part:
-    """Return the training images of ``dataset``, all of them and from the disk. Raises ``DataError``."""
+    """Load all training images of ``dataset``, without any download. Raises ``DataError``."""
     from mlpcli.datasets.load import load_split
 
     return load_split(replace(data, dataset=dataset, offline=True, fallback=None, validation=0.0), "train")
 
 
 def _trained(path: Path) -> Subject:
-    from mlpcli.analysis.evaluation import open_member
+    from mlpcli.analysis.evaluation import open_model
     from mlpcli.state import architecture_of
 
-    member = open_member(path)
-    checkpoint = member.checkpoint
+    model = open_model(path)
+    checkpoint = model.checkpoint
     return Subject(
         config=checkpoint.config,
         architecture=architecture_of(checkpoint.config, math.prod(checkpoint.image_shape), checkpoint.classes),
         image_shape=checkpoint.image_shape,
-        classes=checkpoint.classes,
+        class_names=checkpoint.names,
         multi_label=checkpoint.multi_label,
         theta=checkpoint.parameters.vector,
-        words=f"{shown(member.path)}, epoch {checkpoint.epoch}",
-        checkpoint=member.path,
+        words=f"{shown(model.path)}, epoch {checkpoint.epoch}",
+        checkpoint=model.path,
         state=checkpoint.state,
     )
 
@@ -96,15 +102,15 @@ def _initial(config: Config, dtype: str | None) -> Subject:
     entry = CATALOGUE.get(config.data.dataset)
     multi_label = False
     if entry is not None:
-        image_shape, classes = IMAGE_SHAPE, entry.classes
+        image_shape, names = IMAGE_SHAPE, entry.class_names
         if config.network.single_output and config.network.objective != "linear_quadratic":
-            classes = 2  # whose numbers its output can be
+            names = ("0", "1")  # the numbers that its output can predict
     else:
         part = load_training_images(config.data, config.data.dataset)
-        image_shape, classes, multi_label = part.image_shape, part.classes, part.split.multi_label
-        check_targets(config, classes, part.split.labels, part.name)
-    config_module.check_size(config, math.prod(image_shape), classes, config_module.physical_memory())
-    architecture = architecture_of(config, math.prod(image_shape), classes)
+        image_shape, names, multi_label = part.image_shape, part.class_names, part.split.multi_label
+        check_targets(config, part.classes, part.split.labels, part.name)
+    config_module.check_size(config, math.prod(image_shape), len(names), config_module.physical_memory())
+    architecture = architecture_of(config, math.prod(image_shape), len(names))
     theta = draw_parameters(config, architecture, dtype)
     words = f"initial weights of seed {config.seed}"
-    return Subject(config, architecture, image_shape, classes, multi_label, theta.vector, words)
+    return Subject(config, architecture, image_shape, names, multi_label, theta.vector, words)

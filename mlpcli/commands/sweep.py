@@ -1,4 +1,4 @@
-"""``mlpcli sweep``: a file that says what to try in, many runs and their ranking out."""
+"""``mlpcli sweep``: train the runs of a sweep file, and rank them."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from mlpcli.sweep.execute import Pool
     from mlpcli.sweep.plan import Plan
 
-# What a run was before this sweep, when nothing has become of it since.
-WORDS = {"new": "to train", "interrupted": "to go on with"}
-# Running ones shown on a terminal; there may be hundreds.
+# The state of a run before this sweep, if it has not changed since.
+WORDS = {"new": "to train", "interrupted": "to resume"}
+# Rows for running tasks on a terminal; there may be hundreds.
 MOST_SHOWN = 20
 
 
@@ -36,7 +36,7 @@ MOST_SHOWN = 20
 @click.argument("sweep", metavar="SWEEP.yaml", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="The folder of the runs; default: runs/SWEEP.")
 @click.option(
-    "--jobs", type=click.IntRange(1, 1024), help="Runs at a time, each in a process of its own; default: one a core."
+    "--jobs", type=click.IntRange(1, 1024), help="Runs at a time, each in its own process; default: one per core."
 )
 @click.option(
     "--threads",
@@ -44,7 +44,7 @@ MOST_SHOWN = 20
     help="Threads of the matrix products of each run; default: cores / jobs, and 1 with MPI.",
 )
 @watch_options
-@click.option("--dry-run", is_flag=True, help="List the runs and what there is of them; train nothing.")
+@click.option("--dry-run", is_flag=True, help="List the runs and their states; train nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")
 @click.option("--quiet", is_flag=True, help="No progress: only the result, and warnings.")
 def command(
@@ -62,11 +62,11 @@ def command(
     """Train many variations of a config, several seeds each, and rank them by validation error.
 
     SWEEP.yaml names a config and a grid, a list or random draws of values to try (docs/sweep.md). Every combination is
-    an ordinary run in one folder. The same command goes on where it was interrupted, and trains what is new in the
-    file; finished runs are not repeated. No run of a sweep opens the test files.
+    an ordinary run in one folder. To resume, run the same command again: it also trains combinations that are new in
+    the file, and does not repeat finished runs. No run of a sweep opens the test files.
 
-    Exit status: 0 when every run has come to its end, even if some diverged; 4 when one is broken or its process died;
-    5 when all diverged.
+    Exit status: 0 when every run has ended, even if some diverged; 4 when one is broken or its process was killed; 5
+    when all diverged.
 
     On many machines by MPI (pip install 'mlpcli[mpi]'), N ranks are one manager and N - 1 workers, one thread each:
 
@@ -118,7 +118,7 @@ def _execute(planned: Plan, folder: Path, tasks: list[Task], workers: Pool, quie
             return execute.execute(wanted, workers, screen)
         except (KeyboardInterrupt, Terminated) as stopped:
             screen.clear()
-            output.say(f"stopped, with {screen.done} of {len(tasks)} runs done; the same command goes on")
+            output.say(f"stopped, with {screen.done} of {len(tasks)} runs done; the same command resumes")
             workers.stop(stopped.status if isinstance(stopped, Terminated) else 128 + signal.SIGINT)
             raise
         finally:
@@ -128,7 +128,7 @@ def _execute(planned: Plan, folder: Path, tasks: list[Task], workers: Pool, quie
 def _announce(planned: Plan, folder: Path, tasks: list[Task], workers: Pool) -> None:
     output.say(f"sweep    {_size(planned)} in {shown(folder)}: {_states(tasks)}")
     if planned.repeated:
-        output.say(f"         {planned.repeated} more draws were the same as others, and are not repeated")
+        output.say(f"         {planned.repeated} more draws were equal to others, and are not repeated")
     each = f"{workers.threads} thread{'s' * (workers.threads > 1)} each"
     output.say(f"workers  {workers.workers} at a time, {each}")
 
@@ -136,7 +136,7 @@ def _announce(planned: Plan, folder: Path, tasks: list[Task], workers: Pool) -> 
 def _size(planned: Plan) -> str:
     combinations = f"{planned.combinations} combination{'s' * (planned.combinations > 1)}"
     seeds = f" x {planned.seeds} seeds = {len(planned.runs)} runs" if planned.seeds > 1 else ""
-    return f"{combinations}{seeds} of {', '.join(planned.keys) or 'the config as it is'}"
+    return f"{combinations}{seeds} of {', '.join(planned.keys) or 'the config without changes'}"
 
 
 def _states(tasks: list[Task]) -> str:
@@ -169,7 +169,7 @@ def _list(sweep: Path, folder: Path, planned: Plan, as_json: bool) -> None:
 
 
 def _report(planned: Plan, folder: Path, tasks: list[Task], outcomes: dict[Path, Outcome], as_json: bool) -> None:
-    """Print what came out. Raises ``RunError`` when runs are broken, ``DivergedError`` when all diverged."""
+    """Print the result. Raises ``RunError`` when runs are broken, ``DivergedError`` when all diverged."""
     from mlpcli.commands import runs
 
     known = _known(folder)
@@ -177,7 +177,7 @@ def _report(planned: Plan, folder: Path, tasks: list[Task], outcomes: dict[Path,
     problems = {task.path: outcomes[task.path].problem if task.path in outcomes else task.problem for task in tasks}
     count = Counter(states.values())
     broken = [path for path, state in states.items() if state not in ("finished", "diverged")]
-    others = execute.strangers(folder, planned)
+    others = execute.unplanned_runs(folder, planned)
     if as_json:
         document: dict[str, Any] = {
             "folder": shown(folder),
@@ -191,9 +191,9 @@ def _report(planned: Plan, folder: Path, tasks: list[Task], outcomes: dict[Path,
         runs.print_comparison(known, group_seeds=planned.seeds > 1 or plan.SEED in planned.keys)
     if others:
         some = ", ".join(shown(path.name) for path in others[:3]) + (", ..." if others[3:] else "")
-        output.say(f"{folder}: has {len(others)} more that the sweep does not ask for (any more): {some}")
+        output.say(f"{folder}: has {len(others)} more that are not in the sweep (any more): {some}")
     for path in broken:
-        if path not in outcomes:  # or else it has been said when it happened
+        if path not in outcomes:  # the others were shown when they happened
             output.say(f"mlpcli: {problems[path]}")
     if broken:
         how = "the same command tries them again" if any(path in outcomes for path in broken) else "see above"
@@ -207,12 +207,12 @@ def _known(folder: Path) -> list[Known]:
 
     try:
         return ranking.collect([folder])
-    except RunError:  # not one run came to be
+    except RunError:  # no run was created
         return []
 
 
 class _Screen(Watcher):
-    """The sweep on stderr: a line when a run begins and when it ends; on a terminal, below them, a live table."""
+    """A display of the sweep on stderr: a line when a run begins or ends; on a terminal, below them, a live table."""
 
     def __init__(self, tasks: Sequence[Task], workers: int, quiet: bool) -> None:
         from mlpcli.runs.summary import try_to_summarize
@@ -225,7 +225,7 @@ class _Screen(Watcher):
         self._begun = time.monotonic()
         self._ended = 0
         self._best: tuple[float, str] | None = None
-        self._said: set[str] = set()
+        self._messages: set[str] = set()
         self.done = 0
         for task in tasks:
             if not task.is_open:
@@ -234,13 +234,13 @@ class _Screen(Watcher):
                     self._remember(task, try_to_summarize(task.path).validation_error)
 
     def began(self, task: Task) -> None:
-        """A worker has taken it."""
+        """Show that a worker has started ``task``."""
         if not self._quiet and not self._live:
-            how = "goes on" if task.state == "interrupted" else "begins"
+            how = "resumes" if task.state == "interrupted" else "begins"
             output.say(f"{self._number(self.done)}  {how:<8}  {task.path.name}")
 
     def ended(self, task: Task, outcome: Outcome) -> None:
-        """A worker is done with it."""
+        """Show that a worker has finished ``task``."""
         from mlpcli.runs.summary import try_to_summarize
 
         self.clear()
@@ -249,10 +249,10 @@ class _Screen(Watcher):
         run = try_to_summarize(task.path)
         if outcome.state == "finished":
             self._remember(task, run.validation_error)
-        for message in outcome.said:
-            if message not in self._said:  # remarks on the data are those of every run
+        for message in outcome.messages:
+            if message not in self._messages:  # remarks on the data are those of every run
                 output.say(f"{task.path.name}: {message}")
-        self._said.update(outcome.said)
+        self._messages.update(outcome.messages)
         if not self._quiet:
             found = "" if run.validation_error is None else f"  validation {run.validation_error:6.2%}"
             length = "" if run.seconds is None else f"  {run.epochs}/{run.max_epochs} epochs, {run.seconds:.1f} s"
@@ -261,7 +261,7 @@ class _Screen(Watcher):
             output.say(f"mlpcli: {task.path}: {outcome.problem}")
 
     def tick(self, running: Sequence[Task]) -> None:
-        """Time has passed; on a terminal the table is drawn anew."""
+        """Draw the table again, on a terminal."""
         if not self._live:
             return
         width = shutil.get_terminal_size().columns - 1
@@ -275,7 +275,7 @@ class _Screen(Watcher):
         self._shown = len(lines)
 
     def clear(self) -> None:
-        """Wipe the live table off, so that what is said next stands above it."""
+        """Erase the live table, so that the next message stands above it."""
         if self._shown:
             from mlpcli.commands.progress import Terminal
 
@@ -295,7 +295,7 @@ class _Screen(Watcher):
         return f"  epoch {last['epoch']:>{len(str(wanted))}}/{wanted}{found}  {task.path.name}"
 
     def _left(self) -> str:
-        """About how long it will take, once there is a run to tell by."""
+        """Return the estimated remaining time, once a run has finished."""
         to_go = self._total - self.done
         if not self._ended or not to_go:
             return ""

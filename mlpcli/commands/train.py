@@ -1,4 +1,4 @@
-"""``mlpcli train``: a config in, a run out, and on the way a line an epoch."""
+"""``mlpcli train``: train a network by a config, with a line per epoch."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ AUTO = "auto"
 
 
 class _Command(click.Command):
-    """Of processes that a launcher started alike, the first says for all of them what is wrong."""
+    """A command whose errors, the same in all processes of a launcher, only rank 0 reports."""
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
         with _rank_0_reports():
@@ -75,18 +75,18 @@ class _Processes(click.IntRange):
     "--resume",
     metavar="RUN",
     type=click.Path(path_type=Path),
-    help="Go on with an interrupted run, from its last checkpoint or the one named, to the same end bit for bit.",
+    help="Resume an interrupted run from its last checkpoint or the one named; the result is bit-identical.",
 )
 @click.option(
     "--data",
     "dataset",
     metavar="NAME|DIR",
-    help="The data set; with --resume, where the run's data are now, the same by their SHA-256.",
+    help="The data set; with --resume, the new place of the run's data, whose SHA-256 must be equal.",
 )
 @click.option(
     "--init",
     metavar="RUN|CHECKPOINT",
-    help="Begin from its weights, not from drawn ones; layers of another shape are drawn. Its images' size is kept.",
+    help="Begin from its weights; layers of another shape are drawn. Its images' size is used.",
 )
 @source_option
 @click.option("--offline", is_flag=True, help="Fetch nothing.")
@@ -139,9 +139,9 @@ def command(
       mpiexec -n 4 mlpcli train --mpi
     """
     if resume is not None and (config is not None or out is not None):
-        raise UsageError("--resume goes on with the run's own config and directory: give no CONFIG and no --out")
+        raise UsageError("--resume uses the run's own config and directory: give no CONFIG and no --out")
     if resume is not None and init is not None:
-        raise UsageError("--resume goes on with a run, --init begins a new one from its weights: give one of them")
+        raise UsageError("--resume continues a run, --init begins a new one from its weights: give one of them")
     page = live_page(watch, port, no_open)
     overrides = (*overrides, *data_overrides(sources, offline, dataset), *init_overrides(init, any_file=True))
     if processes is None:
@@ -149,7 +149,7 @@ def command(
     if processes == 1 and not mpi and not threads_are_set():
         _choose_threads(resume, quiet=quiet)
     with process_group(mpi, processes) as group:
-        # Not before: the threads that numpy begins with depend on the number of processes.
+        # Imported late: the number of numpy's threads depends on the number of processes.
         from mlpcli import experiment
         from mlpcli.commands.curve import learning_curve
         from mlpcli.commands.show import Screen
@@ -175,7 +175,7 @@ def command(
             if screen.run is not None:
                 from mlpcli.runs.layout import resume_command
 
-                output.say(f"stopped; go on with: {resume_command(screen.run, group.command)}")
+                output.say(f"stopped; resume with: {resume_command(screen.run, group.command)}")
             raise
         finally:
             page.close()
@@ -189,7 +189,7 @@ def process_group(mpi: bool, processes: int) -> Iterator[ProcessGroup]:
         raise UsageError("--mpi trains with the processes that mpiexec starts: leave --processes out")
     if not mpi and started is not None and started[1] > 1:
         raise UsageError(
-            f"{started[1]} processes were started by mpiexec or the like, and would train {started[1]} runs: "
+            f"{started[1]} processes were started by mpiexec or a similar launcher, and would train {started[1]} runs: "
             "with --mpi they train one together"
         )
     group = MpiGroup() if mpi else ForkedGroup(processes) if processes > 1 else SINGLE

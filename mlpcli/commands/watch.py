@@ -1,4 +1,4 @@
-"""``mlpcli watch``: a run, or a folder of runs, on a live page; and the same as a child of what trains."""
+"""``mlpcli watch``: a live page of a run or a folder of runs, also as a child process of training."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ PATIENCE_SECONDS = 12.0
 @click.argument("name", metavar="[RUN|FOLDER]", default="runs")
 @port_option
 @no_open_option
-@click.option("--until-closed", is_flag=True, hidden=True, help="End when standard input does; take an empty folder.")
+@click.option("--until-closed", is_flag=True, hidden=True, help="End when standard input does; allow an empty folder.")
 def command(name: str, port: int | None, no_open: bool, until_closed: bool) -> None:
     """Show a run in the browser while it trains: curves, weights, mistakes, and a board to draw on.
 
-    RUN may train already, in whatever terminal, or be done; of a FOLDER, such as a sweep's, the page has all runs side
-    by side, and each has a page of its own. Without an argument it is the folder runs/. The page is for this machine
-    alone: it is served on 127.0.0.1, and only to who has the address that is printed. Ctrl-C ends it.
+    RUN may be in training, in any terminal, or finished; of a FOLDER, such as a sweep's, the page shows all runs side
+    by side, and each has its own page. The default is the folder runs/. The page is for this machine only: it is served
+    on 127.0.0.1, and needs the printed address. Press Ctrl-C to end it.
 
     \b
     Examples:
@@ -55,10 +55,13 @@ def command(name: str, port: int | None, no_open: bool, until_closed: bool) -> N
 
 
 def _is_run(path: Path, may_be_empty: bool) -> bool:
-    """Return True for a run, False for a folder of runs. Raises ``RunError`` if ``path`` is neither."""
+    """Return True for a run, False for a folder of runs. Raises ``RunError`` if it is neither, or a damaged run."""
     from mlpcli.runs import directory
+    from mlpcli.runs.summary import read_run
 
     if directory.is_run(path):
+        if not may_be_empty:
+            read_run(path)
         return True
     if not directory.is_folder(path):
         what = "is a checkpoint; name its run" if path.suffix == ".npz" else "no such run or folder of runs"
@@ -66,7 +69,7 @@ def _is_run(path: Path, may_be_empty: bool) -> bool:
     with suppress(OSError):
         if may_be_empty or any(directory.is_run(each) for each in path.iterdir()):
             return False
-    raise RunError(f"{shown(path)}: is no run, and holds none; train one: mlpcli train --watch")
+    raise RunError(f"{shown(path)}: is not a run, and contains none; train one: mlpcli train --watch")
 
 
 async def _serve(path: Path, is_run: bool, port: int, no_open: bool, until_closed: bool, stopped: list[int]) -> None:
@@ -125,7 +128,7 @@ class LivePage:
 
 
 class _ChildPage(LivePage):
-    """A page served by a child process; training continues if the child dies."""
+    """A page served by a child process; training continues if the child is killed."""
 
     def __init__(self, port: int | None, no_open: bool) -> None:
         self._options = [*(("--port", str(port)) if port else ()), *(("--no-open",) if no_open else ())]
@@ -140,7 +143,7 @@ class _ChildPage(LivePage):
                 [sys.executable, "-m", "mlpcli", *arguments],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C is for who trains
+                start_new_session=True,  # Ctrl-C is for the training process
             )
         except OSError as error:
             output.say(f"mlpcli: no page can be served: {error.strerror or error}")
@@ -161,7 +164,7 @@ class _ChildPage(LivePage):
 
 
 def live_page(watch: bool, port: int | None, no_open: bool) -> LivePage:
-    """The page that ``--watch`` asks for, or none. Raises ``UsageError`` for options that only it has a use for."""
+    """Return the page for ``--watch``, or one that does nothing. Raises ``UsageError`` for options without it."""
     if not watch and (port is not None or no_open):
-        raise UsageError(f"{'--port' if port is not None else '--no-open'} has a use with --watch alone")
+        raise UsageError(f"{'--port' if port is not None else '--no-open'} has a use only with --watch")
     return _ChildPage(port, no_open) if watch else LivePage()

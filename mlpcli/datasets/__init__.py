@@ -1,1 +1,1 @@
-"""Bytes to arrays: the IDX format, the known data sets, how to get them, how to split them."""
+"""Data sets: file formats, downloads, splits and preprocessing."""

@@ -1,15 +1,13 @@
-"""Numbers of any type as pixels, which are bytes, and as labels, which are whole numbers: the rules, in one place.
+"""The rules that convert numbers of any type to pixels, which are bytes, and to labels, which are whole numbers.
 
-    pixels   whole numbers from 0 to 255 as they are; true and false as 255 and 0; floating-point numbers times 255
-             where all of a file lie in 0 .. 1, else as they are where they lie in 0 .. 255; both rounded
-    labels   whole numbers, also where their type is a floating-point one; a table with more than one column, all 0 and
-             1, has several labels an image: a column for each class, 1 where it is right; of any other table the first
-             column counts
+    pixels   whole numbers from 0 to 255 are unchanged; true and false become 255 and 0; floating-point numbers are
+             multiplied by 255 if all of a file are in 0 .. 1, unchanged if all are in 0 .. 255; then rounded
+    labels   whole numbers, also in a floating-point type. A table with more than one column, all 0 and 1, has several
+             labels per image: a column per class, with 1 for each true class. Of any other table the first column is
+             used
 
-Anything else is refused: what it means would be a guess.
+Anything else is refused: its meaning would be a guess.
 """
-
-from __future__ import annotations
 
 import math
 from typing import Any, TypeVar
@@ -29,7 +27,7 @@ BLOCK = 1 << 20  # elements converted at a time
 
 
 def to_bytes(values: Array, where: str) -> Bytes:
-    """``values`` of any shape as read-only bytes, by the rule of the module; bytes are not copied.
+    """Convert ``values`` of any shape to read-only bytes by the rule for pixels; bytes are not copied.
 
     Raises ``DataError``, its message opening with ``where``.
     """
@@ -57,7 +55,7 @@ def to_bytes(values: Array, where: str) -> Bytes:
 
 
 def to_labels(values: Array, where: str) -> Array:
-    """``values`` (N,) or (N, C) as whole numbers (N,), or as bytes 0 and 1 (N, C); bytes are not copied.
+    """Convert ``values`` (N,) or (N, C) to whole numbers (N,), or to bytes 0 and 1 (N, C); bytes are not copied.
 
     Raises ``DataError``, its message opening with ``where``.
     """
@@ -82,9 +80,9 @@ def _zeros_and_ones(values: Array) -> bool:
 
 
 def as_images(values: Array, where: str, size: tuple[int, ...] | None) -> Array:
-    """``values`` (N, h, w), (N, h, w, 1), (N, 1, h, w) or (N, h w) as (N, h, w); no copy.
+    """Return ``values`` (N, h, w), (N, h, w, 1), (N, 1, h, w) or (N, h w) as (N, h, w), not copied.
 
-    Where they are rows of numbers, (h, w) is ``size``, or else a square. Raises ``DataError``.
+    For rows of numbers (h, w) is ``size``, or else a square. Raises ``DataError``.
     """
     shape = values.shape
     if len(shape) == 4 and 1 in (shape[1], shape[3]):
@@ -98,19 +96,19 @@ def as_images(values: Array, where: str, size: tuple[int, ...] | None) -> Array:
             f"{where}: images are (N, rows, columns) or (N, pixels); these are {_words(values.shape)}{kind}"
         )
     if 0 in shape:
-        raise DataError(f"{where}: holds nothing, its shape being {_words(values.shape)}")
+        raise DataError(f"{where}: is empty: its shape is {_words(values.shape)}")
     if max(shape[1:]) > MAX_SIDE:
-        raise DataError(f"{where}: its images are of {_words(shape[1:])} pixels; at most {MAX_SIDE} a side are read")
+        raise DataError(f"{where}: its images have {_words(shape[1:])} pixels; at most {MAX_SIDE} a side are read")
     return values.reshape(shape)
 
 
 def image_shape(pixels: int, where: str, size: tuple[int, ...] | None) -> tuple[int, int]:
-    """The rows and columns of an image of so many ``pixels``: ``size``, or else a square's. Raises ``DataError``."""
+    """Return rows and columns of an image of ``pixels`` pixels: ``size``, or a square's. Raises ``DataError``."""
     side = math.isqrt(pixels)
     rows, columns = size or (side, side)
     if rows * columns != pixels or not pixels:
-        hint = f"data.size says {rows} x {columns}" if size else "say how with data.size: [rows, columns]"
-        raise DataError(f"{where}: {pixels} pixels an image are no square; {hint}")
+        hint = f"data.size is {rows} x {columns}" if size else "give data.size: [rows, columns]"
+        raise DataError(f"{where}: {pixels} pixels per image are not a square; {hint}")
     return rows, columns
 
 

@@ -1,4 +1,4 @@
-"""Bytes of unknown making, read a piece at a time: regular files only, gzip decoded no further than its reader asks."""
+"""Untrusted bytes, read a piece at a time: from regular files only, and gzip is decoded only as far as it is read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PIECE = 256 * 1024
 
 
 class GunzipError(Exception):
-    """The stream is not gzip, is damaged, or ends too early; the message says which."""
+    """Data that are not gzip, are damaged, or end too early; the message gives the reason."""
 
 
 def open_regular(path: Path) -> BinaryIO:
@@ -33,7 +33,7 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def chunks_of(file: BinaryIO) -> Iterator[bytes]:
-    """The bytes of ``file`` as they are, a piece at a time."""
+    """Yield the bytes of ``file``, a piece at a time."""
     return iter(lambda: file.read(PIECE), b"")
 
 
@@ -50,9 +50,9 @@ def decoded(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def gunzip(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the decoded bytes of ``chunks`` in pieces of at most ``PIECE`` bytes; several members follow one another.
+    """Yield the decoded bytes of ``chunks`` in pieces of at most ``PIECE`` bytes; gzip members are joined.
 
-    Nothing is decoded before it is asked for: who stops reading stops the decoding. Memory is one chunk and one piece.
+    Pieces are decoded on request: a reader that stops also stops the decoding. Memory: one chunk, one piece.
     Raises :class:`GunzipError`, at the latest when the stream ends.
     """
     member = None
@@ -64,7 +64,7 @@ def gunzip(chunks: Iterable[bytes]) -> Iterator[bytes]:
             try:
                 piece = member.decompress(rest, PIECE)
                 rest = member.unconsumed_tail
-                # All input may be taken in while output still waits inside; without input it comes out.
+                # All input may be consumed while output is still buffered; empty input flushes it.
                 while piece:
                     yield piece
                     piece = b"" if member.eof or rest else member.decompress(b"", PIECE)
@@ -78,5 +78,5 @@ def gunzip(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _reason(error: zlib.error) -> str:
-    """zlib's own words without the prefix that speaks of its functions."""
+    """Return zlib's message without its prefix about functions."""
     return str(error).rpartition(": ")[2]

@@ -1,4 +1,4 @@
-"""The known data sets: their files, the SHA-256 of the decoded bytes, and the sources that have them."""
+"""Known data sets: their files, the SHA-256 of the decoded bytes, and the sources that have them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal, get_args
 Role = Literal["train_images", "train_labels", "test_images", "test_labels"]
 ROLES: tuple[Role, ...] = get_args(Role)
 
-# The names MNIST was published under; every data set here bears them, and so does a folder of the user's.
+# The names MNIST was published under. Every data set here has them, and so may a folder of the user's.
 FILE_NAMES: Mapping[Role, str] = {
     "train_images": "train-images-idx3-ubyte",
     "train_labels": "train-labels-idx1-ubyte",
@@ -29,7 +29,7 @@ class File:
 
 @dataclass(frozen=True)
 class Entry:
-    """One known data set. ``sources`` are tried in order; a bundled one has none and is read where it lies."""
+    """One known data set. ``sources`` are tried in order; a bundled one has none and is read in place."""
 
     name: str
     title: str
@@ -41,12 +41,12 @@ class Entry:
 
     @property
     def classes(self) -> int:
-        """The number of classes; labels go from 0 to one less."""
+        """Return the number of classes; labels go from 0 to one less."""
         return len(self.class_names)
 
     @property
     def size(self) -> int:
-        """Bytes of all files, decoded."""
+        """Return the size of all files in bytes, decoded."""
         return sum(file.size for file in self.files.values())
 
 
@@ -55,7 +55,7 @@ IMAGE_SHAPE = (28, 28)
 
 
 def known_size(dataset: str) -> tuple[int, int]:
-    """Return the pixels and the classes of ``dataset`` as far as they are known without reading it, else the least."""
+    """Return pixels and classes of ``dataset`` if they are known without reading it, else the smallest possible."""
     entry = CATALOGUE.get(dataset)
     return (1, 1) if entry is None else (IMAGE_SHAPE[0] * IMAGE_SHAPE[1], entry.classes)
 
@@ -95,10 +95,10 @@ CATALOGUE: Mapping[str, Entry] = {
                 (10_008, "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34"),
             ),
             sources=(
-                # Plain http is what its authors offer; the hash decides.
+                # Its authors offer only plain http; the hash protects.
                 "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
                 "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
-                "/usr/share/datasets/fashion-mnist",  # where Debian's package dataset-fashion-mnist puts them
+                "/usr/share/datasets/fashion-mnist",  # of Debian's package dataset-fashion-mnist
             ),
             class_names=(
                 "T-shirt/top",

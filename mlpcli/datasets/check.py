@@ -19,7 +19,7 @@ from mlpcli.errors import DataError
 
 @dataclass(frozen=True)
 class FileState:
-    """One file, or one split in it: where it is or should be, and what is wrong with it or in it (``detail``)."""
+    """The state of one file, or of one split in it: its path, and its fault, if any (``detail``)."""
 
     name: str
     path: Path
@@ -29,9 +29,9 @@ class FileState:
 
 @dataclass(frozen=True)
 class Report:
-    """The state of the files in ``folder``, and what is wrong between them where each alone is good.
+    """The state of the files in ``folder``, and faults between files that are good by themselves.
 
-    ``remarks`` are those of training with a config that says nothing else; none where something is wrong.
+    ``remarks`` are those of training with a default config; none if there is a fault.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """True if nothing is wrong."""
+        """Return True if there is no fault."""
         return self.mismatch is None and all(file.state == "ok" for file in self.files)
 
 
@@ -50,7 +50,7 @@ def check(dataset: str, folder: str | Path) -> Report:
     """Return the state of the files of ``dataset``; the parameters are ``data.dataset`` and ``data.folder``.
 
     The catalogue's data sets are compared with its hashes; the user's files are read and compared with each other.
-    Raises ``DataError`` when ``dataset`` is neither, or in no form that is read.
+    Raises ``DataError`` when ``dataset`` is neither, or of an unknown format.
     """
     entry, path = locate(dataset, folder)
     if entry is not None:
@@ -104,7 +104,7 @@ def _of_idx(files: IdxFiles, role: Role) -> FileState:
 
 
 def _of_split(collection: Collection, path: Path, split: FileSplit) -> FileState:
-    """The state of a split of a collection that has not four files."""
+    """Return the state of a split of a collection that is not four IDX files."""
     name = f"{split} images"
     try:
         if not collection.prepare(split):

@@ -1,6 +1,6 @@
-"""Labels to classes: a class is what a label is called, and its number is its place among those that are trained on.
+"""From labels to classes: a class is the name of a label, its number the index among the names in training.
 
-Where several may be right at once, labels (N, K) of 0 and 1, the classes are the columns.
+With several labels per image, (N, K) of 0 and 1, the classes are the columns.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MOST_NAMED = 12  # classes in a message
 
 @dataclass(frozen=True)
 class Classes:
-    """Classes in order: what their labels are called in the files, ``labels``, and what they are to be called."""
+    """Classes in order: ``labels`` are their names in the files, ``names`` those to display."""
 
     labels: tuple[str, ...]
     names: tuple[str, ...]
@@ -28,9 +28,9 @@ class Classes:
 def classes_of(
     found: Examples, where: str, *, known: Sequence[str] | None = None, names: Sequence[str] | None = None
 ) -> Classes:
-    """The classes of the training images ``found``: those that occur, in the order of their labels.
+    """Return the classes of the training images ``found``: those that occur, in the order of their labels.
 
-    ``known`` are the names where labels go from 0 to so many without looking; ``names`` are what the user calls them.
+    ``known`` are the names if the number of classes is known without reading; ``names`` are the user's names for them.
     Raises ``DataError``.
     """
     labels = tuple(map(str, range(len(known))) if known is not None else _called(found, where).values())
@@ -46,58 +46,58 @@ def classes_of(
 
 
 def indices(found: Examples, order: Sequence[str], where: str, split: str) -> Bytes:
-    """The labels of ``found`` as places in ``order``, which has what they are called: (N,) uint8, read-only.
+    """Return the labels of ``found`` as indices in ``order``, the names of the classes: (N,) uint8, read-only.
 
-    Labels of several classes at once, (N, K), are as they are.
+    Several labels per image, (N, K), are not changed.
 
-    Raises ``DataError``, opening with ``where``, for a label of this ``split`` that ``order`` has not.
+    Raises ``DataError``, opening with ``where``, for a label of this ``split`` that is not in ``order``.
     """
     if found.labels.ndim == 2:
         if found.labels.shape[1] != len(order):
-            raise DataError(f"{where}: {found.labels.shape[1]} columns of labels; the network tells {listed(order)}")
+            raise DataError(f"{where}: {found.labels.shape[1]} columns of labels; the network predicts {listed(order)}")
         return found.labels
     values, places = distinct(found.labels)
     place_of = {label: place for place, label in enumerate(order)}
     called = _called(found, where).values()
-    if strangers := [label for label in called if label not in place_of]:
+    if unknown := [label for label in called if label not in place_of]:
         raise DataError(
-            f"{where}: labels outside the classes: the network tells {listed(order)}; a {split} label is "
-            f"{listed(strangers)}"
+            f"{where}: labels outside the classes: the network predicts {listed(order)}; a {split} label is "
+            f"{listed(unknown)}"
         )
     table = np.array([place_of[label] for label in called], np.uint8)
     if found.labels.dtype == np.uint8 and np.array_equal(table, values):
-        return found.labels  # as they are in the file
+        return found.labels  # unchanged
     labels: Bytes = table[places]
     labels.flags.writeable = False
     return labels
 
 
 def listed(names: Sequence[str]) -> str:
-    """``names`` in a line, shortened where they are many."""
+    """Join ``names`` in a line, shortened if there are many."""
     if len(names) <= MOST_NAMED:
         return ", ".join(names)
     return f"{', '.join(names[: MOST_NAMED - 2])}, ... {names[-1]} ({len(names)} classes)"
 
 
 def compared(test: Examples, classes: Classes, where: str) -> str | None:
-    """Return what there is to say where the ``test`` images do not show all ``classes``.
+    """Return a message if the ``test`` images do not show all ``classes``, else None.
 
-    Raises ``DataError`` where they show others.
+    Raises ``DataError`` if they show others.
     """
     if test.labels.ndim == 2:
         return None
     called = _called(test, where).values()
-    if strangers := [label for label in called if label not in classes.labels]:
+    if unknown := [label for label in called if label not in classes.labels]:
         raise DataError(
-            f"{where}: of {listed(strangers)} there are test images, and no training images; leave the test images "
-            "out with data.test: false, or give training images too"
+            f"{where}: {listed(unknown)} in the test images, but not in the training images; leave the test images "
+            "out with data.test: false, or add training images"
         )
     absent = [name for label, name in zip(classes.labels, classes.names, strict=True) if label not in called]
-    return f"{where}: of {listed(absent)} there are training images, and no test images" if absent else None
+    return f"{where}: {listed(absent)} in the training images, but not in the test images" if absent else None
 
 
 def in_words(label: Any, names: Sequence[str]) -> str:
-    """Return the name of the class ``label``; of a row of 0 and 1 (K,) those of all classes that are right."""
+    """Return the name of the class ``label``; for a row of 0 and 1 (K,) the names of all its classes."""
     row = np.asarray(label)
     if row.ndim == 0:
         return names[int(row)]
@@ -105,18 +105,18 @@ def in_words(label: Any, names: Sequence[str]) -> str:
 
 
 def renamed(found: Examples, classes: Classes, where: str) -> Examples:
-    """``found`` with its labels called by the names of ``classes``."""
+    """Return ``found`` with the names of ``classes``."""
     names = dict(zip(classes.labels, classes.names, strict=True))
     return replace(found, names={value: names.get(label, label) for value, label in _called(found, where).items()})
 
 
 def _called(found: Examples, where: str) -> dict[int, str]:
-    """The labels that occur in ``found``, in order, and what they are called. Raises ``DataError``."""
+    """Return the labels that occur in ``found``, in order, with their names. Raises ``DataError``."""
     columns = found.labels.ndim == 2
     values = list(range(found.labels.shape[1])) if columns else distinct(found.labels)[0].tolist()
     if found.names is None:
         return {value: str(value) for value in values}
     for value in values:
         if not found.names.get(value):
-            raise DataError(f"{where}: label {value} has no name, and others have")
+            raise DataError(f"{where}: label {value} has no name, but others have")
     return {value: found.names[value] for value in values}

@@ -1,4 +1,4 @@
-"""The result of every reader of a format: labelled images, each split of which is read alone."""
+"""The interface of all readers of formats: labelled images, each split of which is read separately."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from mlpcli.errors import DataError
 Array = npt.NDArray[Any]
 Bytes = npt.NDArray[np.uint8]
 
-FileSplit = Literal["train", "test"]  # as files have them; which training images are for validation is no file's matter
+FileSplit = Literal["train", "test"]  # of files, which do not define validation images
 ROLES_OF: Mapping[FileSplit, tuple[Role, Role]] = {
     "train": ("train_images", "train_labels"),
     "test": ("test_images", "test_labels"),
 }
 MAX_CLASSES = 256  # a label is a byte
 MAX_NAME = 100  # characters
-MAX_ENTRIES = 1_000_000  # of a folder
+MAX_ENTRIES = 1_000_000  # in a folder
 
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """Images (N, h, w), uint8, and their labels (N,), whole numbers; ``names[label]`` is what a label is called.
+    """Images (N, h, w), uint8, and their labels (N,), whole numbers; ``names[label]`` is the name of a label.
 
-    Where several classes may be right at once labels are (N, K), uint8: 1 in the column of each that is. Without
-    ``names`` a label is called by its number.
+    With several labels per image, ``labels`` are (N, K), uint8: 1 for each true class. Without ``names`` the name of a
+    label is its number.
     """
 
     images: Bytes
@@ -50,9 +50,9 @@ NO_IMAGES = np.empty((0, 1, 1), np.uint8)
 class Collection:
     """Labelled images in some files. A reader of a format derives from it and defines the first three methods.
 
-    ``name`` is what messages call it; ``class_names`` is there where the number of classes is known without reading;
-    ``transposed`` says that rows and columns are swapped in the files. ``hashes`` has, of each file read, its role's
-    name in the catalogue -> the SHA-256 of its contents as IDX: so the same images have the same hashes in any format.
+    ``name`` is its name in messages; ``class_names`` is set if the classes are known without reading; ``transposed`` is
+    true if rows and columns are swapped in the files. ``hashes`` maps the role's name in the catalogue of each file
+    read to the SHA-256 of its contents as IDX: the same images have the same hashes in any format.
     """
 
     class_names: tuple[str, ...] | None = None
@@ -63,30 +63,30 @@ class Collection:
         self.hashes: dict[str, str] = {}
 
     def prepare(self, split: FileSplit) -> bool:
-        """See, without reading images, that ``split`` is there; whether it is. Raises ``DataError`` for half of one."""
+        """Return True if ``split`` exists, without reading images. Raises ``DataError`` for half of one."""
         raise NotImplementedError
 
     def missing(self, split: FileSplit) -> str:
-        """Why ``split`` is not there, and what to do about it."""
+        """Return why ``split`` does not exist, and a remedy."""
         raise NotImplementedError
 
     def _examples(self, split: FileSplit) -> Examples:
-        """The images and labels of ``split``. Raises ``DataError``."""
+        """Read the images and labels of ``split``. Raises ``DataError``."""
         raise NotImplementedError
 
     def labels(self, split: FileSplit) -> Examples:
-        """The labels of ``split``, the images unread where that is cheaper. Raises ``DataError``."""
+        """Read the labels of ``split``, without the images if that is cheaper. Raises ``DataError``."""
         return self._examples(split)
 
     def read(self, split: FileSplit) -> Examples:
-        """The images and labels of ``split``, of at most 256 classes. Raises ``DataError``."""
+        """Read the images and labels of ``split``, of at most 256 classes. Raises ``DataError``."""
         found = self._examples(split)
         if len(found.images) != len(found.labels):
             raise DataError(f"{self.name}: {len(found.images)} images and {len(found.labels)} labels ({split})")
         classes, indices = distinct(found.labels)
         count = found.labels.shape[1] if found.labels.ndim == 2 else len(classes)
         if count > MAX_CLASSES:
-            raise DataError(f"{self.name}: {count} different labels; at most {MAX_CLASSES} classes can be told apart")
+            raise DataError(f"{self.name}: {count} different labels; at most {MAX_CLASSES} classes are allowed")
         images, labels = (FILE_NAMES[role] for role in ROLES_OF[split])
         if images not in self.hashes:
             numbers = indices if classes[0] < 0 or classes[-1] > 255 else found.labels  # a table has 0 and 1
@@ -96,7 +96,7 @@ class Collection:
 
 
 def distinct(labels: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[np.intp]]:
-    """Return the different ``labels`` in order, and of each label its index among them."""
+    """Return the different ``labels`` in order, and the index of each label among them."""
     if labels.dtype != np.uint8:
         return np.unique(labels, return_inverse=True)
     # np.unique imports numpy.ma, which takes a fifth of the time of numpy's own import.
@@ -123,7 +123,7 @@ def entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def is_file(entry: os.DirEntry[str]) -> bool:
-    """Return whether ``entry`` is a regular file, or a link to one."""
+    """Return True if ``entry`` is a regular file, or a link to one."""
     try:
         return entry.is_file()
     except OSError:  # links that lead in a circle
@@ -131,7 +131,7 @@ def is_file(entry: os.DirEntry[str]) -> bool:
 
 
 def is_folder_entry(entry: os.DirEntry[str]) -> bool:
-    """Return whether ``entry`` is a folder, or a link to one."""
+    """Return True if ``entry`` is a folder, or a link to one."""
     try:
         return entry.is_dir()
     except OSError:
@@ -139,18 +139,18 @@ def is_folder_entry(entry: os.DirEntry[str]) -> bool:
 
 
 def shown(path: Path | str) -> str:
-    """``path`` in one line of text that can be printed, whatever its bytes are."""
+    """Return ``path`` as one printable line, for any bytes."""
     return readable(str(path))
 
 
 def readable(text: str) -> str:
-    """``text`` with what cannot be printed in a line replaced."""
+    """Return ``text`` with unprintable characters replaced."""
     whole = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in whole)
 
 
 def in_order(names: set[str]) -> list[str]:
-    """``names`` sorted: as numbers where all of them are whole numbers, else as text."""
+    """Sort ``names``: as numbers if all of them are whole numbers, else as text."""
     if all(name.isascii() and name.isdecimal() and len(name) < 19 for name in names):
         return sorted(names, key=lambda name: (int(name), name))
     return sorted(names)

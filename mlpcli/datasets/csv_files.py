@@ -1,13 +1,13 @@
-"""Comma-separated values: a row an image, a column a pixel, perhaps one the label. Plain, gzip, or in a zip archive.
+"""Comma-separated values: a row per image, a column per pixel, perhaps one for the label. Plain, gzip, or zip.
 
-    label,pixel0,pixel1,...     Kaggle's train.csv: the label by its name, wherever it stands
+    label,pixel0,pixel1,...     Kaggle's train.csv: the column called label, in any position
     5,0,0,...                   mnist_train.csv: no header, one column more than a square number: the label comes first,
                                 or last, if that varies and the first does not
     pixel0,pixel1,...           Kaggle's test.csv: no label, to be predicted
 
-Columns may be divided by commas, semicolons or tabs; a column called id or index is passed over. The text is read a
-piece at a time. Pieces of plain numbers below 1000 are read by numpy, at 40 to 80 MB/s; others by Python's csv, which
-also knows the row and the column where something is wrong.
+Separators are commas, semicolons or tabs; a column called id or index is ignored. The text is read a piece at a time.
+Pieces of plain numbers below 1000 are parsed by numpy, at 40 to 80 MB/s; others by Python's csv, which gives the row
+and the column of an error.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ LABEL_NAMES = frozenset(("label", "labels", "class", "classes", "target", "y", "
 PASSED_OVER = frozenset(("id", "imageid", "image_id", "index", "unnamed: 0", ""))
 DELIMITERS = (b",", b";", b"\t")
 MAX_LINE = 16 * 1024 * 1024
-MAX_RATIO = 64  # of text to its compressed bytes; digits come to about 10
+MAX_RATIO = 64  # of text to its compressed bytes; tables of digits have about 10
 MAX_SLACK = 16 * 1024 * 1024
 ZIP_MAGIC = b"PK\3\4"
 EMPTY_ZIP = b"PK\5\6"
@@ -47,7 +47,7 @@ _SPLIT = re.compile(
 
 @dataclass(frozen=True)
 class Table:
-    """The place of a table: a file, or a member of a zip archive."""
+    """The location of a table: a file, or a member of a zip archive."""
 
     path: Path
     member: str | None = None
@@ -73,13 +73,13 @@ class Layout:
 
 
 class CsvFiles(Collection):
-    """The images and labels in tables, one of each split; images are of ``size``, or square."""
+    """Images and labels in tables, one table per split; images are of ``size``, or square."""
 
     def __init__(self, name: str, tables: Mapping[FileSplit, Table], size: tuple[int, int] | None) -> None:
         super().__init__(name)
         self._tables = tables
         self._size = size
-        # Kaggle's tables of EMNIST have its pixels column by column, as EMNIST's own files have.
+        # Kaggle's tables of EMNIST store pixels column by column, as EMNIST's own files do.
         self.transposed = any("emnist" in str(table.member or table.path.name).lower() for table in tables.values())
 
     def prepare(self, split: FileSplit) -> bool:
@@ -89,12 +89,12 @@ class CsvFiles(Collection):
     def missing(self, split: FileSplit) -> str:
         """See :meth:`Collection.missing`."""
         if split in self._tables:
-            predict = f"; mlpcli predict RUN {shown(self._tables[split].path)} says what they show"
+            predict = f"; to classify them: mlpcli predict RUN {shown(self._tables[split].path)}"
             return f"{self._tables[split]}: its images have no labels{predict if split == 'test' else ''}"
         return f"{self.name}: has no {split} images"
 
     def images(self) -> Bytes:
-        """The images to predict, with or without labels: those of the test if there are any. Raises ``DataError``."""
+        """Return the images to predict, with or without labels: the test images if any. Raises ``DataError``."""
         split: FileSplit = "test" if "test" in self._tables else "train"
         return read(self._tables[split], self._layout(split))[0]
 
@@ -114,14 +114,14 @@ class CsvFiles(Collection):
 
 
 def tables_in_zip(path: Path) -> dict[FileSplit, Table]:
-    """The tables in the zip archive ``path``: the only one is for training. Raises ``DataError``."""
+    """Return the tables in the zip archive ``path``: a single one is for training. Raises ``DataError``."""
     try:
         with open_regular(path) as file, zipfile.ZipFile(file) as archive:
             names = [name for name in archive.namelist() if name.lower().endswith(".csv") and "__MACOSX" not in name]
     except OSError as error:
         raise DataError(f"{shown(path)}: cannot be read ({error.strerror or error})") from None
-    except Exception:  # what zipfile raises for damaged bytes is nearly anything
-        raise DataError(f"{shown(path)}: is no zip archive, or a damaged one; get the file anew") from None
+    except Exception:  # zipfile raises almost anything for damaged bytes
+        raise DataError(f"{shown(path)}: is not a zip archive, or is damaged; get the file again") from None
     found = splits_of({Path(name).name: Table(path, name) for name in names}, path, "unpack it, and name one of")
     if not found and len(names) == 1:
         return {"train": Table(path, names[0])}
@@ -129,7 +129,7 @@ def tables_in_zip(path: Path) -> dict[FileSplit, Table]:
 
 
 def sets_of(tables: Mapping[str, Table]) -> dict[str, dict[FileSplit, Table]]:
-    """Return the tables whose file names say train or test, by the rest of the name: '' for 'train.csv' alone.
+    """Return the tables with train or test in their file names, by the rest of the name: '' for 'train.csv'.
 
     'mnist_train.csv' and 'mnist_test.csv' are the set 'mnist'.
     """
@@ -146,9 +146,9 @@ def sets_of(tables: Mapping[str, Table]) -> dict[str, dict[FileSplit, Table]]:
 
 
 def splits_of(tables: Mapping[str, Table], where: Path, hint: str) -> dict[FileSplit, Table]:
-    """Return the tables for training and testing in ``where``, which has one data set.
+    """Return the tables for training and testing in ``where``, which must have one data set.
 
-    Raises ``DataError`` for several; ``hint`` then says what to do with their names.
+    Raises ``DataError`` for several; ``hint`` is the remedy, followed by their names.
     """
     sets = sets_of(tables)
     training = [name for name in sets if "train" in sets[name]]
@@ -163,13 +163,13 @@ def splits_of(tables: Mapping[str, Table], where: Path, hint: str) -> dict[FileS
 
 
 def layout_of(table: Table, size: tuple[int, int] | None) -> Layout:
-    """Return the columns of ``table``, by its first line, or by all lines if that is ambiguous."""
+    """Return the columns of ``table``, from its first line, or from all lines if that is ambiguous."""
     with closing(_lines(table)) as blocks:
         first = next(blocks, b"").partition(b"\n")[0].rstrip(b"\r")
     if not first:
         raise DataError(f"{table}: is empty")
     if b"\0" in first:
-        raise DataError(f"{table}: is no text in UTF-8; save it as CSV UTF-8")
+        raise DataError(f"{table}: is not text in UTF-8; save it as CSV UTF-8")
     delimiter = max(DELIMITERS, key=first.count)
     fields = _fields(first, delimiter, table, 1)
     numbers = sum(_number(field) is not None for field in fields)
@@ -187,7 +187,7 @@ def layout_of(table: Table, size: tuple[int, int] | None) -> Layout:
 
 
 def read(table: Table, layout: Layout) -> tuple[Bytes, Array | list[str] | None]:
-    """The images (N, h, w) of ``table``, and their labels (N,): whole numbers, names, or None. Raises ``DataError``."""
+    """Read the images (N, h, w) of ``table`` and labels (N,): whole numbers, names, or None. Raises ``DataError``."""
     values: list[Array] = []
     labels: list[float | str] = []
     row = 1 + (layout.header is not None)  # as an editor counts lines
@@ -218,16 +218,16 @@ def read(table: Table, layout: Layout) -> tuple[Bytes, Array | list[str] | None]
 
 
 def _pixels(found: Array, layout: Layout, table: Table, row: int) -> Array:
-    """The pixels of a block: bytes, or float32 where it has points. Raises ``DataError`` for numbers beyond 255."""
+    """Return the pixels of a block: bytes, or float32 with decimal points. Raises ``DataError`` beyond 0 .. 255."""
     first = int(layout.pixels[0])
     is_slice = len(layout.pixels) == int(layout.pixels[-1]) - first + 1
     pixels = found[:, first : first + len(layout.pixels)] if is_slice else found[:, layout.pixels]
-    bad = ~((pixels >= 0) & (pixels <= 255))  # so that NaN is too
+    bad = ~((pixels >= 0) & (pixels <= 255))  # also finds NaN
     if bad.any():
         line, number = (int(each[0]) for each in np.nonzero(bad))
         raise DataError(
-            f"{table}: row {row + line}, {layout.column(int(layout.pixels[number]))}: {pixels[line, number]:g} is no "
-            "pixel; pixels are numbers from 0 to 255, or from 0 to 1"
+            f"{table}: row {row + line}, {layout.column(int(layout.pixels[number]))}: {pixels[line, number]:g} is "
+            "not a pixel; pixels are numbers from 0 to 255, or from 0 to 1"
         )
     return pixels.astype(np.float32 if pixels.dtype.kind == "f" else np.uint8)
 
@@ -236,9 +236,9 @@ def _pixels(found: Array, layout: Layout, table: Table, row: int) -> Array:
 
 
 def _plain_numbers(block: bytes, layout: Layout) -> Array | None:
-    """The numbers (rows, columns) of a block of whole lines, if they are of one to three digits; else None.
+    """Parse a block of whole lines (rows, columns) if its numbers have one to three digits; else return None.
 
-    A number followed by '.0' counts as well, and then all are float32.
+    If a number is followed by '.0', all are float32.
     """
     if b"\r" in block:
         block = block.replace(b"\r\n", b"\n")
@@ -247,7 +247,7 @@ def _plain_numbers(block: bytes, layout: Layout) -> Array | None:
         block = block.replace(b".0" + layout.delimiter, layout.delimiter).replace(b".0\n", b"\n")
     if not block.endswith(b"\n"):
         block += b"\n"
-    digits = np.frombuffer(block, np.uint8) - np.uint8(48)  # what is no digit is above 9
+    digits = np.frombuffer(block, np.uint8) - np.uint8(48)  # characters other than digits are above 9
     ends = np.flatnonzero(digits > 9)
     if len(ends) % layout.columns:
         return None
@@ -261,13 +261,14 @@ def _plain_numbers(block: bytes, layout: Layout) -> Array | None:
     numbers = digits[ends - 1].astype(np.uint16)
     for place in (2, 3):
         longer = np.flatnonzero(lengths >= place)
-        numbers[longer] += np.uint16(10 ** (place - 1)) * digits[ends[longer] - place]
+        # As an array: numpy before 2.0 multiplies bytes by a scalar in bytes.
+        numbers[longer] += digits[ends[longer] - place].astype(np.uint16) * 10 ** (place - 1)
     found: Array = numbers.reshape(-1, layout.columns)
     return found.astype(np.float32) if points else found
 
 
 def _any_numbers(block: bytes, layout: Layout, table: Table, row: int) -> tuple[Array, list[float | str]]:
-    """The numbers of a block, and its labels, which may be text. Raises ``DataError``: the row, and what is wrong."""
+    """Parse the numbers of a block, and its labels, which may be text. Raises ``DataError`` with the row."""
     rows: list[list[float]] = []
     labels: list[float | str] = []
     for line in block.split(b"\n"):
@@ -275,7 +276,7 @@ def _any_numbers(block: bytes, layout: Layout, table: Table, row: int) -> tuple[
             fields = _fields(line.rstrip(b"\r"), layout.delimiter, table, row)
             if len(fields) != layout.columns:
                 raise DataError(
-                    f"{table}: row {row} has {len(fields)} values, where the first has {layout.columns} columns"
+                    f"{table}: row {row} has {len(fields)} values, but the first has {layout.columns} columns"
                 )
             try:
                 numbers = list(map(float, fields))
@@ -298,9 +299,9 @@ def _any_numbers(block: bytes, layout: Layout, table: Table, row: int) -> tuple[
 def _checked_number(field: str, number: int, layout: Layout, table: Table, row: int) -> float:
     value = _number(field)
     if value is None and number in layout.pixels:
-        what = f"{readable(field)[:40]!r} is no number" if field.strip() else "the number is missing"
+        what = f"{readable(field)[:40]!r} is not a number" if field.strip() else "the number is missing"
         raise DataError(f"{table}: row {row}, {layout.column(number)}: {what}")
-    return 0.0 if value is None else value  # a label, or what is passed over
+    return 0.0 if value is None else value  # a label, or an ignored column
 
 
 def _number(field: str) -> float | None:
@@ -327,7 +328,7 @@ def _is_image(pixels: int, size: tuple[int, int] | None) -> bool:
 
 
 def _label_is_last(table: Table, delimiter: bytes, header: bool, kept: Sequence[int]) -> bool:
-    """Return whether only the last column varies, not the first: a corner's pixel is the same in all images."""
+    """Return True if the last column varies but not the first: a corner's pixel is the same in all images."""
     first, last = set(), set()
     with closing(_lines(table)) as blocks:
         for number, block in enumerate(blocks):
@@ -345,7 +346,7 @@ def _label_is_last(table: Table, delimiter: bytes, header: bool, kept: Sequence[
 
 
 def _lines(table: Table) -> Generator[bytes, None, None]:
-    """The text of ``table``, in blocks of whole lines. Raises ``DataError``."""
+    """Yield the text of ``table``, in blocks of whole lines. Raises ``DataError``."""
     rest, begun = b"", False
     with closing(_text(table)) as pieces:
         for piece in pieces:
@@ -358,13 +359,13 @@ def _lines(table: Table) -> Generator[bytes, None, None]:
             else:
                 rest += piece
             if len(rest) > MAX_LINE:
-                raise DataError(f"{table}: a row is longer than {MAX_LINE >> 20} MiB, which none is that is read")
+                raise DataError(f"{table}: a row is longer than {MAX_LINE >> 20} MiB, the limit for tables")
     if rest:
         yield rest
 
 
 def _text(table: Table) -> Generator[bytes, None, None]:
-    """The bytes of ``table``, decoded, a piece at a time. Raises ``DataError``."""
+    """Yield the bytes of ``table``, decoded, a piece at a time. Raises ``DataError``."""
     try:
         with open_regular(table.path) as file:
             most = os.fstat(file.fileno()).st_size
@@ -375,12 +376,12 @@ def _text(table: Table) -> Generator[bytes, None, None]:
             for piece in pieces:
                 most -= len(piece)
                 if most < 0:
-                    raise DataError(f"{table}: unpacks to more than {MAX_RATIO} times its size, which no table does")
+                    raise DataError(f"{table}: unpacks to more than {MAX_RATIO} times its size, the limit for tables")
                 yield piece
     except OSError as error:
         raise DataError(f"{table}: cannot be read ({error.strerror or error})") from None
     except GunzipError as error:
-        raise DataError(f"{table}: {error}; get the file anew") from None
+        raise DataError(f"{table}: {error}; get the file again") from None
 
 
 def _unzipped(file: BinaryIO, table: Table) -> Generator[bytes, None, None]:
@@ -389,4 +390,4 @@ def _unzipped(file: BinaryIO, table: Table) -> Generator[bytes, None, None]:
             while piece := member.read(PIECE):
                 yield piece
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, KeyError, ValueError) as error:
-        raise DataError(f"{table}: is damaged ({str(error)[:80]}); get the file anew") from None
+        raise DataError(f"{table}: is damaged ({str(error)[:80]}); get the file again") from None

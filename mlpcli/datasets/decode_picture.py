@@ -1,4 +1,4 @@
-"""A picture's pixels as bytes: grey, light being ink, of its own size or scaled to another."""
+"""Decoding of pictures to grey pixels, white strokes on black, of their own size or scaled to another."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mlpcli.files import read
 
 
 def read_picture(source: Path | bytes, data: DataConfig, where: str = "") -> Bytes:
-    """The picture in a file, or in bytes that messages call ``where``, as ``data.size`` and ``data.centre`` ask for it.
+    """Read the picture in a file, or in bytes called ``where`` in messages, by ``data.size`` and ``data.centre``.
 
     Raises as :func:`decode_picture` and :func:`centre_picture` do.
     """
@@ -23,9 +23,9 @@ def read_picture(source: Path | bytes, data: DataConfig, where: str = "") -> Byt
 
 
 def decode_picture(source: Path | bytes, size: tuple[int, int] | None, where: str = "") -> Bytes:
-    """The pixels (h, w) of the picture in a file, or in bytes that messages call ``where``; scaled to ``size``.
+    """Read the pixels (h, w) of a picture in a file, or in bytes called ``where`` in messages; scale to ``size``.
 
-    As ``mlpcli predict --raw`` reads it: what is transparent is black. Scaling averages. Raises ``DataError``, and
+    As ``mlpcli predict --raw`` reads it: transparent pixels are black. Scaling averages. Raises ``DataError``, and
     ``UsageError`` without Pillow.
     """
     data, where = _bytes_of(source, where)
@@ -37,20 +37,20 @@ def decode_picture(source: Path | bytes, size: tuple[int, int] | None, where: st
 
 
 def centre_picture(source: Path | bytes, size: tuple[int, int], where: str = "") -> Bytes:
-    """The picture cut out, scaled and centred in ``size`` (h, w) as ``mlpcli predict`` does it, ink light.
+    """Cut out, scale and centre the picture in ``size`` (h, w) as ``mlpcli predict`` does, white strokes on black.
 
-    Raises ``DataError``, also where there is no ink, and ``UsageError`` without Pillow.
+    Raises ``DataError``, also for a blank picture, and ``UsageError`` without Pillow.
     """
     data, where = _bytes_of(source, where)
     found = from_bytes(data, where, size, raw=False)
     if found.blank.any():
-        raise DataError(f"{where}: is blank, and shows no class")
+        raise DataError(f"{where}: is blank: it shows no class")
     pixels: Bytes = found.pixels[0]
     return pixels
 
 
 def _bytes_of(source: Path | bytes, where: str) -> tuple[bytes, str]:
-    """The bytes of the file ``source``, or these, and what messages call them. Raises ``DataError``."""
+    """Return the bytes of the file ``source``, or ``source``, and their name in messages. Raises ``DataError``."""
     if isinstance(source, bytes):
         return source, where
     where = where or shown(source)

@@ -1,17 +1,17 @@
-"""Slanted handwriting made upright, by the moments of its ink: what ``data.preprocessing: deskew`` does to an image.
+"""Deskewing: handwriting is made upright by the moments of its pixels, with ``data.preprocessing: deskew``.
 
 An image I(x, y), x to the right and y down, has the mass m = sum I, the centre (xbar, ybar) = (sum I x, sum I y) / m
-and the central moments mu11 = sum I (x - xbar) (y - ybar) and mu02 = sum I (y - ybar)^2. Its lines lean by
-k = mu11 / mu02 pixels a row, the slope of the regression of x on y, and each row is moved back by so much:
+and the central moments mu11 = sum I (x - xbar) (y - ybar) and mu02 = sum I (y - ybar)^2. Its slant is
+k = mu11 / mu02 pixels per row, the slope of the regression of x on y. Each row is moved back by the slant:
 
     I'(x, y) = I(x + k (y - ybar), y)
 
-So mu11' = 0, the principal axes are upright and level, and the centre stays where it is. Between two pixels of a row
-the image is linear, outside it is 0. An image whose ink is in no or in one row has no slant, and stays as it is.
+So mu11' = 0, the principal axes are vertical and horizontal, and the centre does not move. Between two pixels of a row
+the image is linear, outside it is 0. An image with nonzero pixels in at most one row has no slant and does not change.
 
 LeCun, Bottou, Bengio, Haffner 1998, "Gradient-based learning applied to document recognition", III A, who call it
 deslanting: it "shears the image by horizontally shifting the lines so that the principal axis is vertical". Meier,
-Ciresan, Gambardella, Schmidhuber 2011, "Better digit recognition with a committee of simple neural nets", do it too.
+Ciresan, Gambardella, Schmidhuber 2011, "Better digit recognition with a committee of simple neural nets", also use it.
 
     N images of D = h w pixels
 """
@@ -25,26 +25,26 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-# So many pixels are worked on at a time: what there is of them stays in a core's cache.
+# Pixels processed at a time, so that all arrays fit into a core's cache.
 BLOCK_PIXELS = 1 << 16
-# Square pixels of the ink's variance down the image: where there is less, all is in one row, but for rounding.
+# Minimum vertical variance in square pixels: below, all strokes are in one row, except for rounding.
 LEAST = 1e-9
 
 
 def preprocessed(images: Array, shape: tuple[int, int], preprocessing: str | None) -> Array:
-    """``images`` (N, D) of ``shape`` (h, w) as ``data.preprocessing`` has them before a network sees them."""
+    """Return ``images`` (N, D) of ``shape`` (h, w) after ``data.preprocessing``."""
     return deskewed(images, shape) if preprocessing == "deskew" else images
 
 
 def deskewed(images: Array, shape: tuple[int, int]) -> Array:
-    """``images`` (N, D) of ``shape`` (h, w), each made upright: bytes, rounded, if they are bytes, else as they are.
+    """Make each of ``images`` (N, D) of ``shape`` (h, w) upright: bytes are rounded, other types are kept.
 
-    The result is read-only. Of bytes each image's depends on no other, bit for bit.
+    The result is read-only. For bytes, each image's result is independent of the others, bit for bit.
     """
     h, w = shape
     out = np.empty_like(images, order="C")
     rows = max(1, BLOCK_PIXELS // (h * w))
-    # Background to both sides, so far that there is a pixel wherever a row is moved.
+    # Background on both sides, wide enough for a row to move anywhere.
     padded = np.zeros((rows, h, 3 * w + 1))
     for start in range(0, len(images), rows):
         block = images[start : start + rows].reshape(-1, h, w).astype(np.float64)
@@ -56,9 +56,9 @@ def deskewed(images: Array, shape: tuple[int, int]) -> Array:
 
 
 def moments(images: Array) -> tuple[Array, Array]:
-    """The slant k (B,) and the middle row ybar (B,) of ``images`` (B, h, w) float64; k is 0 where there is none.
+    """Return the slant k (B,) and the centre's row ybar (B,) of ``images`` (B, h, w) float64; k is 0 without slant.
 
-    Sums of whole numbers are exact, and those over rows are in order: a browser comes to the same bits.
+    Sums of whole numbers are exact, and sums over rows have a fixed order: a browser computes the same bits.
     """
     rows, columns = (np.arange(size, dtype=np.float64) for size in images.shape[1:])
     ink = images.sum(axis=2)  # (B, h), of each row
@@ -75,13 +75,13 @@ def moments(images: Array) -> tuple[Array, Array]:
 
 
 def _moved(padded: Array, k: Array, middle: Array) -> Array:
-    """The B images in the middle of ``padded`` (>= B, h, 3 w + 1), each row moved by k (y - ybar): (B, h, w)."""
+    """Return the B images in the middle of ``padded`` (>= B, h, 3 w + 1), rows moved by k (y - ybar): (B, h, w)."""
     _, h, wide = padded.shape
     w = wide // 3
     shift = k[:, None] * (np.arange(h) - middle[:, None])  # (B, h)
-    np.clip(shift, -w, w, out=shift)  # further away there is nothing either
+    np.clip(shift, -w, w, out=shift)  # farther away there is only background
     whole = np.floor(shift)
-    # Of each row the w + 1 pixels that its w new ones lie between.
+    # In each row, the w + 1 pixels between which its w new ones lie.
     starts = np.arange(shift.size) * wide + w + whole.ravel().astype(np.intp)
     pixels = np.lib.stride_tricks.sliding_window_view(padded.reshape(-1), w + 1)[starts]
     left, right = pixels[:, :-1], pixels[:, 1:]

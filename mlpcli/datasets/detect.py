@@ -1,4 +1,4 @@
-"""Choose the reader of a file or folder by its contents: the one place that knows all formats."""
+"""Choice of the reader of a file or folder by its contents: only this module depends on all formats."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ from mlpcli.errors import DataError
 
 FORMS = "docs/data.md has the forms that are read"
 SEVERAL = 8  # names in a message
-START = 4096  # bytes that tell what a file is
+START = 4096  # bytes by which a format is recognized
 NO_DATA = DataConfig()
 
 
 def exists(path: Path) -> bool:
-    """Return whether ``path`` names a file, a folder, or files with a prefix in a folder."""
+    """Return True if ``path`` names a file, a folder, or files with a prefix in a folder."""
     return os.path.exists(path) or _with_prefix(path) is not None  # noqa: PTH110 - Path's raises for long names
 
 
 def open_collection(path: Path, data: DataConfig, say: Say, *, pickles: bool = False) -> Collection:
-    """The labelled images in the file or folder ``path``, none of them read yet. Raises ``DataError``."""
+    """Open the labelled images in the file or folder ``path``, none of them read yet. Raises ``DataError``."""
     if is_folder(path):
         return _of_folder(path, data, say)
     if found := _with_prefix(path, data):
@@ -51,7 +51,7 @@ def open_collection(path: Path, data: DataConfig, say: Say, *, pickles: bool = F
 
 
 def is_data(path: Path) -> bool:
-    """Return whether ``path`` is there, and is data rather than a text with keys, as a config is."""
+    """Return True if ``path`` exists and has data rather than a text with keys, such as a config."""
     if is_folder(path) or _with_prefix(path) is not None:
         return True
     try:
@@ -62,7 +62,7 @@ def is_data(path: Path) -> bool:
 
 
 def images_in(path: Path, size: tuple[int, int]) -> Bytes | None:
-    """The images (N, h, w) to predict in a table or an .npz, rows of numbers being of ``size``; None in another file.
+    """Return the images (N, h, w) in a table or an .npz, rows of numbers having ``size``; None for another file.
 
     Raises ``DataError``.
     """
@@ -74,7 +74,7 @@ def images_in(path: Path, size: tuple[int, int]) -> Bytes | None:
 
 
 def start_of(path: Path) -> bytes:
-    """The first bytes of the file ``path``, decoded if it is gzip. Raises ``DataError``."""
+    """Return the first bytes of the file ``path``, decoded if it is gzip. Raises ``DataError``."""
     start = b""
     try:
         with open_regular(path) as file:
@@ -85,29 +85,29 @@ def start_of(path: Path) -> bytes:
     except OSError as error:
         raise DataError(f"{shown(path)}: cannot be read ({error.strerror or error})") from None
     except GunzipError as error:
-        raise DataError(f"{shown(path)}: {error}; get the file anew") from None
+        raise DataError(f"{shown(path)}: {error}; get the file again") from None
     return start[:START]
 
 
 def is_idx(start: bytes) -> bool:
-    """Return whether ``start`` is that of an IDX file."""
+    """Return True if ``start`` begins an IDX file."""
     return start[:2] == b"\0\0" and start[2:3] in map(_byte, ELEMENTS) and start[3:4] not in (b"", b"\0")
 
 
 def is_table(start: bytes) -> bool:
-    """Return whether ``start`` is that of a text with columns: of its first two lines one has numbers."""
+    """Return True if ``start`` begins a text with columns: one of its first two lines has numbers."""
     first, _, rest = start.removeprefix(b"\xef\xbb\xbf").partition(b"\n")
     second = rest.lstrip().partition(b"\n")[0]
     if b"\0" in start or not any(delimiter in first for delimiter in DELIMITERS):
         return False
     if second.strip() and not any(character in second for character in b"0123456789"):
         return False
-    # A character may be cut off at the end.
+    # The last character may be incomplete.
     return "\N{REPLACEMENT CHARACTER}" not in start.decode("utf-8", "replace")[:-4]
 
 
 def is_pickle(start: bytes, path: Path) -> bool:
-    """Return whether ``start`` is that of a pickle: by its protocol number, or else by its name."""
+    """Return True if ``start`` begins a pickle: by its protocol number, or else by the file's name."""
     return start[:1] == b"\x80" or bool({".pkl", ".pickle"} & set(path.suffixes))
 
 
@@ -124,22 +124,22 @@ def _of_file(path: Path, data: DataConfig, *, pickles: bool = False) -> Collecti
             return CsvFiles(path.name, tables, data.image_shape)
         if array_names(path):
             return NpzFile(path, data.image_shape)
-        raise DataError(f"{where}: is a zip archive of neither .csv nor .npy files; unpack it, and name what was in it")
+        raise DataError(f"{where}: is a zip archive without .csv or .npy files; unpack it, and name its contents")
     if start.startswith(MAGIC):
         return ParquetFiles(path.name, {"train": [path]}, data)
     if is_table(start):
         return CsvFiles(path.name, {"train": Table(path)}, data.image_shape)
     if is_idx(start):
-        raise DataError(f"{where}: is one IDX file; images and labels are two: name the folder they are in")
+        raise DataError(f"{where}: is one IDX file; images and labels are two: name the folder that contains both")
     if is_pickle(start, path):
         if pickles:
             return PickledFile(path, data.image_shape)
-        raise DataError(f"{where}: is a pickle, which is only imported: mlpcli data import {where} -o FOLDER")
-    raise DataError(f"{where}: is in no form that is read; {FORMS}")
+        raise DataError(f"{where}: is a pickle, which can only be imported: mlpcli data import {where} -o FOLDER")
+    raise DataError(f"{where}: has an unknown format; {FORMS}")
 
 
 def _with_prefix(path: Path, data: DataConfig = NO_DATA) -> Collection | None:
-    """The IDX files, or else the tables, in the folder of ``path`` whose names begin with its last part."""
+    """Return the IDX files, or else the tables, in the folder of ``path`` whose names begin with its last part."""
     if os.path.lexists(path) or not path.name or not is_folder(path.parent):
         return None
     prefix = path.name.lower().rstrip("-_.")
@@ -161,11 +161,11 @@ def _of_folder(folder: Path, data: DataConfig, say: Say) -> Collection:
             return found
     if pictures := picture_folders(folder, data, say):
         return pictures
-    raise DataError(f"{shown(folder)}: no data set is recognised in it; it has {_contents(folder)}; {FORMS}")
+    raise DataError(f"{shown(folder)}: no data set recognized; the folder has {_contents(folder)}; {FORMS}")
 
 
 def _idx_files(folder: Path, data: DataConfig) -> IdxFiles | None:
-    """The one data set of IDX files in ``folder``, or below it as torchvision has them. Raises ``DataError``."""
+    """Return the one data set of IDX files in ``folder``, or below it in torchvision's layout. Raises ``DataError``."""
     for places in ([folder], [folder / "raw"], [Path(each.path) / "raw" for each in entries(folder)]):
         found = [
             (prefix, place, files)
@@ -183,7 +183,7 @@ def _idx_files(folder: Path, data: DataConfig) -> IdxFiles | None:
 
 
 def _npz_file(folder: Path, data: DataConfig) -> NpzFile | None:
-    """The one .npz in ``folder``, as Keras keeps it. Raises ``DataError``."""
+    """Return the one .npz in ``folder``, Keras's layout. Raises ``DataError``."""
     found = [Path(each.path) for each in entries(folder) if is_file(each) and each.name.lower().endswith(".npz")]
     if len(found) > 1:
         raise _several(folder, found)
@@ -191,7 +191,7 @@ def _npz_file(folder: Path, data: DataConfig) -> NpzFile | None:
 
 
 def _csv_files(folder: Path, data: DataConfig) -> CsvFiles | None:
-    """The tables in ``folder``: train.csv and test.csv, or the only one. Raises ``DataError``."""
+    """Return the tables in ``folder``: train.csv and test.csv, or the only one. Raises ``DataError``."""
     tables = _tables_in(folder)
     found = splits_of(tables, folder, f"name one, as {shown(folder / 'NAME')}, of")
     if not found and len(tables) > 1:
@@ -206,7 +206,7 @@ def _csv_of(name: str, tables: Mapping[FileSplit, Table], data: DataConfig) -> C
 
 
 def _tables_in(folder: Path) -> dict[str, Table]:
-    """Return the tables in ``folder`` by their file names, none of them opened."""
+    """Return the tables in ``folder`` by their file names, not opened yet."""
     found = (each for each in entries(folder) if each.name.lower().endswith(SUFFIXES) and is_file(each))
     return {each.name: Table(Path(each.path)) for each in found}
 
@@ -220,7 +220,7 @@ def _inside(table: Table) -> Table:
 
 
 def _parquet_files(folder: Path, data: DataConfig) -> ParquetFiles | None:
-    """The Parquet files in ``folder``, or in the one folder below that has any, as the hub has them."""
+    """Return the Parquet files in ``folder``, or in the only folder below that has any, the hub's layout."""
     below = [Path(each.path) for each in entries(folder) if is_folder_entry(each)]
     for place in (folder, *below):
         paths = [Path(each.path) for each in entries(place) if is_file(each) and each.name.endswith(".parquet")]

@@ -1,8 +1,7 @@
-"""One verified file from the first source that delivers it, kept decoded in the data folder.
+"""Download of verified files from the first source that delivers them, stored decoded in the data folder.
 
-A file is good when the SHA-256 of its decoded bytes is the catalogue's; where it came from, and whether it was
-compressed on the way, does not matter. Nothing else ever bears its name: bytes are written beside it and renamed when
-they have proven good.
+A file is good if the SHA-256 of its decoded bytes is the catalogue's, wherever it comes from, compressed or not. Only a
+verified file ever gets its final name: bytes are written to a temporary file, which is renamed after the check.
 """
 
 from __future__ import annotations
@@ -26,20 +25,20 @@ Say = Callable[[str], None]
 
 
 class Progress(Protocol):
-    """Shows how far a download is: ``start``, any number of ``advance``, ``close``, then perhaps ``start`` again."""
+    """A display of a download's progress: ``start``, any number of ``advance``, ``close``; then perhaps again."""
 
     def start(self, name: str, total: int) -> None:
-        """``name``, of ``total`` decoded bytes, is on its way."""
+        """Begin the display for ``name``, of ``total`` decoded bytes."""
 
     def advance(self, count: int) -> None:
-        """``count`` more bytes are there."""
+        """Show that ``count`` more bytes have arrived."""
 
     def close(self) -> None:
-        """It has come, or failed to."""
+        """End the display, after success or failure."""
 
 
 class NoProgress:
-    """Shows nothing."""
+    """A display that shows nothing."""
 
     def start(self, name: str, total: int) -> None:
         """See :class:`Progress`."""
@@ -52,13 +51,13 @@ class NoProgress:
 
 
 def silent(message: str) -> None:
-    """Say nothing."""
+    """Ignore the message."""
 
 
 class Downloader:
-    """Fetches files of one data set into ``folder`` for the length of one command.
+    """A downloader of files of one data set into ``folder``, for one command.
 
-    A source that could not be reached once is not tried again. ``say`` takes messages for the user.
+    A source that could not be reached is not tried again. ``say`` receives messages for the user.
     """
 
     def __init__(
@@ -76,18 +75,17 @@ class Downloader:
         self._names = list(dict.fromkeys(entry.sources if sources is None else sources))
         self._sources: dict[str, Source] = {}
         self._unreachable: dict[str, str] = {}
-        self._said: set[str] = set()
+        self._shown_lines: set[str] = set()
         self._offline = offline
         self._say = say
         self._progress = progress or NoProgress()
 
     def fetch(self, roles: Iterable[Role]) -> list[str]:
-        """Make the files of ``roles`` stand verified in the folder; what is there and verifies is not fetched.
+        """Fetch those files of ``roles`` that are not in the folder or do not verify; return their names.
 
-        Returns the names of the files fetched. A file that does not verify is renamed to ``NAME.damaged`` and fetched
-        again. Two processes may do this at once: the second waits, and finds the files good. Raises
-        ``UnavailableError`` when no source delivers a file, ``DataError`` when it is damaged and must not be fetched,
-        ``RunError`` when the folder cannot be used.
+        A file that does not verify is renamed to ``NAME.damaged`` and fetched again. Two processes may do this at once:
+        the second waits, and finds the files good. Raises ``UnavailableError`` when no source delivers a file,
+        ``DataError`` when it is damaged and must not be fetched, ``RunError`` when the folder cannot be used.
         """
         files = [self.entry.files[role] for role in roles]
         try:
@@ -117,20 +115,20 @@ class Downloader:
                     f"{self.folder / file.name}: not there, and offline nothing is fetched\n{self._remedies()}"
                 )
             raise DataError(
-                f"{path}: {fault(path, file)}; offline it is neither replaced nor touched: "
+                f"{path}: {fault(path, file)}; offline it is not replaced: "
                 "replace it, or run the command without offline"
             )
 
     def _make_good(self, file: File) -> bool:
-        """Fetch ``file`` unless another process has done so in the meantime; whether it was fetched."""
+        """Fetch ``file`` unless another process has done so in the meantime. Return True if it was fetched."""
         path = find(self.folder, file.name)
         if path is not None:
             wrong = fault(path, file)
             if wrong is None:
                 return False
             aside = _free_name(path)
-            os.rename(path, aside)  # noqa: PTH104 - by the module, where tests put faults
-            self._say(f"{path}: {wrong}; kept as {aside.name} and fetched again")
+            os.rename(path, aside)  # noqa: PTH104 - by the module, where tests inject faults
+            self._say(f"{path}: {wrong}; renamed to {aside.name} and fetched again")
         self._download(file)
         return True
 
@@ -148,7 +146,7 @@ class Downloader:
                     self._unreachable[name] = str(error)
                 reasons[source] = str(error)
             else:
-                # Where every source fails, the error has the reasons: each is said once.
+                # If every source fails, the error has the reasons: each is shown once.
                 for failed, reason in reasons.items():
                     self._say_once(f"{failed}: {reason}")
                 self._say(f"{self.entry.name}: {file.name}, {file.size / 1e6:.1f} MB, from {source}")
@@ -157,9 +155,9 @@ class Downloader:
         raise UnavailableError(f"{self.entry.name}: no source delivers {file.name}:{tried}\n{self._remedies()}")
 
     def _say_once(self, line: str) -> None:
-        """Say ``line`` unless it has been said for another file."""
-        if line not in self._said:
-            self._said.add(line)
+        """Show ``line`` unless it was shown for another file."""
+        if line not in self._shown_lines:
+            self._shown_lines.add(line)
             self._say(line)
 
     def _source(self, name: str) -> Source:
@@ -168,7 +166,7 @@ class Downloader:
         return self._sources[name]
 
     def _store(self, file: File, source: Source) -> None:
-        """Write ``file`` from ``source``. Raises ``SourceError`` for the source's failures, ``OSError`` for our own."""
+        """Write ``file`` from ``source``. Raises ``SourceError`` for faults of the source, ``OSError`` for others."""
         reasons: dict[str, str] = {}
         for suffix in source.suffixes:
             self._progress.start(f"{self.entry.name}/{file.name}", file.size)
@@ -210,7 +208,7 @@ class Downloader:
 
 
 def source_of(name: str) -> Source:
-    """The source called ``name``: a URL, a folder or ``npm:NAME@VERSION``. Raises ``SourceError`` for any other."""
+    """Return the source ``name``: a URL, a folder or ``npm:NAME@VERSION``. Raises ``SourceError`` for any other."""
     if name.startswith(("https://", "http://")):
         from mlpcli.datasets.web import Web
 
@@ -225,12 +223,12 @@ def source_of(name: str) -> Source:
 
 
 def find(folder: Path, name: str) -> Path | None:
-    """The file ``name`` in ``folder``, plain or else with ``.gz``, if there is one. Raises ``OSError``."""
+    """Return the file ``name`` in ``folder``, plain or else with ``.gz``, if there is one. Raises ``OSError``."""
     return next((path for path in (folder / name, folder / f"{name}.gz") if path.exists()), None)
 
 
 def fault(path: Path, file: File) -> str | None:
-    """Return what is wrong with ``path`` as a copy of ``file``, plain or gzip, or None. Raises ``OSError``."""
+    """Return the fault of ``path`` as a copy of ``file``, plain or gzip, or None. Raises ``OSError``."""
     try:
         with open_regular(path) as opened:
             for _ in verified(chunks_of(opened), file):
@@ -241,9 +239,9 @@ def fault(path: Path, file: File) -> str | None:
 
 
 def verified(chunks: Iterable[bytes], file: File) -> Iterator[bytes]:
-    """Yield the decoded bytes of ``chunks`` and raise ``SourceError`` where they turn out not to be those of ``file``.
+    """Yield the decoded bytes of ``chunks``; raise ``SourceError`` if they are not those of ``file``.
 
-    Never yields more than ``file.size`` bytes; that all of them are right is known only when it ends without raising.
+    Never yields more than ``file.size`` bytes. They are verified only when it ends without raising.
     """
     digest = hashlib.sha256()
     length = 0
@@ -259,9 +257,9 @@ def verified(chunks: Iterable[bytes], file: File) -> Iterator[bytes]:
     except GunzipError as error:
         raise SourceError(str(error)) from None
     if length < file.size:
-        raise SourceError(f"{_kind(start)} of {length} bytes where {file.size} are wanted")
+        raise SourceError(f"{_kind(start)} of {length} bytes instead of {file.size}")
     if digest.hexdigest() != file.sha256:
-        raise SourceError(f"the wrong bytes (SHA-256 {digest.hexdigest()[:12]}..., wanted {file.sha256[:12]}...)")
+        raise SourceError(f"the wrong bytes (SHA-256 {digest.hexdigest()[:12]}..., expected {file.sha256[:12]}...)")
 
 
 def _kind(start: bytes) -> str:
@@ -269,7 +267,7 @@ def _kind(start: bytes) -> str:
 
 
 def _free_name(path: Path) -> Path:
-    """``NAME.damaged``, or the first of ``NAME.damaged-2``, ``-3`` ... that is not taken."""
+    """Return ``NAME.damaged``, or the first of ``NAME.damaged-2``, ``-3`` ... that does not exist."""
     candidate = path.with_name(f"{path.name}.damaged")
     number = 1
     while os.path.lexists(candidate):

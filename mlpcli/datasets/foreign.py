@@ -1,8 +1,8 @@
-"""Where the data of a run are looked for, which somebody else may have made: not wherever its config says.
+"""Restrictions on the data sources of a run's config, which another person may have written.
 
-A config of one's own may name any address and any folder. That of a run is only believed where it does no harm: no
-address is asked that the catalogue does not have, and no folder is made that the command line did not name. What is
-read is verified by its hash either way.
+The user's own config may name any address and any folder. From a run's config, only harmless settings are used: no
+address outside the catalogue is contacted, and no folder is created unless the command line names it. Data are
+verified by hash in any case.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from mlpcli.errors import shown
 
 
 def data_of_a_run(own: DataConfig, given: DataConfig | None = None) -> DataConfig:
-    """``own``, the data section of a run's config, without addresses of its own, nor a folder that is not there yet.
+    """Return ``own``, the data section of a run's config, without its own addresses and without missing folders.
 
-    Its sources are the folders among them, or else the catalogue's.
-    ``given`` is ``own`` with what the command line has changed, which stays as it is.
+    Its sources are the folders among them, or else the catalogue's. ``given`` is ``own`` with the changes of the
+    command line, which are not restricted.
     """
     given = own if given is None else given
     sources, folder = given.sources, given.folder
@@ -33,7 +33,7 @@ def data_of_a_run(own: DataConfig, given: DataConfig | None = None) -> DataConfi
 
 
 def announcement(data: DataConfig) -> str | None:
-    """What is to be said before ``data`` are read, if anything has to be fetched for it: what, to where, from where."""
+    """Return a message for the user if ``data`` must be fetched: the data set, the folder and the sources."""
     entry = CATALOGUE.get(data.dataset)
     if entry is None or entry.bundled or data.offline:
         return None
@@ -41,4 +41,4 @@ def announcement(data: DataConfig) -> str | None:
     if all(is_there(folder, file) for file in entry.files.values()):
         return None
     sources = entry.sources if data.sources is None else data.sources
-    return f"{entry.name}: not all there, fetched into {shown(folder)} from {', '.join(map(shown_source, sources))}"
+    return f"{entry.name}: incomplete, fetched into {shown(folder)} from {', '.join(map(shown_source, sources))}"

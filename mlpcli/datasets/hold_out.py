@@ -1,4 +1,4 @@
-"""Choose the training images to hold out for validation: the last ones, or some drawn by the seed."""
+"""Choice of the training images held out for validation: the last ones, or a draw by the seed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from mlpcli.errors import DataError
 
-# Beside the purposes 1 to 7 that mlpcli/training/rng.py numbers: a part of what a seed means, never changed.
+# Follows the purposes 1 to 7 in mlpcli/training/rng.py. Never change it: it is part of the meaning of a seed.
 PURPOSE = 8
 
 Bytes = npt.NDArray[np.uint8]
@@ -17,7 +17,7 @@ Indices = npt.NDArray[np.intp]
 def how_many(validation: float, images: int, name: str) -> int:
     """Return the number of ``images`` to hold out: ``validation`` is a fraction, or from 1 up a number.
 
-    Raises ``DataError`` where none would be left, or none held out.
+    Raises ``DataError`` if none would be left, or none held out.
     """
     if validation == 0:
         return 0
@@ -31,18 +31,18 @@ def how_many(validation: float, images: int, name: str) -> int:
 
 
 def drawn(labels: Bytes, count: int, order: str, seed: int) -> Indices:
-    """The ``count`` images to hold out, of those with ``labels`` (N,), in file order; ``order`` shuffled or stratified.
+    """Draw the ``count`` images to hold out by ``labels`` (N,), in file order; ``order`` is shuffled or stratified.
 
-    Stratified: of a class with n of the N images count * n / N, rounded so that the sum is right. Raises ``DataError``
-    where images have several classes.
+    Stratified: of a class with n of the N images, count * n / N are drawn, rounded so that the sum is right. Raises
+    ``DataError`` for several labels per image.
     """
     random = np.random.Generator(np.random.Philox(key=np.array([seed, PURPOSE << 48], np.uint64)))
     shuffled = random.permutation(len(labels))
     if order == "stratified" and labels.ndim == 2:
-        raise DataError("data.validation_order: stratified is for labels of one class each; use shuffled")
+        raise DataError("data.validation_order: stratified needs one label per image; use shuffled")
     if order == "stratified":
-        # In the middle of the (i + 1)-th n-th of the way lies the i-th image of a class with n: the first to come are
-        # a fair share of every class.
+        # The i-th of n images of a class gets the position (i + 1/2) / n: the first ones in this order have the classes
+        # in proportion.
         by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
         sizes = np.bincount(labels)
         begins = np.cumsum(sizes) - sizes

@@ -1,4 +1,4 @@
-"""The IDX format, read and written: two zero bytes, a type, the number of dimensions, their sizes, then the elements.
+"""The IDX format: two zero bytes, a type, the number of dimensions, their sizes, then the elements.
 
     byte 0-1   0, 0
     byte 2     type of an element: 0x08 is an unsigned byte, the only one MNIST uses; ELEMENTS has them all
@@ -6,8 +6,8 @@
     4n bytes   the size of each, a big-endian 32-bit number
     the rest   the elements, big-endian, the last dimension varying fastest
 
-Source: the description on the page MNIST was published on. Files come from anywhere, so nothing in them is believed:
-a header's sizes are compared with the size of the file before memory is taken for it.
+Source: the description on the page MNIST was published on. Files are untrusted: the sizes in a header are compared with
+the size of the file before memory is allocated.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Bytes = npt.NDArray[np.uint8]
 
 
 def encode(array: Bytes) -> bytes:
-    """``array`` (uint8, at least one dimension) as IDX."""
+    """Encode ``array`` (uint8, at least one dimension) as IDX."""
     return encoded_header(array) + array.tobytes()
 
 
@@ -47,17 +47,17 @@ def encoded_header(array: Bytes) -> bytes:
 
 
 def digest(array: Bytes) -> str:
-    """The SHA-256 of ``array`` as IDX."""
+    """Return the SHA-256 of ``array`` as IDX."""
     found = hashlib.sha256(encoded_header(array))
     found.update(np.ascontiguousarray(array).data)
     return found.hexdigest()
 
 
 def decode(data: bytes | bytearray | memoryview, where: str, dimensions: int) -> Array:
-    """The read-only array of ``dimensions`` dimensions in ``data``: a view where its elements are bytes.
+    """Decode the array of ``dimensions`` dimensions in ``data``, read-only: a view if its elements are bytes.
 
-    Images (3 dimensions) are bytes, or made bytes by the rule of :mod:`mlpcli.datasets.arrays`; labels (1) are whole
-    numbers, those of a table (2) its first column. Raises ``DataError``, beginning with ``where``, when ``data`` is not
+    Images (3 dimensions) become bytes by the rule of :mod:`mlpcli.datasets.arrays`; labels (1) are whole numbers, of a
+    table (2) its first column. Raises ``DataError``, beginning with ``where``, when ``data`` is not
     exactly one such array with at least one element.
     """
     view = memoryview(data).toreadonly()
@@ -70,7 +70,7 @@ def decode(data: bytes | bytearray | memoryview, where: str, dimensions: int) ->
 
 
 def read(path: Path, dimensions: int) -> tuple[Array, str]:
-    """The array of the IDX file ``path``, plain or gzip (by its content), and the SHA-256 of its decoded bytes.
+    """Read the IDX file ``path``, plain or gzip (by content): the array, and the SHA-256 of the decoded bytes.
 
     The file is read once and an array of bytes is a view on the bytes read. Memory is the array's size, which is at
     most the file's, or 1032 times that for gzip. Raises ``DataError`` as :func:`decode` does, and when the file is
@@ -83,7 +83,7 @@ def read(path: Path, dimensions: int) -> tuple[Array, str]:
     except OSError as error:
         raise DataError(f"{where}: cannot be read ({error.strerror or error})") from None
     except GunzipError as error:
-        raise DataError(f"{where}: {error}; get the file anew") from None
+        raise DataError(f"{where}: {error}; get the file again") from None
     return decode(data, where, dimensions), hashlib.sha256(data).hexdigest()
 
 
@@ -97,37 +97,37 @@ class _Header:
 
     @property
     def size(self) -> int:
-        """Its own bytes."""
+        """Return the size of the header in bytes."""
         return 4 + 4 * len(self.shape)
 
     @property
     def promised(self) -> int:
-        """The bytes of the file."""
+        """Return the size of the file in bytes."""
         return self.size + self.dtype.itemsize * math.prod(self.shape)
 
     def check_length(self, length: int, where: str, *, of: int, complete: bool = True) -> None:
-        """Raise ``DataError`` where ``length`` bytes are more than promised, or, if ``complete``, fewer.
+        """Raise ``DataError`` if ``length`` is more than the header gives, or, if ``complete``, less.
 
         ``of`` is the number of bytes the file may have.
         """
         if length > self.promised:
-            raise DataError(f"{where}: goes on beyond the {self.promised} bytes its header promises; get the file anew")
+            raise DataError(f"{where}: is longer than the {self.promised} bytes of its header; get the file again")
         if complete and length < self.promised:
             raise DataError(
                 f"{where}: cut short: its header promises {self.promised} bytes, it has {length}; {self.remedy(of)}"
             )
 
     def remedy(self, most: int) -> str:
-        """Return the advice for a file of at most ``most`` bytes, which are too few."""
+        """Return the remedy for a file that is too short, of at most ``most`` bytes."""
         swapped = self.size + self.dtype.itemsize * math.prod(self.swapped)
         if self.size < swapped <= most:
             sizes = " x ".join(map(str, self.swapped))
             return f"its sizes, {sizes}, are little-endian: write them big-endian, as IDX has them"
-        return "get the file anew"
+        return "get the file again"
 
 
 def _read(file: BinaryIO, where: str, dimensions: int) -> bytearray:
-    """All of ``file``, decoded, in one buffer of the size its header promises."""
+    """Read all of ``file``, decoded, into one buffer of the size its header gives."""
     stream = decoded(chunks_of(file))
     start = bytearray()
     for piece in stream:
@@ -141,8 +141,8 @@ def _read(file: BinaryIO, where: str, dimensions: int) -> bytearray:
     compressed = os.pread(file.fileno(), len(GZIP_MAGIC), 0) == GZIP_MAGIC
     most = file_size * (MAX_RATIO if compressed else 1)
     if promised > most:
-        held = f"{file_size} bytes of gzip" if compressed else f"{file_size}"
-        raise DataError(f"{where}: its header promises {promised} bytes, it holds {held}; {header.remedy(most)}")
+        size_text = f"{file_size} bytes of gzip" if compressed else f"{file_size}"
+        raise DataError(f"{where}: its header promises {promised} bytes, it has {size_text}; {header.remedy(most)}")
 
     try:
         data = bytearray(promised)
@@ -164,12 +164,12 @@ def _most_header_bytes(dimensions: int) -> int:
 
 
 def _parsed(start: bytes, where: str, dimensions: int) -> _Header:
-    """The header that ``start`` begins with. Raises ``DataError``."""
+    """Parse the header in ``start``. Raises ``DataError``."""
     if start[:2] != b"\0\0" or len(start) < 4:
         if start[2:4] == b"\0\0" and start[0] in (1, 2, 3) and start[1] in ELEMENTS:
             raise DataError(f"{where}: its numbers are little-endian: write them big-endian, as IDX has them")
         shown = f"it begins with {start[:4].hex(' ')}" if start else "it is empty"
-        raise DataError(f"{where}: not an IDX file ({shown}); get the file anew")
+        raise DataError(f"{where}: not an IDX file ({shown}); get the file again")
     if start[2] not in ELEMENTS:
         known = ", ".join(f"0x{each:02X}" for each in ELEMENTS)
         raise DataError(f"{where}: its elements are of type 0x{start[2]:02x}; the types of IDX are {known}")
@@ -177,13 +177,13 @@ def _parsed(start: bytes, where: str, dimensions: int) -> _Header:
     if found != dimensions and (dimensions, found) != (LABELS, 2):
         kinds = {1: "labels", 3: "images"}
         raise DataError(
-            f"{where}: has {found} dimensions ({kinds.get(found, 'unknown contents')}) where {dimensions} "
-            f"({kinds.get(dimensions, 'other contents')}) are wanted; are two files swapped?"
+            f"{where}: has {found} dimensions ({kinds.get(found, 'unknown contents')}) instead of {dimensions} "
+            f"({kinds.get(dimensions, 'other contents')}); are two files swapped?"
         )
     sizes = start[4 : 4 + 4 * found]
     if len(sizes) < 4 * found:
-        raise DataError(f"{where}: ends within its header, after {len(start)} bytes; get the file anew")
+        raise DataError(f"{where}: ends within its header, after {len(start)} bytes; get the file again")
     shape = struct.unpack(f">{found}I", sizes)
     if 0 in shape:
-        raise DataError(f"{where}: holds nothing, its sizes being {' x '.join(map(str, shape))}; get the file anew")
+        raise DataError(f"{where}: is empty: its sizes are {' x '.join(map(str, shape))}; get the file again")
     return _Header(np.dtype(ELEMENTS[start[2]]), shape, struct.unpack(f"<{found}I", sizes))

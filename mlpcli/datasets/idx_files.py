@@ -1,4 +1,4 @@
-"""Four IDX files under any of the names they go by: MNIST's, EMNIST's, QMNIST's, Kaggle's, torchvision's folders.
+"""Four IDX files under any of their usual names: MNIST's, EMNIST's, QMNIST's, Kaggle's, torchvision's folders.
 
     train-images-idx3-ubyte                     as MNIST was published; also with .gz
     train-images.idx3-ubyte                     a dot for a dash, as one of Kaggle's archives has it
@@ -7,7 +7,7 @@
     qmnist-train-labels-idx2-int                labels as a table, whose first column is the class
     ROOT/MNIST/raw/...                          below torchvision's root
 
-Classes are named by classes.txt, one name a line, or by EMNIST's PREFIX-mapping.txt, where there is one.
+The names of the classes are read from classes.txt, one per line, or from EMNIST's PREFIX-mapping.txt, if there is one.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ Files = dict[Role, Path]
 
 
 def sets_in(folder: Path) -> dict[str, Files]:
-    """The data sets in ``folder``: prefix, '' for none -> the file of each role. Raises ``DataError``."""
+    """Return the data sets in ``folder``: prefix, '' for none -> the file of each role. Raises ``DataError``."""
     candidates: dict[tuple[str, Role], list[Path]] = {}
     for entry in entries(folder):
         found = _NAME.fullmatch(entry.name)
@@ -71,18 +71,18 @@ def sets_in(folder: Path) -> dict[str, Files]:
 
 
 def _rank(path: Path, role: Role) -> tuple[bool, bool, str]:
-    """MNIST's own names first, plain files before .gz."""
+    """Rank MNIST's own names first, plain files before .gz."""
     return path.name.removesuffix(".gz") != FILE_NAMES[role], path.suffix == ".gz", str(path)
 
 
 class IdxFiles(Collection):
-    """The data set of the files ``files`` in ``folder``."""
+    """A data set of the files ``files`` in ``folder``."""
 
     def __init__(self, name: str, folder: Path, files: Mapping[Role, Path], prefix: str = "") -> None:
         super().__init__(name)
         self.folder = folder
         self.files = files
-        # Of NIST's tapes EMNIST has kept the order of the pixels: column by column.
+        # EMNIST has the pixel order of NIST's tapes: column by column.
         self.transposed = re.search("(?<![a-z])emnist", prefix) is not None
         self._prefix = prefix
 
@@ -144,6 +144,6 @@ class IdxFiles(Collection):
         except OSError as error:
             raise DataError(f"{shown(path)}: cannot be read ({error.strerror or error})") from None
         except (ValueError, OverflowError):
-            what = "is not lines of a label and a character's code" if path == mapping else "is not UTF-8 text"
+            what = "is not lines of a label and a character code" if path == mapping else "is not UTF-8 text"
             raise DataError(f"{shown(path)}: {what}") from None
         return {label: readable(line.strip())[:MAX_NAME] for label, line in enumerate(lines)}

@@ -1,11 +1,11 @@
-"""Convert pictures of any kind to images as a network knows them: read, segmented, cut, scaled and centred as MNIST.
+"""Conversion of pictures to network inputs: they are read, segmented, cut, scaled and centred as MNIST's images were.
 
 How MNIST was made, by the page it was published on: a digit is "size normalized to fit in a 20x20 pixel box while
 preserving their aspect ratio", grey by "the anti-aliasing technique used by the normalization algorithm", and "centered
 in a 28x28 image by computing the center of mass of the pixels, and translating the image so as to position this point
 at the center of the 28x28 field". Its files show the rest: the longer side of the box is always 20, the centre is row
 and column 14 counted from 0, the shift a whole number of pixels, and the brightest pixel white. :func:`centred` does
-the same; where images are not 28 x 28, the box is 5/7 of them. How ink is told from paper is in ``segment.py``.
+the same; if images are not 28 x 28, the box is 5/7 of them. Foreground and paper are separated in ``segment.py``.
 """
 
 from __future__ import annotations
@@ -35,27 +35,27 @@ Bytes = NDArray[np.uint8]
 
 MAX_BYTES = 512 * 1024 * 1024  # of a file, and of what it is unpacked to
 MAX_PIXELS = 64 * 1024 * 1024  # of a picture, before Pillow takes memory for them
-MAX_SIDE = 1024  # a larger picture is first averaged down by a whole number; the digit ends as 20 pixels in any case
-NO_FORMATS = {"EPS"}  # Pillow would have another program run what is in it
+MAX_SIDE = 1024  # a larger picture is first averaged down by a whole number; the digit will have 20 pixels anyway
+NO_FORMATS = {"EPS"}  # Pillow would run another program on its contents
 
 BOX = 5 / 7  # of an image's side: 20 of 28
 GAP = 0.06  # of the ink's height: parts that are farther apart are separate
 SPECK = 0.02  # of the largest part's ink: a part with less is removed
-DIGIT = (0.2, 0.5)  # of the largest part's ink, and of its longer side: a part with as much may be a digit too
-CELLS = 64  # in the ink's height: parts are looked for on a grid no finer than this
+DIGIT = (0.2, 0.5)  # of the largest part's ink, and of its longer side: a part with at least that may be a digit too
+CELLS = 64  # in the ink's height: parts are found on a grid no finer than this
 TOUCHING = 1.1  # times its height: a wider part may be digits that touch
 WIDEST = 1.3  # times its height: a single digit is no wider
 NARROWEST = 0.3  # of its height: a digit that touches another is no narrower
 
 TOO_LARGE = f"has more than {MAX_PIXELS:,} pixels, which is more than is read here; make it smaller"
 SEVERAL = "shows {} digits, of which the network expects one; --many reads them as a number"
-BLANK = "is blank, or nothing on it stands out from the paper: no digit"
+BLANK = "is blank, or nothing on it differs enough from the paper: no digit"
 HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # brands of HEIC files
 
 
 @dataclass(frozen=True, eq=False)
 class Pieces:
-    """What a part of the ink can be cut into: piece i lies between the cuts ``spans[i]``, of which 0 is its left end.
+    """The possible pieces of a part of the ink: piece i lies between the cuts ``spans[i]``; cut 0 is its left end.
 
     ``pixels`` (N, rows, columns) uint8 are the pieces' images. ``spans`` are ordered by their right cut; the last one
     ends at the part's right end.
@@ -67,11 +67,11 @@ class Pieces:
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """The images of one file, as a network is to see them.
+    """Images of one file, as network inputs.
 
-    ``pixels`` (N, rows, columns) uint8, ink light; ``blank`` (N,) of bool; ``numbered`` for an IDX file, which may hold
-    many; ``remarks`` are warnings about the file. ``row`` has the parts of a picture of several digits from left to
-    right, which are to be read as ``many``, or else only counted.
+    ``pixels`` (N, rows, columns) uint8, white strokes on black; ``blank`` (N,) of bool; ``numbered`` for an IDX file,
+    which may have many; ``remarks`` are warnings about the file. ``row`` has the parts of a picture of several digits
+    from left to right; ``many`` if they are to be read, else they are only counted.
     """
 
     name: str
@@ -84,44 +84,44 @@ class Images:
 
 
 def from_file(path: Path, name: str, shape: tuple[int, int], *, raw: bool, many: bool = False) -> Images:
-    """Read the images of the file ``path``, which messages call ``name``. Raises as :func:`from_bytes` does."""
+    """Read the images of the file ``path``, called ``name`` in messages. Raises as :func:`from_bytes` does."""
     try:
         if path.is_dir():
             raise DataError(f"{name}: is a folder; name the pictures in it")
         data = read(path, MAX_BYTES)
-    except (OSError, ValueError) as error:  # a name with a NUL in it is a ValueError
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = error.strerror if isinstance(error, OSError) else error
         raise DataError(f"{name}: cannot be read: {reason}") from error
     return from_bytes(data, name, shape, raw=raw, many=many)
 
 
 def from_bytes(data: bytes, name: str, shape: tuple[int, int], *, raw: bool, many: bool = False) -> Images:
-    """Read the images of an IDX file, plain or gzip, or the one of a picture, told apart by how ``data`` begins.
+    """Read the images of an IDX file, plain or gzip, or of a picture; the beginning of ``data`` decides.
 
-    Images of an IDX file are taken as they are, and so is a picture if ``raw``: light is ink, they must have ``shape``,
-    (rows, columns), which is the network's, and none is called blank. Other pictures are :func:`centred`, or with
-    ``many`` cut into a row of digits. Raises ``DataError`` for what cannot be read or does not fit, ``UsageError`` for
-    a picture where Pillow is missing.
+    Images of an IDX file are not changed, nor is a picture if ``raw``: white strokes on black, of ``shape``, (rows,
+    columns), which is the network's, and never blank. Other pictures are :func:`centred`, or with ``many`` cut into a
+    row of digits. Raises ``DataError`` for data that cannot be read or do not fit, ``UsageError`` for a picture if
+    Pillow is missing.
     """
     if not data:
         raise DataError(f"{name}: is empty")
     if len(data) > MAX_BYTES:
-        raise DataError(f"{name}: is larger than {MAX_BYTES} bytes, which is more than is read here")
+        raise DataError(f"{name}: is larger than {MAX_BYTES} bytes, the limit")
     if data.startswith(GZIP_MAGIC) or _is_idx(data):
         images = idx.decode(_unpacked(data, name), name, 3)
-        _check_shape(images.shape[1:], shape, f"{name}: its images are")
+        _check_shape(images.shape[1:], shape, f"{name}: its images have")
         if many:
-            raise DataError(f"{name}: is an IDX file, whose images show one digit each; leave --many away")
+            raise DataError(f"{name}: is an IDX file, whose images show one digit each; leave out --many")
         return Images(name, images, np.zeros(len(images), np.bool_), numbered=True)
     light, remarks = read_light(data, name, raw)
     if raw:
-        _check_shape(light.shape, shape, f"{name}: is", "; without --raw it is cut out, scaled and centred")
+        _check_shape(light.shape, shape, f"{name}: has", "; without --raw it is cut out, scaled and centred")
         return Images(name, np.rint(light).astype(np.uint8)[np.newaxis], np.zeros(1, np.bool_), False, tuple(remarks))
     ink = find_ink(light)
     image, digits = _single(ink, shape)
     row = row_of_digits(ink, shape)
     if not many and digits < 2 and not any(len(pieces.spans) > 1 for pieces in row):
-        row = ()  # parts of one digit, as far as can be seen without a network
+        row = ()  # parts of one digit, as far as can be decided without a network
     return Images(
         name, image[np.newaxis], np.array([digits == 0]), numbered=False, remarks=tuple(remarks), row=row, many=many
     )
@@ -131,17 +131,17 @@ def from_bytes(data: bytes, name: str, shape: tuple[int, int], *, raw: bool, man
 
 
 def centred(light: Array, shape: tuple[int, int] = (28, 28)) -> tuple[Bytes, int]:
-    """Return a picture as MNIST would have it, and how many digits it shows: 0 where it is blank.
+    """Centre a picture as in MNIST; return the image and the number of digits it shows: 0 if it is blank.
 
-    ``light`` (H, W) goes from 0 (dark) to 255; the result has ``shape`` (rows, columns), uint8, ink light. Shifting the
-    picture on its paper changes nothing, nor does inverting it. A digit so lopsided that its centre of mass can be in
-    the middle only if it is cut off is moved as far as it goes.
+    ``light`` (H, W) goes from 0 (dark) to 255; the image has ``shape`` (rows, columns), uint8, white strokes on black.
+    It does not change if the picture is shifted on its paper or inverted. A digit too lopsided to have its centre of
+    mass in the middle without being cut off is moved as far as possible.
     """
     return _single(find_ink(light), shape)
 
 
 def _single(ink: Array, shape: tuple[int, int]) -> tuple[Bytes, int]:
-    """All of ``ink`` as one image, and how many digits it shows."""
+    """Return all of ``ink`` as one image, and the number of digits it shows."""
     if not ink.any():
         return np.zeros(shape, np.uint8), 0
     ink = _without_specks(ink)
@@ -149,7 +149,7 @@ def _single(ink: Array, shape: tuple[int, int]) -> tuple[Bytes, int]:
 
 
 def _placed(ink: Array, shape: tuple[int, int]) -> Bytes:
-    """``ink`` (h, w), which fills its box, scaled to the box of an image of ``shape`` and centred by its mass."""
+    """Scale ``ink`` (h, w), which fills its box, to the box of an image of ``shape``, and centre it by its mass."""
     image = np.zeros(shape, np.uint8)
     box = [max(1, round(side * BOX)) for side in shape]
     factor = min(room / length for room, length in zip(box, ink.shape, strict=True))
@@ -172,8 +172,8 @@ class _Part:
 
 
 def _parts_of(ink: Array, gap: float) -> list[_Part]:
-    """The parts of ``ink`` (h, w), those closer than ``gap`` of its height taken together."""
-    # Everything is thickened by half the gap; what touches then belongs together.
+    """Return the parts of ``ink`` (h, w); those closer than ``gap`` of its height are one part."""
+    # Everything is dilated by half the gap; parts that then touch are one.
     cell = -(-ink.shape[0] // CELLS)
     inked = np.ceil(reduced(np.where(ink > EDGE, 1.0, 0.0), cell)) > 0
     reach = max(1, round(gap * inked.shape[0] / 2)) if gap else 0
@@ -192,7 +192,7 @@ def _parts_of(ink: Array, gap: float) -> list[_Part]:
 
 
 def _without_specks(ink: Array) -> Array:
-    """``ink`` without the parts too small to mean anything, cut to its box again."""
+    """Remove the smallest parts of ``ink``, and cut it to its box again."""
     while True:
         parts = _parts_of(ink, GAP)
         least = SPECK * max(part.mass for part in parts)
@@ -213,7 +213,7 @@ def row_of_digits(ink: Array, shape: tuple[int, int]) -> tuple[Pieces, ...]:
     groups: list[list[_Part]] = []
     parts = sorted(_parts_of(ink, 0.0), key=lambda part: (part.box[1].start, part.box[1].stop))
     for part in parts:
-        # What lies above or below the last digit, as the bar of a 5 may, is of it.
+        # A part above or below the last digit, such as the bar of a 5, belongs to it.
         if groups and _overlap(groups[-1], part) >= 0.5:
             groups[-1].append(part)
         else:
@@ -230,7 +230,7 @@ def _columns(parts: list[_Part]) -> tuple[int, int]:
 
 
 def _overlap(group: list[_Part], part: _Part) -> float:
-    """Return the fraction of the narrower of the two that lies above or below the other."""
+    """Return the fraction of the narrower one that lies above or below the other."""
     (start, stop), (own_start, own_stop) = _columns(group), _columns([part])
     return (min(stop, own_stop) - max(start, own_start)) / min(stop - start, own_stop - own_start)
 
@@ -240,7 +240,7 @@ def _distance(one: list[_Part], other: list[_Part]) -> float:
 
 
 def _joined_parts(ink: Array, parts: list[_Part]) -> Array:
-    """The ink of ``parts``, cut to its box."""
+    """Return the ink of ``parts``, cut to its box."""
     kept = np.zeros_like(ink)
     for part in parts:
         kept[part.box] += np.where(part.mask, ink[part.box], 0.0)
@@ -248,19 +248,19 @@ def _joined_parts(ink: Array, parts: list[_Part]) -> Array:
 
 
 def _pieces(ink: Array, shape: tuple[int, int]) -> Pieces:
-    """``ink`` as one digit, or if it is wide as all that it can be cut into where its columns have little ink."""
+    """Return ``ink`` as one digit, or if it is wide as all its pieces, cut at columns with little ink."""
     height, width = ink.shape
     if width <= TOUCHING * height:
         return Pieces(((0, 1),), _placed(ink, shape)[np.newaxis])
     profile = ink.sum(axis=0)
-    # The column of the least ink of each stretch around it: at least these are apart.
+    # Cut at the column with the least ink within this distance.
     apart = max(1, round(NARROWEST * height / 2))
     cuts = [0, *(at for at in range(apart, width - apart) if _is_least(profile, at, apart)), width]
     spans, images = [], []
     for stop in range(1, len(cuts)):
         for start in range(stop):
             piece = ink[:, cuts[start] : cuts[stop]]
-            # However wide, what cannot be cut is a piece; some single digits are a little wider.
+            # A piece that cannot be cut is kept even if it is wide; some single digits are a little wider.
             whole = stop - start == 1 or (stop - start == len(cuts) - 1 and width <= WIDEST * height)
             if (whole or piece.shape[1] <= TOUCHING * height) and (piece > EDGE).any():
                 spans.append((start, stop))
@@ -308,7 +308,7 @@ def _unpacked(data: bytes, name: str) -> bytes:
     try:
         return _joined(decoded([data]), name)
     except GunzipError as error:
-        raise DataError(f"{name}: {error}; get the file anew") from None
+        raise DataError(f"{name}: {error}; get the file again") from None
 
 
 def _joined(pieces: Iterable[bytes], name: str) -> bytes:
@@ -329,16 +329,16 @@ def read_light(data: bytes, name: str, raw: bool) -> tuple[Array, list[str]]:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what Pillow warns of is checked here, or of no consequence
+            warnings.simplefilter("ignore")  # Pillow's warnings are checked here, or irrelevant
             with _opened(data) as image:
                 _check_size(image, name)
-                # Not n_frames: counting pages takes time that grows with the square of their number. An MPO is a
+                # Not n_frames: it counts pages in quadratic time. An MPO is a
                 # camera's JPEG, whose second frame is a preview.
                 frames = getattr(image, "is_animated", False) and image.format != "MPO"
                 if not raw:
                     image.draft("L", (MAX_SIDE, MAX_SIDE))  # a JPEG is averaged down as it is decoded
                 image.load()
-                _check_size(image, name)  # an icon may hold a larger picture than it says
+                _check_size(image, name)  # an icon may contain a larger picture than its header gives
                 ImageOps.exif_transpose(image, in_place=True)
                 light = _light(image, name, raw)
     except DataError:
@@ -346,19 +346,19 @@ def read_light(data: bytes, name: str, raw: bool) -> tuple[Array, list[str]]:
     except UnidentifiedImageError:
         if data[4:8] == b"ftyp" and data[8:12] in HEIF:
             raise DataError(f"{name}: is a HEIC picture, which Pillow does not read; save it as JPEG or PNG") from None
-        raise DataError(f"{name}: is damaged, or neither a picture that can be read here nor an IDX file") from None
+        raise DataError(f"{name}: is damaged, or neither a readable picture nor an IDX file") from None
     except Image.DecompressionBombError:
         raise DataError(f"{name}: {TOO_LARGE}") from None
     except MemoryError:
         raise DataError(f"{name}: does not fit in memory; make it smaller") from None
-    except Exception as error:  # what Pillow's decoders raise for damaged bytes is nearly anything
+    except Exception as error:  # Pillow's decoders raise almost anything for damaged bytes
         reason = str(error).partition("\n")[0] or type(error).__name__
-        raise DataError(f"{name}: is damaged, or of a kind that cannot be read here: {reason:.200}") from None
+        raise DataError(f"{name}: is damaged, or of an unsupported kind: {reason:.200}") from None
     return light, ["has more than one frame; only the first is read"] if frames else []
 
 
 def _opened(data: bytes) -> Picture:
-    """Return the picture, by Pillow's few common formats or else by all that it knows, which take longer to import."""
+    """Open the picture by Pillow's few common formats, or else by all it has, which take longer to import."""
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -385,13 +385,13 @@ def _check_size(image: Picture, name: str) -> None:
 def _light(image: Picture, name: str, raw: bool) -> Array:
     """Return how light each pixel is, (H, W) float64 in 0 .. 255; averages of a large picture, unless ``raw``.
 
-    Colours count by ITU-R 601, 0.299 R + 0.587 G + 0.114 B. What is transparent shows white paper, or black where that
-    gives more than twice the contrast; if ``raw``, black: no ink.
+    Grey by ITU-R 601: 0.299 R + 0.587 G + 0.114 B. Transparent pixels become white, or black if that gives more than
+    twice the contrast; if ``raw``, black.
     """
     factor = 1 if raw else -(-max(image.size) // MAX_SIDE)
     if image.mode[0] in "IF":
         return _of_numbers(image, np.asarray(image.convert("F").reduce(factor), np.float64), name, raw)
-    # By way of RGB: not every mode is known to Pillow's conversion to grey.
+    # By way of RGB: Pillow cannot convert every mode to grey.
     if image.mode not in ("LA", "PA", "RGBA", "RGBa") and "transparency" not in image.info:
         if image.mode != "L":  # each of Pillow's conversions copies a picture
             image = (image if image.mode == "1" else image.convert("RGB")).convert("L")
@@ -404,12 +404,12 @@ def _light(image: Picture, name: str, raw: bool) -> Array:
 
 
 def _of_numbers(image: Picture, pixels: Array, name: str, raw: bool) -> Array:
-    """``pixels`` of 16 or 32 bits, (H, W), in 0 .. 255; of 32 bits the least that occurs is black, the most white."""
+    """Scale ``pixels`` of 16 or 32 bits, (H, W), to 0 .. 255; of 32 bits the minimum is black, the maximum white."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         return np.clip(pixels / 257.0, 0.0, 255.0)  # 65535 is white
     if raw or not np.isfinite(pixels).all():
-        raise DataError(f"{name}: what is white is unknown, as its pixels are of 32 bits; save it with 8")
-    # In two steps, of which neither overflows.
+        raise DataError(f"{name}: white is undefined, as its pixels have 32 bits; save it with 8")
+    # In two steps, neither of which overflows.
     pixels = pixels / max(float(np.abs(pixels).max()), 1e-300)
     stretched: Array = (pixels - pixels.min()) * (255.0 / max(float(np.ptp(pixels)), 1e-300))
     return stretched
@@ -418,4 +418,4 @@ def _of_numbers(image: Picture, pixels: Array, name: str, raw: bool) -> Array:
 def _check_shape(found: tuple[int, ...], wanted: tuple[int, int], subject: str, hint: str = "") -> None:
     if found != wanted:
         sizes = [" x ".join(map(str, shape)) for shape in (found, wanted)]
-        raise DataError(f"{subject} of {sizes[0]} pixels, the network takes {sizes[1]}{hint}")
+        raise DataError(f"{subject} {sizes[0]} pixels, the network takes {sizes[1]}{hint}")

@@ -1,4 +1,4 @@
-"""Any collection as the one form at the heart of it: four IDX files under MNIST's names, and classes.txt."""
+"""Import of any collection as four IDX files under MNIST's names, and classes.txt."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROWS = 1024  # images written at a time
 
 @dataclass(frozen=True)
 class Imported:
-    """The data written: the names of the classes, the images' rows and columns, how many to train and to test."""
+    """The imported data: names of the classes, rows and columns of the images, numbers of training and test images."""
 
     folder: Path
     class_names: tuple[str, ...]
@@ -34,12 +34,12 @@ class Imported:
 
 
 def import_data(data: DataConfig, folder: Path, *, say: Say = silent, progress: Progress | None = None) -> Imported:
-    """Write what ``data`` describes as IDX files in the new ``folder``: all of it, or nothing.
+    """Write the data described by ``data`` as IDX files in the new ``folder``: all of them, or nothing.
 
-    Labels are places in classes.txt, one name a line. Pickles are read here too. Raises as ``load_dataset`` does, and
-    ``RunError`` where ``folder`` is taken or cannot be written.
+    Labels are indices in classes.txt, one name per line. Pickles are read here too. Raises as ``load_dataset`` does,
+    and ``RunError`` if ``folder`` is not empty or cannot be written.
     """
-    _require_new(folder)  # before anything is read for nothing
+    _require_new(folder)  # before data are read in vain
     whole = replace(data, validation=0.0, preprocessing=None, test=True)
     dataset = load_dataset(whole, pickles=True, say=say, progress=progress)
     splits: dict[FileSplit, Split] = {"train": dataset.train}

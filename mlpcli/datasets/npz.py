@@ -1,11 +1,11 @@
-"""Arrays in an .npz, as Keras's mnist.npz has them: numbers alone, never pickled objects.
+"""Arrays in an .npz, such as Keras's mnist.npz: only numbers, never pickled objects.
 
     x_train y_train x_test y_test                              Keras
     train_images train_labels test_images test_labels          MedMNIST
     images labels                                              no test images; also x y, data target
 
-An .npz is a zip archive of .npy files. Its directory and headers come from anywhere, so nothing in them is believed: a
-header's size is compared with the member's bytes in the file before memory is taken for it.
+An .npz is a zip archive of .npy files. It is untrusted: the size in a header is compared with the member's bytes in the
+file before memory is allocated.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from mlpcli.errors import DataError
 
 MAX_MEMBERS = 1000
 MAX_HEADER = 4096
-# What a name may be, in lower case: of the images, then of their labels.
+# Possible names, in lower case: of the images, then of their labels.
 NAMES: Mapping[FileSplit, tuple[tuple[str, str], ...]] = {
     "train": (
         ("x_train", "y_train"),
@@ -42,7 +42,7 @@ NAMES: Mapping[FileSplit, tuple[tuple[str, str], ...]] = {
 
 
 class NpzFile(Collection):
-    """The images and labels in the .npz ``path``; rows of numbers are images of ``size``, or square."""
+    """Images and labels in the .npz ``path``; rows of numbers are images of ``size``, or square."""
 
     def __init__(self, path: Path, size: tuple[int, int] | None) -> None:
         super().__init__(path.name)
@@ -62,7 +62,7 @@ class NpzFile(Collection):
         )
 
     def images(self) -> Bytes:
-        """The images to predict, with or without labels: those of the test if there are any. Raises ``DataError``."""
+        """Return the images to predict, with or without labels: the test images if any. Raises ``DataError``."""
         for split in ("test", "train"):
             for name, _ in NAMES[split]:
                 if name in self._names:
@@ -106,14 +106,14 @@ class NpzFile(Collection):
 
 
 def array_names(path: Path) -> dict[str, str]:
-    """The arrays in the .npz ``path``: their names in lower case -> as they are. Raises ``DataError``."""
+    """Return the names of the arrays in the .npz ``path``: in lower case -> unchanged. Raises ``DataError``."""
     with _opened(path) as file, _archive(file, path) as archive:
         names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
         return {name.lower(): name for name in names}
 
 
 def read_array(path: Path, name: str) -> Array:
-    """The array ``name`` of the .npz ``path``, read-only. Raises ``DataError``.
+    """Read the array ``name`` of the .npz ``path``, read-only. Raises ``DataError``.
 
     Memory is the array's size, which is at most that of its bytes in the file, or 1032 times that if compressed.
     """
@@ -122,19 +122,19 @@ def read_array(path: Path, name: str) -> Array:
         with _opened(path) as file, _archive(file, path) as archive:
             member = archive.getinfo(f"{name}.npy")
             if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or member.flag_bits & 1:
-                raise DataError(f"{where}: is compressed or encrypted in a way that is not read; save it anew")
+                raise DataError(f"{where}: is compressed or encrypted in an unsupported way; save it again")
             with archive.open(member) as opened:
                 dtype, shape, fortran = _header(opened, where)
                 ratio = MAX_RATIO if member.compress_type == zipfile.ZIP_DEFLATED else 1
                 size = math.prod(shape) * dtype.itemsize
                 if size > member.compress_size * ratio:
                     raise DataError(
-                        f"{where}: its header promises {size} bytes, its {member.compress_size} in the file cannot "
-                        "hold them; get the file anew"
+                        f"{where}: its header promises {size} bytes, too many for its {member.compress_size} in the "
+                        "file; get the file again"
                     )
                 data = _filled(opened, size, where)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, struct.error) as error:
-        raise DataError(f"{where}: is damaged ({str(error)[:80] or type(error).__name__}); get the file anew") from None
+        raise DataError(f"{where}: is damaged ({str(error)[:80] or type(error).__name__}); get it again") from None
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{where}: cannot be read ({getattr(error, 'strerror', None) or str(error)[:80]})") from None
     array = np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
@@ -153,29 +153,29 @@ def _archive(file: BinaryIO, path: Path) -> zipfile.ZipFile:
     try:
         archive = zipfile.ZipFile(file)
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error, EOFError):
-        raise DataError(f"{shown(path)}: is no zip archive, or a damaged one; get the file anew") from None
+        raise DataError(f"{shown(path)}: is not a zip archive, or is damaged; get the file again") from None
     if len(archive.namelist()) > MAX_MEMBERS:
-        raise DataError(f"{shown(path)}: has more than {MAX_MEMBERS} members, which are not read")
+        raise DataError(f"{shown(path)}: has more than {MAX_MEMBERS} members, the limit")
     return archive
 
 
 def _header(file: Any, where: str) -> tuple[np.dtype[Any], tuple[int, ...], bool]:
-    """Type, shape and order of the .npy that ``file`` begins with. Raises ``DataError``."""
+    """Return type, shape and order of the .npy that ``file`` begins with. Raises ``DataError``."""
     try:
         version = np.lib.format.read_magic(file)
         reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = reader(file, max_header_size=MAX_HEADER)
-    except Exception:  # what it raises for damaged bytes is nearly anything
-        raise DataError(f"{where}: is no array as numpy saves them; get the file anew") from None
+    except Exception:  # numpy raises almost anything for damaged bytes
+        raise DataError(f"{where}: is not an array as numpy saves it; get the file again") from None
     if dtype.hasobject:
-        raise DataError(f"{where}: holds pickled objects, which are not read; save numbers")
+        raise DataError(f"{where}: has pickled objects, which are not read; save numbers")
     if dtype.kind not in "biuf" or dtype.shape or any(side < 0 for side in shape):
         raise DataError(f"{where}: is an array of {dtype}; images and labels are numbers")
     return dtype, shape, fortran
 
 
 def _filled(file: Any, size: int, where: str) -> bytearray:
-    """The ``size`` bytes that ``file`` has left. Raises ``DataError`` if it has others."""
+    """Read the last ``size`` bytes of ``file``. Raises ``DataError`` if it has more or fewer."""
     try:
         data = bytearray(size)
     except (MemoryError, OverflowError):
@@ -184,5 +184,5 @@ def _filled(file: Any, size: int, where: str) -> bytearray:
     while filled < size and (count := file.readinto(view[filled : filled + PIECE])):
         filled += count
     if filled < size or file.read(1):
-        raise DataError(f"{where}: does not have the {size} bytes its header promises; get the file anew")
+        raise DataError(f"{where}: does not have the {size} bytes its header promises; get the file again")
     return data

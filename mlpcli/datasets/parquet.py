@@ -1,8 +1,8 @@
-"""Parquet as the Hugging Face hub has it: a column of pictures, {bytes, path}, and one of labels, by pyarrow.
+"""Parquet files as on the Hugging Face hub: a column of pictures, {bytes, path}, and one of labels, by pyarrow.
 
     mnist/train-00000-of-00001.parquet  mnist/test-00000-of-00001.parquet     or one file, which is for training
 
-The names of the classes stand in the file's metadata, under "huggingface".
+The names of the classes are in the file's metadata, under "huggingface".
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ LABELS = ("label", "labels", "fine_label", "class")
 
 
 class ParquetFiles(Collection):
-    """The pictures and labels in Parquet files, those of each split in turn, as ``data`` asks for them."""
+    """Pictures and labels in Parquet files, those of each split in turn, read by the settings ``data``."""
 
     def __init__(self, name: str, files: Mapping[FileSplit, Sequence[Path]], data: DataConfig) -> None:
         super().__init__(name)
@@ -63,9 +63,9 @@ class ParquetFiles(Collection):
                 raise
             except MemoryError:
                 raise DataError(f"{shown(path)}: does not fit in memory") from None
-            except Exception as error:  # what Arrow raises for damaged bytes is nearly anything
+            except Exception as error:  # Arrow raises almost anything for damaged bytes
                 reason = readable(str(error).partition("\n")[0])[:200]
-                raise DataError(f"{shown(path)}: is damaged, or no Parquet file: {reason}") from None
+                raise DataError(f"{shown(path)}: is damaged, or not a Parquet file: {reason}") from None
         if not images:
             raise DataError(f"{self.name}: has no {split} images")
         pixels = np.stack(images)
@@ -74,14 +74,14 @@ class ParquetFiles(Collection):
 
 
 def _read(path: Path, settings: DataConfig, images: list[Bytes], labels: list[Any]) -> dict[int, str] | None:
-    """Add the pictures and labels of the file ``path``, and return what the labels are called. Raises ``DataError``."""
+    """Read pictures and labels of the file ``path``; return the labels' names. Raises ``DataError``."""
     try:
         import pyarrow.parquet as arrow
     except ImportError:
         raise UsageError(f"{shown(path)}: reading Parquet needs pyarrow: pip install 'mlpcli[parquet]'") from None
     with arrow.ParquetFile(path) as file:
         if file.metadata.num_rows > MAX_ROWS:
-            raise DataError(f"{shown(path)}: has {file.metadata.num_rows:,} rows, which are more than are read")
+            raise DataError(f"{shown(path)}: has {file.metadata.num_rows:,} rows, which are too many")
         columns = file.schema_arrow.names
         image = next((name for name in IMAGES if name in columns), None)
         label = next((name for name in LABELS if name in columns), None)
@@ -94,15 +94,15 @@ def _read(path: Path, settings: DataConfig, images: list[Bytes], labels: list[An
                 row = f"{shown(path)}: row {len(images)}"
                 data = picture.get("bytes") if isinstance(picture, dict) else picture
                 if not isinstance(data, bytes):
-                    raise DataError(f"{row}: has no picture's bytes in its {image}")
+                    raise DataError(f"{row}: has no bytes of a picture in its {image}")
                 if type(answer) is not int:
-                    raise DataError(f"{row}: its {label} is {readable(repr(answer))[:40]}, no whole number")
+                    raise DataError(f"{row}: its {label} is {readable(repr(answer))[:40]}, not a whole number")
                 found = read_picture(data, settings, row)
                 if images and found.shape != images[0].shape:
                     sizes = [" x ".join(map(str, shape)) for shape in (found.shape, images[0].shape)]
                     raise DataError(
-                        f"{row}: is of {sizes[0]} pixels, the first of {sizes[1]}; "
-                        "say what to scale them to: data.size: [28, 28]"
+                        f"{row}: has {sizes[0]} pixels, the first {sizes[1]}; "
+                        "give a size to scale them to: data.size: [28, 28]"
                     )
                 images.append(found)
                 labels.append(answer)

@@ -1,9 +1,10 @@
 """mnist.pkl.gz, the file of Nielsen's book and of the old tutorials: three pairs of images and labels, pickled.
 
-A pickle is a program for a stack machine, and Python's runs whatever that asks for. The machine here builds tuples,
-lists, numbers, texts and arrays of numbers, and refuses every other word; nothing that a file names is imported or
-called. The words are Python's (Lib/pickle.py); an array is numpy's _reconstruct, whose state is (version, shape, type,
-column by column, bytes), the type numpy.dtype(name) with a state whose second part is the order of bytes.
+A pickle is a program for a stack machine, and Python's machine runs anything it contains. The machine here builds
+tuples, lists, numbers, texts and arrays of numbers, and refuses every other instruction; nothing that a file names is
+imported or called. The instructions are Python's (Lib/pickle.py); an array is numpy's _reconstruct, whose state is
+(version, shape, type, column by column, bytes), the type numpy.dtype(name) with a state whose second part is the byte
+order.
 """
 
 from __future__ import annotations
@@ -23,16 +24,16 @@ from mlpcli.datasets.collection import Array, Collection, Examples, FileSplit, r
 from mlpcli.errors import DataError
 
 MAX_BYTES = 1 << 30
-MAX_WORDS = 1_000_000  # that are carried out
-PLACES: dict[FileSplit, tuple[int, ...]] = {"train": (0, 1), "test": (2,)}  # as the file has training, validation, test
+MAX_WORDS = 1_000_000  # instructions executed
+PLACES: dict[FileSplit, tuple[int, ...]] = {"train": (0, 1), "test": (2,)}  # the file has training, validation, test
 
 
 class PickleError(Exception):
-    """The bytes are no pickle of arrays of numbers; the message says what is wrong."""
+    """Bytes that are not a pickle of arrays of numbers; the message gives the reason."""
 
 
 class PickledFile(Collection):
-    """The three pairs (images, labels) in the pickle ``path``: validation images are training images, the last."""
+    """Three pairs (images, labels) in the pickle ``path``: validation images are the last training images."""
 
     def __init__(self, path: Path, size: tuple[int, int] | None) -> None:
         super().__init__(path.name)
@@ -65,7 +66,7 @@ def _read(path: Path) -> list[tuple[Array, Array]]:
             for piece in decoded(chunks_of(file)):
                 data += piece
                 if len(data) > MAX_BYTES:
-                    raise DataError(f"{where}: unpacks to more than {MAX_BYTES} bytes, which are not read")
+                    raise DataError(f"{where}: unpacks to more than {MAX_BYTES} bytes, the limit")
         found = load(data)
     except OSError as error:
         raise DataError(f"{where}: cannot be read ({error.strerror or error})") from None
@@ -74,7 +75,7 @@ def _read(path: Path) -> list[tuple[Array, Array]]:
     except (GunzipError, PickleError) as error:
         raise DataError(f"{where}: {error}") from None
     if not isinstance(found, (tuple, list)) or len(found) != 3 or not all(map(_is_pair, found)):
-        raise DataError(f"{where}: is no pickle of three pairs of images and labels, as mnist.pkl.gz is")
+        raise DataError(f"{where}: is not a pickle of three pairs of images and labels, as mnist.pkl.gz is")
     return [(images, labels) for images, labels in found]
 
 
@@ -86,14 +87,14 @@ def _is_pair(value: Any) -> bool:
 
 
 class _Name:
-    """What a pickle calls: known by name, and never anything else."""
+    """A callable of a pickle, identified by its name."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
 
 class _Type:
-    """numpy.dtype in the making."""
+    """A numpy.dtype under construction."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -101,7 +102,7 @@ class _Type:
 
 
 class _Array:
-    """numpy.ndarray in the making; ``value`` is there once its state is."""
+    """A numpy.ndarray under construction; ``value`` is set when its state is."""
 
     def __init__(self, value: Array | None = None) -> None:
         self.value = value
@@ -115,22 +116,22 @@ _KNOWN = {
     ("numpy._core.multiarray", "_reconstruct"): RECONSTRUCT,
     ("numpy.core.numeric", "_frombuffer"): FROM_BUFFER,  # of protocol 5
     ("numpy._core.numeric", "_frombuffer"): FROM_BUFFER,
-    ("_codecs", "encode"): ENCODE,  # how Python 3 writes bytes for Python 2
+    ("_codecs", "encode"): ENCODE,  # Python 3 writes bytes this way for Python 2
 }
 _MARK = object()
 
 
 def load(data: bytes | bytearray) -> Any:
-    """The tuples of arrays of numbers that the pickle ``data`` builds, else None. Raises ``PickleError``."""
+    """Build the tuples of arrays of numbers in the pickle ``data``, or None. Raises ``PickleError``."""
     machine = _Machine(memoryview(data))
     try:
         return _finished(machine.run())
     except (IndexError, KeyError, ValueError, TypeError, struct.error, OverflowError, AttributeError):
-        raise PickleError("is damaged, or no pickle of arrays of numbers") from None
+        raise PickleError("is damaged, or not a pickle of arrays of numbers") from None
 
 
 def _finished(value: Any, depth: int = 0) -> Any:
-    """``value`` with its arrays done; of lists and tuples a few levels, as no data set has more."""
+    """Return ``value`` with finished arrays; lists and tuples may be nested only a few levels deep."""
     if isinstance(value, _Array):
         if value.value is None:
             raise PickleError("has an array without numbers")
@@ -141,7 +142,7 @@ def _finished(value: Any, depth: int = 0) -> Any:
 
 
 class _Machine:
-    """The stack machine; ``data`` is the program."""
+    """A stack machine; ``data`` is the program."""
 
     def __init__(self, data: memoryview) -> None:
         self._data = data
@@ -151,19 +152,19 @@ class _Machine:
         self._encoded = 0
 
     def run(self) -> Any:
-        """Carry out all words, up to the one that ends it."""
+        """Execute all instructions up to the end of the program."""
         for _ in range(MAX_WORDS):
             word = bytes(self._take(1))
             if word == b".":
                 return self._stack.pop()
             if word not in _WORDS:
-                raise PickleError(f"asks for {ascii(word)[1:]}, which no array of numbers needs; it is not read")
+                raise PickleError(f"has the instruction {ascii(word)[1:]}, which no array needs; it is not read")
             _WORDS[word](self)
-        raise PickleError("is longer than that of any data set")
+        raise PickleError("is longer than any data set")
 
     def _take(self, count: int) -> memoryview:
         if count > len(self._data) - self._at:
-            raise PickleError("is cut short; get the file anew")
+            raise PickleError("is cut short; get the file again")
         self._at += count
         return self._data[self._at - count : self._at]
 
@@ -172,16 +173,16 @@ class _Machine:
         rest = bytes(self._data[self._at : self._at + 4096])
         line, end, _ = rest.partition(b"\n")
         if not end:
-            raise PickleError("is cut short; get the file anew")
+            raise PickleError("is cut short; get the file again")
         self._at += len(line) + 1
         return line
 
     def number(self, form: str) -> int:
-        """The next number, written as ``form`` says."""
+        """Return the next number, in the format ``form``."""
         return int(struct.unpack(form, self._take(struct.calcsize(form)))[0])
 
     def passed_over(self, form: str) -> None:
-        """Go over a number that tells nothing."""
+        """Skip a number that is not needed."""
         self.number(form)
 
     def push(self, value: Any) -> None:
@@ -189,7 +190,7 @@ class _Machine:
         self._stack.append(value)
 
     def counted(self, form: str) -> memoryview:
-        """The bytes whose number comes first."""
+        """Return bytes that are preceded by their number."""
         return self._take(self.number(form))
 
     def marked(self) -> list[Any]:
@@ -198,15 +199,15 @@ class _Machine:
         while self._stack[at] is not _MARK:
             at -= 1
             if at < 0:
-                raise PickleError("is damaged; get the file anew")
+                raise PickleError("is damaged; get the file again")
         values = self._stack[at + 1 :]
         del self._stack[at:]
         return values
 
     def taken(self, count: int) -> tuple[Any, ...]:
-        """The top ``count`` values, taken off."""
+        """Return the top ``count`` values, and remove them."""
         if count > len(self._stack):
-            raise PickleError("is damaged; get the file anew")
+            raise PickleError("is damaged; get the file again")
         values = tuple(self._stack[len(self._stack) - count :])
         del self._stack[len(self._stack) - count :]
         return values
@@ -218,21 +219,21 @@ class _Machine:
         self._stack[-1].extend(values)
 
     def remember(self, place: int) -> None:
-        """Note the top of the stack."""
+        """Store the top of the stack in the memo."""
         self._memo[place] = self._stack[-1]
 
     def recall(self, place: int) -> None:
-        """Push what was noted."""
+        """Push a value from the memo."""
         self.push(self._memo[place])
 
     def name(self, module: str, name: str) -> None:
-        """Push what is called so, if it is known."""
+        """Push the callable of this name, if it is allowed."""
         if (module, name) not in _KNOWN:
-            raise PickleError(f"asks for {readable(f'{module}.{name}')[:60]}, which no array needs; it is not read")
+            raise PickleError(f"refers to {readable(f'{module}.{name}')[:60]}, which no array needs; it is not read")
         self.push(_Name(_KNOWN[module, name]))
 
     def call(self) -> None:
-        """Make the array, type or bytes that a name and its arguments ask for."""
+        """Make the array, type or bytes for a callable and its arguments."""
         function, arguments = self.taken(2)
         if not isinstance(function, _Name) or not isinstance(arguments, tuple):
             self._refuse()
@@ -249,7 +250,7 @@ class _Machine:
             self._refuse()
 
     def build(self) -> None:
-        """Give the array or type below it its state."""
+        """Set the state of the array or type below it."""
         (state,) = self.taken(1)
         target = self._stack[-1]
         if isinstance(target, _Type):
@@ -263,40 +264,40 @@ class _Machine:
             self._refuse()
 
     def encoded(self, text: str) -> bytes:
-        """The bytes that ``text`` stands for; all together no more than a file may have."""
+        """Encode ``text`` as bytes; the total is limited to the size of a file."""
         self._encoded += len(text)
         if self._encoded > MAX_BYTES:
-            raise PickleError("builds more than a data set is; it is not read")
+            raise PickleError("builds more than a data set has; it is not read")
         return text.encode("latin-1")
 
     def _refuse(self) -> NoReturn:
-        raise PickleError("builds something else than arrays of numbers; it is not read")
+        raise PickleError("builds something other than arrays of numbers; it is not read")
 
 
 def _text(value: Any) -> str:
     if isinstance(value, (bytes, memoryview)):
         return bytes(value[:64]).decode("latin-1")
     if not isinstance(value, str):
-        raise PickleError("builds something else than arrays of numbers; it is not read")
+        raise PickleError("builds something other than arrays of numbers; it is not read")
     return value
 
 
 def _array(shape: Any, kind: Any, fortran: Any, elements: Any) -> Array:
     if not isinstance(kind, _Type) or len(kind.name) != 2 or kind.name[0] not in "biuf" or kind.order not in "<>|=":
-        raise PickleError("has an array of something else than numbers; it is not read")
+        raise PickleError("has an array of something other than numbers; it is not read")
     dtype = np.dtype(f"{kind.order}{kind.name}")
     sides = tuple(int(side) for side in shape)
     if not isinstance(elements, (bytes, memoryview)) or len(sides) > 4 or min(sides, default=0) < 0:
-        raise PickleError("is damaged; get the file anew")
+        raise PickleError("is damaged; get the file again")
     if math.prod(sides) * dtype.itemsize != len(elements):
-        raise PickleError(f"has an array of {len(elements)} bytes whose shape asks for another number")
+        raise PickleError(f"has an array of {len(elements)} bytes, which do not fit its shape")
     return np.frombuffer(elements, dtype).reshape(sides, order="F" if fortran else "C")
 
 
 def _escaped(line: bytes) -> bytes:
-    """What Python's repr of a byte string, quotes and all, stands for."""
+    """Return the bytes of Python's repr of a byte string, quotes included."""
     if len(line) < 2 or line[:1] != line[-1:] or line[:1] not in (b"'", b'"'):
-        raise PickleError("is damaged; get the file anew")
+        raise PickleError("is damaged; get the file again")
     return codecs.escape_decode(line[1:-1])[0]
 
 

@@ -1,12 +1,11 @@
-"""Pictures in folders, one a class: train/cat/1.png, train/dog/2.png ..., read by Pillow.
+"""Pictures in folders, one folder per class: train/cat/1.png, train/dog/2.png ..., read by Pillow.
 
     train/CLASS/...  test/CLASS/...     or training, testing; the test pictures may be missing
     CLASS/...                           no test pictures
 
-Pictures are taken as they are, light being ink, and must be of one size; with ``data.size`` they are scaled to it,
-and with ``data.centre`` cut out and centred in it.
-Below a class's folder any depth will do; links to folders are not followed there. Their order is that of the classes,
-then of their paths.
+Pictures are not inverted: strokes must be lighter than the background. They must have one size; with ``data.size`` they
+are scaled to it, and with ``data.centre`` cut out and centred in it. A class's folder may have folders of any depth;
+links to folders are not followed there. Pictures are ordered by class, then by path.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ MOSTLY_LIGHT = 128  # mean pixel: paper, not ink, where ink is light
 
 
 class PictureFolders(Collection):
-    """The pictures below ``folders``, one folder of each split, which has one of each class."""
+    """Pictures below ``folders``, one folder per split, which has one per class."""
 
     def __init__(self, name: str, folders: Mapping[FileSplit, Path], data: DataConfig, say: Say) -> None:
         super().__init__(name)
@@ -64,16 +63,14 @@ class PictureFolders(Collection):
         if len(folders) > MAX_CLASSES:
             raise DataError(
                 f"{shown(self._folders[split])}: has {len(folders)} folders of pictures; at most {MAX_CLASSES} classes "
-                "can be told apart"
+                "are allowed"
             )
         paths = [(path, label) for label, folder in enumerate(folders.values()) for path in pictures_below(folder)]
         if not paths:
             raise DataError(f"{shown(self._folders[split])}: has no pictures")
         images = self._read([path for path, _ in paths])
         if split == "train" and float(images.mean()) > MOSTLY_LIGHT:
-            self._say(
-                f"{self.name}: the pictures are mostly light, as paper is; light is taken for ink, as it is in MNIST"
-            )
+            self._say(f"{self.name}: the pictures are mostly light, like paper; strokes should be light, as in MNIST")
         return Examples(images, np.array([label for _, label in paths], np.uint8), dict(enumerate(folders)))
 
     def labels(self, split: FileSplit) -> Examples:
@@ -98,8 +95,8 @@ class PictureFolders(Collection):
             if image.shape != images.shape[1:]:
                 sizes = [" x ".join(map(str, shape)) for shape in (image.shape, images.shape[1:])]
                 raise DataError(
-                    f"{shown(path)}: is of {sizes[0]} pixels, {shown(paths[0])} of {sizes[1]}; "
-                    "say what to scale them to: data.size: [28, 28]"
+                    f"{shown(path)}: has {sizes[0]} pixels, {shown(paths[0])} {sizes[1]}; "
+                    "give a size to scale them to: data.size: [28, 28]"
                 )
             images[number] = image
         assert images is not None
@@ -108,7 +105,7 @@ class PictureFolders(Collection):
 
 
 def picture_folders(folder: Path, data: DataConfig, say: Say) -> PictureFolders | None:
-    """The pictures in ``folder``, if they lie in it as this module says. Raises ``DataError``."""
+    """Return the pictures in ``folder``, if it has the layout of this module. Raises ``DataError``."""
     by_name = {each.name.lower(): Path(each.path) for each in entries(folder) if is_folder_entry(each)}
     found: dict[FileSplit, Path] = {}
     for split, names in CALLED.items():
@@ -121,24 +118,24 @@ def picture_folders(folder: Path, data: DataConfig, say: Say) -> PictureFolders 
 
 
 def class_folders(folder: Path) -> dict[str, Path]:
-    """The folders in ``folder`` with a picture in or below them, by the class's name, in order."""
+    """Return the folders in ``folder`` with a picture in or below them, by the class's name, in order."""
     found: dict[str, Path] = {}
     for each in entries(folder):
         if is_folder_entry(each) and next(_below(Path(each.path)), None) is not None:
             name = readable(each.name)[:MAX_NAME]
             if name in found:
-                raise DataError(f"{shown(folder)}: two folders cannot be told apart in print: {name}")
+                raise DataError(f"{shown(folder)}: two folders have the same printed name: {name}")
             found[name] = Path(each.path)
     return {name: found[name] for name in in_order(set(found))}
 
 
 def pictures_below(folder: Path) -> list[Path]:
-    """The pictures in ``folder`` and below it, told by their names, in order. Raises ``DataError``."""
+    """Return the pictures in ``folder`` and below it, by their suffixes, in order. Raises ``DataError``."""
     found = []
     for path in _below(folder):
         found.append(path)
         if len(found) > MAX_ENTRIES:
-            raise DataError(f"{shown(folder)}: has more than {MAX_ENTRIES:,} pictures, which are not read")
+            raise DataError(f"{shown(folder)}: has more than {MAX_ENTRIES:,} pictures, the limit")
     return sorted(found)
 
 

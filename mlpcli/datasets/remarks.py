@@ -1,10 +1,10 @@
-"""Remarks about data: why a network may learn little from them, or why its error may say little. None is an error.
+"""Remarks about data that may prevent a network from learning, or make its error misleading. None is an error.
 
-    classes    one of which a split has no image; very uneven ones; gaps between labels
-    pixels     nearly black, all alike, dark on a light ground, or others in the test images
+    classes    one without images in a split; very uneven ones; gaps between labels
+    pixels     nearly black, all equal, dark on a light background, or different in the test images
     images     the same in two splits; fewer than classes
 
-Each is one line that says what to do about it.
+Each is one line with a remedy.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from mlpcli.datasets.classes import listed
 from mlpcli.datasets.load import Bytes, Dataset, Split, held_out
 
 UNEVEN = 10  # times as many images of one class as of another
-DARK = 64  # a quarter of what a byte can hold: nearly black where no pixel is as bright
-LEAST_A_CLASS = 5  # validation images: with fewer, that a class has none is no sign of sorted files
-LIGHT = 192  # three quarters: a light ground where most pixels at the edge are as bright
-SAMPLE = 1000  # images, spread evenly, of which the ground is looked for
+DARK = 64  # a quarter of a byte's range: nearly black if no pixel is as bright
+LEAST_A_CLASS = 5  # validation images: with fewer, a class without any does not indicate sorted files
+LIGHT = 192  # three quarters: a light background if most pixels at the edge are as bright
+SAMPLE = 1000  # images, spread evenly, from which the background is determined
 BLOCK = 4096  # images hashed at a time
 
 Kind = Literal["classes", "pixels", "images"]
-Look = Literal["blank", "nearly black", "dark on light", "light on dark"]
+Polarity = Literal["blank", "nearly black", "dark on light", "light on dark"]
 Splits = Mapping[str, Split]
 
 
@@ -41,7 +41,7 @@ class Remark:
 
 
 def remarks(dataset: Dataset, validation_order: str = "file") -> list[Remark]:
-    """Return what is to be noticed in ``dataset``; its test images are read for it.
+    """Return the remarks about ``dataset``; this reads its test images.
 
     ``validation_order`` is the config's, with which its validation images were held out. Raises ``DataError``.
     """
@@ -62,9 +62,9 @@ def remarks(dataset: Dataset, validation_order: str = "file") -> list[Remark]:
 
 
 def with_default_validation(dataset: Dataset) -> Dataset:
-    """Return ``dataset``, of which nothing is held out yet, with the validation images that a config has by default.
+    """Return ``dataset``, of which nothing is held out yet, with the validation images of a default config.
 
-    Where these would be too few to say anything, there are none.
+    If these would be too few, there are none.
     """
     data = DataConfig()
     if data.validation * len(dataset.train) < LEAST_A_CLASS * dataset.classes:
@@ -74,7 +74,7 @@ def with_default_validation(dataset: Dataset) -> Dataset:
 
 
 def guessing(labels: Bytes, names: Sequence[str]) -> tuple[str, float]:
-    """Return the most frequent class of ``labels`` (N,), or set of classes (N, K), and its error as the only answer."""
+    """Return the most frequent class of ``labels`` (N,), or set of classes (N, K), and the error of guessing it."""
     if labels.ndim == 2:
         sets, sizes = np.unique(labels, axis=0, return_counts=True)
         present = [names[k] for k in np.flatnonzero(sets[sizes.argmax()]).tolist()]
@@ -107,7 +107,7 @@ def _classes(splits: Splits, names: Sequence[str], order: str, few: Sequence[str
         yield f"there is no training image of {listed(never)}: it cannot be learned; add some to the files"
     if (unmeasured := absent.get("test")) and "test" not in few:
         yield (
-            f"there is no test image of {listed(unmeasured)}: the test error does not say how well it is recognised; "
+            f"there is no test image of {listed(unmeasured)}: the test error does not measure its recognition; "
             "draw the test images from all classes"
         )
     train = counts["training"]
@@ -115,7 +115,7 @@ def _classes(splits: Splits, names: Sequence[str], order: str, few: Sequence[str
     if train[most] >= UNEVEN * train[least]:
         yield (
             f"the classes are very uneven, {train[most]:,} training images of {names[most]} and {train[least]:,} of "
-            f"{names[least]}: the error says little of the rare ones; see each class with mlpcli eval, or add images"
+            f"{names[least]}: the error hardly depends on the rare ones; see each class with mlpcli eval, or add images"
         )
     if gaps := _gaps(names):
         yield (
@@ -132,7 +132,7 @@ def _class_counts(labels: Bytes, classes: int) -> npt.NDArray[np.intp]:
 
 
 def _gaps(names: Sequence[str]) -> list[str]:
-    """The whole numbers between the first and the last of ``names``, if these are numbers, that are none of them."""
+    """Return the whole numbers missing between the first and the last of ``names``, if these are numbers."""
     if not all(name.isascii() and name.isdecimal() and len(name) < 5 for name in names):
         return []
     numbers = set(map(int, names))
@@ -141,25 +141,25 @@ def _gaps(names: Sequence[str]) -> list[str]:
 
 def _pixels(splits: Splits, shape: tuple[int, int]) -> Iterator[str]:
     train = splits["training"].images
-    look = _look(train, shape)
-    if look == "blank":
+    kind = _polarity(train, shape)
+    if kind == "blank":
         yield "no training image has two different pixels: there is nothing to learn from; see mlpcli data show"
-    elif look == "nearly black":
+    elif kind == "nearly black":
         brightest = int(train.max())
         yield (
             f"the training images are nearly black, their brightest pixel being {brightest} of 255, and will teach "
             f"little: multiply their pixels by {255 // brightest}"
         )
-    elif look == "dark on light":
+    elif kind == "dark on light":
         yield (
-            "the training images are dark on a light ground, and most rates are too high for them: write them "
+            "the training images are dark on a light background, and most rates are too high for them: write them "
             "inverted, 255 - pixel, or lower training.learning_rate"
         )
-    if "test" in splits and (other := _look(splits["test"].images, shape)) != look:
-        yield f"the test images are {other}, and the training images {look}: make them alike, for a test error to count"
+    if "test" in splits and (other := _polarity(splits["test"].images, shape)) != kind:
+        yield f"the test images are {other}, and the training images {kind}: make both {kind}"
 
 
-def _look(images: Bytes, shape: tuple[int, int]) -> Look:
+def _polarity(images: Bytes, shape: tuple[int, int]) -> Polarity:
     some = images[:: max(1, len(images) // SAMPLE)]
     if (some == some[:, :1]).all() and (images == images[:, :1]).all():
         return "blank"
@@ -171,8 +171,8 @@ def _look(images: Bytes, shape: tuple[int, int]) -> Look:
 
 
 def _duplicates(splits: Splits, shape: tuple[int, int]) -> Iterator[str]:
-    if _look(splits["training"].images, shape) in ("blank", "nearly black"):
-        return  # of so few bits that they are the same by chance
+    if _polarity(splits["training"].images, shape) in ("blank", "nearly black"):
+        return  # with so few bits images may be equal by chance
     hashes = {name: _hashes(split.images) for name, split in splits.items()}
     train = hashes.pop("training")
     if len(train) > 1 and (train == train[0]).all():
@@ -195,6 +195,6 @@ def _hashes(images: Bytes) -> npt.NDArray[np.uint64]:
     for start in range(0, N, BLOCK):
         block = images[start : start + BLOCK]
         X = np.pad(block, ((0, 0), (0, 8 * words - D))).view(np.uint64)
-        # A factor moves what differs in a word to higher bits only: so the higher half is summed in the lower one too.
+        # Multiplication moves differences to higher bits only, so the higher half is added to the lower one.
         hashes[start : start + BLOCK] = X @ factors[0] + (X >> np.uint64(32)) @ factors[1]
     return hashes

@@ -1,11 +1,11 @@
-"""Find the digits of a picture: the level of the paper at each pixel, ink as the difference, and the parts of the ink.
+"""Segmentation of a picture: the level of the paper at each pixel, the ink as the difference, and its connected parts.
 
 The background is local, by grey-level hole filling (L. Vincent, "Morphological grayscale reconstruction in image
 analysis", IEEE Transactions on Image Processing 2 (2), 1993, section III; P. Soille, "Morphological Image Analysis",
 section 6.3.7). Of all paths from a pixel to the picture's border take the one whose lightest pixel is darkest: that
-pixel's level is the paper's, and how much darker the pixel is itself is its ink. A fall of light, the edge of a shadow,
-a strip of table and a printed line all lead to the border without becoming lighter: none of them is ink. Light ink on
-dark paper is the same of the negative.
+pixel's level is the paper's, and the difference to the pixel's own is its ink. A gradient of light, the edge of a
+shadow, a strip of table and a printed line all lead to the border without becoming lighter: they are not ink. For light
+ink on dark paper the same is done with the negative.
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 Box = tuple[slice, slice]
 
-SEARCH = 192  # the longer side of the averaged picture in which digits are looked for
-SWEEPS = 24  # over the picture at most, for the level of the paper; without noise it takes 3 to 6
-SETTLED = 0.5  # of 255: when no sweep changes a level by more, they end
-CROSSING = (0.03, 1 / 3)  # of the shorter side, and of the border: ink that runs over the edge is so wide
-FAINT = 16.0  # of 255: where the most ink differs less from the paper, there is none
+SEARCH = 192  # the longer side of the averaged picture in which digits are found
+SWEEPS = 24  # maximum number of sweeps for the level of the paper; without noise it takes 3 to 6
+SETTLED = 0.5  # of 255: sweeps end when no level changes by more
+CROSSING = (0.03, 1 / 3)  # of the shorter side, and of the border: width of ink that runs over the edge
+FAINT = 16.0  # of 255: minimum contrast of ink
 EDGE = 0.1  # of the most ink: fainter pixels do not widen the box
-STRONG = 0.4  # of the most ink: what is fainter, and away from such ink, is clutter
-SMALL = 1 / 24  # of the longer side: smaller parts are not looked at while the digit is not found
-THIN = 1 / 40  # of the longer side: lines up to that enclose nothing
-CLOSE = 0.4  # of the picture: a smaller digit is looked at once more, in less of the picture
-LINE = 12  # times its width: what is as long is a printed line, not a stroke
-STAIN = 0.5  # of the digit's most ink: what is fainter and far from it does not belong to it
+STRONG = 0.4  # of the most ink: weaker ink that is not connected to such ink is clutter
+SMALL = 1 / 24  # of the longer side: smaller parts are ignored while the digit is not found
+THIN = 1 / 40  # of the longer side: lines up to this width enclose nothing
+CLOSE = 0.4  # of the picture: a smaller digit is processed again in a smaller part of the picture
+LINE = 12  # times its width: a longer part is a printed line, not a stroke
+STAIN = 0.5  # of the digit's most ink: a weaker part far from the digit does not belong to it
 FRAME = 0.15  # of a box's side: the ink of a frame is no farther from the box's sides
-SOLID = 0.88  # of its box: as much of it does a sheet of paper cover
-IN_FRAME, ON_SHEET = 0.2, 0.08  # of its length: a digit in a frame, or on a sheet, is no smaller
-WRITTEN = 0.2  # of a sheet: less of it does the ink on it cover
+SOLID = 0.88  # of its box: a sheet of paper covers at least that
+IN_FRAME, ON_SHEET = 0.2, 0.08  # of its length: minimum size of a digit in a frame, or on a sheet
+WRITTEN = 0.2  # of a sheet: maximum cover of the ink on it
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
     """A connected part of the ink.
 
-    ``sign`` is 0 for dark ink, 1 for light; ``box`` is where it lies, ``mask`` its pixels there, ``depth`` is its most
-    ink, ``inside`` says whether it keeps clear of the picture's border.
+    ``sign`` is 0 for dark ink, 1 for light; ``box`` is its bounding box, ``mask`` its pixels there, ``depth`` its most
+    ink; ``inside`` is true if it does not touch the picture's border.
     """
 
     sign: int
@@ -54,33 +54,33 @@ class Part:
 
     @property
     def length(self) -> int:
-        """Its longer side."""
+        """Return its longer side."""
         return int(max(self.mask.shape))
 
     @property
     def area(self) -> int:
-        """The pixels of its box."""
+        """Return the pixels of its box."""
         return int(self.mask.size)
 
     def holds(self, other: Part) -> bool:
-        """Return whether ``other`` lies in its box."""
+        """Return True if ``other`` lies in its box."""
         return all(
             one.start <= two.start and two.stop <= one.stop for one, two in zip(self.box, other.box, strict=True)
         )
 
     def encloses(self, other: Part) -> bool:
-        """Return whether ``other`` lies in its box, clear of the box's sides."""
+        """Return True if ``other`` lies in its box, clear of the box's sides."""
         return all(one.start < two.start and two.stop < one.stop for one, two in zip(self.box, other.box, strict=True))
 
 
 def find_ink(light: Array) -> Array:
-    """Return the ink of the digits on a picture, cut to its box, (h, w) in 0 .. 1; (0, 0) where there is none.
+    """Return the ink of the digits on a picture, cut to its box, (h, w) in 0 .. 1; (0, 0) without ink.
 
-    ``light`` (H, W) goes from 0 to 255. A digit that is small in the picture is looked at again, in less of it.
+    ``light`` (H, W) goes from 0 to 255. A digit that is small in the picture is processed again in a part of it.
     """
     found, sign = np.zeros((0, 0)), None
     while True:
-        looked = _look(light, sign)
+        looked = _find_in(light, sign)
         if looked is None:
             return found
         found, box, sign = looked
@@ -93,8 +93,8 @@ def find_ink(light: Array) -> Array:
         light = nearer
 
 
-def _look(light: Array, sign: int | None = None) -> tuple[Array, Box, int] | None:
-    """The ink found on ``light``, cut, its box and its sign, which may be known; None where there is none."""
+def _find_in(light: Array, sign: int | None = None) -> tuple[Array, Box, int] | None:
+    """Return the ink found on ``light``, cut, its box and its sign, which may be given; None without ink."""
     factor = -(-max(light.shape) // SEARCH)
     small = reduced(light, factor)
     levels = paper(small, crossing=sign is None)
@@ -112,7 +112,7 @@ def _look(light: Array, sign: int | None = None) -> tuple[Array, Box, int] | Non
         mask[part.box] |= part.mask
     ink = depths[sign]
     most = float(ink[mask].max())
-    # What is left of lines and stains, away from the ink.
+    # Remains of lines and stains, away from the ink.
     near = dilated(mask & (ink > STRONG * most), max(1, max(small.shape) // 48))
     others = _others(parts, digits, small.shape)
     outside = ink[~near & ~mask & ~dilated(others, 1)]
@@ -126,7 +126,7 @@ def _look(light: Array, sign: int | None = None) -> tuple[Array, Box, int] | Non
     else:
         faint = ink <= EDGE * most
         mask = _grown(mask, ~faint)
-        if np.ptp(levels[sign]) <= EDGE * most:  # even paper without lines: nothing to leave out
+        if np.ptp(levels[sign]) <= EDGE * most:  # even paper without lines: nothing to remove
             keep = faint & ~dilated(others, 2)
     # As fine as the noise allows.
     fine = 1
@@ -154,13 +154,13 @@ def _look(light: Array, sign: int | None = None) -> tuple[Array, Box, int] | Non
 def paper(light: Array, *, crossing: bool = True) -> Array:
     """Return the level of the paper under dark ink, and under light ink of the negative, (2, H, W).
 
-    With ``crossing``, ink may run over the edge of the picture. Light that is thinner than :data:`THIN` does not count
-    as paper: of squared paper's negative the lines would enclose each square.
+    With ``crossing``, ink may run over the edge of the picture. Light areas thinner than :data:`THIN` do not count as
+    paper: the lines of the negative of squared paper would enclose each square.
     """
     both = _opened(np.stack([light, -light]), int(THIN * max(light.shape)))
     rows, columns = _border(light.shape)
     rim = both[:, rows, columns]
-    # Ink that runs over the edge: what is narrower is a printed line, what is wider is not ink.
+    # Ink that runs over the edge: a narrower part is a printed line, a wider one is not ink.
     narrow = round(CROSSING[0] * min(light.shape))
     wide = int(CROSSING[1] * rim.shape[1])
     level = np.full_like(both, np.inf)
@@ -172,13 +172,13 @@ def paper(light: Array, *, crossing: bool = True) -> Array:
         turned = np.ascontiguousarray(level.transpose(0, 2, 1))
         _sweep(turned, across)
         level = np.ascontiguousarray(turned.transpose(0, 2, 1))
-        if np.all(before - level < SETTLED):  # infinite where nothing had come
+        if np.all(before - level < SETTLED):  # infinite where the level is not set yet
             break
     return level
 
 
 def _opened(image: Array, width: int) -> Array:
-    """``image`` (2, H, W) without what is lighter and at most ``width`` pixels wide: a grey-level opening."""
+    """Remove light areas at most ``width`` pixels wide from ``image`` (2, H, W): a grey-level opening."""
     for axis in (1, 2):
         padded = np.pad(image, [(width, width) if axis == each else (0, 0) for each in range(3)], mode="edge")
         for best in (np.minimum, np.maximum):
@@ -189,7 +189,7 @@ def _opened(image: Array, width: int) -> Array:
 
 
 def _sweep(level: Array, light: Array) -> None:
-    """Let the border's level run down and up all columns, no pixel's becoming less than its ``light``."""
+    """Propagate the border's level down and up all columns; no pixel's becomes less than its ``light``."""
     for rows in (range(1, level.shape[1]), range(level.shape[1] - 2, -1, -1)):
         step = -rows.step
         for row in rows:
@@ -198,7 +198,7 @@ def _sweep(level: Array, light: Array) -> None:
 
 
 def _border(shape: tuple[int, ...]) -> tuple[Array, Array]:
-    """Rows and columns of the pixels along the border, clockwise."""
+    """Return rows and columns of the pixels along the border, clockwise."""
     rows, columns = (np.arange(side) for side in shape)
     top, right = np.zeros_like(columns), np.full_like(rows[1:], len(columns) - 1)
     bottom, left = np.full_like(columns[:-1], len(rows) - 1), np.zeros_like(rows[1:-1])
@@ -211,7 +211,7 @@ def _border(shape: tuple[int, ...]) -> tuple[Array, Array]:
 
 
 def _closed(rim: Array, width: int) -> Array:
-    """``rim`` (2, n), a closed line, with its valleys of at most ``width`` pixels filled: a grey-level closing."""
+    """Fill valleys at most ``width`` pixels wide of ``rim`` (2, n), a closed line: a grey-level closing."""
     width = min(width, rim.shape[1] - 1)
     for best, towards in ((np.maximum, 1), (np.minimum, -1)):
         done = 1
@@ -223,10 +223,10 @@ def _closed(rim: Array, width: int) -> Array:
 
 
 def noise(light: Array) -> float:
-    """Return the standard deviation of the noise of ``light``, by what a Laplacian leaves of it.
+    """Estimate the standard deviation of the noise of ``light`` from its Laplacian.
 
     J. Immerkaer, "Fast noise variance estimation", Computer Vision and Image Understanding 64 (2), 1996; the median
-    in place of the mean, which strokes would count in.
+    instead of the mean, which would include strokes.
     """
     if min(light.shape) < 3:
         return 0.0
@@ -241,7 +241,7 @@ def noise(light: Array) -> float:
 
 
 def _parts(depths: Array, shake: float) -> list[Part]:
-    """The connected parts of dark and of light ink, those too small to tell left out."""
+    """Return the connected parts of dark and of light ink, except those too small to classify."""
     most = depths.max()
     shape = depths.shape[1:]
     parts = []
@@ -257,11 +257,11 @@ def _parts(depths: Array, shake: float) -> list[Part]:
 
 
 def _digits(parts: list[Part]) -> list[Part]:
-    """Those of ``parts`` that are digits, all of one sign; frames, sheets and what runs over the border are not."""
+    """Return those of ``parts`` that are digits, all of one sign, without frames, sheets and parts at the border."""
     longest = max((part.length for part in parts), default=0)
     inside = [part for part in parts if part.inside and part.length >= SMALL * longest]
     strokes = [part for part in parts if not part.inside]
-    # The hole of a digit that runs over the edge is no digit; what is on a sheet that does may be.
+    # The hole of a digit that runs over the edge is not a digit; a part on a sheet that runs over the edge may be.
     inside = [
         part
         for part in inside
@@ -292,7 +292,7 @@ def _extent(part: Part) -> tuple[float, ...]:
 
 
 def _is_frame(part: Part, within: list[Part]) -> bool:
-    """Return whether ``part`` is the outline of a box with something of the same ink in it."""
+    """Return True if ``part`` is the outline of a box with something of the same ink in it."""
     if all(other.sign != part.sign or other.length < IN_FRAME * part.length for other in within):
         return False
     down, right = (max(1, round(FRAME * side)) for side in part.mask.shape)
@@ -300,7 +300,7 @@ def _is_frame(part: Part, within: list[Part]) -> bool:
 
 
 def _is_sheet(part: Part, within: list[Part]) -> bool:
-    """Return whether ``part`` is an even surface with something of the other ink on it."""
+    """Return True if ``part`` is an even surface with something of the other ink on it."""
     on_it = [other for other in within if other.sign != part.sign]
     written = sum(int(np.count_nonzero(other.mask)) for other in on_it)
     covered = int(np.count_nonzero(part.mask)) + written
@@ -310,7 +310,7 @@ def _is_sheet(part: Part, within: list[Part]) -> bool:
 
 
 def _belongs(part: Part, main: Part) -> bool:
-    """Return whether ``part`` may be a digit beside ``main``, or a part of it: the same ink, no line, no stain."""
+    """Return True if ``part`` may be a digit beside ``main``, or a part of it: the same ink, no line, no stain."""
     if part.sign != main.sign or part.length > LINE * min(part.mask.shape):
         return False
     gaps = (max(one.start - two.stop, two.start - one.stop) for one, two in zip(part.box, main.box, strict=True))
@@ -318,7 +318,7 @@ def _belongs(part: Part, main: Part) -> bool:
 
 
 def _grown(seeds: NDArray[np.bool_], mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """``seeds`` with the connected parts of ``mask`` that have a pixel of them."""
+    """Return ``seeds`` with the connected parts of ``mask`` that share a pixel with them."""
     labels, count = labelled(mask)
     chosen = np.zeros(count + 1, np.bool_)
     chosen[labels[seeds]] = True
@@ -335,7 +335,7 @@ def _others(parts: list[Part], digits: list[Part], shape: tuple[int, ...]) -> ND
 
 
 def components(mask: NDArray[np.bool_]) -> Iterator[tuple[Box, NDArray[np.bool_]]]:
-    """Yield the box and the pixels in it of each connected part of ``mask``; what touches by a corner is connected."""
+    """Yield the box and the pixels in it of each connected part of ``mask``; corners connect."""
     labels, count = labelled(mask)
     for part, box in enumerate(boxes(labels, count), 1):
         yield box, labels[box] == part
@@ -357,7 +357,7 @@ def boxes(labels: Array, count: int) -> list[Box]:
 
 
 def labelled(mask: NDArray[np.bool_]) -> tuple[Array, int]:
-    """Return ``mask`` with its connected parts numbered from 1 up, and how many there are.
+    """Return ``mask`` with its connected parts numbered from 1, and their number.
 
     Runs of a row are joined with those of the row above by union-find.
     """

@@ -1,4 +1,4 @@
-"""Sources, places that may have the files of a data set; and the simplest one, a folder."""
+"""Sources of the files of a data set, and the simplest one, a folder."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from mlpcli.errors import shown
 
 
 class SourceError(Exception):
-    """A source does not deliver a file; the message is the reason, in a few words."""
+    """A failure of a source to deliver a file; the message is the reason, in a few words."""
 
 
 class UnreachableError(SourceError):
-    """A source will not deliver any other file either."""
+    """A failure of a source that will not deliver any other file either."""
 
 
 class Source(Protocol):
-    """A place that may have the files. ``suffixes`` are what its file names may end in, in the order to try."""
+    """A source of files. ``suffixes`` are the possible endings of its file names, in the order to try."""
 
     suffixes: tuple[str, ...]
 
     def read(self, name: str, size: int) -> Generator[bytes, None, None]:
-        """Yield the bytes of file ``name`` as they are there, plain or gzip; decoded they are to be ``size`` many.
+        """Yield the bytes of file ``name``, plain or gzip; they should decode to ``size`` bytes.
 
         Yields at most ``size`` and a small allowance. Raises :class:`SourceError`.
         """
@@ -59,27 +59,27 @@ class Folder:
 
 
 def named_path(text: str) -> Path:
-    """The path that the user calls ``text``, which may begin with ``~``."""
-    return Path(os.path.expanduser(text))  # noqa: PTH111 - the method of Path raises where nobody is called so
+    """Return the path for the user's ``text``, which may begin with ``~``."""
+    return Path(os.path.expanduser(text))  # noqa: PTH111 - the method of Path raises for an unknown user
 
 
 def is_folder(path: Path) -> bool:
-    """Return whether ``path`` is a folder, without raising for an impossible path."""
+    """Return True if ``path`` is a folder, without raising for an impossible path."""
     return os.path.isdir(path)  # noqa: PTH112 - the method of Path raises for a name that is too long
 
 
 def bounded_size(size: int) -> int:
-    """The most bytes that a file of ``size`` decoded bytes may take, compressed or not: gzip may add a little."""
+    """Return the maximum size of a file of ``size`` decoded bytes, compressed or not: gzip may add a little."""
     return size + size // 100 + 64 * 1024
 
 
 def shown_source(name: str) -> str:
-    """``name`` as a message has it: without a password, and in one line."""
+    """Return ``name`` for a message: without a password, and in one line."""
     return shown(re.sub(r"(?<=://)[^/@]*@", "***@", name))
 
 
 def _path_of(url: str) -> Path:
     parts = urlsplit(url)
     if parts.netloc not in ("", "localhost"):
-        raise UnreachableError(f"a file URL names a folder of this machine (file:///...), not one of {parts.netloc}")
+        raise UnreachableError(f"a file URL must name a folder of this machine (file:///...), not of {parts.netloc}")
     return Path(unquote(parts.path))

@@ -1,7 +1,7 @@
-"""Files from an http:// or https:// address, from a server that may do anything.
+"""Download of files from an http:// or https:// address, from an untrusted server.
 
-It may be silent, send a byte now and then, never stop, or redirect for ever. So every wait is bounded, and so are the
-bytes of headers and body; TLS is verified, and https never becomes http. What the bytes are is not judged here.
+It may be silent, send a byte now and then, never stop, or redirect forever. So every wait is bounded, and so are the
+bytes of headers and body. TLS is verified, and https never becomes http. The bytes are not verified here.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from mlpcli import __version__
 from mlpcli.datasets.source import SourceError, UnreachableError, bounded_size, shown_source
 
 CONNECT_SECONDS = 10.0  # to connect, and again for the TLS handshake
-LEAST_SPEED = 16 * 1024  # bytes a second: so a file of n bytes has n / LEAST_SPEED seconds, and STALL_SECONDS more
+LEAST_SPEED = 16 * 1024  # bytes per second: a file of n bytes may take n / LEAST_SPEED seconds, and STALL_SECONDS more
 STALL_SECONDS = 30.0  # the longest wait for each STALL_BYTES, the headers included
 STALL_BYTES = int(LEAST_SPEED * STALL_SECONDS)
 TOO_SLOW = f"timed out: less than {LEAST_SPEED // 1024} KiB/s for {STALL_SECONDS:g} s"
-BUSY = (429, 503)  # statuses that may come with a Retry-After, which is heeded once
+BUSY = (429, 503)  # statuses that may have a Retry-After, which is followed once
 MOST_RETRY_SECONDS = 30
 HEADER_BYTES = 256 * 1024  # allowed to headers and to the framing of a chunked body
 MAX_REDIRECTS = 5
@@ -35,7 +35,7 @@ CHUNK = 64 * 1024
 
 
 class Web:
-    """A base URL with the files below it, as ``NAME.gz`` or else as ``NAME``; the proxies of the environment serve."""
+    """A base URL with the files below it, as ``NAME.gz`` or else as ``NAME``; uses the proxies of the environment."""
 
     suffixes: tuple[str, ...] = (".gz", "")
 
@@ -54,14 +54,14 @@ class Web:
             while chunk := _read(response):
                 received += len(chunk)
                 if received > limit:
-                    raise SourceError(f"more than {limit} bytes, which no copy of it takes")
+                    raise SourceError(f"more than {limit} bytes, too many for this file")
                 yield chunk
             if announced is not None and received < announced:
                 raise SourceError(f"cut short after {received} of {announced} bytes")
 
 
 def _open(url: str, limit: int, authorization: str | None = None) -> http.client.HTTPResponse:
-    """The response at ``url`` once all redirects are followed. Raises ``SourceError``."""
+    """Return the response at ``url`` after all redirects. Raises ``SourceError``."""
     for _ in range(MAX_REDIRECTS + 1):
         response = _request(url, limit, authorization)
         if response.status in BUSY and (seconds := _retry_after(response)) is not None:
@@ -76,13 +76,13 @@ def _open(url: str, limit: int, authorization: str | None = None) -> http.client
 
 
 def _retry_after(response: http.client.HTTPResponse) -> int | None:
-    """The seconds that a server asks to be left alone for, if they are few enough to wait."""
+    """Return the seconds in a server's Retry-After, if they are few enough to wait."""
     text = response.headers.get("Retry-After", "")
     return int(text) if re.fullmatch("[0-9]{1,4}", text) and int(text) <= MOST_RETRY_SECONDS else None
 
 
 def _without_user(url: str) -> tuple[str, str | None]:
-    """``url`` without a user and password in it, and the header that has them instead."""
+    """Return ``url`` without user and password, and the header that has them instead."""
     scheme, _, rest = url.partition("://")
     host, slash, path = rest.partition("/")
     user, at, host = host.rpartition("@")
@@ -108,7 +108,7 @@ def _request(url: str, limit: int, authorization: str | None) -> http.client.HTT
 
 
 def _proxies() -> dict[str, str]:
-    """The proxies of the environment, by scheme; ALL_PROXY is for those that are not named."""
+    """Return the proxies of the environment, by scheme; ALL_PROXY is for the schemes without one."""
     proxies = dict(urllib.request.getproxies())
     everything = proxies.pop("all", "")
     if everything.startswith(("http://", "https://")):  # not socks, which is often meant for others
@@ -117,7 +117,7 @@ def _proxies() -> dict[str, str]:
 
 
 def _through(url: str, proxies: dict[str, str]) -> str:
-    """Words for the proxy that ``url`` is asked for by, if there is one."""
+    """Return words for the proxy used for ``url``, if there is one."""
     try:
         parts = urllib.parse.urlsplit(url)
         proxy = proxies.get(parts.scheme)
@@ -135,7 +135,7 @@ def _redirected(url: str, location: str) -> str:
         target = urllib.parse.urljoin(url, location)
         scheme = urllib.parse.urlsplit(target).scheme
     except ValueError:
-        raise SourceError("redirects to something that is no URL") from None
+        raise SourceError("redirects to something that is not a URL") from None
     if not location or scheme not in allowed:
         raise SourceError(f"redirects to {_shown(shown_source(location))}, which is not followed")
     return target
@@ -149,7 +149,7 @@ def _read(response: http.client.HTTPResponse) -> bytes:
 
 
 def _reason(error: Exception) -> str:
-    """Why ``error`` came, in a line that a server's words cannot break."""
+    """Return the reason of ``error`` in one line, whatever the server sent."""
     if isinstance(error, urllib.error.URLError) and isinstance(error.reason, Exception):
         error = error.reason
     if isinstance(error, TimeoutError):
@@ -160,7 +160,7 @@ def _reason(error: Exception) -> str:
             "certificates to trust"
         )
     if isinstance(error, http.client.HTTPException):
-        return f"not proper HTTP: {_shown(str(error) or type(error).__name__)}"
+        return f"invalid HTTP: {_shown(str(error) or type(error).__name__)}"
     return _shown(getattr(error, "strerror", None) or str(error) or type(error).__name__)
 
 
@@ -172,7 +172,7 @@ def _shown(text: str) -> str:
 class _Paced(io.RawIOBase):
     """The bytes of a socket, ended when they come too slowly or are too many.
 
-    Only waiting counts against ``STALL_SECONDS``, not the time in which the reader does something else.
+    Only waiting counts against ``STALL_SECONDS``, not the time that the reader spends otherwise.
     """
 
     def __init__(self, raw: io.RawIOBase, sock: Any, limit: int) -> None:
@@ -210,7 +210,7 @@ class _Paced(io.RawIOBase):
 
 
 class _PacedSocket:
-    """The one method of a socket that ``HTTPResponse`` uses."""
+    """A socket with only the method that ``HTTPResponse`` uses."""
 
     def __init__(self, sock: Any, limit: int) -> None:
         self._sock = sock
@@ -228,7 +228,7 @@ class _Response(http.client.HTTPResponse):
 class _Connection(http.client.HTTPConnection):
     def __init__(self, host: str, *, limit: int, **options: Any) -> None:
         super().__init__(host, **options)
-        # Responses of a proxy to CONNECT are made by it too.
+        # Responses of a proxy to CONNECT use it too.
         self.response_class = partial(_Response, limit=limit)  # type: ignore[assignment]
 
 
@@ -254,7 +254,7 @@ class _Https(urllib.request.HTTPSHandler):
 
     def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
         context = ssl.create_default_context()
-        # Newer Pythons refuse certificates that are not quite as they should be, as those of many a company's proxy.
-        # What comes is held against the catalogue's hashes.
+        # Newer Pythons refuse slightly invalid certificates, such as those of many companies' proxies. The downloaded
+        # bytes are verified by the catalogue's hashes.
         context.verify_flags &= ~getattr(ssl, "VERIFY_X509_STRICT", 0)
         return self.do_open(_SecureConnection, request, limit=self._limit, context=context)  # type: ignore[arg-type]

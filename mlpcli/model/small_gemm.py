@@ -15,7 +15,6 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from mlpcli.model.memory import CACHE_LINE_BYTES
@@ -33,7 +32,7 @@ def row_blocks(A: Array, B: Array) -> list[slice]:
     """Return the blocks of A's rows (M, K) by which A B is computed: one, if nothing is gained by more."""
     whole = [slice(0, len(A))]
     rows = MAX_MNK // max(1, B.size) // ROW_MULTIPLE * ROW_MULTIPLE
-    if A.dtype != np.float32 or not MIN_ROWS <= rows < len(A):
+    if not MIN_ROWS <= rows < len(A):
         return whole
     contiguous = A.strides[1] == A.itemsize and B.strides[0] == B.itemsize
     aligned = A.ctypes.data % CACHE_LINE_BYTES == ROW_MULTIPLE * A.strides[0] % CACHE_LINE_BYTES == 0

@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import NamedTuple
 
 from mlpcli.parallel.control import MAX_PROCESSES, available_cores
@@ -42,7 +43,7 @@ def choose_processes(
 ) -> Choice:
     """Return the number of processes with the shortest step; one on a busy machine.
 
-    ``cores`` and ``load``, the processes that want to run now, are this machine's unless given.
+    ``cores`` and ``load``, of :func:`current_load`, are this machine's unless given.
     """
     cores = len(available_cores()) if cores is None else cores
     if not hasattr(os, "fork"):
@@ -88,8 +89,20 @@ def step_seconds(
     return fixed + (products + others) / processes + barriers * BARRIER * math.log2(processes)
 
 
+def current_load() -> float:
+    """Return how many other processes want to run; 0 where the system does not say.
+
+    It is the average over the last minute, but no more than want to run now: a run that has just ended keeps no core.
+    """
+    average = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    try:
+        running = Path("/proc/loadavg").read_text("ascii").split()[3].split("/")[0]
+    except OSError:
+        return average
+    return min(average, float(running) - 1.0)  # without this process
+
+
 def _busy(cores: int, load: float | None) -> str:
-    """Return the reason why no core is free; empty if one is, or if the system does not say."""
-    if load is None:
-        load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    return f"the machine is busy: load average {load:.1f} on {cores} cores" if load >= cores else ""
+    """Return the reason why no core is free; empty if one is."""
+    load = current_load() if load is None else load
+    return f"the machine is busy: a load of {load:.1f} on {cores} cores" if load >= cores else ""

@@ -1,1 +1,1 @@
-"""Runs on disk, written and read."""
+"""Run directories: writing, reading, ranking and comparing them."""

@@ -1,14 +1,14 @@
 """The checkpoint file: an .npz of parameters, optimizer state and one JSON header, sealed by a hash of all its bytes.
 
 ``numpy.load(path, allow_pickle=False)`` opens it: arrays W1, b1, W2, b2 ..., their moving averages (``average_W1``) if
-the config asks for them, one vector per memory of the optimizer (``optimizer_v``, of all tensors row by row, in the
+the config asks for them, one vector per vector of optimizer state (``optimizer_v``, of all tensors row by row, in the
 order of W1, b1, W2 ...), and ``header``, a JSON text. The zip archive's comment is the SHA-256 of every byte before it;
 it is checked before anything is parsed, as a hash of the arrays alone would miss damage to the zip's own structure.
 
-The hash finds damage, not malice: anyone can seal a file. So nothing that the file says is believed before it is
-checked, and of all that zip and .npy allow, only what :func:`encode` writes is taken: members stored one after
-the other with no byte between them, arrays of the names, types and shapes that the header's own config asks for.
-Nothing is decompressed, evaluated or unpickled, and no array takes more memory than its bytes in the file.
+The hash finds damage, not malice: anyone can seal a file. So everything in the file is checked before it is used. Of
+all that zip and .npy allow, only the output of :func:`encode` is accepted: members stored one after the other with no
+byte between them, and arrays of the names, types and shapes that the header's config requires. Nothing is decompressed,
+evaluated or unpickled, and no array takes more memory than its bytes in the file.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SUFFIX = ".npz"
 MAX_BYTES = config_module.MAX_CHECKPOINT_BYTES
 MAX_HEADER = 256 * 1024  # characters
 MAX_PIXELS_A_SIDE = 100_000
-MAX_MEMBERS = 4 * (config_module.MAX_LAYERS + 1) + 2 + 1  # parameters, averages, an optimizer's memory, the header
+MAX_MEMBERS = 4 * (config_module.MAX_LAYERS + 1) + 2 + 1  # parameters, averages, optimizer state, the header
 
 _SEAL_BYTES = 64
 _OPTIMIZER = "optimizer_"
@@ -52,7 +52,7 @@ _DIRECTORY_END = struct.Struct(
 )  # of the zip format: signature, disks, members, bytes, start, comment's length
 _DIRECTORY_ENTRY = struct.Struct("<4s6H3I5H2I")
 _MEMBER_START = struct.Struct("<4s5H3I2H")
-# What numpy writes before the elements of an array in C order of at most two dimensions.
+# The header that numpy writes before the elements of an array in C order with at most two dimensions.
 _NPY = re.compile(
     rb"\x93NUMPY\x01\x00(..)"
     rb"(\{'descr': '([<>|](?:f4|f8|U[0-9]{1,6}))', 'fortran_order': False, "
@@ -63,11 +63,11 @@ _NPY = re.compile(
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A state with what it belongs to: its config, and the data it was trained on.
+    """A state with its config and its training data.
 
-    ``dataset`` is the name of the data set, ``hashes`` its files' (file name -> SHA-256 of the decoded bytes), and
-    ``image_shape`` (rows, columns) its images'. ``class_names`` are what the classes are called, in order; None in a
-    checkpoint from before they were saved. ``multi_label``: several classes may be right at once.
+    ``dataset`` is the name of the data set, ``hashes`` those of its files (file name -> SHA-256 of the decoded bytes),
+    and ``image_shape`` (rows, columns) that of its images. ``class_names`` are the names of the classes, in order; None
+    in a checkpoint from before they were saved. ``multi_label`` is true if an image may have several labels.
     """
 
     config: Config
@@ -81,17 +81,17 @@ class Checkpoint:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The classes' names in order: their numbers, where nothing else is known."""
+        """Return the names of the classes in order: their numbers if they have no names."""
         return self.class_names or tuple(map(str, range(self.classes)))
 
     @property
     def parameters(self) -> Parameters:
-        """The trained parameters: their average, if there is one."""
+        """Return the trained parameters: their average, if there is one."""
         return self.state.parameters
 
     @property
     def epoch(self) -> int:
-        """The last epoch that is in it."""
+        """Return the number of epochs of training in it."""
         return self.state.epoch
 
 
@@ -101,19 +101,22 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def read(path: Path) -> Checkpoint:
-    """The checkpoint in ``path``, which in a run is no link. Raises ``RunError``: missing, damaged, unknown version."""
+    """Read the checkpoint in ``path``, which in a run must not be a link.
+
+    Raises ``RunError`` if it is missing, damaged or of an unknown version.
+    """
     return decode(_bytes_of(path), shown(path))
 
 
 def read_with_hash(path: Path) -> tuple[Checkpoint, str]:
-    """The checkpoint in ``path``, and the SHA-256 of the file. Raises as :func:`read` does."""
+    """Read the checkpoint in ``path``, and the SHA-256 of the file. Raises as :func:`read` does."""
     data = _bytes_of(path)
     return decode(data, shown(path)), hashlib.sha256(data).hexdigest()
 
 
 def _bytes_of(path: Path) -> bytes:
     with reading(path):
-        here = path if path.parent.name == CHECKPOINTS else path.absolute()  # we may be in the very folder
+        here = path if path.parent.name == CHECKPOINTS else path.absolute()  # the working directory may be the folder
         if here.parent.name == CHECKPOINTS:
             with Folder(here.parent.parent) as run:
                 return run.read(f"{CHECKPOINTS}/{here.name}", MAX_BYTES)
@@ -121,7 +124,7 @@ def _bytes_of(path: Path) -> bytes:
 
 
 def encode(checkpoint: Checkpoint) -> bytes:
-    """The bytes of the file; equal checkpoints give equal bytes. Raises ``RunError`` if there are too many for one."""
+    """Return the bytes of the file; equal checkpoints give equal bytes. Raises ``RunError`` if there are too many."""
     state = checkpoint.state
     header = {
         "format": FORMAT,
@@ -148,13 +151,13 @@ def encode(checkpoint: Checkpoint) -> bytes:
         "header": np.array(json.dumps(header, ensure_ascii=False)),
     }
     if sum(array.nbytes for array in arrays.values()) > MAX_BYTES - 1024 * len(arrays):
-        raise RunError(f"a network of {len(state.theta.vector)} parameters is more than a checkpoint can hold, 2 GiB")
+        raise RunError(f"a network of {len(state.theta.vector)} parameters does not fit in a checkpoint, at most 2 GiB")
     if arrays["header"].nbytes > 4 * MAX_HEADER:
-        raise RunError(f"a config of more than {MAX_HEADER} characters is more than a checkpoint can hold")
+        raise RunError(f"a config of more than {MAX_HEADER} characters is too long for a checkpoint")
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name, array in arrays.items():
-            # A ZipInfo made here has the date 1980-01-01: the time of writing must not be in the bytes.
+            # A ZipInfo made here has the date 1980-01-01: the bytes must not depend on the time of writing.
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w") as member:
                 np.lib.format.write_array(member, np.asarray(array, order="C"), allow_pickle=False)
         archive.comment = b"0" * _SEAL_BYTES
@@ -166,7 +169,7 @@ def encode(checkpoint: Checkpoint) -> bytes:
 
 
 def decode(data: bytes, where: str) -> Checkpoint:
-    """The checkpoint of the bytes :func:`encode` made. Raises ``RunError``, its message opening with ``where``."""
+    """Read a checkpoint from the bytes of :func:`encode`. Raises ``RunError``, its message opening with ``where``."""
 
     def refuse(what: str) -> NoReturn:
         raise RunError(f"{where}: {what}")
@@ -237,15 +240,15 @@ Refuse = Callable[[str], NoReturn]
 
 
 def _members(data: bytes, refuse: Refuse) -> dict[str, memoryview]:
-    """The members' bytes, by name without .npy: slices of ``data``, which they fill from its start to the directory."""
+    """Return the bytes of each member by name, without .npy: slices of ``data``, which together fill it."""
     members: dict[str, memoryview] = {}
     end = len(data) - _SEAL_BYTES - _DIRECTORY_END.size
     if end < 0:
-        refuse("is no zip archive: too short")
+        refuse("is not a zip archive: too short")
     *fixed, count, size, position, comment = _DIRECTORY_END.unpack_from(data, end)
     in_order = fixed == [b"PK\5\6", 0, 0, count] and comment == _SEAL_BYTES and position + size == end
     if not in_order or count > MAX_MEMBERS:
-        refuse("is no zip archive as a checkpoint is one: its directory is not in order")
+        refuse("is not a checkpoint of mlpcli: its zip directory is not as mlpcli writes it")
     member_end, directory_start = 0, position
     for _ in range(count):
         if position + _DIRECTORY_ENTRY.size > end:
@@ -255,10 +258,10 @@ def _members(data: bytes, refuse: Refuse) -> dict[str, memoryview]:
         position += _DIRECTORY_ENTRY.size + entry[10]
         file_name = data[position - entry[10] : position]
         if not re.fullmatch(rb"[A-Za-z0-9_]{1,20}\.npy", file_name) or file_name.decode()[:-4] in members:
-            refuse(f"has a member that no checkpoint has: {ascii(file_name)[1:]:.60}")
+            refuse(f"has an unknown member: {ascii(file_name)[1:]:.60}")
         name = file_name.decode()[:-4]
         if signature != b"PK\1\2" or flags or method != zipfile.ZIP_STORED or packed != size or any(entry[11:13]):
-            refuse(f"its member {name} is compressed, encrypted or extended, which a checkpoint's never is")
+            refuse(f"its member {name} is compressed, encrypted or extended, which is not allowed in a checkpoint")
         if start != member_end or start + _MEMBER_START.size > directory_start:
             refuse(f"its member {name} does not begin where the one before it ends")
         local = _MEMBER_START.unpack_from(data, start)
@@ -267,7 +270,7 @@ def _members(data: bytes, refuse: Refuse) -> dict[str, memoryview]:
         member_end = begin + size
         agrees = (local[0], *local[9:]) == (b"PK\3\4", len(file_name), 0)
         if not agrees or data[name_start:begin] != file_name:
-            refuse(f"its member {name} is not what the zip directory says")
+            refuse(f"its member {name} differs from its entry in the zip directory")
         members[name] = memoryview(data)[begin:member_end]
     if position != end or member_end != directory_start:
         refuse("has bytes that belong to no member")
@@ -275,10 +278,10 @@ def _members(data: bytes, refuse: Refuse) -> dict[str, memoryview]:
 
 
 def _npy(member: memoryview, name: str, refuse: Refuse) -> tuple[tuple[int, ...], np.dtype[Any], memoryview]:
-    """Shape, dtype and the bytes of the elements of an .npy file."""
+    """Return shape, dtype and the bytes of the elements of an .npy file."""
     found = _NPY.match(member)
     if found is None or int.from_bytes(found[1], "little") != len(found[2]):
-        refuse(f"its member {name} is no array as a checkpoint holds them")
+        refuse(f"its member {name} is not an array as mlpcli writes it")
     shape = tuple(int(length) for length in found[4].split(b",") if length)
     return shape, np.dtype(found[3].decode()), member[found.end() :]
 
@@ -286,9 +289,9 @@ def _npy(member: memoryview, name: str, refuse: Refuse) -> tuple[tuple[int, ...]
 def _array(member: memoryview, name: str, dtype: np.dtype[Any], shape: tuple[int, ...], refuse: Refuse) -> NDArray[Any]:
     found_shape, found_dtype, elements = _npy(member, name, refuse)
     if found_dtype != dtype or found_shape != shape:
-        refuse(f"its array {name} is {found_dtype} of shape {found_shape}, its config asks for {dtype} {shape}"[:300])
+        refuse(f"its array {name} is {found_dtype} of shape {found_shape}, its config requires {dtype} {shape}"[:300])
     if len(elements) != dtype.itemsize * math.prod(shape):
-        refuse(f"its array {name} holds {len(elements)} bytes, its shape {shape} asks for another number"[:300])
+        refuse(f"its array {name} has {len(elements)} bytes, which do not fit its shape {shape}"[:300])
     return np.frombuffer(elements, dtype).reshape(shape)
 
 
@@ -299,7 +302,7 @@ def _header(members: Mapping[str, memoryview], refuse: Refuse) -> dict[str, Any]
     if dtype.kind != "U" or shape != () or len(elements) != dtype.itemsize or len(elements) > 4 * MAX_HEADER:
         refuse(f"its header is not a text of at most {MAX_HEADER} characters")
     try:
-        # Not by numpy, which makes a broken str of numbers that are no characters.
+        # Not by numpy, which would make a broken str of numbers that are not characters.
         header = json.loads(bytes(elements).decode(f"utf-32-{'be' if dtype.str[0] == '>' else 'le'}", "surrogatepass"))
     except (ValueError, RecursionError) as error:
         refuse(f"its header is not JSON: {str(error)[:100]}")
@@ -310,12 +313,12 @@ def _header(members: Mapping[str, memoryview], refuse: Refuse) -> dict[str, Any]
         if not (fits(header[key]) if key in header else key in _OPTIONAL):
             refuse(f"its header's {key!r} is missing or not what it should be")
     if extra := header.keys() - _HEADER.keys() - {"format"}:
-        refuse(f"its header has a key that no checkpoint has: {min(extra)!r:.60}")
+        refuse(f"its header has an unknown key: {min(extra)!r:.60}")
     return dict(header)
 
 
 def _contradiction(header: Mapping[str, Any], config: Config) -> str | None:
-    """Return what in ``header`` no run of ``config`` can have, if anything."""
+    """Return a value of ``header`` that contradicts ``config`` or another value, if any."""
     epoch, best, best_epoch = header["epoch"], header["best"], header["best_epoch"]
     if len(header.get("class_names", ())) not in (0, header["classes"]):
         return f"{len(header['class_names'])} names of {header['classes']} classes"
@@ -362,11 +365,11 @@ _HEADER: dict[str, Callable[[Any], bool]] = {
     "best_epoch": _is_count,
     "patience_used": _is_count,
 }
-_OPTIONAL = ("class_names", "multi_label")  # the first of which checkpoints of before lack
+_OPTIONAL = ("class_names", "multi_label")  # old checkpoints lack the first
 
 
 def _shapes(sizes: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-    """The shapes of W1, b1, W2, b2 ..., from which nothing is allocated yet."""
+    """Return the shapes of W1, b1, W2, b2 ...; nothing is allocated yet."""
     shapes: dict[str, tuple[int, ...]] = {}
     for layer in range(1, len(sizes)):
         shapes[f"W{layer}"] = (sizes[layer - 1], sizes[layer])

@@ -1,4 +1,4 @@
-"""Two runs that should be equal, epoch by epoch and bit by bit: where they are not."""
+"""Comparison of two runs that should be bit-identical, epoch by epoch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TIMES = ("examples_per_second", "seconds")
 
 @dataclass(frozen=True)
 class Difference:
-    """One thing that is not equal, with what the first run and what the second has of it."""
+    """One difference: its name, and the values in the first and the second run."""
 
     what: str
     recorded: str
@@ -38,7 +38,7 @@ def differences(recorded: Path, again: Path, epochs: int) -> list[Difference]:
     for name in ("last", "best"):
         before, after = _checkpoint(recorded, name), _checkpoint(again, name)
         if before is not None and before.epoch > epochs:
-            continue  # the process died between writing best.npz and last.npz
+            continue  # the process was killed between writing best.npz and last.npz
         if before is None or after is None:
             if before is not after:
                 found.append(
@@ -57,7 +57,7 @@ def _checkpoint(run: Path, name: str) -> Checkpoint | None:
 def _of_metrics(recorded: Path, again: Path, epochs: int) -> Iterator[Difference]:
     with reading(recorded), Folder(recorded) as one, Folder(again) as other:
         for folder in (one, other):
-            metrics.length_of(folder, epochs)  # raises where there are fewer
+            metrics.length_of(folder, epochs)  # raises if there are fewer
         for before, after in islice(zip(metrics.each(one), metrics.each(other), strict=False), epochs):
             for key in before:
                 if key not in TIMES and before[key] != after[key]:
@@ -74,7 +74,7 @@ def _of_checkpoints(name: str, recorded: Checkpoint, again: Checkpoint) -> Itera
         after = arrays[key]
         if before.tobytes() != after.tobytes():
             count = np.count_nonzero(before != after)
-            with np.errstate(invalid="ignore"):  # a squared gradient that adam keeps may be infinite
+            with np.errstate(invalid="ignore"):  # a squared gradient in adam's state may be infinite
                 furthest = np.argmax(np.abs(before.astype(np.float64) - after))
             what = f"{name}.npz {key}: {count} of {before.size} numbers, furthest apart"
             yield Difference(what, repr(before.flat[furthest].item()), repr(after.flat[furthest].item()))

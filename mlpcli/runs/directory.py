@@ -2,17 +2,17 @@
 
     config.yaml             the resolved config; trains the same run again
     manifest.json           versions, processor, threads, data hashes, and the run's state
-    metrics.jsonl           one line an epoch
-    steps.jsonl             the losses of steps while it is trained, for whoever watches; differs between equal runs
+    metrics.jsonl           one line per epoch
+    steps.jsonl             the losses of steps during training, for live pages; differs between equal runs
     checkpoints/last.npz    after the last epoch
     checkpoints/previous.npz    after the one before it
     checkpoints/best.npz    after the epoch with the lowest validation error
     test.json               the evaluation on the test set after training
     evaluations.jsonl       each later evaluation
 
-After an epoch its line goes to metrics.jsonl, then best.npz, previous.npz and last.npz follow. Whatever moment the
-process dies at, last.npz is whole, and what is newer than it is written again, to the same bytes, by the resumed run.
-A folder is a run from the moment it has a config.yaml.
+After an epoch, a line is appended to metrics.jsonl; then best.npz, previous.npz and last.npz are written. Even if the
+process is killed at any moment, last.npz is whole, and the resumed run writes everything newer again, with the same
+bytes. A folder is a run as soon as it has a config.yaml.
 """
 
 from __future__ import annotations
@@ -70,11 +70,11 @@ NOTHING: Mapping[str, str] = {}
 
 
 class RunDirectory:
-    """A run directory that this process holds: while it does, no other can write to it.
+    """A run directory that this process has locked: no other process can write to it.
 
-    What was opened is what is written: a folder that is put at its path meanwhile is left alone. A context manager;
-    made by :func:`create` or :func:`reopen`. Its methods raise ``RunError`` where a file can't be written, and then
-    leave the last good checkpoint as it was.
+    It writes to the directory that was opened, even if another one is put at its path. A context manager; made by
+    :func:`create` or :func:`reopen`. Its methods raise ``RunError`` if a file cannot be written; the last good
+    checkpoint is then unchanged.
     """
 
     def __init__(self, folder: Folder, manifest: dict[str, Any], lock: int, stack: ExitStack) -> None:
@@ -93,11 +93,11 @@ class RunDirectory:
         self._stack.close()
 
     def warnings(self) -> list[str]:
-        """Return what is not promised on this file system."""
+        """Return warnings about missing guarantees of this file system."""
         with writing(self.path):
             if self._folder.can_flush():
                 return []
-        what = "its file system cannot flush a folder: should the power fail, the newest files may be lost"
+        what = "its file system cannot flush a folder: after a power failure the newest files may be lost"
         return [f"{shown(self.path)}: {what}"]
 
     def is_in_place(self) -> bool:
@@ -108,15 +108,15 @@ class RunDirectory:
             return False
 
     def checkpoint(self, name: str) -> Path:
-        """The path of the checkpoint ``last``, ``previous`` or ``best``."""
+        """Return the path of the checkpoint ``last``, ``previous`` or ``best``."""
         return self.path / _checkpoint(name)
 
     def step_writer(self, steps_per_epoch: int, examples: int, step: int) -> StepWriter:
-        """What takes down the losses of the steps after ``step``, for whoever watches the run."""
+        """Return the writer of the losses of the steps after ``step``, for live pages."""
         return StepWriter(self._folder, steps_per_epoch, examples, step)
 
     def save(self, record: EpochRecord, checkpoint: Checkpoint) -> None:
-        """Write what there is to keep of an epoch."""
+        """Write the metrics and checkpoints of an epoch."""
         data = checkpoints.encode(checkpoint)
         self._epoch = checkpoint.epoch
         self._require_in_place()
@@ -125,7 +125,7 @@ class RunDirectory:
             if checkpoint.state.best_epoch == checkpoint.epoch:
                 self._write(_checkpoint("best"), data)
             if self._last is not None:
-                # From memory: what the disk has made of last.npz since must not replace a good previous.npz.
+                # From memory: if last.npz was damaged on the disk since, it must not replace a good previous.npz.
                 self._write(_checkpoint("previous"), self._last)
             self._write(_checkpoint("last"), data)
         self._last = data
@@ -133,9 +133,9 @@ class RunDirectory:
     def rewind_to(self, config: Config, checkpoint: Checkpoint | None, manifest: dict[str, Any]) -> None:
         """Rewind the run to ``checkpoint``, or to before the first epoch if None.
 
-        Its state is 'running' again, its config ``config``. Drops from metrics.jsonl what is newer, a torn line
-        included, and test.json. Raises ``RunError``, and then has changed nothing, if lines of epochs up to the
-        checkpoint's are missing or damaged, or if best.npz is not what the epochs to come need it to be.
+        Its state becomes 'running', its config ``config``. Later lines of metrics.jsonl, a torn line and test.json are
+        removed. Raises ``RunError``, and changes nothing, if lines of epochs up to the checkpoint's are missing or
+        damaged, or if best.npz is not the one that the following epochs need.
         """
         self._epoch = checkpoint.epoch if checkpoint else 0
         length = metrics.length_of(self._folder, self._epoch)
@@ -143,12 +143,12 @@ class RunDirectory:
         self._require_in_place()
         with writing(self.path):
             self._write(CONFIG, config_module.to_yaml(config).encode())
-            # Before anything goes: a run that lacks its end must not be called finished.
+            # Before anything is removed: a run without its last epochs must not be called finished.
             self.write_manifest(**{**manifest, "state": "running"})
             self._folder.remove(TEST)
             self._folder.remove(STEPS)
             if checkpoint is not None:
-                # Before the lines of later epochs go: a last.npz ahead of metrics.jsonl could not be resumed.
+                # Before later lines are removed: a last.npz ahead of metrics.jsonl could not be resumed.
                 self._last = checkpoints.encode(checkpoint)
                 self._write(_checkpoint("last"), self._last)
                 if best is not None and best.config != checkpoint.config:
@@ -156,7 +156,7 @@ class RunDirectory:
             metrics.cut(self._folder, length)
 
     def _best(self, checkpoint: Checkpoint) -> Checkpoint | None:
-        """best.npz, if there has to be one; the epochs to come could not make it again were it lost."""
+        """Return best.npz, if there has to be one; the following epochs could not recreate it."""
         if checkpoint.state.best is None:
             return None
         path, wanted = self.checkpoint("best"), checkpoint.state.best_epoch
@@ -164,8 +164,8 @@ class RunDirectory:
             best = checkpoints.read(path)
         except RunError as error:
             raise RunError(f"{error}; {train_again(self.path)}") from error
-        # A later one was written just before the process died, or is ahead of the checkpoint that was asked for: the
-        # resumed run comes to it again, if it goes that far.
+        # A later one was written just before the process was killed, or is ahead of the checkpoint to resume from: the
+        # resumed run recreates it, if it trains that long.
         if best.epoch != wanted and not checkpoint.epoch < best.epoch <= checkpoint.config.training.epochs:
             what = f"is of epoch {best.epoch}, and {wanted} was the best"
             raise RunError(f"{shown(path)}: {what}; {train_again(self.path)}")
@@ -178,7 +178,7 @@ class RunDirectory:
             self._write(TEST, _json(result))
 
     def write_manifest(self, **changes: Any) -> None:
-        """Bring the manifest up to date."""
+        """Update the manifest."""
         self.manifest.update(changes, epochs=self._epoch)
         self._require_in_place()
         with writing(self.path):
@@ -198,7 +198,7 @@ class RunDirectory:
 
 
 def require_new(path: Path) -> None:
-    """Raise ``RunError`` if ``path`` is there and is anything but an empty folder."""
+    """Raise ``RunError`` if ``path`` exists and is anything but an empty folder."""
     with writing(path):
         try:
             folder = Folder(path)
@@ -211,9 +211,9 @@ def require_new(path: Path) -> None:
 def _require_new(folder: Folder) -> None:
     names = folder.names()
     if CONFIG in names:
-        how = f"name another --out, or go on with it: {resume_command(folder.path)}"
+        how = f"name another --out, or resume it: {resume_command(folder.path)}"
         raise RunError(f"{shown(folder.path)}: is a run already; {how}")
-    # The rest is what a process leaves that dies before its folder is a run.
+    # Anything else was left by a process that was killed before its folder became a run.
     if any(name != LOCK and not TEMPORARY.fullmatch(name) for name in names):
         raise RunError(f"{shown(folder.path)}: exists and is not empty; name another --out")
 
@@ -235,9 +235,9 @@ def create(path: Path | None, name: str, config: Config, manifest: dict[str, Any
 
 
 def reopen(path: Path) -> RunDirectory:
-    """Take hold of an existing run, and clear away what a killed process left half-written.
+    """Lock an existing run, and remove incomplete files that a killed process left.
 
-    Raises ``RunError`` when it is no run, in use by another process, damaged, or cannot be written.
+    Raises ``RunError`` when it is not a run, in use by another process, damaged, or cannot be written.
     """
     with ExitStack() as stack:
         with writing(path):
@@ -246,7 +246,7 @@ def reopen(path: Path) -> RunDirectory:
                 folder.make_folder(CHECKPOINTS)
             folder.remove_temporaries()
             folder.remove_temporaries(CHECKPOINTS)
-        # A process that was killed before it wrote a manifest has nothing to tell.
+        # A process that was killed before it wrote a manifest has left nothing to read.
         manifest = read_manifest(path) if folder.has(MANIFEST) else {}
         return RunDirectory(folder, manifest, lock, stack.pop_all())
 
@@ -264,7 +264,7 @@ def opened(run: Path | Folder) -> Iterator[Folder]:
 
 
 def is_in_use(run: Path | Folder) -> bool:
-    """Return True if a process holds ``run``. Makes no file, and lets other processes take it."""
+    """Return True if a process has locked ``run``. Creates no file, and locks nothing."""
     try:
         with opened(run) as folder:
             return folder.is_locked(LOCK)
@@ -277,31 +277,31 @@ class HasPath(Protocol):
 
     @property
     def path(self) -> Path:
-        """The run's folder, or a checkpoint."""
+        """Return the run's folder, or a checkpoint."""
 
 
 def path_of(run: HasPath | str | os.PathLike[str]) -> Path:
-    """The path of ``run``, which is one or has one. Raises ``UsageError`` for anything else."""
+    """Return the path of ``run``, which is a path or has one. Raises ``UsageError`` for anything else."""
     path = run if isinstance(run, (str, os.PathLike)) else getattr(run, "path", None)
     if not isinstance(path, (str, os.PathLike)):
-        raise UsageError(f"{run!r:.60} is no run; give a Run, or the path of a run or of a checkpoint")
+        raise UsageError(f"{run!r:.60} is not a run; give a Run, or the path of a run or of a checkpoint")
     return Path(path)
 
 
 def locate(path: Path) -> tuple[Path, Path | None]:
-    """The run that ``path`` is, and None; or the run that the checkpoint ``path`` lies in, and ``path``.
+    """Return the run ``path`` and None; for a checkpoint inside a run, the run and ``path``.
 
     Raises ``RunError`` when it is neither.
     """
     run, checkpoint = (path, None) if is_folder(path) else (path.absolute().parent.parent, path)
     if not is_there(run / CONFIG):
-        known = "is no run: it has no config.yaml" if is_folder(path) else "no such run, and no checkpoint inside one"
+        known = "is not a run: it has no config.yaml" if is_folder(path) else "no such run, and no checkpoint in a run"
         raise RunError(f"{shown(path)}: {known}; a run is a folder under runs/")
     return run, checkpoint
 
 
 def find_checkpoint(path: Path) -> Path:
-    """The checkpoint that ``path`` means: the file itself, or a run's best, else its last. Raises ``RunError``."""
+    """Return the checkpoint ``path``, or the best, else the last, of the run ``path``. Raises ``RunError``."""
     if not is_folder(path):
         if not is_there(path):
             raise RunError(f"{shown(path)}: no such run or checkpoint; a run is a folder under runs/")
@@ -310,12 +310,12 @@ def find_checkpoint(path: Path) -> Path:
         for name in ("best", "last"):
             if folder.has(_checkpoint(name)):
                 return path / _checkpoint(name)
-        what = "has no checkpoint yet" if folder.has(CONFIG) else "is no run"
-    raise RunError(f"{shown(path)}: {what}; a run is a folder under runs/ that holds checkpoints/last.npz")
+        what = "has no checkpoint yet" if folder.has(CONFIG) else "is not a run"
+    raise RunError(f"{shown(path)}: {what}; a run is a folder under runs/ with checkpoints/last.npz")
 
 
 def other_checkpoints(path: Path, file: Path) -> list[Path]:
-    """Return the checkpoints of the run ``path`` except ``file``; none where it cannot be read."""
+    """Return the checkpoints of the run ``path`` except ``file``; none if it cannot be read."""
     try:
         with Folder(path / CHECKPOINTS) as folder:
             found = [path / CHECKPOINTS / name for name in folder.names() if name.endswith(checkpoints.SUFFIX)]
@@ -325,13 +325,13 @@ def other_checkpoints(path: Path, file: Path) -> list[Path]:
 
 
 def run_of(checkpoint: Path) -> Path | None:
-    """The run that the file ``checkpoint`` lies in, if it lies in one."""
+    """Return the run that the file ``checkpoint`` lies in, if any."""
     folder = checkpoint.parent if checkpoint.parent.name == CHECKPOINTS else checkpoint.absolute().parent
     return folder.parent if folder.name == CHECKPOINTS and is_there(folder.parent / CONFIG) else None
 
 
 def is_run(path: Path) -> bool:
-    """Return True if ``path`` is a folder with a config.yaml, whatever that is, or one that may not be read."""
+    """Return True if ``path`` is a folder with an entry config.yaml of any kind, or one that may not be read."""
     try:
         (path / CONFIG).lstat()
     except PermissionError:
@@ -342,13 +342,13 @@ def is_run(path: Path) -> bool:
 
 
 def has_manifest(run: Path | Folder) -> bool:
-    """Return True if ``run`` has a manifest: not if its process died before it wrote one. Raises ``RunError``."""
+    """Return False if the process of ``run`` was killed before it wrote a manifest. Raises ``RunError``."""
     with opened(run) as folder, reading(folder.path):
         return folder.has(MANIFEST)
 
 
 def read_config(run: Path | Folder, overrides: Iterable[str] = (), environment: Mapping[str, str] = NOTHING) -> Config:
-    """Return the config of ``run``, as it stands there, or with ``environment`` and ``overrides`` on top of it.
+    """Return the config of ``run``, with ``environment`` and then ``overrides`` on top of it.
 
     Raises ``ConfigError`` when it is damaged, ``RunError`` when it cannot be read.
     """
@@ -374,14 +374,14 @@ def read_test(run: Path | Folder) -> dict[str, Any] | None:
 def read_metrics(run: Path | Folder, at_least: int = 0) -> Metrics:
     """Return a summary of metrics.jsonl of ``run``, without a torn last line.
 
-    Raises ``RunError`` where a line is damaged, or where there are fewer than ``at_least``.
+    Raises ``RunError`` if a line is damaged, or if there are fewer than ``at_least``.
     """
     with opened(run) as folder:
         return metrics.read(folder, at_least)
 
 
 def read_steps(path: Path) -> Steps | None:
-    """The losses of steps in steps.jsonl of the run ``path``, if there are any."""
+    """Return the losses of steps in steps.jsonl of the run ``path``, if there are any."""
     try:
         with Folder(path) as folder:
             return _read_steps(folder)
@@ -390,7 +390,7 @@ def read_steps(path: Path) -> Steps | None:
 
 
 def read_last_record(path: Path) -> dict[str, Any] | None:
-    """The last whole line of metrics.jsonl, those before it unread; None where there is none. Raises ``RunError``."""
+    """Return the last whole line of metrics.jsonl without reading the others; None if empty. Raises ``RunError``."""
     with reading(path), Folder(path) as folder:
         return metrics.last(folder)
 
@@ -426,7 +426,7 @@ def _make_new(name: str) -> Path:
 
 
 def is_folder(path: Path) -> bool:
-    """Return True if ``path`` is a folder, or a link to one; a path that cannot be is none."""
+    """Return True if ``path`` is a folder, or a link to one; False for an invalid path."""
     try:
         return stat.S_ISDIR(path.stat().st_mode)
     except (OSError, ValueError):
@@ -434,7 +434,7 @@ def is_folder(path: Path) -> bool:
 
 
 def is_there(path: Path) -> bool:
-    """Return True if there is anything at ``path``, a link that leads nowhere included."""
+    """Return True if anything is at ``path``, even a dangling link."""
     try:
         path.lstat()
     except (OSError, ValueError):
@@ -443,7 +443,7 @@ def is_there(path: Path) -> bool:
 
 
 def _hold(path: Path, stack: ExitStack) -> tuple[Folder, int]:
-    """The folder ``path`` and the descriptor of its lock, both until ``stack`` is closed. Raises as files do."""
+    """Return the folder ``path`` and the descriptor of its lock, open until ``stack`` closes. Raises as files do."""
     folder = stack.enter_context(Folder(path))
     try:
         return folder, stack.enter_context(folder.locked(LOCK, wait=False))
@@ -455,8 +455,8 @@ def _hold(path: Path, stack: ExitStack) -> tuple[Folder, int]:
         if error.errno not in NO_LOCKS:
             raise
         raise RunError(
-            f"{shown(path / LOCK)}: cannot be locked ({error.strerror}): its file system has no locks, without which "
-            "two processes could write to one run; name an --out on another"
+            f"{shown(path / LOCK)}: cannot be locked ({error.strerror}): its file system has no locks, so two "
+            "processes could write to one run; name an --out on another file system"
         ) from error
 
 
@@ -465,14 +465,14 @@ def _json(value: dict[str, Any]) -> bytes:
 
 
 def _read_json(folder: Folder, name: str, schema: Schema) -> dict[str, Any]:
-    """The JSON object in the file ``name``, which fits ``schema``. Raises ``RunError``."""
+    """Read the JSON object in the file ``name`` and check it against ``schema``. Raises ``RunError``."""
     path = folder.path / name
     with reading(path):
         value = parse(folder.read(name, MAX_MANIFEST_BYTES))
     if value is None:
-        raise RunError(f"{shown(path)}: is damaged: no JSON object")
+        raise RunError(f"{shown(path)}: is damaged: not a JSON object")
     if wrong := misfit({**{key: _OPTIONAL[key] for key in schema.keys() & _OPTIONAL.keys()}, **value}, schema):
-        raise RunError(f"{shown(path)}: is damaged: its {wrong!r} is missing or not what it should be")
+        raise RunError(f"{shown(path)}: is damaged: its {wrong!r} is missing or not allowed")
     return value
 
 
@@ -488,7 +488,7 @@ _MANIFEST: Schema = {
         object_of({"sha256": is_text, "dataset": is_text, "epoch": is_count, "drawn": list_of(is_text)}),
     ),
 }
-# What not every manifest has: the epochs that were trained when it was written, and where the weights are from.
+# Optional keys of a manifest: the epochs trained when it was written, and the origin of the weights.
 _OPTIONAL: dict[str, int | None] = {"epochs": 0, "init": None}
 _TEST: Schema = {
     "checkpoint": is_text,

@@ -1,4 +1,4 @@
-"""The environment of a run: versions, processor, BLAS and its threads; no host, no user, no path."""
+"""The environment of a run: versions, processor, BLAS and its threads; no host, user or path."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import Any
 
 from mlpcli import __version__
 
-# The first that is set decides, as in OpenBLAS; MKL and Accelerate have their own. They have to be set before
-# numpy is loaded, which is why this module does not load it with itself.
+# The first variable that is set decides, as in OpenBLAS; MKL and Accelerate have their own. They must be set before
+# numpy is loaded, so this module does not import numpy when it is imported.
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
 MOST_THREADS = 1024
 MAX_MANIFEST_BYTES = 16 * 1024 * 1024
 
-# How many have trained together, and how they talked; it is not there where it is one.
+# The number of processes that trained together and how they communicated; missing for one process.
 PROCESSES = "processes"
 
 
 def environment(processes: int | str = 1) -> dict[str, Any]:
-    """Versions, processor, BLAS and threads, as plain values; equal environments compute the same bytes."""
+    """Return versions, processor, BLAS and threads as plain values; equal environments compute the same bytes."""
     import numpy as np
 
     from mlpcli.model.blas import routine
@@ -44,7 +44,7 @@ def environment(processes: int | str = 1) -> dict[str, Any]:
 
 
 def threads() -> int:
-    """Return the threads BLAS is set to use, else the processors there are for this process."""
+    """Return the number of threads BLAS is set to use, else the number of cores available to this process."""
     for name in THREAD_VARIABLES:
         if os.environ.get(name, "").isdecimal():
             return int(os.environ[name])
@@ -52,7 +52,7 @@ def threads() -> int:
 
 
 def recorded_threads(run: Path) -> int | None:
-    """The threads that the run ``run`` says it was begun with; None if it does not say so in an orderly way."""
+    """Return the number of threads the run ``run`` was started with; None if its manifest lacks a valid one."""
     from mlpcli.files import Folder
 
     try:

@@ -1,4 +1,4 @@
-"""The names of a run's files, and how a failure to read or to write one is said."""
+"""Names of a run's files, and the messages for failures to read or write them."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ LOCK = ".lock"
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Raise ``RunError`` for an ``OSError`` of reading ``path``."""
+    """Turn an ``OSError`` from reading ``path`` into a ``RunError``."""
     try:
         yield
-    except (OSError, ValueError) as error:  # a name with a NUL in it is a ValueError
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise RunError(f"{shown(_where(error, path))}: cannot be read: {_reason(error)}") from error
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Raise ``RunError`` for an ``OSError`` of writing to ``path``."""
+    """Turn an ``OSError`` from writing to ``path`` into a ``RunError``."""
     try:
         yield
     except (OSError, ValueError) as error:
@@ -38,18 +38,18 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def train_again(path: Path) -> str:
-    """Return what is left to do with the damaged run ``path``."""
+    """Return the advice for the damaged run ``path``: the command that trains it again."""
     return f"train it again: mlpcli train {quoted(path / CONFIG)}"
 
 
 def resume_command(path: Path, train: str = "mlpcli train") -> str:
-    """Return the command that resumes the run or checkpoint ``path``, ``train`` being how it was trained."""
+    """Return the command that resumes the run or checkpoint ``path``; ``train`` is the command that trained it."""
     return f"{train} --resume {quoted(path)}"
 
 
 def quoted(path: Path) -> str:
     """Return ``path`` as an argument in a shell."""
-    # A name that begins with a dash would be taken for an option.
+    # A name that begins with a dash would be parsed as an option.
     text = str(path)
     return shlex.quote(f"./{text}" if text.startswith("-") else text)
 

@@ -1,8 +1,8 @@
-"""metrics.jsonl, one line an epoch, read as a stream: a summary, and no more lines than a picture has use for. So
-neither a long run nor a stranger's file takes more memory than that.
+"""metrics.jsonl, one line per epoch, read as a stream.
 
-A line as mlpcli writes it is recognised by a regular expression, which takes a quarter of the time of parsing it; any
-other is parsed, and checked key by key. Both accept the same: the expression is a part of the schema.
+In memory are a summary and only as many lines as a picture can show, so a long run or an untrusted file takes little
+memory. A line as mlpcli writes it is matched by a regular expression, which takes a quarter of the time of parsing. Any
+other line is parsed and checked key by key. Both accept the same lines: the expression is built from the schema.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from mlpcli.runs.schema import Fits, Schema, is_count, is_number, misfit, or_nul
 from mlpcli.state import EpochRecord
 
 MAX_EPOCHS = int(rule_of(TrainingConfig, "epochs").high or 0)
-MAX_LINE = 256 * 1024  # bytes; of a network of MAX_LAYERS it has 50 kB
-MOST_RECORDS = 1000  # of a longer run every second one, or every fourth ..., so that between half and all of these stay
+MAX_LINE = 256 * 1024  # bytes; a network of MAX_LAYERS needs 50 kB
+MOST_RECORDS = 1000  # a longer run is thinned by powers of two, to between half and all of this number
 
 PIECE = 256 * 1024
 
-# A number that cannot be infinite, as one of three digits in its exponent might be.
+# A number that cannot be infinite; an exponent of three digits could overflow.
 _COUNT = r"(?:0|[1-9][0-9]{0,14})"
 _EXPONENT = r"e[-+]?[0-9]{1,2}"
 _NUMBER = rf"(?:-?{_COUNT}(?:\.[0-9]{{1,25}}(?:{_EXPONENT})?|{_EXPONENT})|{_COUNT})"
@@ -38,7 +38,7 @@ _NUMBERS = rf"\[(?:{_NUMBER}(?:, {_NUMBER}){{0,{MAX_LAYERS}}})?\]"
 
 @cache
 def _written() -> re.Pattern[bytes]:
-    """Return the expression for a line; compiling it takes as long as a tenth of numpy's import."""
+    """Return the expression for a line; compiling it takes a tenth of the time of importing numpy."""
     groups = {name: f"({'' if name in _SUMMED else '?:'}{_BY_TYPE[kind][1]})" for name, kind in _TYPES.items()}
     return re.compile(("{" + ", ".join(f'"{name}": {group}' for name, group in groups.items()) + "}\n").encode())
 
@@ -47,7 +47,7 @@ def _are_numbers(value: Any) -> bool:
     return isinstance(value, list) and len(value) <= MAX_LAYERS + 1 and all(map(is_number, value))
 
 
-# By the type that a field is declared with: what its value fits, and how it is written.
+# By the declared type of a field: the check of its value, and its text.
 _BY_TYPE: dict[str, tuple[Fits, str]] = {
     "int": (is_count, _COUNT),
     "float": (is_number, _NUMBER),
@@ -58,17 +58,19 @@ _BY_TYPE: dict[str, tuple[Fits, str]] = {
 _TYPES = {each.name: str(each.type) for each in fields(EpochRecord)}
 _RECORD: Schema = {name: _BY_TYPE[kind][0] for name, kind in _TYPES.items()}
 _LISTS = [name for name, kind in _TYPES.items() if kind.startswith("list")]
-# Read from every line; few lines are kept.
+# Read from every line; most lines are not stored.
 _SUMMED = ("epoch", "validation_loss", "validation_error", "examples_per_second", "seconds")  # in the line's order
-# Lines written before there were averages lack what is beside one.
+# Lines from before averages were introduced lack these.
 _BESIDE_AN_AVERAGE = ("raw_validation_loss", "raw_validation_error")
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """A summary of metrics.jsonl: ``epochs`` lines, of which ``best`` is the first of the lowest (validation error,
-    validation loss). ``seconds`` are those of training, in which ``examples`` were trained on. ``kept`` has some lines
-    by their numbers, evenly spaced, and the first, the best and the last.
+    """A summary of the ``epochs`` lines of metrics.jsonl.
+
+    ``best`` is the first line of the lowest (validation error, validation loss). ``seconds`` are those of training,
+    ``examples`` the examples trained on. ``kept`` has some lines by their numbers, evenly spaced, and the first, the
+    best and the last.
     """
 
     path: Path
@@ -81,17 +83,17 @@ class Metrics:
 
     @cached_property
     def records(self) -> list[dict[str, Any]]:
-        """The lines that were kept. Raises ``RunError`` where they are of different networks."""
+        """Return the lines in ``kept``. Raises ``RunError`` if they have different numbers of layers."""
         records = [_parsed(line) for _, line in sorted(self.kept.items())]
         if len({tuple(len(record[key] or ()) for key in _LISTS) for record in records}) > 1:
-            raise RunError(f"{shown(self.path)}: is damaged: not every epoch has numbers of as many layers")
+            raise RunError(f"{shown(self.path)}: is damaged: the number of layers is not the same in all epochs")
         return records
 
 
 def read(folder: Folder, at_least: int = 0) -> Metrics:
-    """The metrics of the run in ``folder``, a torn last line left out.
+    """Read the metrics of the run in ``folder``, without a torn last line.
 
-    Raises ``RunError`` where a line is damaged, or where there are fewer than ``at_least``.
+    Raises ``RunError`` if a line is damaged, or if there are fewer than ``at_least``.
     """
     best: tuple[float, float, int] | None = None
     best_line = last_line = b""
@@ -126,12 +128,12 @@ def read(folder: Folder, at_least: int = 0) -> Metrics:
 
 
 def each(folder: Folder) -> Iterator[dict[str, Any]]:
-    """Every line, one after the other. Raises ``RunError`` where one is damaged."""
+    """Yield every line. Raises ``RunError`` if one is damaged."""
     return (_parsed(line) for _, line, _ in _checked(folder))
 
 
 def last(folder: Folder) -> dict[str, Any] | None:
-    """The last whole line, without those before it; None where there is none. Raises ``RunError``."""
+    """Return the last whole line without reading the others; None if there is none. Raises ``RunError``."""
     with reading(folder.path / METRICS):
         try:
             file = folder.open(METRICS)
@@ -144,7 +146,7 @@ def last(folder: Folder) -> dict[str, Any] | None:
 
 
 def length_of(folder: Folder, epochs: int) -> int:
-    """The bytes that the first ``epochs`` lines take. Raises ``RunError`` where there are fewer, or one is damaged."""
+    """Return the bytes of the first ``epochs`` lines. Raises ``RunError`` if there are fewer, or one is damaged."""
     length = number = 0
     if epochs:
         for number, line, _ in _checked(folder):
@@ -156,7 +158,7 @@ def length_of(folder: Folder, epochs: int) -> int:
 
 
 def cut(folder: Folder, length: int) -> None:
-    """Drop what is beyond ``length`` bytes, a torn line included; nothing is written where there is nothing to drop."""
+    """Truncate the file to ``length`` bytes; writes nothing if it is not longer."""
     try:
         file = folder.open(METRICS)
     except FileNotFoundError:
@@ -168,7 +170,7 @@ def cut(folder: Folder, length: int) -> None:
 
 
 def require(folder: Folder, epochs: int, at_least: int) -> None:
-    """Raise ``RunError`` if the ``epochs`` in metrics.jsonl are fewer than the ``at_least`` that were trained."""
+    """Raise ``RunError`` if metrics.jsonl has fewer lines, ``epochs``, than ``at_least``."""
     if epochs < at_least:
         path = folder.path / METRICS
         what = f"it has {epochs} of the {at_least} lines that were written" if folder.has(METRICS) else "it is missing"
@@ -176,7 +178,7 @@ def require(folder: Folder, epochs: int, at_least: int) -> None:
 
 
 def _checked(folder: Folder) -> Iterator[tuple[int, bytes, Sequence[Any]]]:
-    """The number of each line, the line, and its numbers of the keys ``_SUMMED`` except the first."""
+    """Yield the number of each line, the line, and its values of the keys ``_SUMMED`` except the first."""
     path = folder.path / METRICS
     with reading(path), ExitStack() as stack:
         try:
@@ -186,7 +188,7 @@ def _checked(folder: Folder) -> Iterator[tuple[int, bytes, Sequence[Any]]]:
         number = 0
         while line := file.readline(MAX_LINE):
             if not line.endswith(b"\n") and len(line) < MAX_LINE:
-                return  # half a line, of a writer that was killed
+                return  # half a line: the writer was killed
             number += 1
             written = _written().fullmatch(line)
             values: Sequence[Any]
@@ -200,13 +202,13 @@ def _checked(folder: Folder) -> Iterator[tuple[int, bytes, Sequence[Any]]]:
                 record = _record(line) or dict.fromkeys(_SUMMED, 0)
                 epoch, *values = (record[key] for key in _SUMMED)
             if int(epoch) != number or number > MAX_EPOCHS:
-                what = f"is damaged: no line of epoch {number}"
+                what = f"is damaged: not a line of epoch {number}"
                 raise RunError(f"{shown(path)}:{number}: {what}; {train_again(folder.path)}")
             yield number, line, values
 
 
 def _record(line: bytes) -> dict[str, Any] | None:
-    """The record in ``line``, if it is one."""
+    """Return the record in ``line``, or None if it does not fit the schema."""
     record = parse(line)
     if record is not None:
         record = {**dict.fromkeys(_BESIDE_AN_AVERAGE), **record}
@@ -215,5 +217,5 @@ def _record(line: bytes) -> dict[str, Any] | None:
 
 def _parsed(line: bytes) -> dict[str, Any]:
     record = _record(line)
-    assert record is not None, "it was checked"
+    assert record is not None, "the line was checked"
     return record

@@ -1,4 +1,4 @@
-"""Runs side by side, the best first: what differs in their configs, and what came out; several seeds as one."""
+"""Runs side by side, the best first: the differences of their configs and their results, with seeds grouped."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from mlpcli.runs import directory
 from mlpcli.runs.summary import Summary, run_at, runs_in, try_to_read
 
 SEED = "seed"
-# Where the data are found, and whether the test images are opened in the end, is nothing to the training; a hash only
-# says which checkpoint it was that network.init names.
+# Keys without effect on training: the location of the data, and whether the test images are opened at the end. The hash
+# only identifies the checkpoint of network.init.
 WITHOUT_EFFECT = frozenset({"data.folder", "data.sources", "data.offline", "data.test", "network.init_sha256"})
 
 
 @dataclass(frozen=True)
 class Row:
-    """A run, and what its config says of the keys that are :func:`differing`: nothing where the config is unknown."""
+    """A run, and its config's values of the keys in :func:`differing`: empty if the config is damaged."""
 
     summary: Summary
     settings: dict[str, Any]
@@ -34,7 +34,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Spread:
-    """The mean, the least and the greatest of several numbers."""
+    """The mean, minimum and maximum of several numbers."""
 
     mean: float
     low: float
@@ -43,9 +43,9 @@ class Spread:
 
 @dataclass(frozen=True)
 class SeedGroup:
-    """Runs that differ in their seed alone, each as its ``Row``, and the spread of what came out of the finished ones.
+    """Runs that differ only in their seed, each as its ``Row``, and the spread of the results of the finished ones.
 
-    ``settings`` are those of the rows without the seed. A spread is None where no finished run has the number.
+    ``settings`` are those of the rows without the seed. A spread is None if no finished run has the number.
     """
 
     rows: tuple[Row, ...]
@@ -62,56 +62,56 @@ class SeedGroup:
 
 @dataclass(frozen=True)
 class Known:
-    """A run to be compared: its summary, and its config, None where that is damaged."""
+    """A run to compare: its summary, and its config, None if that is damaged."""
 
     summary: Summary
     config: Config | None
 
     @cached_property
     def settings(self) -> dict[str, Any] | None:
-        """Its config's value of every key that has an effect on training; None where it is unknown."""
+        """Return its value of every key that has an effect on training; None if its config is damaged."""
         if self.config is None:
             return None
         flat = config_module.flatten(self.config)
         if self.config.data.fallback is not None and self.summary.dataset == self.config.data.fallback:
-            flat["data.dataset"] = self.summary.dataset  # and not what could not be had
+            flat["data.dataset"] = self.summary.dataset  # the data set used, which may be the fallback
         return {key: value for key, value in flat.items() if key not in WITHOUT_EFFECT}
 
 
 def collect(paths: Iterable[Path]) -> list[Known]:
-    """The runs that ``paths`` are, or that lie in the folders that they are, each once, with their configs.
+    """Return the runs ``paths``, and the runs in the folders ``paths``, each once, with their configs.
 
-    A damaged run is among them, its config None where that is what is damaged. Raises ``RunError`` for a path that is
-    no run and holds none.
+    Damaged runs are included, with config None if the config is damaged. Raises ``RunError`` for a path that is neither
+    a run nor a folder of runs.
     """
     found: dict[str, Known] = {}
     for path in paths:
         holds_runs = directory.is_folder(path) and not directory.is_run(path)
         here = runs_in(path) if holds_runs else [try_to_read(run_at(path))]
         if not here:
-            raise RunError(f"{shown(path)}: is no run, and holds none; a run is a folder under runs/")
+            raise RunError(f"{shown(path)}: is not a run, and contains none; a run is a folder under runs/")
         for run in here:
             found.setdefault(os.path.realpath(run[0].path), Known(*run))
     return list(found.values())
 
 
 def differing(runs: Sequence[Known]) -> list[str]:
-    """The dotted keys of which the configs of ``runs`` have different values, :data:`WITHOUT_EFFECT` left out."""
+    """Return the dotted keys in which the configs of ``runs`` differ, except :data:`WITHOUT_EFFECT`."""
     known = [run.settings for run in runs if run.settings is not None]
     return [key for key in (known[0] if known else ()) if any(each[key] != known[0][key] for each in known)]
 
 
 def rank(runs: Sequence[Known]) -> list[Row]:
-    """``runs`` from the lowest (validation error, validation loss) up, those that have none last, then by name."""
+    """Sort ``runs`` by (validation error, validation loss), lowest first, those without last, then by name."""
     keys = differing(runs)
     rows = [Row(run.summary, {key: run.settings[key] for key in keys} if run.settings else {}) for run in runs]
     return sorted(rows, key=lambda row: (*_score(row.summary), str(row.summary.path)))
 
 
 def group_seeds(runs: Sequence[Known]) -> list[SeedGroup]:
-    """:func:`rank`, with the runs that differ in their seed alone as one; from the lowest mean validation error up.
+    """Group the runs that differ only in their seed, and sort the groups by mean validation error, lowest first.
 
-    A run whose config is unknown is a group of its own.
+    A run with a damaged config is a group of its own.
     """
     configs = {run.summary.path: run.settings for run in runs}
     groups: dict[Any, list[Row]] = {}
@@ -121,7 +121,7 @@ def group_seeds(runs: Sequence[Known]) -> list[SeedGroup]:
         key = path if settings is None else repr([item for item in settings.items() if item[0] != SEED])
         groups.setdefault(key, []).append(row)
     made = [_group(rows, [configs[row.summary.path] for row in rows]) for rows in groups.values()]
-    # Stable: groups without a finished run stay in the order of their rows.
+    # Stable: groups without a finished run remain in the order of their rows.
     return sorted(made, key=lambda group: group.validation_error.mean if group.validation_error else math.inf)
 
 

@@ -1,4 +1,4 @@
-"""The schema of the JSON in a run's files: nothing that is read from one is used before it fits."""
+"""Schemas of the JSON in a run's files: every value is checked before it is used."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Schema = dict[str, Fits]
 
 
 def parse(data: bytes) -> dict[str, Any] | None:
-    """The JSON object in ``data``; None where that is anything else, NaN and infinities included."""
+    """Parse the JSON object in ``data``; None for anything else, including NaN and infinities."""
     try:
         value = json.loads(data, parse_constant=_refuse)
     except (ValueError, RecursionError):
@@ -21,7 +21,7 @@ def parse(data: bytes) -> dict[str, Any] | None:
 
 
 def misfit(value: dict[str, Any], schema: Schema) -> str | None:
-    """The first key of ``schema`` that ``value`` lacks or has something else under."""
+    """Return the first key of ``schema`` that ``value`` lacks or whose value does not fit."""
     return next((key for key, fits in schema.items() if key not in value or not fits(value[key])), None)
 
 
@@ -31,7 +31,7 @@ def is_text(value: Any) -> bool:
 
 
 def is_count(value: Any) -> bool:
-    """Return True if it is a whole number from 0, which a float64 can hold."""
+    """Return True if it is a whole number from 0 that a float64 represents exactly."""
     return type(value) is int and 0 <= value < 2**53
 
 
@@ -41,24 +41,24 @@ def is_number(value: Any) -> bool:
 
 
 def mapping_of(fits: Fits) -> Fits:
-    """A mapping of texts to what ``fits``."""
+    """Accept a mapping from texts to values accepted by ``fits``."""
     return lambda value: isinstance(value, dict) and all(map(is_text, value)) and all(map(fits, value.values()))
 
 
 def list_of(fits: Fits) -> Fits:
-    """A list of what ``fits``."""
+    """Accept a list of values accepted by ``fits``."""
     return lambda value: isinstance(value, list) and all(map(fits, value))
 
 
 def object_of(schema: Schema) -> Fits:
-    """An object that fits ``schema``, and may have other keys."""
+    """Accept an object that fits ``schema``; it may have other keys."""
     return lambda value: isinstance(value, dict) and misfit(value, schema) is None
 
 
 def or_null(fits: Fits) -> Fits:
-    """Accept what ``fits``, or null."""
+    """Accept null, or a value accepted by ``fits``."""
     return lambda value: value is None or fits(value)
 
 
 def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no JSON")
+    raise ValueError(f"{constant} is not JSON")

@@ -1,10 +1,10 @@
-"""steps.jsonl: the losses of steps while a run is trained, for whoever watches it; nothing is resumed from it.
+"""steps.jsonl: the losses of steps during training, for live pages; resuming does not read it.
 
-The first line is ``{"steps_per_epoch": N, "examples": M}``, the second number that of the examples of an epoch. Each
-other is ``[step, seconds, loss]``: the mean loss of the steps since the line before, and the seconds since training
-began or was resumed. There are at most ``MOST_LINES``: when they are more, every two become one, and from then on a
-line is written half as often. So the file spans the whole run, and does not grow with it. It is written by the clock,
-so that it differs between equal runs.
+The first line is ``{"steps_per_epoch": N, "examples": M}``, M being the number of examples per epoch. Every other line
+is ``[step, seconds, loss]``: the mean loss of the steps since the line before, and the seconds since training began or
+was resumed. There are at most ``MOST_LINES``: beyond that, every two are merged, and lines are written half as often.
+So the file spans the whole run and does not grow with it. Lines are written at intervals of time, so equal runs have
+different files.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Line = tuple[int, float, float]  # step, seconds, loss
 
 @dataclass(frozen=True)
 class Steps:
-    """The contents of steps.jsonl: the steps and the examples of an epoch, and its lines."""
+    """The contents of steps.jsonl: steps and examples per epoch, and its lines."""
 
     steps_per_epoch: int
     examples: int
@@ -38,10 +38,10 @@ class Steps:
 
 
 class StepWriter:
-    """Writes steps.jsonl in ``folder`` as :meth:`add` is called after each step; the first is the one after ``step``.
+    """Writer of steps.jsonl in ``folder``: call :meth:`add` after each step, the first being the one after ``step``.
 
-    No file is made in the first moment, so that a short run has none. What cannot be written is left out: nobody who
-    trains needs it.
+    The file is created after a moment, so that a short run has none. Failures to write are ignored: training does not
+    need it.
     """
 
     def __init__(self, folder: Folder, steps_per_epoch: int, examples: int, step: int) -> None:
@@ -50,18 +50,18 @@ class StepWriter:
         self._step = self._start = step
         self._lines: list[Line] = []
         self._total, self._count = 0.0, 0
-        self._next_look = self._stride = 1  # steps
+        self._next_check = self._stride = 1  # steps
         self._seconds_a_line = SECONDS_A_LINE
         self._began = time.monotonic()
         self._due = self._began + 2 * SECONDS_A_LINE
         self._file: FileIO | None = None
 
     def add(self, loss: float) -> None:
-        """Take down a step."""
+        """Record a step."""
         self._total += loss
         self._count += 1
-        if self._count >= self._next_look:
-            self._look_at_the_clock()
+        if self._count >= self._next_check:
+            self._check_clock()
 
     def close(self) -> None:
         """Close the file."""
@@ -70,13 +70,13 @@ class StepWriter:
             with suppress(OSError):
                 file.close()
 
-    def _look_at_the_clock(self) -> None:
-        # Of short steps there are thousands a line, and the clock takes a good part of what they cost here.
+    def _check_clock(self) -> None:
+        # Thousands of short steps make one line, and reading the clock would be a good part of their cost here.
         if (now := time.monotonic()) >= self._due:
             self._due = now + self._seconds_a_line
             self._stride = max(1, self._count // 16)
             self._write(now)
-        self._next_look = self._count + self._stride
+        self._next_check = self._count + self._stride
 
     def _write(self, now: float) -> None:
         self._step += self._count
@@ -98,7 +98,7 @@ class StepWriter:
 
 
 def read(folder: Folder) -> Steps | None:
-    """Return the contents of steps.jsonl in ``folder`` as far as they are in order; None if there are none."""
+    """Return the valid contents of steps.jsonl in ``folder``; None if there are none."""
     try:
         head, *lines = folder.read(STEPS, MOST_BYTES).split(b"\n")[:-1]
     except (OSError, ValueError):
@@ -125,7 +125,7 @@ def _line(text: bytes) -> Line | None:
 
 
 def _halved(lines: list[Line], start: int) -> list[Line]:
-    """Every two of ``lines`` as one, the loss their mean over the steps since ``start``; a last one alone as it is."""
+    """Merge every two of ``lines``, with the mean loss over their steps since ``start``; an odd last line is copied."""
     before = [start, *(line[0] for line in lines)]
     counts = [after - start for start, after in pairwise(before)]
     halved = []

@@ -1,4 +1,4 @@
-"""A run in one line, whatever state it is in."""
+"""Summaries of runs in any state."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from mlpcli.runs.metrics import Metrics
 
 @dataclass(frozen=True)
 class Summary:
-    """A run in a line. ``state`` is running, finished, interrupted, diverged, or damaged: then ``problem`` says how.
+    """A run in one line.
 
-    ``best_epoch`` is the one with the lowest (validation error, validation loss); errors are fractions of the images.
-    ``seconds`` of training alone, validation and all else left out, and ``examples_per_second`` over all of them. What
-    is not known is None.
+    ``state`` is running, finished, interrupted, diverged or damaged; ``problem`` describes the damage. ``best_epoch``
+    is the one with the lowest (validation error, validation loss); errors are fractions of the images. ``seconds`` is
+    the time of training alone, without validation; ``examples_per_second`` is the rate over that time. Unknown values
+    are None.
     """
 
     path: Path
@@ -40,7 +41,7 @@ class Summary:
 
 
 def run_at(path: Path) -> Path:
-    """The run that ``path`` is. Raises ``RunError`` when it is none, also for a checkpoint inside one."""
+    """Return ``path`` if it is a run. Raises ``RunError`` if it is not, or is a checkpoint inside one."""
     where, at = directory.locate(path)
     if at is not None:
         raise RunError(f"{shown(path)}: is a checkpoint; name its run: {shown(where)}")
@@ -88,12 +89,12 @@ def read_run(path: Path) -> Recorded:
 
 
 def summarize(path: Path) -> Summary:
-    """The summary of the run ``path``. Raises ``RunError`` or ``ConfigError`` when it is damaged."""
+    """Return the summary of the run ``path``. Raises ``RunError`` or ``ConfigError`` when it is damaged."""
     return read_run(path).summary
 
 
 def try_to_read(path: Path) -> tuple[Summary, Config | None]:
-    """The summary of the run ``path``, of state damaged where there can be none; and its config, if that is whole."""
+    """Return the summary of the run ``path``, also if it is damaged, and its config, if that is valid."""
     try:
         run = read_run(path)
     except MlpcliError as error:
@@ -106,17 +107,17 @@ def try_to_read(path: Path) -> tuple[Summary, Config | None]:
 
 
 def try_to_summarize(path: Path) -> Summary:
-    """The summary of the run ``path``, of state damaged where there can be none."""
+    """Return the summary of the run ``path``, also if it is damaged."""
     return try_to_read(path)[0]
 
 
 def summaries(folder: Path) -> list[Summary]:
-    """The runs in ``folder``, newest first, the damaged ones among them. Raises ``RunError`` if it can't be read."""
+    """Return summaries of the runs in ``folder``, newest first, damaged ones included. Raises ``RunError``."""
     return [summary for summary, _ in runs_in(folder)]
 
 
 def runs_in(folder: Path) -> list[tuple[Summary, Config | None]]:
-    """:func:`summaries`, each with the run's config, None where that is damaged."""
+    """Return :func:`summaries`, each with the run's config, None if that is damaged."""
     with reading(folder):
         paths = sorted(path for path in folder.iterdir() if directory.is_run(path))
     return sorted(map(try_to_read, paths), key=lambda run: run[0].started or "", reverse=True)

@@ -59,7 +59,7 @@ class Task:
 
     @property
     def is_open(self) -> bool:
-        """True if the run is still to be trained, or resumed."""
+        """Return True if the run is still to be trained or resumed."""
         return self.state in ("new", "interrupted")
 
 
@@ -67,25 +67,25 @@ class Task:
 class Outcome:
     """The result of a task: finished, diverged, failed (``problem`` gives the reason), or died with its process.
 
-    ``said`` are messages for the user.
+    ``messages`` are for the user.
     """
 
     state: str
     problem: str = ""
-    said: tuple[str, ...] = ()
+    messages: tuple[str, ...] = ()
 
 
 class Watcher:
-    """Observer of a sweep. This base class shows nothing."""
+    """An observer of a sweep. This base class shows nothing."""
 
     def began(self, task: Task) -> None:
-        """Called when a worker has taken ``task``."""
+        """Note that a worker has started ``task``."""
 
     def ended(self, task: Task, outcome: Outcome) -> None:
-        """Called when a worker has finished ``task``."""
+        """Note that a worker has finished ``task``."""
 
     def tick(self, running: Sequence[Task]) -> None:
-        """Called at regular intervals with the tasks in training."""
+        """Update at regular intervals; ``running`` are the tasks in training."""
 
 
 # Runs on disk ------------------------------------------------------------------------------------------------------
@@ -128,7 +128,7 @@ def tasks(folder: Path, plan: Plan) -> list[Task]:
     ]
 
 
-def strangers(folder: Path, plan: Plan) -> list[Path]:
+def unplanned_runs(folder: Path, plan: Plan) -> list[Path]:
     """Return the runs in ``folder`` that are not in ``plan``."""
     from mlpcli.runs import directory
 
@@ -206,24 +206,26 @@ def train(task: Task, threads: int) -> Outcome:
 
     class Listener(experiment.Observer):
         def say(self, message: str) -> None:
-            said.append(message)
+            messages.append(message)
 
         def remark(self, message: str) -> None:
-            """Show none: all runs of a sweep have much the same, and its table shows which of them learn."""
+            """Ignore it: all runs of a sweep have similar remarks, and the table shows which of them learn."""
 
-    said: list[str] = []
+    messages: list[str] = []
     try:
         _train(task, Listener())
     except DivergedError as error:
-        return Outcome("diverged", str(error), tuple(said))
+        return Outcome("diverged", str(error), tuple(messages))
     except MlpcliError as error:
-        return Outcome("failed", str(error), tuple(said))
+        return Outcome("failed", str(error), tuple(messages))
     except MemoryError:
-        return Outcome("failed", "does not fit in memory", tuple(said))
+        return Outcome("failed", "does not fit in memory", tuple(messages))
     except Exception as error:
-        said.append(f"{traceback.format_exc()}mlpcli: this is a bug in mlpcli; please report it with the lines above")
-        return Outcome("failed", f"{type(error).__name__}: {error}", tuple(said))
-    return Outcome("finished", "", tuple(said))
+        messages.append(
+            f"{traceback.format_exc()}mlpcli: this is a bug in mlpcli; please report it with the lines above"
+        )
+        return Outcome("failed", f"{type(error).__name__}: {error}", tuple(messages))
+    return Outcome("finished", "", tuple(messages))
 
 
 def _train(task: Task, observer: Observer) -> None:
@@ -246,7 +248,7 @@ def _train(task: Task, observer: Observer) -> None:
 
 
 class Pool:
-    """Workers, each with ``threads`` BLAS threads; a context manager that shuts them down."""
+    """A pool of workers with ``threads`` BLAS threads each; a context manager that shuts them down."""
 
     def __init__(self, executor: Executor, workers: int, threads: int) -> None:
         self.workers = workers
@@ -262,16 +264,16 @@ class Pool:
         self._executor.shutdown(cancel_futures=True)
 
     def submit(self, task: Task) -> Future[Outcome]:
-        """Have ``task`` trained by the next worker that is free."""
+        """Queue ``task`` for the next free worker."""
         return self._executor.submit(train, task, self.threads)
 
     def stop(self, status: int) -> None:
-        """Kill the workers now; a run survives that at any moment. May end this process with ``status``."""
+        """Kill the workers now, which no run suffers from. May end this process with ``status``."""
         raise NotImplementedError
 
 
 class LocalPool(Pool):
-    """Processes of this machine, one per run, so that a failing one does not affect the others."""
+    """Worker processes on this machine, one per run, so that a failing one does not affect the others."""
 
     def __init__(self, jobs: int | None = None, threads_each: int | None = None) -> None:
         jobs = jobs or cores()
@@ -289,11 +291,11 @@ class LocalPool(Pool):
         super().__exit__(kind, value, trace)
 
     def submit(self, task: Task) -> Future[Outcome]:
-        """Have ``task`` trained by the next worker that is free."""
+        """Queue ``task`` for the next free worker."""
         return self._executor.submit(self._in_a_process, task)
 
     def stop(self, status: int = 0) -> None:
-        """Kill the workers now; a run survives that at any moment."""
+        """Kill the workers now; runs can be resumed afterwards."""
         with self._lock:
             self._stopping = True
             for process in self._processes:
@@ -353,7 +355,7 @@ def under_mpi() -> bool:
     started = launched()
     if started is not None and started[1] > 1:
         raise UsageError(
-            "started by an MPI launcher, each process would be a sweep of its own; "
+            "started by an MPI launcher, each process would run its own sweep; "
             "write: mpiexec -n N python -m mpi4py.futures -m mlpcli sweep ..."
         )
     return False
@@ -405,7 +407,7 @@ def _end_with(sentinel: int) -> None:
 @contextmanager
 def _without_interrupts() -> Iterator[None]:
     """Block Ctrl-C in processes started here; the sweep handles it."""
-    # The first process would start the tracker, which unblocks the signal. So start it before.
+    # Started with the first process, the tracker would unblock the signal. So start it before.
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

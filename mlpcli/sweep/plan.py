@@ -37,13 +37,13 @@ OF_RANDOM = ("draws", "seed", "keys")
 SEED, TEST = "seed", "data.test"
 # Significant digits of a drawn number: it stays readable in a table.
 DIGITS = 4
-# Longest file name, and the characters kept of one that is too long or has characters to escape.
+# Longest file name, and the characters that remain of one that is too long or has characters to escape.
 MAX_NAME, NAME_KEPT = 120, 100
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A run of a sweep: the name of its directory, made of its values of the swept keys, and its config."""
+    """A run of a sweep: the name of its directory, made from its values of the swept keys, and its config."""
 
     name: str
     config: Config
@@ -53,7 +53,7 @@ class Planned:
 class Plan:
     """The runs of a sweep file: ``combinations`` of values, each once per seed.
 
-    ``repeated`` counts the draws equal to an earlier one, which are not among the combinations. ``text`` is the file's.
+    ``repeated`` counts the draws equal to an earlier one, which are left out. ``text`` is the text of the file.
     """
 
     name: str
@@ -95,7 +95,7 @@ class _File:
         self._refuse_unknown("", self._tree, KEYS)
         ways = [way for way in WAYS if way in self._tree]
         if len(ways) != 1:
-            given = f"has both {' and '.join(ways)}" if ways else "does not say what to try"
+            given = f"has both {' and '.join(ways)}" if ways else "does not give the values to try"
             raise ConfigError(f"{self._document.name}: {given}; give exactly one of {_any(WAYS)}")
         self._way = ways[0]
 
@@ -143,7 +143,7 @@ class _File:
         for key, (value, at) in self._leaves("set", self._tree.get("set")).items():
             if key == TEST and value is True:
                 self._fail(
-                    at, "a sweep never opens the test files, so that nothing is chosen by them; leave it out", key
+                    at, "a sweep never opens the test files, so that they cannot influence a choice; leave it out", key
                 )
             settings.append(self._setting(key, value, at))
         return tuple(settings)
@@ -318,7 +318,7 @@ class _File:
         for key, (_, at) in leaves.items():
             if key == TEST:
                 self._fail(
-                    at, "a sweep never opens the test files, so that nothing is chosen by them; leave it out", key
+                    at, "a sweep never opens the test files, so that they cannot influence a choice; leave it out", key
                 )
             if key in WITHOUT_EFFECT:
                 self._fail(at, "has no effect on training, so there is nothing to vary; put it under set", key)
@@ -356,7 +356,7 @@ class _File:
                 near = get_close_matches(key, known, 1)
                 hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
                 if not path and (key in _sections() or key == SEED):
-                    hint = "the keys of a config stand under set, grid, list or random"
+                    hint = "the keys of a config belong under set, grid, list or random"
                 self._fail(at, f"unknown key; {hint}", _cut(at))
 
     def _whole_number(self, at: str, value: Any, low: int, high: int) -> int:

@@ -15,8 +15,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from mlpcli.analysis.evaluation import Member
-from mlpcli.analysis.look import Look, held_out_images, look_again
+from mlpcli.analysis.evaluate_runs import EvaluatedRuns, evaluate_unrecorded, load_default_images
+from mlpcli.analysis.evaluation import LoadedModel
 from mlpcli.analysis.report.contents import Contents, contents, name_of, of_run, waiting, weights_of
 from mlpcli.analysis.report.page import base64, json_text, page, runs_page
 from mlpcli.analysis.report.side_by_side import Describer, names_of, side_by_side
@@ -29,14 +29,14 @@ from mlpcli.runs.ranking import Known
 from mlpcli.runs.steps import Line
 from mlpcli.runs.summary import try_to_read
 
-# The fraction of all CPU time that reading checkpoints may take; evaluation may take as much again.
-SHARE = 0.003
-MOST_POINTS = 400  # of the losses of steps
-SMOOTH = 50  # of an epoch, the part over which the loss is averaged
-SPEED_SECONDS = 10.0  # over which the speed is taken
+# Fraction of all CPU time that reading checkpoints may take; evaluation may take as much again.
+CPU_FRACTION = 0.003
+MOST_POINTS = 400  # losses of steps
+SMOOTH = 50  # the loss is averaged over an epoch divided by this
+SPEED_SECONDS = 10.0  # the speed is averaged over this time
 MOST_OTHERS = 40
 NOT_YET = "No epoch is completed, so there is no network to show."
-NO_IMAGES = "The images could not be had where this page is made."
+NO_IMAGES = "The images are not available on the machine that made this page."
 
 Values = dict[str, Any]
 Events = dict[str, str]  # JSON, by kind
@@ -46,30 +46,30 @@ Signature = tuple[Any, ...]
 class Budget:
     """A limit on CPU time, as a fraction of the machine's."""
 
-    def __init__(self, cores: int, share: float = SHARE) -> None:
-        self._per_second = cores * share
+    def __init__(self, cores: int, fraction: float = CPU_FRACTION) -> None:
+        self._per_second = cores * fraction
         self._free = -math.inf
 
     @property
     def is_free(self) -> bool:
-        """True once enough time has passed for the CPU seconds spent."""
+        """Return True once enough time has passed for the CPU seconds spent."""
         return time.monotonic() >= self._free
 
     def spend(self, seconds: float) -> None:
-        """Note that ``seconds`` of CPU time were used."""
+        """Record that ``seconds`` of CPU time were used."""
         self._free = time.monotonic() + seconds / self._per_second
 
 
 @dataclass(frozen=True)
 class Seen:
-    """The newest values read of a run: its part of a document, and its state."""
+    """The newest values read from a run: its part of a document, and its state."""
 
     document: Values
     state: str
 
 
 class RunFeed:
-    """The events of the run ``path``. One thread may read light and another heavy at the same time."""
+    """Events of the run ``path``. One thread may read light and another heavy at the same time."""
 
     def __init__(self, path: Path, cores: int) -> None:
         self.path = path
@@ -77,9 +77,9 @@ class RunFeed:
         self._signature: Signature = ()
         self._seen: Seen | None = None
         self._steps: tuple[Signature, Values | None] = ((), None)
-        self._weights, self._looks = Budget(cores), Budget(cores)
+        self._weights, self._evaluations = Budget(cores), Budget(cores)
         self._read: Signature = ()  # of the checkpoint whose weights were sent
-        self._looked: Signature = ()  # of the one that was evaluated
+        self._evaluated: Signature = ()  # of the one that was evaluated
         self._images: tuple[Part, SplitName] | None = None
         self._no_images: str | None = None
 
@@ -89,14 +89,14 @@ class RunFeed:
 
     @property
     def state(self) -> str:
-        """The run's: running, finished, interrupted, diverged, damaged or removed."""
+        """Return the run's state: running, finished, interrupted, diverged, damaged or removed."""
         return self._seen.state if self._seen else "running"
 
     def light(self) -> Events:
-        """Events ``run``, where its files have changed, and ``progress``."""
+        """Return event ``run`` if its files have changed, and ``progress``."""
         events: Events = {}
         before = self._seen
-        for _ in range(3):  # what is read while the files change is read again
+        for _ in range(3):  # files that change while they are read are read again
             signature = _signature(self.path, CONFIG, MANIFEST, METRICS, TEST)
             signature = (*signature, directory.is_in_use(self.path))
             if signature == self._signature and self._seen is not None:
@@ -116,12 +116,14 @@ class RunFeed:
         found = _signature(self.path, *self._wanted(over))
         if not any(found):
             return False
-        if over:  # nobody trains: what is shown in the end is shown at once
-            return found != self._looked
-        return (found != self._read and self._weights.is_free) or (found != self._looked and self._looks.is_free)
+        if over:  # nothing is trained any more, so the final page needs no budget
+            return found != self._evaluated
+        return (found != self._read and self._weights.is_free) or (
+            found != self._evaluated and self._evaluations.is_free
+        )
 
     def heavy(self) -> Events:
-        """Event ``contents``, all of a page, where there is time for it; else ``weights``."""
+        """Return event ``contents``, all of a page, if CPU time is left for it; else ``weights``."""
         over = self.state not in ("running", "removed", "damaged")
         began = time.thread_time()
         names = self._wanted(over)
@@ -129,39 +131,39 @@ class RunFeed:
         name = next((name for name, each in zip(names, found, strict=True) if each), None)
         if name is None:
             return {}
-        look = over or self._looks.is_free
-        self._read = found  # whatever comes of it: what cannot be read is not tried again and again
-        if look:
-            self._looked = found
+        evaluate = over or self._evaluations.is_free
+        self._read = found  # set first: an unreadable checkpoint is not tried again and again
+        if evaluate:
+            self._evaluated = found
         try:
             file = self.path / name
-            member = Member(file, self.path, checkpoints.read(file))
-            if not look:
-                weights = base64(weights_of(member.checkpoint.parameters))
-                return {"weights": json_text({"checkpoint": name_of(member), "weights": weights})}
-            made = self._contents(member)
-            told = {"document": made.document, "weights": base64(made.weights), "images": base64(made.images)}
-            return {"contents": json_text(told)}
+            model = LoadedModel(file, self.path, checkpoints.read(file))
+            if not evaluate:
+                weights = base64(weights_of(model.checkpoint.parameters))
+                return {"weights": json_text({"checkpoint": name_of(model), "weights": weights})}
+            made = self._contents(model)
+            page_data = {"document": made.document, "weights": base64(made.weights), "images": base64(made.images)}
+            return {"contents": json_text(page_data)}
         except MlpcliError:
             return {}
         finally:
-            (self._looks if look else self._weights).spend(time.thread_time() - began)
+            (self._evaluations if evaluate else self._weights).spend(time.thread_time() - began)
 
     def _wanted(self, over: bool) -> tuple[str, ...]:
-        """The checkpoints to show, the first that is there: the newest, in the end that which a report shows."""
+        """Return the checkpoints to show, by preference: the last; after training, those that a report shows."""
         names = ("best", "last") if over else ("last",)
         return tuple(f"{CHECKPOINTS}/{name}{checkpoints.SUFFIX}" for name in names)
 
-    def _contents(self, member: Member) -> Contents:
-        look: Look | None = None
+    def _contents(self, model: LoadedModel) -> Contents:
+        evaluated: EvaluatedRuns | None = None
         if self._images is None and self._no_images is None:
             try:
-                self._images = held_out_images(member)
+                self._images = load_default_images(model)
             except DataError:
                 self._no_images = NO_IMAGES
         if self._images is not None:
-            look = look_again(member, *self._images)
-        return contents(member, look, self._no_images)
+            evaluated = evaluate_unrecorded(model, *self._images)
+        return contents(model, evaluated, self._no_images)
 
     def _read_run(self) -> Seen:
         before = self._seen.document if self._seen else {}
@@ -201,13 +203,13 @@ class RunFeed:
         if signature == self._steps[0]:
             return self._steps[1]
         found = directory.read_steps(self.path)
-        told = None
+        page_data = None
         if found is not None and found.lines:
             last, lines = found.lines[-1], _thinned(_smoothed(found.lines, found.steps_per_epoch / SMOOTH))
             recent = next(line for line in found.lines if line[1] >= last[1] - SPEED_SECONDS)
             if recent is last and len(found.lines) > 1:
                 recent = found.lines[-2]
-            told = {
+            page_data = {
                 "steps_per_epoch": found.steps_per_epoch,
                 "step": last[0],
                 "rate": _rate(found.lines[0], last),
@@ -217,12 +219,12 @@ class RunFeed:
                     [float(f"{loss:.5g}") for _, _, loss in lines],
                 ],
             }
-        self._steps = signature, told
-        return told
+        self._steps = signature, page_data
+        return page_data
 
 
 class RunsFeed:
-    """The events of the runs in ``folder``; ``document`` is the document of a page of them side by side."""
+    """Events of the runs in ``folder``; ``document`` is that of a page of them side by side."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -231,7 +233,7 @@ class RunsFeed:
         self._describer = Describer()
 
     def html(self) -> bytes:
-        """The page of what is there now."""
+        """Return the page of the runs that are there now."""
         return runs_page(self.document(), live=True)
 
     def light(self) -> Events:
@@ -239,23 +241,23 @@ class RunsFeed:
         return {"runs": json_text({**self.document(), **_commands(self.folder)})}
 
     def document(self) -> Values:
-        """Runs side by side, each with the address of its own page."""
+        """Return the runs side by side, each with the address of its own page."""
         known = self._read(self._paths())
         return side_by_side(
             [run for _, run, _ in known], names_of([self.folder])[0], lambda run: self._known[run.summary.path][2]
         )
 
     def others(self, than: Path) -> Events:
-        """Event ``others``: the newest runs beside the one ``than``, with their curves."""
+        """Return event ``others``: the newest runs other than ``than``, with their curves."""
         beside = [path for path in self._paths() if path.name != than.name]
         newest = sorted(beside, key=_began, reverse=True)[:MOST_OTHERS]
         known = self._read(newest)
         names = names_of([path for path in newest if path in self._known])
-        told = [{"name": name, **values} for name, (_, _, values) in zip(names, known, strict=True)]
-        return {"others": json_text(told)}
+        page_data = [{"name": name, **values} for name, (_, _, values) in zip(names, known, strict=True)]
+        return {"others": json_text(page_data)}
 
     def run_at(self, number: int) -> Path | None:
-        """The run of that number; None where there is none."""
+        """Return the run of that number; None if there is none."""
         return next((path for path, each in self._numbers.items() if each == number), None)
 
     def _paths(self) -> list[Path]:
@@ -278,7 +280,7 @@ class RunsFeed:
 
 
 class OneOfMany:
-    """The events of a run's page: the run itself, and the runs beside it."""
+    """Events of a run's page: those of the run, and of the runs in the same folder."""
 
     def __init__(self, run: RunFeed, beside: RunsFeed, cores: int) -> None:
         self.run = run
@@ -286,11 +288,11 @@ class OneOfMany:
         self._budget = Budget(cores)
 
     def html(self) -> bytes:
-        """The page of the run."""
+        """Return the page of the run."""
         return self.run.html()
 
     def light(self) -> Events:
-        """The events of the run, and now and then those of the runs beside it."""
+        """Return the events of the run, and at intervals those of the other runs."""
         events = self.run.light()
         if self._budget.is_free:
             began = time.thread_time()
@@ -306,13 +308,13 @@ def _commands(path: Path) -> Values:
 
 
 def _rate(first: Line, last: Line) -> float | None:
-    """Steps a second between two lines; None where no time lies between them."""
+    """Return the steps per second between two lines; None if no time has passed between them."""
     seconds = last[1] - first[1]
     return (last[0] - first[0]) / seconds if seconds > 0 else None
 
 
 def _smoothed(lines: list[Line], steps: float) -> list[Line]:
-    """``lines``, the loss of each the mean over those that reach back to ``steps`` steps before it."""
+    """Return ``lines`` with the loss of each averaged over the ``steps`` steps before it."""
     counts = [after[0] - before[0] for before, after in pairwise(lines)]
     counts.insert(0, counts[0] if counts else 1)
     smoothed, first, total, weight = [], 0, 0.0, 0
@@ -325,7 +327,7 @@ def _smoothed(lines: list[Line], steps: float) -> list[Line]:
 
 
 def _thinned(lines: list[Line]) -> list[Line]:
-    """At most ``MOST_POINTS`` and one of ``lines``, evenly, the last among them."""
+    """Select at most ``MOST_POINTS`` + 1 of ``lines``, evenly, with the last among them."""
     step = -(-len(lines) // MOST_POINTS)
     return lines[(len(lines) - 1) % step :: step]
 

@@ -1,13 +1,12 @@
-"""A small server of live pages, for browsers of this machine alone.
+"""A small server of live pages, for browsers on this machine only.
 
-It listens on 127.0.0.1, and answers GET. A request is refused whose Host, or Origin where it has one, is not its own (a
-name that another site has pointed to 127.0.0.1), or whose path does not begin with the token of the printed address,
-which is compared in constant time. What follows the token is looked up among the pages there are: no path of a request
-reaches the file system.
+It listens on 127.0.0.1, and answers GET. It refuses a request whose Host, or Origin if present, is not its own (another
+site may have pointed a name to 127.0.0.1), or whose path does not begin with the token of the printed address, which is
+compared in constant time. The rest of the path is an index of pages: no path of a request reaches the file system.
 
-One thread serves all connections, of which there are at most ``MOST_CONNECTIONS`` that have not asked yet and
-``MOST_PAGES`` that listen; one that is slow to ask, or to take what it is sent, is dropped. A page gets of each kind of
-event the newest: a slow page skips the events between and delays no other. Two more threads read run directories, see
+One thread serves all connections. At most ``MOST_CONNECTIONS`` may be waiting to send a request, and ``MOST_PAGES`` may
+receive events; a connection that is slow to send or to receive is dropped. A page gets the newest event of each kind: a
+slow page skips the events between and delays no other. Two more threads read run directories, see
 :mod:`mlpcli.watch.feed`.
 """
 
@@ -29,20 +28,20 @@ from typing import NamedTuple, Protocol
 
 from mlpcli.analysis.report.page import policy_of
 from mlpcli.errors import MlpcliError, UsageError
-from mlpcli.watch.feed import SHARE, Events, OneOfMany, RunFeed, RunsFeed
+from mlpcli.watch.feed import CPU_FRACTION, Events, OneOfMany, RunFeed, RunsFeed
 
 HOST = "127.0.0.1"
 MOST_CONNECTIONS = 64
 MOST_PAGES = 32
-MOST_RUNS = 8  # that have a page of their own open
+MOST_RUNS = 8  # with an open page of their own
 MOST_HEAD = 16 * 1024  # bytes of a request
 PIECE = 64 * 1024
 ASK_SECONDS = 5.0  # to send a request
-TAKE_SECONDS = 10.0  # to take a piece of an answer
-QUIET_SECONDS = 10.0  # after which a page is sent a comment, so that a dead one is noticed
+TAKE_SECONDS = 10.0  # to receive a piece of an answer
+QUIET_SECONDS = 10.0  # then a comment is sent, to detect a closed connection
 TICK_SECONDS = 0.5
 UNLOCK_SECONDS = 2.0
-LAST_SECONDS = 10.0  # for what is sent in the end
+LAST_SECONDS = 10.0  # to send the last events
 NICE = 10  # of the thread that reads checkpoints
 
 _TARGET = re.compile(r"/([A-Za-z0-9_-]{1,100})/(?:run/([1-9][0-9]{0,6})/)?(events)?")
@@ -67,17 +66,17 @@ _HEADERS = (
 
 
 class Feed(Protocol):
-    """The source of a page: its HTML, and JSON by kind of event."""
+    """A source of a page: its HTML, and JSON by kind of event."""
 
     def html(self) -> bytes:
-        """The page."""
+        """Return the page."""
 
     def light(self) -> Events:
         """Return the newest events that are cheap to read."""
 
 
 class Event(NamedTuple):
-    """An event as it is sent, and when it came: events are numbered."""
+    """An event as it is sent, and its number in the order of arrival."""
 
     number: int
     kind: str
@@ -86,7 +85,7 @@ class Event(NamedTuple):
 
 
 class Refused(Exception):
-    """A request that is not answered, and the status that says so."""
+    """A refused request, and the HTTP status of the answer."""
 
     def __init__(self, status: int) -> None:
         super().__init__(status)
@@ -94,7 +93,7 @@ class Refused(Exception):
 
 
 class Subject:
-    """A page that can be opened, and the newest of each kind of event for those who have it open."""
+    """A page that can be opened, and the newest event of each kind for those who have it open."""
 
     def __init__(self, feed: Feed) -> None:
         self.feed = feed
@@ -107,7 +106,7 @@ class Subject:
         self.reading: asyncio.Task[None] | None = None
 
     def put(self, events: Events) -> None:
-        """Send the pages those of ``events`` that are new."""
+        """Send those of ``events`` that are new to the open pages."""
         for kind, text in events.items():
             if kind not in self.events or self.events[kind].text != text:
                 self.number += 1
@@ -120,14 +119,14 @@ class Subject:
         self.changed = asyncio.Event()
 
     def newer_than(self, number: int) -> list[Event]:
-        """The events that came after that of ``number``, in their order."""
+        """Return the events after number ``number``, in order."""
         return sorted(event for event in self.events.values() if event.number > number)
 
 
 class Server:
-    """Serves the run or the folder of runs ``path``.
+    """A server of the run or the folder of runs ``path``.
 
-    ``say`` is for a person. ``opened`` is called with the address once there is one.
+    ``say`` receives messages for the user. ``opened`` is called with the address once there is one.
     """
 
     def __init__(
@@ -147,7 +146,7 @@ class Server:
         self._subjects: dict[int, Subject] = {}
         self._main = is_run
         self._light = ThreadPoolExecutor(1, "light")
-        self._heavy = ThreadPoolExecutor(1, "heavy", _be_nice)
+        self._heavy = ThreadPoolExecutor(1, "heavy", _lower_priority)
         self._asking = 0
         self._pages = 0
         self._hosts: frozenset[str] = frozenset()
@@ -156,8 +155,8 @@ class Server:
     async def serve(self, until: asyncio.Event, *, trainer_ends: bool) -> None:
         """Serve until ``until`` is set, then until every page has been sent the last events.
 
-        With ``trainer_ends``, ``until`` is set as the process that trains ends, or was killed. Raises ``UsageError``
-        where the port is taken.
+        With ``trainer_ends``, ``until`` is set when the training process ends or is killed. Raises ``UsageError`` if
+        the port is taken.
         """
         try:
             server = await asyncio.start_server(self._connected, HOST, self._port, limit=MOST_HEAD, backlog=64)
@@ -174,7 +173,7 @@ class Server:
         try:
             await until.wait()
             with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._tell_the_last(trainer_ends), LAST_SECONDS)
+                await asyncio.wait_for(self._send_last(trainer_ends), LAST_SECONDS)
         finally:
             server.close()
             for task in (follow, *self._tasks):
@@ -183,8 +182,8 @@ class Server:
             self._light.shutdown(wait=False, cancel_futures=True)
             self._heavy.shutdown(wait=False, cancel_futures=True)
 
-    async def _tell_the_last(self, trainer_ends: bool) -> None:
-        # Of a process that is killed a pipe may be closed before its lock is let go of.
+    async def _send_last(self, trainer_ends: bool) -> None:
+        # When a process is killed, its pipe may close before its lock is released.
         until = time.monotonic() + (UNLOCK_SECONDS if trainer_ends else 0)
         for subject in self._subjects.values():
             if subject.pages:
@@ -208,7 +207,7 @@ class Server:
         return Subject(OneOfMany(RunFeed(run, self._cores), self._runs, self._cores))
 
     async def _follow(self, subject: Subject) -> None:
-        """Read what ``subject`` is about again and again; one that nobody looks at, the first left out, for a while."""
+        """Read the source of ``subject`` repeatedly; except for the first one, only while a page of it is open."""
         removed = False
         left = time.monotonic()
         while subject is self._subjects[0] or subject.pages or time.monotonic() - left < 5:
@@ -217,15 +216,15 @@ class Server:
             used = await self._read(subject)
             if subject.run is not None:
                 if subject.run.state == "removed" and not removed:
-                    self._say(f"{subject.run.path}: was removed or moved away; its page shows what it was")
+                    self._say(f"{subject.run.path}: was removed or moved away; its page shows the last state")
                 removed = subject.run.state == "removed"
                 if subject.pages and subject.reading is None and subject.run.heavy_is_due():
                     subject.reading = asyncio.create_task(self._read_heavy(subject, subject.run))
-            await asyncio.sleep(max(TICK_SECONDS, used / SHARE / self._cores))
+            await asyncio.sleep(max(TICK_SECONDS, used / CPU_FRACTION / self._cores))
         self._subjects = {number: each for number, each in self._subjects.items() if each is not subject}
 
     async def _read(self, subject: Subject) -> float:
-        """Tell the pages of ``subject`` what a light reading finds; the CPU seconds that took."""
+        """Send the events of a light reading to the pages of ``subject``; return the CPU seconds used."""
 
         def read() -> tuple[Events, float]:
             began = time.thread_time()
@@ -243,7 +242,7 @@ class Server:
         try:
             events = await asyncio.get_running_loop().run_in_executor(self._heavy, run.heavy)
             if "contents" in events:
-                subject.events.pop("weights", None)  # which are of an older epoch
+                subject.events.pop("weights", None)  # of an older epoch
             subject.put(events)
         except (MlpcliError, OSError, MemoryError) as error:
             self._say(f"mlpcli: {error}")
@@ -277,11 +276,9 @@ class Server:
                 asking = False
                 await self._stream(subject, reader, writer)
             except Refused as refused:
-                text = f"{refused.status} {_REASONS[refused.status]}\n".encode()
-                kind = ("Content-Type: text/plain", f"Content-Length: {len(text)}")
-                await _send(writer, _head(refused.status, *kind), text)
-            except MlpcliError:  # the run has gone, or is damaged
-                await _send(writer, _head(404, "Content-Length: 0"))
+                await _send_text(writer, refused.status, f"{refused.status} {_REASONS[refused.status]}")
+            except MlpcliError as error:  # the run was removed, or is damaged
+                await _send_text(writer, 404, str(error))
         except (OSError, asyncio.TimeoutError, asyncio.CancelledError):
             writer.transport.abort()
         finally:
@@ -341,7 +338,7 @@ class Server:
         return subject
 
     async def _stream(self, subject: Subject, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Send the events of ``subject`` as they come, until the page goes or there are no more."""
+        """Send the events of ``subject`` as they come, until the page is closed or there are no more."""
         self._pages += 1
         subject.pages += 1
         gone = asyncio.ensure_future(reader.read(1))
@@ -377,15 +374,20 @@ def _head(status: int, *headers: str) -> bytes:
 
 
 async def _send(writer: asyncio.StreamWriter, *data: bytes) -> None:
-    """Send ``data`` piece by piece; raises ``OSError`` or ``TimeoutError`` where they are not taken."""
+    """Send ``data`` piece by piece; raises ``OSError`` or ``TimeoutError`` if the other side does not receive."""
     for each in data:
         for start in range(0, len(each), PIECE):
             writer.write(each[start : start + PIECE])
             await asyncio.wait_for(writer.drain(), TAKE_SECONDS)
 
 
-def _be_nice() -> None:
-    """Have the system prefer every other thread to this one, where threads can differ in that."""
+async def _send_text(writer: asyncio.StreamWriter, status: int, message: str) -> None:
+    text = f"{message}\n".encode(errors="replace")
+    await _send(writer, _head(status, "Content-Type: text/plain; charset=utf-8", f"Content-Length: {len(text)}"), text)
+
+
+def _lower_priority() -> None:
+    """Lower the priority of this thread, if the system has priorities of threads."""
     if sys.platform == "linux":
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)

@@ -1,4 +1,4 @@
-"""The learning curve of a terminal: what is drawn where, in every width, and that nothing leaves its lines."""
+"""The learning curve in a terminal: its characters in every width, within its lines."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TRAINING = [0.16, 0.08, 0.04, 0.02, 0.01]
 VALIDATION = [0.04, 0.04, 0.03, 0.03, 0.03]
 
 
-def test_in_ascii():
+def test_curve_in_ascii():
     assert learning_curve(TRAINING, VALIDATION, width=60, braille=False) == [
         "16.00% |..",
         "       |    .",
@@ -29,7 +29,7 @@ def test_in_ascii():
     ]
 
 
-def test_in_braille():
+def test_curve_in_braille():
     assert learning_curve(TRAINING, VALIDATION, width=60) == [
         "16.00% ┤⠁⠐ ⡀",
         "       │    ⠈ ⠄⢀",
@@ -44,7 +44,7 @@ def test_in_braille():
     ]
 
 
-def test_the_scale_is_logarithmic():
+def test_scale_is_logarithmic():
     # Halved from epoch to epoch, an error falls along a straight line.
     lines = learning_curve([2.0**-k for k in range(8)], None, width=80, braille=False)
     columns = [line.index(".") for line in (line.partition("|")[2] for line in lines[:ROWS])]
@@ -52,7 +52,7 @@ def test_the_scale_is_logarithmic():
     assert max(steps) - min(steps) <= 3 and min(steps) > 0
 
 
-def test_an_error_of_zero_is_at_the_bottom():
+def test_error_of_zero_is_at_the_bottom():
     lines = learning_curve([0.04, 0.02, 0.0], None, width=60, braille=False)
     assert lines[0].startswith("4.00% |.") and lines[ROWS - 1].startswith("   0% |")
     assert lines[ROWS - 1].endswith(". training 0.00%")
@@ -60,7 +60,7 @@ def test_an_error_of_zero_is_at_the_bottom():
 
 
 @pytest.mark.parametrize("error", [0.0, 0.02, 1.0])
-def test_errors_that_never_change_are_a_level_line(error: float):
+def test_constant_errors_are_a_level_line(error: float):
     lines = learning_curve([error] * 5, [error] * 5, width=70, braille=False)
     drawn = [line.partition("|")[2] for line in lines[:ROWS] if "o" in line.partition("|")[2].partition(" ")[0]]
     assert len(drawn) == 1 and set(drawn[0].partition(" ")[0]) == {"o"}
@@ -69,11 +69,11 @@ def test_errors_that_never_change_are_a_level_line(error: float):
 
 
 @pytest.mark.parametrize("epochs", [0, 1])
-def test_one_epoch_is_no_curve(epochs: int):
+def test_one_epoch_has_no_curve(epochs: int):
     assert learning_curve([0.1] * epochs, [0.1] * epochs) == []
 
 
-def test_no_room_is_no_curve():
+def test_narrow_terminal_has_no_curve():
     widths = [width for width in range(120) if learning_curve(TRAINING, VALIDATION, width=width)]
     # Label, axis, curve, and the longer name with its value.
     assert widths == list(range(len("16.00% |") + LEAST_COLUMNS + len(" validation 3.00%"), 120))
@@ -81,12 +81,12 @@ def test_no_room_is_no_curve():
     assert len(widest[-1]) - len("16.00% |") == MOST_COLUMNS
 
 
-share = st.floats(0, 1)
-curves = st.lists(st.tuples(share, share), min_size=2, max_size=200)
+fraction = st.floats(0, 1)
+curves = st.lists(st.tuples(fraction, fraction), min_size=2, max_size=200)
 
 
 @given(curves, st.integers(0, 120), st.booleans(), st.booleans())
-def test_nothing_leaves_its_lines(errors: list[tuple[float, float]], width: int, has_validation: bool, braille: bool):
+def test_curve_fits_its_lines(errors: list[tuple[float, float]], width: int, has_validation: bool, braille: bool):
     training, validation = (list(values) for values in zip(*errors, strict=True))
     lines = learning_curve(training, validation if has_validation else None, width=width, braille=braille)
     assert len(lines) in (0, ROWS + 2)
@@ -98,5 +98,5 @@ def test_nothing_leaves_its_lines(errors: list[tuple[float, float]], width: int,
 
 
 @given(st.lists(st.floats(5e-324, 1.7e308), min_size=2, max_size=5))
-def test_numbers_of_any_size_are_drawn_or_not(errors: list[float]):
+def test_numbers_of_any_size_raise_no_error(errors: list[float]):
     assert len(learning_curve(errors, errors)) in (0, ROWS + 2)

@@ -1,4 +1,4 @@
-"""Evaluation: figures worked by hand, published ones, and what must hold for any outputs."""
+"""Evaluation: hand-computed and published figures, and properties of any outputs."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from mlpcli.training.targets import OneHot
 HASHES = {"train-images-idx3-ubyte": "a", "train-labels-idx1-ubyte": "b"}
 
 
-def said(p, *, probabilities=True, log_likelihood=True, loss=1.0):
+def outputs(p, *, probabilities=True, log_likelihood=True, loss=1.0):
     p = np.array(p, float)
     return ev.Outputs(p, p.argmax(axis=1), loss, probabilities, log_likelihood)
 
 
-def member(objective="softmax_cross_entropy", *, pixels=(2, 3), classes=3, dataset="digits", hashes=HASHES, **data):
+def model(objective="softmax_cross_entropy", *, pixels=(2, 3), classes=3, dataset="digits", hashes=HASHES, **data):
     """A checkpoint of a network with no hidden layer and parameters drawn from N(0, 1)."""
     config = Config(data=DataConfig(**{"dataset": dataset, **data}), network=NetworkConfig((), objective=objective))
     theta = architecture_of(config, math.prod(pixels), classes).parameters("float32")
     theta.vector[...] = np.random.default_rng(0).normal(size=theta.vector.shape)
     checkpoint = Checkpoint(config, dataset, dict(hashes), pixels, classes, State(theta))
-    return ev.Member(Path(f"{objective}.npz"), None, checkpoint)
+    return ev.LoadedModel(Path(f"{objective}.npz"), None, checkpoint)
 
 
 def random_split(examples, pixels=(2, 3), classes=3):
@@ -48,7 +48,7 @@ def part_of(split, pixels=(2, 3), classes=3, hashes=HASHES):
     return Part("digits", pixels, classes, split, dict(hashes), None)
 
 
-# The interval ------------------------------------------------------------------------------------------
+# The interval -------------------------------------------------------------------------------------
 
 
 # The first four from Newcombe 1998, "Two-sided confidence intervals for the single proportion", table I, method 3.
@@ -62,7 +62,7 @@ def part_of(split, pixels=(2, 3), classes=3, hashes=HASHES):
         (0, 10, 0.0000, 0.2775),
     ],
 )
-def test_wilson_interval_has_the_published_ends(count, total, low, high):
+def test_wilson_interval_equals_published_values(count, total, low, high):
     interval = ev.wilson_interval(count, total)
     assert (round(interval.low, 4), round(interval.high, 4)) == (low, high)
     assert interval.level == 0.95
@@ -85,7 +85,7 @@ def test_wilson_interval_contains_fraction_and_is_symmetric(counts, level):
     assert mirrored.low == pytest.approx(1 - interval.high, abs=1e-12)
 
 
-# Confusion, precision, recall, F1 --------------------------------------------------------------------------
+# Confusion, precision, recall, F1 -----------------------------------------------------------------
 
 
 def test_confusion_and_class_scores_by_hand():
@@ -113,7 +113,7 @@ def test_confusion_sums_and_f1_harmonic_mean(pairs):
             assert score.f1 == pytest.approx(2 / (1 / score.precision + 1 / score.recall))
 
 
-# Calibration -----------------------------------------------------------------------------------------------------
+# Calibration --------------------------------------------------------------------------------------
 
 
 def test_expected_calibration_error_by_hand():
@@ -130,13 +130,13 @@ def test_expected_calibration_error_by_hand():
     assert (found.bins[0].low, found.bins[7].low, found.bins[14].high) == (0.0, 7 / 15, 1.0)
 
 
-def test_a_confidence_on_an_edge_is_in_the_bin_below():
+def test_confidence_on_an_edge_is_in_the_bin_below():
     found = ev.calibration(np.array([1 / 15, 3 / 15, 1.0]), np.array([True, True, True]))
     assert [i for i, b in enumerate(found.bins) if b.examples] == [0, 2, 14]
 
 
 @given(st.lists(st.tuples(st.floats(1e-9, 1.0), st.booleans()), min_size=1, max_size=50))
-def test_expected_calibration_error_is_that_of_the_definition(pairs):
+def test_expected_calibration_error_equals_its_definition(pairs):
     total = 0.0
     for m in range(15):
         inside = [(c, r) for c, r in pairs if m / 15 < c <= (m + 1) / 15]
@@ -147,45 +147,47 @@ def test_expected_calibration_error_is_that_of_the_definition(pairs):
     assert sum(b.examples for b in found.bins) == len(pairs)
 
 
-# Mistakes ------------------------------------------------------------------------------------------------------
+# Mistakes -----------------------------------------------------------------------------------------
 
 
 def test_worst_mistakes_by_confidence_then_file_order():
     p = [[0.6, 0.4], [0.9, 0.1], [0.99, 0.01], [0.4, 0.6], [0.1, 0.9]]
     labels = np.array([1, 1, 0, 0, 0], np.uint8)
-    worst = ev.evaluate(said(p), labels, 3).worst
+    worst = ev.evaluate(outputs(p), labels, 3).worst
     assert worst == (ev.Mistake(1, 1, 0, 0.9), ev.Mistake(4, 0, 1, 0.9), ev.Mistake(0, 1, 0, 0.6))
-    assert len(ev.evaluate(said(p), labels, 100).worst) == 4
-    assert ev.evaluate(said(p), labels).worst == ()
+    assert len(ev.evaluate(outputs(p), labels, 100).worst) == 4
+    assert ev.evaluate(outputs(p), labels).worst == ()
 
 
-# The whole ----------------------------------------------------------------------------------------------------------
+# The whole ----------------------------------------------------------------------------------------
 
 
 def test_evaluation_by_hand():
-    result = ev.evaluate(said([[0.75, 0.25], [0.25, 0.75], [0.75, 0.25]], loss=0.5), np.array([0, 1, 1], np.uint8), 1)
+    result = ev.evaluate(
+        outputs([[0.75, 0.25], [0.25, 0.75], [0.75, 0.25]], loss=0.5), np.array([0, 1, 1], np.uint8), 1
+    )
     assert (result.examples, result.errors, result.error, result.loss) == (3, 1, 1 / 3, 0.5)
     assert result.confusion.tolist() == [[1, 0], [1, 1]]
     assert result.interval == ev.wilson_interval(1, 3)
     assert result.calibration.expected_calibration_error == pytest.approx(0.75 - 2 / 3)
 
 
-def test_scores_that_are_no_probabilities_have_no_calibration():
-    assert ev.evaluate(said([[7.0, -3.0]], probabilities=False), np.array([0])).calibration is None
+def test_scores_have_no_calibration():
+    assert ev.evaluate(outputs([[7.0, -3.0]], probabilities=False), np.array([0])).calibration is None
 
 
-# Committees ---------------------------------------------------------------------------------------------------
+# Ensembles ----------------------------------------------------------------------------------------
 
 
-def test_a_committee_of_one_is_its_member():
-    one = said([[0.2, 0.8]])
-    assert ev.committee([one], np.array([0])) is one
+def test_ensemble_of_one_is_its_model():
+    one = outputs([[0.2, 0.8]])
+    assert ev.ensemble_outputs([one], np.array([0])) is one
 
 
-def test_a_committee_predicts_by_the_mean():
-    # Two of three say class 0, the third is surer of class 1.
-    members = [said([[0.6, 0.4]]), said([[0.6, 0.4]]), said([[0.05, 0.95]])]
-    together = ev.committee(members, np.array([1], np.uint8))
+def test_ensemble_predicts_by_the_mean():
+    # Two of three predict class 0, the third is more confident of class 1.
+    models = [outputs([[0.6, 0.4]]), outputs([[0.6, 0.4]]), outputs([[0.05, 0.95]])]
+    together = ev.ensemble_outputs(models, np.array([1], np.uint8))
     assert together.p.tolist() == [pytest.approx([1.25 / 3, 1.75 / 3])]
     assert together.predicted.tolist() == [1]
     assert together.confidence.tolist() == [pytest.approx(1.75 / 3)]
@@ -193,10 +195,11 @@ def test_a_committee_predicts_by_the_mean():
     assert together.probabilities
 
 
-def test_ensemble_without_finite_loss_has_none():
+def test_ensemble_loss_is_none_unless_finite():
     labels = np.array([0])
-    assert ev.committee([said([[0.5, 0.5]]), said([[0.5, 0.5]], log_likelihood=False)], labels).loss is None
-    assert ev.committee([said([[0.0, 1.0]])] * 2, labels).loss is None
+    mixed = [outputs([[0.5, 0.5]]), outputs([[0.5, 0.5]], log_likelihood=False)]
+    assert ev.ensemble_outputs(mixed, labels).loss is None
+    assert ev.ensemble_outputs([outputs([[0.0, 1.0]])] * 2, labels).loss is None
 
 
 @given(st.integers(0, 2**32), st.integers(2, 5))
@@ -204,42 +207,42 @@ def test_ensemble_loss_is_at_most_mean_of_models(seed, size):
     random = np.random.default_rng(seed)
     labels = random.integers(0, 4, 20)
     ps = random.dirichlet(np.full(4, 0.3), (size, 20)) + 1e-9
-    members = [said(p, loss=-np.log(p[np.arange(20), labels]).mean()) for p in ps]
-    together = ev.committee(members, labels)
-    assert together.loss <= np.mean([one.loss for one in members]) + 1e-12
-    assert ev.committee(members[::-1], labels).p == pytest.approx(together.p)
-    assert ev.committee([members[0]] * size, labels).loss == pytest.approx(members[0].loss)
+    models = [outputs(p, loss=-np.log(p[np.arange(20), labels]).mean()) for p in ps]
+    together = ev.ensemble_outputs(models, labels)
+    assert together.loss <= np.mean([one.loss for one in models]) + 1e-12
+    assert ev.ensemble_outputs(models[::-1], labels).p == pytest.approx(together.p)
+    assert ev.ensemble_outputs([models[0]] * size, labels).loss == pytest.approx(models[0].loss)
 
 
 @pytest.mark.parametrize(
     ("other", "split", "dataset", "what"),
     [
-        (member(pixels=(3, 2)), "test", None, "takes images of another size"),
-        (member(classes=4), "test", None, "tells another number of classes"),
-        (member(hashes={**HASHES, "train-images-idx3-ubyte": "c"}), "test", None, "was trained on other images"),
-        (member(dataset="mnist"), "test", None, "was trained on other images"),
-        (member(validation=0.2), "validation", "digits", "held out other images"),
-        (member("linear_hinge"), "test", None, "averages probabilities, and the outputs of linear_hinge are none"),
+        (model(pixels=(3, 2)), "test", None, "takes images of another size"),
+        (model(classes=4), "test", None, "predicts another number of classes"),
+        (model(hashes={**HASHES, "train-images-idx3-ubyte": "c"}), "test", None, "was trained on other images"),
+        (model(dataset="mnist"), "test", None, "was trained on other images"),
+        (model(validation=0.2), "validation", "digits", "held out other images"),
+        (model("linear_hinge"), "test", None, "the outputs of linear_hinge are not probabilities"),
     ],
 )
-def test_a_committee_that_makes_no_sense_is_refused(other, split, dataset, what):
+def test_incompatible_ensemble_is_refused(other, split, dataset, what):
     with pytest.raises(UsageError, match=what):
-        ev.check_committee([member(), other], split, dataset)
+        ev.check_ensemble([model(), other], split, dataset)
 
 
-def test_a_committee_may_differ_in_all_that_does_not_matter():
-    ev.check_committee([member(), member("sigmoid_quadratic")], "validation", None)
-    ev.check_committee([member(), member(validation=0.2)], "test", None)
-    ev.check_committee([member(), member(dataset="mnist", hashes={})], "test", "mnist")
-    ev.check_committee([member("linear_hinge")], "test", None)
+def test_ensemble_may_mix_objectives_and_splits():
+    ev.check_ensemble([model(), model("sigmoid_quadratic")], "validation", None)
+    ev.check_ensemble([model(), model(validation=0.2)], "test", None)
+    ev.check_ensemble([model(), model(dataset="mnist", hashes={})], "test", "mnist")
+    ev.check_ensemble([model("linear_hinge")], "test", None)
 
 
-# From a checkpoint to outputs -------------------------------------------------------------------------------------
+# From a checkpoint to outputs ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_outputs_are_those_of_the_measure_that_training_uses(objective):
-    one, split = member(objective), random_split(1203)
+def test_outputs_agree_with_the_evaluation_in_training(objective):
+    one, split = model(objective), random_split(1203)
     architecture = architecture_of(one.checkpoint.config, 6, 3)
     loss, errors = Evaluator(architecture, split, OneHot(3), "float32").loss_and_errors(one.checkpoint.parameters)
     found = ev.outputs(one, split)
@@ -254,8 +257,8 @@ def test_outputs_are_those_of_the_measure_that_training_uses(objective):
     assert found.log_likelihood == (pytest.approx(-np.log(np.abs(picked)).mean(), rel=1e-5) == loss)
 
 
-def test_class_is_that_of_largest_logit_when_p_are_equal():
-    one = member("sigmoid_cross_entropy")
+def test_largest_logit_decides_if_p_are_equal():
+    one = model("sigmoid_cross_entropy")
     one.checkpoint.parameters.W[0][...] = 0
     one.checkpoint.parameters.b[0][...] = [800, 900, 0]
     found = ev.outputs(one, random_split(2))
@@ -263,8 +266,8 @@ def test_class_is_that_of_largest_logit_when_p_are_equal():
     assert found.predicted.tolist() == [1, 1]
 
 
-def test_a_confidence_that_float32_would_round_to_one_is_kept():
-    one = member()
+def test_confidence_near_one_is_not_rounded_to_one():
+    one = model()
     one.checkpoint.parameters.W[0][...] = 0
     one.checkpoint.parameters.b[0][...] = [20, 0, 0]
     assert ev.outputs(one, random_split(1)).confidence[0] == pytest.approx(1 / (1 + 2 * math.exp(-20)), rel=1e-15)
@@ -273,20 +276,20 @@ def test_a_confidence_that_float32_would_round_to_one_is_kept():
 @pytest.mark.parametrize(
     ("objective", "size"), [("softmax_cross_entropy", 3e38), ("linear_quadratic", 1e25), ("sigmoid_quadratic", 3e38)]
 )
-def test_outputs_that_are_not_finite_are_refused(objective, size):
-    one = member(objective)
+def test_nonfinite_outputs_are_refused(objective, size):
+    one = model(objective)
     one.checkpoint.parameters.vector[...] = size
     with pytest.raises(RunError, match="not finite"):
         ev.outputs(one, random_split(3))
 
 
-# Which data ------------------------------------------------------------------------------------------------------
+# Data ---------------------------------------------------------------------------------------------
 
 
-def test_data_are_those_of_the_config_unless_told_otherwise(tmp_path):
+def test_data_are_those_of_the_config_by_default(tmp_path):
     (tmp_path / "mnist").mkdir()
     config = Config(data=DataConfig(folder=str(tmp_path), sources=("https://example.org/",), validation=0.25))
-    own = replace(member().checkpoint, config=config, dataset="mnist")
+    own = replace(model().checkpoint, config=config, dataset="mnist")
     assert ev.data_for(own) == replace(config.data, sources=None)
     assert ev.data_for(own, folder="here").folder == "here"
     assert ev.data_for(own, sources=("x",)).sources == ("x",)
@@ -295,61 +298,59 @@ def test_data_are_those_of_the_config_unless_told_otherwise(tmp_path):
     assert (other.dataset, other.sources, other.validation) == (str(tmp_path), None, 0.25)
 
 
-def test_a_source_overrides_a_config_that_fetches_nothing():
-    own = member(dataset="mnist", offline=True).checkpoint
+def test_source_overrides_an_offline_config():
+    own = model(dataset="mnist", offline=True).checkpoint
     assert ev.data_for(own).offline
     assert not ev.data_for(own, sources=("x",)).offline
 
 
-def test_network_on_fallback_is_evaluated_on_the_sample():
+def test_model_of_fallback_is_evaluated_on_the_sample():
     config = Config(data=DataConfig("mnist", fallback="mnist-sample"))
-    fell = replace(member().checkpoint, config=config, dataset="mnist-sample")
+    fell = replace(model().checkpoint, config=config, dataset="mnist-sample")
     assert ev.fallback_from(fell) == "mnist"
     assert (ev.data_for(fell).dataset, ev.data_for(fell).fallback) == ("mnist-sample", None)
     assert ev.data_for(fell, dataset="mnist").dataset == "mnist"
 
 
-def test_unused_fallback_is_never_evaluated():
-    own = replace(
-        member().checkpoint, config=Config(data=DataConfig("mnist", fallback="mnist-sample")), dataset="mnist"
-    )
+def test_unused_fallback_is_not_evaluated():
+    own = replace(model().checkpoint, config=Config(data=DataConfig("mnist", fallback="mnist-sample")), dataset="mnist")
     assert ev.fallback_from(own) is None
     assert (ev.data_for(own).dataset, ev.data_for(own).fallback) == ("mnist", None)
 
 
 def test_sample_named_by_config_is_no_fallback():
     config = Config(data=DataConfig("mnist-sample", fallback="mnist-sample"))
-    assert ev.fallback_from(replace(member().checkpoint, config=config, dataset="mnist-sample")) is None
+    assert ev.fallback_from(replace(model().checkpoint, config=config, dataset="mnist-sample")) is None
 
 
 def test_folder_named_like_the_sample_is_no_fallback(tmp_path):
     folder = tmp_path / "mnist-sample"
     folder.mkdir()
     config = Config(data=DataConfig(str(folder), fallback="mnist-sample"))
-    own = replace(member().checkpoint, config=config, dataset="mnist-sample")
+    own = replace(model().checkpoint, config=config, dataset="mnist-sample")
     assert ev.fallback_from(own) is None
     assert ev.data_for(own).dataset == str(folder)
 
 
-def test_a_folder_that_has_gone_can_be_named_anew(tmp_path):
-    own = member(dataset=str(tmp_path / "gone")).checkpoint
+def test_moved_folder_can_be_given(tmp_path):
+    own = model(dataset=str(tmp_path / "gone")).checkpoint
     with pytest.raises(DataError, match="--data"):
         ev.data_for(own)
     assert ev.data_for(own, dataset="mnist").dataset == "mnist"
 
 
-def test_images_or_classes_that_do_not_fit_are_refused():
-    one, split = member().checkpoint, random_split(2)
+def test_wrong_image_size_or_classes_are_refused():
+    one, split = model().checkpoint, random_split(2)
     ev.check_fit(one, part_of(split))
     ev.check_fit(one, part_of(split, classes=2))
     with pytest.raises(DataError, match="3 x 2 pixels, the network takes 2 x 3"):
         ev.check_fit(one, part_of(split, pixels=(3, 2)))
-    with pytest.raises(DataError, match="has 4 classes, the network tells 3"):
+    with pytest.raises(DataError, match="has 4 classes, the network predicts 3"):
         ev.check_fit(one, part_of(split, classes=4))
 
 
-def test_files_that_are_not_those_of_training_are_named():
-    one, split = member().checkpoint, random_split(2)
+def test_files_other_than_those_of_training_are_named():
+    one, split = model().checkpoint, random_split(2)
     assert ev.changed_files(one, part_of(split)) == []
     assert ev.changed_files(one, part_of(split, hashes={"t10k-labels-idx1-ubyte": "z"})) == []
     other = {**HASHES, "train-labels-idx1-ubyte": "z"}

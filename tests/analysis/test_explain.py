@@ -1,4 +1,4 @@
-"""``explain``: its numbers against the textbook, written anew in plain NumPy, and against complex steps."""
+"""``explain``: its numbers against a second implementation in NumPy, and against complex steps."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HIDDEN = ((), (6,), (6, 5), (7, 6, 5))
 
 
 def explained(hidden=(6,), activation="sigmoid", objective="softmax_cross_entropy", labels=(1,), scale=0.5, **options):
-    """An explanation for a random image of 5 x 4 pixels and random parameters; 3 classes."""
+    """Return an explanation for a random image of 5 x 4 pixels, random parameters and 3 classes."""
     random = np.random.default_rng(3)
     architecture = Architecture.named((20, *hidden, 3), activation, objective)
     theta = random.normal(0, scale, len(architecture.parameters("float64").vector))
@@ -30,7 +30,7 @@ def explained(hidden=(6,), activation="sigmoid", objective="softmax_cross_entrop
 
 
 @pytest.mark.parametrize(("hidden", "activation"), [*product(HIDDEN, ["sigmoid"]), ((6, 5), "tanh"), ((6, 5), "relu")])
-def test_equations_are_those_of_the_textbook(hidden, activation):
+def test_equations_equal_the_textbook(hidden, activation):
     found, architecture, theta, image = explained(hidden, activation)
     parameters = architecture.parameters("float64", theta)
     f: Any = {"sigmoid": lambda z: 1 / (1 + np.exp(-z)), "tanh": np.tanh, "relu": lambda z: np.maximum(z, 0)}[
@@ -61,7 +61,7 @@ def test_equations_are_those_of_the_textbook(hidden, activation):
 
 
 @pytest.mark.parametrize("objective", DELTAS)
-def test_the_product_of_the_jacobians_is_dz_and_complex_steps_agree(objective):
+def test_product_of_jacobians_and_complex_steps_are_dz(objective):
     for hidden in HIDDEN[:3]:
         found, *_ = explained(hidden, objective=objective)
         np.testing.assert_allclose(found["dp"] @ found["jacobian"], found[f"dz{len(hidden) + 1}"], atol=1e-12)
@@ -84,7 +84,7 @@ def test_equations_come_in_order_with_their_numbers():
     ]
 
 
-def test_penalty_is_apart_from_the_gradient():
+def test_penalty_is_separate_from_the_gradient():
     with_it, architecture, theta, _ = explained(l2=0.01)
     without, *_ = explained()
     parameters = architecture.parameters("float64", theta)
@@ -95,14 +95,14 @@ def test_penalty_is_apart_from_the_gradient():
         without["penalty"]
 
 
-def test_step_goes_down_by_what_its_slope_promises():
+def test_small_step_reduces_the_loss_by_its_slope():
     found, architecture, theta, image = explained(rate=1e-4)
     square = sum((found[f"d{letter}{n}"] ** 2).sum() for letter in "Wb" for n in (1, 2))
     assert found.step.promised == pytest.approx(1e-4 * square)
     assert found.step.loss_before - found.step.loss_after == pytest.approx(found.step.promised, rel=1e-3)
     assert found.small_step.rate == 1e-5
     assert found.step.p_after[1] > found.step.p_before[1]
-    # The gradient is of the parameters that were given, which stay.
+    # The gradient is of the given parameters, which do not change.
     again, *_ = explained(rate=1e-4)
     np.testing.assert_array_equal(found["dW1"], again["dW1"])
     # Ten steps are ten times one.
@@ -117,7 +117,7 @@ def test_step_goes_down_by_what_its_slope_promises():
     np.testing.assert_allclose(ten.step.p_after, one.step.p_after, rtol=1e-12)
 
 
-def test_saturated_layers_and_the_deltas_of_every_objective():
+def test_saturated_layers_and_delta_of_every_objective():
     found, *_ = explained((6, 5), scale=40.0)
     assert [factor.layer for factor in found.factors] == [1, 2]
     for factor in found.factors:
@@ -137,7 +137,7 @@ def test_saturated_layers_and_the_deltas_of_every_objective():
     assert set(moderate.deltas) == set(DELTAS)
 
 
-def test_units_worth_a_look_are_chosen_or_named():
+def test_shown_units_are_chosen_or_given():
     found, *_ = explained((6, 5))
     for n in (1, 2):
         wanted = {int(found[f"a{n}"].argmax()), int(np.abs(found[f"z{n}"]).argmax())}
@@ -156,7 +156,7 @@ def test_units_worth_a_look_are_chosen_or_named():
 def test_several_true_classes():
     for objective in INDEPENDENT_OUTPUTS:
         found, *_ = explained(objective=objective, labels=(0, 2))
-        assert found.document()["label"] == [0, 2]
+        assert found.document("abc")["label"] == [0, 2]
         assert set(found.deltas) == set(INDEPENDENT_OUTPUTS)
         np.testing.assert_allclose(found["dp"] @ found["jacobian"], found["dz2"], atol=1e-12)
     with pytest.raises(UsageError, match="sigmoid_cross_entropy"):
@@ -166,13 +166,14 @@ def test_several_true_classes():
             targets_of([label], 3, "softmax_cross_entropy")
 
 
-def test_document_is_json_with_every_array_in_full():
+def test_document_has_every_array_in_full():
     found, *_ = explained(l2=1e-4)
-    document = json.loads(json.dumps(found.document(), allow_nan=False))
+    document = json.loads(json.dumps(found.document("abc"), allow_nan=False))
     assert document["network"] == {
         "sizes": [20, 6, 3],
         "activation": "sigmoid",
         "objective": "softmax_cross_entropy",
+        "class_names": ["a", "b", "c"],
     }
     assert np.shape(document["image"]) == (5, 4)
     assert document["label"] == 1
@@ -182,11 +183,11 @@ def test_document_is_json_with_every_array_in_full():
     assert set(document["step"]) >= {"rate", "loss_before", "loss_after", "promised", "p_before", "p_after"}
 
 
-def test_numbers_that_are_none_are_told_or_null():
+def test_nonfinite_numbers_are_null():
     # p underflows to 0 for the true class: dC/dp has no number, dz has.
     found, *_ = explained((), scale=800.0, labels=(1,))
     assert found["p"][1] == 0
-    document = json.loads(json.dumps(found.document(), allow_nan=False))
+    document = json.loads(json.dumps(found.document("abc"), allow_nan=False))
     values = {equation["name"]: equation["values"] for equation in document["equations"]}
     assert values["dp"] == [0.0, None, 0.0]
     assert values["dz1"][1] == -1.0
@@ -194,7 +195,7 @@ def test_numbers_that_are_none_are_told_or_null():
         explained(scale=1e308)
 
 
-# The output layer alone, and one neuron ------------------------------------------------------------------------------
+# The output layer alone, and one neuron -----------------------------------------------------------
 
 P = [0.01, 0.11, 0.31, 0.11, 0.21, 0.01, 0.01, 0.01, 0.21, 0.01]
 
@@ -209,7 +210,7 @@ def test_worked_example_of_the_derivation():
     assert layer.note is None
 
 
-def test_outputs_that_do_not_sum_to_1_are_said_to_be_so():
+def test_outputs_that_do_not_sum_to_1_are_noted():
     layer = output_layer_alone("softmax_cross_entropy", [0.5, 0.2], np.eye(2)[0], logits=False)
     assert "sum to 0.7" in layer.note
     assert layer.loss == pytest.approx(math.log(2))
@@ -222,12 +223,12 @@ def test_output_layer_of_logits(objective):
     z = [0.5, -1.0, 2.0]
     layer = output_layer_alone(objective, z, np.eye(3)[0], logits=True)
     np.testing.assert_allclose(layer.dp @ layer.jacobian, layer.dz, atol=1e-12)
-    if objective != "normalized_sigmoid":  # whose logits p does not tell
+    if objective != "normalized_sigmoid":  # whose p does not determine the logits
         again = output_layer_alone(objective, layer.p.tolist(), np.eye(3)[0], logits=False)
         np.testing.assert_allclose(again.dz, layer.dz, atol=1e-12)
 
 
-def test_least_loss_for_soft_targets_is_their_entropy():
+def test_least_loss_of_soft_targets_is_their_entropy():
     Y = np.array([0.8, 0.1, 0.1])
     layer = output_layer_alone("softmax_cross_entropy", Y.tolist(), Y, logits=False)
     (_, entropy), (_, divergence) = layer.terms
@@ -240,13 +241,13 @@ def test_least_loss_for_soft_targets_is_their_entropy():
 
 
 @pytest.mark.parametrize(("objective", "p"), [("softmax_cross_entropy", [0.0, 1.0]), ("sigmoid_quadratic", [1.5, 0.2])])
-def test_p_that_no_output_unit_has_is_refused(objective, p):
-    with pytest.raises(UsageError, match="above 0 and below 1"):
+def test_p_outside_the_range_of_the_unit_is_refused(objective, p):
+    with pytest.raises(UsageError, match="must be between 0 and 1"):
         output_layer_alone(objective, p, np.eye(2)[0], logits=False)
 
 
 @pytest.mark.parametrize("target", [0.0, 0.3, 1.0])
-def test_demanding_the_delta_gives_cross_entropy(target):
+def test_integral_of_the_delta_is_cross_entropy(target):
     # The integral of (p - Y) / (p (1 - p)) from 1/2, by Simpson's rule, beside the loss as it is trained.
     p = np.linspace(0.5, 0.93, 2001)
     slope = (p - target) / (p * (1 - p))
@@ -268,13 +269,13 @@ def test_least_cross_entropy_is_where_p_is_the_target():
         assert p[int(np.argmin(losses))] == pytest.approx(target)
 
 
-def test_one_neuron_stalls_by_the_quadratic_loss():
+def test_one_neuron_stalls_with_the_quadratic_loss():
     quadratic, entropy = neuron(rate=0.15, steps=300)
     assert len(quadratic.p) == len(entropy.p) == 301
     assert quadratic.p[0] == entropy.p[0] == pytest.approx(1 / (1 + math.exp(-4)))
     assert quadratic.dz[0] == pytest.approx(quadratic.p[0] ** 2 * (1 - quadratic.p[0]))
     assert entropy.dz[0] == pytest.approx(entropy.p[0])
-    # After a hundred steps the one has hardly moved, and the other is done.
+    # After a hundred steps the first has hardly moved, and the second has converged.
     assert quadratic.p[100] > 0.96
     assert entropy.p[100] < 0.05
     # By hand: two steps of w and b, both of which have the input 1.

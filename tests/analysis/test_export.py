@@ -1,4 +1,4 @@
-"""Exported files, read by the libraries they are for: they compute what the network computes, and say what it is."""
+"""Exported files, read by the libraries they are for: outputs equal to the network's, and metadata."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 import mlpcli
 from mlpcli import config as config_module
 from mlpcli.analysis import export as ex
-from mlpcli.analysis.evaluation import Member, outputs
+from mlpcli.analysis.evaluation import LoadedModel, outputs
 from mlpcli.config import Config, DataConfig, NetworkConfig
 from mlpcli.datasets.load import Split
 from mlpcli.errors import UsageError
@@ -56,13 +56,13 @@ def checkpoint(
 
 
 def own_outputs(of, images=IMAGES):
-    """What mlpcli itself computes."""
+    """Return the outputs that mlpcli computes."""
     split = Split(images.reshape(len(images), -1), np.zeros(len(images), np.uint8))
-    return outputs(Member(Path("x.npz"), None, of), split)
+    return outputs(LoadedModel(Path("x.npz"), None, of), split)
 
 
 def session_of(export):
-    # On one thread: a test does not wait for others.
+    # One thread, as tests run in parallel.
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     return onnxruntime.InferenceSession(export.data, options)
@@ -81,20 +81,20 @@ def agree(export, of, images, given):
     assert predicted.tolist() == own.predicted.tolist()
 
 
-# ONNX -------------------------------------------------------------------------------------------------------------
+# ONNX ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("depth", range(4))
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_onnxruntime_computes_the_same(objective, depth, dtype):
+def test_onnxruntime_computes_the_same_outputs(objective, depth, dtype):
     for activation in ACTIVATIONS if depth else ["sigmoid"]:
         own = checkpoint((7, 6, 5)[:depth], activation, objective, dtype, scale=0.5)
         agree(ex.to_onnx(own), own, IMAGES, IMAGES)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_large_logits_overflow_nowhere(objective):
+def test_large_logits_do_not_overflow(objective):
     own = checkpoint((), objective=objective)
     own.parameters.b[0][...] = [-2000.0, -2001.0, 1000.0]  # beyond +-745 exp leaves the float64s
     for rest in (own.parameters.b[0], -own.parameters.b[0]):
@@ -104,7 +104,7 @@ def test_large_logits_overflow_nowhere(objective):
         agree(ex.to_onnx(own), own, IMAGES, IMAGES)
 
 
-def test_classes_that_are_all_unlikely_are_told_apart():
+def test_small_probabilities_keep_their_ratio():
     own = checkpoint((), objective="normalized_sigmoid", scale=0.0)
     own.parameters.b[0][...] = [-200.0, -201.0, -200.5]
     p, _ = compute(ex.to_onnx(own))
@@ -113,7 +113,7 @@ def test_classes_that_are_all_unlikely_are_told_apart():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_numbers_from_0_to_1_are_taken_as_they_are(dtype):
+def test_unit_pixels_are_not_scaled(dtype):
     own = checkpoint(dtype=dtype)
     made = ex.to_onnx(own, "float32")
     (node,) = session_of(made).get_inputs()
@@ -121,7 +121,7 @@ def test_numbers_from_0_to_1_are_taken_as_they_are(dtype):
     agree(made, own, IMAGES, (IMAGES / 255).astype(np.float32))
 
 
-def test_what_goes_in_and_out_is_what_it_says():
+def test_inputs_and_outputs_are_declared():
     made = ex.to_onnx(checkpoint())
     session = session_of(made)
     (images,), (p, predicted) = session.get_inputs(), session.get_outputs()
@@ -133,7 +133,7 @@ def test_what_goes_in_and_out_is_what_it_says():
 
 
 @pytest.mark.parametrize("number", [0, 1, 3])
-def test_any_number_of_images(number):
+def test_model_takes_any_number_of_images(number):
     p, predicted = compute(ex.to_onnx(checkpoint()), IMAGES[:number])
     assert (p.shape, predicted.shape) == ((number, 3), (number,))
     assert p == pytest.approx(own_outputs(checkpoint()).p[:number], abs=1e-5)
@@ -144,18 +144,18 @@ def test_images_of_another_shape_are_refused_by_the_model():
         compute(ex.to_onnx(checkpoint()), IMAGES.reshape(-1, 4, 5))
 
 
-def test_one_class_of_the_most_and_one_pixel():
+def test_most_classes_and_one_pixel():
     for image_shape, classes in (((1, 1), 1), ((1, 1), 256)):
         own = checkpoint((), image_shape=image_shape, classes=classes)
         agree(ex.to_onnx(own), own, IMAGES[:, :1, :1], IMAGES[:, :1, :1])
 
 
-def test_a_tie_goes_to_the_first_class_as_everywhere():
+def test_tie_goes_to_the_first_class():
     _, predicted = compute(ex.to_onnx(checkpoint((), scale=0.0)))
     assert set(predicted.tolist()) == {0}
 
 
-def test_the_names_are_those_of_the_derivation():
+def test_names_are_those_of_the_derivation():
     model = onnx.load_from_string(ex.to_onnx(checkpoint((7, 6))).data)
     nodes = [(node.op_type, *node.output) for node in model.graph.node]
     assert nodes == [
@@ -178,19 +178,19 @@ def test_the_names_are_those_of_the_derivation():
     assert names == ["scale", "W1", "b1", "W2", "b2", "W3", "b3"]
 
 
-def test_runtimes_of_2021_can_read_it():
+def test_runtimes_of_2021_can_read_the_model():
     model = onnx.load_from_string(ex.to_onnx(checkpoint(objective="normalized_sigmoid")).data)
     assert (model.ir_version, [(each.domain, each.version) for each in model.opset_import]) == (7, [("", 13)])
     assert {onnx.defs.get_schema(node.op_type).domain for node in model.graph.node} == {""}
 
 
-def test_a_model_that_the_checker_refuses_is_not_handed_out(monkeypatch):
+def test_model_refused_by_the_checker_is_not_written(monkeypatch):
     monkeypatch.setitem(ex._ONNX_ACTIVATION, "sigmoid", "Sigmoit")
     with pytest.raises(onnx.checker.ValidationError, match="Sigmoit"):
         ex.to_onnx(checkpoint())
 
 
-def test_a_shape_that_does_not_fit_is_found_by_the_checker(monkeypatch):
+def test_wrong_shape_is_found_by_the_checker(monkeypatch):
     own = checkpoint()
     own.parameters.W[1] = own.parameters.W[1].T
     with pytest.raises(onnx.shape_inference.InferenceError):
@@ -206,14 +206,14 @@ def test_parameters_beyond_the_limit_of_onnx_are_refused(monkeypatch):
         ex.to_onnx(own)
 
 
-def test_the_deepest_network_has_room():
+def test_deepest_network_fits():
     own = checkpoint((1,) * config_module.MAX_LAYERS, objective="normalized_sigmoid", dtype="float64")
     made = ex.to_onnx(replace(own, dataset="\u2028" * 4096))
     assert len(made.data) - own.parameters.vector.nbytes < ex.ROOM_FOR_THE_GRAPH
     agree(made, own, IMAGES, IMAGES)
 
 
-def test_without_onnx_it_says_what_to_install(monkeypatch):
+def test_missing_onnx_names_what_to_install(monkeypatch):
     imported = builtins.__import__
 
     def without(name, *arguments):
@@ -227,7 +227,7 @@ def test_without_onnx_it_says_what_to_install(monkeypatch):
     ex.to_safetensors(checkpoint())
 
 
-# safetensors ------------------------------------------------------------------------------------------------------
+# safetensors --------------------------------------------------------------------------------------
 
 
 @given(
@@ -236,7 +236,7 @@ def test_without_onnx_it_says_what_to_install(monkeypatch):
     st.tuples(st.integers(1, 4), st.integers(1, 4)),
     st.integers(1, 5),
 )
-def test_the_library_reads_the_same_tensors(hidden, dtype, image_shape, classes):
+def test_safetensors_reads_the_same_tensors(hidden, dtype, image_shape, classes):
     own = checkpoint(tuple(hidden), dtype=dtype, image_shape=image_shape, classes=classes)
     made = ex.to_safetensors(own)
     found = safetensors.numpy.load(made.data)
@@ -249,7 +249,7 @@ def test_the_library_reads_the_same_tensors(hidden, dtype, image_shape, classes)
 
 
 @given(st.text(max_size=40))
-def test_any_name_of_the_data_goes_through(name):
+def test_any_data_set_name_is_written(name):
     made = ex.to_safetensors(replace(checkpoint(), dataset=name))
     length = int.from_bytes(made.data[:8], "little")
     assert length % 8 == 0
@@ -258,13 +258,13 @@ def test_any_name_of_the_data_goes_through(name):
 
 
 @pytest.mark.parametrize("make", [ex.to_onnx, ex.to_safetensors])
-def test_a_name_that_is_no_unicode_is_no_obstacle(make, tmp_path):
-    # Only a checkpoint that somebody made up has one.
+def test_name_that_is_not_unicode_is_escaped(make, tmp_path):
+    # Only a forged checkpoint has one.
     about = metadata_in(make(replace(checkpoint(), dataset="bad\udcff")), tmp_path / "x")
     assert about["dataset"] == json.loads(about["config"])["data"]["dataset"] == "bad?"
 
 
-# Both -------------------------------------------------------------------------------------------------------------
+# Both formats -------------------------------------------------------------------------------------
 
 
 def metadata_in(export, path):
@@ -276,7 +276,7 @@ def metadata_in(export, path):
 
 
 @pytest.mark.parametrize("make", [ex.to_onnx, ex.to_safetensors])
-def test_the_file_says_what_the_network_is(make, tmp_path):
+def test_metadata_describe_the_network(make, tmp_path):
     data = DataConfig("/home/ada/secret/digits", folder="/home/ada/data", sources=("/home/ada/mirror",), validation=0.2)
     own = checkpoint((7, 6), "tanh", "linear_hinge", data=data)
     about = metadata_in(make(own), tmp_path / "x")
@@ -296,23 +296,23 @@ def test_the_file_says_what_the_network_is(make, tmp_path):
     assert config["data"]["dataset"] == "digits"
     assert config["data"]["validation"] == 0.2
     assert config["network"] == config_module.to_dict(own.config)["network"]
-    # What is left out are only the places: with their defaults it is the same config.
+    # Only paths are missing: with their defaults the config is the same.
     assert config_module.from_dict(config, "x") == replace(own.config, data=DataConfig("digits", validation=0.2))
     assert b"/home" not in make(own).data
 
 
-def test_the_producer_is_named():
+def test_producer_is_mlpcli():
     model = onnx.load_from_string(ex.to_onnx(checkpoint()).data)
     assert (model.producer_name, model.producer_version) == ("mlpcli", mlpcli.__version__)
 
 
-def test_equal_checkpoints_give_equal_bytes_in_every_process():
+def test_equal_checkpoints_give_equal_bytes():
     program = (
         "import sys, hashlib; from tests.analysis.test_export import checkpoint, ex\n"
         "for make in (ex.to_onnx, ex.to_safetensors):\n"
         "    sys.stdout.write(hashlib.sha256(make(checkpoint()).data).hexdigest() + '\\n')"
     )
-    said = {
+    expected = {
         subprocess.run(
             [sys.executable, "-c", program],
             cwd=Path(mlpcli.__file__).parents[1],
@@ -323,5 +323,5 @@ def test_equal_checkpoints_give_equal_bytes_in_every_process():
         ).stdout
         for seed in ("1", "2")
     }
-    assert len(said) == 1
-    assert len(said.pop().split()) == 2
+    assert len(expected) == 1
+    assert len(expected.pop().split()) == 2

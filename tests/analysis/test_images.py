@@ -1,4 +1,4 @@
-"""Pictures become what MNIST would have made of them, whatever they are written as; what cannot be read is told."""
+"""Pictures are converted as MNIST's were, from any format; unreadable ones give one clear error."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ MNIST = (28, 28)
 
 @pytest.fixture(scope="module")
 def digits():
-    """The first 60 test images of MNIST, (60, 28, 28)."""
+    """Return the first 60 test images of MNIST, (60, 28, 28)."""
     return load_split(DataConfig("mnist-sample"), "test").split.images[:60].reshape(-1, 28, 28)
 
 
 def enlarged(digit, side=140):
-    """``digit`` (28, 28), ink light, as a picture of dark ink on light paper, (side, side) uint8."""
+    """Return ``digit`` (28, 28), light on dark, as a picture dark on light, (side, side) uint8."""
     return 255 - np.asarray(Image.fromarray(digit).resize((side, side), Image.Resampling.BICUBIC))
 
 
@@ -52,7 +52,7 @@ def read(data, *, raw=False, shape=MNIST):
 
 
 def difference(found, expected):
-    """The mean over the pixels, where they lie alike to a pixel: half a one is lost to rounding."""
+    """Return the mean difference of pixels at the best shift of up to one pixel: centring rounds to pixels."""
     shifts = [np.roll(found, (i, j), (0, 1)).astype(int) for i in (-1, 0, 1) for j in (-1, 0, 1)]
     return min(np.abs(shifted - expected).mean() for shifted in shifts)
 
@@ -66,11 +66,11 @@ def extent(image):
     return [int(np.ptp(np.flatnonzero(image.any(axis=1 - axis)))) + 1 for axis in (0, 1)]
 
 
-# Centring ------------------------------------------------------------------------------------------------------------
+# Centring -----------------------------------------------------------------------------------------
 
 
 def test_centring_by_hand():
-    """A triangle, 10 x 10, in a 7 x 7 image whose box is 5 x 5: a new pixel is the mean of four."""
+    """Centre a 10 x 10 triangle in a 7 x 7 image with a box of 5 x 5: a new pixel is the mean of four."""
     light = np.full((30, 30), 200.0)
     light[3:13, 12:22][np.tril_indices(10)] = 40.0
     # On the diagonal three of four pixels are ink: 191.25. With m = 5 * 0.75 + 10 = 13.75 the centre of mass is in row
@@ -85,7 +85,7 @@ def test_centring_by_hand():
     assert parts == 1
 
 
-def test_the_box_of_mnist_and_of_other_sizes():
+def test_box_of_mnist_and_of_other_sizes():
     square = np.pad(np.full((30, 30), 255.0), 20)
     assert extent(im.centred(square)[0]) == [20, 20]
     assert extent(im.centred(square, (14, 14))[0]) == [10, 10]
@@ -94,14 +94,14 @@ def test_the_box_of_mnist_and_of_other_sizes():
     assert extent(im.centred(square, (1, 1))[0]) == [1, 1]
 
 
-def test_digits_of_mnist_are_left_nearly_as_they_are(digits):
+def test_digits_of_mnist_hardly_change(digits):
     found = np.array([im.centred(digit.astype(float))[0] for digit in digits])
     same = (found == digits).all(axis=(1, 2))
     assert same.mean() > 0.6  # the others lose a faint row at their edge
     assert np.abs(found.astype(int) - digits).mean() < 4
 
 
-def test_enlarged_digits_of_mnist_come_back(digits):
+def test_enlarged_digits_of_mnist_are_restored(digits):
     for digit in digits[:10]:
         whole = np.kron(digit, np.ones((7, 7)))
         original = im.centred(digit.astype(float))[0].astype(int)
@@ -114,7 +114,7 @@ BLOBS = st.integers(0, 2**32).map(np.random.default_rng)
 
 
 def blob(random, canvas=40, most=24) -> tuple[np.ndarray, int]:
-    """A picture of ink of many levels on paper, and where it may be put: the ink and the paper's level."""
+    """Draw ink of many levels and the level of its paper."""
     rows, columns = random.integers(1, most, 2)
     paper = int(random.integers(0, 256))
     dark = paper > 127
@@ -138,18 +138,18 @@ def test_centred_digit_fits_box_with_mass_in_the_middle(random):
     assert image.max() == 255
     for axis, centre in enumerate(centre_of_mass(image)):
         edges = np.take(image, [0, -1], axis=axis)
-        if not edges.any():  # else it has gone as far as it goes
+        if not edges.any():  # else it is at the border
             assert centre == pytest.approx(14, abs=0.51)
 
 
 @given(BLOBS, st.integers(2, 14), st.integers(2, 14))
-def test_where_on_the_paper_it_is_changes_nothing(random, top, left):
+def test_position_on_the_paper_has_no_effect(random, top, left):
     picture = blob(random)
     assert np.array_equal(im.centred(put(*picture, top, left))[0], im.centred(put(*picture, 2, 14))[0])
 
 
 @given(BLOBS)
-def test_inverting_it_changes_nothing(random):
+def test_inverting_a_digit_has_no_effect(random):
     light = put(*blob(random), 6, 7)
     one, other = im.centred(light), im.centred(255 - light)
     assert np.array_equal(one[0], other[0])
@@ -157,12 +157,12 @@ def test_inverting_it_changes_nothing(random):
 
 
 @given(BLOBS, st.integers(3, 9), st.integers(3, 9))
-def test_inverting_a_picture_of_anything_changes_nothing(random, rows, columns):
+def test_inverting_any_picture_has_no_effect(random, rows, columns):
     light = random.integers(0, 256, (rows, columns)).astype(float)
     assert np.array_equal(im.centred(light)[0], im.centred(255 - light)[0])
 
 
-def test_half_light_image_and_its_inverse_are_treated_alike():
+def test_half_light_image_equals_its_inverse():
     light = np.full((9, 9), 100.0)
     light[3, 3:5] = 0, 200
     assert np.array_equal(im.centred(light)[0], im.centred(255 - light)[0])
@@ -171,7 +171,7 @@ def test_half_light_image_and_its_inverse_are_treated_alike():
 
 @pytest.mark.parametrize("side", [1, 2, 3, 5])
 @pytest.mark.parametrize("long", [1, 2, 70, 3000])
-def test_pictures_of_any_form(side, long):
+def test_pictures_of_any_shape_are_centred(side, long):
     for shape in ((side, long), (long, side)):
         light = np.zeros(shape)
         light[-1, -1] = 255
@@ -191,14 +191,14 @@ def test_lopsided_digit_is_shifted_without_loss():
 
 
 @pytest.mark.parametrize("level", [0, 128, 255])
-def test_a_blank_picture_has_no_digit(level):
+def test_blank_picture_has_no_digit(level):
     image, parts = im.centred(np.full((50, 40), float(level)))
     assert (int(image.max()), parts) == (0, 0)
     speckled = np.clip(level + np.random.default_rng(0).normal(0, 3, (100, 100)), 0, 255)
     assert im.centred(speckled)[1] == 0
 
 
-def test_a_photograph_of_paper_gives_what_the_drawing_gives(digits):
+def test_photograph_of_paper_equals_the_drawing(digits):
     random = np.random.default_rng(2)
     for digit in digits[:5]:
         drawing = enlarged(digit, 300).astype(float)
@@ -208,7 +208,7 @@ def test_a_photograph_of_paper_gives_what_the_drawing_gives(digits):
         assert difference(im.centred(photograph)[0], im.centred(drawing)[0].astype(int)) < 8
 
 
-def test_a_speck_of_dust_does_not_count(digits):
+def test_speck_of_dust_is_ignored(digits):
     paper = np.full((300, 400), 255.0)
     paper[100:240, 100:240] = enlarged(digits[0])
     clean = im.centred(paper)
@@ -224,16 +224,16 @@ def test_digits_far_apart_are_counted(digits):
     assert im.centred(row[:, :264].T)[1] == 2
 
 
-def test_few_single_digits_of_mnist_are_taken_for_several(digits):
+def test_few_single_digits_are_counted_as_several(digits):
     assert sum(im.centred(digit.astype(float))[1] != 1 for digit in digits) <= 1
 
 
-# Reading pictures ----------------------------------------------------------------------------------------------------
+# Reading pictures ---------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def drawn(digits):
-    """A 7 as a picture, dark on light, and what is to become of it."""
+    """Return a 7 as a picture, dark on light, and the expected image."""
     picture = enlarged(digits[0])
     return picture, im.centred(picture.astype(float))[0].astype(int)
 
@@ -246,14 +246,14 @@ def assert_like(found, expected, mean=3.0):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "GIF", "TIFF", "PPM", "TGA", "ICO", "JPEG", "WEBP", "JPEG2000"])
-def test_formats(drawn, kind):
+def test_every_format_gives_the_same_image(drawn, kind):
     found = read(encoded(drawn[0], kind))
     assert_like(found, drawn[1])
     assert (found.name, found.numbered, found.remarks) == ("it", False, ())
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "CMYK", "YCbCr", "I", "I;16", "F"])
-def test_modes(drawn, mode):
+def test_every_mode_gives_the_same_image(drawn, mode):
     picture = Image.fromarray(drawn[0])
     if mode.startswith("I"):
         picture = Image.fromarray(drawn[0].astype(np.uint16 if mode == "I;16" else np.int32) * 257)
@@ -267,41 +267,41 @@ def test_modes(drawn, mode):
     )
 
 
-def test_light_on_dark_is_the_same(drawn):
+def test_light_on_dark_gives_the_same_image(drawn):
     assert np.array_equal(read(encoded(255 - drawn[0])).pixels[0], drawn[1])
 
 
-def test_coloured_ink(drawn):
+def test_coloured_ink_gives_the_same_image(drawn):
     for ink, paper in (((200, 0, 0), (255, 255, 255)), ((255, 255, 0), (0, 0, 120)), ((90, 90, 200), (250, 240, 220))):
-        share = drawn[0][..., np.newaxis] / 255
-        picture = (np.array(paper) * share + np.array(ink) * (1 - share)).astype(np.uint8)
+        fraction = drawn[0][..., np.newaxis] / 255
+        picture = (np.array(paper) * fraction + np.array(ink) * (1 - fraction)).astype(np.uint8)
         assert_like(read(encoded(picture)), drawn[1])
 
 
 @pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (230, 230, 60), (60, 60, 60)])
-def test_ink_on_nothing(drawn, colour):
-    """What is transparent counts as paper, white unless the ink is too light for that."""
+def test_transparent_pixels_are_paper(drawn, colour):
+    """Transparent pixels are paper: white, or dark if the ink is light."""
     picture = np.zeros((*drawn[0].shape, 4), np.uint8)
     picture[..., :3] = colour
     picture[..., 3] = 255 - drawn[0]
     assert_like(read(encoded(picture)), drawn[1])
 
 
-def test_a_transparent_rim_round_paper_is_not_ink(drawn):
+def test_transparent_border_around_paper_is_not_ink(drawn):
     picture = np.zeros((180, 180, 4), np.uint8)
     picture[20:160, 20:160, :3] = drawn[0][..., np.newaxis]
     picture[20:160, 20:160, 3] = 255
     assert_like(read(encoded(picture)), drawn[1])
 
 
-def test_a_transparent_colour_of_a_palette(drawn):
+def test_transparent_colour_of_a_palette(drawn):
     picture = Image.fromarray((drawn[0] > 127).astype(np.uint8))
     picture = picture.convert("P")
     picture.putpalette([0, 0, 0, 0, 0, 0])  # both black; the second is transparent
     assert_like(read(encoded(picture, transparency=1)), drawn[1], 10)
 
 
-def test_the_orientation_a_camera_wrote_is_respected(drawn):
+def test_exif_orientation_is_applied(drawn):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by a quarter to the right
     turned = Image.fromarray(drawn[0]).transpose(Image.Transpose.ROTATE_90)
@@ -309,18 +309,18 @@ def test_the_orientation_a_camera_wrote_is_respected(drawn):
     assert difference(read(encoded(turned, "JPEG")).pixels[0], drawn[1]) > 10
 
 
-def test_a_broken_exif_does_not_matter(drawn):
+def test_broken_exif_is_ignored(drawn):
     assert_like(read(encoded(drawn[0], "JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")), drawn[1])
 
 
-def test_of_several_frames_the_first_is_looked_at(drawn):
+def test_first_of_several_frames_is_read(drawn):
     other = Image.fromarray(drawn[0]).transpose(Image.Transpose.ROTATE_90)
     found = read(encoded(drawn[0], "GIF", save_all=True, append_images=[other, Image.new("L", (140, 140))]))
     assert_like(found, drawn[1])
     assert found.remarks == ("has more than one frame; only the first is read",)
 
 
-def test_a_large_photograph_is_averaged_down_first(drawn, monkeypatch):
+def test_large_photograph_is_reduced_first(drawn, monkeypatch):
     sizes = []
     find_ink = im.find_ink
     monkeypatch.setattr(im, "find_ink", lambda light: sizes.append(light.shape) or find_ink(light))
@@ -330,7 +330,7 @@ def test_a_large_photograph_is_averaged_down_first(drawn, monkeypatch):
     assert sizes == [(667, 1000)]
 
 
-def test_several_digits_and_none_are_told(digits):
+def test_several_digits_and_no_digit_are_reported(digits):
     two = np.hstack([enlarged(digit) for digit in digits[:2]])
     found = read(encoded(two))
     assert (len(found.row), found.many) == (2, False)
@@ -341,11 +341,11 @@ def test_several_digits_and_none_are_told(digits):
     assert not blank.pixels.any()
 
 
-# As it is ------------------------------------------------------------------------------------------------------------
+# Raw images ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "I;16"])
-def test_raw_takes_the_values_as_they_are(digits, mode):
+def test_raw_does_not_change_values(digits, mode):
     digit = np.roll(digits[0], 5, axis=0)
     picture = Image.fromarray(digit.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(digit).convert(mode)
     assert np.array_equal(read(encoded(picture), raw=True).pixels[0], digit)
@@ -358,26 +358,26 @@ def test_raw_image_is_not_inverted_and_transparent_is_empty(digits):
     assert np.array_equal(read(encoded(picture), raw=True).pixels[0], digits[0])
 
 
-def test_raw_wants_the_size_of_the_network(digits):
-    with pytest.raises(DataError, match="it: is of 27 x 28 pixels, the network takes 28 x 28; without --raw it is cut"):
+def test_raw_requires_the_size_of_the_network(digits):
+    with pytest.raises(DataError, match="it: has 27 x 28 pixels, the network takes 28 x 28; without --raw it is cut"):
         read(encoded(digits[0][1:]), raw=True)
 
 
 def test_raw_does_not_guess_what_is_white():
-    with pytest.raises(DataError, match="what is white is unknown, as its pixels are of 32 bits; save it with 8"):
+    with pytest.raises(DataError, match="white is undefined, as its pixels have 32 bits; save it with 8"):
         read(encoded(np.zeros((28, 28), np.float32), "TIFF"), raw=True)
 
 
-def test_raw_is_the_network_s_to_answer_even_if_it_is_blank():
+def test_raw_blank_image_is_classified():
     assert read(encoded(np.full((28, 28), 9, np.uint8)), raw=True).blank.tolist() == [False]
 
 
-# IDX files -----------------------------------------------------------------------------------------------------------
+# IDX files ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
 @pytest.mark.parametrize("raw", [False, True])
-def test_an_idx_file_is_taken_as_it_is(digits, pack, raw):
+def test_idx_images_are_not_centred(digits, pack, raw):
     images = digits[:5].copy()
     images[2] = 0
     found = read(pack(idx.encode(images)), raw=raw)
@@ -387,7 +387,7 @@ def test_an_idx_file_is_taken_as_it_is(digits, pack, raw):
     assert found.remarks == ()
 
 
-def test_idx_needs_no_pillow_and_a_picture_says_how_to_get_it():
+def test_idx_needs_no_pillow_and_a_picture_names_it():
     program = """
 import sys
 sys.modules["PIL"] = None
@@ -406,11 +406,11 @@ except images.UsageError as error:
     assert im.UsageError is UsageError
 
 
-# What goes wrong -----------------------------------------------------------------------------------------------------
+# Errors -------------------------------------------------------------------------------------------
 
 
 def bomb(width, height):
-    """A PNG that promises ``width`` x ``height`` pixels in a few bytes."""
+    """Return a PNG of a few bytes whose header declares ``width`` x ``height`` pixels."""
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -425,29 +425,29 @@ def bomb(width, height):
     ("data", "what"),
     [
         (b"", "is empty"),
-        (b"hello", "is damaged, or neither a picture that can be read here nor an IDX file"),
+        (b"hello", "is damaged, or neither a readable picture nor an IDX file"),
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40), "is a HEIC picture, which Pillow does not read; save it"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "neither a picture"),
         (bomb(8200, 8200), "has more than 67,108,864 pixels"),  # fewer than Pillow warns of
         (bomb(12000, 12000), "has more than 67,108,864 pixels"),  # as many as it warns of
         (bomb(50000, 50000), "has more than 67,108,864 pixels"),  # as many as it refuses
-        (bomb(100, 100), "is damaged, or of a kind that cannot be read here: image file is truncated"),
+        (bomb(100, 100), "is damaged, or of an unsupported kind: image file is truncated"),
         (encoded(np.zeros((99, 99), np.uint8), "JPEG")[:-50], "is damaged, or of a kind"),
-        (encoded(np.full((9, 9), np.nan, np.float32), "TIFF"), "what is white is unknown"),
+        (encoded(np.full((9, 9), np.nan, np.float32), "TIFF"), "white is undefined"),
         (idx.encode(np.zeros((3, 28, 28), np.uint8))[:-1], "cut short"),
         (idx.encode(np.zeros(3, np.uint8)), r"has 1 dimensions \(labels\)"),
-        (idx.encode(np.zeros((3, 5, 28), np.uint8)), "its images are of 5 x 28 pixels, the network takes 28 x 28"),
+        (idx.encode(np.zeros((3, 5, 28), np.uint8)), "its images have 5 x 28 pixels, the network takes 28 x 28"),
         (gzip.compress(b"hello", mtime=0), "not an IDX file"),
         (gzip.compress(bytes(99), mtime=0)[:-9], "gzip cut short"),
     ],
 )
-def test_what_cannot_be_read_is_told_in_a_line(data, what):
-    with pytest.raises(DataError, match=f"^it: .*{what}") as told:
+def test_unreadable_file_is_one_line(data, what):
+    with pytest.raises(DataError, match=f"^it: .*{what}") as error:
         read(data)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
 
 
-def test_what_unpacks_to_more_than_there_is_memory_for(monkeypatch):
+def test_picture_larger_than_memory_is_refused(monkeypatch):
     monkeypatch.setattr(im, "MAX_BYTES", 1000)
     with pytest.raises(DataError, match="it: unpacks to more than 1000 bytes"):
         read(gzip.compress(bytes(5000)))
@@ -455,20 +455,20 @@ def test_what_unpacks_to_more_than_there_is_memory_for(monkeypatch):
         read(bytes(1001))
 
 
-def test_every_truncation_of_a_picture_is_told_or_read(drawn):
+def test_every_truncation_is_an_error_or_an_image(drawn):
     for kind in ("PNG", "JPEG", "GIF"):
         data = encoded(drawn[0], kind)
-        told = 0
+        errors = 0
         for length in range(1, len(data), 97):
             try:
                 read(data[:length])
             except DataError:
-                told += 1
-        assert told >= len(range(1, len(data), 97)) - 1
+                errors += 1
+        assert errors >= len(range(1, len(data), 97)) - 1
 
 
-def test_pages_and_frames_are_not_counted(drawn):
-    """Counting them would take seconds; 3,000 pages, 20,000 frames."""
+def test_many_pages_and_frames_are_read_quickly(drawn):
+    """Counting 3,000 pages or 20,000 frames would take seconds."""
     page = Image.fromarray(drawn[0])
     small = Image.new("1", (1, 1))
     many = encoded(page, "TIFF", save_all=True, append_images=[small] * 3000)
@@ -483,7 +483,7 @@ def test_pages_and_frames_are_not_counted(drawn):
         assert found.remarks == ("has more than one frame; only the first is read",)
 
 
-def test_files(drawn, tmp_path):
+def test_files_and_folders_are_expanded(drawn, tmp_path):
     (tmp_path / "seven.png").write_bytes(encoded(drawn[0]))
     found = im.from_file(tmp_path / "seven.png", "seven", MNIST, raw=False)
     assert found.name == "seven"
@@ -499,7 +499,7 @@ def test_files(drawn, tmp_path):
             im.from_file(path, "it", MNIST, raw=False)
 
 
-def test_handwriting_of_a_font_or_a_pen_is_centred_too():
+def test_digits_of_fonts_and_pens_are_centred():
     pen = Image.new("L", (400, 300), 250)
     ImageDraw.Draw(pen).line([(60, 40), (160, 40), (90, 200)], fill=20, width=14, joint="curve")
     image = read(encoded(pen)).pixels[0]
@@ -507,6 +507,6 @@ def test_handwriting_of_a_font_or_a_pen_is_centred_too():
     assert centre_of_mass(image) == pytest.approx([14, 14], abs=0.51)
 
 
-def test_tolerance_is_far_below_difference_of_digits(digits):
+def test_tolerance_is_far_below_differences_of_digits(digits):
     centred = [im.centred(digit.astype(float))[0].astype(int) for digit in digits[:5]]
     assert min(difference(one, other) for one in centred for other in centred if one is not other) > 24

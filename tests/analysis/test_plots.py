@@ -1,4 +1,4 @@
-"""The pictures: what stands in them, that nothing overlaps, that equal contents give equal bytes, on any numbers."""
+"""Plots: contents, layout without overlaps, equal bytes for equal contents, and extreme numbers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SOFTMAX = "softmax_cross_entropy"
 
 
 def history(name: str = "run", epochs: int = 5, layers: int = 2, validation: bool = True, **changes: Any) -> History:
-    """Errors that are halved from epoch to epoch, from 40 % in training and 20 % in validation."""
+    """Return a history whose errors halve every epoch, from 40 % in training and 20 % in validation."""
     records = [
         {
             "epoch": epoch,
@@ -49,7 +49,7 @@ def history(name: str = "run", epochs: int = 5, layers: int = 2, validation: boo
 
 
 def drawn(draw: plots.Draw) -> tuple[Figure, bytes]:
-    """The figure as it was saved, and the bytes of its PNG."""
+    """Return the saved figure, and the bytes of its PNG."""
     figures: list[Figure] = []
 
     def keep(figure: Figure) -> None:
@@ -80,7 +80,7 @@ def checkpoint_of(sizes: tuple[int, ...], shape: tuple[int, int], fill: float | 
     return SimpleNamespace(parameters=theta, image_shape=shape, config=config)
 
 
-# Every picture -------------------------------------------------------------------------------------------------------
+# Every picture ------------------------------------------------------------------------------------
 
 IMAGES = np.random.default_rng(2).integers(0, 256, (200, 6, 4))
 LONG = "mnist-20260102-030405 (interrupted, 3 of 20 epochs), a name that has no end"
@@ -111,7 +111,7 @@ PICTURES: dict[str, plots.Draw] = {
 
 @pytest.fixture(scope="module")
 def saved() -> Callable[[str], tuple[Figure, bytes]]:
-    """Each picture, drawn once."""
+    """Return a function that draws each plot once."""
     done: dict[str, tuple[Figure, bytes]] = {}
 
     def saved(name: str) -> tuple[Figure, bytes]:
@@ -123,14 +123,14 @@ def saved() -> Callable[[str], tuple[Figure, bytes]]:
 
 
 @pytest.mark.parametrize("name", PICTURES)
-def test_everything_is_inside_and_nothing_overlaps(name: str, saved: Callable[[str], tuple[Figure, bytes]]):
+def test_artists_are_inside_without_overlaps(name: str, saved: Callable[[str], tuple[Figure, bytes]]):
     figure, data = saved(name)
     with Image.open(io.BytesIO(data)) as image:
         image.load()
         assert image.size == tuple(np.round(figure.get_size_inches() * plots.DOTS_PER_INCH).astype(int))
     renderer = FigureCanvasAgg(figure).get_renderer()
     page = figure.bbox
-    # An axes' box has all that is drawn of it: labels, captions, the ticks in its limits.
+    # An axes' box contains all its artists: labels, captions, the ticks in its limits.
     boxes: list[Any] = [axes.get_tightbbox(renderer) for axes in figure.axes]
     boxes += [each.get_window_extent(renderer) for each in (*figure.legends, *figure.texts)]
     assert len(boxes) >= 2
@@ -163,19 +163,19 @@ def test_equal_contents_are_equal_bytes(name: str, form: str):
     assert b"a title" in first
 
 
-def test_there_is_a_colour_and_marker_for_every_run():
-    looks = [tuple(plots._look(number).values()) for number in range(plots.MOST_RUNS + 1)]
-    assert len({*looks[:-1]}) == plots.MOST_RUNS
-    assert looks[-1] == looks[0]
+def test_every_run_has_its_colour_and_marker():
+    styles = [tuple(plots._line_style(number).values()) for number in range(plots.MOST_RUNS + 1)]
+    assert len({*styles[:-1]}) == plots.MOST_RUNS
+    assert styles[-1] == styles[0]
 
 
 @pytest.mark.parametrize("name", [plots.SIGNED, plots.SHARES, plots.INK])
-def test_the_colour_maps_can_be_read_in_grey(name: str):
+def test_colour_maps_are_monotonic_in_grey(name: str):
     light = [np.dot(mpl.colormaps[name](step / 12)[:3], (0.2126, 0.7152, 0.0722)) for step in range(13)]
     assert light == sorted(light) or light == sorted(light, reverse=True)
 
 
-# What stands in them -------------------------------------------------------------------------------------------------
+# Contents -----------------------------------------------------------------------------------------
 
 
 def test_curves_show_both_errors_of_every_epoch():
@@ -194,17 +194,19 @@ def test_curves_show_both_errors_of_every_epoch():
         "error (% of the images)",
         "epoch (passes over the training images)",
     )
-    looks = [(line.get_color(), line.get_marker(), line.get_linestyle()) for line in error.lines]
-    assert looks[0][0] == looks[1][0] != looks[3][0] and looks[0][2] != looks[1][2] and looks[0][1] != looks[3][1]
+    styles = [(line.get_color(), line.get_marker(), line.get_linestyle()) for line in error.lines]
+    assert (
+        styles[0][0] == styles[1][0] != styles[3][0] and styles[0][2] != styles[1][2] and styles[0][1] != styles[3][1]
+    )
 
 
-def test_the_unit_of_the_loss():
+def test_loss_has_its_unit():
     figure, _ = drawn(partial(plots.draw_curves, runs=[history()]))
     assert figure.axes[0].get_title() == f"Loss, {SOFTMAX}" and figure.axes[0].get_ylabel() == "loss (nats an image)"
     assert figure.get_suptitle() == "Learning curves of run"
 
 
-def test_the_best_epoch_is_that_of_the_lowest_error_then_loss():
+def test_best_epoch_has_the_lowest_error_then_loss():
     run = history(epochs=4, validation_error=0.1)
     assert run.best_epoch == 4
     run.records[1]["validation_loss"] = 1e-9
@@ -212,7 +214,7 @@ def test_the_best_epoch_is_that_of_the_lowest_error_then_loss():
     assert history(validation=False).best_epoch is None
 
 
-def test_an_error_of_zero_has_its_place_on_the_axis():
+def test_error_of_zero_is_on_the_axis():
     run = history(epochs=8)
     run.records[7]["train_error"] = 0.0
     figure, _ = drawn(partial(plots.draw_curves, runs=[run]))
@@ -235,11 +237,11 @@ def test_layers_show_norms_and_saturation():
     assert [line.get_ydata()[0] for line in norms.lines] == pytest.approx([0.1, 0.05, 0.1 / 3])  # type: ignore[index]
     assert [line.get_ydata()[0] for line in saturation.lines] == [50, 25]  # type: ignore[index]
     assert legend(figure) == ["layer 1 (first)", "layer 2", "layer 3 (output)"]
-    # The same layer looks the same in both.
+    # The same layer has the same style in both.
     assert [line.get_color() for line in norms.lines][:2] == [line.get_color() for line in saturation.lines]
 
 
-def test_layers_of_several_runs_share_their_scales():
+def test_layers_of_several_runs_have_equal_scales():
     runs = [history("one", layers=3), history("two", epochs=9, layers=2, gradient_norm=[7.0, 0.001])]
     figure, _ = drawn(partial(plots.draw_layers, runs=runs))
     rows = [figure.axes[:2], figure.axes[2:4]]
@@ -258,14 +260,14 @@ def test_without_saturation_there_is_one_panel(run: History):
     assert len(figure.axes) == 1
 
 
-def test_uneven_layers_are_a_damaged_file():
+def test_uneven_layers_are_reported_as_damage():
     run = history()
     run.records[2]["gradient_norm"] = [0.1]
-    with pytest.raises(RunError, match="not every epoch has gradient_norm of as many layers"):
+    with pytest.raises(RunError, match="the number of layers of gradient_norm varies"):
         drawn(partial(plots.draw_layers, runs=[run]))
 
 
-def test_the_confusion_matrix_has_its_counts():
+def test_confusion_matrix_has_its_counts():
     result = result_of(4, 300, 0.7)
     figure, _ = drawn(partial(plots.draw_confusion, result=result, title="a"))
     axes = figure.axes[0]
@@ -273,13 +275,13 @@ def test_the_confusion_matrix_has_its_counts():
     expected = {(j, i): str(n) for (i, j), n in np.ndenumerate(result.confusion) if n}
     assert cells == expected
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted class", "label")
-    shares = np.ma.filled(axes.images[0].get_array(), 0)  # type: ignore[arg-type]
+    fractions = np.ma.filled(axes.images[0].get_array(), 0)  # type: ignore[arg-type]
     off = ~np.eye(4, dtype=bool)
-    np.testing.assert_allclose(shares[off], (100 * result.confusion / result.confusion.sum(1, keepdims=True))[off])
+    np.testing.assert_allclose(fractions[off], (100 * result.confusion / result.confusion.sum(1, keepdims=True))[off])
 
 
 @pytest.mark.parametrize("probabilities", [True, False])
-def test_mistakes_say_what_was_taken_for_what(probabilities: bool):
+def test_mistakes_have_true_and_predicted_class(probabilities: bool):
     result = result_of(10, 200, 0.5, 5, probabilities)
     figure, _ = drawn(partial(plots.draw_mistakes, result=result, images=IMAGES, title="a"))
     captions = [text.get_text() for text in figure.axes[0].texts]
@@ -295,7 +297,7 @@ def windows(picture: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return np.lib.stride_tricks.sliding_window_view(picture, shape).reshape(-1, *shape)
 
 
-def test_weights_are_those_of_the_first_units():
+def test_weights_of_the_first_units_are_shown():
     checkpoint = checkpoint_of((24, 30, 10), (6, 4))
     figure, _ = drawn(partial(plots.draw_weights, checkpoint=checkpoint, title="a", most=7))
     picture = np.ma.filled(figure.axes[0].images[0].get_array(), np.inf)  # type: ignore[arg-type]
@@ -309,10 +311,10 @@ def test_weights_are_those_of_the_first_units():
     assert [text.get_text() for text in figure.axes[0].texts] == [f"class {k}" for k in range(10)]
 
 
-# Whatever the numbers and the names ----------------------------------------------------------------------------------
+# Any numbers and names ----------------------------------------------------------------------------
 
 
-def test_any_name_will_do():
+def test_any_name_can_be_drawn():
     names = ["$x^2$", "$\\bad", "_hidden", "日本", "a\nb", "\x1b[31m", "\udcff", "", "%s {0}"]
     figure, _ = drawn(partial(plots.draw_curves, runs=[history(name) for name in names]))
     assert legend(figure)[3:] == [plots.shown(name) for name in names]
@@ -320,7 +322,7 @@ def test_any_name_will_do():
     assert plots.shown("$x^2$") == "$x^2$" and plots.shown("日本") == "日本"
 
 
-def test_a_long_run_of_which_some_epochs_were_read():
+def test_long_run_with_missing_epochs():
     run = history(epochs=9)
     for line in run.records:
         line["epoch"] *= 1000
@@ -359,28 +361,28 @@ def test_any_weights_can_be_drawn(fill: float):
     drawn(partial(plots.draw_weights, checkpoint=checkpoint, title="a", most=100))
 
 
-def test_large_images_are_thinned_out():
+def test_large_images_are_reduced():
     images = np.zeros((3, 1000, 300))
     mosaic = plots._Mosaic(images, captions=2, inches=1.0)
     assert (mosaic.rows, mosaic.columns) == (112, 34)
 
 
 @given(st.integers(1, 1000), st.floats(0.01, 100))
-def test_a_mosaic_has_room_for_all(count: int, about: float):
-    across = plots._across(count, about)
+def test_mosaic_has_room_for_all(count: int, about: float):
+    across = plots._images_per_row(count, about)
     assert 1 <= across <= count
 
 
-# Without matplotlib --------------------------------------------------------------------------------------------------
+# Without matplotlib -------------------------------------------------------------------------------
 
 
-def test_without_matplotlib_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
+def test_missing_matplotlib_names_what_to_install(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(UsageError, match=r"pip install 'mlpcli\[plots\]'"):
         plots.render(PICTURES["confusion"], "png", "")
 
 
-def test_a_matplotlib_that_does_not_start_is_said(monkeypatch: pytest.MonkeyPatch):
+def test_broken_matplotlib_is_reported(monkeypatch: pytest.MonkeyPatch):
     class Broken:
         @staticmethod
         def find_spec(name: str, *_: Any) -> None:

@@ -1,4 +1,4 @@
-"""A trained network from Python: what it takes, what it refuses, and that it says what it says when it is measured."""
+"""A trained network from Python: accepted images, refused ones, and predictions equal to those of ``eval``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlpcli.analysis import predict
-from mlpcli.analysis.evaluation import Member, outputs
+from mlpcli.analysis.evaluation import LoadedModel, outputs
 from mlpcli.config import Config, NetworkConfig
 from mlpcli.datasets.images import BLANK, Images
 from mlpcli.datasets.load import Split
@@ -24,41 +24,41 @@ from mlpcli.state import State, architecture_of
 
 
 def model(objective="softmax_cross_entropy", *, activation="sigmoid", hidden=(5,), pixels=(3, 2), classes=4):
-    """A network of parameters drawn from N(0, 1), in float64 where its outputs are held against formulas."""
+    """Return a network with parameters from N(0, 1), in float64 to compare its outputs with formulas."""
     config = Config(network=NetworkConfig(hidden, activation, objective, dtype="float64"))
     theta = architecture_of(config, math.prod(pixels), classes).parameters("float64")
     theta.vector[...] = np.random.default_rng(0).normal(size=theta.vector.shape)
-    return predict.Model(Member(Path("it.npz"), None, Checkpoint(config, "x", {}, pixels, classes, State(theta))))
+    return predict.Model(LoadedModel(Path("it.npz"), None, Checkpoint(config, "x", {}, pixels, classes, State(theta))))
 
 
 def images_of(count, pixels=(3, 2)):
     return np.random.default_rng(1).integers(0, 256, (count, *pixels), np.uint8)
 
 
-# What is predicted ---------------------------------------------------------------------------------------------------
+# What is predicted --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("activation", ["sigmoid", "tanh", "relu"])
 @pytest.mark.parametrize("hidden", [(), (5,), (5, 6, 7)])
-def test_predictions_are_what_evaluation_measures(objective, activation, hidden):
+def test_predictions_agree_with_evaluation(objective, activation, hidden):
     network, images = model(objective, activation=activation, hidden=hidden), images_of(1203)
-    said = network.predict(images)
-    measured = outputs(network._member, Split(images.reshape(1203, 6), np.zeros(1203, np.uint8)))
-    assert np.array_equal(said.p, measured.p)
-    assert np.array_equal(said.predicted, measured.predicted)
-    assert said.probabilities == measured.probabilities
-    assert said.loss is None
+    found = network.predict(images)
+    measured = outputs(network._loaded, Split(images.reshape(1203, 6), np.zeros(1203, np.uint8)))
+    assert np.array_equal(found.p, measured.p)
+    assert np.array_equal(found.predicted, measured.predicted)
+    assert found.probabilities == measured.probabilities
+    assert found.loss is None
 
 
 def test_p_by_hand():
     network = model(hidden=(), pixels=(1, 2), classes=2)
     network.parameters.W[0][...] = [[math.log(3), 0], [0, math.log(2)]]
     network.parameters.b[0][...] = 0
-    said = network.predict(np.array([[255, 0], [0, 255], [255, 255]], np.uint8))
-    np.testing.assert_allclose(said.p, [[3 / 4, 1 / 4], [1 / 3, 2 / 3], [3 / 5, 2 / 5]], rtol=1e-12)
-    assert said.predicted.tolist() == [0, 1, 0]
-    np.testing.assert_allclose(said.confidence, [3 / 4, 2 / 3, 3 / 5])
+    found = network.predict(np.array([[255, 0], [0, 255], [255, 255]], np.uint8))
+    np.testing.assert_allclose(found.p, [[3 / 4, 1 / 4], [1 / 3, 2 / 3], [3 / 5, 2 / 5]], rtol=1e-12)
+    assert found.predicted.tolist() == [0, 1, 0]
+    np.testing.assert_allclose(found.confidence, [3 / 4, 2 / 3, 3 / 5])
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
@@ -75,7 +75,7 @@ def test_floats_are_not_rounded_to_bytes():
     assert (network.predict(np.full((3, 2), 0.5)).p != network.predict(np.full((3, 2), 0.5001)).p).any()
 
 
-def test_every_form_of_the_same_images():
+def test_every_form_of_the_same_images_agrees():
     network, images = model(), images_of(4)
     expected = network.predict(images).p
     assert expected.shape == (4, 4)
@@ -88,8 +88,8 @@ def test_every_form_of_the_same_images():
 
 
 def test_no_images_have_no_predictions():
-    said = model().predict(np.zeros((0, 3, 2), np.uint8))
-    assert (said.p.shape, said.predicted.shape, said.confidence.shape) == ((0, 4), (0,), (0,))
+    found = model().predict(np.zeros((0, 3, 2), np.uint8))
+    assert (found.p.shape, found.predicted.shape, found.confidence.shape) == ((0, 4), (0,), (0,))
 
 
 @pytest.mark.parametrize(
@@ -106,21 +106,21 @@ def test_no_images_have_no_predictions():
         (np.zeros((3, 2), complex), "are complex128"),
         ([["a", "b"]] * 3, "are <U1"),
         (np.full((3, 2), None), "are object"),
-        ([[1.0], [1.0, 2.0]], "are no array"),
+        ([[1.0], [1.0, 2.0]], "are not an array"),
         (np.full((3, 2), 255.0), "have values from 255 to 255; allowed: floats from 0 to 1"),
         (np.array([[0, 0], [0, -0.1], [0, 0]]), "have values from -0.1 to 0"),
         (np.array([[0, 0], [0, math.nan], [0, 0]]), "have values from nan to nan"),
         (np.array([[0, 0], [0, math.inf], [0, 0]]), "have values from 0 to inf"),
     ],
 )
-def test_what_no_images_of_the_network_are(images, what):
-    with pytest.raises(DataError, match=f"^images: .*{what}") as told:
+def test_invalid_images_are_refused(images, what):
+    with pytest.raises(DataError, match=f"^images: .*{what}") as error:
         model().predict(images)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
 
 
 def test_prediction_used_as_array_raises():
-    """The habits of scikit-learn and of Keras, which would otherwise go wrong further on, or never."""
+    """Refuse habits from scikit-learn and Keras, which would otherwise fail later, or silently."""
     network, images = model(), images_of(3)
     for habit in (
         lambda: np.argmax(network.predict(images), axis=1),
@@ -132,17 +132,17 @@ def test_prediction_used_as_array_raises():
             habit()
 
 
-def test_parameters_too_large_for_numbers():
+def test_parameters_that_overflow_are_reported():
     network = model("linear_quadratic")
     network.parameters.vector[...] = 1e308
     with pytest.raises(RunError, match=r"it\.npz: its outputs are not finite numbers"):
         network.predict(images_of(1))
 
 
-# Loading -------------------------------------------------------------------------------------------------------------
+# Loading ------------------------------------------------------------------------------------------
 
 
-def test_a_run_its_folder_and_its_checkpoint_are_loaded_alike(tiny_config, tiny_images, tmp_path):
+def test_run_folder_and_checkpoint_load_the_same_model(tiny_config, tiny_images, tmp_path):
     run = train(tiny_config(), out=tmp_path / "run")
     checkpoint = run.path / "checkpoints/best.npz"
     images, labels = tiny_images[2:]
@@ -156,15 +156,15 @@ def test_a_run_its_folder_and_its_checkpoint_are_loaded_alike(tiny_config, tiny_
     assert repr(network) == f"<mlpcli.Model 20-6-3, softmax_cross_entropy, epoch {run.best_epoch}: {checkpoint}>"
 
 
-def test_what_is_no_run(tmp_path):
+def test_path_without_a_run_is_refused(tmp_path):
     with pytest.raises(RunError, match="no such run or checkpoint"):
         predict.load(tmp_path / "none")
     for thing in (None, 3, object(), [tmp_path], Config()):
-        with pytest.raises(UsageError, match="is no run; give a Run, or the path of a run or of a checkpoint"):
+        with pytest.raises(UsageError, match="is not a run; give a Run, or the path of a run or of a checkpoint"):
             predict.load(thing)
 
 
-# Entropy -------------------------------------------------------------------------------------------------------------
+# Entropy ------------------------------------------------------------------------------------------
 
 
 def test_entropy_by_hand():
@@ -176,7 +176,7 @@ def test_entropy_by_hand():
 
 
 @given(st.integers(0, 2**32), st.integers(2, 12))
-def test_entropy_is_between_none_and_that_of_classes_all_alike(seed, classes):
+def test_entropy_is_between_0_and_that_of_equal_classes(seed, classes):
     random = np.random.default_rng(seed)
     p = random.dirichlet(np.full(classes, 10.0 ** random.uniform(-3, 3)), 20)
     found = predict.entropy(p)
@@ -185,7 +185,7 @@ def test_entropy_is_between_none_and_that_of_classes_all_alike(seed, classes):
     np.testing.assert_allclose(predict.entropy(p[:, ::-1]), found, atol=1e-12)
 
 
-# Answers -------------------------------------------------------------------------------------------------------------
+# Answers ------------------------------------------------------------------------------------------
 
 
 def answers(network, pixels, **changes):
@@ -193,22 +193,22 @@ def answers(network, pixels, **changes):
     return list(predict.answers(network, replace(Images("it", pixels, blank, numbered=True), **changes)))
 
 
-def test_answers_are_the_predictions_one_by_one():
+def test_answers_equal_the_predictions_one_by_one():
     network, pixels = model(hidden=()), images_of(50)
-    network.parameters.vector[...] *= 2  # surer of some
-    said = network.predict(pixels)
+    network.parameters.vector[...] *= 2  # more confident of some
+    predictions = network.predict(pixels)
     found = answers(network, pixels)
     assert [answer.index for answer in found] == list(range(50))
-    assert [answer.predicted for answer in found] == said.predicted.tolist()
-    assert [answer.p.tolist() for answer in found] == said.p.tolist()
-    assert [answer.entropy for answer in found] == predict.entropy(said.p).tolist()
+    assert [answer.predicted for answer in found] == predictions.predicted.tolist()
+    assert [answer.p.tolist() for answer in found] == predictions.p.tolist()
+    assert [answer.entropy for answer in found] == predict.entropy(predictions.p).tolist()
     for answer in found:
         assert answer.warnings == ((predict.UNSURE,) if answer.entropy > 1 else ())
         assert [k for k, _ in answer.top()] == np.argsort(-answer.p)[:3].tolist()
     assert len({answer.warnings for answer in found}) == 2
 
 
-def test_a_blank_image_is_no_digit():
+def test_blank_image_is_no_digit():
     pixels = images_of(3)
     pixels[1] = 7
     found = answers(model(), pixels, numbered=False, remarks=("is odd",))
@@ -224,7 +224,7 @@ def test_scores_have_no_entropy():
     assert {answer.entropy for answer in answers(model("linear_hinge"), images_of(9))} == {None}
 
 
-def test_of_outputs_rounded_to_the_same_the_predicted_is_on_top():
+def test_predicted_class_is_first_among_equal_outputs():
     network = model("sigmoid_cross_entropy", hidden=(), classes=2)
     network.parameters.vector[...] = 0
     network.parameters.b[0][...] = 800, 900
@@ -232,7 +232,7 @@ def test_of_outputs_rounded_to_the_same_the_predicted_is_on_top():
     assert answer.top() == [(1, 1.0), (0, 1.0)]
 
 
-def test_sigmoids_that_are_all_0_have_no_entropy():
+def test_entropy_is_none_if_all_sigmoids_are_0():
     network = model("sigmoid_cross_entropy", hidden=())
     network.parameters.vector[...] = 0
     network.parameters.b[0][...] = -800

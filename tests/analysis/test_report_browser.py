@@ -1,6 +1,6 @@
-"""The report in a real browser: drawn on by mouse, finger and keyboard, and held against ``mlpcli predict``.
+"""The report in a real browser: drawn on by mouse, finger and keyboard, and compared with ``mlpcli predict``.
 
-Debian's Chromium, or a Chrome that is there, driven by Playwright; skipped where there is none. No browser is fetched.
+Playwright drives an installed Chromium or Chrome; without one the tests are skipped. No browser is fetched.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, CDPSession, Page, expect
 
 from mlpcli import config, experiment
-from mlpcli.analysis.evaluation import open_member
+from mlpcli.analysis.evaluate_runs import evaluate_runs
+from mlpcli.analysis.evaluation import open_model
 from mlpcli.analysis.explain import neuron
-from mlpcli.analysis.look import look
 from mlpcli.analysis.report.contents import contents
 from mlpcli.analysis.report.page import page as page_of
 from mlpcli.commands import _run
@@ -56,12 +56,12 @@ HOSTILE = "<img src=x onerror=hacked=1>"
 
 
 def arc(x: float, y: float, across: float, down: float, first: float, last: float) -> list[tuple[float, float]]:
-    """Points of an ellipse's arc, in shares of the board; angles in degrees, clockwise from the right."""
+    """Return points of an elliptic arc, as fractions of the board; angles in degrees, clockwise from the right."""
     angles = [math.radians(first + (last - first) * i / 7) for i in range(8)]
     return [(x + across * math.cos(a), y + down * math.sin(a)) for a in angles]
 
 
-# As a hand draws them, a list of strokes each.
+# Hand-drawn digits, each a list of strokes.
 DIGITS = {
     0: [arc(0.5, 0.5, 0.18, 0.28, -90, 270)],
     1: [[(0.52, 0.2), (0.48, 0.8)]],
@@ -71,22 +71,22 @@ DIGITS = {
 }
 
 
-# Pages ---------------------------------------------------------------------------------------------------------------
+# Pages --------------------------------------------------------------------------------------------
 
 
 def report(checkpoint: Path, file: Path, split: Any = "validation") -> Path:
-    found = look([checkpoint], split)
-    file.write_bytes(page_of(contents(found.members[0], found)))
+    found = evaluate_runs([checkpoint], split)
+    file.write_bytes(page_of(contents(found.models[0], found)))
     return file
 
 
 def untrained(file: Path, *overrides: str) -> Path:
-    """A checkpoint of weights as they are drawn, for the images of the bundled sample."""
+    """Return a checkpoint of initial weights, for the images of the bundled sample."""
     made = config.load(None, ("data.dataset=mnist-sample", "data.validation=20", *overrides), {})
     theta = architecture_of(made, 784, 10).parameters(made.network.dtype)
     initialize(theta, "nielsen", made.network.initial_scale, made.network.activation, np.random.default_rng(5))
     zeros = np.zeros_like(theta.vector)
-    # The default optimizer has one memory, as long as the parameters.
+    # The state of the default optimizer is one vector, as long as the parameters.
     state = State(theta, {"v": zeros}, epoch=1, step=1, best=(0.9, 2.3), best_epoch=1)
     checkpoints.write(file, Checkpoint(made, "mnist-sample", {}, (28, 28), 10, state))
     return file
@@ -94,7 +94,7 @@ def untrained(file: Path, *overrides: str) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run, one epoch on the sample, that knows some digits; its name is not to be trusted."""
+    """Train for one epoch on the sample, with a hostile run name."""
     run = tmp_path_factory.mktemp("runs") / f"a {HOSTILE} b"
     overrides = ("data.dataset=mnist-sample", "network.hidden=[32]", "training.epochs=2", "data.test=false")
     experiment.train(config.load(None, (*overrides, *NO_DEFAULTS), {}), out=run)
@@ -106,12 +106,12 @@ def trained_page(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return report(trained, tmp_path_factory.mktemp("page") / "report.html")
 
 
-# The browser ---------------------------------------------------------------------------------------------------------
+# The browser --------------------------------------------------------------------------------------
 
 
 @dataclass
 class Sheet:
-    """A page, what it asked for and complained of, and the hands that draw on it."""
+    """A page with its requests and errors, and methods to draw on it."""
 
     page: Page
     requests: list[str] = field(default_factory=list)
@@ -130,14 +130,14 @@ class Sheet:
         assert not self.evaluate("bench.board.waiting")
 
     def on_screen(self, strokes: list[list[tuple[float, float]]]) -> list[list[tuple[float, float]]]:
-        """``strokes`` in shares of the board, as points of the window, the board in the middle of it."""
+        """Scroll to the board and convert ``strokes`` from fractions of it to points of the window."""
         self.evaluate("byId('sheet').scrollIntoView({block: 'center'})")
         place = self.evaluate("byId('sheet').getBoundingClientRect()")
         left, top, width, height = (place[key] for key in ("left", "top", "width", "height"))
         return [[(left + x * width, top + y * height) for x, y in stroke] for stroke in strokes]
 
     def draw(self, strokes: list[list[tuple[float, float]]]) -> None:
-        """By mouse."""
+        """Draw by mouse."""
         for first, *rest in self.on_screen(strokes):
             self.page.mouse.move(*first)
             self.page.mouse.down()
@@ -147,7 +147,7 @@ class Sheet:
         self.settle()
 
     def touch(self, finger: CDPSession, strokes: list[list[tuple[float, float]]]) -> None:
-        """By finger."""
+        """Draw by finger."""
 
         def send(kind: str, *points: tuple[float, float]) -> None:
             found = [{"x": x, "y": y} for x, y in points]
@@ -166,11 +166,11 @@ class Sheet:
 
     @property
     def p(self) -> np.ndarray:
-        """What the page shows, by class, in full."""
+        """Return the probabilities that the page shows, by class, in full precision."""
         return self.column("p")
 
     def column(self, name: str) -> np.ndarray:
-        """``p``, ``dp`` or ``dz`` of the page's table, by class, in full."""
+        """Return ``p``, ``dp`` or ``dz`` of the page's table, by class, in full precision."""
         rows = self.evaluate("[...document.querySelectorAll('#outputs tbody tr')].map((row) => ({...row.dataset}))")
         assert [row["class"] for row in rows] == [str(k) for k in range(len(rows))]
         return np.array([float(row[name]) for row in rows])
@@ -190,7 +190,7 @@ def open_page(context: BrowserContext) -> Sheet:
 
 @pytest.fixture
 def sheet(browser: Browser, request: pytest.FixtureRequest) -> Any:
-    """A page that has asked for nothing but itself, and not complained, when the test is over."""
+    """Open a page; assert at the end that it made no other request and logged no error."""
     context = browser.new_context(**getattr(request, "param", {"viewport": {"width": 1000, "height": 640}}))
     sheet = open_page(context)
     yield sheet
@@ -206,7 +206,7 @@ phone = pytest.mark.parametrize("sheet", [PHONE], indirect=True, ids=["phone"])
 
 
 def predicted(capsys: pytest.CaptureFixture[str], run: Path, images: list[np.ndarray], folder: Path) -> np.ndarray:
-    """What ``mlpcli predict --raw`` says of images (rows, columns): p (N, K)."""
+    """Return p (N, K) of images (rows, columns) by ``mlpcli predict --raw``."""
     file = folder / "images-idx3-ubyte"
     file.write_bytes(idx.encode(np.stack(images)))
     capsys.readouterr()
@@ -214,7 +214,7 @@ def predicted(capsys: pytest.CaptureFixture[str], run: Path, images: list[np.nda
     return np.array([image["p"] for image in json.loads(capsys.readouterr().out)["images"]])
 
 
-# The board ------------------------------------------------------------------------------------------------------------
+# The board ----------------------------------------------------------------------------------------
 
 
 def test_page_agrees_with_predict_on_drawn_digits(
@@ -230,7 +230,7 @@ def test_page_agrees_with_predict_on_drawn_digits(
         verdicts.append(sheet.verdict)
     np.testing.assert_allclose(p, predicted(capsys, trained, pixels, tmp_path), rtol=0, atol=1e-5)
     assert verdicts == [str(k) for k in np.argmax(p, axis=1)]
-    # It has learnt for a second: that it knows most is enough to see that its images are not upside down.
+    # After one second of training, most digits right is enough to see that images are not upside down.
     assert sum(verdict == str(digit) for verdict, digit in zip(verdicts, DIGITS, strict=True)) >= 4
     np.testing.assert_allclose(np.sum(p, axis=1), 1, atol=1e-12)
 
@@ -262,7 +262,7 @@ def test_page_agrees_with_predict_for_every_architecture(
         assert sheet.page.locator("#layers canvas").count() == hidden.count(",") + 1
 
 
-def test_what_is_drawn_is_centred_as_predict_centres_a_picture(sheet: Sheet, trained_page: Path) -> None:
+def test_drawings_are_centred_as_predict_centres(sheet: Sheet, trained_page: Path) -> None:
     sheet.go(trained_page)
     small = [[(0.6 + 0.3 * x, 0.1 + 0.25 * y) for x, y in stroke] for stroke in DIGITS[7]]
     for strokes in (DIGITS[4], small, [[(0.1, 0.9), (0.9, 0.9), (0.9, 0.85)]]):
@@ -277,7 +277,7 @@ def test_what_is_drawn_is_centred_as_predict_centres_a_picture(sheet: Sheet, tra
         assert digits == 1
         assert np.abs(seen - wanted).max() <= 2
         rows, columns = (np.flatnonzero(seen.any(axis=axis)) for axis in (1, 0))
-        assert max(np.ptp(rows), np.ptp(columns)) + 1 in (19, 20)  # a last row of next to no ink is rounded away
+        assert max(np.ptp(rows), np.ptp(columns)) + 1 in (19, 20)  # a last row with almost no ink is rounded to 0
         sheet.page.get_by_role("button", name="Clear").click()
     sheet.page.get_by_label("Centre and scale as MNIST does").uncheck()
     sheet.draw(small)
@@ -286,7 +286,7 @@ def test_what_is_drawn_is_centred_as_predict_centres_a_picture(sheet: Sheet, tra
 
 
 @phone
-def test_a_finger_draws_as_a_mouse_does(
+def test_finger_draws_as_the_mouse_does(
     sheet: Sheet, trained: Path, trained_page: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     sheet.go(trained_page)
@@ -298,14 +298,14 @@ def test_a_finger_draws_as_a_mouse_does(
     expected = predicted(capsys, trained, [sheet.pixels.reshape(28, 28)], tmp_path)[0]
     np.testing.assert_allclose(sheet.p, expected, rtol=0, atol=1e-5)
     assert sheet.verdict == str(expected.argmax())
-    # One stroke, that went where the finger was.
+    # One stroke along the finger's path.
     [went] = sheet.evaluate("bench.board.strokes")
     side = sheet.evaluate("bench.board.sheet.width")
     far = np.linalg.norm(np.array(DIGITS[3][0])[:, np.newaxis] - np.array(went) / side, axis=2).min(axis=1)
     assert far.max() < 0.02
 
 
-def test_the_keyboard_draws_undoes_and_clears(sheet: Sheet, trained_page: Path) -> None:
+def test_keyboard_draws_undoes_and_clears(sheet: Sheet, trained_page: Path) -> None:
     sheet.go(trained_page)
     page = sheet.page
     assert page.get_by_role("button", name="Undo").is_disabled()
@@ -327,7 +327,7 @@ def test_the_keyboard_draws_undoes_and_clears(sheet: Sheet, trained_page: Path) 
     assert np.flatnonzero(one.any(axis=1)).size == 20  # an upright stroke, as high as the box
     assert np.flatnonzero(one.any(axis=0)).size <= 4
     expect(page.locator("#status")).to_have_text(re.compile(f"Predicted {sheet.verdict}, "))
-    page.keyboard.down("ArrowRight")  # two arrows held go diagonally
+    page.keyboard.down("ArrowRight")  # two pressed arrows move diagonally
     page.keyboard.press("Space")
     for _ in range(5):
         page.keyboard.press("Shift+ArrowUp")
@@ -363,7 +363,7 @@ def test_undo_removes_one_stroke_and_drawing_replaces_image(sheet: Sheet, traine
     np.testing.assert_array_equal(sheet.pixels, first)
 
 
-def test_the_hidden_units_light_up_and_tell_their_weights(sheet: Sheet, trained: Path, trained_page: Path) -> None:
+def test_hidden_units_show_activations_and_weights(sheet: Sheet, trained: Path, trained_page: Path) -> None:
     sheet.go(trained_page)
     units = sheet.page.locator("#layers canvas")
 
@@ -372,17 +372,17 @@ def test_the_hidden_units_light_up_and_tell_their_weights(sheet: Sheet, trained:
     assert sheet.evaluate("document.querySelector('#layers canvas').toDataURL()") != dark
     units.focus()
     sheet.page.keyboard.press("End")
-    theta = open_member(trained).checkpoint.parameters.tensors()
+    theta = open_model(trained).checkpoint.parameters.tensors()
     W1, b1 = (array.astype(float) for _, array in list(theta)[:2])
     a = 1 / (1 + np.exp(-(sheet.pixels / 255 @ W1 + b1)))
     np.testing.assert_allclose(sheet.evaluate("Array.from(bench.forward.a[0])"), a, atol=1e-6)
-    said = str(units.get_attribute("aria-valuetext"))
-    assert said.startswith("unit 31, z = ")
-    assert f", a = {a[31]:.3g}, " in said
+    text = str(units.get_attribute("aria-valuetext"))
+    assert text.startswith("unit 31, z = ")
+    assert f", a = {a[31]:.3g}, " in text
     np.testing.assert_allclose(sheet.evaluate("Array.from(network.incoming(1, 31))"), W1[:, 31])
 
 
-# The way back, and steps ----------------------------------------------------------------------------------------------
+# Backward pass and steps --------------------------------------------------------------------------
 
 DESK = {"viewport": {"width": 1280, "height": 900}}
 desk = pytest.mark.parametrize("sheet", [DESK], indirect=True, ids=["desk"])
@@ -397,7 +397,7 @@ def loss(sheet: Sheet) -> float:
 
 
 def cells(sheet: Sheet, grid: str) -> np.ndarray:
-    """The colours (cells, 4) of the grid that ``grid`` is in the page's code, each at a cell's corner."""
+    """Return the colours (cells, 4) of the page's variable ``grid``, each at the corner of a cell."""
     code = (
         "(() => { const grid = %s; const { canvas } = grid;"
         "const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);"
@@ -408,7 +408,7 @@ def cells(sheet: Sheet, grid: str) -> np.ndarray:
     return np.array(sheet.evaluate(code % grid))
 
 
-def test_the_predicted_class_is_taken_for_true_until_one_is_chosen(sheet: Sheet, trained_page: Path) -> None:
+def test_predicted_class_is_the_default_for_the_true_one(sheet: Sheet, trained_page: Path) -> None:
     sheet.go(trained_page)
     assert sheet.page.get_by_role("radio", name="true class 3").is_disabled()
     sheet.draw(DIGITS[3])
@@ -421,7 +421,7 @@ def test_the_predicted_class_is_taken_for_true_until_one_is_chosen(sheet: Sheet,
     np.testing.assert_allclose(sheet.column("dz"), sheet.p - np.eye(10)[other], atol=1e-12)
     expected = np.where(np.arange(10) == other, -1 / sheet.p, 0)
     np.testing.assert_allclose(sheet.column("dp"), expected)
-    # It stays while one draws on, and goes with the drawing.
+    # It stays while drawing continues, and is reset with the drawing.
     sheet.draw([[(0.5, 0.9), (0.52, 0.9)]])
     assert sheet.page.locator("#loss-note").inner_text() == f"loss, true class {other}"
     sheet.page.get_by_role("button", name="Clear").click()
@@ -431,7 +431,7 @@ def test_the_predicted_class_is_taken_for_true_until_one_is_chosen(sheet: Sheet,
     assert "choose below" in sheet.page.locator("#loss-note").inner_text()
 
 
-def test_the_jacobian_tells_its_numbers_to_the_pointer_and_to_the_keyboard(sheet: Sheet, trained_page: Path) -> None:
+def test_jacobian_shows_numbers_to_pointer_and_keyboard(sheet: Sheet, trained_page: Path) -> None:
     sheet.go(trained_page)
     sheet.draw(DIGITS[4])
     choose_truth(sheet, 9)
@@ -460,18 +460,18 @@ def test_the_jacobian_tells_its_numbers_to_the_pointer_and_to_the_keyboard(sheet
     sheet.page.keyboard.press("ArrowUp")
     assert str(canvas.get_attribute("aria-valuetext")).startswith("∂p₉/∂z₉ = ")
     assert number() == pytest.approx(p[9] * (1 - p[9]), rel=1e-4)
-    # Blue is above 0, orange below, and the corner is no cell.
+    # Blue is above 0, orange below, and the corner is not a cell.
     colours = cells(sheet, "bench.views[1].grid").reshape(11, 11, 4)
     assert colours[9, 0, 0] > colours[9, 0, 2]
     assert colours[4, 5, 2] > colours[4, 5, 0]
     assert colours[10, 0].tolist() == [0, 0, 0, 0]
 
 
-def test_a_unit_shows_its_weights_and_their_gradient(sheet: Sheet, trained_page: Path) -> None:
+def test_unit_shows_its_weights_and_their_gradient(sheet: Sheet, trained_page: Path) -> None:
     sheet.go(trained_page)
     sheet.draw(DIGITS[7])
     page = sheet.page
-    # First the one whose gradient is the largest.
+    # The default is the unit with the largest gradient.
     dz = np.array(sheet.evaluate("Array.from(bench.backward.dz[0])"))
     assert page.locator("#unit-title").inner_text() == f"Unit {np.abs(dz).argmax()}, whose gradient is the largest"
     page.locator("#layers canvas").focus()
@@ -493,8 +493,8 @@ def test_a_unit_shows_its_weights_and_their_gradient(sheet: Sheet, trained_page:
     assert sheet.evaluate(picture) != before
     assert re.match(r"full colour: [\d.e−]+$", page.locator("#layers figcaption span").last.inner_text())
     page.get_by_role("radio", name="a(1 − a)").check()
-    assert "beyond |z| = 4.6" in page.locator("#layers figcaption span").last.inner_text()
-    # Pointing shows another, as long as one points.
+    assert page.locator("#layers figcaption span").last.inner_text().endswith(" % saturated, |z| > 4.6")
+    # Pointing at another unit shows it while the pointer is there.
     place = page.locator("#layers canvas").bounding_box()
     assert place
     page.mouse.move(place["x"] + 3, place["y"] + 3)
@@ -506,7 +506,160 @@ def test_a_unit_shows_its_weights_and_their_gradient(sheet: Sheet, trained_page:
     assert "largest" in page.locator("#unit-title").inner_text()
 
 
-def test_steps_teach_the_drawing_and_reset_takes_them_back(sheet: Sheet, trained_page: Path) -> None:
+LINES = """(c) => bench.views[2].graph.columns[c].lines.map((lines) => lines.map((line) => ({
+  on: line.classList.contains('on'), sign: line.classList.contains('negative') ? -1 : 1,
+  size: (Number(line.getAttribute('stroke-width')) - 0.5) / 3,
+})))"""
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_the_graph_draws_what_its_lines_carry(sheet: Sheet, tmp_path: Path, activation: str) -> None:
+    file = untrained(tmp_path / "best.npz", "network.hidden=[24,16]", f"network.activation={activation}")
+    sheet.go(report(file, tmp_path / "report.html"))
+    theta = [array.astype(float) for _, array in open_model(file).checkpoint.parameters.tensors()]
+    W2, W3 = theta[2], theta[4]
+    units = "(c) => bench.views[2].graph.columns[c].units"
+    # Of an empty board the weights.
+    one, two, classes = (sheet.evaluate(units, c) for c in range(3))
+    assert classes == list(range(10))
+    assert one == sorted(np.argsort(-np.linalg.norm(W2, axis=1))[:10])
+    check_lines(sheet, 1, W2[np.ix_(one, two)].T)
+    # Of a drawing what arrives: weight times activation; on the way back dW.
+    sheet.draw(DIGITS[7])
+    a1, a2 = (np.array(sheet.evaluate(f"Array.from(bench.forward.a[{n}])")) for n in range(2))
+    dz2, dz3 = (np.array(sheet.evaluate(f"Array.from(bench.backward.dz[{n}])")) for n in (1, 2))
+    one, two, classes = (sheet.evaluate(units, c) for c in range(3))
+    assert two == sorted(np.argsort(-np.abs(a2) * np.linalg.norm(W3, axis=1), kind="stable")[:10])
+    check_lines(sheet, 1, (a1[:, None] * W2)[np.ix_(one, two)].T)
+    check_lines(sheet, 2, (a2[:, None] * W3)[two].T)
+    assert sheet.page.locator("#graph-note").inner_text().startswith("Line: weight × activation; ")
+    sheet.page.get_by_role("radio", name="dz", exact=True).check()
+    check_lines(sheet, 1, np.outer(a1, dz2)[np.ix_(one, two)].T)
+    check_lines(sheet, 2, np.outer(a2, dz3)[two].T)
+    assert sheet.page.locator("#graph-note").inner_text().startswith("Line: dC/dW; ")
+
+
+def check_lines(sheet: Sheet, column: int, expected: np.ndarray) -> None:
+    """Compare colour and width of the lines to a column of the graph with what they carry, (to, from)."""
+    lines = sheet.evaluate(LINES, column)
+    drawn = np.array([[line["sign"] * line["size"] for line in row] for row in lines])
+    np.testing.assert_allclose(drawn, expected / np.abs(expected).max(), atol=0.005)
+
+
+def test_a_unit_pointed_at_shows_its_paths(sheet: Sheet, trained_page: Path) -> None:
+    sheet.go(trained_page)
+    sheet.draw(DIGITS[3])
+    page = sheet.page
+    nodes = page.locator("#graph-lines .node")
+    units = sheet.evaluate("bench.views[2].graph.columns[0].units")
+    assert page.locator("#graph-lines .on").count() == 0
+    nodes.nth(4).hover()
+    # The one from the image, and one to each class; below, the unit.
+    assert page.locator("#graph-lines .on").count() == 11
+    assert page.locator("#unit-title").inner_text() == f"Unit {units[4]}"
+    faint = "getComputedStyle(document.querySelector('#graph-lines line:not(.on)')).opacity"
+    assert float(sheet.evaluate(faint)) < 0.2
+    page.mouse.move(1, 1)
+    assert page.locator("#graph-lines .on").count() == 0
+    # A class has its paths from the units that are there.
+    nodes.nth(10 + 3).click()
+    page.mouse.move(1, 1)
+    assert page.locator("#graph-lines .on").count() == 10
+    assert page.locator("#unit-title").inner_text() == "Class 3"
+    assert nodes.nth(13).get_attribute("aria-pressed") == "true"
+    # By the keyboard: one stop of Tab, arrows from unit to unit.
+    assert page.locator("#graph-lines [tabindex='0']").count() == 1
+    nodes.nth(13).focus()
+    page.keyboard.press("Escape")
+    page.keyboard.press("ArrowUp")
+    assert str(nodes.nth(12).get_attribute("aria-label")).startswith("Class 2: probability ")
+    assert page.locator("#unit-title").inner_text() == "Class 2"
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("Enter")
+    assert sheet.evaluate("document.activeElement.getAttribute('aria-pressed')") == "true"
+    assert page.locator("#unit-title").inner_text() == f"Unit {units[2]}"
+    # A unit that is chosen among all of its layer is in the graph too.
+    least = next(j for j in range(32) if j not in units)
+    page.locator("#layers canvas").focus()
+    page.keyboard.press("Home")
+    for _ in range(least):
+        page.keyboard.press("ArrowRight")
+    assert least in sheet.evaluate("bench.views[2].graph.columns[0].units")
+    assert page.locator("#graph-lines .on").count() == 11
+
+
+@pytest.mark.parametrize(
+    ("activation", "note"), [("tanh", "saturated, |z| > 2.3"), ("relu", "off, z ≤ 0")], ids=["tanh", "relu"]
+)
+def test_the_note_on_saturation_is_that_of_the_activation(
+    sheet: Sheet, tmp_path: Path, capsys: pytest.CaptureFixture[str], activation: str, note: str
+) -> None:
+    overrides = ("network.hidden=[40]", f"network.activation={activation}", "network.initial_scale=4")
+    file = untrained(tmp_path / "best.npz", *overrides)
+    sheet.go(report(file, tmp_path / "report.html"))
+    sheet.draw(DIGITS[7])
+    sheet.page.locator("#quantity input").nth(2).check()
+    said = sheet.page.locator("#layers figcaption span").last.inner_text()
+    explanation, _ = explained(capsys, file, sheet.pixels.reshape(28, 28), tmp_path, "--label", 0)
+    [factor] = explanation["factors"]
+    median, flat = re.findall(r"median ([^,]+), (\d+) %", said)[0]
+    assert said.endswith(note)
+    assert 0 < factor["saturated"] < 1
+    assert int(flat) == round(100 * factor["saturated"])
+    assert float(median.replace("−", "-")) == pytest.approx(factor["median"], rel=0.01)
+
+
+def test_steps_are_played_until_paused(sheet: Sheet, trained_page: Path) -> None:
+    sheet.go(trained_page)
+    page = sheet.page
+    play = page.locator("#play")
+    assert play.is_disabled()
+    sheet.draw(DIGITS[7])
+    wrong = (int(sheet.verdict) + 5) % 10
+    choose_truth(sheet, wrong)
+    before = loss(sheet)
+    play.click()
+    assert play.inner_text() == "Pause"
+    expect(page.locator("#step-note")).to_contain_text(re.compile(r"Step (\d{2,}):"))
+    play.click()
+    assert play.inner_text() == "Play"
+    taken, now = sheet.evaluate("[bench.views.at(-1).steps, bench.backward.C]")
+    assert now < before
+    page.wait_for_timeout(400)
+    assert sheet.evaluate("[bench.views.at(-1).steps, bench.backward.C]") == [taken, now]
+    # What was measured meanwhile and at last is of the network as it is.
+    expect(page.locator("#stock-now")).to_contain_text("%")
+    wrong_now = sheet.evaluate("bench.views.at(-1)._wrong(bench.network, () => true).then((wrong) => wrong.size)")
+    expect(page.locator("#stock-now")).to_contain_text(f"({wrong_now})")
+    # It stops where there is nothing to learn.
+    play.click()
+    page.locator("#clear").click()
+    expect(play).to_have_text("Play")
+    assert play.is_disabled()
+    sheet.draw(DIGITS[7])
+    play.click()
+    page.locator("#reset").click()
+    assert play.inner_text() == "Play"
+    assert sheet.evaluate("bench.views.at(-1).steps") == 0
+
+
+@pytest.mark.parametrize("sheet", [{"reduced_motion": "reduce"}], indirect=True, ids=["reduced motion"])
+def test_played_steps_are_slow_for_who_wants_no_motion(sheet: Sheet, trained_page: Path) -> None:
+    sheet.go(trained_page)
+    sheet.draw(DIGITS[7])
+    assert sheet.evaluate("matchMedia('(prefers-reduced-motion: reduce)').matches")
+    sheet.evaluate(
+        "{const each = bench.views.at(-1); const take = each._take.bind(each); window.times = [];"
+        "each._take = (n) => { times.push(performance.now()); take(n); };} null"  # Playwright calls a function
+    )
+    sheet.page.locator("#play").click()
+    expect(sheet.page.locator("#step-note")).to_contain_text("Step 3:")
+    # A pause of a second, of which the drawing of a step takes a part on a busy machine; else it is a tenth.
+    assert np.diff(sheet.evaluate("times")[:3]).min() > 300
+    assert sheet.evaluate("document.getAnimations().length") == 0
+
+
+def test_steps_learn_the_drawing_and_reset_undoes_them(sheet: Sheet, trained_page: Path) -> None:
     sheet.go(trained_page)
     page = sheet.page
     step, ten, reset = (page.get_by_role("button", name=name) for name in ("Take a step", "Ten times", "Reset"))
@@ -520,7 +673,7 @@ def test_steps_teach_the_drawing_and_reset_takes_them_back(sheet: Sheet, trained
     page.locator("#rate").fill("-3")
     assert page.locator("#rate-value").inner_text() == "0.001"
     step.click()
-    # A short step does what the slope promises: it falls by eta times the squared norm of the gradient.
+    # A short step follows the slope: the loss falls by eta times the squared norm of the gradient.
     assert before - loss(sheet) == pytest.approx(0.001 * norm2, rel=0.3)
     assert page.locator("#step-note").inner_text().startswith("Step 1: C fell by ")
     page.locator("#rate").fill("-1.5")
@@ -532,7 +685,7 @@ def test_steps_teach_the_drawing_and_reset_takes_them_back(sheet: Sheet, trained
     assert page.locator("#loss-trained").inner_text() == sheet.evaluate(f"number({before})")
     assert page.locator("#loss-curve").get_attribute("aria-label").startswith("Loss from ")
     expect(page.locator("#status")).to_contain_text("Step 12: loss ")
-    # Weights move in the page's copy alone, and come back bit for bit.
+    # Only the page's copy of the weights changes, and it is restored bit for bit.
     assert sheet.evaluate("JSON.stringify(Array.from(network.vector))") == weights
     reset.click()
     assert sheet.evaluate("JSON.stringify(Array.from(bench.network.vector))") == weights
@@ -540,13 +693,13 @@ def test_steps_teach_the_drawing_and_reset_takes_them_back(sheet: Sheet, trained
     assert reset.is_disabled()
 
 
-def test_the_error_on_the_sample_is_measured_before_and_after(sheet: Sheet, trained: Path, trained_page: Path) -> None:
+def test_sample_error_is_measured_before_and_after_steps(sheet: Sheet, trained: Path, trained_page: Path) -> None:
     sheet.go(trained_page)
-    found = look([trained], "validation")
+    found = evaluate_runs([trained], "validation")
     n = sheet.evaluate("stock.labels.length")
     sample = np.array(json.loads(sheet.evaluate("JSON.stringify(run.look.images.slice(0, run.look.sample))")))[:, 0]
     sample = sample.astype(int)
-    wrong = found.together.predicted[sample] != found.part.split.labels[sample]
+    wrong = found.ensemble.predicted[sample] != found.part.split.labels[sample]
     assert n == len(sample) == 300
     sheet.draw(DIGITS[1])
     choose_truth(sheet, 8)
@@ -555,7 +708,7 @@ def test_the_error_on_the_sample_is_measured_before_and_after(sheet: Sheet, trai
     trained_error = f"{100 * wrong.mean():.2f} % ({wrong.sum()})"
     expect(sheet.page.locator("#stock-trained")).to_have_text(trained_error)
     expect(sheet.page.locator("#stock-now")).to_have_text(re.compile(r"\d+\.\d\d % \(\d+\)"))
-    assert sheet.page.locator("#stock-now").inner_text() != trained_error  # it has forgotten the ones
+    assert sheet.page.locator("#stock-now").inner_text() != trained_error  # it no longer recognizes ones
     forgotten = int(sheet.page.locator("#forgotten-note").inner_text().split()[0])
     now = int(re.findall(r"\((\d+)\)", sheet.page.locator("#stock-now").inner_text())[0])
     assert now - wrong.sum() <= forgotten <= now
@@ -569,10 +722,10 @@ def test_the_error_on_the_sample_is_measured_before_and_after(sheet: Sheet, trai
     sheet.page.get_by_role("button", name="Reset").click()
     expect(sheet.page.locator("#stock-now")).to_have_text(trained_error)
     assert not sheet.page.locator("#forgotten-box").is_visible()
-    assert sheet.verdict == str(label)  # which it knew as trained
+    assert sheet.verdict == str(label)  # which the trained weights classify correctly
 
 
-def test_a_step_too_large_is_said_to_be_so(sheet: Sheet, tmp_path: Path) -> None:
+def test_too_large_step_is_reported(sheet: Sheet, tmp_path: Path) -> None:
     form = ("network.objective=linear_quadratic", "network.activation=relu", "network.hidden=[8]")
     sheet.go(report(untrained(tmp_path / "relu.npz", *form), tmp_path / "relu.html"))
     sheet.draw(DIGITS[7])
@@ -589,7 +742,7 @@ def test_a_step_too_large_is_said_to_be_so(sheet: Sheet, tmp_path: Path) -> None
 
 
 def explained(capsys: pytest.CaptureFixture[str], run: Path, pixels: np.ndarray, folder: Path, *more: object) -> Any:
-    """What ``mlpcli explain --json`` tells of one image, and its equations' values by name."""
+    """Return the document of ``mlpcli explain --json`` for one image, and its equations' values by name."""
     file = folder / "image-idx3-ubyte"
     file.write_bytes(idx.encode(pixels[np.newaxis]))
     capsys.readouterr()
@@ -610,7 +763,7 @@ EXPLAINED = [
 
 
 @pytest.mark.parametrize(("hidden", "activation", "objective"), EXPLAINED)
-def test_the_page_agrees_with_explain_forward_backward_and_after_ten_steps(
+def test_page_agrees_with_explain_and_after_ten_steps(
     sheet: Sheet,
     hidden: str,
     activation: str,
@@ -641,7 +794,7 @@ def test_the_page_agrees_with_explain_forward_backward_and_after_ten_steps(
             np.testing.assert_allclose(found, wanted[f"{name.partition('.')[2]}{n}"], **close, err_msg=f"{name} {n}")
     square = sum(float((wanted[f"d{letter}{n}"] ** 2).sum()) for letter in "Wb" for n in range(1, L + 1))
     assert sheet.evaluate("bench.backward.norm2") == pytest.approx(square, rel=1e-5)
-    # And after steps, of a rate that is not too large for any of these.
+    # Also after steps, at a rate that is not too large for any of these.
     sheet.page.locator("#rate").fill("-3")
     sheet.page.get_by_role("button", name="Ten times").click()
     ten, _ = explained(capsys, path, pixels, tmp_path, "--label", truth, "--rate", 0.001, "--steps", 10)
@@ -680,7 +833,7 @@ def test_several_labels_are_checked_and_taught(
 
 
 def multi_label_data(file: Path) -> Path:
-    """An .npz of images of 12 x 12 whose left, right and upper edges are light, each or not, and which."""
+    """Write an .npz of 12 x 12 images, each of whose left, right and upper edges may be light, and those labels."""
     random = np.random.default_rng(0)
     labels = random.integers(0, 2, (60, 3), dtype=np.uint8)
     images = random.integers(0, 60, (60, 12, 12), dtype=np.uint8)
@@ -691,7 +844,7 @@ def multi_label_data(file: Path) -> Path:
 
 
 @phone
-def test_a_finger_teaches_too(sheet: Sheet, trained_page: Path) -> None:
+def test_finger_makes_steps_too(sheet: Sheet, trained_page: Path) -> None:
     sheet.go(trained_page)
     finger = sheet.page.context.new_cdp_session(sheet.page)
     sheet.touch(finger, DIGITS[0])
@@ -705,7 +858,7 @@ def test_a_finger_teaches_too(sheet: Sheet, trained_page: Path) -> None:
 
 
 @desk
-def test_all_of_the_board_is_in_one_view(sheet: Sheet, trained_page: Path) -> None:
+def test_board_fits_in_one_view(sheet: Sheet, trained_page: Path) -> None:
     sheet.go(trained_page)
     sheet.draw(DIGITS[4])
     choose_truth(sheet, 9)
@@ -718,8 +871,30 @@ def test_all_of_the_board_is_in_one_view(sheet: Sheet, trained_page: Path) -> No
         assert place["right"] <= 1280, name
 
 
+@desk
+@pytest.mark.parametrize(
+    "hidden", ["[]", "[512,512]", "[300,200,100]", "[100,100,100,100]", "[60,60,60,60,60,60,60,60]"]
+)
+@pytest.mark.parametrize("quantity", [0, -1])
+def test_any_depth_is_in_one_view(sheet: Sheet, tmp_path: Path, hidden: str, quantity: int) -> None:
+    file = untrained(tmp_path / "best.npz", f"network.hidden={hidden}", "network.activation=tanh")
+    sheet.go(report(file, tmp_path / "report.html"))
+    sheet.draw(DIGITS[4])
+    choose_truth(sheet, 9)
+    sheet.page.locator("#rate").fill("-3")
+    sheet.page.get_by_role("button", name="Ten times").click()
+    radios = sheet.page.locator("#quantity input")
+    radios.nth(quantity % radios.count()).check()
+    sheet.evaluate("scrollTo(0, 0)")
+    assert sheet.evaluate("byId('bench').getBoundingClientRect().bottom") <= 900
+    assert sheet.evaluate("document.documentElement.scrollWidth") == 1280
+    assert sheet.evaluate("document.querySelectorAll('#graph-lines .node').length") == (
+        10 * (1 + min(6, hidden.count(",") + (hidden != "[]")))
+    )
+
+
 @phone
-def test_on_a_phone_the_board_comes_first(sheet: Sheet, trained_page: Path) -> None:
+def test_board_comes_first_on_a_phone(sheet: Sheet, trained_page: Path) -> None:
     sheet.go(trained_page)
     tops = [
         sheet.evaluate(f"byId('{name}').getBoundingClientRect().top")
@@ -729,16 +904,16 @@ def test_on_a_phone_the_board_comes_first(sheet: Sheet, trained_page: Path) -> N
     assert tops[0] < 80
 
 
-# The rest of the page -------------------------------------------------------------------------------------------------
+# The rest of the page -----------------------------------------------------------------------------
 
 
 def test_confusion_matrix_cells_open_their_images(sheet: Sheet, trained: Path, trained_page: Path) -> None:
     sheet.go(trained_page)
     page = sheet.page
-    found = look([trained], "validation")
-    labels, said = found.part.split.labels, found.together.predicted
+    found = evaluate_runs([trained], "validation")
+    labels, predicted = found.part.split.labels, found.ensemble.predicted
     counts = np.zeros((10, 10), int)
-    np.add.at(counts, (labels, said), 1)
+    np.add.at(counts, (labels, predicted), 1)
     shown = sheet.evaluate(
         "[...document.querySelectorAll('#matrix tbody tr')]"
         ".map((row) => [...row.querySelectorAll('td')].map((cell) => +cell.innerText))"
@@ -750,12 +925,12 @@ def test_confusion_matrix_cells_open_their_images(sheet: Sheet, trained: Path, t
     images = f"{n} image{'s' if n > 1 else ''}"
     page.get_by_role("button", name=f"true {label}, predicted {taken_for}: {images}").click()
     assert page.locator("#cell-title").inner_text() == f"true {label}, predicted {taken_for}: {images}"
-    there = np.flatnonzero((labels == label) & (said == taken_for))
+    there = np.flatnonzero((labels == label) & (predicted == taken_for))
     gallery = page.locator("#cell-images button")
     assert gallery.count() == n
     indices = [int(str(gallery.nth(i).get_attribute("title")).split()[1]) for i in range(n)]
     assert sorted(indices) == there.tolist()
-    confidence = found.together.confidence[indices]
+    confidence = found.ensemble.confidence[indices]
     assert (np.diff(confidence) <= 0).all()
     ink = sheet.evaluate(
         "(() => { const c = document.querySelector('#cell-images canvas');"
@@ -765,10 +940,10 @@ def test_confusion_matrix_cells_open_their_images(sheet: Sheet, trained: Path, t
     gallery.first.click()
     sheet.settle()
     np.testing.assert_array_equal(sheet.pixels, found.part.split.images[indices[0]])
-    np.testing.assert_allclose(sheet.p, found.together.p[indices[0]], atol=1e-5)
+    np.testing.assert_allclose(sheet.p, found.ensemble.p[indices[0]], atol=1e-5)
     assert sheet.verdict == str(taken_for)
     assert sheet.page.locator("#loss-note").inner_text() == f"loss, true class {label}"
-    # By keyboard: from the one cell that can be tabbed to, the arrows go to the next that has images.
+    # By keyboard: Tab reaches one cell, and arrows move to the next that has images.
     assert page.locator("#matrix button[tabindex='0']").count() == 1
     page.locator("#matrix button[tabindex='0']").focus()
     key = "ArrowLeft" if taken_for > label else "ArrowRight"
@@ -780,7 +955,7 @@ def test_confusion_matrix_cells_open_their_images(sheet: Sheet, trained: Path, t
     assert f"predicted {label}" in sheet.evaluate("document.activeElement.getAttribute('aria-label')")
 
 
-def test_numbers_curves_and_weights_are_on_the_page(sheet: Sheet, trained: Path, trained_page: Path) -> None:
+def test_page_has_numbers_curves_and_weights(sheet: Sheet, trained: Path, trained_page: Path) -> None:
     sheet.go(trained_page)
     page = sheet.page
     records = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
@@ -808,7 +983,7 @@ def test_numbers_curves_and_weights_are_on_the_page(sheet: Sheet, trained: Path,
     assert page.locator("#config").inner_text() == (trained / "config.yaml").read_text()
 
 
-def test_one_neuron_learns_as_explain_says(sheet: Sheet, trained_page: Path) -> None:
+def test_one_neuron_learns_as_explain_computes(sheet: Sheet, trained_page: Path) -> None:
     sheet.go(trained_page)
     assert sheet.page.locator("#neuron-rate-value").inner_text() == "0.15"
     quadratic, entropy = neuron(rate=0.15, steps=300)
@@ -822,7 +997,7 @@ def test_one_neuron_learns_as_explain_says(sheet: Sheet, trained_page: Path) -> 
 
 
 @phone
-def test_a_phone_shows_it_without_scrolling_sideways(sheet: Sheet, trained_page: Path) -> None:
+def test_page_fits_the_width_of_a_phone(sheet: Sheet, trained_page: Path) -> None:
     sheet.go(trained_page)
     sheet.draw(DIGITS[3])
     sheet.page.locator("summary").first.click()
@@ -833,7 +1008,7 @@ def test_a_phone_shows_it_without_scrolling_sideways(sheet: Sheet, trained_page:
         assert box["height"] >= 40  # for a finger
 
 
-# For every element with text of its own: the ratio of WCAG 2 between its colour and what lies behind it.
+# The contrast ratio (WCAG 2) of every element with text of its own, against its background.
 CONTRASTS = """() => {
   const parse = (colour) => {
     const [r, g, b, a = 1] = colour.match(/[\\d.]+/g).map(Number);
@@ -881,7 +1056,7 @@ def test_theme_follows_system_until_button_is_pressed(sheet: Sheet, trained_page
     expect(sheet.page.locator("html")).to_have_attribute("data-theme", "light")
 
 
-def test_everything_that_can_be_used_has_a_name(sheet: Sheet, trained_page: Path) -> None:
+def test_every_control_has_an_accessible_name(sheet: Sheet, trained_page: Path) -> None:
     sheet.go(trained_page)
     sheet.draw(DIGITS[3])
     nameless = sheet.evaluate(
@@ -899,16 +1074,16 @@ def test_everything_that_can_be_used_has_a_name(sheet: Sheet, trained_page: Path
 
 
 @pytest.mark.parametrize("sheet", [{"reduced_motion": "reduce"}], indirect=True, ids=["reduced motion"])
-def test_nothing_moves_for_who_wants_no_motion(sheet: Sheet, trained_page: Path) -> None:
+def test_reduced_motion_is_respected(sheet: Sheet, trained_page: Path) -> None:
     sheet.go(trained_page)
     sheet.page.locator("#worst button").first.click()
     assert sheet.evaluate("document.getAnimations().length") == 0
-    # At once, not on the way.
+    # At once, without animation.
     top = sheet.evaluate("byId('draw').getBoundingClientRect().top")
     assert abs(top) < 2 or sheet.evaluate("scrollY") == 0
 
 
-def test_what_a_run_says_stays_text(sheet: Sheet, trained_page: Path) -> None:
+def test_text_of_a_run_stays_text(sheet: Sheet, trained_page: Path) -> None:
     sheet.go(trained_page)
     assert HOSTILE in sheet.page.locator("h1").inner_text()
     assert HOSTILE in sheet.page.title()
@@ -934,7 +1109,7 @@ def test_page_of_dataset_with_hostile_name_and_small_images(
     assert "</script>" + HOSTILE in sheet.page.locator("#config").inner_text()
     assert HOSTILE in sheet.page.locator("#form").inner_text()
     assert sheet.evaluate("[typeof hacked, document.images.length]") == ["undefined", 0]
-    # Five rows of four pixels, three classes: drawn on as they are, or centred if one likes.
+    # Five rows of four pixels, three classes: drawings are raw, or centred on request.
     for centre in (False, True):
         sheet.page.get_by_label("Centre and scale as MNIST does").set_checked(centre)
         sheet.draw(DIGITS[1])
@@ -960,9 +1135,9 @@ def test_page_of_many_classes_and_undrawable_images(sheet: Sheet, tmp_path: Path
     assert sheet.page.locator("#cell-images li").count() >= 1
 
 
-def test_a_page_without_images_draws_all_the_same(sheet: Sheet, trained: Path, tmp_path: Path) -> None:
+def test_page_without_images_can_be_drawn_on(sheet: Sheet, trained: Path, tmp_path: Path) -> None:
     file = tmp_path / "report.html"
-    file.write_bytes(page_of(contents(open_member(trained), None, "There are none.")))
+    file.write_bytes(page_of(contents(open_model(trained), None, "There are none.")))
     sheet.go(file)
     assert sheet.page.locator("#no-images").inner_text() == "There are none."
     assert not sheet.page.locator("#matrix").is_visible()
@@ -971,7 +1146,7 @@ def test_a_page_without_images_draws_all_the_same(sheet: Sheet, trained: Path, t
     assert sheet.p.sum() == pytest.approx(1)
 
 
-# Deskewing ------------------------------------------------------------------------------------------------------------
+# Deskewing ----------------------------------------------------------------------------------------
 
 
 def test_page_deskews_drawings_as_predict_does(
@@ -999,7 +1174,7 @@ def test_page_deskews_drawings_as_predict_does(
 
 
 @pytest.mark.parametrize("shape", [(28, 28), (9, 40), (40, 3), (1, 6)])
-def test_the_page_deskews_byte_for_byte(sheet: Sheet, trained_page: Path, shape: tuple[int, int]) -> None:
+def test_page_deskewing_is_byte_identical(sheet: Sheet, trained_page: Path, shape: tuple[int, int]) -> None:
     random = np.random.default_rng(7)
     images = random.integers(0, 256, (60, shape[0] * shape[1]), dtype=np.uint8)
     for image in images[:50]:  # most of them with few pixels of ink, whose slants are large
@@ -1012,7 +1187,7 @@ def test_the_page_deskews_byte_for_byte(sheet: Sheet, trained_page: Path, shape:
     assert shape[0] == 1 or not np.array_equal(found, images)
 
 
-def test_classes_are_called_by_their_names(sheet: Sheet, tiny_config: Any, tmp_path: Path) -> None:
+def test_page_shows_class_names(sheet: Sheet, tiny_config: Any, tmp_path: Path) -> None:
     names = ["cat", "dog", "ant"]
     experiment.train(tiny_config(f"data.class_names=[{', '.join(names)}]"), out=tmp_path / "run")
     sheet.go(report(tmp_path / "run", tmp_path / "report.html"))

@@ -1,4 +1,4 @@
-"""Runs side by side in a real browser: curves, colours, folded seeds, sorting; and what the page is made of."""
+"""Runs side by side in a real browser: curves, colours, folded seeds, sorting; and the page's data."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HOSTILE = "<img src=x onerror=hacked=1>"
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six runs, two seeds of three widths, and one of a hostile name whose files are damaged."""
+    """Make six runs, two seeds of three widths, and one with a hostile name and damaged files."""
     folder = tmp_path_factory.mktemp("runs")
     few = ("training.epochs=3", "data.dataset=mnist-sample", "data.test=false", "training.batch_size=256", *NO_DEFAULTS)
     settings = [argument for each in few for argument in ("--set", each)]
@@ -48,7 +48,7 @@ def file(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def page(browser: Browser, file: Path, request: pytest.FixtureRequest) -> Iterator[Page]:
-    """The page, open; it has asked for nothing else and not complained when the test is over."""
+    """Open the page; assert at the end that it made no other request and logged no error."""
     complaints: list[str] = []
     asked: list[str] = []
     page = browser.new_page(**getattr(request, "param", {"viewport": {"width": 1280, "height": 900}}))
@@ -95,12 +95,12 @@ def test_columns_sort_by_their_heads(page: Page) -> None:
     known = [int(text.replace(",", "")) for text in found if text != "–"]
     assert known == sorted(known) == sorted(784 * w + w + 10 * w + 10 for w in (*WIDTHS, *WIDTHS))
     assert page.locator("th[aria-sort=ascending]").inner_text() == "parameters"
-    page.keyboard.press("Enter")  # the focus stays on it
+    page.keyboard.press("Enter")  # it keeps the focus
     falling = [int(row[9].replace(",", "")) for row in rows(page) if row[9] != "–"]
     assert falling == known[::-1]
 
 
-def test_a_run_that_is_ticked_has_colour_and_letter(page: Page) -> None:
+def test_selected_run_has_colour_and_letter(page: Page) -> None:
     page.locator("#fold").uncheck()
     boxes = page.locator("#runs tbody input")
     assert sum(boxes.nth(n).is_checked() for n in range(7)) == 5
@@ -114,11 +114,11 @@ def test_a_run_that_is_ticked_has_colour_and_letter(page: Page) -> None:
     assert page.locator("#charts svg").count() == 6  # four curves, against time, against parameters
 
 
-def test_each_key_that_differs_has_a_chart(page: Page) -> None:
+def test_each_swept_key_has_a_chart(page: Page) -> None:
     assert page.locator("#by-key figure").count() == 1
     assert "network.hidden" in page.locator("#by-key").inner_text()
     words = page.locator("#by-key svg text").all_text_contents()
-    assert [word for word in words if word.startswith("[")] == ["[4]", "[8]", "[12]"]
+    assert [text for text in words if text.startswith("[")] == ["[4]", "[8]", "[12]"]
 
 
 def test_hostile_names_stay_text_among_runs(page: Page) -> None:
@@ -134,7 +134,7 @@ def test_hostile_names_stay_text_among_runs(page: Page) -> None:
     indirect=True,
     ids=["light phone", "dark phone"],
 )
-def test_runs_can_be_read_on_a_phone(page: Page) -> None:
+def test_runs_are_readable_on_a_phone(page: Page) -> None:
     assert page.evaluate("[document.documentElement.scrollWidth, innerWidth]") == [360, 360]
     contrasts = page.evaluate(CONTRASTS)
     assert len(contrasts) > 60
@@ -151,13 +151,13 @@ def test_runs_can_be_read_on_a_phone(page: Page) -> None:
     ("arguments", "status", "message"),
     [
         (["none", "."], 4, "none: no such run"),
-        (["w4-0", "empty"], 4, "empty: is no run, and holds none"),
-        (["empty"], 4, "empty: is no run, and holds none"),
+        (["w4-0", "empty"], 4, "empty: is not a run, and contains none"),
+        (["empty"], 4, "empty: is not a run, and contains none"),
         (["w4-0", "w4-0/checkpoints/last.npz"], 4, "is a checkpoint; name its run"),
         (["w4-0", "w8-0", "--split", "test"], 2, "--split has no use for runs side by side"),
     ],
 )
-def test_side_by_side_refuses_what_is_no_run(
+def test_side_by_side_refuses_paths_without_runs(
     arguments: list[str],
     status: int,
     message: str,
@@ -178,5 +178,5 @@ def test_side_by_side_refuses_what_is_no_run(
 def test_json_of_runs_side_by_side(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "two.html"
     assert _run(["report", str(runs / "w4-0"), str(runs / "w8-0"), "--json", "-o", str(path)]) == 0
-    said = json.loads(capsys.readouterr().out)
-    assert said == {"path": str(path), "bytes": path.stat().st_size, "runs": 2}
+    document = json.loads(capsys.readouterr().out)
+    assert document == {"path": str(path), "bytes": path.stat().st_size, "runs": 2}

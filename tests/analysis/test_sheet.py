@@ -1,4 +1,4 @@
-"""The contact sheet: what it shows is what training shows the network, pixel by pixel."""
+"""The contact sheet: its pixels are those that training uses."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DISTORTED = (
 
 
 def shown_in_training(config, monkeypatch):
-    """By epoch, the bytes (N, D) that the network is trained on, in file order: all are in one batch."""
+    """Return by epoch the bytes (N, D) that the network is trained on, in file order, from one batch."""
     dataset = load_dataset(config.data)
     propagate, batches = TrainingStep.propagate, []
 
@@ -41,7 +41,7 @@ def shown_in_training(config, monkeypatch):
 
 
 @pytest.mark.parametrize("overrides", [(), ("network.dtype=float64", "seed=7", "data.validation=9")])
-def test_it_shows_what_training_shows(tiny_config, monkeypatch, overrides):
+def test_sheet_shows_the_images_of_training(tiny_config, monkeypatch, overrides):
     config = tiny_config(*DISTORTED, "training.batch_size=1000", *overrides)
     shown = shown_in_training(config, monkeypatch)
     numbers = range(len(shown[1]))
@@ -57,7 +57,7 @@ def test_it_shows_what_training_shows(tiny_config, monkeypatch, overrides):
     assert not np.array_equal(shown[1], original.images)
 
 
-def test_the_default_is_the_first_epochs_and_the_last(tiny_config):
+def test_default_is_the_first_epochs_and_the_last(tiny_config):
     for epochs, expected in ((1, [1]), (2, [1, 2]), (3, [1, 2, 3]), (20, [1, 2, 3, 20])):
         made = sheet(tiny_config(*DISTORTED, f"training.epochs={epochs}"))
         assert made.heads == ("original", *(f"epoch {epoch}" for epoch in expected))
@@ -78,14 +78,14 @@ def test_sheet_without_distortions_has_originals_in_one_line(tiny_config):
     assert [caption for caption, _ in line] == [f"image {i}: {label}" for i, label in enumerate(made.labels)]
 
 
-def test_images_of_one_class(tiny_config, tiny_images):
+def test_sheet_of_one_class(tiny_config, tiny_images):
     made = sheet(tiny_config(), label="2", images=5)
     assert made.labels == ("2",) * 5
     assert made.numbers == tuple(np.flatnonzero(tiny_images[1] == 2)[:5].tolist())
     assert np.array_equal(made.rows[:, 0], tiny_images[0][list(made.numbers)])
 
 
-def test_more_images_than_there_are_is_all(tiny_config):
+def test_too_many_images_means_all(tiny_config):
     assert sheet(tiny_config(), images=100).numbers == tuple(range(63))
 
 
@@ -97,12 +97,12 @@ def test_more_images_than_there_are_is_all(tiny_config):
         ({"epochs": (1, 4)}, "--epoch 4: the config trains for 3; --set training.epochs=4"),
     ],
 )
-def test_what_is_not_there_is_told(tiny_config, options, message):
+def test_missing_class_or_epoch_is_an_error(tiny_config, options, message):
     with pytest.raises(UsageError, match=f"^{message}$"):
         sheet(tiny_config(*DISTORTED), **options)
 
 
-def test_an_epoch_without_distortions_is_told(tiny_config):
+def test_epoch_without_distortions_is_marked(tiny_config):
     with pytest.raises(UsageError, match=r"the config has none: --set augmentation.rotation=10$"):
         sheet(tiny_config(), epochs=(1,))
 

@@ -1,4 +1,4 @@
-"""``mlpcli config`` lists, shows and checks, and its words and statuses are the documented ones."""
+"""``mlpcli config``: lists, shows and checks, with the documented exit statuses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OWN = "# My own.\n# It has two lines of comment.\n\nseed: 7   # lucky\ntraining:
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs ``mlpcli config ...`` beside my.yaml and bad.yaml: exit status, stdout, stderr."""
+    """Return a function that runs ``mlpcli config`` beside my.yaml and bad.yaml: exit status, stdout, stderr."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLPCLI_DATA", raising=False)
     Path("my.yaml").write_text(OWN)
@@ -36,7 +36,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 @pytest.fixture
 def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two configs that come with the program."""
+    """Ship two configs with the program."""
     folder = tmp_path / "shipped"
     folder.mkdir()
     (folder / "first.yaml").write_text("#   What it shows.   \n# More.\nseed: 1\n")
@@ -45,40 +45,40 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(config, "shipped", lambda: paths)
 
 
-# list ----------------------------------------------------------------------------------------------------------------
+# list ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("shipped")
-def test_the_list_has_a_name_and_the_first_comment_a_line(run: Run) -> None:
+def test_list_has_names_and_first_comments(run: Run) -> None:
     assert run("list") == (0, "first        What it shows.\nlonger-name\n", "")
 
 
 @pytest.mark.usefixtures("shipped")
-def test_the_list_as_json(run: Run) -> None:
+def test_list_as_json(run: Run) -> None:
     status, out, err = run("list", "--json")
     assert (status, err) == (0, "")
     assert json.loads(out) == [{"name": "first", "summary": "What it shows."}, {"name": "longer-name", "summary": ""}]
 
 
-def test_an_empty_list(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_empty_list(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(config, "shipped", dict)
     assert run("list") == (0, "", "")
     assert run("list", "--json") == (0, "[]\n", "")
 
 
-# show ----------------------------------------------------------------------------------------------------------------
+# show ---------------------------------------------------------------------------------------------
 
 
-def test_a_file_is_shown_as_it_is_written(run: Run) -> None:
+def test_show_prints_a_file_unchanged(run: Run) -> None:
     assert run("show", "my.yaml") == (0, OWN, "")
 
 
 @pytest.mark.usefixtures("shipped")
-def test_a_name_is_shown_as_it_is_shipped(run: Run) -> None:
+def test_show_prints_a_shipped_config_unchanged(run: Run) -> None:
     assert run("show", "longer-name") == (0, "seed: 2\n", "")
 
 
-def test_resolved_is_every_key_and_trains_the_same(run: Run) -> None:
+def test_resolved_config_has_every_key_and_is_equal(run: Run) -> None:
     status, out, err = run("show", "my.yaml", "--resolved", "--set", "network.hidden=[]", "--set", "training.l2=1e-3")
     assert (status, err) == (0, "")
     Path("resolved.yaml").write_text(out)
@@ -86,19 +86,19 @@ def test_resolved_is_every_key_and_trains_the_same(run: Run) -> None:
     assert out == config.to_yaml(expected)
     assert config.load(Path("resolved.yaml")) == expected
     assert expected.seed == 7
-    assert "\naugmentation: null\n" in out  # a section left out has no keys
+    assert "\naugmentation: null\n" in out  # an absent section has no keys
     keys = [key for key in config.flatten(config.Config()) if not key.startswith("augmentation.")]
     assert all(f"{key.rpartition('.')[2]}: " in out for key in keys)
 
 
 @pytest.mark.parametrize("flags", [["--json"], ["--json", "--resolved"]])
-def test_the_values_as_json(flags: list[str], run: Run) -> None:
+def test_values_as_json(flags: list[str], run: Run) -> None:
     status, out, err = run("show", "my.yaml", "--set", "data.folder=é", *flags)
     assert (status, err) == (0, "")
     assert json.loads(out) == config.to_dict(config.load(Path("my.yaml"), ["data.folder=é"]))
 
 
-def test_the_environment_is_resolved_too(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_is_resolved(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLPCLI_DATA", "/somewhere")
     assert "\n  folder: /somewhere\n" in run("show", "my.yaml", "--resolved")[1]
 
@@ -113,19 +113,19 @@ def test_the_environment_is_resolved_too(run: Run, monkeypatch: pytest.MonkeyPat
         (["."], ".: is a folder; give a config file, or a name from 'mlpcli config list'"),
     ],
 )
-def test_what_cannot_be_shown_is_one_line_and_2(arguments: list[str], message: str, run: Run) -> None:
+def test_show_errors_are_one_line_and_status_2(arguments: list[str], message: str, run: Run) -> None:
     status, out, err = run("show", *arguments)
     assert (status, out) == (2, "")
     assert err.startswith(f"mlpcli: {message}")
     assert err.count("\n") == 1
 
 
-def test_no_binary_reaches_the_terminal(run: Run) -> None:
+def test_binary_is_not_printed(run: Run) -> None:
     Path("binary").write_bytes(b"\x1b]0;\xff")
     assert run("show", "binary") == (2, "", "mlpcli: binary: is not UTF-8 text (byte 4); save it as UTF-8\n")
 
 
-# check ---------------------------------------------------------------------------------------------------------------
+# check --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("shipped")

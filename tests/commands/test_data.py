@@ -1,4 +1,4 @@
-"""``mlpcli data``, as it is typed."""
+"""``mlpcli data``: list, fetch, verify, show and import."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ import pytest
 
 import mlpcli
 from mlpcli import commands
-from mlpcli.commands import data as command
 from mlpcli.config import DataConfig
 from mlpcli.datasets import load
 from mlpcli.datasets.catalogue import CATALOGUE
@@ -29,7 +28,7 @@ SAMPLE = CATALOGUE["mnist-sample"]
 
 @pytest.fixture
 def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A folder that serves as the source of ``little``: the sample's files under another name of the catalogue's."""
+    """Make a folder the source of ``little``: the sample's files under another catalogue name."""
     little = replace(SAMPLE, name="little", sources=("/nowhere",), bundled=False)
     monkeypatch.setattr(load, "CATALOGUE", {**CATALOGUE, "little": little})
     for name in ("MLPCLI_DATA", "http_proxy", "https_proxy"):
@@ -40,11 +39,11 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
     with pytest.raises(SystemExit) as end:
         commands.main(["data", *arguments])
-    said = capsys.readouterr()
-    return int(end.value.code or 0), said.out, said.err
+    captured = capsys.readouterr()
+    return int(end.value.code or 0), captured.out, captured.err
 
 
-def test_list(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+def test_list_shows_every_data_set(capsys: pytest.CaptureFixture[str], tmp_path: Path):
     code, out, err = run(capsys, "list", "--folder", str(tmp_path))
     assert (code, err) == (0, "")
     for entry in CATALOGUE.values():
@@ -55,7 +54,7 @@ def test_list(capsys: pytest.CaptureFixture[str], tmp_path: Path):
     assert "comes with mlpcli" in out
 
 
-def test_list_as_json_has_it_all(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+def test_list_as_json(capsys: pytest.CaptureFixture[str], tmp_path: Path):
     code, out, err = run(capsys, "list", "--folder", str(tmp_path), "--json")
     assert (code, err) == (0, "")
     entries = {entry["name"]: entry for entry in json.loads(out)}
@@ -104,7 +103,7 @@ def test_folder_from_flag_then_environment_then_default(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_bundled_sample_needs_no_fetching(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+def test_bundled_sample_needs_no_fetching(capsys: pytest.CaptureFixture[str], tmp_path: Path):
     code, out, _ = run(capsys, "fetch", "mnist-sample", "--folder", str(tmp_path))
     assert (code, out) == (0, "mnist-sample: comes with mlpcli, nothing to fetch\n")
     assert run(capsys, "verify", "mnist-sample", "--folder", str(tmp_path))[0] == 0
@@ -119,13 +118,13 @@ def test_the_bundled_sample_needs_no_fetching(capsys: pytest.CaptureFixture[str]
         (["fetch", "little", "--offline", "--source", "x"], 2, "--offline fetches nothing"),
         (["fetch", "mnits"], 3, "did you mean mnist?"),
         (["verify", "mnits"], 3, "did you mean mnist?"),
-        (["fetch", "."], 2, "there is nothing to fetch"),
+        (["fetch", "."], 2, "needs no download"),
         (["fetch"], 2, "NAME"),
         (["fetsh"], 2, "fetch"),
         (["fetch", "little", "--folder", __file__], 4, "the data folder cannot be used"),
     ],
 )
-def test_errors(
+def test_fetch_errors_have_their_statuses(
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
     source: str,
@@ -141,7 +140,7 @@ def test_errors(
     assert "Traceback" not in err
 
 
-def test_verify_names_what_is_wrong(capsys: pytest.CaptureFixture[str], tmp_path: Path, source: str):
+def test_verify_names_the_damage(capsys: pytest.CaptureFixture[str], tmp_path: Path, source: str):
     run(capsys, "fetch", "little", "--folder", str(tmp_path), "--source", source)
     folder = tmp_path / "little"
     (folder / "train-labels-idx1-ubyte").unlink()
@@ -153,7 +152,7 @@ def test_verify_names_what_is_wrong(capsys: pytest.CaptureFixture[str], tmp_path
         ["train-images-idx3-ubyte", "ok"],
         ["train-labels-idx1-ubyte", "missing"],
         ["t10k-images-idx3-ubyte", "ok"],
-        ["t10k-labels-idx1-ubyte", "damaged", "a file of 7 bytes where 1008 are wanted"],
+        ["t10k-labels-idx1-ubyte", "damaged", "a file of 7 bytes instead of 1008"],
     ]
 
     code, out, _ = run(capsys, "verify", "little", "--folder", str(tmp_path), "--json")
@@ -174,26 +173,8 @@ def test_verify_a_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path):
     assert "has 5000 images and train-labels-idx1-ubyte.gz 1000 labels" in out
 
 
-@pytest.mark.parametrize("name", [None, *command.command.commands])
-def test_every_help_has_examples(capsys: pytest.CaptureFixture[str], name: str | None):
-    code, out, _ = run(capsys, *([name] if name else []), "-h")
-    assert code == 0
-    assert "Examples:\n" in out
-    assert "  mlpcli data " in out
-
-
-def test_help_and_list_load_no_numpy():
-    code = (
-        "import sys\nfrom mlpcli import commands\n"
-        "try:\n    commands.main(['data', 'fetch', '-h'])\n"
-        "except SystemExit:\n    sys.exit('numpy' in sys.modules or 'tqdm' in sys.modules)"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(Path(mlpcli.__file__).parents[1])}
-    assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
-
-
-def test_a_bar_with_bytes_on_a_terminal(tmp_path: Path):
-    """On a real terminal, 100 columns wide."""
+def test_terminal_shows_a_progress_bar(tmp_path: Path):
+    """Run on a real terminal, 100 columns wide."""
     script = f"""
 import sys
 from dataclasses import replace
@@ -216,7 +197,7 @@ commands.main(["data", "fetch", "little", "--folder", {str(tmp_path)!r}])
     try:
         while chunk := os.read(ours, 10_000):
             shown += chunk
-    except OSError:  # how a terminal says that the other side is gone
+    except OSError:  # raised when the other end of the terminal is closed
         pass
     finally:
         os.close(ours)
@@ -229,14 +210,14 @@ commands.main(["data", "fetch", "little", "--folder", {str(tmp_path)!r}])
     assert hashlib.sha256(stored).hexdigest() == SAMPLE.files["train_images"].sha256
 
 
-# Looking at the images ------------------------------------------------------------------------------------------------
+# Showing images -----------------------------------------------------------------------------------
 
 DISTORT = ("--set", "augmentation.rotation=15", "--set", "augmentation.shear=10")
 SHOW = ("show", "--set", "data.dataset=mnist-sample")
 
 
 @pytest.mark.parametrize("columns", [20, 80, 150])
-def test_show_draws_a_row_an_image_as_wide_as_the_terminal(
+def test_show_draws_one_row_per_image(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int
 ):
     monkeypatch.setenv("COLUMNS", str(columns))
@@ -255,7 +236,7 @@ def test_show_draws_a_row_an_image_as_wide_as_the_terminal(
     assert len(lines) == len(heads) * (1 + 1 + (14 if columns == 150 else 7))
 
 
-def test_show_of_a_config_that_distorts_nothing_says_how_to(capsys: pytest.CaptureFixture[str]):
+def test_show_without_distortions_names_the_keys(capsys: pytest.CaptureFixture[str]):
     code, out, err = run(capsys, *SHOW)
     assert code == 0
     assert err == "this config distorts nothing; try --set augmentation.rotation=10\n"
@@ -291,7 +272,7 @@ def test_show_draws_a_picture(capsys: pytest.CaptureFixture[str], tmp_path: Path
         (("--set", "data.dataset=./nothing"), 3, "./nothing: neither a data set nor a file or folder"),
     ],
 )
-def test_what_show_is_not_given(
+def test_show_refuses_missing_images(
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -307,7 +288,7 @@ def test_what_show_is_not_given(
     assert not list(tmp_path.iterdir())
 
 
-# One's own data ------------------------------------------------------------------------------------------------------
+# Your own data ------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -318,10 +299,10 @@ def table(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_import_writes_idx_files_that_read_the_same(capsys: pytest.CaptureFixture[str], table: Path):
+def test_import_writes_equivalent_idx_files(capsys: pytest.CaptureFixture[str], table: Path):
     out = table / "new"
-    code, said, err = run(capsys, "import", str(table), "-o", str(out))
-    assert (code, said, err) == (0, f"{out}: 12 training and 6 test images of 2 x 2 pixels, 2 classes\n", "")
+    code, printed, err = run(capsys, "import", str(table), "-o", str(out))
+    assert (code, printed, err) == (0, f"{out}: 12 training and 6 test images of 2 x 2 pixels, 2 classes\n", "")
     assert sorted(path.name for path in out.iterdir()) == sorted(
         ["classes.txt", *(file.name for file in SAMPLE.files.values())]
     )
@@ -332,8 +313,8 @@ def test_import_writes_idx_files_that_read_the_same(capsys: pytest.CaptureFixtur
         assert one.labels.tolist() == other.labels.tolist()
     assert (before.class_names, before.hashes) == (after.class_names, after.hashes)
     assert run(capsys, "verify", str(out))[0] == 0
-    code, said, _ = run(capsys, "import", str(table / "train.csv"), "-o", str(table / "b"), "--json")
-    assert json.loads(said) == {
+    code, printed, _ = run(capsys, "import", str(table / "train.csv"), "-o", str(table / "b"), "--json")
+    assert json.loads(printed) == {
         "folder": str(table / "b"),
         "class_names": ["cat", "dog"],
         "image_shape": [2, 2],
@@ -342,7 +323,7 @@ def test_import_writes_idx_files_that_read_the_same(capsys: pytest.CaptureFixtur
     }
 
 
-def test_import_of_the_sample_is_the_sample(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+def test_import_of_the_sample_is_identical(capsys: pytest.CaptureFixture[str], tmp_path: Path):
     assert run(capsys, "import", "mnist-sample", "-o", str(tmp_path / "a"))[0] == 0
     for file in SAMPLE.files.values():
         assert hashlib.sha256((tmp_path / "a" / file.name).read_bytes()).hexdigest() == file.sha256
@@ -353,16 +334,16 @@ def test_import_of_the_sample_is_the_sample(capsys: pytest.CaptureFixture[str], 
     [
         (["import", "train.csv"], 2, "-o"),
         (["import", "none.csv", "-o", "new"], 3, "neither a data set nor a file or folder"),
-        (["import", "bad.csv", "-o", "new"], 3, "row 2, column 2 (a): 256 is no pixel"),
+        (["import", "bad.csv", "-o", "new"], 3, "row 2, column 2 (a): 256 is not a pixel"),
         (["import", "train.csv", "-o", "."], 4, "exists and is not empty; name another -o"),
         (["import", "train.csv", "-o", "train.csv"], 4, "cannot be written"),
         (["import", "train.csv", "-o", "train.csv/new"], 4, "cannot be written"),
-        (["import", "train.csv", "-o", "new", "--set", "data.size=[3, 3]"], 3, "data.size says 3 x 3"),
-        (["show", "bad.csv"], 3, "row 2, column 2 (a): 256 is no pixel"),
+        (["import", "train.csv", "-o", "new", "--set", "data.size=[3, 3]"], 3, "data.size is 3 x 3"),
+        (["show", "bad.csv"], 3, "row 2, column 2 (a): 256 is not a pixel"),
         (["show", "train.csv", "--class", "hen"], 2, "--class hen: no training image of train.csv has that label"),
     ],
 )
-def test_what_is_not_imported_leaves_nothing(
+def test_failed_import_writes_no_file(
     capsys: pytest.CaptureFixture[str],
     table: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -386,7 +367,7 @@ LEAK = (
 )
 
 
-def test_show_a_source_by_what_is_in_it(capsys: pytest.CaptureFixture[str], table: Path):
+def test_show_detects_the_format(capsys: pytest.CaptureFixture[str], table: Path):
     for source in (table, table / "train.csv"):
         code, out, err = run(capsys, "show", str(source), "--images", "2", "--set", "data.validation=0")
         assert (code, err) == (0, f"{LEAK}\n" if source == table else "")
@@ -397,7 +378,7 @@ def test_show_a_source_by_what_is_in_it(capsys: pytest.CaptureFixture[str], tabl
     assert "dog" not in out
 
 
-def test_verify_any_source(capsys: pytest.CaptureFixture[str], table: Path):
+def test_verify_checks_any_format(capsys: pytest.CaptureFixture[str], table: Path):
     code, out, err = run(capsys, "verify", str(table))
     assert (code, err) == (0, "")
     assert [line.split()[1:] for line in out.splitlines()] == [

@@ -1,4 +1,4 @@
-"""Images in the terminal: no wider than there is room for, and in characters that can be printed."""
+"""Images in the terminal: within its width, in characters that it can print."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_eight_pixels_are_one_character_of_dots():
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii", "iso-8859-1", "cp437"])
 @given(rows=st.integers(1, 60), columns=st.integers(1, 60), width=st.integers(-3, 70), seed=st.integers(0, 9))
-def test_it_fits_and_can_be_printed(encoding, rows, columns, width, seed):
+def test_drawing_fits_and_can_be_printed(encoding, rows, columns, width, seed):
     image = np.random.default_rng(seed).integers(0, 256, (rows, columns), dtype=np.uint8)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding))
@@ -35,7 +35,7 @@ def test_it_fits_and_can_be_printed(encoding, rows, columns, width, seed):
     "".join(lines).encode(encoding)
 
 
-def test_the_finest_that_fits_is_chosen(monkeypatch):
+def test_finest_resolution_that_fits_is_chosen(monkeypatch):
     image = np.full((28, 28), 255, np.uint8)
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "utf-8"))
     assert drawing(image, 28) == ["█" * 28] * 14

@@ -1,4 +1,4 @@
-"""``mlpcli eval`` on real runs: every option, what it prints, what it records, and how it fails."""
+"""``mlpcli eval`` on real runs: options, output, records and errors."""
 
 from __future__ import annotations
 
@@ -8,15 +8,12 @@ import math
 import os
 import re
 import shutil
-import subprocess
-import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from mlpcli import config, experiment
-from mlpcli.commands import _run
 from mlpcli.commands.drawing import shades
 from mlpcli.config import DataConfig
 from mlpcli.datasets import idx
@@ -26,36 +23,9 @@ from mlpcli.runs import checkpoint, directory
 SAMPLE = ("data.dataset=mnist-sample", "training.epochs=1", "network.hidden=[16]")
 
 
-@dataclass(frozen=True)
-class Said:
-    status: int
-    out: str
-    err: str
-
-    @property
-    def json(self):
-        def refuse(constant):
-            raise AssertionError(f"{constant} is no JSON")
-
-        assert self.status == 0, self.err
-        return json.loads(self.out, parse_constant=refuse)
-
-
-@pytest.fixture
-def mlpcli(capsys, monkeypatch):
-    monkeypatch.delenv("MLPCLI_DATA", raising=False)
-
-    def run(*arguments):
-        status = _run([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return Said(status, captured.out, captured.err)
-
-    return run
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """Four runs: two networks for a committee, one without probabilities, one that fell back on the sample."""
+    """Train four runs: two networks for an ensemble, one without probabilities, one that fell back on the sample."""
     folder = tmp_path_factory.mktemp("runs")
     for name, *overrides in (
         ("one", *SAMPLE),
@@ -70,7 +40,7 @@ def trained(tmp_path_factory):
 
 @pytest.fixture
 def runs(trained, tmp_path):
-    """A copy of the runs, for one test to write to."""
+    """Copy the runs, for one test to write to."""
     return shutil.copytree(trained, tmp_path / "runs")
 
 
@@ -104,32 +74,32 @@ def write_digits(folder, examples=20, pixels=(28, 28), classes=10):
     return write_data(folder, images, (np.arange(examples) % classes).astype(np.uint8))
 
 
-# One checkpoint -------------------------------------------------------------------------------------------------
+# One checkpoint -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["one", "two", "hinge"])
-def test_the_test_set_gives_what_the_run_itself_measured(mlpcli, runs, name):
+def test_test_set_result_equals_that_of_the_run(mlpcli, runs, name):
     found, own = mlpcli("eval", runs / name, "--json").json, directory.read_test(runs / name)
     assert {key: found[key] for key in ("examples", "errors", "error", "loss")} == {
         key: own[key] for key in ("examples", "errors", "error", "loss")
     }
-    assert (found["dataset"], found["split"], found["committee"]) == ("mnist-sample", "test", False)
+    assert (found["dataset"], found["split"], found["ensemble"]) == ("mnist-sample", "test", False)
 
 
-def test_the_validation_images_give_what_the_run_itself_measured(mlpcli, runs):
+def test_validation_result_equals_that_of_the_run(mlpcli, runs):
     found = mlpcli("eval", runs / "one", "--split", "validation", "--json").json
     own = directory.read_last_record(runs / "one")
     assert (found["examples"], found["error"], found["loss"]) == (500, own["validation_error"], own["validation_loss"])
 
 
-def test_the_training_images_are_those_not_held_out(mlpcli, runs):
+def test_training_images_exclude_the_validation_images(mlpcli, runs):
     assert mlpcli("eval", runs / "one", "--split", "train", "--json").json["examples"] == 4500
 
 
-def test_json_has_all_of_it(mlpcli, runs, test_split):
-    said = mlpcli("eval", runs / "one", "--json", "--worst", "7")
-    assert said.err == ""
-    found = said.json
+def test_json_has_every_figure(mlpcli, runs, test_split):
+    result = mlpcli("eval", runs / "one", "--json", "--worst", "7")
+    assert result.err == ""
+    found = result.json
     confusion = np.array(found["confusion"])
     assert confusion.sum(axis=1).tolist() == np.bincount(test_split.labels, minlength=10).tolist()
     assert found["errors"] == 1000 - confusion.trace()
@@ -149,18 +119,18 @@ def test_json_has_all_of_it(mlpcli, runs, test_split):
     assert (alone["trained_on"], alone["epoch"], alone["hidden"]) == ("mnist-sample", 1, [16])
 
 
-def test_what_is_no_probability_is_not_called_one(mlpcli, runs):
+def test_scores_are_not_called_probabilities(mlpcli, runs):
     assert mlpcli("eval", runs / "hinge", "--json").json["calibration"] is None
     screen = mlpcli("eval", runs / "hinge").out
     assert "no output is a probability" in screen
     assert not re.search(r"^ *\d+ +\d +\d +.*%", screen, re.MULTILINE)
 
 
-def test_the_screen_shows_the_same_figures(mlpcli, runs):
+def test_text_shows_the_figures_of_json(mlpcli, runs):
     found = mlpcli("eval", runs / "one", "--json").json
-    said = mlpcli("eval", runs / "one")
-    assert said.err == ""
-    lines = said.out.splitlines()
+    result = mlpcli("eval", runs / "one")
+    assert result.err == ""
+    lines = result.out.splitlines()
     assert lines[:2] == [
         f"{runs}/one/checkpoints/best.npz: 784-16-10, softmax_cross_entropy, epoch 1",
         "mnist-sample, test: 1,000 images",
@@ -174,7 +144,7 @@ def test_the_screen_shows_the_same_figures(mlpcli, runs):
         f"{found['loss']:.4f}",
         f"{ece:.2f} %",
     ]
-    start = lines.index("Confusion: a row a label, a column a prediction")
+    start = lines.index("Confusion: a row per label, a column per prediction")
     table = lines[start + 1 : start + 12]
     assert len({len(line) for line in table}) == 1
     assert [line.replace(" . ", " 0 ").replace(" .", " 0").split() for line in table[1:]] == [
@@ -187,7 +157,7 @@ def test_the_screen_shows_the_same_figures(mlpcli, runs):
     ]
 
 
-def test_a_class_that_never_occurs_has_null_and_a_dash(mlpcli, runs, tmp_path):
+def test_absent_class_has_null_and_a_dash(mlpcli, runs, tmp_path):
     digits = write_digits(tmp_path / "digits", classes=5)
     found = mlpcli("eval", runs / "one", "--data", digits, "--json").json
     assert found["per_class"][9]["recall"] is None
@@ -195,10 +165,10 @@ def test_a_class_that_never_occurs_has_null_and_a_dash(mlpcli, runs, tmp_path):
     assert re.search(r"^ +9 +0 +\S+( %)? +- ", screen, re.MULTILINE)
 
 
-# The worst, drawn -----------------------------------------------------------------------------------------
+# Worst mistakes -----------------------------------------------------------------------------------
 
 
-def test_the_worst_are_those_of_the_predictions(mlpcli, runs, tmp_path):
+def test_worst_mistakes_agree_with_the_predictions(mlpcli, runs, tmp_path):
     found = mlpcli("eval", runs / "one", "--worst", "3", "--json", "--predictions", tmp_path / "p.csv").json
     _, _, labels, predicted, p = read_csv(tmp_path / "p.csv")
     wrong = np.flatnonzero(labels != predicted)
@@ -209,7 +179,7 @@ def test_the_worst_are_those_of_the_predictions(mlpcli, runs, tmp_path):
 
 
 @pytest.mark.parametrize(("columns", "abreast"), [(40, 1), (100, 3)])
-def test_the_worst_are_drawn_side_by_side(mlpcli, runs, test_split, monkeypatch, columns, abreast):
+def test_worst_mistakes_are_drawn_side_by_side(mlpcli, runs, test_split, monkeypatch, columns, abreast):
     monkeypatch.setenv("COLUMNS", str(columns))
     worst = mlpcli("eval", runs / "one", "--worst", "4", "--json").json["worst"]
     lines = mlpcli("eval", runs / "one", "--worst", "4", "--show").out.splitlines()
@@ -217,25 +187,25 @@ def test_the_worst_are_drawn_side_by_side(mlpcli, runs, test_split, monkeypatch,
     assert len(drawn) == math.ceil(4 / abreast) * (1 + 1 + 14)
     assert max(map(len, drawn)) <= columns
     first = shades(test_split.images[worst[0]["index"]].reshape(28, 28), 28)
-    assert drawn[1].startswith(f"{worst[0]['index']}: {worst[0]['label']} taken for {worst[0]['predicted']}")
+    assert drawn[1].startswith(f"{worst[0]['index']}: {worst[0]['label']} predicted as {worst[0]['predicted']}")
     assert [f"{line:<28}"[:28].rstrip() for line in drawn[2:16]] == [line.rstrip() for line in first]
     assert "\x1b" not in "".join(drawn)
 
 
-def test_a_picture_is_half_as_many_lines_of_shades():
+def test_picture_has_half_as_many_lines():
     image = np.array([[0, 255, 128], [0, 255, 128], [255, 52, 0]], np.uint8)
     # An odd last row is averaged with a dark one.
     assert shades(image, 80) == [" @+", "=. "]
 
 
-def test_a_picture_wider_than_the_screen_is_shrunk():
+def test_picture_wider_than_the_screen_is_reduced():
     assert shades(np.full((100, 200), 255, np.uint8), 50) == ["@" * 50] * 12 + ["=" * 50]
 
 
-# Predictions ----------------------------------------------------------------------------------------------------
+# Predictions --------------------------------------------------------------------------------------
 
 
-def test_predictions_have_a_row_an_image(mlpcli, runs, tmp_path, test_split):
+def test_predictions_have_a_row_per_image(mlpcli, runs, tmp_path, test_split):
     path = tmp_path / "p.csv"
     path.write_text("what was there before")
     found = mlpcli("eval", runs / "one", "--predictions", path, "--json").json
@@ -249,57 +219,58 @@ def test_predictions_have_a_row_an_image(mlpcli, runs, tmp_path, test_split):
     assert -np.log(p[index.astype(int), labels]).mean() == pytest.approx(found["loss"], rel=1e-5)
 
 
-def test_predictions_that_cannot_be_written(mlpcli, runs, tmp_path):
+def test_unwritable_predictions_are_an_error(mlpcli, runs, tmp_path):
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
-    for path, reason in (("folder", "no regular file"), ("pipe", "no regular file"), ("none/p.csv", "No such file")):
-        said = mlpcli("eval", runs / "one", "--predictions", tmp_path / path)
-        assert (said.status, said.out) == (4, "")
-        assert said.err.count("\n") == 1
-        assert str(tmp_path / path) in said.err
-        assert reason in said.err
+    not_regular = "not a regular file"
+    for path, reason in (("folder", not_regular), ("pipe", not_regular), ("none/p.csv", "No such file")):
+        result = mlpcli("eval", runs / "one", "--predictions", tmp_path / path)
+        assert (result.status, result.out) == (4, "")
+        assert result.err.count("\n") == 1
+        assert str(tmp_path / path) in result.err
+        assert reason in result.err
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["folder", "pipe", "runs"]
 
 
-# Committees ---------------------------------------------------------------------------------------------------------
+# Ensembles ----------------------------------------------------------------------------------------
 
 
-def test_a_committee_is_the_mean_of_its_members(mlpcli, runs, tmp_path):
-    for name, members in (("one", ["one"]), ("two", ["two"]), ("both", ["one", "two"])):
-        assert mlpcli("eval", *(runs / m for m in members), "--predictions", tmp_path / f"{name}.csv").status == 0
+def test_ensemble_is_the_mean_of_its_models(mlpcli, runs, tmp_path):
+    for name, models in (("one", ["one"]), ("two", ["two"]), ("both", ["one", "two"])):
+        assert mlpcli("eval", *(runs / m for m in models), "--predictions", tmp_path / f"{name}.csv").status == 0
     p = {name: read_csv(tmp_path / f"{name}.csv")[4] for name in ("one", "two", "both")}
     assert p["both"].tolist() == ((p["one"] + p["two"]) / 2).tolist()
 
 
-def test_a_committee_stands_beside_its_members(mlpcli, runs):
+def test_ensemble_is_printed_with_its_models(mlpcli, runs):
     alone = [mlpcli("eval", runs / name, "--json").json for name in ("one", "two")]
     found = mlpcli("eval", runs / "one", runs / "two", "--json").json
-    assert found["committee"]
+    assert found["ensemble"]
     assert [each["errors"] for each in found["checkpoints"]] == [each["errors"] for each in alone]
     assert found["errors"] not in [each["errors"] for each in alone]
     assert found["loss"] is None
     rows = [line.split() for line in mlpcli("eval", runs / "one", runs / "two").out.splitlines()[5:8]]
-    assert [row[0] for row in rows] == [*(each["path"] for each in found["checkpoints"]), "committee"]
+    assert [row[0] for row in rows] == [*(each["path"] for each in found["checkpoints"]), "ensemble"]
     assert [row[1] for row in rows] == [f"{100 * each['error']:.2f}" for each in (*alone, found)]
 
 
-def test_a_committee_of_one_run_twice_is_that_run(mlpcli, runs):
+def test_ensemble_of_one_run_twice_equals_that_run(mlpcli, runs):
     once, twice = (mlpcli("eval", *[runs / "one"] * times, "--json").json for times in (1, 2))
     assert twice["loss"] == pytest.approx(once["loss"], rel=1e-5)
     assert all(twice[key] == once[key] for key in ("confusion", "worst", "calibration", "per_class"))
 
 
-def test_a_committee_that_makes_no_sense_is_refused(mlpcli, runs):
-    said = mlpcli("eval", runs / "one", runs / "hinge")
-    assert (said.status, said.out) == (2, "")
-    assert "outputs of linear_hinge are none" in said.err
+def test_incompatible_ensemble_is_refused(mlpcli, runs):
+    result = mlpcli("eval", runs / "one", runs / "hinge")
+    assert (result.status, result.out) == (2, "")
+    assert "outputs of linear_hinge are not probabilities" in result.err
     assert not (runs / "one" / directory.EVALUATIONS).exists()
 
 
-# Other data -----------------------------------------------------------------------------------------------------
+# Other data ---------------------------------------------------------------------------------------
 
 
-def test_another_data_set_of_the_same_shape(mlpcli, runs, tmp_path, test_split):
+def test_data_set_of_the_same_shape_is_evaluated(mlpcli, runs, tmp_path, test_split):
     digits = write_data(tmp_path / "digits", test_split.images[:50].reshape(50, 28, 28), test_split.labels[:50])
     mlpcli("eval", runs / "one", "--predictions", tmp_path / "p.csv")
     _, _, labels, predicted, _ = read_csv(tmp_path / "p.csv")
@@ -308,37 +279,37 @@ def test_another_data_set_of_the_same_shape(mlpcli, runs, tmp_path, test_split):
     assert found["errors"] == np.count_nonzero(labels[:50] != predicted[:50])
 
 
-def test_data_that_do_not_fit(mlpcli, runs, tmp_path):
+def test_data_that_do_not_fit_are_refused(mlpcli, runs, tmp_path):
     for folder, reason in (
-        (write_digits(tmp_path / "small", pixels=(14, 14)), "of 14 x 14 pixels, the network takes 28 x 28"),
+        (write_digits(tmp_path / "small", pixels=(14, 14)), "have 14 x 14 pixels, the network takes 28 x 28"),
         (
             write_digits(tmp_path / "many", classes=11),
             "3, 4, 5, 6, 7, 8, 9; a test label is 10",
         ),
         (tmp_path / "none", "neither a data set nor a file or folder"),
     ):
-        said = mlpcli("eval", runs / "one", "--data", folder)
-        assert (said.status, said.out, said.err.count("\n")) == (3, "", 1)
-        assert reason in said.err
+        result = mlpcli("eval", runs / "one", "--data", folder)
+        assert (result.status, result.out, result.err.count("\n")) == (3, "", 1)
+        assert reason in result.err
     assert not (runs / "one" / directory.EVALUATIONS).exists()
 
 
-def test_training_images_that_are_not_those_it_was_trained_on(mlpcli, runs, tmp_path):
+def test_other_training_images_are_named(mlpcli, runs, tmp_path):
     folder = shutil.copytree(BUNDLED, tmp_path / "sample")
     assert mlpcli("eval", runs / "one", "--data", folder, "--split", "validation").err == ""
     digits = write_digits(tmp_path / "digits")
-    said = mlpcli("eval", runs / "one", "--data", digits, "--split", "validation")
-    assert said.status == 0
-    assert "digits: not the files it was trained on" in said.err
-    assert "train-images-idx3-ubyte, train-labels-idx1-ubyte" in said.err
+    result = mlpcli("eval", runs / "one", "--data", digits, "--split", "validation")
+    assert result.status == 0
+    assert "digits: not the files it was trained on" in result.err
+    assert "train-images-idx3-ubyte, train-labels-idx1-ubyte" in result.err
     assert mlpcli("eval", runs / "one", "--data", digits).err == ""
 
 
 def test_run_on_fallback_is_evaluated_on_the_sample(mlpcli, runs):
-    said = mlpcli("eval", runs / "fell")
-    assert said.status == 0
-    assert "mnist-sample, test: 1,000 images" in said.out
-    assert "mnist could not be had: these are no mnist results" in said.out
+    result = mlpcli("eval", runs / "fell")
+    assert result.status == 0
+    assert "mnist-sample, test: 1,000 images" in result.out
+    assert "mnist could not be had: these are no mnist results" in result.out
     found = mlpcli("eval", runs / "fell", "--json").json
     assert (found["dataset"], found["fallback_from"], found["errors"]) == (
         "mnist-sample",
@@ -348,13 +319,13 @@ def test_run_on_fallback_is_evaluated_on_the_sample(mlpcli, runs):
     assert "no mnist results" not in mlpcli("eval", runs / "one").out
 
 
-def test_where_data_are_looked_for(mlpcli, trained, runs, tmp_path, monkeypatch):
+def test_data_are_found_in_documented_order(mlpcli, trained, runs, tmp_path, monkeypatch):
     def complaint(*options):
-        said = mlpcli("eval", runs / "fell", "--data", "mnist", *options)
-        assert said.status == 3
-        return said.err
+        result = mlpcli("eval", runs / "fell", "--data", "mnist", *options)
+        assert result.status == 3
+        return result.err
 
-    # The run's own source, which is a folder, and its folder, then those of the variable, then those of the flags.
+    # The source and folder of the run, then those of the variable, then those of the flags.
     assert f"{trained}/nowhere" in complaint()
     assert "data/mnist" in complaint()
     monkeypatch.setenv("MLPCLI_DATA", str(tmp_path / "variable"))
@@ -364,10 +335,10 @@ def test_where_data_are_looked_for(mlpcli, trained, runs, tmp_path, monkeypatch)
     assert "offline" in complaint("--offline")
 
 
-# The record of looks ------------------------------------------------------------------------------------------------
+# Record of evaluations ----------------------------------------------------------------------------
 
 
-def test_each_look_is_recorded(mlpcli, runs):
+def test_each_evaluation_is_recorded(mlpcli, runs):
     one, two = (mlpcli("eval", runs / name, "--json").json for name in ("one", "two"))
     mlpcli("eval", runs / "one/checkpoints/last.npz", runs / "two")
     mlpcli("eval", runs / "one", "--split", "train")
@@ -382,35 +353,37 @@ def test_each_look_is_recorded(mlpcli, runs):
         "errors": one["errors"],
         "error": one["error"],
         "loss": one["loss"],
-        "committee": False,
+        "ensemble": False,
     }
-    assert [(line["checkpoint"], line["split"], line["committee"]) for line in lines[1:]] == [
+    assert [(line["checkpoint"], line["split"], line["ensemble"]) for line in lines[1:]] == [
         ("last", "test", True),
         ("best", "train", False),
     ]
-    assert [(line["errors"], line["committee"]) for line in recorded(runs / "two")] == [
+    assert [(line["errors"], line["ensemble"]) for line in recorded(runs / "two")] == [
         (two["errors"], False),
         (two["errors"], True),
     ]
 
 
-def test_a_look_that_cannot_be_recorded_is_a_warning(mlpcli, runs):
+def test_unrecorded_evaluation_is_a_warning(mlpcli, runs):
     (runs / "one" / directory.EVALUATIONS).mkdir()
-    said = mlpcli("eval", runs / "one", "--json")
-    assert said.json["examples"] == 1000
-    assert re.fullmatch(r"mlpcli: this look is not recorded: .*evaluations\.jsonl: cannot be written: .*\n", said.err)
+    result = mlpcli("eval", runs / "one", "--json")
+    assert result.json["examples"] == 1000
+    assert re.fullmatch(
+        r"mlpcli: this evaluation is not recorded: .*evaluations\.jsonl: cannot be written: .*\n", result.err
+    )
 
 
-def test_a_checkpoint_outside_a_run_records_nothing(mlpcli, runs, tmp_path):
+def test_checkpoint_outside_a_run_is_not_recorded(mlpcli, runs, tmp_path):
     shutil.copy(runs / "one/checkpoints/best.npz", tmp_path / "mine.npz")
     assert mlpcli("eval", tmp_path / "mine.npz").status == 0
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["mine.npz", "runs"]
 
 
-# What goes wrong -----------------------------------------------------------------------------------------
+# Errors -------------------------------------------------------------------------------------------
 
 
-# Each way to damage a run, and the status with which every command that is given it ends.
+# Ways to damage a run, and the exit status of every command given it.
 DAMAGE = {
     "metrics.jsonl": lambda data: data[: data.rindex(b"{")],
     "manifest.json": lambda data: data.replace(b"finished", b"perished"),
@@ -420,7 +393,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("name", DAMAGE)
-def test_every_command_says_the_same_of_a_damaged_run(name, mlpcli, runs, tmp_path):
+def test_every_command_reports_a_damaged_run_alike(name, mlpcli, runs, tmp_path):
     run = runs / "one"
     whole = (run / name).read_bytes()
     (run / name).write_bytes(DAMAGE[name](whole))
@@ -438,59 +411,59 @@ def test_every_command_says_the_same_of_a_damaged_run(name, mlpcli, runs, tmp_pa
         ("gradcheck", run),
         ("train", "--resume", run),
     ]
-    said = {arguments: mlpcli(*arguments) for arguments in commands}
-    assert {(each.status, each.out) for each in said.values()} == {(2 if name == "config.yaml" else 4, "")}
-    assert len({each.err for each in said.values()}) == 1, said
+    result = {arguments: mlpcli(*arguments) for arguments in commands}
+    assert {(each.status, each.out) for each in result.values()} == {(2 if name == "config.yaml" else 4, "")}
+    assert len({each.err for each in result.values()}) == 1, result
     compared = mlpcli("runs", "compare", run)
-    assert "damaged" in compared.out and compared.err == said[commands[0]].err
+    assert "damaged" in compared.out and compared.err == result[commands[0]].err
     assert mlpcli("eval", run / "checkpoints/best.npz").status == 0
 
 
-def test_a_damaged_checkpoint_is_not_replaced_by_another(mlpcli, runs):
+def test_damaged_checkpoint_is_not_replaced_silently(mlpcli, runs):
     best, last = (runs / "one/checkpoints" / name for name in ("best.npz", "last.npz"))
     best.write_bytes(best.read_bytes()[:-1])
-    said = mlpcli("eval", runs / "one")
-    assert (said.status, said.out, said.err.count("\n")) == (4, "", 1)
-    assert f"{best}: is damaged" in said.err
-    assert said.err.endswith(f"; other checkpoints of the run: {last}\n")
+    result = mlpcli("eval", runs / "one")
+    assert (result.status, result.out, result.err.count("\n")) == (4, "", 1)
+    assert f"{best}: is damaged" in result.err
+    assert result.err.endswith(f"; other checkpoints of the run: {last}\n")
     assert mlpcli("eval", last).status == 0
     best.unlink()
     assert mlpcli("eval", runs / "one", "--json").json["checkpoints"][0]["path"] == str(last)
 
 
-def test_no_checkpoint_there(mlpcli, runs, tmp_path):
+def test_missing_checkpoint_is_an_error(mlpcli, runs, tmp_path):
     shutil.rmtree(runs / "one/checkpoints")
     for path in (tmp_path / "none", tmp_path, runs / "one", "x" * 5000):
-        said = mlpcli("eval", path)
-        assert (said.status, said.out, said.err.count("\n")) == (4, "", 1)
-        assert "other checkpoints" not in said.err
+        result = mlpcli("eval", path)
+        assert (result.status, result.out, result.err.count("\n")) == (4, "", 1)
+        assert "other checkpoints" not in result.err
 
 
-def test_parameters_too_large_for_numbers(mlpcli, runs):
+def test_parameters_that_overflow_are_reported(mlpcli, runs):
     path = runs / "one/checkpoints/best.npz"
     known = checkpoint.read(path)
     known.parameters.vector[...] = 3e38
     checkpoint.write(path, known)
-    said = mlpcli("eval", runs / "one")
-    assert (said.status, said.out, said.err.count("\n")) == (4, "", 1)
-    assert f"{path}: its outputs are not finite numbers" in said.err
+    result = mlpcli("eval", runs / "one")
+    assert (result.status, result.out, result.err.count("\n")) == (4, "", 1)
+    assert f"{path}: its outputs are not finite numbers" in result.err
 
 
-def test_no_validation_images(mlpcli, runs):
+def test_missing_validation_images_are_an_error(mlpcli, runs):
     path = runs / "one/checkpoints/best.npz"
     known = checkpoint.read(path)
     data = replace(known.config.data, validation=0)
     checkpoint.write(path, replace(known, config=replace(known.config, data=data)))
-    said = mlpcli("eval", runs / "one", "--split", "validation")
-    assert said.status == 3
-    assert "data.validation is 0" in said.err
+    result = mlpcli("eval", runs / "one", "--split", "validation")
+    assert result.status == 3
+    assert "data.validation is 0" in result.err
 
 
 @pytest.mark.parametrize(
     ("options", "what"),
     [
         (["--offline", "--source", "x"], "--offline fetches nothing"),
-        (["--show", "--json"], "--show draws for the screen"),
+        (["--show", "--json"], "--show draws on the screen"),
         (["--show", "--worst", "0"], "--worst 0 lists none"),
         (["--worst", "-1"], "--worst"),
         (["--split", "valid"], "validation"),
@@ -498,28 +471,22 @@ def test_no_validation_images(mlpcli, runs):
         (["--prediction", "x.csv"], "--predictions"),
     ],
 )
-def test_wrong_usage(mlpcli, trained, options, what):
-    said = mlpcli("eval", trained / "one", *options)
-    assert (said.status, said.out) == (2, "")
-    assert what in said.err
+def test_wrong_usage_is_2(mlpcli, trained, options, what):
+    result = mlpcli("eval", trained / "one", *options)
+    assert (result.status, result.out) == (2, "")
+    assert what in result.err
 
 
-def test_no_argument(mlpcli):
+def test_missing_argument_is_2(mlpcli):
     assert mlpcli("eval").status == 2
 
 
-def test_help_comes_without_numpy():
-    program = "import sys; from mlpcli.commands import _run; _run(['eval', '-h']); sys.exit('numpy' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert "Examples:" in done.stdout
-
-
-# Classes by name -----------------------------------------------------------------------------------------------------
+# Class names --------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def letters(tmp_path_factory):
-    """A table of two letters, and a run on it."""
+    """Write a table of two letters, and train a run on it."""
     folder = tmp_path_factory.mktemp("letters")
     rows = [f"{'AB'[i % 2]},{200 * (i % 2)},{i},0,{200 * (1 - i % 2)}" for i in range(60)]
     for name, part in (("train", rows), ("test", rows[:20])):
@@ -529,9 +496,9 @@ def letters(tmp_path_factory):
     return folder
 
 
-def test_classes_have_names(mlpcli, letters, tmp_path):
-    said = mlpcli("eval", letters / "run", "--predictions", tmp_path / "p.csv")
-    assert re.search(r"^ +A +10 ", said.out, re.MULTILINE)
+def test_class_names_are_shown(mlpcli, letters, tmp_path):
+    result = mlpcli("eval", letters / "run", "--predictions", tmp_path / "p.csv")
+    assert re.search(r"^ +A +10 ", result.out, re.MULTILINE)
     assert (tmp_path / "p.csv").read_text().startswith("image,label,predicted,confidence,p_A,p_B\n0,A,")
     assert mlpcli("eval", letters / "run", "--json").json["class_names"] == ["A", "B"]
 
@@ -539,25 +506,25 @@ def test_classes_have_names(mlpcli, letters, tmp_path):
 def test_data_of_other_classes_are_refused(mlpcli, letters):
     table = letters / "other.csv"
     table.write_text("label,a,b,c,d\nA,1,2,3,4\nQ,1,2,3,4\n")
-    said = mlpcli("eval", letters / "run", "--data", table)
-    assert said.status == 3
-    assert "labels outside the classes: the network tells A, B; a test label is Q" in said.err
+    result = mlpcli("eval", letters / "run", "--data", table)
+    assert result.status == 3
+    assert "labels outside the classes: the network predicts A, B; a test label is Q" in result.err
 
 
-def test_one_table_is_all_looked_at_if_it_is_named(mlpcli, letters):
+def test_whole_table_is_evaluated_if_given(mlpcli, letters):
     table = letters / "one.csv"
     table.write_text("label,a,b,c,d\nB,200,2,0,0\nB,200,7,0,0\n")
-    said = mlpcli("eval", letters / "run", "--data", table, "--json")
-    assert said.json["examples"] == 2
-    assert said.json["errors"] == 0
-    assert "has no test images set apart: all of its images are looked at" in said.err
+    result = mlpcli("eval", letters / "run", "--data", table, "--json")
+    assert result.json["examples"] == 2
+    assert result.json["errors"] == 0
+    assert "has no separate test images: all of its images are used" in result.err
 
 
-def test_what_was_trained_on_is_no_test_set(mlpcli, letters, tmp_path):
+def test_training_table_is_no_test_set(mlpcli, letters, tmp_path):
     settings = (f'data.dataset="{letters / "train.csv"}"', "network.hidden=[]", "training.epochs=1")
     experiment.train(config.load(None, settings, {}), out=tmp_path / "run")
     assert not (tmp_path / "run" / "test.json").exists()
-    said = mlpcli("eval", tmp_path / "run")
-    assert said.status == 3
-    assert "has no test images" in said.err
+    result = mlpcli("eval", tmp_path / "run")
+    assert result.status == 3
+    assert "has no test images" in result.err
     assert mlpcli("eval", tmp_path / "run", "--split", "validation", "--json").json["examples"] == 6

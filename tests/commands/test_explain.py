@@ -1,4 +1,4 @@
-"""``mlpcli explain``: what it prints and what it refuses, on configs, runs and pictures."""
+"""``mlpcli explain`` on configs, runs and pictures: output and errors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mlpcli.datasets import idx
 from mlpcli.datasets.load import load_split
 
 SAMPLE = ("data.dataset=mnist-sample", "training.epochs=1", "network.hidden=[8]", "data.test=false")
-# An untrained network that is quick.
+# A small untrained network.
 FEW = ("--set", "network.hidden=[8]")
 
 
@@ -69,7 +69,7 @@ def refused(result, status):
     return result.err
 
 
-def test_every_equation_is_printed_in_order(mlpcli):
+def test_equations_are_printed_in_order(mlpcli):
     result = mlpcli(*FEW)
     assert (result.status, result.err) == (0, "")
     assert "784-8-10, sigmoid, softmax_cross_entropy; initial weights of seed 0" in result.out
@@ -78,13 +78,13 @@ def test_every_equation_is_printed_in_order(mlpcli):
     wanted = ["z1", "a1", "z2", "p", "C", "dz2", "dW2", "db2", "da1", "dz1", "dW1", "db1", "R", "dR/dW1", "dR/dW2"]
     assert [name for _, name in formulas if name in wanted] == wanted
     assert all(len(line) <= 80 for line in result.out.splitlines())
-    # The Jacobian whole, and no column of any other table cut.
+    # The whole Jacobian, and every column of all other tables.
     assert " cut: " not in result.out
-    assert "\033" not in result.out  # no colours where there is no terminal
+    assert "\033" not in result.out  # no colours without a terminal
 
 
 @pytest.mark.parametrize("columns", [40, 60, 200])
-def test_output_fits_the_terminal_and_tells_what_is_cut(mlpcli, monkeypatch, columns):
+def test_output_fits_the_terminal_and_counts_hidden_columns(mlpcli, monkeypatch, columns):
     monkeypatch.setenv("COLUMNS", str(columns))
     out = mlpcli("--set", "network.hidden=[30,20]", "--set", "network.activation=tanh").out
     assert max(map(len, out.splitlines())) <= columns
@@ -100,7 +100,7 @@ def test_output_fits_the_terminal_and_tells_what_is_cut(mlpcli, monkeypatch, col
         ["network.objective=normalized_sigmoid", "data.preprocessing=deskew"],
     ],
 )
-def test_any_network_is_explained(mlpcli, overrides):
+def test_every_kind_of_network_is_explained(mlpcli, overrides):
     settings = [part for override in overrides for part in ("--set", override)]
     assert mlpcli(*FEW, *settings).status == 0
     checks = mlpcli(*FEW, *settings, "--json").document["checks"]
@@ -108,7 +108,7 @@ def test_any_network_is_explained(mlpcli, overrides):
         assert check["value"] == pytest.approx(check["complex_step"], rel=1e-10, abs=1e-14)
 
 
-def test_a_run_is_explained_on_its_validation_images(mlpcli, trained, validation):
+def test_run_is_explained_on_its_validation_images(mlpcli, trained, validation):
     result = mlpcli(trained, "--index", 3, "--json")
     assert result.document["label"] == validation.labels[3]
     np.testing.assert_array_equal(result.document["image"], validation.images[3].reshape(28, 28))
@@ -137,18 +137,18 @@ def test_units_are_shown_as_asked(mlpcli):
     assert re.findall(r"^ +(\d+) +-?[\d.e-]+ +0\.\d+ +0\.\d+$", out, re.MULTILINE) == ["3", "7"]
 
 
-def test_layers_without_an_asked_unit_show_the_usual_ones(mlpcli):
+def test_layers_without_a_given_unit_show_the_default(mlpcli):
     found = mlpcli("--set", "network.hidden=[8,6]", "--unit", "2:5")
     assert len(re.findall(r"^ +5 .*\d$", found.out.partition("(8)  dz2")[2].partition("(5)")[0], re.MULTILINE)) == 1
     assert "dW1 of unit" in found.out
 
 
 @pytest.mark.parametrize("arguments", [["mnist"], ["--label", 3], ["--index", 4], ["--steps", 2]])
-def test_neuron_refuses_what_it_does_not_use(mlpcli, arguments):
+def test_neuron_refuses_options_of_networks(mlpcli, arguments):
     assert "has no use with it" in refused(mlpcli("--neuron", *arguments), 2)
 
 
-def test_promise_of_several_steps_is_that_of_the_first(mlpcli):
+def test_predicted_decrease_is_that_of_the_first_step(mlpcli):
     assert "promised by the first step" in mlpcli(*FEW, "--steps", 3).out
 
 
@@ -163,25 +163,61 @@ def test_saturation_is_that_of_the_activation(mlpcli, activation, heading):
     assert heading in mlpcli(*FEW, "--set", f"network.activation={activation}").out.partition("learning stalls")[2]
 
 
-def test_saturation_makes_its_point(mlpcli):
+def test_saturation_depends_on_the_objective(mlpcli):
     (factor,) = mlpcli("--set", "network.initial_scale=20", *FEW, "--json").document["factors"]
     assert factor["saturated"] > 0.5
     assert factor["median"] < 0.01
 
 
-def test_a_picture_is_centred_or_taken_raw(mlpcli, trained, tmp_path, validation):
+def test_picture_is_centred_or_raw(mlpcli, trained, tmp_path, validation):
     k = int(np.flatnonzero(validation.labels == 1)[0])
     image = validation.images[k].reshape(28, 28)
     Image.fromarray(image).save(tmp_path / "one.png")
     raw = mlpcli(trained, "--image", tmp_path / "one.png", "--raw", "--json", "--label", 1)
     np.testing.assert_array_equal(raw.document["image"], image)
     assert raw.document["label"] == 1
-    # Without a label the predicted class is taken for it, and that is said.
+    # Without a label the predicted class is assumed, with a note.
     text = " ".join(mlpcli(trained, "--image", tmp_path / "one.png").out.split())
     assert re.search(r"the predicted class \d is taken for the true one", text)
     (tmp_path / "two-idx3-ubyte").write_bytes(idx.encode(np.stack([image, image.T])))
     second = mlpcli(trained, "--image", tmp_path / "two-idx3-ubyte", "--index", 1, "--json").document
     np.testing.assert_array_equal(second["image"], image.T)
+
+
+@pytest.mark.parametrize("columns", [50, 80])
+def test_classes_are_called_by_their_names(mlpcli, monkeypatch, tiny_config, tmp_path, columns):
+    names = ["Boot", "Shirt", "A coat with a name that is longer than any"]
+    run = tmp_path / "named"
+    experiment.train(tiny_config(f"data.class_names={json.dumps(names)}", "data.test=false"), out=run)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    out = mlpcli(run, "--label", 1).out
+    assert "true class 1 Shirt" in out
+    assert "p of 1 Shirt before" in out
+    # In every table of the classes; the column takes the room that the others leave.
+    assert len(re.findall(r"^ +0 Boot +\S", out, re.MULTILINE)) == 3
+    assert len(re.findall(r"^ +1 Shirt +\S", out, re.MULTILINE)) == 3
+    assert len(re.findall(r"^ +2 A coat with a name that is longer than any +\S", out, re.MULTILINE)) == (columns == 80)
+    assert len(re.findall(r"^ +2 A c[a-z ]*\. +\S", out, re.MULTILINE)) == (2 if columns == 80 else 3)
+    assert max(map(len, out.splitlines())) <= columns
+    assert mlpcli(run, "--json").document["network"]["class_names"] == names
+
+
+def test_names_cost_no_column(mlpcli, monkeypatch, tiny_config, tmp_path):
+    run = {}
+    for name, more in (("numbers", []), ("names", [f"data.class_names={json.dumps(['x' * 40, 'y' * 40, 'z' * 40])}"])):
+        run[name] = tmp_path / name
+        experiment.train(tiny_config(*more, "data.test=false"), out=run[name])
+    for columns in (40, 50, 60, 80, 120):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        cuts = [re.findall(r"cut: ([^;]*)", mlpcli(path, "--label", 1).out) for path in run.values()]
+        assert cuts[0] == cuts[1]
+
+
+def test_digits_are_called_digits_by_a_network_of_clothes(mlpcli, tmp_path):
+    clothes = ("--set", "data.dataset=fashion-mnist")
+    assert "true class 5\n" in mlpcli(*FEW, *clothes).out  # an image of the bundled sample
+    Image.fromarray(np.tile(np.arange(28, dtype=np.uint8), (28, 1))).save(tmp_path / "coat.png")
+    assert "true class 4 Coat\n" in mlpcli(*FEW, *clothes, "--image", tmp_path / "coat.png", "--raw", "--label", 4).out
 
 
 def test_several_true_classes(mlpcli):
@@ -201,6 +237,15 @@ def test_output_layer_alone(mlpcli):
     assert document["Y"] == pytest.approx([0.8, 0.1, 0.1])
     assert sum(document["terms"].values()) == pytest.approx(document["loss"])
     assert all(len(line) <= 80 for line in out.splitlines())
+
+
+@pytest.mark.parametrize("columns", [50, 80])
+@pytest.mark.parametrize("objective", ["softmax_cross_entropy", "sigmoid_cross_entropy", "linear_hinge"])
+def test_output_layer_alone_fits_the_terminal(mlpcli, monkeypatch, objective, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for given in ("--p", "--z"):
+        out = mlpcli(given, "0.5,0.2,0.1", "--label", 0, "--set", f"network.objective={objective}").out
+        assert max(map(len, out.splitlines())) <= columns
 
 
 def test_one_neuron(mlpcli):
@@ -228,7 +273,7 @@ def test_one_neuron(mlpcli):
         (["--p", "0.5,0.5"], "--label"),
         (["--p", "0.5,x", "--label", 0], "--p 0.5,x"),
         (["--z", "1", "--label", 0], "--z 1"),
-        (["--p", "1.5,0.5", "--label", 0], "above 0 and below 1"),
+        (["--p", "1.5,0.5", "--label", 0], "must be between 0 and 1"),
         (["--p", "0.5,0.5", "--label", 0, "--unit", 1], "--unit has no use"),
         (["--neuron"], "--set has no use"),
         (["--set", "network.hiden=[1]"], "hidden"),
@@ -240,7 +285,7 @@ def test_wrong_usage_is_one_line(mlpcli, arguments, words):
     assert words in refused(mlpcli(*FEW, *arguments), 2)
 
 
-def test_wrong_pictures_runs_and_configs(mlpcli, trained, tmp_path):
+def test_wrong_pictures_runs_and_configs_are_refused(mlpcli, trained, tmp_path):
     refused(mlpcli("no-such-config"), 2)
     assert "--set is for configs" in refused(mlpcli(trained, *FEW), 2)
     refused(mlpcli(*FEW, "--image", tmp_path / "none.png"), 3)
@@ -255,7 +300,7 @@ def test_wrong_pictures_runs_and_configs(mlpcli, trained, tmp_path):
     assert "damaged" in refused(mlpcli(run), 4)
 
 
-def test_a_network_whose_numbers_are_not_finite_is_said_to_be_so(mlpcli):
+def test_nonfinite_network_is_reported(mlpcli):
     assert "not finite" in refused(mlpcli(*FEW, "--set", "network.initial_scale=1e39"), 4)
 
 
@@ -267,18 +312,18 @@ def test_every_gradient_shown_has_a_complex_step(mlpcli):
         assert check["value"] == pytest.approx(check["complex_step"], rel=1e-11, abs=1e-16), check
 
 
-def test_dW1_is_drawn_of_each_unit_that_is_shown(mlpcli):
+def test_dW1_is_drawn_for_each_shown_unit(mlpcli):
     units = [word for unit in (0, 3, 7) for word in ("--unit", unit)]
     printed = mlpcli(*FEW, *units).out
     assert [f"dW1 of unit {unit}" in printed for unit in (0, 3, 5, 7)] == [True, True, False, True]
 
 
-def test_neuron_takes_the_rate_it_is_given(mlpcli):
+def test_neuron_uses_the_given_rate(mlpcli):
     assert "eta = 0.15" in mlpcli("--neuron").out
     assert "eta = 0.01" in mlpcli("--neuron", "--rate", "0.01").out
 
 
-def test_one_sigmoid_is_two_softmax_outputs(mlpcli):
+def test_one_sigmoid_equals_two_softmax_outputs(mlpcli):
     two = mlpcli("--z", "0.4,1.7", "--label", "1", "--json").document
     one = ("--z", "1.3", "--set", "network.objective=sigmoid_cross_entropy", "--json")
     yes, no = (mlpcli(*one, "--label", label).document for label in (1, 0))
@@ -292,7 +337,7 @@ def test_one_sigmoid_is_two_softmax_outputs(mlpcli):
     assert (refused.status, "0 or 1" in refused.err) == (2, True)
 
 
-def test_network_of_one_output_unit(mlpcli):
+def test_network_of_one_output_unit_is_explained(mlpcli):
     settings = ("network.hidden=[]", "network.single_output=true", "network.objective=sigmoid_cross_entropy")
     found = mlpcli(*(word for each in settings for word in ("--set", each)), "--label", "1")
     assert (found.status, "p - Y" in found.out) == (0, True)
@@ -304,6 +349,6 @@ def test_underflow_is_shown_without_a_warning(mlpcli):
     assert (found.status, found.err, "nan" in found.out) == (0, "", False)
 
 
-def test_logits_whose_p_underflows_are_explained_without_a_warning(mlpcli):
+def test_underflow_of_given_logits_has_no_warning(mlpcli):
     found = mlpcli("--z", "1000,0", "--label", 1)
     assert (found.status, found.err, "undefined" in found.out) == (0, "", True)

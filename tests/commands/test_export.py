@@ -1,4 +1,4 @@
-"""``mlpcli export`` on real runs, onnxruntime on a whole test set, and the examples of docs/export.md."""
+"""``mlpcli export`` on real runs; onnxruntime on a whole test set; the examples of docs/export.md."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import shutil
 import subprocess
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,30 +20,12 @@ import pytest
 import safetensors.numpy
 
 from mlpcli import config, experiment
-from mlpcli.analysis.evaluation import open_member, outputs
-from mlpcli.commands import _run
+from mlpcli.analysis.evaluation import open_model, outputs
 from mlpcli.config import DataConfig
 from mlpcli.datasets.load import BUNDLED, load_split
 
 DOCS = Path(__file__).parents[2] / "docs" / "export.md"
 SAMPLE = ("data.dataset=mnist-sample", "training.epochs=1", "network.hidden=[16]", "data.validation=0.02")
-
-
-@dataclass(frozen=True)
-class Said:
-    status: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def mlpcli(capsys):
-    def run(*arguments):
-        status = _run([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return Said(status, captured.out, captured.err)
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -59,13 +40,13 @@ def test_split():
     return load_split(DataConfig("mnist-sample"), "test").split
 
 
-def refused(said, status):
-    assert (said.status, said.out) == (status, "")
-    assert said.err.count("\n") == 1
-    return said.err
+def refused(result, status):
+    assert (result.status, result.out) == (status, "")
+    assert result.err.count("\n") == 1
+    return result.err
 
 
-# What is written --------------------------------------------------------------------------------------------------
+# Written files ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("input_type", ["uint8", "float32"])
@@ -74,11 +55,11 @@ def test_onnxruntime_agrees_on_the_whole_test_set(mlpcli, run, tmp_path, test_sp
     images = test_split.images.reshape(-1, 28, 28)
     images = images if input_type == "uint8" else (images / 255).astype(np.float32)
     p, predicted = onnxruntime.InferenceSession(tmp_path / "x.onnx").run(["p", "predicted"], {"images": images})
-    own = outputs(open_member(run), test_split)
+    own = outputs(open_model(run), test_split)
     assert len(p) == 1000
     assert np.abs(p - own.p).max() < 1e-5
     assert predicted.tolist() == own.predicted.tolist()
-    # And not because the network says the same of all.
+    # The predictions are not all equal.
     assert np.mean(predicted == test_split.labels) > 0.8
 
 
@@ -100,15 +81,15 @@ def test_export_of_run_takes_best_or_named_checkpoint(mlpcli, tmp_path, tiny_con
     assert files["last"] != files["previous"]
     for name in names:
         W1 = safetensors.numpy.load(files[name])["W1"]
-        assert W1.tolist() == open_member(checkpoints[name]).checkpoint.parameters.W[0].tolist()
+        assert W1.tolist() == open_model(checkpoints[name]).checkpoint.parameters.W[0].tolist()
 
 
 @pytest.mark.parametrize("suffix", ["onnx", "safetensors"])
-def test_json_says_what_was_written(mlpcli, run, tmp_path, suffix):
+def test_json_describes_the_written_file(mlpcli, run, tmp_path, suffix):
     path = tmp_path / f"x.{suffix}"
-    said = mlpcli("export", run, "-o", path, "--json")
-    assert said.err == ""
-    document = json.loads(said.out)
+    result = mlpcli("export", run, "-o", path, "--json")
+    assert result.err == ""
+    document = json.loads(result.out)
     data = path.read_bytes()
     tensors = [("W1", [784, 16]), ("b1", [16]), ("W2", [16, 10]), ("b2", [10])]
     images = [{"name": "images", "dtype": "uint8", "shape": ["N", 28, 28]}]
@@ -126,7 +107,7 @@ def test_json_says_what_was_written(mlpcli, run, tmp_path, suffix):
     }
 
 
-def test_the_screen_shows_the_same(mlpcli, run, tmp_path):
+def test_text_shows_the_facts_of_json(mlpcli, run, tmp_path):
     for suffix, kinds in (("onnx", ["input", "output", "output"]), ("safetensors", ["tensor"] * 4)):
         path = tmp_path / f"x.{suffix}"
         document = json.loads(mlpcli("export", run, "-o", path, "--json").out)
@@ -137,7 +118,7 @@ def test_the_screen_shows_the_same(mlpcli, run, tmp_path):
     assert lines[1].split(maxsplit=3) == ["tensor", "b1", "float32", "(16,)"]
 
 
-# Formats and files ------------------------------------------------------------------------------------------------
+# Formats and files --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -151,7 +132,7 @@ def test_the_screen_shows_the_same(mlpcli, run, tmp_path):
         ("x.onnx", ["--to", "onnx"], b"\x08\x07"),
     ],
 )
-def test_the_suffix_or_to_says_the_format(mlpcli, run, tmp_path, name, options, starts):
+def test_format_is_given_by_suffix_or_option(mlpcli, run, tmp_path, name, options, starts):
     assert mlpcli("export", run, "-o", tmp_path / name, *options).status == 0
     data = (tmp_path / name).read_bytes()
     assert data.startswith(starts) if starts else data[8:9] == b"{"
@@ -162,31 +143,31 @@ def test_the_suffix_or_to_says_the_format(mlpcli, run, tmp_path, name, options, 
     [
         ("x.bin", [], "say --to onnx, safetensors, csv or tensorboard"),
         ("x", [], "say --to onnx, safetensors, csv or tensorboard"),
-        ("x.onnx", ["--to", "safetensors"], "suffix of a onnx file, and --to says safetensors"),
-        ("x.safetensors", ["--to", "onnx"], "suffix of a safetensors file, and --to says onnx"),
+        ("x.onnx", ["--to", "safetensors"], "suffix of a onnx file, but --to is safetensors"),
+        ("x.safetensors", ["--to", "onnx"], "suffix of a safetensors file, but --to is onnx"),
         ("x.npz", ["--to", "onnx"], "suffix of a checkpoint file"),
-        ("x.safetensors", ["--input", "uint8"], "--input says what an ONNX model takes"),
+        ("x.safetensors", ["--input", "uint8"], "--input is for ONNX models"),
     ],
 )
-def test_what_contradicts_itself_is_told(mlpcli, run, tmp_path, name, options, what):
+def test_contradicting_options_are_refused(mlpcli, run, tmp_path, name, options, what):
     assert what in refused(mlpcli("export", run, "-o", tmp_path / name, *options), 2)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_wrong_usage(mlpcli, run):
+def test_wrong_usage_is_2(mlpcli, run):
     for arguments in ([], [run], ["-o", "x.onnx"], [run, "-o", "x.onnx", "--to", "pickle"], [run, run, "-o", "x.onnx"]):
-        said = mlpcli("export", *arguments)
-        assert (said.status, said.out) == (2, "")
+        result = mlpcli("export", *arguments)
+        assert (result.status, result.out) == (2, "")
 
 
-def test_a_file_that_is_there_is_replaced(mlpcli, run, tmp_path):
+def test_existing_file_is_replaced(mlpcli, run, tmp_path):
     (tmp_path / "x.onnx").write_text("what was there before")
     document = json.loads(mlpcli("export", run, "-o", tmp_path / "x.onnx", "--json").out)
     assert hashlib.sha256((tmp_path / "x.onnx").read_bytes()).hexdigest() == document["sha256"]
     assert [entry.name for entry in tmp_path.iterdir()] == ["x.onnx"]
 
 
-def test_a_place_that_cannot_be_written(mlpcli, run, tmp_path):
+def test_unwritable_output_is_an_error(mlpcli, run, tmp_path):
     (tmp_path / "folder.onnx").mkdir()
     os.mkfifo(tmp_path / "pipe.onnx")
     (tmp_path / "file").write_text("")
@@ -196,9 +177,9 @@ def test_a_place_that_cannot_be_written(mlpcli, run, tmp_path):
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file", "folder.onnx", "pipe.onnx"]
 
 
-def test_a_run_that_is_not_there_or_damaged(mlpcli, run, tmp_path):
+def test_missing_or_damaged_run_is_an_error(mlpcli, run, tmp_path):
     assert "no such run" in refused(mlpcli("export", tmp_path / "none", "-o", tmp_path / "x.onnx"), 4)
-    assert "is no run" in refused(mlpcli("export", tmp_path, "-o", tmp_path / "x.onnx"), 4)
+    assert "is not a run" in refused(mlpcli("export", tmp_path, "-o", tmp_path / "x.onnx"), 4)
     data = (run / "checkpoints" / "best.npz").read_bytes()
     for damaged in (b"", data[:-1], data[:1000] + b"x" + data[1001:]):
         (tmp_path / "x.npz").write_bytes(damaged)
@@ -206,16 +187,7 @@ def test_a_run_that_is_not_there_or_damaged(mlpcli, run, tmp_path):
     assert not (tmp_path / "x.onnx").exists()
 
 
-def test_help_comes_without_numpy_and_onnx():
-    program = (
-        "import sys; from mlpcli.commands import _run; _run(['export', '-h']);"
-        "sys.exit(bool({'numpy', 'onnx'} & sys.modules.keys()))"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert "Examples:" in done.stdout
-
-
-def test_without_onnx_one_line_says_what_to_install(run, tmp_path):
+def test_missing_onnx_is_one_line_with_the_remedy(run, tmp_path):
     program = (
         "import sys; sys.modules['onnx'] = None; from mlpcli.commands import main;"
         f"main(['export', {str(run)!r}, '-o', {str(tmp_path / 'x.onnx')!r}])"
@@ -225,23 +197,23 @@ def test_without_onnx_one_line_says_what_to_install(run, tmp_path):
     assert done.stderr == "mlpcli: an ONNX model needs the package onnx: pip install 'mlpcli[export]'\n"
 
 
-# The examples of docs/export.md -----------------------------------------------------------------------------------
+# The examples of docs/export.md -------------------------------------------------------------------
 
 
 def example(library):
-    """The Python block of docs/export.md that uses ``library``."""
+    """Return the Python block of docs/export.md that uses ``library``."""
     blocks = re.findall(r"^```python\n(.*?)^```$", DOCS.read_text("utf-8"), re.MULTILINE | re.DOTALL)
     (found,) = [block for block in blocks if re.search(rf"^import {library}$", block, re.MULTILINE)]
     return found
 
 
 def output_units():
-    """The table of docs/export.md: objective -> the code of the last module."""
+    """Return the table of docs/export.md: objective -> code of the last module."""
     rows = re.findall(r"^\| (`.*`) \| `(torch\..*)` \|$", DOCS.read_text("utf-8"), re.MULTILINE)
     return {name: code for names, code in rows for name in re.findall(r"`(\w+)`", names)}
 
 
-def test_the_example_for_onnxruntime(mlpcli, run, tmp_path, monkeypatch, test_split):
+def test_example_for_onnxruntime(mlpcli, run, tmp_path, monkeypatch, test_split):
     folder = tmp_path / "data" / "mnist"
     folder.mkdir(parents=True)
     images = gzip.decompress((BUNDLED / "t10k-images-idx3-ubyte.gz").read_bytes())
@@ -250,14 +222,14 @@ def test_the_example_for_onnxruntime(mlpcli, run, tmp_path, monkeypatch, test_sp
     monkeypatch.chdir(tmp_path)
     names: dict[str, np.ndarray] = {}
     exec(example("onnxruntime"), names)
-    assert np.abs(names["p"] - outputs(open_member(run), test_split).p).max() < 1e-5
+    assert np.abs(names["p"] - outputs(open_model(run), test_split).p).max() < 1e-5
     assert names["p"].shape == (1000, 10)
 
 
 @pytest.mark.torch
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("network", [("sigmoid", [16]), ("tanh", [9, 8]), ("relu", [9, 8, 7]), ("sigmoid", [])])
-def test_the_example_for_torch(mlpcli, tmp_path, monkeypatch, test_split, network, dtype):
+def test_example_for_torch(mlpcli, tmp_path, monkeypatch, test_split, network, dtype):
     torch = pytest.importorskip("torch")
     activation, hidden = network
     overrides = (*SAMPLE, f"network.activation={activation}", f"network.hidden={hidden}", f"network.dtype={dtype}")
@@ -271,14 +243,14 @@ def test_the_example_for_torch(mlpcli, tmp_path, monkeypatch, test_split, networ
     assert "`model(images.double() / 255)`" in DOCS.read_text("utf-8")
     with torch.no_grad():
         p = names["model"](images / 255 if dtype == "float32" else images.double() / 255).numpy()
-    own = outputs(open_member(tmp_path / "run"), test_split)
+    own = outputs(open_model(tmp_path / "run"), test_split)
     assert p.shape == (1000, 10)
     assert np.abs(p - own.p).max() < (1e-5 if dtype == "float32" else 1e-12)
     assert len(set(own.predicted)) > 5
 
 
 @pytest.mark.torch
-def test_the_output_units_of_the_other_objectives():
+def test_output_units_of_the_other_objectives():
     torch = pytest.importorskip("torch")
     from mlpcli.model.objectives import OBJECTIVES
 
@@ -293,7 +265,7 @@ def test_the_output_units_of_the_other_objectives():
         assert np.abs(module(torch.tensor(z)).numpy() - p).max() < 1e-12, name
 
 
-# Curves --------------------------------------------------------------------------------------------------------------
+# Curves -------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -308,8 +280,8 @@ def lines_of(run):
 
 
 def test_curves_as_one_table(mlpcli, two_runs, tmp_path):
-    said = mlpcli("export", *two_runs, "-o", tmp_path / "curves.csv")
-    assert (said.status, said.out, said.err) == (0, f"{tmp_path}/curves.csv\n", "")
+    result = mlpcli("export", *two_runs, "-o", tmp_path / "curves.csv")
+    assert (result.status, result.out, result.err) == (0, f"{tmp_path}/curves.csv\n", "")
     with (tmp_path / "curves.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["run"], row["epoch"]) for row in rows] == [("one", "1"), ("two", "1"), ("two", "2")]
@@ -322,12 +294,12 @@ def test_curves_for_tensorboard(mlpcli, two_runs, tmp_path):
     record_reader = pytest.importorskip("tensorboard.compat.tensorflow_stub.pywrap_tensorflow").PyRecordReader_New
     from tensorboard.compat.proto.event_pb2 import Event
 
-    said = mlpcli("export", *two_runs, "--to", "tensorboard", "-o", tmp_path / "logs", "--json")
-    files = json.loads(said.out)["files"]
+    result = mlpcli("export", *two_runs, "--to", "tensorboard", "-o", tmp_path / "logs", "--json")
+    files = json.loads(result.out)["files"]
     assert [Path(file).parent for file in files] == [tmp_path / "logs" / "one", tmp_path / "logs" / "two"]
     for file, run in zip(files, two_runs, strict=True):
         reader, events = record_reader(file), []
-        with suppress(Exception):  # what it raises at the end is its own affair
+        with suppress(Exception):  # exceptions at its exit do not matter here
             while True:
                 reader.GetNext()
                 events.append(Event.FromString(reader.record()))
@@ -344,14 +316,14 @@ def test_curves_for_tensorboard(mlpcli, two_runs, tmp_path):
     assert {file: Path(file).read_bytes() for file in files} == before
 
 
-def test_runs_of_one_name_are_told_apart(mlpcli, two_runs, tmp_path):
+def test_runs_of_one_name_are_distinguished(mlpcli, two_runs, tmp_path):
     shutil.copytree(two_runs[0], tmp_path / "one")
     mlpcli("export", two_runs[0], tmp_path / "one", "-o", tmp_path / "curves.csv")
     with (tmp_path / "curves.csv").open(newline="") as file:
         assert [row["run"] for row in csv.DictReader(file)] == [str(two_runs[0]), f"{tmp_path}/one"]
 
 
-def test_curves_that_are_not_there(mlpcli, two_runs, tmp_path, monkeypatch):
+def test_missing_curves_are_an_error(mlpcli, two_runs, tmp_path, monkeypatch):
     assert "csv takes several" in refused(mlpcli("export", *two_runs, "-o", tmp_path / "x.onnx"), 2)
     assert "no such run" in refused(mlpcli("export", tmp_path / "none", "-o", tmp_path / "x.csv"), 4)
     (tmp_path / "file").write_text("")

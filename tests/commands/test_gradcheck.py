@@ -1,4 +1,4 @@
-"""``mlpcli gradcheck``, as it is typed: and the checker is checked, by corrupting each gradient in turn."""
+"""``mlpcli gradcheck``: output, options, and detection of each corrupted gradient."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from mlpcli.state import State
 
 @pytest.fixture
 def run(monkeypatch, capsys):
-    """Runs the command in this process: exit status, stdout, stderr."""
+    """Return a function that runs the command in this process: exit status, stdout, stderr."""
     monkeypatch.setattr(command, "_one_thread", lambda: None)
     monkeypatch.setattr(commands.signal, "signal", lambda *_: None)
 
@@ -53,7 +53,7 @@ def small(objective="softmax_cross_entropy", activation="sigmoid", hidden="[5,5]
 
 
 def failed(document):
-    """The tensors that did not pass, except those of a step, which follow from them."""
+    """Return the tensors that failed, except those of a step, which follow from them."""
     names = {row["name"] for row in document["tensors"] if row["verdict"] != "passed"}
     return {name for name in names if not name.startswith("step")}
 
@@ -62,7 +62,7 @@ ALL = {"W1", "b1", "W2", "b2", "W3", "b3"}
 
 
 def after_accumulation(change):
-    """Corrupt what the gradient's products have written."""
+    """Corrupt the gradient after its products."""
 
     def corrupt(patch):
         init, accumulate = Gradient.__init__, Gradient.accumulate
@@ -82,7 +82,7 @@ def after_accumulation(change):
 
 
 def with_transposed_W2(patch):
-    """(7) with W for W^T."""
+    """Corrupt (7): W instead of W^T."""
     backward = Layer.backward
 
     def corrupted(layer):
@@ -229,7 +229,7 @@ def test_penalized_biases_are_caught(run, monkeypatch):
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_factor_dropped_from_any_objective_is_caught(objective, run, monkeypatch):
-    """(1 - s), p (1 - p) or the margins' count: what is left is p - Y, which only the matched pairs have."""
+    """Without (1 - s), p (1 - p) or the margins' count, p - Y remains, the delta of matched pairs only."""
     matched = ("softmax_cross_entropy", "sigmoid_cross_entropy", "linear_quadratic")
     output_delta(lambda p, Y, dz: np.divide(p - Y, len(Y), out=dz))(monkeypatch.setattr)
     status, out, _ = run(*small(objective, hidden="[5]"), "--set=training.batch_size=5", "--json")
@@ -285,7 +285,7 @@ def test_wrong_sign_into_momentum_is_caught(run, monkeypatch):
     assert "FAILED: step v, step theta\n" in out
 
 
-def test_tables_then_the_verdict(run):
+def test_tables_come_before_the_verdict(run):
     status, out, err = run(*small(), "--set=training.l2=0.01")
     assert (status, err) == (0, "")
     head, table, steps, verdict = out.rstrip().split("\n\n")
@@ -348,7 +348,7 @@ def test_json_is_one_document(run):
     assert 0 < first["errors"]["complex"] < 1e-14
 
 
-def test_output_depends_on_the_seed_alone(run):
+def test_output_depends_only_on_the_seed(run):
     first, again, other = (run(*small(), "--json", seed)[1] for seed in ("--seed=1", "--seed=1", "--seed=2"))
     assert first == again != other
 
@@ -366,7 +366,7 @@ def test_labels_are_random_and_seeded(run, monkeypatch):
 
 
 def test_kinks_are_named(run):
-    # Five relu units of weight 0 stand on their kink.
+    # Five relu units of weight 0 are at their kink.
     status, out, _ = run(*small(activation="relu"), "--set=network.initial_scale=0")
     assert status == 1
     assert "b1: 5 left out of central, at a kink of relu: b1[0], b1[1], b1[2], b1[3], b1[4]\n" in out
@@ -374,7 +374,7 @@ def test_kinks_are_named(run):
 
 
 @pytest.mark.slow
-def test_every_entry(run):
+def test_every_entry_is_checked_on_request(run):
     status, out, _ = run("--set=network.hidden=[]", "--all", "--json")
     assert status == 0
     assert [tensor["checked"] for tensor in json.loads(out)["tensors"][:2]] == [7840, 10]
@@ -391,7 +391,7 @@ def test_chosen_images_leave_few_pixels_zero():
 
 @pytest.fixture
 def folder(tmp_path):
-    """A data set of six pictures of 3 x 4 pixels in four classes."""
+    """Write a data set of six 3 x 4 images in four classes."""
     rng = np.random.Generator(np.random.Philox(key=[1, 1]))
     for role, array in (
         ("train_images", rng.integers(0, 256, (6, 3, 4), np.uint8)),
@@ -406,7 +406,7 @@ def idx_bytes(array):
     return header + array.tobytes()
 
 
-def test_folder_decides_the_size_of_random_images(run, folder):
+def test_random_images_have_the_size_of_the_data(run, folder):
     assert idx.read(folder / FILE_NAMES["train_labels"], 1)[0].tolist() == [0, 1, 2, 3, 3, 0]
     status, out, _ = run(*small(), f"--set=data.dataset={folder}", "--json")
     document = json.loads(out)
@@ -424,14 +424,14 @@ def test_images_that_do_not_fit_are_refused(run, folder):
     assert err == f"mlpcli: {folder.name}: its images have 12 pixels, and the network takes 784 inputs\n"
 
 
-def test_nothing_is_fetched(run, tmp_path):
+def test_gradcheck_does_not_fetch_data(run, tmp_path):
     status, out, err = run("--data=mnist", f"--set=data.folder={tmp_path}")
     assert (status, out) == (3, "")
     assert "not there" in err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_data_set_that_is_not_there(run, tmp_path):
+def test_missing_data_set_is_an_error(run, tmp_path):
     for arguments in (("--set=data.dataset=nosuch",), ("--data=nosuch",)):
         status, out, err = run(*arguments)
         assert (status, out) == (3, "")
@@ -465,7 +465,7 @@ def test_wrong_usage_is_one_line(arguments, run):
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    """A run directory with a checkpoint of two layers."""
+    """Write a run directory with a checkpoint of two layers."""
     config = Config(network=NetworkConfig(hidden=(5,), objective="sigmoid_cross_entropy"))
     theta = Parameters((784, 5, 10), "float32")
     initialize(theta, "nielsen", 1.0, "sigmoid", np.random.Generator(np.random.Philox(key=[2, 2])))
@@ -476,7 +476,7 @@ def checkpoint(tmp_path):
     return path
 
 
-def test_a_checkpoints_own_weights_are_checked(run, checkpoint, monkeypatch):
+def test_weights_of_a_checkpoint_are_checked(run, checkpoint, monkeypatch):
     seen = []
     check = gradients.check
 
@@ -497,13 +497,13 @@ def test_a_checkpoints_own_weights_are_checked(run, checkpoint, monkeypatch):
         np.testing.assert_array_equal(seen[0], W1)
 
 
-def test_a_checkpoint_takes_no_set(run, checkpoint):
+def test_checkpoint_refuses_set(run, checkpoint):
     status, _, err = run(str(checkpoint), "--set=seed=1")
     assert status == 2
-    assert err == f"mlpcli: {checkpoint}: a checkpoint is checked as it is; --set is for configs\n"
+    assert err == f"mlpcli: {checkpoint}: --set is for configs; a checkpoint is checked unchanged\n"
 
 
-def test_a_damaged_or_missing_checkpoint_is_one_line(run, checkpoint, tmp_path):
+def test_damaged_or_missing_checkpoint_is_one_line(run, checkpoint, tmp_path):
     data = bytearray(checkpoint.read_bytes())
     data[len(data) // 2] ^= 1
     checkpoint.write_bytes(data)
@@ -514,7 +514,7 @@ def test_a_damaged_or_missing_checkpoint_is_one_line(run, checkpoint, tmp_path):
         assert err.count("\n") == 1
 
 
-def test_one_thread_unless_told_otherwise():
+def test_default_is_one_thread():
     code = (
         "import os; from mlpcli.commands.gradcheck import _one_thread as f; f(); print(os.environ['OMP_NUM_THREADS'])"
     )
@@ -526,7 +526,7 @@ def test_one_thread_unless_told_otherwise():
         assert child.stdout.strip() == threads
 
 
-def test_two_processes_are_checked_by_default(run):
+def test_default_checks_two_processes(run):
     arguments = [each for each in small() if each != "--processes=1"]
     status, out, _ = run(*arguments)
     assert status == 0
@@ -549,7 +549,7 @@ def test_impossible_numbers_of_processes_are_refused(arguments, run):
     assert "processes" in err
 
 
-def test_processes_need_a_system_that_can_fork(run, monkeypatch):
+def test_processes_need_fork(run, monkeypatch):
     monkeypatch.delattr(os, "fork")
     status, out, err = run(*small()[:-1], "--processes=2")
     assert (status, out) == (2, "")

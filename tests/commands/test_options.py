@@ -1,4 +1,4 @@
-"""Options that several commands share: a number of threads is set in time, and refused where it is too late."""
+"""Options of several commands: threads are set before numpy is loaded, or refused; overrides."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
-# A command that says whether numpy was there before its body, and what the variables are then.
+# A command that prints whether numpy was loaded before its body, and the variables.
 SCRIPT = """
 import click, json, os, sys
 from mlpcli.commands.options import set_option, threads_option
@@ -31,17 +31,17 @@ command()
 
 
 def ended(script: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    kept = {name: value for name, value in os.environ.items() if name not in THREADS}
+    without_threads = {name: value for name, value in os.environ.items() if name not in THREADS}
     return subprocess.run(
         [sys.executable, "-c", script, *arguments],
-        env={**kept, "PYTHONPATH": str(ROOT), **environment},
+        env={**without_threads, "PYTHONPATH": str(ROOT), **environment},
         capture_output=True,
         text=True,
         timeout=60,
     )
 
 
-def told(*arguments: str, **environment: str) -> dict[str, Any]:
+def reported(*arguments: str, **environment: str) -> dict[str, Any]:
     process = ended(SCRIPT, *arguments, **environment)
     assert process.returncode == 0, process.stderr
     found: dict[str, Any] = json.loads(process.stdout)
@@ -49,35 +49,35 @@ def told(*arguments: str, **environment: str) -> dict[str, Any]:
 
 
 def test_threads_are_set_before_numpy_is_loaded():
-    found = told("--threads", "3", OMP_NUM_THREADS="7")
+    found = reported("--threads", "3", OMP_NUM_THREADS="7")
     assert found["numpy"] is False
     assert {found["variables"][name] for name in THREADS} == {"3"}
 
 
-def test_without_the_option_the_environment_is_left_alone():
-    variables = told(OMP_NUM_THREADS="7")["variables"]
+def test_environment_is_unchanged_without_the_option():
+    variables = reported(OMP_NUM_THREADS="7")["variables"]
     assert {name: variables[name] for name in THREADS if name in variables} == {"OMP_NUM_THREADS": "7"}
 
 
 @pytest.mark.parametrize("threads", ["0", "-1", "1025", "two", ""])
-def test_a_number_of_threads_that_makes_no_sense_is_refused(threads: str):
+def test_invalid_number_of_threads_is_refused(threads: str):
     process = ended(SCRIPT, "--threads", threads)
     assert (process.returncode, process.stdout) == (2, "")
     assert "Invalid value for '--threads'" in process.stderr
 
 
-def test_too_late_for_threads_is_an_error_and_not_ignored():
+def test_threads_after_numpy_is_an_error():
     process = ended(f"import numpy\n{SCRIPT}", "--threads", "2")
     assert process.returncode == 1
     assert "RuntimeError: numpy was imported before --threads could be set" in process.stderr
 
 
-def test_sets_are_handed_on_in_order():
-    assert told("--set", "b=1", "--set", "a=x y", "--set", "b=2")["overrides"] == ["b=1", "a=x y", "b=2"]
+def test_overrides_are_passed_on_in_order():
+    assert reported("--set", "b=1", "--set", "a=x y", "--set", "b=2")["overrides"] == ["b=1", "a=x y", "b=2"]
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_the_threads_of_a_run_are_those_asked_for(threads: int, tmp_path: Path):
+def test_run_uses_the_requested_threads(threads: int, tmp_path: Path):
     few = ("--set", "data.dataset=mnist-sample", "--set", "network.hidden=[]", "--set", "training.epochs=1")
     arguments = ("train", *few, "--quiet", "--threads", str(threads), "--out", str(tmp_path / "run"))
     script = """
@@ -91,6 +91,6 @@ finally:
     process = ended(script, *arguments, OPENBLAS_NUM_THREADS="5")
     assert process.returncode == 0, process.stderr
     assert json.loads((tmp_path / "run/manifest.json").read_text())["environment"]["threads"] == threads
-    # Where the system says how many there are: no BLAS makes a thread of its own when told to use one.
+    # If the system counts threads: with one thread, no BLAS starts another.
     if threads == 1:
         assert process.stdout.splitlines()[-1] in ("0", "1")

@@ -1,4 +1,4 @@
-"""``mlpcli plot`` on real runs: every kind, which images it looks at and records, and how it fails."""
+"""``mlpcli plot`` on real runs: every kind, the images it evaluates and records, and errors."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Stop(Observer):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, tiny_images: tuple[np.ndarray, ...]) -> Path:
-    """Runs on the tiny data set: one, deep, softmax, no-validation, interrupted, and new, which has no epoch."""
+    """Train on the tiny data set: one, deep, softmax, no-validation, interrupted, and new, which has no epoch."""
     from mlpcli.datasets import idx
     from mlpcli.datasets.catalogue import FILE_NAMES, ROLES
 
@@ -64,7 +64,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_images: tuple[np.ndar
 
 @pytest.fixture
 def runs(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of them, which is also where the command runs."""
+    """Copy the runs, and change to that folder."""
     monkeypatch.chdir(shutil.copytree(trained, tmp_path / "runs"))
     monkeypatch.delenv("MLPCLI_DATA", raising=False)
     return tmp_path / "runs"
@@ -79,13 +79,13 @@ def plot(capsys: pytest.CaptureFixture[str]) -> Plot:
     return plot
 
 
-def looks(run: Path) -> list[dict[str, Any]]:
+def evaluations(run: Path) -> list[dict[str, Any]]:
     path = run / directory.EVALUATIONS
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def title(path: Path) -> str:
-    """What the picture's metadata call it."""
+    """Return the title in the picture's metadata."""
     assert path.read_bytes().endswith(b"IEND\xaeB`\x82")
     with Image.open(path) as image:
         image.load()
@@ -94,7 +94,7 @@ def title(path: Path) -> str:
         return str(image.info["Title"])
 
 
-# What it draws -------------------------------------------------------------------------------------------------------
+# Kinds --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def title(path: Path) -> str:
         (("interrupted/checkpoints/last.npz", "--kind", "weights"), "weights: interrupted, last checkpoint, epoch 2\n"),
     ],
 )
-def test_what_is_drawn(arguments: tuple[Any, ...], expected: str, runs: Path, plot: Plot):
+def test_every_kind_is_drawn(arguments: tuple[Any, ...], expected: str, runs: Path, plot: Plot):
     assert plot(*arguments, "-o", "p.png") == (0, "p.png\n", "")
     best = {"deep": min(lines(runs / "deep"), key=lambda line: (line["validation_error"], line["validation_loss"]))}
     found = title(Path("p.png"))
@@ -123,29 +123,29 @@ def lines(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_the_default_is_curves_and_the_suffix_the_format(runs: Path, plot: Plot):
+def test_default_is_curves_in_the_format_of_the_suffix(runs: Path, plot: Plot):
     assert plot("one", "-o", "a.SVG")[0] == plot("one", "--kind", "curves", "-o", "b.svg")[0] == 0
     assert Path("a.SVG").read_bytes() == Path("b.svg").read_bytes()
     assert Path("a.SVG").read_text().startswith("<?xml")
 
 
-def test_layers_of_several_runs(runs: Path, plot: Plot):
+def test_layers_of_several_runs_are_drawn(runs: Path, plot: Plot):
     assert plot("one", "deep", "--kind", "layers", "-o", "p.png") == (0, "p.png\n", "")
     assert title(Path("p.png")) == "layers: one, deep"
 
 
-def test_runs_of_one_name_are_told_by_their_paths(runs: Path, plot: Plot):
+def test_runs_of_one_name_are_labelled_by_path(runs: Path, plot: Plot):
     shutil.copytree("one", "other/one")
     plot("one", "other/one", "deep", "-o", "p.png")
     assert title(Path("p.png")) == "curves: one, other/one, deep"
 
 
-def test_a_run_without_an_epoch_is_left_out_and_said(runs: Path, plot: Plot):
+def test_run_without_an_epoch_is_reported_and_skipped(runs: Path, plot: Plot):
     assert plot("new", "one", "-o", "p.png") == (0, "p.png\n", "new: has no epoch to draw yet\n")
     assert title(Path("p.png")) == "curves: one"
 
 
-# Which images it looks at --------------------------------------------------------------------------------------------
+# Evaluated images ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -162,24 +162,26 @@ def test_plot_records_evaluation_of_test_images(
     kind: str, run: str, options: tuple[str, ...], split: str, examples: int, runs: Path, plot: Plot
 ):
     assert plot(run, "--kind", kind, *options, "-o", "p.png")[0] == 0
-    (look,) = looks(runs / run)
-    assert (look["split"], look["examples"], look["committee"]) == (split, examples, False)
-    assert f"{look['error']:.2%} error, {look['errors']} of {examples} {split} images of tiny" in title(Path("p.png"))
+    (record,) = evaluations(runs / run)
+    assert (record["split"], record["examples"], record["ensemble"]) == (split, examples, False)
+    assert f"{record['error']:.2%} error, {record['errors']} of {examples} {split} images of tiny" in title(
+        Path("p.png")
+    )
 
 
-def test_without_validation_images_there_are_none_to_ask_for(runs: Path, plot: Plot):
+def test_missing_validation_images_are_an_error(runs: Path, plot: Plot):
     status, _, err = plot("no-validation", "--kind", "confusion", "--split", "validation", "-o", "p.png")
     assert (status, Path("p.png").exists()) == (3, False) and "data.validation is 0" in err
 
 
-def test_other_data(runs: Path, trained: Path, plot: Plot):
+def test_other_data_are_drawn(runs: Path, trained: Path, plot: Plot):
     shutil.copytree(trained / "tiny", "mine")
     status, _, err = plot("one", "--kind", "mistakes", "--data", "./mine", "--images", 3, "-o", "p.png")
     assert (status, err) == (0, "") and "images of mine" in title(Path("p.png"))
     assert plot("one", "--kind", "mistakes", "--data", "./none", "-o", "q.png")[0] == 3
 
 
-def test_more_images_make_a_larger_picture(runs: Path, plot: Plot):
+def test_more_images_give_a_larger_picture(runs: Path, plot: Plot):
     sizes = []
     for number in (1, 30):
         assert plot("softmax", "--kind", "mistakes", "--split", "train", "--images", number, "-o", "p.png")[0] == 0
@@ -188,10 +190,10 @@ def test_more_images_make_a_larger_picture(runs: Path, plot: Plot):
     assert sizes[0][1] < sizes[1][1]
 
 
-# Where it is drawn ---------------------------------------------------------------------------------------------------
+# Output files -------------------------------------------------------------------------------------
 
 
-def test_an_existing_file_is_replaced_and_only_by_a_whole_one(runs: Path, plot: Plot, monkeypatch: pytest.MonkeyPatch):
+def test_existing_file_is_replaced_atomically(runs: Path, plot: Plot, monkeypatch: pytest.MonkeyPatch):
     Path("p.svg").write_text("what was there before")
     assert plot("new", "-o", "p.svg")[0] == 4
     assert Path("p.svg").read_text() == "what was there before"
@@ -234,22 +236,22 @@ def test_an_existing_file_is_replaced_and_only_by_a_whole_one(runs: Path, plot: 
             "--offline fetches nothing",
         ),
         (("none", "-o", "p.png"), 4, "none: no such run"),
-        ((".", "-o", "p.png"), 4, ".: is no run: it has no config.yaml"),
+        ((".", "-o", "p.png"), 4, ".: is not a run: it has no config.yaml"),
         (("one/checkpoints/last.npz", "-o", "p.png"), 4, "is a checkpoint; name its run: "),
         (("new", "-o", "p.png"), 4, "new: nothing to draw: no epoch was completed"),
         (("new", "-o", "p.png", "--kind", "layers"), 4, "new: nothing to draw: no epoch was completed"),
         (("new", "-o", "p.png", "--kind", "weights"), 4, "new: has no checkpoint yet"),
         (("none", "-o", "p.png", "--kind", "confusion"), 4, "none: no such run"),
         (("one", "-o", "nowhere/p.png"), 4, "nowhere/p.png: cannot be written: No such file or directory"),
-        (("one", "-o", "folder.png"), 4, "folder.png: cannot be written: is no regular file"),
+        (("one", "-o", "folder.png"), 4, "folder.png: cannot be written: is not a regular file"),
         (("one", "-o", "a\0b.png"), 4, "cannot be written"),
     ],
 )
-def test_one_clear_line_and_nothing_written(
+def test_errors_are_one_line_without_a_file(
     arguments: tuple[Any, ...], status: int, message: str, runs: Path, plot: Plot
 ):
     Path("folder.png").mkdir()
-    Path("new/.lock").touch()  # made by whoever asks whether the run is in use
+    Path("new/.lock").touch()  # made when a command asks whether the run is in use
     before = sorted(runs.rglob("*"))
     found, out, err = plot(*arguments)
     assert (found, out) == (status, "")
@@ -258,7 +260,7 @@ def test_one_clear_line_and_nothing_written(
 
 
 @pytest.mark.parametrize("kind", ["curves", "layers"])
-def test_a_damaged_run_is_said(kind: str, runs: Path, plot: Plot):
+def test_damaged_run_is_reported(kind: str, runs: Path, plot: Plot):
     path = Path("one/metrics.jsonl")
     whole = path.read_bytes()
     path.write_bytes(whole.replace(b'"train_loss"', b'"lost"', 1))
@@ -271,15 +273,15 @@ def test_a_damaged_run_is_said(kind: str, runs: Path, plot: Plot):
     assert plot("one", "-o", "p.png", "--kind", kind)[0] == 4
 
 
-# matplotlib ----------------------------------------------------------------------------------------------------------
+# matplotlib ---------------------------------------------------------------------------------------
 
 
-def test_without_matplotlib_nothing_is_looked_at(runs: Path, plot: Plot, monkeypatch: pytest.MonkeyPatch):
+def test_missing_matplotlib_is_an_error_before_evaluation(runs: Path, plot: Plot, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     status, out, err = plot("one", "--kind", "confusion", "--split", "test", "-o", "p.png")
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert err.startswith("mlpcli: pictures need matplotlib: pip install 'mlpcli[plots]'")
-    assert looks(runs / "one") == [] and not Path("p.png").exists()
+    assert evaluations(runs / "one") == [] and not Path("p.png").exists()
 
 
 MATPLOTLIBRC = """
@@ -295,7 +297,7 @@ axes.grid: True
 """
 
 
-def test_plot_does_not_depend_on_user_settings(runs: Path, plot: Plot):
+def test_plot_ignores_user_settings_of_matplotlib(runs: Path, plot: Plot):
     plot("one", "deep", "-o", "a.svg")
     Path("matplotlibrc").write_text(MATPLOTLIBRC)
     program = """
@@ -313,7 +315,7 @@ sys.exit(status)
     assert Path("a.svg").read_bytes() == Path("b.svg").read_bytes()
 
 
-def test_a_notebook_s_backend_does_not_matter(runs: Path):
+def test_notebook_backend_is_ignored(runs: Path):
     environment = {**os.environ, "MPLBACKEND": "module://no_such_backend"}
     command = [sys.executable, "-m", "mlpcli", "plot", "one", "-o", "one.svg"]
     subprocess.run(command, cwd=runs, env={**environment, "PYTHONPATH": str(ROOT)}, check=True)

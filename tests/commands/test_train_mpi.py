@@ -1,4 +1,4 @@
-"""``mpiexec -n N mlpcli train --mpi``, with real processes: one outcome whatever N, one voice, and never a hang."""
+"""``mpiexec -n N mlpcli train --mpi`` with real processes: equal results for any N, one output, no hang."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def launcher() -> str | None:
 
 
 def with_mpi(test: Any) -> Any:
-    """One after the other, as each of them takes every processor."""
+    """Run these one after the other, as each takes every processor."""
     there = importlib.util.find_spec("mpi4py") is not None and launcher() is not None
     skip = pytest.mark.skipif(not there, reason="needs mpi4py and mpiexec: pip install '.[mpi]'")
     return pytest.mark.xdist_group("mpi")(skip(test))
@@ -59,7 +59,7 @@ def command(processes: int, *arguments: str, program: str = MAIN, mpi: bool = Tr
 
 
 def ended(processes: int, *arguments: str, **options: Any) -> tuple[int, str, str]:
-    """Exit status, stdout and stderr of ``mpiexec -n PROCESSES mlpcli train --mpi``; 0 processes: without mpiexec."""
+    """Return exit status, stdout and stderr of ``mpiexec -n PROCESSES mlpcli train --mpi``; 0: without mpiexec."""
     variables = options.pop("variables", None)
     return run_process(command(processes, *arguments, **options), variables)
 
@@ -70,21 +70,21 @@ def trained(processes: int, out: str, *arguments: str, **options: Any) -> Path:
     return Path(out)
 
 
-# Without MPI ---------------------------------------------------------------------------------------------------------
+# Without MPI --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
-        ((), "mlpcli: 2 processes were started by mpiexec or the like, and would train 2 runs: with --mpi they train"),
+        ((), "mlpcli: 2 processes were started by mpiexec or a similar launcher, and would train 2 runs: with --mpi"),
         (("--no-such-option",), "No such option"),
         (("--mpi",), "mlpcli: --mpi needs mpi4py and an MPI: pip install 'mlpcli[mpi]'"),
     ],
 )
 def test_only_rank_0_reports_usage_errors(
     arguments: tuple[str, ...],
-    said: str,
+    message: str,
     rank: int,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -99,11 +99,11 @@ def test_only_rank_0_reports_usage_errors(
         signal.signal(number, handler)
     found = capsys.readouterr()
     assert (stop.value.code, found.out) == (2, "")
-    assert (said in found.err) if rank == 0 else (found.err == "")
+    assert (message in found.err) if rank == 0 else (found.err == "")
     assert not Path("runs").exists()
 
 
-# One outcome -------------------------------------------------------------------------------------------------------
+# Equal results ------------------------------------------------------------------------------------
 
 
 @with_mpi
@@ -130,7 +130,7 @@ def test_result_does_not_depend_on_number_of_processes():
         tests = [json.loads((run / "test.json").read_text()) for run in (many, one)]
         assert tests[0].pop("loss") == pytest.approx(tests[1].pop("loss"), rel=1e-9)
         assert tests[0] == tests[1]
-    assert metrics(four) != metrics(one)  # in the last digits: else they would not have shared anything
+    assert metrics(four) != metrics(one)  # different last digits prove that the work was divided
 
 
 @with_mpi
@@ -159,12 +159,12 @@ def test_cores_are_divided_unless_threads_are_given(tiny_folder: Path):
     assert read_manifest(asked)["environment"]["threads"] == 3
 
 
-# One voice ---------------------------------------------------------------------------------------------------------
+# One output ---------------------------------------------------------------------------------------
 
 
 @with_mpi
 @pytest.mark.parametrize(
-    ("arguments", "status", "said"),
+    ("arguments", "status", "message"),
     [
         (("--set", "training.epochs=none"), 2, "'none' is not allowed"),
         (("--no-such-option",), 2, "No such option"),
@@ -175,12 +175,12 @@ def test_cores_are_divided_unless_threads_are_given(tiny_folder: Path):
     ],
     ids=["config", "option", "run", "data", "taken", "diverged"],
 )
-def test_errors_are_reported_once(arguments: tuple[str, ...], status: int, said: str):
+def test_errors_are_reported_once(arguments: tuple[str, ...], status: int, message: str):
     Path("taken").mkdir()
     Path("taken", "file").touch()
     found, out, err = ended(2, "--quiet", *SMALL, *arguments)
     assert (found, out) == (status, "")
-    assert err.count(said) == 1
+    assert err.count(message) == 1
     assert err.count("mlpcli: ") + err.count("Error: ") == 1, err
     assert "Traceback" not in err and "Abort" not in err
 
@@ -190,8 +190,8 @@ def test_mpiexec_without_mpi_option_is_refused():
     status, out, err = ended(2, "--quiet", *SMALL, mpi=False)
     assert (status, out) == (2, "")
     assert err == (
-        "mlpcli: 2 processes were started by mpiexec or the like, and would train 2 runs: with --mpi they train one "
-        "together\n"
+        "mlpcli: 2 processes were started by mpiexec or a similar launcher, and would train 2 runs: "
+        "with --mpi they train one together\n"
     )
     assert not Path("runs").exists()
 
@@ -205,7 +205,7 @@ def test_output_is_printed_once():
     assert "workers  2 processes" in err
 
 
-# Ends ---------------------------------------------------------------------------------------------------------------
+# End of the processes -----------------------------------------------------------------------------
 
 
 FULL = """
@@ -225,7 +225,7 @@ def test_full_disk_ends_all():
     status, _, err = ended(2, "--quiet", "--out", "run", *LONG, program=FULL + MAIN)
     assert status == 4
     assert err.count("No space left on device") == err.count("mlpcli: ") == 1
-    assert "go on with: mpiexec -n 2 mlpcli train --mpi --resume run" in err
+    assert "resume with: mpiexec -n 2 mlpcli train --mpi --resume run" in err
 
 
 @with_mpi
@@ -236,7 +236,7 @@ def test_bug_in_one_process_ends_all(rank: int):
     assert err.count("AssertionError: a bug of ours") == 1
 
 
-SAYS_WHO = """
+PRINTS_RANK = """
 import os
 from pathlib import Path
 from mlpcli.parallel.control import launched
@@ -246,8 +246,8 @@ Path(f"pid-{launched()[0]}").write_text(str(os.getpid()))
 
 @contextmanager
 def running(run: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """Two processes that train without end, in their third epoch at least."""
-    process = start_process(command(2, "--out", run, *LONG, *arguments, program=SAYS_WHO + MAIN))
+    """Start two processes that train without end, and wait for their third epoch."""
+    process = start_process(command(2, "--out", run, *LONG, *arguments, program=PRINTS_RANK + MAIN))
     try:
         wait_for_two_epochs(process, run)
         yield process
@@ -271,7 +271,7 @@ def test_job_with_killed_process_ends_and_is_resumed(rank: int):
         os.kill(int(Path(f"pid-{rank}").read_text()), signal.SIGKILL)
         _, err = process.communicate(timeout=SECONDS)
         assert process.returncode != 0
-        assert "should one die: mpiexec -n 2 mlpcli train --mpi --resume run" in err
+        assert "if one is killed: mpiexec -n 2 mlpcli train --mpi --resume run" in err
         wait_for(lambda: is_gone(0) and is_gone(1))
     done = len(metrics_lines("run"))
     further = ("--resume", "run", "--set", f"training.epochs={done + 1}")
@@ -289,7 +289,7 @@ def test_signal_to_launcher_stops_the_run(number: int):
         process.send_signal(number)
         _, err = process.communicate(timeout=SECONDS)
         assert process.returncode == 128 + number
-        assert err.count("stopped; go on with: mpiexec -n 2 mlpcli train --mpi --resume run") == 1
+        assert err.count("stopped; resume with: mpiexec -n 2 mlpcli train --mpi --resume run") == 1
         assert "Traceback" not in err and "Abort" not in err and "BAD TERMINATION" not in err
         wait_for(lambda: is_gone(0) and is_gone(1))
     done = len(metrics_lines("run"))
@@ -303,7 +303,7 @@ def test_signal_to_worker_stops_all():
         os.kill(int(Path("pid-1").read_text()), signal.SIGTERM)
         _, err = process.communicate(timeout=SECONDS)
         assert process.returncode == 128 + signal.SIGTERM
-        assert err == "stopped; go on with: mpiexec -n 2 mlpcli train --mpi --resume run\nmlpcli: terminated\n"
+        assert err == "stopped; resume with: mpiexec -n 2 mlpcli train --mpi --resume run\nmlpcli: terminated\n"
 
 
 STEPS = """

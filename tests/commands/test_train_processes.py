@@ -1,4 +1,4 @@
-"""``mlpcli train --processes N``: one outcome whatever N but for rounding, and never a process that is left behind."""
+"""``mlpcli train --processes N``: equal results for any N except rounding, and no process left behind."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def command(*arguments: str, program: str = MAIN) -> list[str]:
 
 
 def ended(*arguments: str, program: str = MAIN) -> tuple[int, str, str]:
-    """Exit status, stdout and stderr of ``mlpcli ARGUMENTS``."""
+    """Return exit status, stdout and stderr of ``mlpcli ARGUMENTS``."""
     return run_process(command(*arguments, program=program))
 
 
@@ -58,7 +58,7 @@ def trained(processes: int, out: str, *arguments: str) -> Path:
     return Path(out)
 
 
-# One outcome ----------------------------------------------------------------------------------------------------------
+# Equal results ------------------------------------------------------------------------------------
 
 
 def test_result_does_not_depend_on_number_of_processes():
@@ -72,7 +72,7 @@ def test_result_does_not_depend_on_number_of_processes():
     for many, processes in ((two, 2), (four, 4)):
         assert read_manifest(many)["environment"]["processes"] == processes
         assert_metrics_equal_except_rounding(many, one)
-    assert metrics(four) != metrics(one)  # in the last digits: else they would not have shared anything
+    assert metrics(four) != metrics(one)  # different last digits prove that the work was divided
     assert "processes" not in read_manifest(one)["environment"]
 
 
@@ -95,7 +95,7 @@ def test_output_is_printed_once():
     assert "workers  2 processes" in err
 
 
-def test_auto_says_how_many_it_takes():
+def test_auto_prints_its_number_of_processes():
     status, out, err = ended("train", "--processes", "auto", "--json", *SMALL)
     assert status == 0
     assert json.loads(out)["epochs"] == 2
@@ -103,7 +103,7 @@ def test_auto_says_how_many_it_takes():
     assert taken
     processes = int(taken[1])
     assert read_manifest(Path(json.loads(out)["path"]))["environment"].get("processes", 1) == processes
-    assert processes == 1  # a step of a network this small is not worth sharing
+    assert processes == 1  # the step of a network this small is too short to divide
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "two", "65", "AUTO"])
@@ -120,12 +120,12 @@ def test_auto_is_for_new_runs():
     assert err.splitlines()[-1].startswith("mlpcli: --processes auto is for new runs")
 
 
-# Ends -----------------------------------------------------------------------------------------------------------------
+# End of the processes -----------------------------------------------------------------------------
 
 
 @contextmanager
 def running(run: str) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
-    """Three processes that train without end, in their third epoch at least: the first, and the others' numbers."""
+    """Start three processes that train without end; return rank 0 and the ids of the others in their third epoch."""
     with start_process(command("train", "--processes", "3", "--out", run, *LONG)) as process:
         try:
             wait_for_two_epochs(process, run)
@@ -146,8 +146,8 @@ def are_gone(processes: list[int]) -> bool:
     return all(subprocess.run(["ps", "-p", str(each)], capture_output=True).returncode for each in processes)
 
 
-def goes_on(run: str, *arguments: str) -> str:
-    """What one more epoch says on stderr."""
+def resumed_epoch(run: str, *arguments: str) -> str:
+    """Resume for one more epoch and return stderr."""
     done = len(metrics_lines(run))
     further = ("train", "--quiet", "--resume", run, "--set", f"training.epochs={done + 1}", *arguments)
     status, _, err = ended(*further)
@@ -161,10 +161,10 @@ def test_signal_stops_all_processes(number: int):
         process.send_signal(number)
         _, err = process.communicate(timeout=SECONDS)
         assert process.returncode == 128 + number
-        assert err.count("stopped; go on with: mlpcli train --processes 3 --resume run") == 1
+        assert err.count("stopped; resume with: mlpcli train --processes 3 --resume run") == 1
         assert "Traceback" not in err
         assert are_gone(others)
-    assert goes_on("run", "--processes", "3") == ""
+    assert resumed_epoch("run", "--processes", "3") == ""
 
 
 def test_workers_ignore_signals():
@@ -181,11 +181,11 @@ def test_killed_worker_ends_all_and_run_is_resumed():
         os.kill(others[1], signal.SIGKILL)
         _, err = process.communicate(timeout=SECONDS)
         assert process.returncode == 4
-        said = "mlpcli: one of the processes that train together has ended early, by signal 9; the last good"
-        assert said in err and "go on with: mlpcli train --processes 3 --resume run" in err
+        message = "mlpcli: one of the processes that train together has ended early, by signal 9; the last good"
+        assert message in err and "resume with: mlpcli train --processes 3 --resume run" in err
         assert "Traceback" not in err
         assert are_gone(others)
-    assert goes_on("run") == "trained by 3 processes so far, now by 1: the numbers may differ\n"
+    assert resumed_epoch("run") == "trained by 3 processes so far, now by 1: the numbers may differ\n"
 
 
 def test_workers_end_when_rank_0_is_killed():
@@ -193,7 +193,7 @@ def test_workers_end_when_rank_0_is_killed():
         process.kill()
         process.wait()
         wait_for(lambda: are_gone(others))
-    assert goes_on("run", "--processes", "3") == ""
+    assert resumed_epoch("run", "--processes", "3") == ""
 
 
 def test_divergence_ends_all_with_one_line():
@@ -213,21 +213,21 @@ def test_bug_in_one_process_ends_all(rank: int):
     assert err.count("AssertionError: a bug of ours") == 1
 
 
-# Refusals -------------------------------------------------------------------------------------------------------------
+# Errors -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("--processes", "2", "--mpi"), "leave --processes out"),
         (("--processes", "0"), "0 is not in the range 1<=x<=64"),
         (("--processes", "many"), "'many' is not a valid integer"),
     ],
 )
-def test_invalid_options_are_refused(arguments: tuple[str, ...], said: str):
+def test_invalid_options_are_refused(arguments: tuple[str, ...], message: str):
     status, out, err = ended("train", *arguments)
     assert (status, out) == (2, "")
-    assert said in err
+    assert message in err
     assert not Path("runs").exists()
 
 

@@ -1,4 +1,4 @@
-"""Processes that train together move the parameters where one process does: every optimizer, without a penalty."""
+"""Several processes move the parameters as one process does: every optimizer, without a penalty."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MPIEXEC = str(BESIDE) if BESIDE.exists() else shutil.which("mpiexec")
 
 
 def trained(out: str, launcher: list[str], flags: list[str], tiny: Path, optimizer: str) -> dict[str, np.ndarray]:
-    """The arrays of the last checkpoint of ``LAUNCHER python -m mlpcli train FLAGS``."""
+    """Return the arrays of the last checkpoint of ``LAUNCHER python -m mlpcli train FLAGS``."""
     keys = (
         f'data.dataset="{tiny}"',
         "network.hidden=[8]",
@@ -59,7 +59,7 @@ def assert_as_one_process(launcher: list[str], flags: list[str], tiny: Path, opt
     reason="needs mpi4py and mpiexec: pip install '.[mpi]'",
 )
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_two_processes_of_mpi_train_as_one(tiny_folder: Path, optimizer: str) -> None:
+def test_two_mpi_processes_train_as_one(tiny_folder: Path, optimizer: str) -> None:
     assert_as_one_process([str(MPIEXEC), "-n", "2"], ["--mpi"], tiny_folder, optimizer)
 
 

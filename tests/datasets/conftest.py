@@ -1,4 +1,4 @@
-"""A data set of a few bytes, and a server on loopback, for the tests of this folder."""
+"""A data set of a few bytes, and a server on loopback."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def tiny() -> Tiny:
 
 @pytest.fixture(autouse=True)
 def own_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No proxy of the machine's between a test and its server, and no wait of half a minute."""
+    """Set no proxy between a test and its server, and shorten the timeouts."""
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "MLPCLI_DATA"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
@@ -66,5 +66,5 @@ def server() -> Iterator[loopback.Server]:
 
 @pytest.fixture
 def child_env() -> dict[str, str]:
-    """The environment in which a child process finds the same mlpcli, installed or not."""
+    """Return the environment in which a child process imports the same mlpcli."""
     return {**os.environ, "PYTHONPATH": str(Path(mlpcli.__file__).parents[1])}

@@ -1,4 +1,4 @@
-"""Stands in for the module ``os`` and fails, or ends the process, at one call of those that change files."""
+"""A replacement for the module ``os`` that fails, or ends the process, at one call that changes files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ CHANGING = ("open", "write", "fsync", "close", "replace", "rename", "unlink")
 
 
 class FaultyOs:
-    """Everything ``os`` has; the call number ``at`` (from 0) of ``CHANGING`` goes wrong.
+    """The module ``os``, except that call number ``at`` (from 0) of ``CHANGING`` fails.
 
     With an ``error`` number the call fails and does nothing, but for close, which closes and then fails, as the
     system's does. Without one the process ends there, as if killed.

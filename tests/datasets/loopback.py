@@ -1,4 +1,4 @@
-"""A real HTTP server on loopback that does whatever a test tells it to, down to the single byte."""
+"""A real HTTP server on loopback whose answers a test controls to the byte."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ Answer = Callable[["Connection"], object]
 
 
 class Connection:
-    """One accepted connection, its request read."""
+    """An accepted connection whose request has been read."""
 
     def __init__(self, sock: socket.socket, ending: threading.Event) -> None:
         self._sock = sock
         self._ending = ending
 
     def send(self, data: bytes) -> bool:
-        """Send ``data``; whether the client still wants more."""
+        """Send ``data``; return whether the client still reads."""
         with suppress(OSError):
             self._sock.sendall(data)
             return not self._ending.is_set()
         return False
 
     def wait(self, seconds: float = 3600) -> None:
-        """Do nothing for a while, or until the test is over."""
+        """Wait for some seconds, or until the test is over."""
         self._ending.wait(seconds)
 
 
 class Server:
-    """Answers each path with what ``answers`` says, 404 by default, and keeps what was asked in ``requests``."""
+    """Answer each path as in ``answers``, 404 by default, and record ``requests``."""
 
     def __init__(self, *, tls: bool = False) -> None:
         self.answers: dict[str, Answer] = {}
@@ -97,12 +97,12 @@ def serving(*, tls: bool = False) -> Iterator[Server]:
 
 
 def raw(data: bytes) -> Answer:
-    """Exactly these bytes."""
+    """Answer with exactly these bytes."""
     return lambda connection: connection.send(data)
 
 
 def body(data: bytes, *, length: int | None = None, kind: str = "application/octet-stream") -> Answer:
-    """Status 200 and ``data``, whatever ``length`` is announced."""
+    """Answer with status 200 and ``data``; announce ``length``."""
     announced = len(data) if length is None else length
     return raw(f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {announced}\r\n\r\n".encode() + data)
 
@@ -116,7 +116,7 @@ def redirect(location: str, code: int = 302) -> Answer:
 
 
 def endless(start: bytes, again: bytes) -> Answer:
-    """``start``, then ``again`` for as long as anyone reads."""
+    """Answer with ``start``, then ``again`` as long as the client reads."""
 
     def answer(connection: Connection) -> None:
         connection.send(start)
@@ -127,7 +127,7 @@ def endless(start: bytes, again: bytes) -> Answer:
 
 
 def trickle(start: bytes, again: bytes, seconds: float) -> Answer:
-    """``start``, then ``again`` now and then, for as long as anyone reads."""
+    """Answer with ``start``, then ``again`` at intervals, as long as the client reads."""
 
     def answer(connection: Connection) -> None:
         connection.send(start)
@@ -138,7 +138,7 @@ def trickle(start: bytes, again: bytes, seconds: float) -> Answer:
 
 
 def silence(start: bytes = b"") -> Answer:
-    """``start``, then nothing, the connection open."""
+    """Answer with ``start``, then send nothing on the open connection."""
 
     def answer(connection: Connection) -> None:
         connection.send(start)

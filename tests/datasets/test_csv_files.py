@@ -1,4 +1,4 @@
-"""Tables of pixels: Kaggle's, the older ones without a header, text of any making, and what is wrong with others."""
+"""CSV tables of pixels: with and without a header, any text, and errors."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def load(path: Path, data: bytes | None = None, **keys: object):
     ],
     ids=range(18),
 )
-def test_ways_to_write_the_same(tmp_path: Path, data: bytes, monkeypatch: pytest.MonkeyPatch):
+def test_variants_of_the_same_table_agree(tmp_path: Path, data: bytes, monkeypatch: pytest.MonkeyPatch):
     for piece in (csv_files.PIECE, 100):
         monkeypatch.setattr("mlpcli.datasets.bytestream.PIECE", piece)
         monkeypatch.setattr(csv_files, "PIECE", piece)
@@ -84,11 +84,11 @@ def test_ways_to_write_the_same(tmp_path: Path, data: bytes, monkeypatch: pytest
         assert (dataset.image_shape, dataset.class_names) == ((3, 3), ("0", "1", "2"))
 
 
-def test_labels_may_be_words_or_any_numbers(tmp_path: Path):
-    words = ["cat", "émeu", "-"]
-    dataset = load(tmp_path / "words", text([[words[label] for label in LABELS], *IMAGES.T]))
+def test_labels_may_be_text_or_any_numbers(tmp_path: Path):
+    texts = ["cat", "émeu", "-"]
+    dataset = load(tmp_path / "texts", text([[texts[label] for label in LABELS], *IMAGES.T]))
     assert dataset.class_names == ("-", "cat", "émeu")
-    assert [dataset.class_names[label] for label in dataset.train.labels] == [words[label] for label in LABELS]
+    assert [dataset.class_names[label] for label in dataset.train.labels] == [texts[label] for label in LABELS]
     dataset = load(tmp_path / "numbers", text([[(-7, 300, 5)[label] for label in LABELS], *IMAGES.T]))
     assert dataset.class_names == ("-7", "5", "300")
 
@@ -103,13 +103,13 @@ def test_sorted_labels_are_found_first(tmp_path: Path):
 def test_images_need_not_be_square(tmp_path: Path):
     dataset = load(tmp_path / "a", text([LABELS, *IMAGES.T[:6]]), size=(2, 3))
     assert (dataset.image_shape, dataset.class_names) == ((2, 3), ("0", "1", "2"))
-    with pytest.raises(DataError, match=r"7 pixels an image are no square; say how with data.size: \[rows, columns\]"):
+    with pytest.raises(DataError, match=r"7 pixels per image are not a square; give data.size: \[rows, columns\]"):
         load(tmp_path / "a", text([*IMAGES.T[:7]]))
-    with pytest.raises(DataError, match=r"data\.size says 2 x 2"):
+    with pytest.raises(DataError, match=r"data\.size is 2 x 2"):
         load(tmp_path / "a", size=(2,))
 
 
-def test_a_folder_with_train_and_test(tmp_path: Path):
+def test_folder_with_train_and_test(tmp_path: Path):
     (tmp_path / "mnist_train.csv").write_bytes(kaggle())
     (tmp_path / "mnist_test.csv").write_bytes(text([LABELS[:9], *IMAGES.T[:, :9]]))
     (tmp_path / "sample_submission.csv").write_text("ImageId,Label\n1,0\n")
@@ -121,7 +121,7 @@ def test_a_folder_with_train_and_test(tmp_path: Path):
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_a_test_file_without_labels_is_no_test_set(tmp_path: Path, packed: bool):
+def test_test_file_without_labels_is_not_used(tmp_path: Path, packed: bool):
     unlabelled = text([*IMAGES.T], header=PIXELS)
     path = tmp_path
     if packed:
@@ -130,15 +130,15 @@ def test_a_test_file_without_labels_is_no_test_set(tmp_path: Path, packed: bool)
     else:
         (tmp_path / "train.csv").write_bytes(kaggle())
         (tmp_path / "test.csv").write_bytes(unlabelled)
-    said: list[str] = []
-    dataset = load_dataset(DataConfig(dataset=str(path), validation=0.0), say=said.append)
+    messages: list[str] = []
+    dataset = load_dataset(DataConfig(dataset=str(path), validation=0.0), say=messages.append)
     assert (len(dataset.train), dataset.has_test) == (40, False)
-    assert len(said) == 1
-    assert "its images have no labels; mlpcli predict RUN" in said[0]
-    assert said[0].endswith("there will be no test error")
+    assert len(messages) == 1
+    assert "its images have no labels; to classify them: mlpcli predict RUN" in messages[0]
+    assert messages[0].endswith("there will be no test error")
 
 
-def test_emnist_is_turned_here_too(tmp_path: Path):
+def test_emnist_is_transposed(tmp_path: Path):
     dataset = load(tmp_path / "emnist-letters-train.csv", text([LABELS, *IMAGES.T]))
     assert np.array_equal(dataset.train.images.reshape(40, 3, 3), IMAGES.reshape(40, 3, 3).transpose(0, 2, 1))
 
@@ -148,51 +148,51 @@ def rows(*changed: bytes, header: bytes = b"label,a,b,c,d\n") -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("data", "words"),
+    ("data", "message"),
     [
         (b"", "is empty"),
         (b"label,a,b,c,d\n", "has a header and no rows"),
-        (rows(b"1,2,3,4"), "row 5 has 4 values, where the first has 5 columns"),
-        (rows(b"1,2,3,4,5,6"), "row 5 has 6 values, where the first has 5 columns"),
-        (rows(b"1,2,3,256,5"), r"row 5, column 4 \(c\): 256 is no pixel"),
-        (rows(b"1,2,3,4000,5"), r"row 5, column 4 \(c\): 4000 is no pixel"),
-        (rows(b"1,2,-3,4,5"), r"row 5, column 3 \(b\): -3 is no pixel"),
-        (rows(b"1,2,3,nan,5"), r"row 5, column 4 \(c\): nan is no pixel"),
-        (rows(b"1,2,3,inf,5"), r"row 5, column 4 \(c\): inf is no pixel"),
-        (rows(b"1,2,3,x,5"), r"row 5, column 4 \(c\): 'x' is no number"),
+        (rows(b"1,2,3,4"), "row 5 has 4 values, but the first has 5 columns"),
+        (rows(b"1,2,3,4,5,6"), "row 5 has 6 values, but the first has 5 columns"),
+        (rows(b"1,2,3,256,5"), r"row 5, column 4 \(c\): 256 is not a pixel"),
+        (rows(b"1,2,3,4000,5"), r"row 5, column 4 \(c\): 4000 is not a pixel"),
+        (rows(b"1,2,-3,4,5"), r"row 5, column 3 \(b\): -3 is not a pixel"),
+        (rows(b"1,2,3,nan,5"), r"row 5, column 4 \(c\): nan is not a pixel"),
+        (rows(b"1,2,3,inf,5"), r"row 5, column 4 \(c\): inf is not a pixel"),
+        (rows(b"1,2,3,x,5"), r"row 5, column 4 \(c\): 'x' is not a number"),
         (rows(b"1,2,3,,5"), r"row 5, column 4 \(c\): the number is missing"),
         (rows(b",2,3,4,5"), r"row 5, column 1 \(label\): the label is missing"),
         (rows(b"nan,2,3,4,5"), r"row 5, column 1 \(label\): the label is missing"),
-        (rows(header=b"label,a,b,c\n"), "3 pixels an image are no square"),
-        (rows(header=b"label,a,b,c,d,e,f,g,h,i\n"), "row 2 has 5 values, where the first has 10 columns"),
+        (rows(header=b"label,a,b,c\n"), "3 pixels per image are not a square"),
+        (rows(header=b"label,a,b,c,d,e,f,g,h,i\n"), "row 2 has 5 values, but the first has 10 columns"),
         (b"id,label\n1,2\n", "has no columns of pixels; it has id, label"),
-        (rows(b"1,2,3,4,\xff"), "is no number"),
+        (rows(b"1,2,3,4,\xff"), "is not a number"),
         (rows(b'1,2,3,"4,5'), "row 5"),
-        (rows().decode().encode("utf-16"), "is in no form that is read"),
+        (rows().decode().encode("utf-16"), "has an unknown format"),
         (gzip.compress(rows(), mtime=0)[:-9], "gzip cut short"),
-        (zipped(train=rows())[:-9], "is no zip archive, or a damaged one"),
+        (zipped(train=rows())[:-9], "is not a zip archive, or is damaged"),
         (zipped(train=rows())[:45] + bytes(9) + zipped(train=rows())[54:], "is damaged"),
         (b"1," * 9_000_000, "a row is longer than 16 MiB"),
-        (b"label," + b",".join(b"%d" % i for i in range(10)) + b"\n" + b"7,1,2,3,4,5,6,7,8,9,10\n", "no square"),
+        (b"label," + b",".join(b"%d" % i for i in range(10)) + b"\n" + b"7,1,2,3,4,5,6,7,8,9,10\n", "not a square"),
         ("\n".join(f"{i},0" for i in range(300)).encode(), "300 different labels; at most 256 classes"),
     ],
 )
-def test_what_is_wrong_is_said_in_a_line(tmp_path: Path, data: bytes, words: str):
+def test_error_is_one_line(tmp_path: Path, data: bytes, message: str):
     path = tmp_path / "table"
-    with pytest.raises(DataError, match=words) as failure:
+    with pytest.raises(DataError, match=message) as failure:
         load(path, data)
     assert str(failure.value).startswith((str(path), path.name))
     assert "\n" not in str(failure.value)
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, lambda data: zipped(train=data)])
-def test_bombs_are_not_unpacked(tmp_path: Path, pack, monkeypatch: pytest.MonkeyPatch):
+def test_zip_bombs_are_not_unpacked(tmp_path: Path, pack, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(csv_files, "MAX_SLACK", 100_000)
     with pytest.raises(DataError, match="unpacks to more than 64 times its size"):
         load(tmp_path / "bomb", pack(b"1,0,0,0,0\n" * 100_000))
 
 
-def test_several_sets_of_tables(tmp_path: Path):
+def test_one_of_several_data_sets_is_named(tmp_path: Path):
     members = {f"emnist-{name}-{split}": kaggle() for name in ("digits", "letters") for split in ("train", "test")}
     (tmp_path / "sets").mkdir()
     for name, data in members.items():
@@ -209,7 +209,7 @@ def test_several_sets_of_tables(tmp_path: Path):
     assert len(load(tmp_path / "sets").train) == 9, "the plain name is the one meant"
 
 
-def test_several_tables_are_named(tmp_path: Path):
+def test_several_tables_are_listed(tmp_path: Path):
     for name in ("a.csv", "b.csv"):
         (tmp_path / name).write_bytes(kaggle())
     with pytest.raises(DataError, match=r"several data sets; name one of \S+a\.csv, \S+b\.csv"):
@@ -223,7 +223,7 @@ tables = st.lists(st.lists(number, min_size=4, max_size=6).map(",".join), max_si
 
 
 @given(tables | st.binary(max_size=80), st.sampled_from([",", ";", "\r"]))
-def test_any_text_gives_bytes_or_a_data_error(tmp_path_factory: pytest.TempPathFactory, data: bytes, other: str):
+def test_any_text_gives_images_or_a_data_error(tmp_path_factory: pytest.TempPathFactory, data: bytes, other: str):
     path = tmp_path_factory.getbasetemp() / "any.csv"
     path.write_bytes(data.replace(b",", other.encode()))
     table = Table(path)
@@ -240,7 +240,7 @@ def test_any_text_gives_bytes_or_a_data_error(tmp_path_factory: pytest.TempPathF
 
 
 @given(st.lists(st.lists(st.integers(0, 999), min_size=5, max_size=5), min_size=1, max_size=5))
-def test_the_quick_way_reads_what_the_slow_one_does(values: list[list[int]]):
+def test_fast_and_slow_reader_agree(values: list[list[int]]):
     block = "".join(",".join(map(str, row)) + "\n" for row in values).encode()
     layout = csv_files.Layout(b",", None, 5, 0, np.arange(1, 5), (2, 2))
     assert csv_files._plain_numbers(block, layout).tolist() == values

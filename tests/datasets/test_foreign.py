@@ -1,4 +1,4 @@
-"""A run that somebody else has made sends us to no address and into no folder of its choosing."""
+"""Evaluating someone else's run contacts no address and creates no folder that the run names."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ def test_addresses_of_a_run_are_not_asked() -> None:
     assert data_of_a_run(DataConfig("./a-folder", sources=THEIRS)).sources is None
 
 
-def test_folders_of_a_run_are_looked_into() -> None:
+def test_folders_of_a_run_are_read() -> None:
     assert data_of_a_run(DataConfig(sources=(*THEIRS, "/copies/mnist"))).sources == ("/copies/mnist",)
 
 
-def test_a_folder_of_a_run_is_not_made(tmp_path: Path) -> None:
+def test_folder_of_a_run_is_not_created(tmp_path: Path) -> None:
     own = DataConfig(folder=str(tmp_path))
     assert data_of_a_run(own).folder == "data"
     (tmp_path / "mnist").mkdir()
     assert data_of_a_run(own).folder == str(tmp_path)
 
 
-def test_what_the_command_line_names_is_used(tmp_path: Path) -> None:
+def test_command_line_sources_are_used(tmp_path: Path) -> None:
     own = DataConfig(folder="theirs", sources=THEIRS)
     given = DataConfig(folder=str(tmp_path), sources=("https://mine.example/",), offline=True)
     assert data_of_a_run(own, given) == given
 
 
-def test_what_will_be_fetched_is_announced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sources_are_announced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    said = announcement(DataConfig(folder="here", sources=("https://a.example/", "x\x1b[2J")))
-    assert said == "mnist: not all there, fetched into here/mnist from https://a.example/, 'x\\x1b[2J'"
+    message = announcement(DataConfig(folder="here", sources=("https://a.example/", "x\x1b[2J")))
+    assert message == "mnist: incomplete, fetched into here/mnist from https://a.example/, 'x\\x1b[2J'"
     assert announcement(DataConfig(offline=True)) is None
     assert announcement(DataConfig("mnist-sample")) is None
     assert announcement(DataConfig(".")) is None

@@ -1,4 +1,4 @@
-"""The IDX reader: hand-written bytes, round trips, and bytes of any kind at all."""
+"""The IDX reader: hand-written bytes, round trips, and arbitrary bytes."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def test_decode_is_a_read_only_view():
 
 
 def as_idx(array: np.ndarray, kind: int) -> bytes:
-    """``array`` with elements of the type ``kind``."""
+    """Return ``array`` in IDX with elements of type ``kind``."""
     header = struct.pack(f">HBB{array.ndim}I", 0, kind, array.ndim, *array.shape)
     return header + array.astype(idx.ELEMENTS[kind]).tobytes()
 
 
 @pytest.mark.parametrize("kind", idx.ELEMENTS)
-def test_every_element_type_becomes_bytes(kind: int):
+def test_every_element_type_is_read(kind: int):
     values = np.array([[[0, 100]], [[7, 1]]])
     assert idx.decode(as_idx(values, kind), "images", 3).tolist() == values.tolist()
     assert idx.decode(as_idx(np.array([3, 0, 100]), kind), "labels", 1).tolist() == [3, 0, 100]
@@ -60,13 +60,13 @@ def test_every_element_type_becomes_bytes(kind: int):
 
 
 @pytest.mark.parametrize("kind", [0x0D, 0x0E])
-def test_floats_up_to_one_are_shares_of_white(kind: int):
+def test_floats_up_to_one_are_fractions_of_white(kind: int):
     assert idx.decode(as_idx(np.array([[[0, 0.25, 1]]]), kind), "images", 3).tolist() == [[[0, 64, 255]]]
     assert idx.decode(as_idx(np.array([[[0, 0.25, 255]]]), kind), "images", 3).tolist() == [[[0, 0, 255]]]
 
 
 @pytest.mark.parametrize(
-    ("values", "kind", "words"),
+    ("values", "kind", "message"),
     [
         ([0, 256], 0x0B, "these go from 0 to 256"),
         ([-1, 0], 0x09, "these go from -1 to 0"),
@@ -75,17 +75,17 @@ def test_floats_up_to_one_are_shares_of_white(kind: int):
         ([0.5, np.inf], 0x0E, "these go from 0.5 to inf"),
     ],
 )
-def test_values_that_are_no_pixels(values: list[float], kind: int, words: str):
-    with pytest.raises(DataError, match=f"some.idx: pixels are numbers from 0 to 255, .*{words}"):
+def test_values_outside_pixels_are_refused(values: list[float], kind: int, message: str):
+    with pytest.raises(DataError, match=f"some.idx: pixels are numbers from 0 to 255, .*{message}"):
         idx.decode(as_idx(np.array([[values]]), kind), "some.idx", 3)
 
 
-def test_of_a_table_of_labels_the_first_column_counts():
-    """QMNIST's labels: the class, then where in NIST's collection the digit is from."""
+def test_first_column_of_a_label_table_is_read():
+    """QMNIST's labels are the class, then the digit's origin in NIST's collection."""
     assert idx.decode(as_idx(np.array([[5, 2589, 7], [0, -1, 8]]), 0x0C), "labels", 1).tolist() == [5, 0]
 
 
-def test_labels_that_are_not_whole():
+def test_fractional_labels_are_refused():
     with pytest.raises(DataError, match=r"labels are whole numbers; that of image 1 is 0\.5"):
         idx.decode(as_idx(np.array([1, 0.5]), 0x0D), "labels", 1)
 
@@ -104,13 +104,13 @@ def test_round_trip(array: np.ndarray):
 
 
 @pytest.mark.parametrize("array", [np.zeros(3), np.uint8(1), np.zeros((2, 2), np.int8)])
-def test_encode_refuses_what_the_format_has_no_word_for(array: np.ndarray):
+def test_encode_refuses_unsupported_arrays(array: np.ndarray):
     with pytest.raises(ValueError, match="uint8"):
         idx.encode(np.asarray(array))
 
 
 @pytest.mark.parametrize(
-    ("data", "dimensions", "words"),
+    ("data", "dimensions", "message"),
     [
         (b"", 1, "not an IDX file (it is empty)"),
         (b"<htm", 1, "not an IDX file (it begins with 3c 68 74 6d)"),
@@ -119,18 +119,18 @@ def test_encode_refuses_what_the_format_has_no_word_for(array: np.ndarray):
         (bytes.fromhex("00 00 0a 01 00 00 00 01 00 00 00 00"), 1, "type 0x0a"),
         (bytes.fromhex("01 08 00 00 03 00 00 00 07 00 ff"), 1, "its numbers are little-endian"),
         (bytes.fromhex("00 00 08 01 03 00 00 00 07 00 ff"), 1, "its sizes, 3, are little-endian: write them big-end"),
-        (IMAGES, 1, "has 3 dimensions (images) where 1 (labels) are wanted"),
-        (LABELS, 3, "has 1 dimensions (labels) where 3 (images) are wanted"),
+        (IMAGES, 1, "has 3 dimensions (images) instead of 1 (labels)"),
+        (LABELS, 3, "has 1 dimensions (labels) instead of 3 (images)"),
         (bytes.fromhex("00 00 08 02 00 00 00 01 00 00 00 01 05"), 3, "2 dimensions (unknown contents)"),
         (IMAGES[:9], 3, "ends within its header"),
-        (bytes.fromhex("00 00 08 01 00 00 00 00"), 1, "holds nothing"),
+        (bytes.fromhex("00 00 08 01 00 00 00 00"), 1, "is empty"),
         (
             bytes.fromhex("00 00 08 03 00 00 00 02 00 00 00 00 00 00 00 02"),
             3,
-            "holds nothing, its sizes being 2 x 0 x 2",
+            "is empty: its sizes are 2 x 0 x 2",
         ),
         (LABELS[:-1], 1, "promises 11 bytes, it"),
-        (LABELS + b"\0", 1, "beyond the 11 bytes"),
+        (LABELS + b"\0", 1, "longer than the 11 bytes"),
         (
             bytes.fromhex("00 00 08 03 ff ff ff ff ff ff ff ff ff ff ff ff 00"),
             3,
@@ -138,14 +138,14 @@ def test_encode_refuses_what_the_format_has_no_word_for(array: np.ndarray):
         ),
     ],
 )
-def test_bad_contents(data: bytes, dimensions: int, words: str, tmp_path: Path):
+def test_bad_contents_are_refused(data: bytes, dimensions: int, message: str, tmp_path: Path):
     with pytest.raises(DataError) as decoding:
         idx.decode(data, "some.idx", dimensions)
-    assert words in str(decoding.value)
+    assert message in str(decoding.value)
     assert str(decoding.value).startswith("some.idx: ")
     assert "\n" not in str(decoding.value)
 
-    for name, written in (("plain", data), ("packed.gz", gzip.compress(data))):
+    for name, written in (("uncompressed", data), ("packed.gz", gzip.compress(data))):
         path = tmp_path / name
         path.write_bytes(written)
         with pytest.raises(DataError) as reading:
@@ -161,9 +161,9 @@ def test_bad_contents(data: bytes, dimensions: int, words: str, tmp_path: Path):
         gzip.compress(LABELS),
         gzip.compress(LABELS[:5]) + gzip.compress(b"") + gzip.compress(LABELS[5:]),
     ],
-    ids=["plain", "gzip", "gzip of three members"],
+    ids=["uncompressed", "gzip", "gzip of three members"],
 )
-def test_read(packed: bytes, tmp_path: Path):
+def test_files_are_read(packed: bytes, tmp_path: Path):
     path = tmp_path / "named-anything"
     path.write_bytes(packed)
     array, digest = idx.read(path, 1)
@@ -173,7 +173,7 @@ def test_read(packed: bytes, tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("damage", "words"),
+    ("damage", "message"),
     [
         (lambda packed: packed[:-1], "gzip cut short"),
         (lambda packed: packed[:-9], "gzip cut short"),
@@ -182,15 +182,15 @@ def test_read(packed: bytes, tmp_path: Path):
         (lambda packed: packed + b"rubbish", "damaged gzip (incorrect header check)"),
     ],
 )
-def test_damaged_gzip(damage, words: str, tmp_path: Path):
+def test_damaged_gzip_is_refused(damage, message: str, tmp_path: Path):
     path = tmp_path / "labels.gz"
     path.write_bytes(damage(gzip.compress(LABELS)))
     with pytest.raises(DataError, match=r"labels\.gz: ") as failure:
         idx.read(path, 1)
-    assert words in str(failure.value)
+    assert message in str(failure.value)
 
 
-def test_a_promise_is_held_against_the_file_before_memory_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_declared_size_is_checked_before_allocation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def no_memory(size: object = b"") -> bytearray:
         if isinstance(size, int):
             raise AssertionError(f"took {size} bytes")
@@ -201,14 +201,12 @@ def test_a_promise_is_held_against_the_file_before_memory_is_taken(tmp_path: Pat
     for data in (header + bytes(500), gzip.compress(header + bytes(500))):
         path = tmp_path / "labels"
         path.write_bytes(data)
-        with pytest.raises(DataError, match="its header promises 1000008 bytes, it holds"):
+        with pytest.raises(DataError, match="its header promises 1000008 bytes, it has"):
             idx.read(path, 1)
 
 
 @pytest.mark.parametrize("count", [3, 1_000_000])
-def test_a_gzip_bomb_is_not_decoded_beyond_what_the_header_promises(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
-):
+def test_gzip_bomb_is_decoded_only_to_its_declared_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int):
     taken = []
 
     def counting(chunks):
@@ -219,12 +217,12 @@ def test_a_gzip_bomb_is_not_decoded_beyond_what_the_header_promises(
     monkeypatch.setattr(idx, "decoded", counting)
     path = tmp_path / "bomb.gz"
     path.write_bytes(gzip.compress(idx.encode(np.zeros(count, np.uint8)) + bytes(20_000_000), 1))
-    with pytest.raises(DataError, match=f"goes on beyond the {8 + count} bytes"):
+    with pytest.raises(DataError, match=f"is longer than the {8 + count} bytes"):
         idx.read(path, 1)
     assert sum(taken) <= 8 + count + bytestream.PIECE
 
 
-def test_memory_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_insufficient_memory_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def no_memory(size: object = b"") -> bytearray:
         if isinstance(size, int):
             raise MemoryError
@@ -246,7 +244,7 @@ def test_only_regular_files_are_read(tmp_path: Path):
             idx.read(path, 1)
 
 
-# Bytes that look like what is read, more often than pure chance would make them so.
+# Bytes that resemble IDX files more often than random ones would.
 some_bytes = st.binary(max_size=300)
 headers = st.builds(
     lambda kind, sizes, rest: struct.pack(f">HBB{len(sizes)}I", 0, kind, len(sizes), *sizes) + rest,
@@ -254,14 +252,16 @@ headers = st.builds(
     st.lists(st.integers(0, 6) | st.integers(0, 2**32 - 1), max_size=4),
     some_bytes,
 )
-plain = some_bytes | headers
+uncompressed = some_bytes | headers
 changed = st.builds(
     lambda data, position, byte: data[: position % len(data)] + bytes([byte]) + data[position % len(data) + 1 :],
-    plain.map(gzip.compress),
+    uncompressed.map(gzip.compress),
     st.integers(0, 1000),
     st.integers(0, 255),
 )
-anything = plain | plain.map(gzip.compress) | changed | some_bytes.map(lambda rest: b"\x1f\x8b\x08" + rest)
+anything = (
+    uncompressed | uncompressed.map(gzip.compress) | changed | some_bytes.map(lambda rest: b"\x1f\x8b\x08" + rest)
+)
 
 
 @settings(max_examples=200, deadline=None)
@@ -289,8 +289,8 @@ def test_any_bytes_give_an_array_or_a_data_error(
 
 
 @settings(max_examples=200, deadline=None)
-@given(plain, st.sampled_from([1, 3]))
-def test_decode_takes_exactly_what_encode_writes(data: bytes, dimensions: int):
+@given(uncompressed, st.sampled_from([1, 3]))
+def test_decode_accepts_exactly_what_encode_writes(data: bytes, dimensions: int):
     try:
         array = idx.decode(data, "any", dimensions)
     except DataError:
@@ -301,7 +301,7 @@ def test_decode_takes_exactly_what_encode_writes(data: bytes, dimensions: int):
 
 @settings(max_examples=200, deadline=None)
 @given(anything, st.lists(st.integers(0, 300)))
-def test_how_a_gzip_stream_is_cut_into_chunks_does_not_matter(data: bytes, cuts: list[int]):
+def test_chunks_of_a_gzip_stream_have_no_effect(data: bytes, cuts: list[int]):
     edges = [0, *sorted(cuts), len(data)]
     chunks = [data[start:end] for start, end in pairwise(edges)]
 
@@ -315,7 +315,7 @@ def test_how_a_gzip_stream_is_cut_into_chunks_does_not_matter(data: bytes, cuts:
 
 
 @given(st.binary(max_size=100), st.integers(1, 5))
-def test_a_gzip_stream_in_small_pieces(data: bytes, size: int):
+def test_gzip_stream_in_small_chunks(data: bytes, size: int):
     packed = gzip.compress(data) + gzip.compress(data[::-1])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bytestream, "PIECE", size)

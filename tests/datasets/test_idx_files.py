@@ -1,4 +1,4 @@
-"""IDX files under the names that people have them by, and what their classes are called."""
+"""IDX files under their common names, and class names."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LABELS = np.array([1, 2, 3] * 4, np.uint8)
 
 
 def write(folder: Path, *names: str, labels: np.ndarray = LABELS) -> Path:
-    """The files ``names``: training images and labels, then perhaps those of the test."""
+    """Write the files ``names``: training images and labels, then perhaps test images and labels."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, array in zip(names, (IMAGES, labels, IMAGES[:6], labels[:6]), strict=False):
         data = idx.encode(array)
@@ -30,14 +30,14 @@ def write(folder: Path, *names: str, labels: np.ndarray = LABELS) -> Path:
 
 
 def names(pattern: str) -> list[str]:
-    """MNIST's names as ``pattern`` has them, such as '{}-{}-idx{}-ubyte'."""
+    """Return MNIST's names in the form of ``pattern``, such as '{}-{}-idx{}-ubyte'."""
     roles = [("train", "images", 3), ("train", "labels", 1), ("t10k", "images", 3), ("t10k", "labels", 1)]
     return [pattern.format(*role) for role in roles]
 
 
 def load(path: Path, **keys: object):
-    said: list[str] = []
-    return load_dataset(DataConfig(dataset=str(path), **{"validation": 0.0, **keys}), say=said.append), said
+    messages: list[str] = []
+    return load_dataset(DataConfig(dataset=str(path), **{"validation": 0.0, **keys}), say=messages.append), messages
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def load(path: Path, **keys: object):
     ],
 )
 @pytest.mark.parametrize("test_is_called", ["t10k", "test"])
-def test_names(tmp_path: Path, pattern: str, test_is_called: str):
+def test_common_names_are_found(tmp_path: Path, pattern: str, test_is_called: str):
     roles = [
         ("train", "images", 3),
         ("train", "labels", 1),
@@ -68,25 +68,25 @@ def test_names(tmp_path: Path, pattern: str, test_is_called: str):
     assert np.array_equal(dataset.test().labels, LABELS[:6] - 1)
 
 
-def test_case_does_not_matter(tmp_path: Path):
+def test_case_is_ignored(tmp_path: Path):
     write(tmp_path, *(name.upper() for name in names("{}-{}-idx{}-ubyte")))
     assert len(load(tmp_path)[0].train) == 12
 
 
-def test_of_two_spellings_mnists_own_is_read(tmp_path: Path):
+def test_mnist_spelling_wins_over_others(tmp_path: Path):
     write(tmp_path, *names("{}-{}.idx{}-ubyte"), labels=LABELS[::-1])
     write(tmp_path, *names("{}-{}-idx{}-ubyte"))
     assert np.array_equal(load(tmp_path)[0].train.labels, LABELS - 1)
 
 
 @pytest.mark.parametrize("where", [".", "MNIST", "MNIST/raw"])
-def test_torchvisions_folders(tmp_path: Path, where: str):
+def test_torchvision_folders_are_read(tmp_path: Path, where: str):
     write(tmp_path / "MNIST" / "raw", *names("{}-{}-idx{}-ubyte"))
     dataset, _ = load(tmp_path / where)
     assert (dataset.name, len(dataset.train), len(dataset.test())) == ("MNIST", 12, 6)
 
 
-def test_several_data_sets_are_named_and_one_can_be(tmp_path: Path):
+def test_one_of_several_data_sets_is_chosen_by_name(tmp_path: Path):
     root = tmp_path / "data"
     for name in ("MNIST", "FashionMNIST"):
         write(root / name / "raw", *names("{}-{}-idx{}-ubyte"))
@@ -100,30 +100,30 @@ def test_several_data_sets_are_named_and_one_can_be(tmp_path: Path):
     assert load(emnist / "emnist-letters")[0].name == "emnist-letters"
 
 
-def test_emnist_is_turned_and_its_letters_have_names(tmp_path: Path):
+def test_emnist_is_transposed_and_has_class_names(tmp_path: Path):
     write(tmp_path, *names("emnist-letters-{}-{}-idx{}-ubyte"))
     (tmp_path / "emnist-letters-mapping.txt").write_text("1 65 97\n2 66 98\n3 67 99\n")
-    dataset, said = load(tmp_path)
+    dataset, messages = load(tmp_path)
     assert (dataset.class_names, dataset.image_shape) == (("A", "B", "C"), (2, 3))
     assert np.array_equal(dataset.train.images.reshape(12, 2, 3), IMAGES.transpose(0, 2, 1))
     assert dataset.test().images.shape == (6, 6)
-    assert [line for line in said if "rows and columns swapped" in line] == said[:1]
-    as_it_is, said = load(tmp_path, transpose=False)
-    assert (as_it_is.image_shape, said) == ((3, 2), [])
-    assert as_it_is.hashes.items() <= dataset.hashes.items()
-    turned, said = load(write(tmp_path / "other", *names("{}-{}-idx{}-ubyte")), transpose=True)
-    assert (turned.image_shape, said) == ((2, 3), [])
+    assert [line for line in messages if "rows and columns swapped" in line] == messages[:1]
+    unchanged, messages = load(tmp_path, transpose=False)
+    assert (unchanged.image_shape, messages) == ((3, 2), [])
+    assert unchanged.hashes.items() <= dataset.hashes.items()
+    transposed, messages = load(write(tmp_path / "other", *names("{}-{}-idx{}-ubyte")), transpose=True)
+    assert (transposed.image_shape, messages) == ((2, 3), [])
 
 
-def test_qmnists_labels_are_a_table(tmp_path: Path):
+def test_qmnist_labels_are_read(tmp_path: Path):
     write(tmp_path, "qmnist-train-images-idx3-ubyte.gz")
     table = np.zeros((12, 8), ">i4")
     table[:, 0], table[:, 1] = LABELS, 70_000
     (tmp_path / "qmnist-train-labels-idx2-int").write_bytes(struct.pack(">HBBII", 0, 0x0C, 2, 12, 8) + table.tobytes())
-    dataset, said = load(tmp_path)
+    dataset, messages = load(tmp_path)
     assert np.array_equal(dataset.train.labels, LABELS - 1)
     assert not dataset.has_test
-    assert said == [line for line in said if line.endswith("; there will be no test error")] != []
+    assert messages == [line for line in messages if line.endswith("; there will be no test error")] != []
 
 
 def test_classes_txt_names_the_classes(tmp_path: Path):
@@ -140,60 +140,62 @@ def test_classes_txt_names_the_classes(tmp_path: Path):
 
 
 @pytest.mark.parametrize("text", [b"1 A\n", b"\xff\xfe", b"1 99999999999999999999\n", b"7\n"])
-def test_a_mapping_that_is_none(tmp_path: Path, text: bytes):
+def test_invalid_mapping_is_refused(tmp_path: Path, text: bytes):
     write(tmp_path, *names("emnist-letters-{}-{}-idx{}-ubyte"))
     (tmp_path / "emnist-letters-mapping.txt").write_bytes(text)
-    with pytest.raises(DataError, match=r"mapping\.txt: is not lines of a label and a character's code"):
+    with pytest.raises(DataError, match=r"mapping\.txt: is not lines of a label and a character code"):
         load(tmp_path)
 
 
-def test_too_many_or_too_few_class_names(tmp_path: Path):
+def test_wrong_number_of_class_names_is_refused(tmp_path: Path):
     write(tmp_path, *names("{}-{}-idx{}-ubyte"))
     with pytest.raises(DataError, match=r"class_names has 2 names, and there are 3 classes: 1, 2, 3"):
         load(tmp_path, class_names=("a", "b"))
 
 
-def test_labels_are_places_in_the_classes_asked_for(tmp_path: Path):
+def test_labels_are_indices_into_the_given_classes(tmp_path: Path):
     write(tmp_path, *names("{}-{}-idx{}-ubyte"))
     data = DataConfig(dataset=str(tmp_path))
     assert load_split(data, "test", classes=("3", "x", "1", "2")).split.labels.tolist() == [2, 3, 0] * 2
-    assert load_split(data, "test", classes=4).split.labels.tolist() == [1, 2, 3] * 2  # of before names were kept
+    assert (
+        load_split(data, "test", classes=4).split.labels.tolist() == [1, 2, 3] * 2
+    )  # of a run before class names were saved
     for other in (("0", "1", "2"), 3):
         with pytest.raises(
-            DataError, match=r"labels outside the classes: the network tells 0, 1, 2; a test label is 3"
+            DataError, match=r"labels outside the classes: the network predicts 0, 1, 2; a test label is 3"
         ):
             load_split(data, "test", classes=other)
 
 
-def test_names_are_those_of_all_labels_where_the_test_lacks_some(tmp_path: Path):
+def test_class_names_cover_labels_missing_in_the_test(tmp_path: Path):
     write(tmp_path, *names("{}-{}-idx{}-ubyte"), labels=np.array([3, 2] * 3 + [1] * 6, np.uint8))
     data = DataConfig(dataset=str(tmp_path), class_names=("one", "two", "three"))
     part = load_split(data, "test", classes=("one", "two", "three"))
     assert part.split.labels.tolist() == [2, 1] * 3
 
 
-def test_a_name_that_comes_near_is_named(tmp_path: Path):
+def test_similar_name_is_suggested(tmp_path: Path):
     write(tmp_path, *names("{}-{}-idx{}-ubyte"))
     (tmp_path / "train-labels-idx1-ubyte").rename(tmp_path / "train-label-idx1-ubyte")
     with pytest.raises(DataError, match=r"train-labels-idx1-ubyte: not there, nor with .gz; is it train-label-idx1-ub"):
         load(tmp_path)
 
 
-def test_a_folder_with_something_else_says_what(tmp_path: Path):
+def test_folder_of_another_kind_is_described(tmp_path: Path):
     (tmp_path / "notes.txt").write_text("")
     (tmp_path / "sub").mkdir()
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(
-        DataError, match=r"no data set is recognised in it; it has loop, notes\.txt, sub/; docs/data\.md"
+        DataError, match=r"no data set recognized; the folder has loop, notes\.txt, sub/; docs/data\.md"
     ):
         load(tmp_path)
 
 
-# Which images are held out ------------------------------------------------------------------------------------------
+# Validation images -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("order", ["shuffled", "stratified"])
-def test_drawn_validation_images_depend_on_the_seed_alone(tmp_path: Path, order: str):
+def test_drawn_validation_images_depend_only_on_the_seed(tmp_path: Path, order: str):
     data = DataConfig(dataset="mnist-sample", validation_order=order)
     first, again, other = (load_dataset(data, seed).validation for seed in (1, 1, 2))
     assert np.array_equal(first.images, again.images)
@@ -205,8 +207,8 @@ def test_drawn_validation_images_depend_on_the_seed_alone(tmp_path: Path, order:
     assert sorted(map(bytes, [*rest.images, *first.images])) == sorted(map(bytes, whole.images))
 
 
-def test_stratified_gives_each_class_its_share():
+def test_stratified_gives_each_class_its_fraction():
     whole = load_dataset(DataConfig(dataset="mnist-sample", validation=0.0)).train
-    held = load_dataset(DataConfig(dataset="mnist-sample", validation_order="stratified")).validation
-    shares = np.bincount(held.labels) / np.bincount(whole.labels)
-    assert np.all(np.abs(shares - 0.1) < 0.002)
+    validation = load_dataset(DataConfig(dataset="mnist-sample", validation_order="stratified")).validation
+    fractions = np.bincount(validation.labels) / np.bincount(whole.labels)
+    assert np.all(np.abs(fractions - 0.1) < 0.002)

@@ -1,4 +1,4 @@
-"""A name or a folder to a data set: split, verified, fetched, fallen back from."""
+"""Loading a data set from a name or a folder: splits, verification, fetching, fallback."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def data(tiny: Tiny, tmp_path: Path, known: object) -> DataConfig:
 
 @pytest.fixture
 def folder(tiny: Tiny, tmp_path: Path) -> Path:
-    """A folder of the user's own, outside the catalogue."""
+    """Return a user's folder, not in the catalogue."""
     return tiny.write(tmp_path / "letters")
 
 
@@ -53,7 +53,7 @@ def write(folder: Path, name: str, array: object) -> None:
 
 
 def opened_names(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the files that are read from here on."""
+    """Return a list of the names of files as they are read."""
     names: list[str] = []
     real = idx.read
 
@@ -65,8 +65,8 @@ def opened_names(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-class TestTheSample:
-    def test_loads_with_nothing_around_it(self):
+class TestSample:
+    def test_loads_without_data_folder(self):
         dataset = load_dataset(DataConfig(dataset="mnist-sample", folder="/nowhere", offline=True))
         assert (dataset.name, dataset.image_shape, dataset.classes) == ("mnist-sample", (28, 28), 10)
         assert (len(dataset.train), len(dataset.validation), len(dataset.test())) == (4500, 500, 1000)
@@ -75,7 +75,7 @@ class TestTheSample:
         assert dataset.test().labels[:3].tolist() == [7, 2, 1]
         assert dataset.fallback_from is None
 
-    def test_damaged_is_an_error_and_nothing_is_fetched(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def test_damaged_is_an_error_without_fetching(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         for path in load.BUNDLED.glob("*.gz"):
             (tmp_path / path.name).write_bytes(path.read_bytes())
         packed = gzip.compress(gzip.decompress((tmp_path / f"{TRAIN_LABELS}.gz").read_bytes())[:-1] + b"\x01")
@@ -86,7 +86,7 @@ class TestTheSample:
 
 
 class TestArrays:
-    def test_are_those_of_the_files(self, data: DataConfig, tiny: Tiny):
+    def test_equal_those_of_the_files(self, data: DataConfig, tiny: Tiny):
         dataset = load_dataset(data)
         images = idx.decode(tiny.contents[TRAIN_IMAGES], "", 3).reshape(40, 20)
         labels = idx.decode(tiny.contents[TRAIN_LABELS], "", 1)
@@ -125,10 +125,8 @@ class TestArrays:
         assert plain.hashes == packed.hashes
 
 
-class TestTheTestFiles:
-    def test_are_read_when_asked_for_and_not_before(
-        self, data: DataConfig, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
-    ):
+class TestTestFiles:
+    def test_are_read_only_on_demand(self, data: DataConfig, tiny: Tiny, monkeypatch: pytest.MonkeyPatch):
         load_dataset(data)
         names = opened_names(monkeypatch)
         really_open = os.open
@@ -154,7 +152,7 @@ class TestTheTestFiles:
         load_dataset(data)
         assert (Path(data.folder) / "tiny" / TEST_IMAGES).exists()
 
-    def test_are_not_touched_where_no_test_is_wanted(self, data: DataConfig):
+    def test_are_not_opened_without_a_test(self, data: DataConfig):
         load_dataset(replace(data, test=False))
         assert not (Path(data.folder) / "tiny" / TEST_IMAGES).exists()
 
@@ -165,22 +163,22 @@ class TestTheTestFiles:
         load_dataset(data)
         assert path.read_bytes() == tiny.contents[TEST_IMAGES]
 
-    def test_damaged_without_a_sign_are_noticed_when_read(self, data: DataConfig, tiny: Tiny):
-        said: list[str] = []
+    def test_damage_of_the_same_size_is_found_when_read(self, data: DataConfig, tiny: Tiny):
+        messages: list[str] = []
         load_dataset(data)
         path = Path(data.folder) / "tiny" / TEST_LABELS
         path.write_bytes(bytes(path.stat().st_size))
-        dataset = load_dataset(data, say=said.append)
-        assert said == []
+        dataset = load_dataset(data, say=messages.append)
+        assert messages == []
         assert np.array_equal(dataset.test().labels, idx.decode(tiny.contents[TEST_LABELS], "", 1))
-        assert "kept as t10k-labels-idx1-ubyte.damaged" in said[0]
+        assert "renamed to t10k-labels-idx1-ubyte.damaged" in messages[0]
 
     def test_damaged_and_offline_are_an_error(self, data: DataConfig):
         load_dataset(data)
         path = Path(data.folder) / "tiny" / TEST_LABELS
         path.write_bytes(bytes(path.stat().st_size))
         dataset = load_dataset(replace(data, offline=True))
-        with pytest.raises(DataError, match="neither replaced nor touched"):
+        with pytest.raises(DataError, match="is not replaced"):
             dataset.test()
 
     def test_that_vanish_during_training_are_fetched_again(self, data: DataConfig):
@@ -190,14 +188,14 @@ class TestTheTestFiles:
 
 
 class TestFetching:
-    def test_nothing_is_said_nor_fetched_when_the_cache_verifies(self, data: DataConfig):
-        said: list[str] = []
-        load_dataset(data, say=said.append)
-        assert len(said) == 5
-        said.clear()
-        load_dataset(replace(data, sources=()), say=said.append)
-        load_dataset(replace(data, offline=True), say=said.append)
-        assert said == []
+    def test_verified_cache_is_silent_and_not_fetched(self, data: DataConfig):
+        messages: list[str] = []
+        load_dataset(data, say=messages.append)
+        assert len(messages) == 5
+        messages.clear()
+        load_dataset(replace(data, sources=()), say=messages.append)
+        load_dataset(replace(data, offline=True), say=messages.append)
+        assert messages == []
 
     def test_damaged_training_files_are_fetched_again(self, data: DataConfig, tiny: Tiny):
         load_dataset(data)
@@ -206,61 +204,62 @@ class TestFetching:
         assert load_dataset(data).hashes[TRAIN_IMAGES] == tiny.entry.files["train_images"].sha256
         assert path.with_name(f"{TRAIN_IMAGES}.damaged").exists()
 
-    def test_no_source(self, data: DataConfig):
+    def test_missing_source_is_an_error(self, data: DataConfig):
         with pytest.raises(UnavailableError, match="no source delivers"):
             load_dataset(replace(data, sources=("/nowhere",)))
         with pytest.raises(UnavailableError, match="offline nothing is fetched"):
             load_dataset(replace(data, offline=True))
 
     @pytest.mark.parametrize("folder", ["x" * 300, "~nobody-of-this-name"])
-    def test_data_folders_that_cannot_be(self, data: DataConfig, folder: str, tmp_path: Path):
+    def test_impossible_data_folders_are_refused(self, data: DataConfig, folder: str, tmp_path: Path):
         (tmp_path / "~nobody-of-this-name").write_text("")
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(tmp_path)
             with pytest.raises((DataError, RunError), match=folder):
                 load_dataset(replace(data, folder=folder))
 
-    def test_a_file_where_the_data_folder_should_be(self, data: DataConfig, tmp_path: Path):
+    def test_file_in_place_of_the_folder_is_an_error(self, data: DataConfig, tmp_path: Path):
         (tmp_path / "data").write_text("")
         with pytest.raises(RunError, match="the data folder cannot be used"):
             load_dataset(data)
 
 
 class TestFallback:
-    def test_is_taken_when_no_source_delivers(self, data: DataConfig):
-        said: list[str] = []
-        dataset = load_dataset(replace(data, sources=("/nowhere",), fallback="mnist-sample"), say=said.append)
+    def test_is_used_if_no_source_delivers(self, data: DataConfig):
+        messages: list[str] = []
+        dataset = load_dataset(replace(data, sources=("/nowhere",), fallback="mnist-sample"), say=messages.append)
         assert (dataset.name, dataset.fallback_from) == ("mnist-sample", "tiny")
-        assert said[0] == "tiny: asking /nowhere"
-        assert "".join(said).count("/nowhere: no such folder") == 1
-        assert said[-1].endswith("using mnist-sample instead of tiny, as data.fallback says")
+        assert messages[0] == "tiny: asking /nowhere"
+        assert "".join(messages).count("/nowhere: no such folder") == 1
+        assert messages[-1].endswith("using mnist-sample instead of tiny, as data.fallback requests")
         assert len(dataset.test()) == 1000
 
-    def test_is_not_taken_when_the_data_is_there(self, data: DataConfig):
+    def test_is_not_used_if_the_data_exist(self, data: DataConfig):
         assert load_dataset(replace(data, fallback="mnist-sample")).fallback_from is None
 
-    def test_is_not_taken_for_damaged_data(self, data: DataConfig):
+    def test_is_not_used_for_damaged_data(self, data: DataConfig):
         load_dataset(data)
         (Path(data.folder) / "tiny" / TRAIN_LABELS).write_bytes(b"rubbish")
-        with pytest.raises(DataError, match="neither replaced nor touched"):
+        with pytest.raises(DataError, match="is not replaced"):
             load_dataset(replace(data, fallback="mnist-sample", offline=True))
 
-    def test_of_one_split(self, data: DataConfig):
+    def test_is_used_for_one_split(self, data: DataConfig):
         part = load_split(replace(data, sources=(), fallback="mnist-sample"), "test")
         assert (part.name, part.fallback_from, len(part.split)) == ("mnist-sample", "tiny", 1000)
 
 
-class TestHoldingOut:
+class TestValidation:
     @pytest.mark.parametrize(
-        ("validation", "train", "held"), [(0.0, 40, None), (0.25, 30, 10), (0.1, 36, 4), (1.0, 39, 1), (39.0, 1, 39)]
+        ("validation", "train", "size"),
+        [(0.0, 40, None), (0.25, 30, 10), (0.1, 36, 4), (1.0, 39, 1), (39.0, 1, 39)],
     )
-    def test_counts(self, data: DataConfig, validation: float, train: int, held: int | None):
+    def test_counts(self, data: DataConfig, validation: float, train: int, size: int | None):
         dataset = load_dataset(replace(data, validation=validation))
         assert len(dataset.train) == train
-        assert (dataset.validation and len(dataset.validation)) == held
+        assert (dataset.validation and len(dataset.validation)) == size
 
     @pytest.mark.parametrize("validation", [40.0, 41.0, 0.99, 0.01, 1e9])
-    def test_too_many_or_too_few(self, data: DataConfig, validation: float):
+    def test_too_many_or_too_few_are_refused(self, data: DataConfig, validation: float):
         with pytest.raises(DataError, match=r"data\.validation .* would hold out \d+ of 40 training images"):
             load_dataset(replace(data, validation=validation))
 
@@ -280,7 +279,7 @@ class TestHoldingOut:
 
 
 class TestOneSplit:
-    def test_each(self, data: DataConfig, monkeypatch: pytest.MonkeyPatch):
+    def test_each_split(self, data: DataConfig, monkeypatch: pytest.MonkeyPatch):
         dataset = load_dataset(data)
         names = opened_names(monkeypatch)
         for split, expected, read in (
@@ -296,15 +295,15 @@ class TestOneSplit:
             assert (part.name, part.image_shape, part.classes) == ("tiny", (5, 4), 10)
             assert list(part.hashes) == read
 
-    def test_test_files_alone_are_fetched_for_the_test_split(self, data: DataConfig):
+    def test_only_test_files_are_fetched_for_the_test_split(self, data: DataConfig):
         load_split(replace(data, test=False), "test")
         assert {path.name for path in (Path(data.folder) / "tiny").iterdir()} == {".lock", TEST_IMAGES, TEST_LABELS}
 
-    def test_no_validation_images(self, data: DataConfig):
+    def test_missing_validation_images_are_an_error(self, data: DataConfig):
         with pytest.raises(DataError, match=r"data\.validation is 0"):
             load_split(replace(data, validation=0.0), "validation")
 
-    def test_of_a_folder_whose_training_files_are_missing(self, folder: Path):
+    def test_folder_without_training_files(self, folder: Path):
         (folder / TRAIN_IMAGES).unlink()
         assert len(load_split(of(folder), "test").split) == 10
 
@@ -334,32 +333,32 @@ class TestFolders:
         assert len(load_dataset(DataConfig(dataset="./mnist-sample", validation=0.0)).train) == 40
 
     @pytest.mark.parametrize("missing", FILE_NAMES.values())
-    def test_a_missing_file_is_named_at_the_start(self, folder: Path, missing: str):
+    def test_missing_file_is_named_at_the_start(self, folder: Path, missing: str):
         (folder / missing).unlink()
         with pytest.raises(DataError, match=f"{missing}: not there, nor with .gz"):
             load_dataset(of(folder))
 
-    def test_without_test_files_where_none_are_wanted(self, folder: Path):
+    def test_load_without_test_files_if_not_wanted(self, folder: Path):
         (folder / TEST_IMAGES).unlink()
         (folder / TEST_LABELS).unlink()
         assert len(load_dataset(of(folder, test=False)).train) == 40
 
-    def test_counts_that_differ(self, folder: Path):
+    def test_different_counts_are_refused(self, folder: Path):
         write(folder, TRAIN_LABELS, [1, 2, 3])
         with pytest.raises(DataError, match=f"{TRAIN_IMAGES} has 40 images and {TRAIN_LABELS} 3 labels"):
             load_dataset(of(folder))
 
-    def test_test_images_of_another_size(self, folder: Path):
+    def test_test_images_of_another_size_are_refused(self, folder: Path):
         write(folder, TEST_IMAGES, np.zeros((10, 4, 5)))
-        with pytest.raises(DataError, match="the test images are of 4 x 5 pixels, the training images of 5 x 4"):
+        with pytest.raises(DataError, match="the test images have 4 x 5 pixels, the training images 5 x 4"):
             load_dataset(of(folder)).test()
 
-    def test_test_labels_outside_the_classes(self, folder: Path):
+    def test_test_labels_outside_the_classes_are_refused(self, folder: Path):
         write(folder, TEST_LABELS, [0] * 9 + [99])
-        with pytest.raises(DataError, match="of 99 there are test images, and no training images"):
+        with pytest.raises(DataError, match="99 in the test images, but not in the training images"):
             load_dataset(of(folder))
 
-    def test_swapped_files(self, folder: Path):
+    def test_swapped_files_are_refused(self, folder: Path):
         (folder / TRAIN_IMAGES).rename(folder / "x")
         (folder / TRAIN_LABELS).rename(folder / TRAIN_IMAGES)
         (folder / "x").rename(folder / TRAIN_LABELS)
@@ -372,12 +371,12 @@ class TestFolders:
             ("mnits", "did you mean mnist?"),
             ("fashion", "did you mean fashion-mnist?"),
             ("/no/such/folder", "the data sets are mnist, fashion-mnist, mnist-sample"),
-            (__file__, "is in no form that is read"),
+            (__file__, "has an unknown format"),
             ("~nobody-of-this-name/digits", "neither a data set nor a file or folder"),
             ("x" * 5000, "neither a data set nor a file or folder"),
         ],
     )
-    def test_that_are_none(self, name: str, words: str):
+    def test_invalid_folders_are_refused(self, name: str, words: str):
         with pytest.raises(DataError) as failure:
             load_dataset(DataConfig(dataset=name))
         assert words in str(failure.value)
@@ -385,7 +384,7 @@ class TestFolders:
 
 
 class TestCheck:
-    def test_a_complete_data_set(self, data: DataConfig, folder: Path):
+    def test_complete_data_set(self, data: DataConfig, folder: Path):
         load_dataset(data)
         assert check.check("tiny", data.folder).ok
         assert check.check("mnist-sample", "/nowhere").ok
@@ -406,13 +405,13 @@ class TestCheck:
         assert "the wrong bytes" in report.files[3].detail
         assert sorted(place.iterdir()) == before
 
-    def test_a_folder_of_ones_own(self, folder: Path):
+    def test_folder_of_the_user(self, folder: Path):
         (folder / TRAIN_IMAGES).write_bytes(b"rubbish")
         report = check.check(str(folder), "/nowhere")
         assert [file.state for file in report.files] == ["damaged", "ok", "ok", "ok"]
         assert report.files[0].detail.startswith("not an IDX file")
 
-    def test_a_folder_whose_files_do_not_fit_together(self, folder: Path):
+    def test_folder_of_files_that_do_not_fit(self, folder: Path):
         write(folder, TEST_LABELS, [0])
         report = check.check(str(folder), "/nowhere")
         assert all(file.state == "ok" for file in report.files)
@@ -420,16 +419,16 @@ class TestCheck:
         assert "10 images" in report.mismatch
 
 
-def test_classes_that_differ_in_the_test_images_are_told_before_training(tmp_path):
+def test_differing_test_classes_are_found_before_training(tmp_path):
     folder = tmp_path / "letters"
     folder.mkdir()
     pixels = np.zeros((6, 2, 2), np.uint8)
     for role, array in zip(ROLES, (pixels, [0, 1, 2, 0, 1, 2], pixels[:2], [0, 2]), strict=True):
         (folder / FILE_NAMES[role]).write_bytes(idx.encode(np.array(array, np.uint8)))
-    said = []
-    load_dataset(DataConfig(str(folder)), say=said.append)
-    assert "letters: of 1 there are training images, and no test images" in said
+    messages = []
+    load_dataset(DataConfig(str(folder)), say=messages.append)
+    assert "letters: 1 in the training images, but not in the test images" in messages
     (folder / FILE_NAMES["test_labels"]).write_bytes(idx.encode(np.array([0, 7], np.uint8)))
-    with pytest.raises(DataError, match=r"of 7 there are test images, and no training images; .*data\.test: false"):
+    with pytest.raises(DataError, match=r"7 in the test images, but not in the training images; .*data\.test: false"):
         load_dataset(DataConfig(str(folder)))
     assert len(load_dataset(DataConfig(str(folder), test=False)).class_names) == 3

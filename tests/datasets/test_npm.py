@@ -1,4 +1,4 @@
-"""Files from npm packages: the archive's reader, and an npm that does anything but its work."""
+"""Files from npm packages: the archive reader, and a failing npm."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PACKAGE = "digits@1.2.3"
 
 
 def archive(*members: tuple[str, bytes], kind: int = tarfile.USTAR_FORMAT, typeflag: bytes = tarfile.REGTYPE) -> bytes:
-    """A package's .tgz, as Python's own tarfile writes it."""
+    """Return a package's .tgz as Python's tarfile writes it."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=kind) as tar:
         for name, data in members:
@@ -40,7 +40,7 @@ def take(tgz: bytes, name: str = "package/data/file", size: int = len(DATA)) -> 
 
 
 @pytest.mark.parametrize("kind", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
-def test_the_named_member_is_found_among_others(kind: int):
+def test_named_member_is_found(kind: int):
     tgz = archive(
         ("package/package.json", b"{}"),
         ("package/data/file.txt", b"x" * 513),
@@ -52,18 +52,18 @@ def test_the_named_member_is_found_among_others(kind: int):
     assert take(tgz, "package/package.json", 2) == b"{}"
 
 
-def test_a_name_in_two_parts():
+def test_name_with_a_prefix_field():
     folder = "package/" + "folder/" * 15
     tgz = archive((f"{folder}{'n' * 90}", DATA))
     assert take(tgz, f"{folder}{'n' * 90}") == DATA
 
 
-def test_the_first_of_two_members_of_one_name():
+def test_first_of_two_members_of_one_name_is_read():
     assert take(archive(("package/data/file", DATA), ("package/data/file", DATA[::-1]))) == DATA
 
 
 @pytest.mark.parametrize(
-    ("tgz", "words"),
+    ("tgz", "message"),
     [
         (archive(), "the package has no such file"),
         (archive(("package/data/File", DATA), ("/package/data/file", DATA)), "has no such file"),
@@ -71,11 +71,11 @@ def test_the_first_of_two_members_of_one_name():
         (archive(("package/data/file", b""), typeflag=tarfile.SYMTYPE), "has no such file"),
         (archive(("package/data/file", b""), typeflag=tarfile.LNKTYPE), "has no such file"),
         (archive(("package/data/file", b""), typeflag=tarfile.FIFOTYPE), "has no such file"),
-        (archive(("package/data/file", DATA[1:])), "a file of 1279 bytes where 1280 are wanted"),
-        (archive(("package/data/file", DATA + b"x")), "a file of 1281 bytes where 1280 are wanted"),
+        (archive(("package/data/file", DATA[1:])), "a file of 1279 bytes instead of 1280"),
+        (archive(("package/data/file", DATA + b"x")), "a file of 1281 bytes instead of 1280"),
         (b"", "cut short"),
-        (b"<html>" * 200, "damaged, or no archive at all"),
-        (gzip.compress(b"x" * 2000), "damaged, or no archive at all"),
+        (b"<html>" * 200, "damaged, or not an archive"),
+        (gzip.compress(b"x" * 2000), "damaged, or not an archive"),
         (archive(("package/data/file", DATA))[:100], "gzip cut short"),
         (gzip.compress(gzip.decompress(archive(("package/data/file", DATA)))[:1000]), "cut short"),
     ],
@@ -95,16 +95,16 @@ def test_the_first_of_two_members_of_one_name():
         "cut tar",
     ],
 )
-def test_archives_without_the_file(tgz: bytes, words: str):
+def test_archives_without_the_file_are_refused(tgz: bytes, message: str):
     with pytest.raises(SourceError) as refused:
         take(tgz)
-    assert words in str(refused.value)
+    assert message in str(refused.value)
 
 
 @pytest.mark.parametrize(
     "size", [b"-0000000001\0", b"\x80" + bytes(10) + b"\x01", b"9" * 12, b"\0" * 12, b"1_0" + bytes(9)]
 )
-def test_sizes_that_are_none(size: bytes):
+def test_invalid_sizes_are_refused(size: bytes):
     header = bytearray(gzip.decompress(archive(("package/data/file", DATA)))[:512])
     header[124:136] = size
     header[148:156] = b" " * 8
@@ -113,22 +113,22 @@ def test_sizes_that_are_none(size: bytes):
         take(gzip.compress(bytes(header) + bytes(5000)))
 
 
-def test_a_header_that_was_changed():
+def test_changed_header_is_refused():
     tar = bytearray(gzip.decompress(archive(("package/data/file", DATA))))
     tar[300] ^= 1
     with pytest.raises(SourceError, match="damaged"):
         take(gzip.compress(tar))
 
 
-def test_an_archive_that_expands_without_end(monkeypatch: pytest.MonkeyPatch):
+def test_endless_archive_is_refused(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(npm, "MAX_DECODED_BYTES", 10_000_000)
     tgz = archive(("package/bomb", bytes(20_000_000)), ("package/data/file", DATA))
-    with pytest.raises(SourceError, match="holds more than 10000000 bytes"):
+    with pytest.raises(SourceError, match="has more than 10000000 bytes"):
         take(tgz)
 
 
-def test_thousands_of_extension_headers():
-    """Each asks a reader of the whole format to go one call deeper."""
+def test_thousands_of_extension_headers_are_refused():
+    """Each would make a full tar reader recurse once more."""
     block = tarfile.TarInfo("././@LongLink")
     block.type = tarfile.GNUTYPE_LONGNAME
     tgz = gzip.compress(
@@ -158,11 +158,11 @@ def test_any_bytes_give_a_file_of_the_right_size_or_a_refusal(tgz: bytes):
         assert str(error).isprintable()
 
 
-# From here on: what is called npm is a script of the test's.
+# In the tests below, npm is a script of the test's.
 
 
 @pytest.fixture
-def called_npm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def npm_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
@@ -176,7 +176,7 @@ def called_npm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     return write
 
 
-def test_npm_pack_is_called_as_it_must_be(called_npm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_npm_pack_gets_its_arguments(npm_script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     inputs: list[object] = []
 
     class Popen(subprocess.Popen[bytes]):
@@ -186,7 +186,7 @@ def test_npm_pack_is_called_as_it_must_be(called_npm, tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(npm.subprocess, "Popen", Popen)
     (tmp_path / "package.tgz").write_bytes(archive(("package/data/file", DATA), ("package/data/more", DATA[:7])))
-    called_npm(f'echo "$@" >> {tmp_path}/asked; pwd >> {tmp_path}/asked; cat; cp {tmp_path}/package.tgz .')
+    npm_script(f'echo "$@" >> {tmp_path}/asked; pwd >> {tmp_path}/asked; cat; cp {tmp_path}/package.tgz .')
     source = npm.Npm(f"npm:{PACKAGE}")
     assert b"".join(source.read("file", len(DATA))) == DATA
     assert b"".join(source.read("more", 7)) == DATA[:7]
@@ -198,7 +198,7 @@ def test_npm_pack_is_called_as_it_must_be(called_npm, tmp_path: Path, monkeypatc
     assert inputs == [subprocess.DEVNULL]
 
 
-def test_npm_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_missing_npm_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UnreachableError, match=r"^npm is not installed$"):
         npm.pack(PACKAGE)
@@ -218,22 +218,22 @@ def test_npm_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         ("head -c 100000 /dev/zero >&2; printf '\\033[31m' >&2; exit 1", "npm pack failed: [31m"),
     ],
 )
-def test_npm_fails(called_npm, script: str, reason: str):
-    called_npm(script)
+def test_failing_npm_is_reported(npm_script, script: str, reason: str):
+    npm_script(script)
     with pytest.raises(UnreachableError) as refused:
         npm.pack(PACKAGE)
     assert str(refused.value) == reason
 
 
-def test_npm_cannot_be_started(called_npm):
-    called_npm("").write_bytes(b"\x7fELF no program")
+def test_npm_that_cannot_start_is_reported(npm_script):
+    npm_script("").write_bytes(b"\x7fELF no program")
     with pytest.raises(UnreachableError, match="npm does not start"):
         npm.pack(PACKAGE)
 
 
-def test_npm_and_its_children_end_when_the_time_is_up(called_npm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_npm_and_its_children_end_at_the_timeout(npm_script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(npm, "NPM_SECONDS", 0.5)
-    called_npm(f"sleep 1000 & echo $! > {tmp_path}/child; wait")
+    npm_script(f"sleep 1000 & echo $! > {tmp_path}/child; wait")
     with pytest.raises(UnreachableError, match=r"npm pack did not end in 0\.5 s"):
         npm.pack(PACKAGE)
     child = int((tmp_path / "child").read_text())
@@ -251,15 +251,15 @@ def is_running(process: int) -> bool:
     return bool(state.strip()) and not state.startswith("Z")
 
 
-def test_an_archive_too_large_to_be_one(called_npm, monkeypatch: pytest.MonkeyPatch):
+def test_too_large_archive_is_refused(npm_script, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(npm, "MAX_ARCHIVE_BYTES", 1000)
-    called_npm("head -c 1001 /dev/zero > x.tgz")
+    npm_script("head -c 1001 /dev/zero > x.tgz")
     with pytest.raises(UnreachableError, match="larger than 1000 bytes"):
         npm.pack(PACKAGE)
 
 
-def test_an_archive_that_is_a_link_to_elsewhere_is_no_archive(called_npm):
-    called_npm("ln -s /etc/passwd x.tgz")
+def test_archive_that_is_a_link_is_refused(npm_script):
+    npm_script("ln -s /etc/passwd x.tgz")
     with pytest.raises(SourceError):
         b"".join(npm.Npm(f"npm:{PACKAGE}").read("file", 3))
 
@@ -269,18 +269,18 @@ def test_an_archive_that_is_a_link_to_elsewhere_is_no_archive(called_npm):
     ["npm:", "npm:digits", "npm:digits@", "npm:--help@1", "npm:../x@1", "npm:git+ssh://x@1", "npm:digits@latest",
      "npm:a/b@1", "npm:digits@1 --force", "npm:digits@1\n"],
 )  # fmt: skip
-def test_what_is_no_package(text: str):
+def test_invalid_package_names_are_refused(text: str):
     with pytest.raises(UnreachableError, match="an npm source is npm:NAME@VERSION"):
         npm.Npm(text)
 
 
-def test_packages_with_a_scope():
+def test_packages_may_have_a_scope():
     npm.Npm("npm:@scope/digits@1.0.0-beta.1+build")
 
 
-def test_nothing_is_left_in_the_temporary_folder(called_npm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_temporary_folder_is_empty_afterwards(npm_script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(npm.tempfile, "tempdir", str(tmp_path))
-    called_npm("mkdir -p cache/deep; touch cache/deep/file; exit 1")
+    npm_script("mkdir -p cache/deep; touch cache/deep/file; exit 1")
     with pytest.raises(UnreachableError):
         npm.pack(PACKAGE)
     assert os.listdir(tmp_path) == ["bin"]  # noqa: PTH208

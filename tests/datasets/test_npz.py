@@ -1,4 +1,4 @@
-""".npz files: Keras's and others' names, every type and shape, and archives that are not what they say."""
+""".npz files: names of Keras and others, types, shapes, and forged archives."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LABELS = np.array([4, 5, 9] * 4, np.uint8)
 
 
 def saved(path: Path, compressed: bool = True, **arrays: object) -> Path:
-    (np.savez_compressed if compressed else np.savez)(path, allow_pickle=True, **arrays)
+    (np.savez_compressed if compressed else np.savez)(path, **arrays)  # type: ignore[arg-type]
     return path
 
 
@@ -32,7 +32,7 @@ def load(path: Path, **keys: object):
 
 
 @pytest.mark.parametrize("compressed", [False, True])
-def test_keras(tmp_path: Path, compressed: bool):
+def test_keras_names_are_read(tmp_path: Path, compressed: bool):
     arrays = {"x_train": IMAGES, "y_train": LABELS, "x_test": IMAGES[:3], "y_test": LABELS[:3]}
     path = saved(tmp_path / "mnist.npz", compressed, **arrays)
     for where in (path, tmp_path):
@@ -44,8 +44,8 @@ def test_keras(tmp_path: Path, compressed: bool):
         assert np.array_equal(dataset.test().images, IMAGES[:3].reshape(3, 6))
 
 
-def test_the_hashes_are_those_of_idx_files(tmp_path: Path):
-    """So that it is known for the same data as the IDX files it was made of."""
+def test_hashes_equal_those_of_idx_files(tmp_path: Path):
+    """So it is recognized as the same data as the IDX files that it was made from."""
     dataset = load(saved(tmp_path / "a.npz", images=IMAGES, labels=LABELS.astype(np.int64)))
     assert dataset.hashes == {
         "train-images-idx3-ubyte": idx.digest(IMAGES),
@@ -70,39 +70,41 @@ def test_the_hashes_are_those_of_idx_files(tmp_path: Path):
 @pytest.mark.parametrize(
     "names", [("images", "labels"), ("X", "Y"), ("train_images", "train_labels"), ("data", "target")]
 )
-def test_types_shapes_and_names(tmp_path: Path, images: np.ndarray, labels: np.ndarray, names: tuple[str, str]):
+def test_types_shapes_and_names_are_read(
+    tmp_path: Path, images: np.ndarray, labels: np.ndarray, names: tuple[str, str]
+):
     dataset = load(saved(tmp_path / "a.npz", **dict(zip(names, (images, labels), strict=True)), extra=np.zeros(1)))
     assert np.array_equal(dataset.train.images, IMAGES.reshape(12, 6))
     assert np.array_equal(dataset.train.labels, [0, 1, 2] * 4)
 
 
-def test_rows_of_pixels(tmp_path: Path):
+def test_rows_of_pixels_are_square_images(tmp_path: Path):
     path = saved(tmp_path / "a.npz", images=IMAGES.reshape(12, 6), labels=LABELS)
     assert load(path, size=(3, 2)).image_shape == (3, 2)
-    with pytest.raises(DataError, match=r"a\.npz: images: 6 pixels an image are no square"):
+    with pytest.raises(DataError, match=r"a\.npz: images: 6 pixels per image are not a square"):
         load(path)
 
 
 @pytest.mark.parametrize(
-    ("arrays", "words"),
+    ("arrays", "message"),
     [
         ({"W1": np.zeros(3)}, "has the arrays W1; for train images it needs x_train and y_train"),
-        ({}, "is no zip archive|has the arrays none|neither"),
+        ({}, "is not a zip archive|has the arrays none|without .csv or .npy"),
         ({"images": IMAGES, "labels": LABELS[:-1]}, "12 images and 11 labels"),
         ({"images": IMAGES.astype(int) + 200, "labels": LABELS}, "images: pixels are numbers from 0 to 255, .* to 4"),
-        ({"images": IMAGES.astype(object), "labels": LABELS}, "images: holds pickled objects, which are not read"),
+        ({"images": IMAGES.astype(object), "labels": LABELS}, "images: has pickled objects, which are not read"),
         ({"images": IMAGES.astype(str), "labels": LABELS}, "images: is an array of <U3"),
         ({"images": IMAGES.astype(complex), "labels": LABELS}, "images: is an array of complex128"),
         ({"images": np.full((2, 3, 2), np.nan), "labels": LABELS[:2]}, "there is a NaN"),
         ({"images": np.zeros((2, 5, 5, 3)), "labels": LABELS[:2]}, "2 x 5 x 5 x 3; make them grey"),
-        ({"images": np.zeros((0, 5, 5)), "labels": LABELS[:0]}, "holds nothing|labels are"),
+        ({"images": np.zeros((0, 5, 5)), "labels": LABELS[:0]}, "is empty|labels are"),
         ({"images": IMAGES, "labels": 2 * np.eye(12)}, "labels: labels are .* these are 12 x 12"),
         ({"images": IMAGES, "labels": LABELS + 0.5}, "labels: labels are whole numbers; that of image 0 is 4.5"),
         ({"images": np.zeros(()), "labels": LABELS}, "images are"),
     ],
 )
-def test_arrays_that_are_none(tmp_path: Path, arrays: dict[str, np.ndarray], words: str):
-    with pytest.raises(DataError, match=words) as failure:
+def test_invalid_arrays_are_refused(tmp_path: Path, arrays: dict[str, np.ndarray], message: str):
+    with pytest.raises(DataError, match=message) as failure:
         load(saved(tmp_path / "a.npz", **arrays))
     assert "\n" not in str(failure.value)
 
@@ -121,35 +123,35 @@ def npy(shape: str, dtype: str = "|u1", data: bytes = b"") -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("member", "words"),
+    ("member", "message"),
     [
         (npy("(1000000000, 28, 28)"), "its header promises 784000000000 bytes"),
         (npy("(4, 28, 28)", data=bytes(3135)), "does not have the 3136 bytes its header promises"),
         (npy("(4, 28, 28)", data=bytes(3137)), "does not have the 3136 bytes its header promises"),
-        (npy("(-1, 28, 28)"), "is an array of|is no array"),
-        (npy("(4, 28, 28)", "|O", pickle.dumps(print)), "holds pickled objects"),
-        (npy("[" * 3000), "is no array as numpy saves them"),
-        (b"", "is no array as numpy saves them"),
-        (b"\x93NUMPY\7\0", "is no array as numpy saves them"),
-        (pickle.dumps([1]), "is no array as numpy saves them"),
+        (npy("(-1, 28, 28)"), "is an array of|is not an array"),
+        (npy("(4, 28, 28)", "|O", pickle.dumps(print)), "has pickled objects"),
+        (npy("[" * 3000), "is not an array as numpy saves it"),
+        (b"", "is not an array as numpy saves it"),
+        (b"\x93NUMPY\7\0", "is not an array as numpy saves it"),
+        (pickle.dumps([1]), "is not an array as numpy saves it"),
     ],
 )
-def test_members_that_are_not_what_they_say(tmp_path: Path, member: bytes, words: str):
+def test_forged_members_are_refused(tmp_path: Path, member: bytes, message: str):
     (tmp_path / "a.npz").write_bytes(archive(("images.npy", member), ("labels.npy", npy("(4,)", data=bytes(4)))))
-    with pytest.raises(DataError, match=f"a.npz: images: .*({words})"):
+    with pytest.raises(DataError, match=f"a.npz: images: .*({message})"):
         load(tmp_path / "a.npz")
 
 
-def test_archives_of_other_methods_and_damaged_ones(tmp_path: Path):
+def test_other_compression_and_damage_are_refused(tmp_path: Path):
     good = archive(("images.npy", npy("(2, 1, 2)", data=b"abcd")), ("labels.npy", npy("(2,)", data=b"ab")))
     path = tmp_path / "a.npz"
-    for data, words in (
-        (archive(("images.npy", b"x"), ("labels.npy", b"x"), method=zipfile.ZIP_BZIP2), "in a way that is not read"),
-        (good[:-30], "is no zip archive, or a damaged one"),
-        (good[:60] + bytes(20) + good[80:], "is damaged|is no array"),
+    for data, message in (
+        (archive(("images.npy", b"x"), ("labels.npy", b"x"), method=zipfile.ZIP_BZIP2), "in an unsupported way"),
+        (good[:-30], "is not a zip archive, or is damaged"),
+        (good[:60] + bytes(20) + good[80:], "is damaged|is not an array"),
     ):
         path.write_bytes(data)
-        with pytest.raises(DataError, match=words):
+        with pytest.raises(DataError, match=message):
             load(path)
 
 

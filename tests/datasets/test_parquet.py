@@ -46,7 +46,7 @@ def load(path: Path, **keys: object):
 
 
 @pytest.mark.parametrize("below", ["", "mnist"])
-def test_as_the_hub_has_it(tmp_path: Path, below: str):
+def test_files_of_the_hub_are_read(tmp_path: Path, below: str):
     write(tmp_path / below / "train-00000-of-00002.parquet", pictures(PIXELS[:3]), LABELS[:3])
     write(tmp_path / below / "train-00001-of-00002.parquet", pictures(PIXELS[3:]), LABELS[3:])
     write(tmp_path / below / "test-00000-of-00001.parquet", pictures(PIXELS[:2]), LABELS[:2])
@@ -58,32 +58,32 @@ def test_as_the_hub_has_it(tmp_path: Path, below: str):
     assert dataset.test().labels.tolist() == LABELS[:2]
 
 
-def test_one_file_is_for_training(tmp_path: Path):
+def test_single_file_is_for_training(tmp_path: Path):
     dataset = load(write(tmp_path / "any", pictures(PIXELS), LABELS, names=False))
     assert (len(dataset.train), dataset.has_test, dataset.class_names) == (6, False, ("0", "1"))
 
 
 @pytest.mark.parametrize(
-    ("images", "labels", "called", "words"),
+    ("images", "labels", "called", "message"),
     [
         (pictures(PIXELS[:1]), [0], {"image": "x"}, "has the columns x, label; it needs image, label"),
-        ([{"bytes": b"no picture", "path": "a"}], [0], {}, "row 0: is damaged, or neither a picture"),
-        ([{"bytes": None, "path": "a"}], [0], {}, "row 0: has no picture's bytes"),
-        (["text"], [0], {}, "row 0: has no picture's bytes"),
-        (pictures(PIXELS[:1]), [None], {}, "row 0: its label is None, no whole number"),
-        (pictures(PIXELS[:1]), ["a"], {}, "row 0: its label is 'a', no whole number"),
-        ([*pictures(PIXELS[:1]), *pictures(PIXELS[:1, :2])], [0, 1], {}, "row 1: is of 2 x 4 pixels, .* data.size"),
+        ([{"bytes": b"no picture", "path": "a"}], [0], {}, "row 0: is damaged, or neither a readable picture"),
+        ([{"bytes": None, "path": "a"}], [0], {}, "row 0: has no bytes of a picture"),
+        (["text"], [0], {}, "row 0: has no bytes of a picture"),
+        (pictures(PIXELS[:1]), [None], {}, "row 0: its label is None, not a whole number"),
+        (pictures(PIXELS[:1]), ["a"], {}, "row 0: its label is 'a', not a whole number"),
+        ([*pictures(PIXELS[:1]), *pictures(PIXELS[:1, :2])], [0, 1], {}, "row 1: has 2 x 4 pixels, .* data.size"),
         ([], [], {}, "has no train images|has no picture"),
     ],
 )
-def test_tables_that_are_none(tmp_path: Path, images, labels, called, words: str):
+def test_invalid_tables_are_refused(tmp_path: Path, images, labels, called, message: str):
     if not images:
         images = pyarrow.array([], pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())]))
-    with pytest.raises(DataError, match=words):
+    with pytest.raises(DataError, match=message):
         load(write(tmp_path / "a.parquet", images, labels, **called))
 
 
-def test_damaged_files(tmp_path: Path):
+def test_damaged_files_are_refused(tmp_path: Path):
     data = write(tmp_path / "a.parquet", pictures(PIXELS), LABELS).read_bytes()
     for wrong in (data[:-5], data[:20], data[:100] + bytes(50) + data[150:], b"PAR1"):
         (tmp_path / "a.parquet").write_bytes(wrong)

@@ -1,4 +1,4 @@
-"""mnist.pkl.gz: the pickles of Python 2 and 3, and what else a pickle may ask for."""
+"""mnist.pkl.gz: pickles of Python 2 and 3, and malicious pickles."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PAIRS = tuple(
 
 
 def python_2(pairs) -> bytes:
-    """As Python 2's cPickle wrote it, with bytes as short or long strings and names of the old numpy."""
+    """Return a pickle as Python 2's cPickle wrote it: bytes as short or long strings, and old numpy names."""
 
     def string(text: bytes) -> bytes:
         return b"U" + bytes([len(text)]) + text if len(text) < 256 else b"T" + struct.pack("<I", len(text)) + text
@@ -50,7 +50,7 @@ def load(path: Path, data: bytes):
 
 @pytest.mark.parametrize("protocol", [*range(pickle.HIGHEST_PROTOCOL + 1), "python 2"])
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
-def test_every_protocol(tmp_path: Path, protocol: int | str, pack):
+def test_every_protocol_is_read(tmp_path: Path, protocol: int | str, pack):
     data = python_2(PAIRS) if protocol == "python 2" else pickle.dumps(PAIRS, protocol)
     dataset = load(tmp_path / "mnist.pkl.gz", pack(data))
     assert np.array_equal(dataset.train.images, IMAGES[:8])
@@ -58,10 +58,10 @@ def test_every_protocol(tmp_path: Path, protocol: int | str, pack):
     assert np.array_equal(dataset.test().images, IMAGES[8:])
 
 
-def test_it_is_only_imported(tmp_path: Path):
+def test_pickle_is_read_only_by_import(tmp_path: Path):
     path = tmp_path / "mnist.pkl.gz"
     path.write_bytes(gzip.compress(pickle.dumps(PAIRS)))
-    with pytest.raises(DataError, match=r"is a pickle, which is only imported: mlpcli data import \S+ -o FOLDER"):
+    with pytest.raises(DataError, match=r"is a pickle, which can only be imported: mlpcli data import \S+ -o FOLDER"):
         load_dataset(DataConfig(dataset=str(path)))
 
 
@@ -71,22 +71,22 @@ class Evil:
 
 
 @pytest.mark.parametrize(
-    ("value", "words"),
+    ("value", "message"),
     [
-        (Evil(), "asks for posix.mkdir, which no array needs"),
-        (print, "asks for (builtins|__builtin__).print, which no array needs"),
-        ({"a": 1}, "asks for b?'.*', which no array of numbers needs"),
-        (np.array([print], object), "asks for|of something else than numbers"),
-        (np.array(["a"]), "of something else than numbers"),
-        ((1, 2, 3), "is no pickle of three pairs"),
-        (PAIRS[:2], "is no pickle of three pairs"),
-        (((PAIRS[0][0], PAIRS[1][1]), *PAIRS[1:]), "is no pickle of three pairs"),
+        (Evil(), "refers to posix.mkdir, which no array needs"),
+        (print, "refers to (builtins|__builtin__).print, which no array needs"),
+        ({"a": 1}, "has the instruction b?'.*', which no array needs"),
+        (np.array([print], object), "refers to|of something other than numbers"),
+        (np.array(["a"]), "of something other than numbers"),
+        ((1, 2, 3), "is not a pickle of three pairs"),
+        (PAIRS[:2], "is not a pickle of three pairs"),
+        (((PAIRS[0][0], PAIRS[1][1]), *PAIRS[1:]), "is not a pickle of three pairs"),
         (tuple((images * 300, labels) for images, labels in PAIRS), "pixels are numbers from 0 to 255"),
     ],
 )
-def test_pickles_of_something_else(tmp_path: Path, value: object, words: str):
+def test_pickles_of_something_else_are_refused(tmp_path: Path, value: object, message: str):
     for protocol in (0, 2, 4):
-        with pytest.raises(DataError, match=words) as failure:
+        with pytest.raises(DataError, match=message) as failure:
             load(tmp_path / "a.pkl", pickle.dumps(value, protocol))
         assert "\n" not in str(failure.value)
     assert not Path("/tmp/should-not-be-there").exists()
@@ -110,21 +110,21 @@ def test_pickles_of_something_else(tmp_path: Path, value: object, words: str):
         b"\x80\2]h\0a." * 100,
     ],
 )
-def test_damaged_ones(tmp_path: Path, data: bytes):
+def test_damaged_pickles_are_refused(tmp_path: Path, data: bytes):
     with pytest.raises(DataError) as failure:
         load(tmp_path / "a.pkl", data)
     assert "\n" not in str(failure.value)
 
 
-def test_text_is_not_made_bytes_again_and_again(monkeypatch: pytest.MonkeyPatch):
+def test_repeated_text_is_converted_once(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(pickled, "MAX_BYTES", 100_000)
     text = b"X" + struct.pack("<I", 1000) + b"a" * 1000
     once = b"c_codecs\nencode\nh\0X\6\0\0\0latin1\x86R"
-    with pytest.raises(PickleError, match="builds more than a data set is"):
+    with pytest.raises(PickleError, match="builds more than a data set has"):
         pickled.load(b"\x80\2" + text + b"q\0" + once * 200 + b".")
 
 
-def test_lists_that_hold_themselves():
+def test_recursive_lists_are_refused():
     assert pickled.load(b"\x80\2]q\0h\0a.") is not None
     assert pickled.load(b"\x80\2]q\0(h\0h\0h\0h\0e.") is not None
 

@@ -1,4 +1,4 @@
-"""Folders of pictures, one a class: how they lie, what becomes of a picture, and what is none."""
+"""Folders of pictures, one per class: layouts, conversion, and errors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PIXELS = RANDOM.integers(0, 100, (6, 5, 4), np.uint8)
 
 
 def write(folder: Path, *classes: str, suffix: str = "png") -> Path:
-    """Two pictures a class, in order."""
+    """Write two pictures per class, in order."""
     for number, pixels in enumerate(PIXELS[: 2 * len(classes)]):
         place = folder / classes[number // 2]
         place.mkdir(parents=True, exist_ok=True)
@@ -29,23 +29,23 @@ def write(folder: Path, *classes: str, suffix: str = "png") -> Path:
 
 
 def load(path: Path, **keys: object):
-    said: list[str] = []
+    messages: list[str] = []
     data = DataConfig(dataset=str(path), **{"validation": 0.0, "test": False, **keys})
-    return load_dataset(data, say=said.append), said
+    return load_dataset(data, say=messages.append), messages
 
 
 @pytest.mark.parametrize("train", ["train", "training", "Train", "."])
-def test_a_folder_a_class(tmp_path: Path, train: str):
+def test_one_folder_per_class(tmp_path: Path, train: str):
     write(tmp_path / train, "cat", "dog", "hen")
-    dataset, said = load(tmp_path)
-    assert (dataset.class_names, dataset.image_shape, said) == (("cat", "dog", "hen"), (5, 4), [])
+    dataset, messages = load(tmp_path)
+    assert (dataset.class_names, dataset.image_shape, messages) == (("cat", "dog", "hen"), (5, 4), [])
     assert np.array_equal(dataset.train.images, PIXELS.reshape(6, 20))
     assert dataset.train.labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert dataset.hashes["train-images-idx3-ubyte"] == idx.digest(PIXELS)
 
 
 @pytest.mark.parametrize("test", ["test", "testing"])
-def test_test_pictures(tmp_path: Path, test: str):
+def test_test_pictures_are_read(tmp_path: Path, test: str):
     write(tmp_path / "train", "cat", "dog", "hen")
     write(tmp_path / test, "dog", "cat")
     dataset, _ = load(tmp_path, test=True)
@@ -54,7 +54,7 @@ def test_test_pictures(tmp_path: Path, test: str):
     assert np.array_equal(split.images, PIXELS[[2, 3, 0, 1]].reshape(4, 20))
 
 
-def test_numbers_are_in_their_own_order_and_below_any_depth(tmp_path: Path):
+def test_numbers_are_sorted_at_any_depth(tmp_path: Path):
     write(tmp_path, "10", "9/more", "007")
     (tmp_path / "9" / ".hidden.png").write_bytes(b"")
     (tmp_path / "9" / "notes.txt").write_bytes(b"")
@@ -63,7 +63,7 @@ def test_numbers_are_in_their_own_order_and_below_any_depth(tmp_path: Path):
     assert dataset.train.labels.tolist() == [0, 0, 1, 1, 2, 2]
 
 
-def test_links_that_lead_in_circles(tmp_path: Path):
+def test_circular_links_are_not_followed(tmp_path: Path):
     write(tmp_path, "a", "b")
     (tmp_path / "a" / "up").symlink_to(tmp_path)
     (tmp_path / "b" / "self").symlink_to("self")
@@ -74,7 +74,7 @@ def test_links_that_lead_in_circles(tmp_path: Path):
     assert len(load(tmp_path)[0].train) == 4
 
 
-def test_names_of_any_bytes(tmp_path: Path):
+def test_class_names_may_be_any_bytes(tmp_path: Path):
     for name in (b"\xff\xfe", "日本".encode(), b"a\nb"):
         place = tmp_path / os.fsdecode(name)
         place.mkdir()
@@ -94,48 +94,48 @@ def test_names_of_any_bytes(tmp_path: Path):
         ("I;16", 25700, 100),
     ],
 )
-def test_colours_are_made_grey(tmp_path: Path, mode: str, value: object, grey: int):
+def test_colours_become_grey(tmp_path: Path, mode: str, value: object, grey: int):
     (tmp_path / "a").mkdir()
     Image.new(mode, (3, 2), value).save(tmp_path / "a" / "1.png")
     assert load(tmp_path)[0].train.images.tolist() == [[grey] * 6]
 
 
-def test_pictures_of_different_sizes(tmp_path: Path):
+def test_different_sizes_are_refused(tmp_path: Path):
     write(tmp_path, "a", "b")
     Image.new("L", (50, 40), 80).save(tmp_path / "b" / "9.png")
-    with pytest.raises(DataError, match=r"9\.png: is of 40 x 50 pixels, \S+0\.png of 5 x 4; .* data\.size: \[28, 28\]"):
+    with pytest.raises(DataError, match=r"9\.png: has 40 x 50 pixels, \S+0\.png 5 x 4; .* data\.size: \[28, 28\]"):
         load(tmp_path)
     dataset, _ = load(tmp_path, size=(5, 4))
     assert np.array_equal(dataset.train.images[:4], PIXELS[:4].reshape(4, 20))
     assert dataset.train.images[4].tolist() == [80] * 20
 
 
-def test_centred_pictures_are_those_that_predict_makes(tmp_path: Path):
+def test_centred_pictures_equal_those_of_predict(tmp_path: Path):
     paper = np.full((60, 80), 230, np.uint8)
     paper[20:50, 30:36] = 40
     for name, picture in (("dark", paper), ("light", 255 - paper), ("moved", np.roll(paper, 20, axis=1))):
         (tmp_path / name).mkdir()
         Image.fromarray(picture).save(tmp_path / name / "1.png")
-    dataset, said = load(tmp_path, size=(28,), centre=True)
+    dataset, messages = load(tmp_path, size=(28,), centre=True)
     expected = images.from_file(tmp_path / "dark" / "1.png", "it", (28, 28), raw=False).pixels.reshape(784)
     assert all(np.array_equal(image, expected) for image in dataset.train.images)
-    assert said == []
+    assert messages == []
     (tmp_path / "dark" / "2.png").write_bytes((tmp_path / "dark" / "1.png").read_bytes())
     Image.new("L", (50, 50), 200).save(tmp_path / "dark" / "2.png")
-    with pytest.raises(DataError, match=r"2\.png: is blank, and shows no class"):
+    with pytest.raises(DataError, match=r"2\.png: is blank: it shows no class"):
         load(tmp_path, size=(28,), centre=True)
 
 
-def test_dark_ink_on_paper_is_remarked_on(tmp_path: Path):
+def test_dark_ink_on_paper_is_a_remark(tmp_path: Path):
     (tmp_path / "a").mkdir()
     Image.new("L", (3, 2), 200).save(tmp_path / "a" / "1.png")
     assert load(tmp_path)[1] == [
-        f"{tmp_path.name}: the pictures are mostly light, as paper is; light is taken for ink, as it is in MNIST"
+        f"{tmp_path.name}: the pictures are mostly light, like paper; strokes should be light, as in MNIST"
     ]
 
 
 @pytest.mark.parametrize("data", [b"", b"no picture", b"\x89PNG\r\n\x1a\n", b"GIF89a" + bytes(20)])
-def test_pictures_that_are_none(tmp_path: Path, data: bytes):
+def test_invalid_pictures_are_refused(tmp_path: Path, data: bytes):
     write(tmp_path, "a")
     (tmp_path / "a" / "zz.png").write_bytes(data)
     with pytest.raises(DataError, match=r"zz\.png: is damaged") as failure:
@@ -143,7 +143,7 @@ def test_pictures_that_are_none(tmp_path: Path, data: bytes):
     assert "\n" not in str(failure.value)
 
 
-def test_too_many_classes(tmp_path: Path):
+def test_too_many_classes_are_refused(tmp_path: Path):
     for number in range(257):
         (tmp_path / str(number)).mkdir()
         (tmp_path / str(number) / "1.png").write_bytes(b"")

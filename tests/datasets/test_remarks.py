@@ -1,4 +1,4 @@
-"""Data that teach little are remarked on, each kind in one line with what to do; those that teach well are not."""
+"""Remarks about data that teach little: one line each, with the remedy; none about good data."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHAPE = (6, 5)  # of images whose bytes are no multiple of eight
 
 
 def split(count: int, classes: int = 3) -> Split:
-    """Light marks on a dark ground."""
+    """Return light marks on a dark background."""
     images = np.zeros((count, *SHAPE), np.uint8)
     images[:, 1:-1, 1:-1] = RANDOM.integers(0, 256, (count, SHAPE[0] - 2, SHAPE[1] - 2))
     images[:, 2, 2] = 255
@@ -42,7 +42,7 @@ def painted(made: Split, change) -> Split:
     return Split(change(made.images).astype(np.uint8), made.labels)
 
 
-def test_good_data_are_passed_over_in_silence():
+def test_good_data_have_no_remark():
     assert of(dataset()) == []
     assert of(dataset(validation=None, has_test=False)) == []
     assert of(load_dataset(DataConfig(dataset="mnist-sample"))) == []
@@ -63,12 +63,12 @@ def test_sorted_files_and_one_class_in_validation():
     assert "data.validation_order: shuffled" in message
     (drawn,) = of(made, "shuffled")
     assert "in file order" not in drawn and "hold out others" in drawn
-    few = dataset(validation=labelled(split(14), 0, 1))  # of so few a class may be absent by chance
+    few = dataset(validation=labelled(split(14), 0, 1))  # of this few, a class may be absent by chance
     assert of(few) == []
 
 
 @pytest.mark.parametrize(
-    ("changes", "kind", "words"),
+    ("changes", "kind", "expected"),
     [
         ({"train": labelled(split(60), 0, 1), "validation": None}, "classes", "no training image of c"),
         ({"test": labelled(split(30), 0, 2)}, "classes", "no test image of b"),
@@ -79,32 +79,32 @@ def test_sorted_files_and_one_class_in_validation():
     ],
     ids=["training lacks", "test lacks", "uneven", "gaps", "few", "few of the test"],
 )
-def test_classes(changes: dict[str, object], kind: str, words: str):
+def test_remarks_about_classes(changes: dict[str, object], kind: str, expected: str):
     (remark,) = remarks(dataset(**changes))
-    assert remark.kind == kind and words in remark.message and "\n" not in remark.message
+    assert remark.kind == kind and expected in remark.message and "\n" not in remark.message
 
 
-def test_labels_from_one_on_have_no_gap():
+def test_labels_from_1_have_no_gap():
     assert of(dataset(class_names=("1", "2", "3"))) == []
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "expected"),
     [
         (nearly_black, "their brightest pixel being 1 of 255, and will teach little: multiply their pixels by 255"),
-        (inverted, "dark on a light ground"),
+        (inverted, "dark on a light background"),
         (np.zeros_like, "no training image has two different pixels"),
         (lambda images: images[:1].repeat(len(images), 0), "training images are the same"),
     ],
     ids=["divided by 255", "inverted", "blank", "all the same"],
 )
-def test_pixels(change, words: str):
+def test_remarks_about_pixels(change, expected: str):
     made = dataset(train=painted(split(60), change), validation=None, has_test=False)
     (message,) = of(made)
-    assert words in message
+    assert expected in message
 
 
-def test_a_test_set_unlike_the_training_images():
+def test_remark_about_a_test_set_unlike_training():
     (message,) = of(dataset(test=painted(split(30), inverted)))
     assert "the test images are dark on light, and the training images light on dark" in message
 
@@ -122,7 +122,7 @@ def test_duplicates_are_counted_in_each_split():
 
 
 @pytest.mark.parametrize("width", range(1, 20))
-def test_one_bit_makes_another_image(width: int):
+def test_images_that_differ_in_one_bit_are_no_duplicates(width: int):
     image = np.zeros((1, width), np.uint8)
     flipped = (np.uint8(1) << np.arange(8, dtype=np.uint8))[:, None, None] * np.eye(width, dtype=np.uint8)
     others = flipped.reshape(-1, width)

@@ -1,4 +1,4 @@
-"""Digits are found on photographs: whatever the light, the paper and what is printed on it."""
+"""Digits are found on photographs, in any light, on any paper, with print."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def digits():
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """A small network, good enough to tell a digit from a line."""
+    """Train a small network, good enough to distinguish a digit from a line."""
     own = ("data.dataset=mnist-sample", "training.epochs=4", "network.hidden=[32]")
     run = experiment.train(config.load(None, own, {}), out=tmp_path_factory.mktemp("runs") / "run")
     return load(run)
@@ -37,17 +37,17 @@ def even(model, digits):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_photographs_are_read_as_on_even_light(model, digits, even, kind):
+def test_photographs_are_read_as_in_even_light(model, digits, even, kind):
     images, labels = digits
     assert photos.as_well(photos.readings(model, images, labels, kind), even) >= len(images) - 1
 
 
-def test_a_photograph_of_twelve_megapixels(model, digits):
+def test_photograph_of_twelve_megapixels(model, digits):
     found = photos.readings(model, digits[0][:1], digits[1][:1], "phone")
     assert found[0].predicted == found[0].label
 
 
-def test_photographs_are_the_same_every_time(digits):
+def test_photographs_are_deterministic(digits):
     for kind in ("ruled", "noise-300"):
         first = photos.photograph(digits[0][0], kind, 3)
         assert photos.photograph(digits[0][0], kind, 3) == first
@@ -55,17 +55,17 @@ def test_photographs_are_the_same_every_time(digits):
         assert photos.photograph(digits[0][0], kind, 3, seed=1) != first
 
 
-# Paper ---------------------------------------------------------------------------------------------------------------
+# Paper --------------------------------------------------------------------------------------------
 
 
-def test_the_paper_under_ink_is_the_darkest_of_the_lightest_on_a_way_out():
+def test_paper_under_ink_is_the_maximin_path():
     """By hand: from the ink in the middle, the way out over the right side passes paper of 90 at most."""
     light = np.array([[99, 99, 99, 99], [99, 10, 90, 80], [99, 99, 99, 99]], float)
     dark, _ = segment.paper(light, crossing=False)
     assert dark.tolist() == [[99, 99, 99, 99], [99, 90, 90, 80], [99, 99, 99, 99]]
 
 
-def test_a_fall_of_light_and_a_shadow_are_paper():
+def test_gradient_of_light_and_shadow_are_paper():
     down, right = np.mgrid[0:60, 0:80]
     for light in (200.0 - 2 * right, 90.0 + down + right, np.where(down > right, 80.0, 220.0)):
         dark, negative = segment.paper(light, crossing=False)
@@ -89,10 +89,10 @@ def test_noise_is_measured_beside_strokes():
     assert segment.noise(light[:2]) == 0
 
 
-# Parts ---------------------------------------------------------------------------------------------------------------
+# Parts --------------------------------------------------------------------------------------------
 
 
-def test_connected_parts_by_hand():
+def test_connected_components_by_hand():
     mask = np.array([[1, 0, 0, 1, 1], [0, 1, 0, 0, 0], [0, 0, 0, 1, 0], [1, 0, 1, 0, 1]], bool)
     labels, count = segment.labelled(mask)
     assert count == 4
@@ -103,7 +103,7 @@ def test_connected_parts_by_hand():
     assert segment.labelled(np.zeros((3, 4), bool))[1] == 0
 
 
-def test_components_are_those_of_a_flood_fill():
+def test_components_equal_those_of_a_flood_fill():
     random = np.random.default_rng(1)
     for density in (0.2, 0.4, 0.6):
         mask = random.random((17, 23)) < density
@@ -123,7 +123,7 @@ def test_components_are_those_of_a_flood_fill():
 
 
 @pytest.mark.parametrize("thick", [3, 8])
-def test_a_box_around_a_digit_is_not_the_digit(digits, thick):
+def test_box_around_a_digit_is_removed(digits, thick):
     scene = photos.scene(digits[0][0], np.random.default_rng(0), 200, 200)
     light = np.asarray(scene.picture(), float)
     boxed = np.pad(light, thick, constant_values=15.0)
@@ -133,7 +133,7 @@ def test_a_box_around_a_digit_is_not_the_digit(digits, thick):
     assert np.abs(centred(on_a_page)[0] - expected).mean() < 4
 
 
-def test_a_hole_of_a_digit_at_the_border_is_not_the_digit(digits):
+def test_hole_of_a_digit_at_the_border_is_no_digit(digits):
     zero = digits[0][3]
     rows, columns = (np.flatnonzero(zero.any(axis=axis)) for axis in (1, 0))
     tight = np.kron(255 - zero[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], np.ones((6, 6)))
@@ -141,7 +141,7 @@ def test_a_hole_of_a_digit_at_the_border_is_not_the_digit(digits):
     assert np.abs(centred(tight)[0].astype(int) - centred(zero.astype(float))[0]).mean() < 6
 
 
-def test_a_picture_held_upright_is_turned(digits):
+def test_portrait_picture_is_rotated(digits):
     file = photos.photograph(digits[0][0], "exif", 0)
     upright = from_bytes(photos.photograph(digits[0][0], "even", 0), "it", (28, 28), raw=False).pixels.astype(int)
     assert np.abs(from_bytes(file, "it", (28, 28), raw=False).pixels - upright).mean() < 4

@@ -1,4 +1,4 @@
-"""Files from web servers, good and bad: real ones, on loopback."""
+"""Files from real web servers on loopback, good and bad."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def refusal(server: Server, answer: Answer, kind: type[SourceError] = SourceErro
 
 
 @pytest.mark.parametrize("slash", ["", "/"])
-def test_a_base_address_with_and_without_its_slash(server: Server, slash: str):
+def test_base_address_with_or_without_a_slash(server: Server, slash: str):
     server.answers["/deep/file"] = body(DATA)
     assert get(f"{server.url}deep{slash}") == DATA
     assert server.requests == ["/deep/file"]
@@ -75,13 +75,13 @@ def test_a_base_address_with_and_without_its_slash(server: Server, slash: str):
     ],
     ids=["length", "no length", "http 1.0", "chunked", "chunks of a byte", "100 first", "more than announced"],
 )
-def test_every_proper_way_to_send_a_file(server: Server, answer: Answer):
+def test_every_valid_transfer_is_read(server: Server, answer: Answer):
     server.answers["/file"] = answer
     assert get(server.url) == DATA
 
 
 @pytest.mark.parametrize(
-    ("code", "words"),
+    ("code", "message"),
     [
         ("403 Forbidden", "status 403 Forbidden"),
         ("404 Gone Fishing", "status 404 Not Found"),
@@ -91,37 +91,37 @@ def test_every_proper_way_to_send_a_file(server: Server, answer: Answer):
         ("777 Never Heard Of", "status 777"),
     ],
 )
-def test_every_status_but_200_is_a_refusal_in_our_own_words(server: Server, code: str, words: str):
-    assert refusal(server, status(code, data=b"sorry")) == words
+def test_status_other_than_200_is_refused(server: Server, code: str, message: str):
+    assert refusal(server, status(code, data=b"sorry")) == message
 
 
-def test_a_body_cut_short(server: Server):
+def test_truncated_body_is_refused(server: Server):
     assert refusal(server, body(DATA[:1000], length=1024)) == "cut short after 1000 of 1024 bytes"
     assert "broke off" in refusal(server, raw(CHUNKED + b"400\r\n" + DATA[:1000]), UnreachableError)
 
 
-def test_an_endless_body_is_left_in_time(server: Server):
+def test_endless_body_is_refused_in_time(server: Server):
     piece = bytes(10_000)
     limit = bounded_size(len(DATA))
     for start, again in ((b"HTTP/1.1 200 OK\r\n\r\n", piece), (CHUNKED, b"2710\r\n" + piece + b"\r\n")):
-        assert refusal(server, endless(start, again)) == f"more than {limit} bytes, which no copy of it takes"
+        assert refusal(server, endless(start, again)) == f"more than {limit} bytes, too many for this file"
 
 
 @pytest.mark.parametrize(
-    ("start", "again", "words"),
+    ("start", "again", "message"),
     [
-        (b"HTTP/1.1 200 OK\r\n", b"X-Again: and again\r\n", "not proper HTTP: got more than 100 headers"),
-        (b"HTTP/1.1 200 OK\r\nX-Long: ", b"x" * 1000, "not proper HTTP: got more than 65536 bytes"),
+        (b"HTTP/1.1 200 OK\r\n", b"X-Again: and again\r\n", "invalid HTTP: got more than 100 headers"),
+        (b"HTTP/1.1 200 OK\r\nX-Long: ", b"x" * 1000, "invalid HTTP: got more than 65536 bytes"),
         (b"", b"HTTP/1.1 100 Continue\r\n\r\n", "sends without end"),
-        (b"HTTP/1.1 ", b"2" * 1000, "not proper HTTP"),
+        (b"HTTP/1.1 ", b"2" * 1000, "invalid HTTP"),
     ],
     ids=["headers", "one header", "continue", "status line"],
 )
-def test_endless_headers(server: Server, start: bytes, again: bytes, words: str):
-    assert words in refusal(server, endless(start, again), UnreachableError)
+def test_endless_headers_are_refused(server: Server, start: bytes, again: bytes, message: str):
+    assert message in refusal(server, endless(start, again), UnreachableError)
 
 
-def test_endless_trailers(server: Server):
+def test_endless_trailers_are_refused(server: Server):
     answer = endless(CHUNKED + b"400\r\n" + DATA + b"\r\n0\r\n", b"X-Again: and again\r\n")
     assert refusal(server, answer, UnreachableError) == "broke off (sends without end)"
 
@@ -137,7 +137,7 @@ def test_endless_trailers(server: Server):
     ],
     ids=["nothing", "half a header", "trickle", "trickled header", "trickled continue"],
 )
-def test_a_server_that_keeps_its_headers_to_itself(server: Server, answer: Answer):
+def test_stalled_headers_are_refused(server: Server, answer: Answer):
     assert refusal(server, answer, UnreachableError) == f"cannot be reached ({web.TOO_SLOW})"
 
 
@@ -146,11 +146,11 @@ def test_a_server_that_keeps_its_headers_to_itself(server: Server, answer: Answe
     [silence(HEAD + DATA[:500]), trickle(HEAD, b"x", 0.05), trickle(CHUNKED, b"1\r\nx\r\n", 0.05)],
     ids=["stall", "trickle", "trickled chunks"],
 )
-def test_a_body_that_stalls(server: Server, answer: Answer):
+def test_stalled_body_is_refused(server: Server, answer: Answer):
     assert refusal(server, answer, UnreachableError) == f"broke off ({web.TOO_SLOW})"
 
 
-def test_a_slow_server_that_goes_on_is_waited_for(server: Server, monkeypatch: pytest.MonkeyPatch):
+def test_slow_server_is_waited_for(server: Server, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(web, "CONNECT_SECONDS", 0.3)
     monkeypatch.setattr(web, "STALL_SECONDS", 1.0)
     monkeypatch.setattr(web, "STALL_BYTES", 100)
@@ -165,18 +165,18 @@ def test_a_slow_server_that_goes_on_is_waited_for(server: Server, monkeypatch: p
     assert get(server.url) == DATA
 
 
-def test_time_the_reader_takes_for_itself_is_no_stall(server: Server, monkeypatch: pytest.MonkeyPatch):
+def test_time_of_the_reader_is_no_stall(server: Server, monkeypatch: pytest.MonkeyPatch):
     server.answers["/file"] = body(bytes(300_000))
     clock = iter(range(0, 10**9, 1000))
     chunks = web.Web(server.url).read("file", 300_000)
     next(chunks)
-    # From here on a thousand seconds pass between any two looks at the clock, except while waiting for the server.
+    # Let a thousand seconds pass between two readings of the clock, except while waiting for the server.
     times = (tick for tick in clock for _ in range(2))
     monkeypatch.setattr(web.time, "monotonic", lambda: float(next(times)))
     assert sum(map(len, chunks)) == 300_000 - web.CHUNK
 
 
-def test_nothing_listens():
+def test_closed_port_is_refused():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with pytest.raises(UnreachableError, match=r"^cannot be reached \(Connection refused\)$"):
@@ -184,14 +184,14 @@ def test_nothing_listens():
 
 
 @pytest.mark.parametrize("answer", [raw(b""), raw(b"\r\n"), raw(b"220 ftp ready\r\n"), raw(b"\x16\x03\x01" * 9)])
-def test_something_else_listens(server: Server, answer: Answer):
-    assert refusal(server, answer, UnreachableError).startswith("cannot be reached (not proper HTTP: ")
+def test_server_of_another_protocol_is_refused(server: Server, answer: Answer):
+    assert refusal(server, answer, UnreachableError).startswith("cannot be reached (invalid HTTP: ")
 
 
 @pytest.mark.parametrize(
     "url", ["http://", "http://[", "http://a b/", "http://localhost:x/", "http://\u2028/", "https://"]
 )
-def test_addresses_that_are_none(url: str):
+def test_invalid_addresses_are_refused(url: str):
     with pytest.raises(UnreachableError, match="cannot be reached"):
         get(url)
 
@@ -207,7 +207,7 @@ class TestRedirects:
         assert get(server.url) == DATA
         assert server.requests == ["/file", "/a", "/b", "/c", "/d", "/e"]
 
-    def test_but_only_so_many(self, server: Server):
+    def test_are_bounded(self, server: Server):
         server.answers["/file"] = redirect("/file")
         assert refusal(server, redirect("/file")) == "more than 5 redirects"
         assert len(server.requests) == 6
@@ -215,14 +215,14 @@ class TestRedirects:
     @pytest.mark.parametrize(
         "location", ["file:///etc/passwd", "ftp://localhost/file", "data:,x", "gopher:x", "npm:x@1"]
     )
-    def test_never_to_another_scheme(self, server: Server, location: str):
+    def test_to_another_scheme_are_refused(self, server: Server, location: str):
         assert refusal(server, redirect(location)) == f"redirects to {location}, which is not followed"
 
-    def test_never_nowhere(self, server: Server):
+    def test_without_a_target_are_refused(self, server: Server):
         assert "redirects to '', which is not followed" in refusal(server, status("302 Found"))
-        assert "no URL" in refusal(server, redirect("http://[x"))
+        assert "not a URL" in refusal(server, redirect("http://[x"))
 
-    def test_whose_own_body_never_ends(self, server: Server):
+    def test_with_an_endless_body_are_followed(self, server: Server):
         server.answers["/end"] = body(DATA)
         server.answers["/file"] = endless(b"HTTP/1.1 302 Found\r\nLocation: /end\r\n\r\n", bytes(1000))
         assert get(server.url) == DATA
@@ -236,14 +236,16 @@ class TestRedirects:
         secure_server.answers["/file"] = body(DATA)
         assert get(server.url) == DATA
 
-    def test_never_from_https_to_http(self, server: Server, secure_server: Server, monkeypatch: pytest.MonkeyPatch):
+    def test_from_https_to_http_are_refused(
+        self, server: Server, secure_server: Server, monkeypatch: pytest.MonkeyPatch
+    ):
         monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
         server.answers["/file"] = body(DATA)
         location = f"{server.url}file"
         assert refusal(secure_server, redirect(location)) == f"redirects to {location}, which is not followed"
         assert server.requests == []
 
-    def test_never_back_to_http_by_way_of_https(
+    def test_to_http_through_https_are_refused(
         self, server: Server, secure_server: Server, monkeypatch: pytest.MonkeyPatch
     ):
         monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
@@ -254,7 +256,7 @@ class TestRedirects:
 
 
 class TestTls:
-    def test_with_a_certificate_that_is_trusted(self, secure_server: Server, monkeypatch: pytest.MonkeyPatch):
+    def test_with_a_trusted_certificate(self, secure_server: Server, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
         secure_server.answers["/file"] = body(DATA)
         assert get(secure_server.url) == DATA
@@ -263,57 +265,55 @@ class TestTls:
         assert "certificate verify failed" in refusal(secure_server, body(DATA), UnreachableError)
         assert secure_server.requests == []
 
-    def test_the_name_is_verified(self, secure_server: Server, monkeypatch: pytest.MonkeyPatch):
+    def test_host_name_is_verified(self, secure_server: Server, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
         with pytest.raises(UnreachableError, match="certificate verify failed"):
             get(secure_server.url.replace("localhost", "127.0.0.1"))
 
-    def test_with_a_server_that_speaks_none(self, server: Server, monkeypatch: pytest.MonkeyPatch):
+    def test_with_a_server_without_tls(self, server: Server, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(web, "CONNECT_SECONDS", 0.3)
         with pytest.raises(UnreachableError, match="cannot be reached"):
             get(server.url.replace("http:", "https:"))
 
-    def test_with_a_server_that_says_nothing(self, monkeypatch: pytest.MonkeyPatch):
+    def test_with_a_silent_server(self, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(web, "CONNECT_SECONDS", 0.3)
         with socket.create_server(("127.0.0.1", 0)) as listener, pytest.raises(UnreachableError, match="timed out"):
             get(f"https://localhost:{listener.getsockname()[1]}/")
 
-    def test_a_stall(self, secure_server: Server, monkeypatch: pytest.MonkeyPatch):
+    def test_with_a_stalled_server(self, secure_server: Server, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
         assert refusal(secure_server, silence(HEAD + DATA[:9]), UnreachableError) == f"broke off ({web.TOO_SLOW})"
         assert refusal(secure_server, trickle(HEAD, b"x", 0.05), UnreachableError) == f"broke off ({web.TOO_SLOW})"
 
 
 class TestProxies:
-    def test_that_the_environment_names_are_asked(self, server: Server, monkeypatch: pytest.MonkeyPatch):
+    def test_of_the_environment_are_used(self, server: Server, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setenv("http_proxy", server.url)
         server.answers["http://digits.invalid/file"] = body(DATA)
         assert get("http://digits.invalid/") == DATA
 
-    def test_are_asked_for_a_tunnel_and_not_waited_for_without_end(
-        self, server: Server, monkeypatch: pytest.MonkeyPatch
-    ):
+    def test_are_asked_for_a_tunnel_with_a_timeout(self, server: Server, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setenv("https_proxy", server.url)
-        for answer, words in (
+        for answer, message in (
             (silence(), "timed out"),
             (trickle(b"HTTP/1.1 200 OK\r\nX: ", b"x", 0.05), "timed out"),
             (endless(b"HTTP/1.1 200 OK\r\n", b"X-Again: and again\r\n"), "cannot be reached"),
             (status("403 Forbidden"), "Tunnel connection failed"),
         ):
             server.answers["digits.invalid:443"] = answer
-            with pytest.raises(UnreachableError, match=words):
+            with pytest.raises(UnreachableError, match=message):
                 get("https://digits.invalid/")
-        # A library that another test has loaded may ask the proxy too, on its own account.
+        # A library that another test has loaded may ask the proxy too.
         assert {asked for asked in server.requests if "digits" in asked} == {"digits.invalid:443"}
 
-    def test_are_passed_by_where_the_environment_says_so(self, server: Server, monkeypatch: pytest.MonkeyPatch):
+    def test_are_bypassed_if_the_environment_says_so(self, server: Server, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setenv("http_proxy", "http://proxy.invalid:1/")
         monkeypatch.setenv("no_proxy", "localhost")
         server.answers["/file"] = body(DATA)
         assert get(server.url) == DATA
 
 
-def test_a_proxy_that_is_not_there_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch):
+def test_missing_proxy_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch):
     for name in ("http_proxy", "ALL_PROXY"):
         with monkeypatch.context() as patch:
             patch.setenv(name, "http://me:secret@127.0.0.1:9/")
@@ -324,11 +324,11 @@ def test_a_proxy_that_is_not_there_is_named_without_its_password(monkeypatch: py
 
 
 @pytest.mark.parametrize("port", ["99999", "-1", "x", "4294967296"])
-def test_a_port_that_cannot_be_is_a_refusal(server: Server, port: str):
+def test_impossible_port_is_refused(server: Server, port: str):
     assert refusal(server, redirect(f"http://127.0.0.1:{port}/"), UnreachableError).startswith("cannot be reached (")
 
 
-def test_a_busy_server_is_asked_once_more(server: Server, monkeypatch: pytest.MonkeyPatch):
+def test_busy_server_is_asked_once_more(server: Server, monkeypatch: pytest.MonkeyPatch):
     slept: list[float] = []
     monkeypatch.setattr(web.time, "sleep", slept.append)
     assert refusal(server, status("503 Busy", headers="Retry-After: 7\r\n")).startswith("status 503")
@@ -340,12 +340,12 @@ def test_a_busy_server_is_asked_once_more(server: Server, monkeypatch: pytest.Mo
     assert slept == [7]
 
 
-def test_a_user_in_the_address_is_sent_as_a_header():
+def test_user_in_the_address_is_sent_as_a_header():
     assert web._without_user("https://me:se%40cret@host/a@b/") == ("https://host/a@b/", "Basic bWU6c2VAY3JldA==")
     assert web._without_user("https://host/") == ("https://host/", None)
 
 
-def test_what_the_request_says():
+def test_headers_of_the_request():
     asked: list[bytes] = []
 
     def accept(listener: socket.socket) -> None:
@@ -401,7 +401,7 @@ responses = st.lists(lines | st.binary(max_size=50), max_size=12).map(b"\r\n".jo
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(responses)
 @example(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\nx")
-def test_any_bytes_from_a_server_give_bytes_or_a_refusal(server: Server, response: bytes):
+def test_any_bytes_from_a_server_are_data_or_refused(server: Server, response: bytes):
     server.answers["/file"] = raw(response)
     try:
         received = get(server.url)
@@ -411,8 +411,8 @@ def test_any_bytes_from_a_server_give_bytes_or_a_refusal(server: Server, respons
         assert len(received) <= bounded_size(len(DATA))
 
 
-def test_the_test_server_speaks_proper_tls():
-    """Else the refusals above would prove nothing."""
+def test_test_server_speaks_valid_tls():
+    """Without this the refusals above would prove nothing."""
     with serving(tls=True) as server:
         context = ssl.create_default_context(cafile=str(CERTIFICATE))
         host, _, port = server.address.partition(":")

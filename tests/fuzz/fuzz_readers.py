@@ -1,4 +1,4 @@
-"""Coverage-guided fuzzing of a reader of foreign bytes: whatever they are, a value or an error of ours, and soon.
+"""Coverage-guided fuzzing of a reader of untrusted bytes: any bytes are a value or one of our errors, quickly.
 
     pip install '.[fuzz]'
     python tests/fuzz/fuzz_readers.py checkpoint --runs 1000000
@@ -42,7 +42,7 @@ with atheris.instrument_imports(include=["mlpcli", "http.client"], exclude=COMPA
     from mlpcli.state import OPTIMIZER_STATE, State, architecture_of
 
 RSS_LIMIT_MB = 512
-SECONDS_LIMIT = 10  # of the wall's clock, for one reader or one command
+SECONDS_LIMIT = 10  # of wall-clock time, for one reader or one command
 MEMBER = "package/data/train-labels-idx1-ubyte"
 
 
@@ -74,7 +74,7 @@ def header_of(data: bytes) -> bytes:
 
 
 def with_header(text: str) -> bytes:
-    """The first checkpoint with another header, sealed anew."""
+    """Return the first checkpoint with another header, sealed again."""
     with np.load(io.BytesIO(CHECKPOINTS[0])) as arrays:
         members = {name: arrays[name] for name in arrays.files}
     members["header"] = np.array(text)
@@ -88,7 +88,7 @@ def with_header(text: str) -> bytes:
 
 
 def seal(content: bytes) -> bytes:
-    """``content`` with the hash that says it is undamaged: what an attacker would do."""
+    """Return ``content`` with its valid hash, as an attacker would."""
     return content + hashlib.sha256(content).hexdigest().encode()
 
 
@@ -126,7 +126,7 @@ def read_pickle(data: bytes) -> None:
 
 
 def read_any(data: bytes) -> None:
-    """Whatever the bytes are taken for, by their beginning."""
+    """Read the bytes with the reader detected by their beginning."""
     collection = detect.open_collection(on_disk(data), config.DataConfig(), lambda message: None, pickles=True)
     if collection.prepare("train"):
         collection.read("train")
@@ -156,7 +156,7 @@ def read_tar(data: bytes) -> None:
 
 
 def read_yaml(data: bytes) -> None:
-    """By the parser of YAML, and by the reader of what a run's config looks like: both accept the same."""
+    """Read with the YAML parser and with the reader of a run's config: both accept the same."""
     quick = config._as_written(data)
     try:
         slow = config.load(on_disk(data), (), {})
@@ -167,7 +167,7 @@ def read_yaml(data: bytes) -> None:
 
 
 class Server:
-    """In place of a socket: answers every request with the next of the given responses."""
+    """A replacement of a socket that answers every request with the next of the given responses."""
 
     def __init__(self, responses: list[bytes]) -> None:
         self._responses = responses
@@ -203,7 +203,7 @@ READING = (
 )
 OUTPUTS = ("out.csv", "out.safetensors", "report.html")
 RUN_FILES = ("manifest.json", "metrics.jsonl", "test.json", "config.yaml", "checkpoints/best.npz", "evaluations.jsonl")
-# What takes the place of the file, instead of other bytes.
+# Replacements of the file, other than other bytes.
 INSTEAD: tuple[Callable[[Path], None], ...] = (
     lambda path: None,
     os.mkfifo,
@@ -214,7 +214,7 @@ INSTEAD: tuple[Callable[[Path], None], ...] = (
 
 
 def make_run() -> dict[str, bytes]:
-    """Train ``run`` in a new working directory, and clear its data away; the bytes of its files."""
+    """Train ``run`` in a new working directory, delete its data, and return the bytes of its files."""
     os.chdir(tempfile.mkdtemp(prefix="mlpcli-fuzz-"))
     settings = ["data.dataset=mnist-sample", "network.hidden=[2]", "training.epochs=2", "training.batch_size=1000"]
     experiment.train(config.load(None, settings, {}), out="run")
@@ -223,12 +223,12 @@ def make_run() -> dict[str, bytes]:
 
 
 def names_here() -> set[str]:
-    """Everything in the working directory and below, no link followed."""
+    """Return all names in the working directory and below, without following links."""
     return {str(path) for path in Path().rglob("*")}
 
 
 def read_a_run(data: bytes) -> None:
-    """The first byte says which file, the second whether the rest takes its place or something that is no file."""
+    """Replace one file of a run and run every command. The first byte picks the file, the second its replacement."""
     name, how = RUN_FILES[(data or b"\0")[0] % len(RUN_FILES)], data[1] if len(data) > 1 else 0
     path = Path("run", name)
     if how < len(INSTEAD):
@@ -239,11 +239,11 @@ def read_a_run(data: bytes) -> None:
     before, size = names_here(), path.lstat().st_size if path.exists() else 0
     try:
         for arguments in READING:
-            said = io.StringIO()
-            with redirect_stdout(said), redirect_stderr(said):
+            printed = io.StringIO()
+            with redirect_stdout(printed), redirect_stderr(printed):
                 status = commands._run(list(arguments))
-            assert status in (0, 2, 3, 4), (arguments, said.getvalue())
-            assert all(character in "\n\t" or character.isprintable() for character in said.getvalue())
+            assert status in (0, 2, 3, 4), (arguments, printed.getvalue())
+            assert all(character in "\n\t" or character.isprintable() for character in printed.getvalue())
             assert names_here() - before <= {*OUTPUTS, "run/evaluations.jsonl"}, (arguments, names_here() - before)
             assert how < len(INSTEAD) or path.stat().st_size == size or name == "evaluations.jsonl", arguments
     finally:
@@ -356,7 +356,7 @@ def main() -> None:
     options = parser.parse_args()
     reader, seeds, longest = READERS[options.reader]
     socket.socket.connect = no_network
-    os.environ.clear()  # no proxies, and none to look for before each request
+    os.environ.clear()  # no proxies, and no search for one before each request
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     web.ssl.create_default_context = lambda *_, **__: context  # never used: loading certificates takes 50 ms
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""The checker of gradients: what it samples, what it leaves out, what it refuses to call a pass."""
+"""The gradient checker: sampling, exclusions, and what it does not count as a pass."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def generator(seed=0):
 
 
 def rows(hidden=(5,), activation="sigmoid", objective="softmax_cross_entropy", *, change=None, rng=None, **options):
-    """The rows by name, on inputs of which the last two are 0 in every example."""
+    """Return the rows by name, for inputs of which the last two are 0 in every example."""
     rng = rng or generator()
     architecture = Architecture.named((D, *hidden, K), activation, objective)
     theta = architecture.parameters(np.float64)
@@ -100,7 +100,7 @@ def test_sampled_entries_are_mostly_nonzero(monkeypatch):
     assert (drawn % D < D - 2).sum() == 20
 
 
-def test_samples_depend_on_the_generator_alone():
+def test_samples_depend_only_on_the_generator():
     assert rows((7,), entries=6) == rows((7,), entries=6)
 
 
@@ -133,7 +133,7 @@ def test_dead_units_do_not_exercise_layers_below():
 
 
 def at_a_distance(distance):
-    """Unit 2 of the hidden layer is that far from its kink, for the first example."""
+    """Put unit 2 of the hidden layer that far from its kink, for the first example."""
 
     def change(theta, X):
         theta.b[0][:] = 0.5
@@ -142,7 +142,7 @@ def at_a_distance(distance):
     return change
 
 
-def test_differences_across_a_kink_are_left_out_by_name():
+def test_differences_across_a_kink_are_skipped_by_name():
     found = rows(activation="relu", change=at_a_distance(1e-6))
     assert "b1[2]" in found["b1"].kinks
     assert set(found["W1"].kinks) <= {f"W1[{i}, 2]" for i in range(D)}
@@ -151,7 +151,7 @@ def test_differences_across_a_kink_are_left_out_by_name():
     assert {row.verdict for row in found.values()} == {"passed"}
 
 
-def test_kink_within_reach_of_the_longer_step_is_avoided():
+def test_kink_within_the_longer_step_is_avoided():
     found = rows(activation="relu", change=at_a_distance(1e-4))
     assert all(row.kinks == () and row.verdict == "passed" for row in found.values())
     assert found["b1"].errors["central"] < 1e-7
@@ -168,7 +168,7 @@ def test_tensor_at_kinks_has_no_central_differences():
     assert found["b1"].verdict == "passed"
 
 
-def test_the_kinks_of_the_hinge_are_found():
+def test_hinge_kinks_are_found():
     def change(theta, X):
         theta.W[0][:] = 0.0
         theta.b[0][:] = 0.0, 1.0 + 1e-7, -5.0  # for label 0 the margin of class 1 is 2, of label 1 that of class 0 is 0
@@ -228,8 +228,8 @@ def test_numbers_that_are_not_finite_fail():
 
 
 @pytest.mark.parametrize("name", OUTPUT_LAYERS)
-def test_explicit_jacobians_are_those_of_the_textbook(name):
-    """Entry by entry, by the formulas of docs/derivation.md, at p of the worked example where that is possible."""
+def test_explicit_jacobians_equal_the_textbook(name):
+    """Entry by entry, by the formulas of docs/derivation.md, at p of its worked example if possible."""
     unit, loss = OUTPUT_LAYERS[name]
     z, y = np.array([0.3, -1.2, 2.0]), np.array([0.0, 1.0, 0.0])
     p, dp_dz = unit(z)

@@ -1,4 +1,4 @@
-"""The check of whole steps: it passes for every optimizer, and each kind of error on the way shows."""
+"""The check of whole steps: it passes for every optimizer, and catches each kind of planted error."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ OPTIMIZERS = {"sgd": "theta", "momentum": "v theta", "nesterov": "v theta", "ada
 
 @pytest.fixture(autouse=True)
 def _margins_are_trimmed(monkeypatch):
-    """Return the rows, of networks this small too."""
+    """Trim margins of networks this small too."""
     monkeypatch.setattr(trainer, "MIN_WORK_TO_TRIM", 0)
 
 
 def images(count=60):
-    """8 x 8 pixels, of which the first and the last two rows are 0."""
+    """Return images of 8 x 8 pixels whose first and last two rows are 0."""
     rng = np.random.default_rng(3)
     found = rng.integers(0, 256, (count, 8, 8), np.uint8)
     found[:, :2] = found[:, -2:] = 0
@@ -48,7 +48,7 @@ def config_of(hidden=(6, 5), augmentation=None, objective="softmax_cross_entropy
 
 
 def initial_of(config):
-    """The initial parameters, which gradcheck's first table is about."""
+    """Return the initial parameters, the subject of gradcheck's first table."""
     network = config.network
     theta = Parameters((64, *network.hidden, 4), np.float64)
     initialize(
@@ -93,7 +93,7 @@ def test_every_optimizer_passes(optimizer, more):
 
 @pytest.mark.parametrize("hidden", [(), (5,), (3, 4, 5)])
 @pytest.mark.parametrize("objective", ["linear_hinge", "normalized_sigmoid"])
-def test_any_depth_and_objective_passes(hidden, objective):
+def test_every_depth_and_objective_passes(hidden, objective):
     assert failed(rows_of(config_of(hidden, objective=objective, learning_rate=0.05), processes=3)) == set()
 
 
@@ -106,7 +106,7 @@ def test_distorted_images_pass():
     assert failed(rows_of(config_of(augmentation=augmentation))) == set()
 
 
-def test_steps_begin_from_a_checkpoints_state():
+def test_steps_start_from_the_checkpoint_state():
     config = config_of(optimizer="adam", averaging=0.9)
     theta = Parameters((64, 6, 5, 4), np.float32)
     initialize(theta, "nielsen", 1.0, "sigmoid", np.random.default_rng(1))
@@ -147,7 +147,7 @@ def momentum_decayed_twice(patch):
     patch(optimizers.Momentum, "end", end)
 
 
-def weight_decay_left_out(patch):
+def weight_decay_missing(patch):
     init = optimizers.WeightDecay.__init__
     patch(optimizers.WeightDecay, "__init__", lambda self, l2, *arrays: init(self, 0.5 * l2, *arrays))
 
@@ -156,7 +156,7 @@ def input_scale(patch):
     patch(trainer, "INPUT_SCALE", 1 / 256)
 
 
-def smoothing_forgotten(patch):
+def smoothing_missing(patch):
     table = OneHot.table
     patch(OneHot, "table", lambda self, smoothing, dtype: table(self, 0.0, dtype))
 
@@ -200,7 +200,7 @@ def plain_mean_of_the_average(patch):
     patch(MovingAverage, "update", lambda self, step: update(self, step if step < 4 else 10**9))
 
 
-def initial_parameters_are_lost(patch):
+def initial_parameters_lost(patch):
     patch(trainer, "draw_parameters", lambda config, architecture: architecture.parameters("float64"))
 
 
@@ -208,12 +208,12 @@ def gradient_norms_of_another_vector(patch):
     patch(trainer, "gradient_norms", lambda gradient, *_: [1.0 for _ in gradient.W])
 
 
-def the_last_batch_is_left_out(patch):
+def last_batch_missing(patch):
     epoch = Batches.epoch
     patch(Batches, "epoch", lambda self, number: (b for b in epoch(self, number) if b.size == 16))
 
 
-def steps_are_counted_twice(patch):
+def steps_counted_twice(patch):
     step = trainer.Trainer.steps
 
     def steps(self, epoch):
@@ -244,7 +244,7 @@ def momentum_forgotten_at_step_128(patch):
     patch(optimizers.Optimizer, "step", forget)
 
 
-def a_chunk_left_out(patch):
+def chunk_missing(patch):
     chunks = Parameters.chunks
     patch(Parameters, "chunks", lambda *given: chunks(*given)[:-1])
 
@@ -254,22 +254,22 @@ PLANTED = {
     margins_trimmed_too_far: {"loss", "v", "theta"},
     margins_of_another_batch: {"loss", "v", "theta"},
     momentum_decayed_twice: {"loss", "v", "theta"},
-    weight_decay_left_out: {"v", "theta"},
+    weight_decay_missing: {"v", "theta"},
     input_scale: {"loss", "v", "theta"},
-    smoothing_forgotten: {"loss", "v", "theta"},
+    smoothing_missing: {"loss", "v", "theta"},
     labels_of_another_example: {"loss", "v", "theta"},
     rate_of_the_next_step: {"loss", "v", "theta"},
     dropout_without_its_scale: {"loss", "v", "theta"},
     average_with_the_square_of_its_decay: {"average"},
     epochs_that_end_without_momentum: {"loss", "v", "theta"},
     plain_mean_of_the_average: {"average"},
-    initial_parameters_are_lost: {"theta", "average"},
+    initial_parameters_lost: {"theta", "average"},
     gradient_norms_of_another_vector: {"loss"},
-    the_last_batch_is_left_out: {"loss", "average"},
-    steps_are_counted_twice: {"loss", "v", "theta", "average"},
+    last_batch_missing: {"loss", "average"},
+    steps_counted_twice: {"loss", "v", "theta", "average"},
     last_quarter_of_the_schedule: {"loss"},
     momentum_forgotten_at_step_128: {"v", "theta", "average", "loss"},
-    a_chunk_left_out: {"loss", "v", "theta", "average"},
+    chunk_missing: {"loss", "v", "theta", "average"},
 }
 
 
@@ -282,16 +282,16 @@ def test_planted_error_is_caught(plant, monkeypatch):
     assert found <= {f"step {name}" for name in PLANTED[plant]}
 
 
-def no_terms_are_added(patch):
+def no_partial_sums_added(patch):
     patch(SharedMemory, "reduce", lambda self, terms: self.barrier())
 
 
-def the_last_term_is_forgotten(patch):
+def last_partial_sum_missing(patch):
     reduce = SharedMemory.reduce
     patch(SharedMemory, "reduce", lambda self, terms: reduce(self, terms[:2]))
 
 
-@pytest.mark.parametrize("plant", [no_terms_are_added, the_last_term_is_forgotten])
+@pytest.mark.parametrize("plant", [no_partial_sums_added, last_partial_sum_missing])
 def test_error_of_several_processes_is_caught(plant, monkeypatch):
     plant(monkeypatch.setattr)
     found = failed(rows_of(config_of(), processes=3))
@@ -299,13 +299,13 @@ def test_error_of_several_processes_is_caught(plant, monkeypatch):
     assert all(name.startswith("3 processes") for name in found)
 
 
-def test_images_are_cut_to_one_and_a_half_batches():
+def test_checks_use_one_and_a_half_batches():
     for count, batch_size, expected in ((60, 16, 24), (20, 16, 20), (5, 100, 5), (1, 1, 1)):
         config = config_of(batch_size=batch_size)
         assert len(training_images(config, images(count), 4, (8, 8), 0).train) == expected
 
 
-def test_the_checked_config_keeps_all_but_dtype_and_length():
+def test_checked_config_changes_only_dtype_and_length():
     config = config_of(averaging=0.9998, patience=3)
     dataset = training_images(config, images(), 4, (8, 8), 0)
     steps = Steps(config, dataset, None)

@@ -1,4 +1,4 @@
-"""The textbook's formulas, by hand: they share nothing with the code that trains."""
+"""The textbook's formulas by hand, independent of the training code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mlpcli.state import OPTIMIZER_STATE
 ONE, TWO = np.array([1.0]), np.array([2.0])
 
 
-def test_every_optimizer_has_its_rule():
+def test_every_optimizer_has_a_textbook_rule():
     assert RULES.keys() == OPTIMIZER_STATE.keys()
     for name, rule in RULES.items():
         _, state = rule(ONE, {"v": ONE, "m": ONE, "s": ONE}, ONE, 0.1, 0.9, 1)
@@ -60,14 +60,14 @@ def test_learning_rates(schedule, rates):
     assert [learning_rate(config, step, 3) for step in range(12)] == pytest.approx(rates)
 
 
-def test_average_is_plain_at_first_and_decays_later():
+def test_average_is_a_plain_mean_then_decays():
     assert average(ONE, TWO, 0.5, 2, 3) is ONE
     assert average(ONE, TWO, 0.5, 2, 2) == TWO
     assert average(ONE, TWO, 0.9, 1, 2) == pytest.approx(1.5)
     assert average(ONE, TWO, 0.9, 2, 200) == pytest.approx(0.81 * 1 + 0.19 * 2)
 
 
-def test_mask_drops_the_rate_and_keeps_the_mean():
+def test_mask_drops_its_rate_and_preserves_the_mean():
     drawn = mask(0.25, (300, 200), np.random.default_rng(0))
     assert set(np.unique(drawn)) == {0.0, 4 / 3}
     assert (drawn == 0).mean() == pytest.approx(0.25, abs=0.01)

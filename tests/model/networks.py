@@ -19,7 +19,7 @@ Array = np.ndarray
 
 @dataclass
 class Problem:
-    """A network's parameters, a batch, and masks (B, H) of dropout for each hidden layer, or none."""
+    """A network's parameters, a batch, and a dropout mask (B, H) or None for each hidden layer."""
 
     architecture: Architecture
     theta: Parameters
@@ -47,7 +47,7 @@ def problem(
 
 
 def bound(case: Problem, dtype: str = "float64", scale: float = 1.0, comm: Serial = SERIAL) -> Network:
-    """The network of ``case``, bound to its parameters and inputs, or to copies in another dtype."""
+    """Return the network of ``case``, bound to its parameters and inputs, or to copies in another dtype."""
     arrays = allocate_arrays(case.architecture.sizes, len(case.X), dtype, dropout=bool(case.masks))
     for own, mask in zip(arrays.masks, case.masks, strict=False):
         own[...] = mask
@@ -66,7 +66,7 @@ def loss_and_gradient(case: Problem, dtype: str = "float64", scale: float = 1.0)
 
 
 def complex_step_gradient(case: Problem) -> Array:
-    """dLoss/dtheta (n,) as Im Loss(theta + ih) / h, an entry at a time."""
+    """Return dLoss/dtheta (n,) as Im Loss(theta + ih) / h, one entry at a time."""
     stepped = Problem(case.architecture, case.architecture.parameters("complex128"), case.X, case.Y, case.masks)
     vector = stepped.theta.vector
     vector[...] = case.theta.vector

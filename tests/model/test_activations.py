@@ -1,4 +1,4 @@
-"""The activations: values, derivatives, and nothing lost at large z."""
+"""Activations: values, derivatives, and precision at large z."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def derivative(name, z, dh=1.0):
     return dz
 
 
-def test_activations_have_their_names():
+def test_activations_are_found_by_name():
     assert ACTIVATIONS.keys() == TEXTBOOK.keys()
     assert all(activation.name == name for name, activation in ACTIVATIONS.items())
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_values_are_the_textbooks(name):
+def test_values_match_the_textbook(name):
     np.testing.assert_allclose(value(name, Z), TEXTBOOK[name](Z), rtol=1e-14)
 
 
@@ -48,7 +48,7 @@ def test_backward_multiplies_by_the_derivative(name):
         np.testing.assert_allclose(derivative(name, Z, dh), dh * step, rtol=1e-13, atol=1e-15)
 
 
-# The write-ups print sigmoid^-1 for the derivative. The inverse function of the sigmoid at h is ln(h / (1 - h)).
+# Some texts print sigmoid^-1 for the derivative. The inverse function of the sigmoid at h is ln(h / (1 - h)).
 def test_sigmoid_derivative_is_not_its_inverse():
     h = value("sigmoid", Z)
     np.testing.assert_allclose(derivative("sigmoid", Z), h * (1 - h), rtol=1e-14)

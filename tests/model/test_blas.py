@@ -1,4 +1,4 @@
-"""Gemm and Axpy against numpy's own arithmetic, with BLAS and without."""
+"""Gemm and Axpy against numpy's arithmetic, with and without BLAS."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def integers(random: Any, shape: tuple[int, ...], dtype: str, layout: str = "rows") -> Array:
-    """Small integers, whose sums are exact: the rows of a wider matrix, those of a copy, or its columns."""
+    """Return small integers, whose sums are exact, as rows of a wider matrix, as a copy, or as columns."""
     wide = random.integers(-4, 5, (shape[0], *(length + 3 for length in shape[1:]))).astype(dtype)
     if dtype == "complex128":
         wide += 1j * random.integers(-4, 5, wide.shape)
@@ -65,7 +65,7 @@ def test_gemm_is_beta_C_plus_alpha_AB(m, k, n, dtype, of_A, of_B, transposed, se
 @given(lengths, lengths, lengths, st.sampled_from(DTYPES), layouts, seeds, st.data())
 @pytest.mark.usefixtures("library")
 def test_gemm_skips_zero_columns_of_an_input(m, k, n, dtype, layout, seed, data):
-    """x W, and x^T dz, for one input after the other whose columns are others; what is skipped is not even read."""
+    """For x W and x^T dz, and for several inputs with different zero columns. Skipped columns are not even read."""
     random = np.random.default_rng(seed)
     x, W, dz = (integers(random, shape, dtype, layout) for shape in ((m, k), (k, n), (m, n)))
     z, dW = integers(random, (m, n), dtype), integers(random, (k, n), dtype, layout)

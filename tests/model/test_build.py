@@ -1,4 +1,4 @@
-"""Networks are bound to arrays that fit them, and the parts that processes own are together the whole."""
+"""Networks are bound to arrays that fit them, and the shards of all processes make up the whole."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def all_of(arrays) -> list[Array]:
     return [*hidden, *(term for terms in arrays.partial_dh for term in terms), *arrays.partial_logits, arrays.p]
 
 
-def test_architecture_has_parameters_of_its_sizes():
+def test_parameters_have_the_sizes_of_the_architecture():
     architecture = Architecture.named([4, 3, 2], "tanh", "linear_hinge")
     assert architecture.sizes == (4, 3, 2)
     assert (architecture.activation.name, architecture.objective.name) == ("tanh", "linear_hinge")
@@ -41,7 +41,7 @@ def test_first_rows_share_the_memory(dropout: bool, processes: int):
     assert (first.masks[0] is None) == (not dropout)
 
 
-def test_arrays_come_from_the_allocator_given():
+def test_arrays_come_from_the_given_allocator():
     made = []
 
     def allocate(shape, dtype):
@@ -71,7 +71,7 @@ def test_smaller_batch_in_the_same_arrays_is_exact():
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
 @pytest.mark.parametrize("hidden", [(), (5,), (2, 7), (9, 4, 6), (1, 1)])
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
-def test_network_of_several_processes_is_that_of_one(hidden: tuple[int, ...], size: int, dropout: float):
+def test_several_processes_compute_what_one_computes(hidden: tuple[int, ...], size: int, dropout: float):
     """On an input with zero columns; there may be fewer units or examples than processes."""
     case = problem((8, *hidden, 3), batch=4, dropout=dropout if hidden else 0.0, seed=size)
     case.X[:, :2] = case.X[:, 7:] = 0

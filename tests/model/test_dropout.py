@@ -1,4 +1,4 @@
-"""Dropout masks keep the mean, and any block of one can be drawn alone."""
+"""Dropout masks preserve the mean, and any block of one can be drawn alone."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_mask_has_zeros_and_one_value_above_1(rate, rows, columns):
 
 
 @pytest.mark.parametrize("rate", [0.001, 0.2, 0.5, 0.9])
-def test_mean_is_kept(rate):
+def test_mean_is_preserved(rate):
     rng = np.random.Generator(np.random.Philox(0))
     mask = np.concatenate([mask_of(rate, (10, 999), rng) for _ in range(400)])
     assert (mask == 0).mean() == pytest.approx(rate, abs=min(1e-3, 0.3 * rate))
@@ -31,14 +31,14 @@ def test_mean_is_kept(rate):
     assert mask.max() == pytest.approx(1 / (1 - rate), rel=1e-12)
 
 
-def test_each_mask_is_drawn_anew():
+def test_masks_differ():
     rng = np.random.Generator(np.random.Philox(0))
     first, second = mask_of(0.5, (50, 40), rng), mask_of(0.5, (50, 40), rng)
     assert (first == second).mean() == pytest.approx(0.5, abs=0.05)
 
 
 @given(st.integers(1, 9), st.integers(1, 9), st.data())
-def test_block_is_that_part_of_the_whole_mask(rows, columns, data):
+def test_block_equals_that_part_of_the_whole_mask(rows, columns, data):
     ends = [sorted(data.draw(st.tuples(st.integers(0, n), st.integers(0, n)))) for n in (rows, columns)]
     block = slice(*ends[0]), slice(*ends[1])
     one, other = (np.random.Generator(np.random.Philox(7)) for _ in range(2))

@@ -26,7 +26,7 @@ def test_transpose_shares_array_and_columns():
 
 
 @given(st.integers(1, 9), st.data())
-def test_block_has_its_part_of_the_nonzero_columns(width, data):
+def test_block_has_its_nonzero_columns(width, data):
     first, last, start, stop = (data.draw(st.integers(0, width)) for _ in range(4))
     (first, last), (start, stop) = sorted((first, last)), sorted((start, stop))
     array = np.zeros((1, width))

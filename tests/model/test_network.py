@@ -1,4 +1,4 @@
-"""The network against loops that a reader can check, the identities it has to obey, and that it learns."""
+"""The network against readable loops and identities; small trainings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.model.networks import Problem, bound, complex_step_gradient, loss_and
 
 
 def softmax_regression_by_loops(W, b, X, y, l2):
-    """Loss and gradients, an example, a class and a pixel at a time; the penalty l2 sum(W^2) is in them."""
+    """Return loss and gradients, one example, class and pixel at a time, with the penalty l2 sum(W^2)."""
     B, D, K = len(X), len(W), len(b)
     loss, dW, db = 0.0, np.zeros((D, K)), np.zeros(K)
     for i in range(B):
@@ -51,7 +51,7 @@ def test_softmax_regression_equals_the_loops():
     np.testing.assert_allclose(gradient.b[0], db, atol=1e-15)
 
 
-def test_one_hidden_layer_is_the_derivation_written_out():
+def test_one_hidden_layer_equals_the_derivation():
     case = problem((5, 4, 3))
     (W1, W2), (b1, b2) = case.theta.W, case.theta.b
     h1 = 1 / (1 + np.exp(-(case.X @ W1 + b1)))
@@ -78,7 +78,7 @@ def test_one_hidden_layer_is_the_derivation_written_out():
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_gradient_is_the_complex_step_of_the_loss(activation, objective, hidden, dropout):
+def test_gradient_equals_the_complex_step(activation, objective, hidden, dropout):
     case = problem((5, *hidden, 3), activation, objective, dropout=dropout if hidden else 0.0)
     _, gradient, _ = loss_and_gradient(case)
     np.testing.assert_allclose(gradient.vector, complex_step_gradient(case), rtol=1e-10, atol=1e-14)
@@ -86,7 +86,7 @@ def test_gradient_is_the_complex_step_of_the_loss(activation, objective, hidden,
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_batch_is_the_mean_of_its_examples(activation, objective):
+def test_batch_loss_is_the_mean_of_its_examples(activation, objective):
     case = problem((5, 4, 6, 3), activation, objective)
     loss, gradient, _ = loss_and_gradient(case)
     alone = [
@@ -98,7 +98,7 @@ def test_batch_is_the_mean_of_its_examples(activation, objective):
 
 
 @pytest.mark.parametrize("hidden", [(), (5,), (5, 7)])
-def test_input_scale_is_a_factor_of_the_inputs(hidden):
+def test_input_scale_multiplies_the_inputs(hidden):
     case = problem((6, *hidden, 3), batch=9)
     case.X[...] = np.random.default_rng(3).integers(256, size=case.X.shape)
     scaled = Problem(case.architecture, case.theta, case.X / 255, case.Y)
@@ -139,7 +139,7 @@ def test_gradient_is_accumulated_with_alpha_and_beta(hidden):
         np.testing.assert_allclose(target.vector, beta * 7 + alpha * expected.vector, rtol=1e-13, atol=1e-15)
 
 
-def test_penalty_is_of_weights_alone_and_is_added():
+def test_penalty_of_weights_is_added_to_the_gradient():
     theta = problem((5, 4, 3)).theta
     gradient = problem((5, 4, 3)).architecture.parameters("float64")
     gradient.vector[:] = 1.0
@@ -166,7 +166,7 @@ def test_dropout_by_hand():
 
 
 def test_softmax_of_two_classes_is_logistic_regression():
-    """theta = w1 - w0: the same loss, the same probability; half of each step's gradient goes to either class."""
+    """With theta = w1 - w0 loss and probability are equal, and half of the gradient goes to each class."""
     case = problem((4, 2), batch=9)
     logistic = Architecture.named((4, 1), "sigmoid", "sigmoid_cross_entropy")
     (w0, w1), (b0, b1) = case.theta.W[0].T, case.theta.b[0]
@@ -180,7 +180,7 @@ def test_softmax_of_two_classes_is_logistic_regression():
 
 
 def descend(case, steps, rate, dtype="float64"):
-    """Gradient descent; returns the losses and the last logits."""
+    """Descend the gradient and return the losses and the last logits."""
     gradient = case.architecture.parameters(dtype)
     network, Y = bound(case, dtype), case.Y.astype(dtype)
     accumulator, losses = Gradient(network, gradient.shard(SERIAL)), []
@@ -195,7 +195,7 @@ def descend(case, steps, rate, dtype="float64"):
 
 @settings(max_examples=25)
 @given(data=st.data(), objective=st.sampled_from(sorted(OBJECTIVES)), hidden=st.sampled_from([(), (5,), (5, 4)]))
-def test_renumbering_the_classes_renumbers_the_result(data, objective, hidden):
+def test_permuted_classes_permute_the_result(data, objective, hidden):
     classes = data.draw(st.integers(2, 6))
     order = data.draw(st.permutations(range(classes)))
     case = problem((7, *hidden, classes), objective=objective, seed=data.draw(st.integers(0, 2**32)))
@@ -222,7 +222,7 @@ def test_three_hidden_layers_of_sigmoids_train(digits):
         losses[scheme], _ = descend(Problem(architecture, theta, *digits), 120, 0.5, "float32")
     assert losses["glorot"][0] > 2.2
     assert losses["glorot"][-1] < 1.0
-    # Without the gain of 4 the signal fades on its way up: the network stays where it began.
+    # Without the gain of 4 the signal fades from layer to layer, and the network does not train.
     assert losses["lecun"][-1] > 2.2
 
 

@@ -1,4 +1,4 @@
-"""The helpers: maxima and sums of rows, and scalars as arrays."""
+"""Maxima and sums of rows, and scalars as arrays."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_scalar_array_is_read_only_and_keeps_the_dtype(dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("rows", [0, 1, COLUMN_MAX_MIN_ROWS - 1, COLUMN_MAX_MIN_ROWS, 200])
-def test_rows_are_reduced(rows, dtype):
+def test_row_maxima_and_sums(rows, dtype):
     z = np.random.default_rng(rows).normal(size=(rows, 5)).astype(dtype)
     if dtype == "complex128":
         z += 1j

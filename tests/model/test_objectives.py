@@ -1,4 +1,4 @@
-"""The objectives: worked numbers, identities, extreme logits, and each delta against the complex step."""
+"""Objectives: worked numbers, identities, extreme logits, and each delta against the complex step."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SUM_TO_ONE = ("softmax_cross_entropy", "normalized_sigmoid")
 
 
 def value_and_delta(name, z, Y):
-    """The mean loss of a batch, its derivative, and the output unit's value."""
+    """Return the mean loss of a batch, its derivative, and the outputs."""
     p, dz = np.empty_like(z), np.empty_like(z)
     value = OBJECTIVES[name].forward(z, Y, p) / len(z)
     OBJECTIVES[name].backward(z, p, Y, dz, len(z))
@@ -36,7 +36,7 @@ def test_every_objective_is_selectable():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_delta_is_the_complex_step_of_the_value(name, rng):
+def test_delta_equals_the_complex_step(name, rng):
     z, Y = rng.normal(0, 2, (5, 4)), one_hot([0, 3, 1, 1, 2], 4)
     _, dz, _ = value_and_delta(name, z, Y)
     for index in np.ndindex(z.shape):
@@ -46,14 +46,14 @@ def test_delta_is_the_complex_step_of_the_value(name, rng):
 
 
 # A label with p_y = 0.87 costs -ln 0.87, not 0.87.
-def test_cross_entropy_of_a_one_hot_label_is_minus_the_logarithm():
+def test_cross_entropy_of_a_label_is_minus_log_p():
     z = np.log([[0.87, 0.1, 0.03]])
     value, _, p = value_and_delta("softmax_cross_entropy", z, one_hot([0], 3))
     assert p[0, 0] == pytest.approx(0.87)
     assert round(float(value), 4) == 0.1393
 
 
-def test_worked_example_of_the_derivation():
+def test_worked_example_of_the_jacobian():
     p = np.full(10, 0.01)
     p[[1, 2, 3, 4, 8]] = 0.11, 0.31, 0.11, 0.21, 0.21
     Y = one_hot([2], 10)
@@ -120,7 +120,7 @@ def test_part_of_a_batch_is_divided_by_the_whole_batch(name, rng):
     assert loss == pytest.approx(0, abs=1e-13)
 
 
-def test_mismatch_learns_slowest_where_most_wrong():
+def test_quadratic_delta_vanishes_for_confident_mistakes():
     Y = np.array([[0.0]])
     deltas = [value_and_delta("sigmoid_quadratic", np.array([[z]]), Y)[1][0, 0] for z in (2.0, 4.6, 9.2)]
     assert deltas[0] > 8 * deltas[1] > 80 * deltas[2]
@@ -150,7 +150,7 @@ def test_sigmoid_cross_entropy_takes_multi_label_targets(rng):
     np.testing.assert_allclose(p, h, rtol=1e-14)
 
 
-def test_normalized_sigmoids_are_the_textbook_quotient(rng):
+def test_normalized_sigmoids_equal_the_quotient(rng):
     z, Y = rng.normal(0, 3, (6, 5)), one_hot([0, 1, 2, 3, 4, 0], 5)
     s = 1 / (1 + np.exp(-z))
     quotient = s / s.sum(axis=1, keepdims=True)
@@ -161,7 +161,7 @@ def test_normalized_sigmoids_are_the_textbook_quotient(rng):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_output_is_the_p_of_forward(name, rng):
+def test_outputs_equal_p_of_forward(name, rng):
     z, Y = rng.normal(0, 3, (6, 5)), one_hot([0, 1, 2, 3, 4, 0], 5)
     p = np.empty_like(z)
     OBJECTIVES[name].output(z, p)
@@ -188,7 +188,7 @@ EXTREME = [
 @pytest.mark.parametrize("label", range(4))
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("rows", [1, 64])
-def test_extreme_logits_in_float32_as_in_float64(name, label, row, rows):
+def test_extreme_logits_agree_in_float32_and_float64(name, label, row, rows):
     def by(dtype):
         return value_and_delta(name, np.array([row] * rows, dtype), one_hot([label] * rows, 4, dtype))
 
@@ -201,7 +201,7 @@ def test_extreme_logits_in_float32_as_in_float64(name, label, row, rows):
     np.testing.assert_allclose(p, exact_p, rtol=1e-6, atol=2e-7)
 
 
-def test_small_cost_of_a_confident_hit_in_float32():
+def test_small_loss_of_a_confident_hit_in_float32():
     z, Y = np.array([[20, -20]], np.float32), one_hot([0], 2, np.float32)
     assert value_and_delta("sigmoid_cross_entropy", z, Y)[0] == pytest.approx(2 * math.log1p(math.exp(-20)), rel=1e-5)
 
@@ -210,7 +210,7 @@ def test_small_cost_of_a_confident_hit_in_float32():
 @pytest.mark.parametrize("rows", [1, 63, 64, 200])
 @pytest.mark.parametrize("name", SUM_TO_ONE)
 def test_softmax_of_logits_far_apart(name, rows, dtype):
-    """With any other shift than by a row's largest logit, exp overflows; logits are 200 and 2,000 apart."""
+    """Shifted by anything but a row's largest logit, exp would overflow: logits are 200 and 2,000 apart."""
     z = np.array([[0, 200, -200], [200, 0, 0], [-1e3, -1e3, 1e3]] * rows, dtype)[:rows]
     labels = np.array([1, 0, 2] * rows)[:rows]
     Y = one_hot(labels, 3, dtype)
@@ -225,7 +225,7 @@ def test_softmax_of_logits_far_apart(name, rows, dtype):
     np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-6)
 
 
-# What float64 says is itself compared with a value known exactly.
+# float64 itself is compared with a value known exactly.
 @pytest.mark.parametrize(
     ("name", "value", "delta"),
     [
@@ -237,7 +237,7 @@ def test_softmax_of_logits_far_apart(name, rows, dtype):
         ("normalized_sigmoid", 1e4 + math.log(2), [0, -1, 0.125, 0.125]),
     ],
 )
-def test_wrong_class_at_ten_thousand(name, value, delta):
+def test_loss_of_a_logit_of_ten_thousand(name, value, delta):
     found, dz, _ = value_and_delta(name, np.array([[1e4, -1e4, 0, 0]]), one_hot([1], 4))
     assert found == pytest.approx(value, rel=1e-14)
     np.testing.assert_allclose(dz[0], delta, atol=1e-15)

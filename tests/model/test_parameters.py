@@ -1,4 +1,4 @@
-"""The flat vector, its views and shards, and the distributions the first weights are drawn from."""
+"""The flat vector, its views and shards, and the distributions of the initial weights."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def drawn(scheme, activation="sigmoid", sizes=(400, 300, 10), scale=1.0, dtype=n
 
 def test_views_share_the_vectors_memory_in_order():
     theta = Parameters((4, 3, 2), np.float32, np.arange(23, dtype=np.float32))
-    # All weights, then all biases. Those of a hidden unit are contiguous, as are those that lead on from the last.
+    # All weights, then all biases. Weights into a hidden unit are contiguous, as are those out of the last layer.
     assert {name: view.tolist() for name, view in theta.tensors()} == {
         "W1": [[0, 4, 8], [1, 5, 9], [2, 6, 10], [3, 7, 11]],
         "b1": [18, 19, 20],
@@ -56,8 +56,8 @@ def test_c_order_is_tensor_by_tensor_row_by_row(sizes: list[int]):
 
 
 @given(architectures, st.integers(1, 60), st.integers(1, 8))
-def test_chunks_are_what_each_process_owns(sizes: list[int], chunk_size: int, processes: int):
-    """Together they are the whole vector, once; a process's are its shard."""
+def test_chunks_cover_what_each_process_owns(sizes: list[int], chunk_size: int, processes: int):
+    """All chunks together are the whole vector, once; those of a process are its shard."""
     theta = Parameters(sizes, np.float64)
     counts = np.zeros(len(theta.vector))
     for rank in range(processes):
@@ -85,7 +85,7 @@ def test_shards_have_hidden_units_in_order(sizes: list[int], processes: int):
         last = layer == len(theta.W) - 1
         np.testing.assert_array_equal(np.concatenate([own[layer][0] for own in shards], axis=int(not last)), W)
         biases = [own[layer][1] for own in shards]
-        if last:  # each has one that can be added: rank 0's is the bias, all others are 0
+        if last:  # each rank adds one: rank 0 the bias, all others 0
             np.testing.assert_array_equal(np.sum(biases, axis=0), b)
             assert not np.any(biases[1:])
         else:
@@ -94,7 +94,7 @@ def test_shards_have_hidden_units_in_order(sizes: list[int], processes: int):
     assert all(np.shares_memory(b, theta.vector) for b in (each[1] for each in shards[0]) if b.size)
 
 
-def test_given_vector_is_used_and_must_fit():
+def test_given_vector_is_used_if_it_fits():
     vector = np.zeros(8)
     assert Parameters((3, 2), np.float64, vector).vector is vector
     with pytest.raises(ValueError, match=r"\(3, 2\) has 8 parameters, not \(9,\)"):
@@ -130,7 +130,7 @@ def test_variance_of_the_weights(scheme, activation, variance):
     assert abs(W.mean()) < 5 * math.sqrt(variance / W.size)
 
 
-def test_glorot_is_uniform_and_the_others_normal():
+def test_glorot_is_uniform_others_are_normal():
     limit = math.sqrt(6 / 700)
     assert limit * 0.999 < np.abs(drawn("glorot", "tanh").W[0]).max() < limit
     normal = drawn("lecun").W[0] * math.sqrt(400)

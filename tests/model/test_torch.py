@@ -1,4 +1,4 @@
-"""PyTorch's autograd finds the same gradients: run with ``pytest -m torch``."""
+"""Compare the gradients with PyTorch's autograd: run with ``pytest -m torch``."""
 
 from __future__ import annotations
 

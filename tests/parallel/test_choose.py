@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
-from mlpcli.parallel.choose import choose_processes, choose_threads, step_seconds
+from mlpcli.parallel.choose import choose_processes, choose_threads, current_load, step_seconds
 
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes must fork")
 
@@ -15,7 +16,7 @@ def test_one_process_without_free_cores(cores, load):
 
 
 @forks
-def test_small_steps_are_not_shared():
+def test_small_steps_get_one_process():
     choice = choose_processes([30], 10, distorted=False, cores=2, load=0.0)
     assert choice.number == 1
     assert "two would take" in choice.reason
@@ -25,14 +26,14 @@ def test_small_steps_are_not_shared():
 @pytest.mark.parametrize(
     ("hidden", "batch", "distorted"), [([512], 128, False), ([800], 128, True), ([2048], 64, False)]
 )
-def test_large_steps_are_shared_by_the_cores(hidden, batch, distorted):
+def test_large_steps_get_every_core(hidden, batch, distorted):
     choice = choose_processes(hidden, batch, distorted=distorted, cores=2, load=0.5)
     assert choice.number == 2
     assert "on 2 cores" in choice.reason
 
 
 @forks
-def test_choice_is_no_more_than_a_gain_from_the_shortest_step():
+def test_choice_is_near_the_shortest_step():
     for cores in (2, 8, 64, 100):
         for batch in (1, 64, 4096):
             choice = choose_processes([100, 50], batch, distorted=False, cores=cores, load=0.0).number
@@ -58,3 +59,12 @@ def test_one_thread_on_a_busy_machine(cores, load, threads):
 
 def test_one_core_is_one_thread_without_reproach():
     assert choose_threads(cores=1, load=5.0) == (1, "one per core")
+
+
+def test_load_is_at_most_the_last_minute_and_what_runs_now(monkeypatch):
+    # On an idle machine right after a long run the average is still high; at the start of many it is still low.
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.25, 0.0, 0.0))
+    assert current_load() <= 0.25
+    monkeypatch.setattr(os, "getloadavg", lambda: (1e6, 0.0, 0.0))
+    if Path("/proc/loadavg").exists():
+        assert 0 <= current_load() < 1e6

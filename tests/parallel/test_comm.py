@@ -1,4 +1,4 @@
-"""Several processes train what one trains, whether they divide units, in shared memory, or examples, with MPI.
+"""Several processes train what one trains: they divide units in shared memory, or examples with MPI.
 
 Processes that divide units are forked; those that divide examples are threads here, and real ones in
 tests/commands/test_train_mpi.py.
@@ -35,7 +35,7 @@ Train = Callable[..., Outcome]
 
 
 def train_forked(config: Config, dataset: Dataset, size: int, state: State | None = None) -> Outcome:
-    """Return what rank 0 has in the end."""
+    """Return the final state of rank 0."""
     with ForkedGroup(size) as group:
         trainer = Trainer(config, dataset, state, group)
         group.start_workers(trainer)
@@ -43,7 +43,7 @@ def train_forked(config: Config, dataset: Dataset, size: int, state: State | Non
 
 
 def train_in_threads(config: Config, dataset: Dataset, size: int, state: State | None = None) -> Outcome:
-    """Return what rank 0 has in the end; all others have the same parameters, bit for bit."""
+    """Return the final state of rank 0, after comparing all others' parameters with it bit for bit."""
 
     def work(comm) -> Outcome:
         trainer = Trainer(config, dataset, state, ThreadGroup(comm))
@@ -65,7 +65,7 @@ COUNTS = st.integers(0, 1000)
 
 
 @given(count=COUNTS, fewer=COUNTS, size=st.integers(1, 20))
-def test_shards_are_the_whole_in_order_and_nearly_equal(count: int, fewer: int, size: int):
+def test_shards_cover_all_in_order_in_nearly_equal_sizes(count: int, fewer: int, size: int):
     shards = [range(count)[thread_of(rank, size).shard(count)] for rank in range(size)]
     assert [number for shard in shards for number in shard] == list(range(count))
     assert max(map(len, shards)) - min(map(len, shards)) <= 1
@@ -88,7 +88,7 @@ def test_one_process_owns_everything():
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
 @pytest.mark.parametrize("count", [40, 43, 41])  # batches of 8: none short, one of 3, one of a single image
-def test_number_of_processes_does_not_matter(count: int, size: int, train: Train):
+def test_result_does_not_depend_on_number_of_processes(count: int, size: int, train: Train):
     """With 5 processes some have no example of the short batch, or no unit of the 4."""
     config, dataset = config_of("network.hidden=[4]", "training.l2=0.01"), dataset_of(count, 13)
     assert_equal_runs(train(config, dataset, size), records_of(config, dataset))
@@ -96,8 +96,8 @@ def test_number_of_processes_does_not_matter(count: int, size: int, train: Train
 
 @pytest.mark.parametrize("l2", ["0", "0.01"])
 @pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
-def test_every_optimizer_with_and_without_penalty(optimizer: str, l2: str, train: Train):
-    """Also where the gradient is accumulated in momentum, and nothing else is added."""
+def test_every_optimizer_agrees_with_one_process(optimizer: str, l2: str, train: Train):
+    """Also if the gradient is accumulated in momentum without a penalty."""
     changes = (f"training.optimizer={optimizer}", f"training.l2={l2}", "training.learning_rate=0.05")
     config, dataset = config_of(*changes, "training.epochs=2"), dataset_of(43, 12)
     found, expected = train(config, dataset, 3), records_of(config, dataset)
@@ -116,28 +116,28 @@ def test_every_optimizer_with_and_without_penalty(optimizer: str, l2: str, train
         ("network.hidden=[]", "training.input_dropout=0.3", "training.optimizer=momentum"),
         ("network.hidden=[5, 4]", "network.activation=relu"),
         ("network.hidden=[1, 2]", "training.dropout=0.2", "training.input_dropout=0.2"),
-        # More units than examples, which lie in memory the other way about; and both in one network.
+        # More units than examples, in the other memory order; and both orders in one network.
         ("network.hidden=[20, 13, 9]", "training.dropout=0.4", "training.input_dropout=0.2"),
         ("network.hidden=[20, 5, 11]", "training.dropout=0.4", "training.averaging=0.9", "training.l2=0"),
     ],
     ids=",".join,
 )
-def test_whatever_is_trained(changes: tuple[str, ...], train: Train):
-    """By 3 processes; by 5 where layers have fewer units than that."""
+def test_every_config_agrees_with_one_process(changes: tuple[str, ...], train: Train):
+    """With 3 processes, and with 5 if layers have fewer units than that."""
     config, dataset = config_of("training.epochs=2", *changes), dataset_of(43, 12)
     size = 5 if min(config.network.hidden, default=9) <= 2 else 3
     assert_equal_runs(train(config, dataset, size), records_of(config, dataset))
 
 
 @pytest.mark.parametrize("hidden", ["[]", "[12]", "[9, 5]"])
-def test_images_with_margins(hidden: str, train: Train):
+def test_images_with_margins_agree_with_one_process(hidden: str, train: Train):
     config, dataset = config_of(f"network.hidden={hidden}"), dataset_of(43, 9, pixels=60, margins=20)
     assert_equal_runs(train(config, dataset, 3), records_of(config, dataset))
 
 
 @pytest.mark.parametrize(("batch_size", "size"), [(2, 5), (1, 3), (8, 11)])
-def test_more_processes_than_examples(batch_size: int, size: int, train: Train):
-    """In a batch, and held out."""
+def test_more_processes_than_examples_agree(batch_size: int, size: int, train: Train):
+    """Both in a batch and in the validation split."""
     changes = (f"training.batch_size={batch_size}", "training.dropout=0.2", "training.epochs=2")
     config, dataset = config_of(*changes), dataset_of(9, 2)
     assert_equal_runs(train(config, dataset, size), records_of(config, dataset))
@@ -158,7 +158,7 @@ def test_same_number_of_processes_is_bit_identical(optimizer: str, train: Train)
 
 
 @pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
-def test_resumed_by_another_number_of_processes(optimizer: str, train: Train):
+def test_resume_with_another_number_of_processes(optimizer: str, train: Train):
     config, dataset = config_of(f"training.optimizer={optimizer}", "training.averaging=0.9"), dataset_of(43, 13)
     first = Trainer(config, dataset)
     epochs = first.epochs()

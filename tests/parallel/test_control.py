@@ -20,7 +20,7 @@ from mlpcli.parallel.control import SINGLE, launched
         ({"PMI_RANK": "0"}, None),
     ],
 )
-def test_rank_and_size_of_a_launcher(environment: dict[str, str], expected: tuple[int, int] | None):
+def test_launcher_sets_rank_and_size(environment: dict[str, str], expected: tuple[int, int] | None):
     assert launched(environment) == expected
 
 

@@ -1,4 +1,4 @@
-"""Forked processes: what they share, and how they end. Whole runs are in tests/commands/test_train_processes.py."""
+"""Forked processes: collectives, and how they end. Whole runs are in tests/commands/test_train_processes.py."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ def test_collectives_of_shared_memory():
         assert (comm.model, comm.data.size) == (comm, 1)
 
 
-def test_workers_are_told_whether_another_epoch_begins():
+def test_continue_flag_is_broadcast_to_workers():
     with ForkedGroup(2) as group:
-        heard = group.comm.allocate((3,), "float64")
+        received = group.comm.allocate((3,), "float64")
 
         def work() -> None:
             while group.continue_training(True):
-                heard[0] += 1
+                received[0] += 1
                 group.comm.barrier()
-            heard[1] = 1
+            received[1] = 1
             group.comm.barrier()
 
         group.start_workers(Job(work))
@@ -62,7 +62,7 @@ def test_workers_are_told_whether_another_epoch_begins():
             group.comm.barrier()
         assert not group.continue_training(False)
         group.comm.barrier()
-        assert heard.tolist() == [3, 1, 0]
+        assert received.tolist() == [3, 1, 0]
 
 
 def test_group_trains_one_network_after_another():

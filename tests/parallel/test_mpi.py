@@ -1,4 +1,4 @@
-"""Processes that divide examples: played by threads. Real ones are in tests/commands/test_train_mpi.py."""
+"""Processes that divide examples, simulated by threads. Real ones are in tests/commands/test_train_mpi.py."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class MpiError(Exception):
 
 
 class OneProcess:
-    """mpi4py's communicator, of one process that may believe in others; ``fails`` is whether they are gone."""
+    """mpi4py's communicator of one process that reports any size. Its calls fail if ``fails``."""
 
     def __init__(self, rank: int = 0, size: int = 1, here: int = 1) -> None:
         self.rank, self.size, self.here, self.fails, self.calls = rank, size, here, False, []
@@ -62,7 +62,7 @@ def test_lost_process_is_an_error_of_rank_0_alone(rank: int, error: type[BaseExc
         mpi.lost = False
 
 
-def test_all_see_that_training_diverges_at_the_same_step():
+def test_divergence_stops_all_at_the_same_step():
     changes = ("training.optimizer=sgd", "training.learning_rate=1e300", "network.objective=linear_quadratic")
     config, dataset = config_of(*changes), dataset_of(40)
     outcomes = in_threads(3, lambda comm: list(Trainer(config, dataset, group=ThreadGroup(comm)).epochs()))
@@ -70,7 +70,7 @@ def test_all_see_that_training_diverges_at_the_same_step():
     assert len(set(map(str, outcomes))) == 1
 
 
-def test_rank_0_decides_what_training_starts_from():
+def test_initial_state_is_broadcast_from_rank_0():
     """CPUs of different kinds may round differently."""
     config, dataset = config_of("training.averaging=0.9"), dataset_of(40)
 
@@ -86,7 +86,7 @@ def test_rank_0_decides_what_training_starts_from():
     assert len(set(in_threads(3, work))) == len(set(alone)) == 1
 
 
-def test_without_mpi4py_a_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
+def test_missing_mpi4py_is_one_line_with_the_remedy(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "mpi4py", None)
     with pytest.raises(UsageError, match=r"pip install 'mlpcli\[mpi\]'") as refused:
         MpiGroup()

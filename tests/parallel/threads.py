@@ -13,11 +13,11 @@ from mlpcli.parallel.comm import Serial
 from mlpcli.parallel.control import ProcessGroup
 
 Array = np.ndarray
-SECONDS = 20  # after which a thread that waits for another gives up
+SECONDS = 20  # timeout of a thread that waits for another
 
 
 def thread_of(rank: int, size: int) -> Serial:
-    """A communicator that knows its rank and the size, and does not communicate."""
+    """Return a communicator with a rank and a size that does not communicate."""
     comm = Serial()
     comm.rank, comm.size = rank, size
     return comm
@@ -53,7 +53,7 @@ class Thread(Serial):
 
 
 class DataParallel(Thread):
-    """Arrays of its own, and its shard of the examples."""
+    """A rank with its own arrays and its shard of the examples."""
 
     @property
     def data(self) -> Serial:
@@ -61,7 +61,7 @@ class DataParallel(Thread):
 
 
 class ModelParallel(Thread):
-    """Its shard of the units, in arrays that all threads have."""
+    """A rank with its shard of the units, in arrays that all threads share."""
 
     @property
     def model(self) -> Serial:
@@ -103,7 +103,7 @@ def in_threads(size: int, work: Callable[[Any], Any], kind: type[Thread] = DataP
 
 
 def results(outcomes: list[Any]) -> list[Any]:
-    """``outcomes`` of threads none of which has raised."""
+    """Return ``outcomes``, of which none may be an exception."""
     raised = [each for each in outcomes if isinstance(each, BaseException)]
     raised = [each for each in raised if not isinstance(each, threading.BrokenBarrierError)] or raised
     if raised:

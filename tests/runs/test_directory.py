@@ -1,4 +1,4 @@
-"""A run's files are read as carefully as any others, and its directory tells nothing it need not."""
+"""The run directory: files, privacy, summaries, and safe reading."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def run(tiny_config: Make, folder: Path) -> Path:
     return experiment.train(tiny_config(), out=folder / "run").path
 
 
-def test_a_run_has_the_files_the_design_names_and_no_other(run: Path):
-    found = {str(path.relative_to(run)) for path in run.rglob("*")} - {"steps.jsonl"}  # where it took a moment
+def test_run_has_exactly_the_documented_files(run: Path):
+    found = {str(path.relative_to(run)) for path in run.rglob("*")} - {"steps.jsonl"}  # if it took long enough
     assert sorted(found) == [
         ".lock",
         "checkpoints",
@@ -53,11 +53,11 @@ def test_a_run_has_the_files_the_design_names_and_no_other(run: Path):
     ]
 
 
-def test_its_config_trains_the_same_run_again(tiny_config: Make, run: Path):
+def test_config_of_a_run_is_complete(tiny_config: Make, run: Path):
     assert config_module.load(run / "config.yaml", (), {}) == tiny_config()
 
 
-def test_the_manifest_has_no_absolute_path_host_or_user(run: Path, tiny_folder: Path):
+def test_manifest_has_no_absolute_path_host_or_user(run: Path, tiny_folder: Path):
     text = (run / "manifest.json").read_text()
     for name in (str(run), str(tiny_folder), str(Path.home()), socket.gethostname(), getpass.getuser()):
         assert len(name) < 3 or name not in text
@@ -69,7 +69,7 @@ def test_the_manifest_has_no_absolute_path_host_or_user(run: Path, tiny_folder: 
     assert directory.read_manifest(run)["data"]["dataset"] == "tiny"
 
 
-def test_each_line_of_the_metrics_is_an_epoch(run: Path):
+def test_metrics_have_a_line_per_epoch(run: Path):
     found = directory.read_metrics(run)
     assert [line["epoch"] for line in found.records] == [1, 2, 3]
     assert found.last == found.records[-1] == directory.read_last_record(run)
@@ -82,7 +82,7 @@ def test_each_line_of_the_metrics_is_an_epoch(run: Path):
     assert directory.read_last_record(run) is None
 
 
-def test_a_run_means_its_best_checkpoint_else_its_last(run: Path):
+def test_run_path_means_best_checkpoint_else_last(run: Path):
     checkpoints = run / "checkpoints"
     assert directory.find_checkpoint(run) == checkpoints / "best.npz"
     (checkpoints / "best.npz").unlink()
@@ -92,7 +92,7 @@ def test_a_run_means_its_best_checkpoint_else_its_last(run: Path):
     with pytest.raises(RunError, match="has no checkpoint yet"):
         directory.find_checkpoint(run)
     for name, what in (
-        ("checkpoints", "is no run"),
+        ("checkpoints", "is not a run"),
         ("none", "no such run"),
         ("x" * 5000, "no such run"),
         ("\0", "no such run"),
@@ -101,14 +101,14 @@ def test_a_run_means_its_best_checkpoint_else_its_last(run: Path):
             directory.find_checkpoint(run / name)
 
 
-def test_the_run_of_a_checkpoint_is_found_from_anywhere(run: Path, monkeypatch: pytest.MonkeyPatch):
+def test_run_of_a_checkpoint_is_found(run: Path, monkeypatch: pytest.MonkeyPatch):
     assert directory.run_of(run / "checkpoints/last.npz") == run
     assert directory.run_of(run / "last.npz") is None
     monkeypatch.chdir(run / "checkpoints")
     assert directory.run_of(Path("last.npz")) == run
 
 
-def test_what_a_process_leaves_that_died_at_once_is_no_obstacle(tiny_config: Make, folder: Path):
+def test_leftovers_of_a_dead_process_are_no_obstacle(tiny_config: Make, folder: Path):
     run = folder / "run"
     run.mkdir()
     for name in (".lock", ".mlpcli-0123456789abcdef.partial"):
@@ -117,10 +117,10 @@ def test_what_a_process_leaves_that_died_at_once_is_no_obstacle(tiny_config: Mak
     assert summarize(run).state == "finished"
 
 
-# What a run comes to at a glance -------------------------------------------------------------------------------------
+# Summaries -----------------------------------------------------------------------------
 
 
-def test_a_summary_has_what_the_run_has(run: Path):
+def test_summary_agrees_with_the_run(run: Path):
     lines = directory.read_metrics(run).records
     test = directory.read_test(run)
     best = min(lines, key=lambda line: (line["validation_error"], line["validation_loss"]))
@@ -142,7 +142,7 @@ def test_a_summary_has_what_the_run_has(run: Path):
     )
 
 
-def test_a_run_is_running_while_it_is_held_and_else_interrupted(run: Path):
+def test_unfinished_run_is_running_only_while_locked(run: Path):
     path = run / "manifest.json"
     path.write_text(path.read_text().replace('"finished"', '"running"'))
     assert summarize(run).state == "interrupted"
@@ -152,7 +152,7 @@ def test_a_run_is_running_while_it_is_held_and_else_interrupted(run: Path):
     assert summarize(run).state == "interrupted"
 
 
-def test_runs_are_listed_newest_first_with_damage(tiny_config: Make, folder: Path, run: Path):
+def test_runs_are_listed_newest_first(tiny_config: Make, folder: Path, run: Path):
     for name, started in (("a", "2020"), ("b", "2030"), ("c", "2025")):
         path = experiment.train(tiny_config("training.epochs=1"), out=folder / name).path / "manifest.json"
         path.write_text(json.dumps({**json.loads(path.read_text()), "started": started}))
@@ -166,12 +166,12 @@ def test_runs_are_listed_newest_first_with_damage(tiny_config: Make, folder: Pat
         ("a", "finished"),
         ("run", "damaged"),
     ]
-    assert found[-1].problem == f"{run}/manifest.json: is damaged: no JSON object"
+    assert found[-1].problem == f"{run}/manifest.json: is damaged: not a JSON object"
     with pytest.raises(RunError, match="none: cannot be read"):
         summaries(folder / "none")
 
 
-# Files that anyone may have written ----------------------------------------------------------------------------------
+# Untrusted files ------------------------------------------------------------------------
 
 READERS: dict[str, Callable[[Path], Any]] = {
     "manifest.json": directory.read_manifest,
@@ -187,7 +187,7 @@ JSON = st.recursive(
 
 @pytest.fixture(scope="module")
 def fuzzed(tiny_images: Any) -> Iterator[Path]:
-    """A run whose files are overwritten; what they were is in ``.original``."""
+    """Return a run whose files a test overwrites, with copies in ``.original``."""
     from mlpcli.datasets import idx
     from mlpcli.datasets.catalogue import FILE_NAMES, ROLES
 
@@ -201,8 +201,8 @@ def fuzzed(tiny_images: Any) -> Iterator[Path]:
         yield run
 
 
-def stands(run: Path, name: str, data: bytes) -> None:
-    """Reading ``name``, and the whole run, is a value or an error in one line."""
+def check(run: Path, name: str, data: bytes) -> None:
+    """Assert that ``name``, and the whole run, are read or give an error of one line."""
     path = run / name
     path.write_bytes(data)
     for read in (READERS[name], summarize):
@@ -221,7 +221,7 @@ def stands(run: Path, name: str, data: bytes) -> None:
 @example(data=b'"\\ud800"\n')
 @example(data=b"\xff\n")
 def test_any_bytes_are_a_value_or_an_error(fuzzed: Path, name: str, data: bytes):
-    stands(fuzzed, name, data)
+    check(fuzzed, name, data)
 
 
 @pytest.mark.parametrize("name", READERS)
@@ -234,12 +234,12 @@ def test_any_value_anywhere_is_a_value_or_an_error(fuzzed: Path, name: str, choi
         place = place[key]
         key = choice.draw(st.sampled_from(sorted(place)))
     place[key] = value
-    stands(fuzzed, name, json.dumps(document).encode() + b"\n")
+    check(fuzzed, name, json.dumps(document).encode() + b"\n")
     del place[key]
-    stands(fuzzed, name, json.dumps(document).encode() + b"\n")
+    check(fuzzed, name, json.dumps(document).encode() + b"\n")
 
 
-def test_what_is_no_file_or_too_large_is_refused(run: Path):
+def test_special_and_too_large_files_are_refused(run: Path):
     for name, read in READERS.items():
         (run / name).unlink()
         os.mkfifo(run / name)

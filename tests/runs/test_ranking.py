@@ -1,4 +1,4 @@
-"""Runs side by side: their order, the keys that differ, what becomes of several seeds, and runs in any state."""
+"""Runs side by side: order, differing keys, several seeds, and runs in any state."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_ranking_by_validation_error_then_loss_then_name():
     assert names(rank(runs)) == ["best", "loss", "a", "b", "worse", "none"]
 
 
-def test_the_settings_are_the_keys_that_differ():
+def test_settings_are_the_keys_that_differ():
     runs = [
         known("a", "network.hidden=[3]", "training.learning_rate=0.1", "seed=1"),
         known("b", "network.hidden=[3]", "training.learning_rate=0.2", "seed=1"),
@@ -71,16 +71,16 @@ def test_data_location_and_test_are_no_config_difference():
     assert len(group_seeds(runs)) == 1
 
 
-def test_a_run_that_fell_back_on_the_sample_is_another_data_set():
+def test_fallback_on_the_sample_is_another_data_set():
     fallback = "data.fallback=mnist-sample"
     runs = [known("a", fallback, dataset="mnist-sample"), known("b", fallback, dataset="mnist")]
     assert [row.settings for row in rank(runs)] == [{"data.dataset": "mnist-sample"}, {"data.dataset": "mnist"}]
     assert len(group_seeds(runs)) == 2
-    unknown = known("c", state="damaged", dataset=None)  # and has no fallback either
+    unknown = known("c", state="damaged", dataset=None)  # and has no fallback
     assert rank([unknown, known("d")])[0].settings == {}
 
 
-def test_seeds_are_grouped_with_their_spread():
+def test_seeds_are_grouped_with_standard_deviation():
     runs = [
         known(f"{rate}-{seed}", f"seed={seed}", f"training.learning_rate={rate}", validation_error=error, epochs=20)
         for rate, errors in ((0.1, (0.01, 0.05, 0.03)), (0.2, (0.02, 0.02, 0.02)))
@@ -95,7 +95,7 @@ def test_seeds_are_grouped_with_their_spread():
     assert (first.epochs, first.seconds, first.test_error) == (Spread(20, 20, 20), None, None)
 
 
-def test_only_finished_runs_are_averaged_the_others_are_counted():
+def test_only_finished_runs_are_averaged():
     runs = [known("a", validation_error=0.01), known("b", "seed=1", validation_error=0.9, state="diverged")]
     (group,) = group_seeds(runs)
     assert (group.states, group.validation_error) == ({"finished": 1, "diverged": 1}, Spread(0.01, 0.01, 0.01))
@@ -103,7 +103,7 @@ def test_only_finished_runs_are_averaged_the_others_are_counted():
     assert (group.states, group.validation_error) == ({"diverged": 1}, None)
 
 
-def test_a_run_without_a_config_stands_alone():
+def test_run_without_a_config_is_not_grouped():
     runs = [
         known("a"),
         Known(Summary(Path("b"), "damaged"), None),
@@ -137,7 +137,7 @@ runs_of_any_kind = st.lists(
 
 
 @given(runs_of_any_kind)
-def test_no_run_is_lost_and_no_mean_leaves_its_range(kinds: list[tuple[str, int, float, float | None]]):
+def test_groups_cover_all_runs_and_means_are_in_range(kinds: list[tuple[str, int, float, float | None]]):
     runs = []
     for number, (state, seed, rate, error) in enumerate(kinds):
         settings = (f"seed={seed}", f"training.learning_rate={rate}")
@@ -154,18 +154,18 @@ def test_no_run_is_lost_and_no_mean_leaves_its_range(kinds: list[tuple[str, int,
     assert means == sorted(means)
 
 
-# From disk -----------------------------------------------------------------------------------------------------------
+# From disk ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def folder(tiny_config: Make, tmp_path: Path) -> Path:
-    """Two finished runs, ``a`` and ``b``, of one config but for its seed."""
+    """Train two runs, ``a`` and ``b``, of one config except the seed."""
     for name, seed in (("a", 0), ("b", 1)):
         experiment.train(tiny_config(f"seed={seed}", "training.epochs=1"), out=tmp_path / "runs" / name)
     return tmp_path / "runs"
 
 
-def test_a_folder_means_its_runs_and_no_run_comes_twice(folder: Path):
+def test_folder_means_its_runs_without_repetition(folder: Path):
     assert {run.summary.path for run in collect([folder])} == {folder / "a", folder / "b"}
     assert len(collect([folder / "a", folder, folder / "b", folder / ".." / "runs" / "a"])) == 2
     assert [run.summary.path for run in collect([folder / "b"])] == [folder / "b"]
@@ -181,10 +181,10 @@ def test_damaged_runs_are_collected_too(folder: Path):
     assert found["a"].config is not None and found["b"].config is None
 
 
-def test_what_is_no_run_and_holds_none_is_refused(folder: Path, tmp_path: Path):
+def test_path_without_runs_is_refused(folder: Path, tmp_path: Path):
     (tmp_path / "empty").mkdir()
     for path, reason in (
-        (tmp_path / "empty", "is no run, and holds none"),
+        (tmp_path / "empty", "is not a run, and contains none"),
         (tmp_path / "nowhere", "no such run"),
         (folder / "a" / "checkpoints" / "last.npz", "is a checkpoint; name its run"),
         (folder / "a" / "test.json", "no such run"),

@@ -1,4 +1,4 @@
-"""steps.jsonl: bounded, spanning the whole run, losable, and read with suspicion."""
+"""steps.jsonl: bounded, spans the whole run, may be lost, and is validated when read."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from tests.run_outcome import outcome
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The time, in a list of one: it stands still unless it is told to go."""
+    """Return a list with the time, which changes only if a test changes it."""
     now = [100.0]
     monkeypatch.setattr(steps.time, "monotonic", lambda: now[0])
     return now
 
 
-def test_a_line_is_the_mean_loss_since_the_one_before(tmp_path: Path, clock: list[float]) -> None:
+def test_line_is_the_mean_loss_since_the_last_line(tmp_path: Path, clock: list[float]) -> None:
     with Folder(tmp_path) as folder:
         writer = StepWriter(folder, 10, 640, 20)
         for loss in (4.0, 2.0):
             writer.add(loss)
-        assert not (tmp_path / "steps.jsonl").exists()  # a run of a moment has none
+        assert not (tmp_path / "steps.jsonl").exists()  # a very short run has none
         clock[0] += 1
         writer.add(3.0)
         clock[0] += 1
@@ -42,7 +42,7 @@ def test_a_line_is_the_mean_loss_since_the_one_before(tmp_path: Path, clock: lis
     assert found.lines == [(23, 1.0, 3.0), (24, 2.0, 1.0)]
 
 
-def test_a_long_run_has_no_more_lines_and_spans_all_of_it(tmp_path: Path, clock: list[float]) -> None:
+def test_lines_of_a_long_run_are_bounded_and_span_it(tmp_path: Path, clock: list[float]) -> None:
     with Folder(tmp_path) as folder:
         writer = StepWriter(folder, 100, 6400, 0)
         for step in range(1, 12_001):
@@ -56,14 +56,12 @@ def test_a_long_run_has_no_more_lines_and_spans_all_of_it(tmp_path: Path, clock:
     numbers = [step for step, _, _ in found.lines]
     gaps = [after - before for before, after in pairwise(numbers)]
     assert numbers[-1] > 11_980
-    assert max(gaps[:100]) <= 3 * min(gaps)  # as fine at the beginning as later
+    assert max(gaps[:100]) <= 3 * min(gaps)  # equally spaced throughout
     for (before, _, _), (step, _, loss) in pairwise(found.lines):
         assert loss == pytest.approx((before + 1 + step) / 2)
 
 
-def test_what_cannot_be_written_is_left_out(
-    tmp_path: Path, clock: list[float], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unwritable_file_is_ignored(tmp_path: Path, clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -80,7 +78,7 @@ def test_what_cannot_be_written_is_left_out(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_link_is_written_through(tmp_path: Path, clock: list[float]) -> None:
+def test_links_are_not_followed(tmp_path: Path, clock: list[float]) -> None:
     (tmp_path / "mine").write_text("mine")
     for link in (os.symlink, os.link):
         link(tmp_path / "mine", tmp_path / "steps.jsonl")
@@ -118,14 +116,14 @@ HEAD = '{"steps_per_epoch":10,"examples":640}\n'
         (HEAD + "x" * steps.MOST_BYTES, None),
     ],
 )
-def test_a_stranger_s_file_is_read_as_far_as_it_is_in_order(text: str, lines: int | None, tmp_path: Path) -> None:
+def test_untrusted_file_is_read_up_to_the_first_error(text: str, lines: int | None, tmp_path: Path) -> None:
     (tmp_path / "steps.jsonl").write_text(text)
     with Folder(tmp_path) as folder:
         found = steps.read(folder)
     assert (None if found is None else len(found.lines)) == lines
 
 
-def test_steps_change_nothing_of_what_is_trained(tiny_config, tmp_path, monkeypatch):
+def test_recording_steps_does_not_change_training(tiny_config, tmp_path, monkeypatch):
     experiment.train(tiny_config(), out=tmp_path / "without")
     monkeypatch.setattr(steps, "SECONDS_A_LINE", 0.0)
     run = tmp_path / "with"

@@ -38,7 +38,7 @@ def plan(*runs: Planned) -> Plan:
 
 
 class Stop(experiment.Observer):
-    """Observer that interrupts a run when epoch 2 is saved."""
+    """An observer that interrupts a run when epoch 2 is saved."""
 
     def epoch(self, record: Any, best: bool) -> None:
         if record.epoch == 2:
@@ -51,7 +51,7 @@ def interrupted(config: Config, path: Path) -> Path:
     return path
 
 
-# Runs on disk --------------------------------------------------------------------------------------------------------
+# Runs on disk -------------------------------------------------------------------------------------
 
 
 def test_state_of_each_run(make: Make, tmp_path: Path):
@@ -92,8 +92,8 @@ def test_state_of_each_run(make: Make, tmp_path: Path):
     assert "metrics.jsonl:1: is damaged" in problems["bad metrics"]
     assert [task.path.name for task in found if task.is_open] == ["new", "begun", "killed", "interrupted"]
     assert not (folder / "new").exists()
-    assert execute.strangers(folder, plan(*planned[2:])) == []
-    assert execute.strangers(folder, plan(*planned[5:])) == [
+    assert execute.unplanned_runs(folder, plan(*planned[2:])) == []
+    assert execute.unplanned_runs(folder, plan(*planned[5:])) == [
         folder / name for name in ("finished", "interrupted", "killed")
     ]
 
@@ -150,7 +150,7 @@ def test_folder_is_locked_by_one_sweep_and_is_not_a_run(make: Make, tmp_path: Pa
         pass
 
 
-# One run -------------------------------------------------------------------------------------------------------------
+# One run ------------------------------------------------------------------------------------------
 
 
 def test_worker_trains_the_same_run_as_train(make: Make, tmp_path: Path):
@@ -171,10 +171,10 @@ def test_errors_of_a_run_are_returned_not_raised(
     (broken / "checkpoints/last.npz").write_bytes(b"")
     found = execute.train(Task(broken, make(), "interrupted"), 1)
     assert found.state == "failed" and "last.npz: is damaged" in found.problem
-    held = interrupted(make(), tmp_path / "held")
+    locked = interrupted(make(), tmp_path / "locked")
     monkeypatch.setattr(execute, "PATIENCE_SECONDS", 0.2)
-    with directory.reopen(held):
-        found = execute.train(Task(held, make(), "interrupted"), 1)
+    with directory.reopen(locked):
+        found = execute.train(Task(locked, make(), "interrupted"), 1)
     assert found.state == "failed" and "is in use by another mlpcli" in found.problem
 
     def bug(*_: Any, **__: Any) -> Any:
@@ -183,44 +183,44 @@ def test_errors_of_a_run_are_returned_not_raised(
     monkeypatch.setattr(experiment, "train", bug)
     found = execute.train(Task(tmp_path / "bug", make(), "new"), 1)
     assert (found.state, found.problem) == ("failed", "ZeroDivisionError: a bug")
-    assert "Traceback" in found.said[0] and found.said[0].endswith("please report it with the lines above")
+    assert "Traceback" in found.messages[0] and found.messages[0].endswith("please report it with the lines above")
     monkeypatch.setattr(experiment, "train", lambda *_, **__: [0] * 2**62)
     assert execute.train(Task(tmp_path / "memory", make(), "new"), 1).problem == "does not fit in memory"
 
 
 def test_worker_waits_for_a_locked_run(make: Make, tmp_path: Path):
-    path = interrupted(make(), tmp_path / "held")
+    path = interrupted(make(), tmp_path / "locked")
     with directory.reopen(path) as run:
         threading.Timer(0.3, run.__exit__, (None, None, None)).start()
         assert execute.train(Task(path, make(), "interrupted"), 1) == Outcome("finished")
 
 
-# The data ------------------------------------------------------------------------------------------------------------
+# The data -----------------------------------------------------------------------------------------
 
 
 def test_unfit_data_are_reported_before_training(make: Make, tmp_path: Path):
     fits, not_ = Task(tmp_path / "a", make(), "new"), Task(tmp_path / "b", make("data.validation=70"), "new")
-    said: list[str] = []
-    assert execute.fetch([fits], say=said.append) == [fits]
+    messages: list[str] = []
+    assert execute.fetch([fits], say=messages.append) == [fits]
     with pytest.raises(DataError, match=r"data\.validation 70 would hold out 70 of 70 training images"):
-        execute.fetch([fits, not_], say=said.append)
-    assert said == []
+        execute.fetch([fits, not_], say=messages.append)
+    assert messages == []
 
 
 def test_sweep_workers_do_not_refetch_after_fallback(make: Make, tmp_path: Path):
     overrides = (f"data.folder={tmp_path}", f"data.sources=[{tmp_path}/nothing]", "data.fallback=mnist-sample")
     task = Task(tmp_path / "a", make("data.dataset=mnist", *overrides), "new")
-    said: list[str] = []
-    (wanted,) = execute.fetch([task], say=said.append)
+    messages: list[str] = []
+    (wanted,) = execute.fetch([task], say=messages.append)
     assert wanted == replace(task, config=replace(task.config, data=replace(task.config.data, offline=True)))
-    assert sum("using mnist-sample instead of mnist" in line for line in said) == 1
+    assert sum("using mnist-sample instead of mnist" in line for line in messages) == 1
     assert execute.train(wanted, 1).state == "finished"
     assert directory.read_manifest(task.path)["data"]["fallback_from"] == "mnist"
     # The config on disk still matches the plan.
     assert execute.tasks(tmp_path, plan(Planned("a", task.config)))[0].state == "finished"
 
 
-# Many runs -----------------------------------------------------------------------------------------------------------
+# Many runs ----------------------------------------------------------------------------------------
 
 
 class Seen(Watcher):
@@ -235,7 +235,7 @@ class Seen(Watcher):
 
 
 class Broken(Pool):
-    """A pool whose workers die, as MPI ranks may."""
+    """A pool with dying workers, like lost MPI ranks."""
 
     def submit(self, task: Task) -> Any:
         def lose() -> Outcome:

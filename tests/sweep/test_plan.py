@@ -44,10 +44,10 @@ def names(plan: Plan) -> list[str]:
 SEEDS_ALLOWED = f"is not allowed; allowed: a list of whole numbers from 0 to {2**63 - 1}, or how many, from 1 up"
 
 
-# Planned runs --------------------------------------------------------------------------------------------------------
+# Planned runs -------------------------------------------------------------------------------------
 
 
-def test_grid_is_every_combination_once_per_seed(write: Any):
+def test_grid_has_every_combination_once_per_seed(write: Any):
     plan = write(
         "config: quickstart\nset: {training.epochs: 3}\nseeds: [4, 1]\n"
         "grid:\n  training.learning_rate: [0.1, 1e-2]\n  network: {hidden: [[8, 4], []]}\n"
@@ -65,7 +65,7 @@ def test_grid_is_every_combination_once_per_seed(write: Any):
     assert names(plan)[-1] == "learning_rate=0.01,hidden=none,seed=1"
 
 
-def test_list_is_its_items(write: Any):
+def test_list_has_its_items(write: Any):
     plan = write(
         "seeds: 3\nlist:\n- {}\n- training.optimizer: sgd\n- network: {activation: relu}\n  training.epochs: 5\n"
     )
@@ -140,7 +140,7 @@ def test_grid_runs_are_all_combinations_with_unique_names(tmp_path_factory: Any,
     assert all("/" not in run.name and len(run.name) < 200 for run in plan.runs)
 
 
-# Draws ---------------------------------------------------------------------------------------------------------------
+# Draws --------------------------------------------------------------------------------------------
 
 DRAWN = """
 random:
@@ -160,7 +160,7 @@ def test_draws_stay_in_their_ranges_and_cover_them(write: Any):
     assert len(drawn) == 400
     rates, penalties = [each[0] for each in drawn], [each[1] for each in drawn]
     assert 1e-3 <= min(rates) < 1.2e-3 and 0.9 < max(rates) <= 1
-    # Half of them are below the geometric mean, within four standard deviations of a fair coin.
+    # Half of the draws are below the geometric mean, within four standard deviations.
     assert abs(sum(rate < math.sqrt(1e-3) for rate in rates) - 200) < 40
     assert 0 <= min(penalties) < 2e-6 and 9.8e-5 < max(penalties) <= 1e-4
     assert abs(sum(penalty < 5e-5 for penalty in penalties) - 200) < 40
@@ -170,7 +170,7 @@ def test_draws_stay_in_their_ranges_and_cover_them(write: Any):
     assert all(float(f"{rate:.4g}") == rate for rate in rates)
 
 
-def test_draw_depends_on_seed_number_and_key_alone(write: Any):
+def test_draw_depends_only_on_seed_number_and_key(write: Any):
     keys = (RATE, L2, BATCH, ACTIVATION)
     few = values(write(DRAWN.format(draws=6, seed=1)), *keys)
     assert values(write(DRAWN.format(draws=9, seed=1)), *keys)[:6] == few
@@ -181,7 +181,7 @@ def test_draw_depends_on_seed_number_and_key_alone(write: Any):
     assert len({each[1] for each in other}) == 6
 
 
-def test_draws_of_a_seed_never_change(write: Any):
+def test_draws_of_a_seed_are_fixed(write: Any):
     # A sweep resumed after an update of mlpcli must find its runs again.
     assert values(write(DRAWN.format(draws=2, seed=0)), RATE, L2) == [(0.05951, 5.711e-05), (0.5991, 3.296e-05)]
 
@@ -196,7 +196,7 @@ def test_repeated_draws_are_skipped(write: Any):
     assert (len(plan.runs), plan.combinations, plan.repeated) == (2, 2, 48)
 
 
-# Errors --------------------------------------------------------------------------------------------------------------
+# Errors -------------------------------------------------------------------------------------------
 
 RANDOM = "random:\n  draws: 3\n  keys:\n    "
 
@@ -206,11 +206,11 @@ RANDOM = "random:\n  draws: 3\n  keys:\n    "
     [
         ("", "s.yaml: is empty; a sweep has config, set, seeds and one of grid, list or random"),
         ("- 1", "s.yaml: is not a mapping of keys to values; a sweep has"),
-        ("config: mnist", "s.yaml: does not say what to try; give exactly one of grid, list or random"),
+        ("config: mnist", "s.yaml: does not give the values to try; give exactly one of grid, list or random"),
         ("grid: {seed: [1]}\nlist: [{}]", "s.yaml: has both grid and list; give exactly one of"),
         ("gird: {seed: [1]}", "s.yaml:1: gird: unknown key; did you mean grid?"),
-        ("list: [{}]\ntraining: {epochs: 1}", "s.yaml:2: training: unknown key; the keys of a config stand under set"),
-        ("seed: 3\nlist: [{}]", "s.yaml:1: seed: unknown key; the keys of a config stand under set"),
+        ("list: [{}]\ntraining: {epochs: 1}", "s.yaml:2: training: unknown key; the keys of a config belong under set"),
+        ("seed: 3\nlist: [{}]", "s.yaml:1: seed: unknown key; the keys of a config belong under set"),
         ("list: [{}]\nlist: [{}]", "s.yaml:2: list: given twice, first on line 1"),
         ("list: [{}]\n  x", "s.yaml:2: is not YAML"),
         ("list: [&a {}]", "s.yaml:1: aliases, anchors and tags"),
@@ -319,9 +319,9 @@ def test_error_names_file_and_line(write: Any, text: str, message: str):
     Path("none.yaml").write_text("data: {validation: 0}\n")
     with pytest.raises(ConfigError) as refused:
         write(text)
-    said = str(refused.value)
-    assert message in said
-    assert "\n" not in said and said.startswith(("s.yaml", "bad.yaml"))
+    error = str(refused.value)
+    assert message in error
+    assert "\n" not in error and error.startswith(("s.yaml", "bad.yaml"))
 
 
 def test_huge_sweep_is_refused_before_it_is_expanded(write: Any, monkeypatch: pytest.MonkeyPatch):
@@ -329,10 +329,10 @@ def test_huge_sweep_is_refused_before_it_is_expanded(write: Any, monkeypatch: py
     axes = ("training.epochs", "training.batch_size", "training.patience", "training.learning_rate", "training.l2")
     grid = "".join(f"  {key}: [{numbers}]\n" for key in axes)
 
-    def never(*_: Any) -> Any:
+    def fail(*_: Any) -> Any:
         raise AssertionError("combinations were made")
 
-    monkeypatch.setattr(plan_module.config_module, "variations", never)
+    monkeypatch.setattr(plan_module.config_module, "variations", fail)
     with pytest.raises(ConfigError, match=r"s\.yaml:1: grid: 9,509,900,499 combinations are 9,509,900,499 runs; at mo"):
         write(f"grid:\n{grid}")
     with pytest.raises(ConfigError, match=r"list: 11 combinations of 1000 seeds each are 11,000 runs; at most 10,000"):

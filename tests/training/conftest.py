@@ -7,5 +7,5 @@ from mlpcli.training import trainer
 
 @pytest.fixture(autouse=True)
 def _margins_are_trimmed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Find zero columns for networks as small as the tests', too."""
+    """Trim margins of networks as small as the tests' too."""
     monkeypatch.setattr(trainer, "MIN_WORK_TO_TRIM", 0)

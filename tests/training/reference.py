@@ -1,6 +1,6 @@
-"""Training written down once more, as the textbooks have it: plain numpy, float64, nothing fast and nothing in place.
+"""A second implementation of training, as textbooks have it: simple numpy in float64, neither fast nor in place.
 
-Of mlpcli it uses the keyed generators, and the distorted images, which have tests of their own. Parameters are one
+Of mlpcli it uses the keyed generators and the distorted images, which have separate tests. Parameters are one
 vector (n,): W1, b1, W2, b2 ..., each in C order.
 """
 
@@ -101,7 +101,7 @@ class Network:
         return pairs
 
     def forward(self, theta: Array, X: Array, masks: list[Array]) -> tuple[list[Array], list[Array]]:
-        """The inputs and the weighted inputs z of each layer."""
+        """Return the inputs and the weighted inputs z of each layer."""
         inputs, zs = [X], []
         for layer, (W, b) in enumerate(self.tensors(theta)):
             zs.append(inputs[-1] @ W + b)
@@ -110,14 +110,14 @@ class Network:
         return inputs, zs
 
     def evaluate(self, theta: Array, split: Split, classes: int) -> tuple[float, float]:
-        """The mean loss, and the fraction that is misclassified."""
+        """Return the mean loss and the fraction that is misclassified."""
         no_masks = [np.ones((1, columns)) for _, columns in self.shapes[:-1]]
         z = self.forward(theta, split.images / 255, no_masks)[1][-1]
         losses = [self.loss(self.output(z[i])[0], np.eye(classes)[y])[0] for i, y in enumerate(split.labels)]
         return float(np.mean(losses)), float(np.mean(z.argmax(axis=1) != split.labels))
 
     def gradient(self, theta: Array, X: Array, Y: Array, masks: list[Array]) -> tuple[Array, list[float], Array]:
-        """dLoss/dtheta, the loss of each example, and the logits."""
+        """Return dLoss/dtheta, the loss of each example, and the logits."""
         inputs, zs = self.forward(theta, X, masks)
         dz, losses = np.empty_like(zs[-1]), []
         for i, z in enumerate(zs[-1]):
@@ -140,7 +140,7 @@ class Sgd:
 
     @property
     def point(self) -> Array:
-        """The point of the next gradient: it is evaluated, averaged, and stored as theta."""
+        """Return the point of the next gradient, which is evaluated, averaged, and stored as theta."""
         return self.theta
 
     def step(self, g: Array, eta: float) -> None:
@@ -179,7 +179,7 @@ OPTIMIZERS = {"sgd": Sgd, "momentum": Momentum, "nesterov": Nesterov, "adam": Ad
 
 
 def rate(training: TrainingConfig, step: int, steps_per_epoch: int) -> float:
-    """The learning rate of ``step``, from 0."""
+    """Return the learning rate of ``step``, counted from 0."""
     warmup, total = training.warmup_epochs * steps_per_epoch, training.epochs * steps_per_epoch
     if step < warmup:
         return training.learning_rate * (step + 1) / (warmup + 1)
@@ -191,7 +191,7 @@ def rate(training: TrainingConfig, step: int, steps_per_epoch: int) -> float:
 
 
 def mask(fraction: float, rows: int, columns: int, rng: np.random.Generator) -> Array:
-    """0 where a byte, eight to a word, is below 256 ``fraction``, rounded at random; else 1 / (1 - fraction)."""
+    """Return 0 for each byte, eight per word) below 256 ``fraction``, rounded at random; else 1 / (1 - fraction)."""
     if not fraction:
         return np.ones((rows, columns))
     dropped = math.floor(256 * fraction)
@@ -203,7 +203,7 @@ def mask(fraction: float, rows: int, columns: int, rng: np.random.Generator) -> 
 
 
 def train(config: Config, dataset: Dataset, theta: Array) -> tuple[list[dict[str, Any]], dict[str, Array]]:
-    """The records of all epochs, as dicts, and the vectors of the last state, by name."""
+    """Return the records of all epochs, as dicts, and the vectors of the last state, by name."""
     training, train, classes = config.training, dataset.train, dataset.classes
     sizes = (train.images.shape[1], *config.network.hidden, classes)
     network = Network(config, sizes)

@@ -1,4 +1,4 @@
-"""Small data sets and configs that train in a moment."""
+"""Small data sets, and configs that train in a moment."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CLASSES = 3
 
 
 def dataset_of(train: int, validation: int = 0, pixels: int = 4, seed: int = 0, margins: int = 0) -> Dataset:
-    """Noisy images of three classes, whose first and last ``margins`` pixels are 0."""
+    """Return noisy images of three classes, with 0 in the first and last ``margins`` pixels."""
     random = np.random.default_rng(seed)
     labels = random.integers(0, CLASSES, train + validation).astype(np.uint8)
     prototypes = random.integers(0, 256, (CLASSES, pixels))
@@ -47,7 +47,7 @@ def without_timing(record: EpochRecord) -> EpochRecord:
 
 
 def vectors_of(state: State) -> dict[str, np.ndarray]:
-    """All that a state has of vectors, in C order, by name."""
+    """Return all vectors of a state, in C order, by name."""
     average = {} if state.average is None else {"average": state.average.to_c_order()}
     optimizer = {
         name: type(state.theta)(state.theta.sizes, vector.dtype, vector).to_c_order()
@@ -68,7 +68,7 @@ def assert_same_bytes(one: tuple[list[EpochRecord], State], other: tuple[list[Ep
 def assert_equal_runs(
     found: tuple[list[EpochRecord], State], expected: tuple[list[EpochRecord], State], rel: float = 1e-9
 ) -> None:
-    """Equal except for rounding."""
+    """Assert that the runs are equal except for rounding."""
     assert len(found[0]) == len(expected[0]) > 0
     for record, other in zip(map(without_timing, found[0]), map(without_timing, expected[0]), strict=True):
         for name, value in vars(other).items():

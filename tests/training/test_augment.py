@@ -1,4 +1,4 @@
-"""Distorted images are what the formulas say, and a pure function of seed, epoch and the image's number."""
+"""Distorted images follow the formulas, and are a pure function of seed, epoch and image number."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def images_of(count: int, shape: tuple[int, int], high: int = 255, seed: int = 0
 def distorted(
     config: AugmentationConfig, images: Array, shape: tuple[int, int], *, epoch: int = 1, seed: int = 0, **more: Any
 ) -> Array:
-    """All images, distorted, in float32."""
+    """Return all images, distorted, in float32."""
     dtype = more.pop("dtype", np.float32)
     made = Augmentation(config, shape, len(images), more.pop("epochs", 10), seed, dtype)
     made.begin(epoch)
@@ -39,7 +39,7 @@ def distorted(
 
 
 def with_draws(monkeypatch: pytest.MonkeyPatch, *draws: float) -> None:
-    """Let every image draw these shares of the bounds: rotation, scale x, scale y, shear, shift x, shift y."""
+    """Let every image draw these fractions of the bounds: rotation, scale x, scale y, shear, shift x, shift y."""
 
     class Fixed:
         def random(self, size: tuple[int, int]) -> Array:
@@ -52,11 +52,11 @@ def bounds(**bounds: float) -> AugmentationConfig:
     return AugmentationConfig(**bounds)
 
 
-# Against the definition ----------------------------------------------------------------------------------------------
+# Against the definition ---------------------------------------------------------------------------
 
 
 def one_pixel(image: Array, x: float, y: float) -> float:
-    """Bilinear by definition, at column ``x`` and row ``y`` of ``image`` (h, w)."""
+    """Interpolate bilinearly, by definition, at column ``x`` and row ``y`` of ``image`` (h, w)."""
     h, w = image.shape
     left, top = math.floor(x), math.floor(y)
     value = 0.0
@@ -78,7 +78,7 @@ def one_pixel(image: Array, x: float, y: float) -> float:
     st.floats(0, 20),
     st.integers(1, 3),
 )
-def test_pixel_is_what_the_input_has_at_q(h, w, count, alpha, rotation, scale_, shear, shift, epoch):
+def test_pixel_is_the_input_interpolated_at_q(h, w, count, alpha, rotation, scale_, shear, shift, epoch):
     assume(rotation or scale_ or shear or shift or alpha)
     config = AugmentationConfig(
         rotation=rotation, scale=scale_, shear=shear, shift=shift, elastic_alpha=alpha, elastic_sigma=1
@@ -88,9 +88,9 @@ def test_pixel_is_what_the_input_has_at_q(h, w, count, alpha, rotation, scale_, 
     made.begin(epoch)
     out = made.distort(images, np.arange(count), np.empty((count, h * w), np.float32))
 
-    # The same draws, and then plain loops.
-    shares = 2 * keyed_rng(5, "affine", epoch).random((count, 6)) - 1
-    Ms, ms = inverses(config, shares, 1.0)
+    # The same draws, then loops.
+    fractions = 2 * keyed_rng(5, "affine", epoch).random((count, 6)) - 1
+    Ms, ms = inverses(config, fractions, 1.0)
     planes, drawn = np.zeros((2, count, h, w), np.float32), np.zeros((2, count), int)
     if alpha:
         rng = keyed_rng(5, "elastic", epoch)
@@ -107,8 +107,8 @@ def test_pixel_is_what_the_input_has_at_q(h, w, count, alpha, rotation, scale_, 
 
 def test_inverse_undoes_scale_shear_rotation_and_shift():
     config = AugmentationConfig(rotation=40, scale=0.5, shear=30, shift=7)
-    share = np.array([[0.5, 0.2, -0.4, 0.75, 0.3, -0.6]])
-    (M,), (m,) = inverses(config, share, 1.0)
+    fraction = np.array([[0.5, 0.2, -0.4, 0.75, 0.3, -0.6]])
+    (M,), (m,) = inverses(config, fraction, 1.0)
     theta, k = math.radians(20), math.tan(math.radians(22.5))
     # y runs down: turned counter-clockwise, a point on the right goes up; what is further up leans more to the right.
     R = np.array([[math.cos(theta), math.sin(theta)], [-math.sin(theta), math.cos(theta)]])
@@ -119,7 +119,7 @@ def test_inverse_undoes_scale_shear_rotation_and_shift():
         assert M @ seen_at + m == pytest.approx(point)
 
 
-# Worked by hand ------------------------------------------------------------------------------------------------------
+# Examples by hand ---------------------------------------------------------------------------------
 
 
 def test_shift_by_one_pixel(monkeypatch: pytest.MonkeyPatch):
@@ -152,19 +152,19 @@ def test_sheared_strokes_lean_to_the_right(monkeypatch: pytest.MonkeyPatch):
     assert out == pytest.approx(255 * np.fliplr(np.eye(5)), abs=1e-3)
 
 
-# At no strength, and outside the image -------------------------------------------------------------------------------
+# At strength 0, and outside the image -------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("shape", [(28, 28), (5, 4), (1, 7), (1, 1), (40, 3)])
-def test_strength_of_0_distorts_nothing(shape, dtype):
+def test_strength_of_0_has_no_effect(shape, dtype):
     images = images_of(101, shape)
     out = distorted(replace(EVERYTHING, final_epochs=1, final_strength=0), images, shape, epoch=10, dtype=dtype)
     assert out.dtype == dtype
     assert np.array_equal(out, images)
 
 
-def test_pixels_stay_from_0_to_255_and_black_stays_black():
+def test_pixels_stay_in_range_and_black_stays_black():
     wild = AugmentationConfig(rotation=180, scale=0.9, shear=80, shift=20, elastic_alpha=100, elastic_sigma=0.5)
     assert not distorted(wild, np.zeros((50, 784), np.uint8), (28, 28)).any()
     for config in (wild, EVERYTHING):
@@ -173,7 +173,7 @@ def test_pixels_stay_from_0_to_255_and_black_stays_black():
             assert (out.min(), out.max()) == (0.0, 255.0)
 
 
-def test_pixels_moved_out_are_gone(monkeypatch: pytest.MonkeyPatch):
+def test_pixels_moved_out_are_lost(monkeypatch: pytest.MonkeyPatch):
     for x, y in product((-1, 0, 1), (-1, 0, 1)):
         with monkeypatch.context() as patch:
             with_draws(patch, 0, 0, 0, 0, x, y)
@@ -189,12 +189,12 @@ def test_distortion_is_linear_in_the_image(seed: int, count: int):
     assert parts[0] + parts[1] == pytest.approx(parts[2], abs=255e-6)
 
 
-# A pure function of seed, epoch and number ---------------------------------------------------------------------------
+# A pure function of seed, epoch and number --------------------------------------------------------
 
 
 @settings(max_examples=20)
 @given(st.integers(2, 120), st.randoms(use_true_random=False), st.integers(1, 50), st.booleans())
-def test_distortion_depends_on_neither_order_nor_batch(count: int, random: Any, batch: int, elastic: bool):
+def test_distortion_does_not_depend_on_order_or_batch(count: int, random: Any, batch: int, elastic: bool):
     config = EVERYTHING if elastic else AugmentationConfig(rotation=20, scale=0.1, shift=1)
     shape = (28, 28)
     images = images_of(count, shape)
@@ -202,7 +202,7 @@ def test_distortion_depends_on_neither_order_nor_batch(count: int, random: Any, 
 
     made = Augmentation(config, shape, count, 10, 9)
     made.begin(2)
-    made.begin(4)  # whatever was before
+    made.begin(4)  # any content
     order = np.array(random.sample(range(count), random.randint(1, count)))
     for start in range(0, len(order), batch):
         chosen = order[start : start + batch]
@@ -210,7 +210,7 @@ def test_distortion_depends_on_neither_order_nor_batch(count: int, random: Any, 
         assert alone.tobytes() == together[chosen].tobytes()
 
 
-def test_seed_epoch_and_number_each_count():
+def test_seed_epoch_and_number_change_the_distortion():
     images = np.repeat(images_of(1, (28, 28)), 3, axis=0)
     runs = [distorted(EVERYTHING, images, (28, 28), epoch=epoch, seed=seed) for epoch, seed in [(1, 0), (2, 0), (1, 1)]]
     assert len({row.tobytes() for run in runs for row in run}) == 9
@@ -219,7 +219,7 @@ def test_seed_epoch_and_number_each_count():
 def displacements(config: AugmentationConfig, count: int, *, epoch: int = 1, epochs: int = 10) -> Array:
     """Return where the middle pixel of each of ``count`` 15 x 15 images is read, relative to itself: (2, count), x, y.
 
-    Of images that are slopes to the right, and downwards, it is what the pixel is.
+    The images are linear ramps to the right and downwards, so the pixel's value is its displacement.
     """
     slope = np.tile(np.arange(15, dtype=np.uint8) * 10, (15, 1))
     made = Augmentation(config, (15, 15), count, epochs, 0)
@@ -232,7 +232,7 @@ def displacements(config: AugmentationConfig, count: int, *, epoch: int = 1, epo
     return np.concatenate(found).reshape(2, count) / 10 - 7
 
 
-def test_shifts_are_uniform_and_drawn_for_every_image():
+def test_shifts_are_uniform_and_drawn_per_image():
     shifts = displacements(bounds(shift=3), 4000)
     assert np.abs(shifts).max() <= 3 + 1e-5
     assert np.unique(shifts[0]).size > 3900
@@ -242,7 +242,7 @@ def test_shifts_are_uniform_and_drawn_for_every_image():
 
 
 @pytest.mark.parametrize("bound", [{"shift": 4}, {"elastic_alpha": 30}])
-def test_last_epochs_are_weaker(bound: dict[str, float]):
+def test_strength_falls_in_the_last_epochs(bound: dict[str, float]):
     config = AugmentationConfig(**bound, final_strength=0.25, final_epochs=2)
     assert [strength_in(config, epoch, 5) for epoch in range(1, 6)] == [1, 1, 1, 0.25, 0.25]
     assert [strength_in(replace(config, final_epochs=0), epoch, 5) for epoch in (1, 5)] == [1, 1]
@@ -250,7 +250,7 @@ def test_last_epochs_are_weaker(bound: dict[str, float]):
     assert strong / weak == pytest.approx(4, rel=0.1)
 
 
-# The fields ----------------------------------------------------------------------------------------------------------
+# The fields ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("sigma", [0.5, 1.0, 4.0, 7.3, 20.0])
@@ -268,7 +268,7 @@ def test_gaussian_has_unit_sum_and_its_width(sigma: float):
 
 
 def test_field_is_alpha_times_the_smoothed_noise():
-    """Against the sum written out: d[r, c] = alpha sum over i, j of g[i] g[j] N[r + i, c + j]."""
+    """Compare with the explicit sum d[r, c] = alpha sum over i, j of g[i] g[j] N[r + i, c + j]."""
     planes = np.empty((3, 4, 5), np.float32)
     draw_fields(planes, 34.0, 1.2, keyed_rng(1, "elastic", 2))
     words = keyed_rng(1, "elastic", 2).bit_generator.random_raw(-(-3 * 12 * 13 // 8))
@@ -289,7 +289,7 @@ def test_fields_have_the_predicted_size_and_are_smooth():
     predicted = alpha / math.sqrt(3) * float(g @ g)
     assert predicted == pytest.approx(alpha / (2 * math.sqrt(3 * math.pi) * sigma), rel=0.01)
     assert predicted == pytest.approx(1.39, abs=0.01)
-    error = predicted / math.sqrt(2 * count)  # of a standard deviation estimated from so many
+    error = predicted / math.sqrt(2 * count)  # of the standard deviation estimated from this many
     everywhere = planes.std(axis=0)
     assert np.abs(everywhere - predicted).max() < 5 * error
     border = np.ones((28, 28), bool)
@@ -303,7 +303,7 @@ def test_fields_have_the_predicted_size_and_are_smooth():
     assert np.corrcoef(planes[:, 14, 14][:-1], planes[:, 14, 14][1:])[0, 1] == pytest.approx(0, abs=5 / 64)
 
 
-def test_fields_are_a_pool_of_2048_each_way_drawn_anew():
+def test_fields_are_drawn_from_a_pool_of_2048():
     config = AugmentationConfig(elastic_alpha=10, elastic_sigma=2)
     (x, y), other = displacements(config, 20_000), displacements(config, 3000, epoch=2)
     assert 2000 < len(np.unique(x)) <= 2048 >= len(np.unique(y)) > 2000
@@ -314,10 +314,10 @@ def test_fields_are_a_pool_of_2048_each_way_drawn_anew():
 
 def test_memory_is_bounded():
     tracemalloc.start()
-    kept = Augmentation(EVERYTHING, (512, 512), 60_000, 10, 0)
+    augmentation = Augmentation(EVERYTHING, (512, 512), 60_000, 10, 0)
     used, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    del kept
+    del augmentation
     assert augment.POOL_BYTES / 2 < used < 1.2 * augment.POOL_BYTES
 
 

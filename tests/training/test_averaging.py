@@ -1,4 +1,4 @@
-"""The moving average of the parameters: the plain mean at first, then one that forgets."""
+"""The moving average of the parameters: a mean at first, then an exponential average."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlpcli.training.averaging import INTERVAL, MovingAverage
 def averages_of(
     path: np.ndarray, decay: float, steps_per_epoch: int = 1, chunks: Sequence[slice] = (), start: float = 99.0
 ) -> np.ndarray:
-    """The averages after each step of ``path`` (steps, n)."""
+    """Return the averages after each step of ``path`` (steps, n)."""
     average, theta = np.full(path.shape[1], start), np.empty(path.shape[1])
     moving = MovingAverage(average, theta, decay, steps_per_epoch, chunks or [slice(0, path.shape[1])])
     found = []
@@ -29,7 +29,7 @@ def test_four_steps_by_hand():
     assert averages_of(np.array([[4.0], [8.0], [2.0], [2.0]]), 0.5).ravel() == pytest.approx([4, 6, 4, 3])
 
 
-def test_plain_mean_at_first_without_the_start():
+def test_first_averages_are_the_mean_without_the_start():
     path = np.random.default_rng(0).normal(size=(50, 3))
     means = np.cumsum(path, axis=0) / np.arange(1, 51)[:, None]
     np.testing.assert_allclose(averages_of(path, 0.999), means, rtol=1e-12, atol=1e-14)
@@ -47,17 +47,17 @@ def test_late_average_is_the_textbook_formula(decay: float):
         np.testing.assert_allclose(found[step], expected, rtol=1e-10, atol=1e-13)
 
 
-def test_late_average_forgets_with_the_decay():
+def test_late_average_decays():
     path = np.zeros((3000, 1))
     path[:1000] = 1.0
     after = averages_of(path, 0.99).ravel()
     assert after[2999] / after[1999] == pytest.approx(0.99**1000, rel=1e-9)
 
 
-def test_updated_every_few_steps_with_the_decay_of_as_many():
+def test_update_every_few_steps_uses_their_joint_decay():
     path = np.random.default_rng(1).normal(size=(INTERVAL * 30, 2))
     found = averages_of(path, 0.9, steps_per_epoch=1000)
-    assert np.unique(found[:, 0]).size == 31  # what it was before, and thirty times another
+    assert np.unique(found[:, 0]).size == 31  # one value before, and thirty times another
     few = averages_of(path[INTERVAL - 1 :: INTERVAL], 0.9**INTERVAL)
     np.testing.assert_allclose(found[INTERVAL - 1 :: INTERVAL], few, rtol=1e-12)
 
@@ -66,11 +66,11 @@ def test_short_epoch_ends_with_an_average():
     assert averages_of(np.arange(3.0)[:, None], 0.9, steps_per_epoch=3)[2] == 2.0
 
 
-def test_other_chunks_are_not_touched():
+def test_other_chunks_are_unchanged():
     path = np.ones((2, 9))
     assert averages_of(path, 0.9, chunks=[slice(1, 4), slice(6, 8)])[1].tolist() == [99, 1, 1, 1, 99, 99, 1, 1, 99]
     assert (averages_of(path, 0.9, chunks=[slice(4, 4)])[1] == 99).all()
 
 
-def test_equal_parameters_stay_exactly_as_they_are():
+def test_average_of_equal_parameters_is_exact():
     assert (averages_of(np.full((99, 4), 0.1), 0.97, start=0.1) == 0.1).all()

@@ -1,4 +1,4 @@
-"""Every image comes once an epoch, in the epoch's order, as the number its byte stands for."""
+"""Every image comes once an epoch, in the epoch's order, as the number of its byte."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CLASSES, SEED = 5, 11
 
 
 def split_of(count: int, pixels: int = 3) -> Split:
-    """``count`` images that all differ, read-only as a data set's are."""
+    """Return ``count`` images that all differ, read-only as a data set's are."""
     images = np.empty((count, pixels), np.uint8)
     images[:, 0], images[:, 1], images[:, 2:] = np.arange(count) % 256, np.arange(count) // 256, 255
     labels = (np.arange(count) * 7 % CLASSES).astype(np.uint8)
@@ -35,7 +35,7 @@ def split_of(count: int, pixels: int = 3) -> Split:
 
 
 class Copy(NamedTuple):
-    """A batch with what is in its slot."""
+    """A batch and the contents of its slot."""
 
     size: int
     X: Array
@@ -48,7 +48,7 @@ class Copy(NamedTuple):
 def made(
     split: Split, batch_size: int, comm: Serial = SERIAL, dtype: str = "float64", **more: Any
 ) -> tuple[Batches, list[Array]]:
-    """Batches, and their slots."""
+    """Return batches and their slots."""
     local = comm.data.shard(batch_size)
     slots = [np.full((local.stop - local.start, split.images.shape[1]), np.nan, dtype) for _ in range(2)]
     of_classes = OneHot(CLASSES).table(more.pop("smoothing", 0.0), dtype)
@@ -56,7 +56,7 @@ def made(
 
 
 def epoch_of(split: Split, batch_size: int, comm: Serial = SERIAL, epoch: int = 1, **more: Any) -> list[Copy]:
-    """Copies of the batches of ``epoch``: of this process's own rows, where processes share a slot."""
+    """Return copies of the batches of ``epoch``, of this process's rows if processes share a slot."""
     source, slots = made(split, batch_size, comm, **more)
     found = []
     for batch in source.epoch(epoch):
@@ -74,8 +74,8 @@ sizes = st.tuples(st.integers(1, 300), st.integers(1, 330), st.integers(1, 10_00
 
 
 @given(sizes, st.integers(1, 9), st.sampled_from(["float32", "float64"]))
-def test_every_image_comes_once_in_the_epochs_order(case: tuple[int, int, int], epoch: int, dtype: str):
-    """Whatever number of batches is gathered at a time."""
+def test_every_image_comes_once_in_epoch_order(case: tuple[int, int, int], epoch: int, dtype: str):
+    """For any number of batches gathered at a time."""
     count, batch_size, gathered = case
     split = split_of(count)
     with pytest.MonkeyPatch.context() as patch:
@@ -123,7 +123,7 @@ def test_dropped_inputs_are_zero_and_the_others_scaled():
     assert ((one[:64] == 0) & (one[64:128] == 0)).mean() == pytest.approx(0.25**2, abs=0.04)
 
 
-def test_images_are_distorted_by_their_number():
+def test_distortion_depends_on_the_image_number():
     split, config = split_of(30, 12), AugmentationConfig(shift=1)
     augmentation = Augmentation(config, (3, 4), 30, 5, SEED, "float64")
     found = epoch_of(split, 7, epoch=2, augmentation=augmentation)
@@ -132,7 +132,7 @@ def test_images_are_distorted_by_their_number():
     assert np.array_equal(joined(found, "X"), everything[keyed_rng(SEED, "order", 2).permutation(30)])
 
 
-def test_columns_are_those_of_the_margins():
+def test_columns_exclude_the_margins():
     images = np.zeros((20, 60), np.uint8)
     images[:, 20:30] = 9
     images[:3, 50] = 9
@@ -146,8 +146,8 @@ def test_columns_are_those_of_the_margins():
 
 @pytest.mark.parametrize("kind", [DataParallel, ModelParallel])
 @pytest.mark.parametrize("size", [2, 3, 9])
-def test_processes_have_their_shards_of_each_batch(kind: type, size: int):
-    """With dropped inputs and distortions: what an example looks like does not depend on who has it."""
+def test_processes_get_their_shards_of_each_batch(kind: type, size: int):
+    """With dropped inputs and distortions: an example does not depend on the process that owns it."""
     split = split_of(43, 12)
 
     def of(comm: Serial) -> list[Copy]:

@@ -1,4 +1,4 @@
-"""A network that learns nothing is noticed after the epoch in which it shows, with the key to turn."""
+"""A network that does not learn is diagnosed after the epoch that shows it, with the key to change."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mlpcli.training.trainer import Trainer
 
 
 def signs(*overrides: str, invert: bool = False, divide: bool = False) -> list[list[str]]:
-    """The signs of each epoch of a training on the bundled sample."""
+    """Return the signs of each epoch of a training on the bundled sample."""
     few = ("data.dataset=mnist-sample", "training.epochs=1", "network.hidden=[30]")
     config = config_module.load(None, (*few, *overrides), {})
     dataset = load_dataset(config.data, config.seed)
@@ -39,16 +39,16 @@ def signs(*overrides: str, invert: bool = False, divide: bool = False) -> list[l
         ("network.activation=relu", "training.learning_rate=0.05"),
         ("training.optimizer=adam", "training.learning_rate=0.001", "training.epochs=3"),
         ("network.objective=linear_hinge", "training.learning_rate=0.01"),
-        ("training.batch_size=4000",),  # two steps, of which nothing can be said
+        ("training.batch_size=4000",),  # two steps are too few for a diagnosis
     ],
     ids=["defaults", "softmax regression", "relu", "adam", "hinge", "two steps"],
 )
-def test_what_learns_is_passed_over_in_silence(overrides: tuple[str, ...]):
+def test_learning_network_has_no_diagnosis(overrides: tuple[str, ...]):
     assert not any(signs(*overrides))
 
 
 @pytest.mark.parametrize(
-    ("overrides", "words"),
+    ("overrides", "message"),
     [
         (
             ("training.optimizer=adam", "training.learning_rate=4e-5"),
@@ -67,21 +67,21 @@ def test_what_learns_is_passed_over_in_silence(overrides: tuple[str, ...]):
     ],
     ids=["low rate", "scale 10000", "high rate", "deep", "dead"],
 )
-def test_what_does_not_learn_is_named(overrides: tuple[str, ...], words: str):
+def test_network_that_does_not_learn_is_diagnosed(overrides: tuple[str, ...], message: str):
     (found,) = signs(*overrides)
-    assert any(re.search(words, sign) for sign in found), found
+    assert any(re.search(message, sign) for sign in found), found
 
 
 @pytest.mark.parametrize("rate", ["1e-9", "1000"], ids=["low", "high"])
-def test_a_rate_remarked_on_before_training_is_not_named_again(rate: str):
+def test_rate_warned_of_before_training_is_not_repeated(rate: str):
     assert not any("training.learning_rate" in sign for sign in signs(f"training.learning_rate={rate}")[0])
 
 
-def test_pixels_divided_by_255_do_not_move_the_loss():
+def test_pixels_divided_by_255_are_diagnosed():
     assert "the loss has not moved" in signs(divide=True)[0][0]
 
 
-def test_a_loss_that_only_grows_is_named_once():
+def test_growing_loss_is_diagnosed_once():
     config = Config()
     diagnosis = Diagnosis(config, 0.9)
     theta = Trainer(config, load_dataset(DataConfig(dataset="mnist-sample"))).state.theta
@@ -97,7 +97,7 @@ def _record(epoch: int, loss: float):
 
 
 @pytest.mark.parametrize(
-    ("overrides", "words"),
+    ("overrides", "message"),
     [
         (("training.learning_rate=1e30",), "try a lower training.learning_rate"),
         (("network.initial_scale=1e38",), r"lower network.initial_scale \(1e\+38\)"),
@@ -105,6 +105,6 @@ def _record(epoch: int, loss: float):
     ],
     ids=["rate", "scale", "l2"],
 )
-def test_a_divergence_is_blamed_on_its_key(overrides: tuple[str, ...], words: str):
-    with np.errstate(all="ignore"), pytest.raises(DivergedError, match=words):
+def test_divergence_names_its_key(overrides: tuple[str, ...], message: str):
+    with np.errstate(all="ignore"), pytest.raises(DivergedError, match=message):
         signs("training.epochs=4", *overrides)

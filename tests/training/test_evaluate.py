@@ -1,4 +1,4 @@
-"""An evaluation of a whole split is what the formulas say, whatever its batches."""
+"""The evaluation of a whole split follows the formulas for any batch size."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def drawn(architecture: Architecture, dtype: str = "float64", scale: float = 1.0
 
 
 def expected_z(theta: Parameters, images: np.ndarray) -> list[np.ndarray]:
-    """The weighted inputs of each layer."""
+    """Return the weighted inputs of each layer."""
     h, zs = images / 255, []
     for W, b in zip(theta.W, theta.b, strict=True):
         zs.append(h @ W + b)
@@ -61,7 +61,7 @@ def test_loss_and_errors_of_any_number_of_images(count: int, hidden: tuple[int, 
     architecture = architecture_of(split.images.shape[1], *hidden, 3)
     evaluator = Evaluator(architecture, split, OneHot(3), "float64")
     theta, other = drawn(architecture), drawn(architecture, scale=-0.5)
-    for parameters in (theta, other, theta):  # what is evaluated before is not seen
+    for parameters in (theta, other, theta):  # earlier evaluations leave no trace
         before = parameters.vector.copy()
         z = expected_z(parameters, split.images)[-1]
         p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
@@ -72,11 +72,11 @@ def test_loss_and_errors_of_any_number_of_images(count: int, hidden: tuple[int, 
         assert again == loss
         np.testing.assert_allclose(found, z, rtol=1e-12, atol=1e-12)
         assert np.array_equal(parameters.vector, before)
-    theta.vector[:] = other.vector  # and changed in place, as training does
+    theta.vector[:] = other.vector  # changed in place, as training does
     assert evaluator.loss_and_errors(theta) == evaluator.loss_and_errors(other)
 
 
-def test_float32_evaluates_alike():
+def test_float32_agrees_with_float64():
     architecture, split = architecture_of(4, 5, 3), split_of(50)
     theta = drawn(architecture)
     single = architecture.parameters("float32", theta.vector.astype("float32"))
@@ -86,14 +86,14 @@ def test_float32_evaluates_alike():
     assert same == errors
 
 
-def test_largest_logit_wins_where_outputs_round_alike():
+def test_largest_logit_wins_if_outputs_round_to_the_same():
     architecture = architecture_of(4, 3, objective="sigmoid_cross_entropy")
     theta = architecture.parameters("float32")
     theta.b[0][...] = [50.0, 60.0, 55.0]  # sigmoid(50) is 1 in float32
     assert Evaluator(architecture, black(1, 0, 1), OneHot(3), "float32").loss_and_errors(theta)[1] == 1
 
 
-def test_cost_of_a_label_is_its_negative_logarithm():
+def test_loss_of_a_label_is_minus_log_p():
     # p = 0.87 costs -ln 0.87 = 0.1393, not 0.87.
     architecture = architecture_of(4, 2)
     theta = architecture.parameters("float64")
@@ -103,7 +103,7 @@ def test_cost_of_a_label_is_its_negative_logarithm():
     )
 
 
-def test_saturation_counts_units_beyond_4_6_on_either_side():
+def test_saturation_counts_units_beyond_4_6_either_way():
     architecture = architecture_of(4, 4, 2, 3)
     theta = architecture.parameters("float64")
     theta.W[0][0] = [4.61, -4.61, 4.59, -4.59]  # by the first pixel, which is 0 in one image of two
@@ -148,7 +148,7 @@ def test_processes_evaluate_their_shards(size: int):
 @pytest.mark.usefixtures("_batch_size")
 @pytest.mark.parametrize("count", [0, 1, 6, 7, 8, 20])
 @pytest.mark.parametrize("hidden", [(), (5, 6)])
-def test_logits_without_labels_are_the_same(count: int, hidden: tuple[int, ...]):
+def test_logits_do_not_depend_on_labels(count: int, hidden: tuple[int, ...]):
     architecture = architecture_of(4, *hidden, 3)
     theta, images = drawn(architecture), split_of(count).images
     for given in (images, images / 255):

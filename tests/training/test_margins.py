@@ -1,4 +1,4 @@
-"""Columns outside the margins found are zero in all images of a batch."""
+"""Margins are zero in all images of a batch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mlpcli.training.margins import MARGIN_ALIGNMENT, Margins
 
 
 @given(st.integers(1, 40), st.integers(1, 60), st.integers(1, 9), st.integers(0, 2**32))
-def test_no_nonzero_pixel_is_in_the_margins(count: int, pixels: int, batch_size: int, seed: int):
+def test_margins_have_no_nonzero_pixel(count: int, pixels: int, batch_size: int, seed: int):
     """Images have strokes with holes, some are blank; margins are as tight as the alignment allows."""
     random = np.random.default_rng(seed)
     images = random.integers(0, 3, (count, pixels)).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Each optimizer by hand, against its paper, and on a bowl."""
+"""Each optimizer by hand and against its paper; state, precision, and resuming."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ NAMES = sorted(OPTIMIZERS)
 
 
 def parameters(vector: Array, sizes: tuple[int, ...] = ()) -> Parameters:
-    """Make parameters of one unit, unless ``sizes`` say otherwise: the last entry is its bias."""
+    """Make parameters of one unit with a bias, or of ``sizes``."""
     return Parameters(sizes or (len(vector) - 1, 1), vector.dtype, vector)
 
 
 def optimizer_of(name: str, theta: Parameters, momentum: float | None = None, l2: float = 0.0) -> Optimizer:
-    """An optimizer at its start."""
+    """Return a new optimizer."""
     config = TrainingConfig(optimizer=name, momentum=momentum, l2=l2)
     state = {each: np.zeros_like(theta.vector) for each in optimizers.OPTIMIZER_STATE[name]}
     optimizer = make_optimizer(config, theta, parameters(np.zeros_like(theta.vector), theta.sizes), state, SERIAL)
@@ -34,7 +34,7 @@ def optimizer_of(name: str, theta: Parameters, momentum: float | None = None, l2
 
 
 def step(optimizer: Optimizer, gradient: Any, eta: float, number: int) -> None:
-    """One step, from 1, with the gradient (n,) accumulated as the optimizer asks for it."""
+    """Take step ``number``, from 1, with the gradient (n,) accumulated as the optimizer asks for it."""
     alpha, beta = optimizer.begin_step(eta)
     optimizer.accumulator[...] = beta * optimizer.accumulator + alpha * np.asarray(
         gradient, optimizer.accumulator.dtype
@@ -45,7 +45,7 @@ def step(optimizer: Optimizer, gradient: Any, eta: float, number: int) -> None:
 def moved(
     name: str, theta: list[float], moves: Any, momentum: float | None = None, dtype: str = "float64"
 ) -> tuple[list[Array], dict[str, Array]]:
-    """theta after each step, and the state at the end. ``moves``: pairs of learning rate and gradient."""
+    """Return theta after each step, and the final state. ``moves`` are pairs of learning rate and gradient."""
     vector, path = np.array(theta, dtype), []
     optimizer = optimizer_of(name, parameters(vector), momentum)
     for number, (eta, g) in enumerate(moves, start=1):
@@ -56,13 +56,13 @@ def moved(
 
 
 def random_moves(seed: int) -> list[tuple[float, Array]]:
-    """Up to twelve learning rates and gradients, small and large."""
+    """Return up to twelve learning rates and gradients, small and large."""
     random = np.random.default_rng(seed)
     sizes = 10.0 ** random.uniform(-6, 1, (random.integers(1, 13), 3))
     return [(10 ** random.uniform(-4, 0), g) for g in random.choice([-1, 0, 1], sizes.shape) * sizes]
 
 
-# By hand -------------------------------------------------------------------------------------------------------------
+# By hand ------------------------------------------------------------------------------------------
 
 # Learning rate 0.1 and momentum 0.9; from theta = 1 and 0, with the gradients 0.5 and 0, 0.4 and 1, 0.3 and -1.
 GRADIENTS = [(0.1, [0.5, 0.0]), (0.1, [0.4, 1.0]), (0.1, [0.3, -1.0])]
@@ -102,12 +102,12 @@ def test_two_steps_of_adam_by_hand():
     assert state["s"] == pytest.approx([0.00040975] * 2)
 
 
-# Against the papers --------------------------------------------------------------------------------------------------
+# Against the papers -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("momentum", [0.0, 0.3, 0.8, 0.99])
-def test_steps_are_those_of_the_paper(name: str, momentum: float):
+def test_steps_equal_those_of_the_paper(name: str, momentum: float):
     """Robbins and Monro 1951; Sutskever et al. 2013, equations 1 to 4; Kingma and Ba 2015, algorithm 1."""
     momentum = 0.0 if name == "sgd" else momentum
     for seed in range(20):
@@ -118,11 +118,11 @@ def test_steps_are_those_of_the_paper(name: str, momentum: float):
             np.testing.assert_allclose(found, expected.point, rtol=1e-9, atol=1e-9 if name == "adam" else 1e-12)
 
 
-# Properties ----------------------------------------------------------------------------------------------------------
+# Properties ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["momentum", "nesterov"])
-def test_momentum_of_0_is_gradient_descent_bit_for_bit(name: str):
+def test_momentum_of_0_is_bit_identical_to_sgd(name: str):
     for moves in map(random_moves, range(50)):
         plain, _ = moved("sgd", [1.0, 2.0, 3.0], moves)
         path, _ = moved(name, [1.0, 2.0, 3.0], moves, momentum=0.0)
@@ -130,7 +130,7 @@ def test_momentum_of_0_is_gradient_descent_bit_for_bit(name: str):
 
 
 def trained(name: str, comms: list[Serial], sizes: tuple[int, ...] = (4, 3, 2)) -> tuple[Array, dict[str, Array]]:
-    """theta and state after six steps, with weight decay, of an optimizer for each of ``comms``, on shared vectors."""
+    """Return theta and state after six steps with weight decay, one optimizer per communicator, on shared vectors."""
     random = np.random.default_rng(0)
     theta, gradient = Parameters(sizes, "float64"), Parameters(sizes, "float64")
     theta.vector[:] = random.normal(size=len(theta.vector))
@@ -153,7 +153,7 @@ def trained(name: str, comms: list[Serial], sizes: tuple[int, ...] = (4, 3, 2)) 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("chunk_size", [1, 5, 99])
 @pytest.mark.parametrize("size", [1, 2, 5])
-def test_chunks_and_shards_do_not_show(name: str, size: int, chunk_size: int, monkeypatch: pytest.MonkeyPatch):
+def test_chunks_and_shards_have_no_effect(name: str, size: int, chunk_size: int, monkeypatch: pytest.MonkeyPatch):
     theta, state = trained(name, [SERIAL])
     monkeypatch.setattr(OPTIMIZERS[name], "chunk_size", chunk_size)
     found, same = trained(name, [thread_of(rank, size) for rank in range(size)])
@@ -162,7 +162,7 @@ def test_chunks_and_shards_do_not_show(name: str, size: int, chunk_size: int, mo
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_weight_decay_is_a_gradient_of_weights_and_not_of_biases(name: str):
+def test_weight_decay_is_of_weights_and_not_of_biases(name: str):
     l2, theta, same = 0.3, np.arange(1.0, 11.0), np.arange(1.0, 11.0)
     decayed, plain = optimizer_of(name, parameters(theta), l2=l2), optimizer_of(name, parameters(same))
     for number in range(1, 6):
@@ -173,8 +173,8 @@ def test_weight_decay_is_a_gradient_of_weights_and_not_of_biases(name: str):
 
 @pytest.mark.parametrize("name", ["momentum", "nesterov", "adam"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_denormals_are_flushed_and_move_nothing(name: str, dtype: type, monkeypatch: pytest.MonkeyPatch):
-    """A pixel that is nonzero once and then never: its momentum would decay to denormal numbers, and stay there."""
+def test_denormals_are_flushed_without_moving_theta(name: str, dtype: type, monkeypatch: pytest.MonkeyPatch):
+    """The momentum of a pixel that is nonzero only once would decay to denormal numbers, and stay there."""
 
     def train() -> tuple[Array, Array, float]:
         theta = np.array([1.0, 1e-3, 0.5], dtype)
@@ -197,8 +197,8 @@ def test_denormals_are_flushed_and_move_nothing(name: str, dtype: type, monkeypa
 
 @pytest.mark.parametrize("mu", [0.0, 1e-7, 0.3, 0.9, 0.999])
 @pytest.mark.parametrize("name", ["momentum", "nesterov"])
-def test_scale_of_momentum_does_not_show(name: str, mu: float):
-    """v = c u, and before c gets too small v is written out: after each step, and however often, v is the paper's."""
+def test_scale_of_momentum_has_no_effect(name: str, mu: float):
+    """v = c u is rescaled before c gets too small: v equals the paper's after each step, however often read."""
     random = np.random.default_rng(3)
     vector, expected = np.ones(3), reference.OPTIMIZERS[name](np.ones(3), mu)
     optimizer = optimizer_of(name, parameters(vector), mu)
@@ -218,7 +218,7 @@ def test_scale_of_momentum_does_not_show(name: str, mu: float):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_flushing_hides_nothing_that_is_not_finite(name: str):
+def test_flushing_preserves_nan_and_inf(name: str):
     optimizer = optimizer_of(name, parameters(np.zeros(2)))
     for vector in optimizer.state.values():
         vector[...] = [np.nan, np.inf]
@@ -231,7 +231,7 @@ def test_flushing_hides_nothing_that_is_not_finite(name: str):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_dtypes_agree_and_are_kept(name: str):
+def test_dtypes_agree_and_are_preserved(name: str):
     moves = [(0.1, [0.5, -0.3, 1e-3])] * 5
     exact, _ = moved(name, [1.0, -1.0, 0.5], moves)
     single, state = moved(name, [1.0, -1.0, 0.5], moves, dtype="float32")
@@ -248,19 +248,19 @@ def test_resumed_optimizer_is_bit_identical(name: str):
     for number in range(4):
         step(whole, gradients[number], 0.1, number + 1)
     whole.end()
-    kept = theta.copy()
-    resumed = optimizer_of(name, parameters(kept))
+    initial = theta.copy()
+    resumed = optimizer_of(name, parameters(initial))
     for each, vector in whole.state_dict().items():
         resumed.state[each][...] = vector
     for optimizer in (whole, resumed):
         optimizer.begin()
         for number in range(4, 8):
             step(optimizer, gradients[number], 0.1, number + 1)
-    assert theta.tobytes() == kept.tobytes()
+    assert theta.tobytes() == initial.tobytes()
 
 
 @pytest.mark.parametrize("name", ["momentum", "nesterov", "adam"])
-def test_momentum_null_is_nine_tenths(name: str):
+def test_momentum_null_means_nine_tenths(name: str):
     null, same, other = (moved(name, [1.0, 0.0], GRADIENTS, momentum=momentum)[0] for momentum in (None, 0.9, 0.5))
     assert np.array_equal(null, same)
     assert not np.array_equal(null, other)

@@ -1,4 +1,4 @@
-"""A keyed generator is a pure function of seed, purpose and epoch, and it is Philox."""
+"""A keyed generator is Philox, a pure function of seed, purpose and epoch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ keys = st.tuples(st.integers(0, 2**63 - 1), st.sampled_from(sorted(PURPOSES)), s
 
 
 def philox(counter: tuple[int, ...], key: tuple[int, int]) -> tuple[int, ...]:
-    """Philox 4x64-10 as in Salmon et al. 2011, section 3.3: ten rounds, the key raised by a constant after each."""
+    """Compute Philox 4x64-10 (Salmon et al. 2011, section 3.3): ten rounds, the key raised by a constant after each."""
     x0, x1, x2, x3 = counter
     k0, k1 = key
     for _ in range(10):
@@ -25,7 +25,7 @@ def philox(counter: tuple[int, ...], key: tuple[int, int]) -> tuple[int, ...]:
     return x0, x1, x2, x3
 
 
-def test_reference_gives_the_published_answer():
+def test_reference_reproduces_the_published_answer():
     # Random123, tests/kat_vectors: "philox4x64 10" of counter 0 and key 0.
     expected = (0x16554D9ECA36314C, 0xDB20FE9D672D0FDC, 0xD7E772CEE186176B, 0x7E68B68AEC7BA23B)
     assert philox((0, 0, 0, 0), (0, 0)) == expected
@@ -50,12 +50,12 @@ def test_different_keys_differ(one: tuple[int, str, int], other: tuple[int, str,
 
 
 @pytest.mark.parametrize("other", [(1, "order", 1), (0, "initialization", 1), (0, "order", 2)])
-def test_each_part_of_the_key_counts(other: tuple[int, str, int]):
+def test_each_part_of_the_key_changes_the_numbers(other: tuple[int, str, int]):
     assert not np.array_equal(keyed_rng(0, "order", 1).random(4), keyed_rng(*other).random(4))
 
 
-def test_numbers_of_purposes_never_change():
-    # A seed of an older version must go on meaning the same run.
+def test_purposes_have_fixed_numbers():
+    # A seed of an older version must still give the same run.
     names = ("initialization", "order", "affine", "elastic", "dropout", "sweep", "input dropout", "validation")
     assert {name: number for number, name in enumerate(names, start=1)} == PURPOSES
 

@@ -1,4 +1,4 @@
-"""Each schedule of the learning rate at its corners."""
+"""Each learning rate schedule at its corners."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SCHEDULES = ["constant", "cosine", "step"]
 
 
 def rates(**values: Any) -> Callable[[int], float]:
-    """The learning rate of a step, ten steps an epoch, 0.4 the highest."""
+    """Return the learning rate of a step, ten steps per epoch, with the peak 0.4."""
     config = TrainingConfig(**{"learning_rate": 0.4, "warmup_epochs": 0.0, **values})
     return lambda step: learning_rate(config, step, 10)
 
@@ -51,7 +51,7 @@ def test_cosine_falls_over_what_warmup_leaves():
     assert rates(schedule="cosine", epochs=10, warmup_epochs=2)(60) == pytest.approx(0.2)
 
 
-def test_warmup_of_part_of_an_epoch_and_of_all_epochs():
+def test_warmup_may_take_part_of_an_epoch_or_all_epochs():
     part = rates(epochs=2, schedule="constant", warmup_epochs=0.25)
     assert [part(step) for step in range(4)] == pytest.approx([0.4 / 3.5, 0.8 / 3.5, 1.2 / 3.5, 0.4])
     assert rates(epochs=2, warmup_epochs=2)(19) == pytest.approx(0.4 * 20 / 21)
@@ -65,7 +65,7 @@ def test_warmup_of_part_of_an_epoch_and_of_all_epochs():
     eta=st.floats(1e-300, 1e308),
     fraction=st.floats(0, 1, exclude_max=True),
 )
-def test_rate_is_above_0_and_at_most_the_highest(
+def test_rate_is_positive_and_at_most_the_peak(
     schedule: str, epochs: int, steps_per_epoch: int, warmup: float, eta: float, fraction: float
 ):
     config = TrainingConfig(schedule=schedule, epochs=epochs, warmup_epochs=warmup * epochs, learning_rate=eta)
@@ -80,7 +80,7 @@ def test_rate_is_above_0_and_at_most_the_highest(
     steps_per_epoch=st.integers(1, 20),
     warmup=st.floats(0, 1),
 )
-def test_rate_rises_in_warmup_and_never_after(schedule: str, epochs: int, steps_per_epoch: int, warmup: float):
+def test_rate_rises_only_in_warmup(schedule: str, epochs: int, steps_per_epoch: int, warmup: float):
     config = TrainingConfig(schedule=schedule, epochs=epochs, warmup_epochs=warmup * epochs)
     etas = [learning_rate(config, step, steps_per_epoch) for step in range(epochs * steps_per_epoch)]
     end = math.ceil(config.warmup_epochs * steps_per_epoch)

@@ -12,7 +12,7 @@ from tests.parallel.threads import in_threads, results
 
 
 class Partial:
-    """A gradient that is ``g`` everywhere."""
+    """A gradient of constant value ``g``."""
 
     def __init__(self, g: float, buffer: np.ndarray) -> None:
         self.g, self.buffer = g, buffer
@@ -44,7 +44,7 @@ def test_errors_are_largest_logits_of_other_classes():
 
 
 @pytest.mark.parametrize(("scale", "dtype"), [(1.0, "float64"), (1e30, "float32")])
-def test_gradient_norms_have_the_penalty_in_them(scale: float, dtype: str):
+def test_gradient_norms_include_the_penalty(scale: float, dtype: str):
     theta, gradient = Parameters((2, 2, 1), dtype), Parameters((2, 2, 1), dtype)
     theta.vector[:], gradient.vector[:] = 3 * scale, scale
     # dW = 1 + 2 * 0.5 * 3 = 4 for four weights and two, db = 1 for two biases and one.

@@ -1,4 +1,4 @@
-"""Targets of labels of each kind, and what outputs say in them."""
+"""Targets for labels of each kind, and predictions from outputs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_targets_of_labels_are_rows_of_the_table():
     np.testing.assert_allclose(MultiLabel().table(0.2)[rows], [[0.1, 0.9, 0.9], [0.1, 0.1, 0.1]])
 
 
-def test_predicted_labels():
+def test_predictions_of_each_kind_of_target():
     z = np.array([[0.4, 0.6], [0.9, 0.2]])
     assert OneHot(2).predicted(z, z).tolist() == [1, 0]
     assert MultiLabel().predicted(z, z).tolist() == [[0, 1], [1, 0]]
@@ -32,13 +32,13 @@ def test_predicted_labels():
     assert ClassNumber(3).predicted(p, p).tolist() == [0, 0, 1, 1, 2]
 
 
-def test_outputs_of_one_unit_by_class():
+def test_one_output_unit_gives_both_classes():
     p = np.array([[0.2], [0.9]])
     np.testing.assert_allclose(ClassNumber(2).outputs_by_class(p, probabilities=True), [[0.8, 0.2], [0.1, 0.9]])
     np.testing.assert_allclose(ClassNumber(3).outputs_by_class(p, probabilities=False)[1], [-0.9, -0.1, -1.1])
 
 
-def test_an_image_is_an_error_unless_all_its_labels_are_right():
+def test_image_with_any_wrong_label_is_an_error():
     labels = np.array([[1, 0], [1, 1], [0, 0]], np.uint8)
     assert count_errors(labels, labels) == 0
     assert count_errors(np.array([[1, 1], [1, 1], [1, 1]], np.uint8), labels) == 2
@@ -51,7 +51,7 @@ def test_kind_of_targets_follows_labels_and_config():
     assert targets_of(one, 2, False) == ClassNumber(2)
 
 
-def test_labels_that_the_network_cannot_have_are_refused():
+def test_labels_outside_the_network_are_refused():
     rows = np.array([[0, 1, 1]], np.uint8)
     check_targets(config_of(objective="sigmoid_quadratic"), 3, rows, "x")
     with pytest.raises(ConfigError, match=r"use network.objective: sigmoid_cross_entropy$"):

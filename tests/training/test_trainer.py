@@ -1,4 +1,4 @@
-"""The trainer does what the textbooks say, records it as it was, and knows when to stop."""
+"""The trainer against a textbook reference; its records, randomness, and stopping rules."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from tests.training.small import (
     without_timing,
 )
 
-# Against a trainer that shares no code ----------------------------------------------------------------------------
+# Against a trainer that shares no code ------------------------------------------------------------
 
 
 def assert_equals_reference(config: Config, *data: int) -> None:
-    """``data``: images to train on and held out, and pixels."""
+    """Train and compare. ``data``: training images, validation images, pixels."""
     pixels = data[2] if len(data) > 2 else 4
     dataset = dataset_of(data[0], data[1], pixels=pixels, margins=pixels // 3 if pixels > 16 else 0)
     theta = Trainer(config, dataset).state.theta.to_c_order()
@@ -117,15 +117,15 @@ def test_images_with_margins_equal_the_reference(optimizer: str, hidden: str):
     assert_equals_reference(config_of(*changes, "training.learning_rate=0.05"), 43, 9, 60)
 
 
-def test_saturation_is_of_the_first_thousand_images():
+def test_saturation_is_measured_on_a_thousand_images():
     changes = ("training.epochs=1", "training.batch_size=500", "network.initial_scale=3", "training.optimizer=sgd")
     assert_equals_reference(config_of(*changes), 1300, 0)
 
 
 def test_loss_curve_of_the_bundled_sample():
-    """An update, from the initial weights to the last digit, is what the version before this trainer computed.
+    """Pin the losses from the initial weights on, to the last digits, as an earlier trainer computed them.
 
-    With numpy 2.4 and OpenBLAS on x86-64. Other machines and threads sum in another order, which shows in the fifteenth
+    With numpy 2.4 and OpenBLAS on x86-64. Other machines and threads sum in another order, which changes the fifteenth
     digit.
     """
     changes = ("network.hidden=[30]", "network.dtype=float64", "training.epochs=3", "training.batch_size=128")
@@ -138,10 +138,10 @@ def test_loss_curve_of_the_bundled_sample():
     assert [r.gradient_norm for r in records] == [pytest.approx(each, rel=1e-6) for each in norms]
 
 
-# What is recorded ----------------------------------------------------------------------------------------------------
+# Records ------------------------------------------------------------------------------------------
 
 
-def test_average_is_the_runs_model_and_changes_no_parameter():
+def test_average_is_evaluated_and_changes_no_parameter():
     dataset = dataset_of(40, 20)
     plain, without = records_of(config_of(), dataset)
     averaged, state = records_of(config_of("training.averaging=0.99"), dataset)
@@ -171,8 +171,8 @@ def test_record_is_the_mean_of_its_steps():
 
 
 @pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
-def test_optimizer_state_between_steps_is_that_of_a_checkpoint(optimizer: str):
-    """Between two steps momentum is c u, and what it changes it keeps: reading the state has no effect."""
+def test_state_read_between_steps_is_the_checkpoints(optimizer: str):
+    """Between two steps momentum is c u. Reading the state writes it out, without an effect on training."""
     config = config_of(f"training.optimizer={optimizer}", "training.epochs=1", "training.schedule=constant")
     dataset = dataset_of(43)
     _, state = records_of(config, dataset)
@@ -187,7 +187,7 @@ def test_optimizer_state_between_steps_is_that_of_a_checkpoint(optimizer: str):
     assert read.state.theta.vector.tobytes() == state.theta.vector.tobytes()
 
 
-def test_large_float32_gradient_has_a_norm():
+def test_norm_of_large_float32_gradient_is_finite():
     config = config_of("network.dtype=float32", "network.objective=linear_quadratic", "network.hidden=[]")
     config = replace(config, training=replace(config.training, epochs=1, learning_rate=1e-30, batch_size=8))
     config = replace(config, network=replace(config.network, initial_scale=2e18))
@@ -195,7 +195,7 @@ def test_large_float32_gradient_has_a_norm():
     assert 2e19 < record.gradient_norm[0] < math.inf
 
 
-# Order and randomness ------------------------------------------------------------------------------------------------
+# Order and randomness -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
@@ -205,7 +205,7 @@ def test_equal_runs_are_bit_identical(optimizer: str):
     assert_same_bytes(records_of(config, dataset), records_of(config, dataset))
 
 
-def test_another_seed_starts_and_shuffles_otherwise():
+def test_another_seed_changes_start_and_order():
     dataset = dataset_of(43)
     one, other = (Trainer(config_of(f"seed={seed}"), dataset).state.theta.vector for seed in (0, 1))
     assert not np.array_equal(one, other)
@@ -232,7 +232,7 @@ def test_resumed_from_a_pickled_job_is_bit_identical():
     assert other.state.theta.vector.tobytes() == whole.state.theta.vector.tobytes()
 
 
-def test_job_has_no_test_images():
+def test_pickled_job_has_no_test_images():
     _, sent, _ = pickle.loads(pickle.dumps(Trainer(config_of(), dataset_of(9)).job))
     with pytest.raises(DataError, match="not here"):
         sent.test()
@@ -248,7 +248,7 @@ def test_trainer_copies_the_state_it_is_given():
     assert first.state.epoch == 1
 
 
-def test_float32_and_float64_start_alike_and_learn_alike():
+def test_float32_and_float64_agree():
     dataset = dataset_of(43, 9)
     double, single = (Trainer(config_of(f"network.dtype={dtype}"), dataset) for dtype in ("float64", "float32"))
     assert (double.state.theta.vector.dtype, single.state.theta.vector.dtype) == (np.float64, np.float32)
@@ -259,11 +259,11 @@ def test_float32_and_float64_start_alike_and_learn_alike():
     np.testing.assert_allclose(single.state.theta.vector, double.state.theta.vector, atol=1e-4)
 
 
-# When it stops -------------------------------------------------------------------------------------------------------
+# Stopping -----------------------------------------------------------------------------------------
 
 
-def test_best_epoch_is_the_first_with_the_lowest_error_then_loss():
-    """On a run that does not only get better."""
+def test_best_epoch_is_first_with_lowest_error_then_loss():
+    """On a run that does not improve in every epoch."""
     config = config_of("training.epochs=25", "training.learning_rate=3.0", "training.schedule=constant")
     trained = Trainer(config, dataset_of(30, 20))
     scores: list[Any] = []
@@ -279,7 +279,7 @@ def test_best_epoch_is_the_first_with_the_lowest_error_then_loss():
     assert since.count(0) > 2
 
 
-def test_of_equal_errors_the_lower_loss_is_better():
+def test_equal_errors_are_ordered_by_loss():
     config = config_of("training.epochs=5", "training.learning_rate=1e-7", "training.schedule=constant")
     dataset = dataset_of(30)
     records, state = records_of(config, replace(dataset, validation=dataset.train))
@@ -289,8 +289,8 @@ def test_of_equal_errors_the_lower_loss_is_better():
 
 
 @pytest.mark.parametrize("patience", [1, 3])
-def test_patience_is_the_epochs_that_are_no_better(patience: int):
-    # Nothing moves, so that no epoch is better than the first.
+def test_patience_counts_epochs_without_improvement(patience: int):
+    # The rate is too small to change anything: no epoch is better than the first.
     config = config_of("training.epochs=20", f"training.patience={patience}", "training.learning_rate=1e-300")
     trained = Trainer(config, dataset_of(30, 10))
     assert not trained.finished
@@ -300,12 +300,12 @@ def test_patience_is_the_epochs_that_are_no_better(patience: int):
     assert list(trained.epochs()) == []
 
 
-def test_unused_patience_changes_nothing():
+def test_unused_patience_has_no_effect():
     dataset = dataset_of(43, 20)
     assert_same_bytes(records_of(config_of("training.patience=100"), dataset), records_of(config_of(), dataset))
 
 
-def test_without_validation_images_there_is_no_best_epoch():
+def test_no_best_epoch_without_validation_images():
     records, state = records_of(config_of("data.validation=0"), dataset_of(30))
     assert {(r.validation_loss, r.validation_error) for r in records} == {(None, None)}
     assert (state.best, state.best_epoch, state.epochs_since_best) == (None, 0, 0)
@@ -313,7 +313,7 @@ def test_without_validation_images_there_is_no_best_epoch():
         config_of("data.validation=0", "training.patience=1")
 
 
-# Divergence ----------------------------------------------------------------------------------------------------------
+# Divergence ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -328,12 +328,12 @@ def test_infinite_loss_stops_training_at_its_step(dtype: str):
 
 
 def unstable(*overrides: str) -> Config:
-    """Least squares, which a rate above 2 over the greatest curvature blows up a little more with every step."""
+    """Return least squares with a rate above 2 / (largest curvature): it grows a little with every step."""
     least_squares = ("network.hidden=[]", "network.objective=linear_quadratic", "training.optimizer=sgd")
     return config_of(*least_squares, "training.schedule=constant", "training.epochs=100", *overrides)
 
 
-def test_slow_divergence_is_found_and_nothing_infinite_recorded():
+def test_slow_divergence_is_found_before_it_is_recorded():
     trained = Trainer(unstable("network.dtype=float32", "training.learning_rate=3"), dataset_of(40, 10))
     records = []
     with pytest.raises(DivergedError, match="training diverged"):
@@ -346,15 +346,15 @@ def test_slow_divergence_is_found_and_nothing_infinite_recorded():
         assert np.isfinite([record.train_loss, record.validation_loss, *record.gradient_norm]).all()
 
 
-def test_infinite_parameters_after_a_finite_loss_are_found():
-    """One batch an epoch: its loss is finite, and the step that follows leaves the numbers."""
+def test_infinite_parameters_after_finite_loss_are_found():
+    """One batch an epoch: its loss is finite, and the step after it overflows."""
     config = unstable("network.dtype=float32", "training.learning_rate=1e39", "training.batch_size=40")
     with pytest.raises(DivergedError, match="no longer finite at the end of epoch 1"):
         next(Trainer(config, dataset_of(40)).epochs())
 
 
 def test_infinite_validation_loss_alone_is_found():
-    """The weights are huge, and only the validation images are not black."""
+    """Weights are huge, and only the validation images are not black."""
     config = unstable("network.dtype=float32", "network.initial_scale=1e30", "training.learning_rate=0.1")
     dataset = dataset_of(40, 10)
     black = Split(np.zeros_like(dataset.train.images), dataset.train.labels)
@@ -409,7 +409,7 @@ def configs(draw: st.DrawFn) -> Config:
 
 @settings(max_examples=100)
 @given(configs(), st.integers(1, 30))
-def test_any_config_trains_or_reports_that_it_diverged(config: Config, count: int):
+def test_any_config_trains_or_reports_divergence(config: Config, count: int):
     trained = Trainer(config, dataset_of(count, int(config.data.validation)))
     try:
         for record in trained.epochs():
@@ -421,7 +421,7 @@ def test_any_config_trains_or_reports_that_it_diverged(config: Config, count: in
         pass
 
 
-# How the work is done ------------------------------------------------------------------------------------------------
+# Implementation -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
@@ -435,10 +435,17 @@ def test_any_config_trains_or_reports_that_it_diverged(config: Config, count: in
         [*((each, "chunk_size", 7) for each in OPTIMIZERS.values()), (trainer, "CHUNK_SIZE", 5)],
         [(blas, "routine", lambda name, dtype: None)],
     ],
-    ids=["margins are kept", "momentum is rescaled", "more is flushed", "nothing is flushed", "chunks", "numpy alone"],
+    ids=[
+        "margins are not trimmed",
+        "momentum is rescaled",
+        "more is flushed",
+        "nothing is flushed",
+        "chunks",
+        "numpy alone",
+    ],
 )
-def test_technique_does_not_show(optimizer: str, changes: list[tuple[Any, str, Any]], monkeypatch: pytest.MonkeyPatch):
-    """On images with margins, the last batch smaller, with a penalty and an average."""
+def test_technique_has_no_effect(optimizer: str, changes: list[tuple[Any, str, Any]], monkeypatch: pytest.MonkeyPatch):
+    """On images with margins, with a smaller last batch, a penalty and an average."""
     dataset = dataset_of(27, 9, pixels=40, margins=9)
     config = config_of(f"training.optimizer={optimizer}", "training.averaging=0.9", "training.epochs=5")
     expected = records_of(config, dataset)

@@ -1,4 +1,4 @@
-"""What a page is told, of run directories whose files are made for it."""
+"""The events of a live page, for prepared run directories."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def run(tiny_config: Any, tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def told(events: dict[str, str]) -> dict[str, Any]:
+def kinds_of(events: dict[str, str]) -> dict[str, Any]:
     return {kind: json.loads(text) for kind, text in events.items()}
 
 
@@ -32,17 +32,17 @@ def as_if_running(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(directory, "is_in_use", lambda found: getattr(found, "path", found) == run)
 
 
-def test_only_what_has_changed_is_told(run: Path) -> None:
+def test_only_changes_are_sent(run: Path) -> None:
     feed = RunFeed(run, 2)
-    first = told(feed.light())
+    first = kinds_of(feed.light())
     assert set(first) == {"run", "progress"}
     assert (first["progress"]["state"], first["progress"]["epochs"]) == ("finished", 3)
     assert set(feed.light()) == {"progress"}
-    assert set(told(feed.heavy())) == {"contents"}
+    assert set(kinds_of(feed.heavy())) == {"contents"}
     assert not feed.heavy_is_due()
 
 
-def test_states_are_told(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_states_are_sent(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     feed = RunFeed(run, 2)
     feed.light()
     assert feed.state == "finished"
@@ -50,11 +50,11 @@ def test_states_are_told(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         as_if_running(run, patched)
         feed.light()
         assert feed.state == "running"
-    assert told(feed.light())["progress"]["state"] == feed.state == "interrupted"
+    assert kinds_of(feed.light())["progress"]["state"] == feed.state == "interrupted"
     (run / "metrics.jsonl").write_text("junk\n")
-    assert told(feed.light())["progress"]["state"] == "damaged"
+    assert kinds_of(feed.light())["progress"]["state"] == "damaged"
     shutil.rmtree(run)
-    last = told(feed.light())["progress"]
+    last = kinds_of(feed.light())["progress"]
     assert (last["state"], last["epochs"]) == ("removed", 3)
     assert not feed.heavy_is_due()
 
@@ -64,14 +64,14 @@ def test_steps_give_speed_and_time_left(run: Path, monkeypatch: pytest.MonkeyPat
     lines = [[step, step / 10, 2.0] for step in range(1, 7)]
     head = {"steps_per_epoch": 4, "examples": 64}
     (run / "steps.jsonl").write_text("".join(json.dumps(each) + "\n" for each in (head, *lines)))
-    progress = told(RunFeed(run, 2).light())["progress"]
+    progress = kinds_of(RunFeed(run, 2).light())["progress"]
     assert progress["speed"] == pytest.approx(10 * 16)
     assert progress["left"] == pytest.approx((3 * 4 - 6) / 10)
     assert progress["along"] == 1.5
     assert progress["points"] == [[0.25, 0.5, 0.75, 1.0, 1.25, 1.5], [2.0] * 6]
 
 
-def test_while_it_trains_checkpoints_are_read_on_a_budget(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpoints_are_read_within_a_cpu_budget(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     as_if_running(run, monkeypatch)
     now = [0.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
@@ -87,14 +87,14 @@ def test_while_it_trains_checkpoints_are_read_on_a_budget(run: Path, monkeypatch
 
     class Slow(module.Budget):
         def spend(self, seconds: float) -> None:
-            super().spend(0.06)  # of 2 processors the share is 0.006
+            super().spend(0.06)  # of 2 processors the fraction is 0.006
 
-    feed._weights, feed._looks = Slow(2), Slow(2)
-    first = told(feed.heavy())["contents"]
+    feed._weights, feed._evaluations = Slow(2), Slow(2)
+    first = kinds_of(feed.heavy())["contents"]
     assert first["document"]["checkpoint"] == {"name": "last", "epoch": 3}
     assert first["document"]["look"]["examples"] == 7
     newer()
-    assert set(feed.heavy()) == {"weights"}  # which have a budget of their own
+    assert set(feed.heavy()) == {"weights"}  # which have a separate budget
     newer()
     assert not feed.heavy_is_due()
     now[0] = 9.9
@@ -104,7 +104,7 @@ def test_while_it_trains_checkpoints_are_read_on_a_budget(run: Path, monkeypatch
     assert set(feed.heavy()) == {"contents"}
 
 
-def test_a_damaged_checkpoint_is_not_read_again_and_again(run: Path) -> None:
+def test_damaged_checkpoint_is_read_once(run: Path) -> None:
     for name in ("best", "last"):
         (run / f"checkpoints/{name}.npz").write_bytes(b"junk")
     feed = RunFeed(run, 2)
@@ -114,23 +114,23 @@ def test_a_damaged_checkpoint_is_not_read_again_and_again(run: Path) -> None:
     assert not feed.heavy_is_due()
 
 
-def test_a_run_whose_images_are_gone_has_weights_all_the_same(run: Path, tiny_folder: Path) -> None:
+def test_weights_are_sent_without_images(run: Path, tiny_folder: Path) -> None:
     shutil.rmtree(tiny_folder)
     feed = RunFeed(run, 2)
     feed.light()
-    contents = told(feed.heavy())["contents"]
+    contents = kinds_of(feed.heavy())["contents"]
     assert contents["document"]["look"] is None
     assert contents["document"]["no_images"] == module.NO_IMAGES
     assert contents["weights"]
 
 
-def test_runs_are_read_again_only_when_their_files_change(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_are_read_again_only_after_changes(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(run, run.parent / "other")
     feed = RunsFeed(run.parent)
     read: list[Path] = []
     whole = module.try_to_read
     monkeypatch.setattr(module, "try_to_read", lambda path: read.append(path) or whole(path))
-    first = told(feed.light())["runs"]
+    first = kinds_of(feed.light())["runs"]
     assert {each["name"]: each["link"] for each in first["runs"]} == {"other": "run/1/", "run": "run/2/"}
     feed.light()
     assert len(read) == 2
@@ -139,20 +139,20 @@ def test_runs_are_read_again_only_when_their_files_change(run: Path, monkeypatch
     assert read[2:] == [run]
     shutil.rmtree(run.parent / "other")
     shutil.copytree(run, run.parent / "third")
-    assert {each["name"]: each["link"] for each in told(feed.light())["runs"]["runs"]} == {
+    assert {each["name"]: each["link"] for each in kinds_of(feed.light())["runs"]["runs"]} == {
         "run": "run/2/",
         "third": "run/3/",
     }
     assert feed.run_at(2) == run and feed.run_at(4) is None
 
 
-def test_the_others_of_a_run_are_the_newest_beside_it(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_neighbours_of_a_run_are_the_newest(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_OTHERS", 2)
     for name in ("b", "c", "d"):
         shutil.copytree(run, run.parent / name)
         (run.parent / name / "config.yaml").touch()
     feed = OneOfMany(RunFeed(run, 2), RunsFeed(run.parent), 2)
-    assert [each["name"] for each in told(feed.light())["others"]] == ["d", "c"]
+    assert [each["name"] for each in kinds_of(feed.light())["others"]] == ["d", "c"]
     assert "others" not in feed.light()  # not each time
 
 
@@ -167,7 +167,7 @@ def test_losses_are_smoothed_and_thinned() -> None:
     assert _smoothed([(5, 0.1, 2.0)], 10) == [(5, 0.1, 2.0)]
 
 
-def test_nothing_is_written_by_reading(run: Path) -> None:
+def test_feed_does_not_write(run: Path) -> None:
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     feed = OneOfMany(RunFeed(run, 2), RunsFeed(run.parent), 2)
     feed.light()

@@ -1,10 +1,11 @@
-"""The server of live pages against those it is not for, and those who are slow, many or mad."""
+"""The server of live pages: security, and slow, many or malformed requests."""
 
 from __future__ import annotations
 
 import os
 import re
 import resource
+import shutil
 import socket
 import subprocess
 import sys
@@ -29,7 +30,7 @@ Make = Callable[..., Config]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two runs, finished."""
+    """Train two runs."""
     folder = tmp_path_factory.mktemp("runs")
     few = ("data.dataset=mnist-sample", "training.epochs=2", "network.hidden=[8]", "data.test=false")
     for name in ("one", "two"):
@@ -43,7 +44,7 @@ def server(folder: Path) -> Iterator[Watching]:
         yield started
 
 
-def test_the_page_is_the_report_s_and_may_listen_to_its_server_alone(server: Watching) -> None:
+def test_page_may_connect_only_to_its_server(server: Watching) -> None:
     answer = server.send(f"GET {server.path} HTTP/1.1\r\nHost: {server.host}\r\n\r\n".encode())
     head, _, body = answer.partition(b"\r\n\r\n")
     headers = dict(line.split(": ", 1) for line in head.decode().split("\r\n")[1:])
@@ -59,7 +60,7 @@ def test_the_page_is_the_report_s_and_may_listen_to_its_server_alone(server: Wat
     assert server.path.strip("/").encode() not in body
 
 
-def test_events_tell_all_of_a_run(server: Watching) -> None:
+def test_events_contain_all_of_a_run(server: Watching) -> None:
     with Events(server) as events:
         seen = {}
         for kind, value in events.each():
@@ -78,13 +79,13 @@ def test_events_tell_all_of_a_run(server: Watching) -> None:
         assert others.until(lambda kind, _: kind == "run")["run"]["state"] == "finished"
 
 
-def test_watching_writes_nothing_and_records_no_look(folder: Path, server: Watching) -> None:
+def test_watching_does_not_write_or_record(folder: Path, server: Watching) -> None:
     with Events(server) as events:
         events.until(lambda kind, _: kind == "contents")
     assert not (folder / "one/evaluations.jsonl").exists()
 
 
-# Not for others ------------------------------------------------------------------------------------------------------
+# Access --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -103,14 +104,14 @@ def test_watching_writes_nothing_and_records_no_look(folder: Path, server: Watch
         "127.0.0.1:{port}, evil.example",
     ],
 )
-def test_another_host_is_refused(host: str, server: Watching) -> None:
+def test_other_host_is_refused(host: str, server: Watching) -> None:
     host = host.format(port=server.port)
     assert server.get(server.path, host=host)[0] == 403
     assert server.get(f"{server.path}events", host=host)[0] == 403
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", "https://{host}", "http://127.0.0.1:1", ""])
-def test_another_origin_is_refused(origin: str, server: Watching) -> None:
+def test_other_origin_is_refused(origin: str, server: Watching) -> None:
     header = f"Origin: {origin.format(host=server.host)}"
     assert server.get(server.path, header)[0] == 403
     assert server.get(server.path, f"Origin: http://{server.host}", header)[0] == 403
@@ -118,13 +119,13 @@ def test_another_origin_is_refused(origin: str, server: Watching) -> None:
     assert server.get(server.path, host=f"localhost:{server.port}")[0] == 200
 
 
-def test_two_hosts_or_none_are_refused(server: Watching) -> None:
+def test_two_hosts_or_no_host_are_refused(server: Watching) -> None:
     assert server.get(server.path, f"Host: {server.host}")[0] == 403
     assert server.send(f"GET {server.path} HTTP/1.1\r\n\r\n".encode()).startswith(b"HTTP/1.1 403 ")
     assert server.send(f"GET {server.path} HTTP/1.0\r\n\r\n".encode()).startswith(b"HTTP/1.1 403 ")
 
 
-def test_without_the_token_nothing_is_told(server: Watching) -> None:
+def test_request_without_the_token_is_refused(server: Watching) -> None:
     token = server.path.strip("/")
     wrong = ["", "x", token[:-1], token + "x", token[:-1] + ("A" if token[-1] != "A" else "B"), token.swapcase()]
     for each in (*wrong, "%2e%2e", "é" * 10, "A" * 4000):
@@ -170,7 +171,7 @@ def test_no_path_reaches_the_file_system(tail: str, server: Watching) -> None:
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "HEAD", "OPTIONS", "CONNECT", "TRACE", "PATCH", "BREW"])
-def test_only_get_is_answered(method: str, server: Watching) -> None:
+def test_methods_other_than_get_are_refused(method: str, server: Watching) -> None:
     assert server.get(server.path, method=method)[0] == 405
 
 
@@ -197,13 +198,13 @@ def test_only_get_is_answered(method: str, server: Watching) -> None:
 )
 def test_garbage_is_refused(request_: bytes, status: int | None, server: Watching) -> None:
     answer = server.send(request_)
-    # Who still sends when he is refused may find the connection reset before he has read.
+    # A client still sending when it is refused may find the connection reset before it has read.
     assert answer == b"" if status is None else not answer or int(answer.split()[1]) == status
     assert server.get(server.path)[0] == 200
 
 
 @pytest.mark.slow
-def test_a_request_that_never_ends_is_dropped(server: Watching) -> None:
+def test_endless_request_is_dropped(server: Watching) -> None:
     with server.connect() as slow:
         began = time.monotonic()
         with suppress(ConnectionError):
@@ -234,7 +235,7 @@ def test_thousands_of_connections_are_bounded(server: Watching) -> None:
         assert server.threads() <= threads + 1
         assert server.memory() < memory + 40_000
         descriptors = len(list(Path(f"/proc/{server.process.pid}/fd").iterdir()))
-        assert descriptors < 300  # those that are being asked, and those that the system has queued
+        assert descriptors < 300  # those being served, and those queued by the system
     finally:
         for connection in open_ones:
             connection.close()
@@ -246,20 +247,20 @@ def test_thousands_of_connections_are_bounded(server: Watching) -> None:
 
 
 @pytest.mark.slow
-def test_pages_that_take_nothing_hold_nobody_up(server: Watching) -> None:
+def test_pages_that_do_not_read_block_no_other(server: Watching) -> None:
     memory = server.memory()
-    asleep = []
+    idle = []
     for _ in range(40):
         connection = server.connect()
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
         connection.sendall(f"GET {server.path}events HTTP/1.1\r\nHost: {server.host}\r\n\r\n".encode())
-        asleep.append(connection)
+        idle.append(connection)
     try:
         assert server.get(server.path)[0] == 200
-        assert server.get(f"{server.path}events")[0] in (200, 503)  # there is a most of pages, too
+        assert server.get(f"{server.path}events")[0] in (200, 503)  # the number of pages is bounded, too
         assert server.memory() < memory + 60_000
     finally:
-        for connection in asleep:
+        for connection in idle:
             connection.close()
     end = time.monotonic() + 30
     while True:
@@ -271,7 +272,7 @@ def test_pages_that_take_nothing_hold_nobody_up(server: Watching) -> None:
         time.sleep(0.2)
 
 
-def test_it_listens_on_loopback_alone(server: Watching) -> None:
+def test_server_listens_only_on_loopback(server: Watching) -> None:
     own = {entry.split()[1] for entry in Path("/proc/net/tcp").read_text().splitlines()[1:]}
     assert f"0100007F:{server.port:04X}" in own
     assert f"00000000:{server.port:04X}" not in own
@@ -281,19 +282,19 @@ def test_it_listens_on_loopback_alone(server: Watching) -> None:
     )
 
 
-# One clear line -------------------------------------------------------------------------------------------------------
+# Errors ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("argument", "status", "message"),
     [
         ("none", 4, "mlpcli: none: no such run or folder of runs"),
-        ("empty", 4, "mlpcli: empty: is no run, and holds none; train one: mlpcli train --watch"),
+        ("empty", 4, "mlpcli: empty: is not a run, and contains none; train one: mlpcli train --watch"),
         ("file.npz", 4, "mlpcli: file.npz: is a checkpoint; name its run"),
         ("a\0b", 4, "no such run or folder of runs"),
     ],
 )
-def test_watch_refuses_what_is_no_run(argument: str, status: int, message: str, tmp_path: Path) -> None:
+def test_watch_refuses_paths_without_runs(argument: str, status: int, message: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file.npz").touch()
     program = (
@@ -311,7 +312,25 @@ def test_watch_refuses_what_is_no_run(argument: str, status: int, message: str, 
     assert message in done.stderr
 
 
-def test_a_port_that_is_taken_is_said(folder: Path, server: Watching) -> None:
+@pytest.mark.parametrize("file", ["config.yaml", "manifest.json", "metrics.jsonl"])
+def test_damaged_run_is_refused_and_named(file: str, folder: Path, tmp_path: Path) -> None:
+    for name in ("damaged", "good"):
+        shutil.copytree(folder / "one", tmp_path / name)
+    (tmp_path / "damaged" / file).unlink()
+    os.mkfifo(tmp_path / "damaged" / file)
+    message = f"{tmp_path}/damaged/{file}: cannot be read: not a regular file\n"
+    command = [sys.executable, "-m", "mlpcli", "watch", str(tmp_path / "damaged"), "--no-open"]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (4, "", f"mlpcli: {message}")
+    with watching(tmp_path, "--no-open") as started:
+        with Events(started) as events:
+            next(events.each())
+        answers = dict(started.get(f"{started.path}run/{number}/") for number in (1, 2))
+    assert answers.keys() == {200, 404}
+    assert answers[404].decode() == message
+
+
+def test_taken_port_is_reported(folder: Path, server: Watching) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "mlpcli", "watch", str(folder), "--port", str(server.port)],
         cwd=ROOT,
@@ -327,13 +346,13 @@ def test_a_port_that_is_taken_is_said(folder: Path, server: Watching) -> None:
 @pytest.mark.parametrize(
     "arguments", [["train", "--port", "5000"], ["train", "--no-open"], ["sweep", "x", "--no-open"]]
 )
-def test_options_of_a_page_want_one(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_page_options_need_watch(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert _run(arguments) == 2
-    assert "has a use with --watch alone" in capsys.readouterr().err
+    assert "has a use only with --watch" in capsys.readouterr().err
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_it_and_its_pages_are_told(folder: Path) -> None:
+def test_ctrl_c_ends_the_server_and_its_pages(folder: Path) -> None:
     with watching(folder, "--no-open") as started, Events(started) as events:
         assert len(events.until(lambda kind, _: kind == "runs")["runs"]) == 2
         os.kill(started.process.pid, 2)

@@ -1,21 +1,25 @@
-"""``train --watch`` and ``sweep --watch``: training goes on, and ends as it would, whatever becomes of the page."""
+"""``train --watch`` and ``sweep --watch``: no failure of the page affects training."""
 
 from __future__ import annotations
 
 import json
 import os
+import queue
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mlpcli.runs.directory import is_in_use
 from mlpcli.runs.summary import summarize
 from tests.run_outcome import outcome
-from tests.watch.watching import SECONDS, Events, environment, kill, watching
+from tests.watch.watching import SECONDS, Events, Watching, environment, kill, watching
 
 pytestmark = [
     pytest.mark.slow,
@@ -34,13 +38,13 @@ def train(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
 def test_train_without_a_terminal_prints_the_address(tmp_path: Path) -> None:
     done = train("--watch", "--out", "run", "--json", cwd=tmp_path)
     assert (done.returncode, json.loads(done.stdout)["epochs"]) == (0, 2)
-    # A run of a moment may be over before there is a page.
+    # A very short run may end before the page is served.
     assert "watch    http://127.0.0.1:" in done.stderr or summarize(tmp_path / "run").seconds < 5  # type: ignore[operator]
     assert train("--out", "without", cwd=tmp_path).returncode == 0
     assert outcome(tmp_path / "run") == outcome(tmp_path / "without")
 
 
-def test_training_goes_on_with_a_port_that_is_taken(tmp_path: Path) -> None:
+def test_training_continues_if_the_port_is_taken(tmp_path: Path) -> None:
     with watching("--watch", "--no-open", *SETTINGS, *LONG, "--out", "one", command="train", cwd=tmp_path) as first:
         done = train("--watch", "--port", first.port, "--out", "two", "--set", "training.epochs=60", cwd=tmp_path)
     assert done.returncode == 0
@@ -69,7 +73,7 @@ def wait_for(what: Any) -> None:
         time.sleep(0.1)
 
 
-def test_training_goes_on_when_the_page_s_process_dies(tmp_path: Path) -> None:
+def test_training_continues_if_the_page_process_dies(tmp_path: Path) -> None:
     with watching("--watch", "--no-open", *SETTINGS, *LONG, "--out", "run", command="train", cwd=tmp_path) as watched:
         [child] = children(watched.process.pid)
         os.kill(child, signal.SIGKILL)
@@ -78,11 +82,11 @@ def test_training_goes_on_when_the_page_s_process_dies(tmp_path: Path) -> None:
         os.kill(watched.process.pid, signal.SIGINT)
         assert watched.process.wait(SECONDS) == 130
         assert watched.process.stderr is not None
-        assert "stopped; go on with: " in watched.process.stderr.read()
+        assert "stopped; resume with: " in watched.process.stderr.read()
 
 
 @pytest.mark.parametrize("how", ["ctrl-c", "kill"])
-def test_the_page_s_process_ends_with_its_parent_and_says_so(how: str, tmp_path: Path) -> None:
+def test_page_process_ends_with_its_parent(how: str, tmp_path: Path) -> None:
     with watching("--watch", "--no-open", *SETTINGS, *LONG, "--out", "run", command="train", cwd=tmp_path) as watched:
         [child] = children(watched.process.pid)
         with Events(watched) as events:
@@ -90,7 +94,7 @@ def test_the_page_s_process_ends_with_its_parent_and_says_so(how: str, tmp_path:
             if how == "kill":
                 kill(tmp_path / "run")
             else:
-                os.killpg(watched.process.pid, signal.SIGINT)  # as a terminal does: to all in the foreground
+                os.killpg(watched.process.pid, signal.SIGINT)  # like a terminal: to all foreground processes
             last = {}
             for kind, value in events.each():
                 last[kind] = value
@@ -98,6 +102,62 @@ def test_the_page_s_process_ends_with_its_parent_and_says_so(how: str, tmp_path:
         assert last["progress"]["state"] == "interrupted"
         assert last["progress"]["resume"] == "mlpcli train --resume run"
         wait_for(lambda: ended(child))
+
+
+class Arrivals:
+    """The times at which a page's events first had each new value of ``read(kind, value)``, except None."""
+
+    def __init__(self, watched: Watching, read: Callable[[str, Any], Any]) -> None:
+        self._found: queue.Queue[tuple[Any, float]] = queue.Queue()
+        threading.Thread(target=self._follow, args=(watched, read), daemon=True).start()
+
+    def _follow(self, watched: Watching, read: Callable[[str, Any], Any]) -> None:
+        before = None
+        with Events(watched) as events:
+            for kind, value in events.each():
+                found = read(kind, value)
+                if found is not None and found != before:
+                    before = found
+                    self._found.put((found, time.monotonic()))
+
+    def seconds_until(self, wanted: Any, since: float) -> float:
+        """Return the seconds from ``since`` until ``wanted`` came."""
+        while True:
+            found, at = self._found.get(timeout=SECONDS)
+            if found == wanted:
+                return at - since
+
+
+def count_diverged(kind: str, value: Any) -> int | None:
+    return sum(run["state"] == "diverged" for run in value["runs"]) if kind == "runs" else None
+
+
+def test_states_are_shown_within_two_seconds(tmp_path: Path) -> None:
+    run, constant = tmp_path / "run", ("--set", "training.schedule=constant")
+    assert train(*constant, "--out", "run", cwd=tmp_path).returncode == 0
+    seconds: dict[str, list[float]] = {"running": [], "interrupted": [], "finished": [], "diverged": []}
+    with watching(run, "--no-open") as watched:
+        states = Arrivals(watched, lambda kind, value: value["state"] if kind == "progress" else None)
+        for _ in range(3):
+            command = [sys.executable, "-m", "mlpcli", "train", "--quiet", "--resume", str(run), *LONG]
+            trainer = subprocess.Popen(command, env=environment())
+            wait_for(lambda: is_in_use(run))
+            seconds["running"].append(states.seconds_until("running", time.monotonic()))
+            kill(run)
+            seconds["interrupted"].append(states.seconds_until("interrupted", time.monotonic()))
+            trainer.wait()
+            epochs = ("--set", f"training.epochs={(summarize(run).epochs or 0) + 1}")
+            resumed = subprocess.run([*command[:-2], *epochs], env=environment(), check=True)
+            assert resumed.returncode == 0
+            seconds["finished"].append(states.seconds_until("finished", time.monotonic()))
+    with watching(tmp_path, "--no-open") as watched:
+        diverged = Arrivals(watched, count_diverged)
+        for number in range(1, 4):
+            done = train("--set", "training.learning_rate=1e30", "--out", f"bad-{number}", cwd=tmp_path)
+            assert done.returncode == 5
+            seconds["diverged"].append(diverged.seconds_until(number, time.monotonic()))
+    # The least of three: a busy machine may be late once.
+    assert all(min(each) < 2.0 for each in seconds.values()), seconds
 
 
 SWEEP = """

@@ -1,4 +1,4 @@
-"""The live page in a real browser: a real run is trained, watched, drawn on, killed, resumed and brought to its end."""
+"""The live page in a real browser: a run is trained, watched, drawn on, killed, resumed and finished."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from mlpcli import experiment
-from mlpcli.analysis.evaluation import open_member
-from mlpcli.analysis.look import look
+from mlpcli.analysis.evaluate_runs import evaluate_runs
+from mlpcli.analysis.evaluation import open_model
 from mlpcli.errors import DivergedError
 from tests.analysis.test_report_browser import CONTRASTS, DIGITS, Sheet
 from tests.conftest import BROWSER
@@ -41,7 +41,7 @@ def settings(*overrides: str) -> list[str]:
 
 @pytest.fixture
 def page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
-    """A page that asks its own server alone, and breaks nothing, when the test is over."""
+    """Open a page; assert at the end that it contacted only its server and logged no error."""
     wrong: list[str] = []
     context = browser.new_context(**getattr(request, "param", {"viewport": {"width": 1280, "height": 900}}))
     page = context.new_page()
@@ -66,20 +66,20 @@ def words(page: Page) -> Any:
     return page.locator("#live .words")
 
 
-def test_a_run_is_seen_to_learn_is_killed_and_resumed(page: Page, tmp_path: Path) -> None:
+def test_page_follows_a_run_through_kill_and_resume(page: Page, tmp_path: Path) -> None:
     run = tmp_path / "run"
     slow = (*SLOW, "training.epochs=40", "training.schedule=constant")
     with watching("--watch", "--no-open", "--quiet", *settings(*slow), "--out", run, command="train") as first:
         sheet = go(page, first)
         expect(state(page)).to_have_text("Training", timeout=LONG)
-        # Within the first epoch the curve moves, and the board waits.
+        # Within the first epoch the curve moves, and the board is not ready.
         expect(page.locator("#charts path.steps")).to_have_attribute("d", re.compile("L.*L"), timeout=LONG)
         if sheet.evaluate("run.epochs.length") == 0:
             assert page.locator("#no-board").inner_text().startswith("No epoch is completed")
         expect(words(page)).to_have_text(
             re.compile(r"^epoch \d+ of 40 · [\d,]+ images a second · .* left$"), timeout=LONG
         )
-        # One's own digit is read by the newest network, epoch by epoch, without being drawn again.
+        # The drawn digit is classified by the newest network after every epoch, without drawing it again.
         expect(page.locator("#sheet")).to_be_visible(timeout=LONG)
         sheet.draw(DIGITS[3])
         before, p = sheet.evaluate("run.checkpoint.epoch"), sheet.p
@@ -98,7 +98,7 @@ def test_a_run_is_seen_to_learn_is_killed_and_resumed(page: Page, tmp_path: Path
         expect(words(page)).to_contain_text(f"to reload it, run mlpcli watch {run}", timeout=LONG)
         assert page.locator("#live code").first.inner_text() == f"mlpcli train --resume {run}"
         assert page.locator("#live code").last.inner_text() == f"mlpcli report {run}"
-        # The page stays: one can draw on it still.
+        # The page still works: it can be drawn on.
         sheet.evaluate("bench.board.clear()")
         sheet.draw(DIGITS[1])
         assert sheet.verdict.isdigit()
@@ -106,7 +106,7 @@ def test_a_run_is_seen_to_learn_is_killed_and_resumed(page: Page, tmp_path: Path
         sheet = go(page, second)
         expect(state(page)).to_have_text("Stopped", timeout=LONG)
         done = len((run / "metrics.jsonl").read_text().splitlines())
-        # Long enough for the page to see it go on, on a fast machine too.
+        # Long enough for the page to notice the resumed run, on a fast machine too.
         resume = ["train", "--quiet", "--resume", str(run), "--set", f"training.epochs={done + 8}"]
         child = subprocess.Popen(
             [sys.executable, "-m", "mlpcli", *resume], cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL
@@ -119,21 +119,21 @@ def test_a_run_is_seen_to_learn_is_killed_and_resumed(page: Page, tmp_path: Path
             child.kill()
         expect(state(page)).to_have_text("Finished", timeout=LONG)
         assert page.locator("#live code").inner_text() == f"mlpcli report {run}"
-        # What it shows in the end is what a report shows.
+        # At the end it shows what a report shows.
         expect(page.locator("#summary")).to_contain_text("best", timeout=LONG)
-        wanted = look([run], "validation").alone[0]
+        wanted = evaluate_runs([run], "validation").individual[0]
         expect(page.locator("#look")).to_contain_text(f"{wanted.errors} error", timeout=LONG)
-        theta = [array for _, array in open_member(run).checkpoint.parameters.tensors()]
+        theta = [array for _, array in open_model(run).checkpoint.parameters.tensors()]
         shown = np.array(json.loads(sheet.evaluate("JSON.stringify(Array.from(network.W[0].slice(0, 500)))")))
         np.testing.assert_allclose(shown, theta[0][0], rtol=1e-6)
         shutil.rmtree(run)
         expect(state(page)).to_have_text("Removed", timeout=LONG)
         assert second.process.stderr is not None
-        assert second.process.stderr.readline() == f"{run}: was removed or moved away; its page shows what it was\n"
+        assert second.process.stderr.readline() == f"{run}: was removed or moved away; its page shows the last state\n"
         assert second.process.poll() is None
 
 
-def test_what_was_taught_and_chosen_stays_with_newer_weights(page: Page, tmp_path: Path) -> None:
+def test_steps_and_choices_survive_newer_weights(page: Page, tmp_path: Path) -> None:
     run = tmp_path / "run"
     overrides = (*FEW, "training.schedule=constant", "training.warmup_epochs=0")
     experiment.train(None, overrides, out=run)
@@ -171,7 +171,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_folder_has_all_runs_and_each_a_page(page: Page, folder: Path, tmp_path: Path) -> None:
+def test_folder_has_all_runs_and_a_page_for_each(page: Page, folder: Path, tmp_path: Path) -> None:
     runs = shutil.copytree(folder, tmp_path / "runs")
     with watching(runs, "--no-open") as watched:
         go(page, watched)
@@ -184,7 +184,7 @@ def test_a_folder_has_all_runs_and_each_a_page(page: Page, folder: Path, tmp_pat
         page.get_by_role("link", name="narrow").click()
         expect(state(page)).to_have_text("Finished", timeout=LONG)
         expect(page.locator("h1")).to_have_text("narrow")
-        # The others are grey in its curves, until one is picked.
+        # The other curves are grey until one is selected.
         page.get_by_text("2 other runs of the folder").click()
         assert page.locator("#charts path.other").count() == 4
         page.get_by_role("checkbox", name="colour seed-1").check()
@@ -196,7 +196,7 @@ def test_a_folder_has_all_runs_and_each_a_page(page: Page, folder: Path, tmp_pat
 
 
 SIZES = {"desk": {"width": 1280, "height": 900}, "phone": {"width": 360, "height": 740}}
-LOOKS = [
+THEMES = [
     pytest.param({"viewport": size, "color_scheme": scheme, "reduced_motion": "reduce"}, id=f"{scheme} {name}")
     for name, size in SIZES.items()
     for scheme in ("light", "dark")
@@ -209,8 +209,8 @@ def served(folder: Path) -> Iterator[Watching]:
         yield watched
 
 
-@pytest.mark.parametrize("page", LOOKS, indirect=True)
-def test_it_can_be_read_in_every_look(page: Page, served: Watching) -> None:
+@pytest.mark.parametrize("page", THEMES, indirect=True)
+def test_page_is_readable_in_every_theme(page: Page, served: Watching) -> None:
     sheet = go(page, served)
     expect(page.locator("#sheet")).to_be_visible(timeout=LONG)
     sheet.draw(DIGITS[3])
@@ -232,7 +232,7 @@ def test_it_can_be_read_in_every_look(page: Page, served: Watching) -> None:
     assert len(ids) == len({*ids})
 
 
-def test_a_state_is_said_to_those_who_listen(page: Page, served: Watching) -> None:
+def test_states_are_announced_to_screen_readers(page: Page, served: Watching) -> None:
     go(page, served)
     expect(page.locator("#status")).to_have_text(re.compile("^Finished"), timeout=LONG)
     assert page.title().startswith("Finished: seed-0")
@@ -240,7 +240,7 @@ def test_a_state_is_said_to_those_who_listen(page: Page, served: Watching) -> No
     assert bar.get_attribute("aria-valuetext") == "2 of 2 epochs"
 
 
-def test_a_server_that_is_gone_is_said(page: Page, folder: Path) -> None:
+def test_lost_server_is_reported(page: Page, folder: Path) -> None:
     with watching(folder / "seed-1", "--no-open") as watched:
         go(page, watched)
         expect(state(page)).to_have_text("Finished", timeout=LONG)
@@ -263,6 +263,6 @@ def test_divergence_is_shown_while_watched(page: Page, tmp_path: Path) -> None:
         page.get_by_role("link", name="bad").click()
         expect(state(page)).to_have_text("Diverged", timeout=LONG)
         expect(words(page)).to_contain_text("after 0 epochs")
-        # Neither a network nor a report without a checkpoint.
+        # Without a checkpoint there is no network and no report.
         expect(page.locator("#no-board")).to_have_text("No epoch is completed, so there is no network to show.")
         expect(page.locator("#live code")).to_have_count(0)

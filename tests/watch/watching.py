@@ -1,4 +1,4 @@
-"""A real ``mlpcli watch`` in a process of its own, and a client that speaks HTTP to it, well or ill."""
+"""A real ``mlpcli watch`` in a child process, and an HTTP client for valid and invalid requests."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 ROOT = Path(__file__).parents[2]
-SECONDS = 60.0  # until a test gives up: machines may be slow
+SECONDS = 60.0  # timeout of a test, for slow machines
 
 
 @dataclass
 class Watching:
-    """A process that serves ``address``."""
+    """A process that serves pages at ``address``."""
 
     process: subprocess.Popen[str]
     address: str
@@ -59,7 +59,7 @@ class Watching:
             return answer
 
     def get(self, path: str, *headers: str, host: str | None = None, method: str = "GET") -> tuple[int, bytes]:
-        """The status and the body of an answer; the status is 0 where there is none."""
+        """Return the status and the body of an answer; the status is 0 without an answer."""
         lines = (f"{method} {path} HTTP/1.1", f"Host: {self.host if host is None else host}", *headers, "", "")
         answer = self.send("\r\n".join(lines).encode("latin-1"))
         head, _, body = answer.partition(b"\r\n\r\n")
@@ -69,7 +69,7 @@ class Watching:
         return int(self._status("Threads"))
 
     def memory(self) -> int:
-        """Kilobytes in memory."""
+        """Return the kilobytes in memory."""
         return int(self._status("VmRSS").split()[0])
 
     def _status(self, name: str) -> str:
@@ -107,7 +107,7 @@ class Events:
                 yield kind, json.loads(line[6:])
 
     def until(self, fits: Callable[[str, Any], bool]) -> Any:
-        """The value of the next event that fits."""
+        """Return the value of the next event that fits."""
         end = time.monotonic() + SECONDS
         for kind, value in self.each():
             if fits(kind, value):
@@ -122,7 +122,7 @@ def environment() -> dict[str, str]:
 
 @contextmanager
 def watching(*arguments: str | Path, command: str = "watch", cwd: Path | None = None) -> Iterator[Watching]:
-    """``mlpcli COMMAND ARGUMENTS``, once it has said its address; killed in the end."""
+    """Run ``mlpcli COMMAND ARGUMENTS``; yield it once it has printed its address, and kill it at the end."""
     process = subprocess.Popen(
         [sys.executable, "-m", "mlpcli", command, *map(str, arguments)],
         stdout=subprocess.PIPE,
@@ -134,13 +134,13 @@ def watching(*arguments: str | Path, command: str = "watch", cwd: Path | None = 
     )
     try:
         assert process.stderr is not None
-        said = []
+        lines = []
         for line in process.stderr:
-            said.append(line)
+            lines.append(line)
             if line.startswith("watch    "):
                 yield Watching(process, line.split()[1])
                 return
-        raise AssertionError("".join(said))
+        raise AssertionError("".join(lines))
     finally:
         process.kill()
         process.wait()
@@ -150,7 +150,7 @@ def watching(*arguments: str | Path, command: str = "watch", cwd: Path | None = 
 
 
 def kill(run: Path) -> None:
-    """Kill the process that trains ``run``, as nobody can answer to."""
+    """Kill the process that trains ``run`` with SIGKILL."""
     os.kill(lock_holder(run), signal.SIGKILL)
 
 

@@ -1,1 +1,1 @@
-"""A run as one page: ``contents.py`` gathers what it says, ``page.py`` sets it; the rest is what the browser runs."""
+"""A run as one page: ``contents.py`` gathers the data, ``page.py`` makes the file, the rest runs in the browser."""

@@ -1,9 +1,9 @@
-"""The contents of a report: the run in numbers, its weights, and selected images.
+"""Contents of a report: metrics of the run, its weights, and selected images.
 
-N images of D pixels, K classes. The weights travel as the bytes of the flat parameter vector, W1 b1 W2 b2 ..., little
-endian, in the run's own dtype; the images as their pixels, one image after the other, with each run of n zeros, n from
-1 to 255, written as the two bytes 0 n. Most of a digit is background: that is a quarter of the bytes, and nothing of an
-image is lost.
+N images of D pixels, K classes. The weights are stored as the bytes of the flat parameter vector, W1 b1 W2 b2 ...,
+little-endian, in the run's dtype; the images as their pixels, one image after the other, with each run of n zeros, n
+from 1 to 255, written as the two bytes 0 n. Most of a digit is background: this takes a quarter of the bytes, without
+loss.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ from numpy.typing import NDArray
 
 from mlpcli import __version__
 from mlpcli import config as config_module
-from mlpcli.analysis.evaluation import Evaluation, Member, evaluate, fallback_from, plain_label
-from mlpcli.analysis.look import Look
+from mlpcli.analysis.evaluate_runs import EvaluatedRuns
+from mlpcli.analysis.evaluation import Evaluation, LoadedModel, evaluate, fallback_from, plain_label
 from mlpcli.model.objectives import OBJECTIVES
 from mlpcli.model.parameters import Parameters
 from mlpcli.runs.checkpoint import Checkpoint
-from mlpcli.runs.summary import read_run
+from mlpcli.runs.summary import Recorded, read_run
 
 Array = NDArray[Any]
 
 WORST = 24
 MOST_OF_A_CELL = 60
 IMAGE_BYTES = 350_000
-# Evenly out of the split: on these the page measures the error while one teaches the network.
+# An even sample of the split: on these the page measures the error while the user trains the network in it.
 SAMPLE = 300
 MOST_EPOCHS = 500
 MOST_WEIGHT_BYTES = 64 * 1024 * 1024
-# Sides of an image that one can draw: between a grid too coarse and one too fine for a pen.
+# Sides of an image that can be drawn: the grid is neither too coarse nor too fine for a pen.
 DRAWABLE = (4, 512)
-# A data set that is not centred and scaled as MNIST is.
+# Data sets that are not centred and scaled as MNIST is.
 NOT_NORMALISED = ("fashion-mnist",)
 
 
 @dataclass(frozen=True, eq=False)
 class Contents:
-    """All of a report: ``document`` has plain values; ``weights`` is None where there are too many to carry."""
+    """All contents of a report: ``document`` has plain values; ``weights`` is None if there are too many for a page."""
 
     title: str
     document: dict[str, Any]
@@ -51,20 +51,20 @@ class Contents:
     pictures: int
 
 
-def contents(member: Member, look: Look | None, no_images: str | None = None) -> Contents:
-    """What to report of the network of ``member`` and of the ``look`` that it, and no other, took at images.
+def contents(model: LoadedModel, evaluated: EvaluatedRuns | None, no_images: str | None = None) -> Contents:
+    """Gather the contents for the network of ``model`` and ``evaluated``, its evaluation alone.
 
-    ``no_images`` says why there was no ``look``. Raises ``RunError`` or ``ConfigError`` when the run is damaged.
+    ``no_images`` is the reason if ``evaluated`` is None. Raises ``RunError`` or ``ConfigError`` for a damaged run.
     """
-    checkpoint = member.checkpoint
+    checkpoint = model.checkpoint
     theta = checkpoint.parameters
-    result = evaluate(look.together, look.part.split.labels, WORST) if look else None
-    chosen, sample = _chosen(look, result) if look and result else ([], 0)
-    title = _readable(member.run.name if member.run else member.path.name)
+    result = evaluate(evaluated.ensemble, evaluated.part.split.labels, WORST) if evaluated else None
+    chosen, sample = _chosen(evaluated, result) if evaluated and result else ([], 0)
+    title = _readable(model.run.name if model.run else model.path.name)
     document = {
         "title": title,
         "version": __version__,
-        "checkpoint": name_of(member),
+        "checkpoint": name_of(model),
         "dataset": checkpoint.dataset,
         "fallback_from": fallback_from(checkpoint),
         "network": {
@@ -83,28 +83,28 @@ def contents(member: Member, look: Look | None, no_images: str | None = None) ->
             "why_not": _no_board(checkpoint, theta.vector.nbytes <= MOST_WEIGHT_BYTES),
             "normalise": checkpoint.image_shape == (28, 28) and checkpoint.dataset not in NOT_NORMALISED,
         },
-        **_run(member),
-        "look": _look(look, result, chosen, sample) if look and result else None,
+        **_run(model),
+        "look": _evaluation(evaluated, result, chosen, sample) if evaluated and result else None,
         "no_images": no_images,
     }
-    pixels = look.part.split.images[chosen] if look else np.empty(0, np.uint8)
+    pixels = evaluated.part.split.images[chosen] if evaluated else np.empty(0, np.uint8)
     return Contents(title, document, weights_of(theta), squeeze(pixels), len(chosen))
 
 
 def weights_of(theta: Parameters) -> bytes | None:
-    """The bytes of ``theta`` as a page has them; None where they are too many to carry."""
+    """Return the bytes of ``theta`` as a page stores them; None if there are too many."""
     if theta.vector.nbytes > MOST_WEIGHT_BYTES:
         return None
     return theta.to_c_order().astype(theta.vector.dtype.newbyteorder("<")).tobytes()
 
 
-def name_of(member: Member) -> dict[str, Any]:
-    """Return the checkpoint's name as in a document."""
-    return {"name": _readable(member.path.stem), "epoch": member.checkpoint.epoch}
+def name_of(model: LoadedModel) -> dict[str, Any]:
+    """Return the name and epoch of the checkpoint as in a document."""
+    return {"name": _readable(model.path.stem), "epoch": model.checkpoint.epoch}
 
 
 def waiting(run: Path, why: str) -> Contents:
-    """What to report of the run ``run`` before it has a checkpoint, in the form of :func:`contents`; ``why`` says that.
+    """Gather the contents for ``run`` before it has a checkpoint; ``why`` is the reason.
 
     Raises ``RunError`` or ``ConfigError`` when the run is damaged.
     """
@@ -125,22 +125,25 @@ def waiting(run: Path, why: str) -> Contents:
 
 
 def squeeze(pixels: NDArray[np.uint8]) -> bytes:
-    """The bytes of ``pixels``, each run of n zeros as 0 n."""
+    """Return the bytes of ``pixels``, with each run of n zeros as 0 n."""
     return re.sub(rb"\0{1,255}", lambda zeros: bytes((0, len(zeros[0]))), pixels.tobytes())
 
 
-def _run(member: Member) -> dict[str, Any]:
-    """What the run's directory tells, if the checkpoint lies in one; else its config alone."""
-    run = member.run
+def _run(model: LoadedModel) -> dict[str, Any]:
+    """Return the contents of the run's directory, if the checkpoint lies in one; else its config alone."""
+    run = model.run
     if run is None:
-        config = config_module.to_yaml(member.checkpoint.config)
+        config = config_module.to_yaml(model.checkpoint.config)
         return {"run": None, "epochs": [], "test": None, "config": config, "manifest": None}
-    return of_run(run)
+    return _recorded(model.recorded) if model.recorded else of_run(run)
 
 
 def of_run(run: Path) -> dict[str, Any]:
-    """What the files of the run ``run`` tell, checkpoints left out. Raises ``RunError`` or ``ConfigError``."""
-    found = read_run(run)
+    """Return the contents of the files of ``run``, without checkpoints. Raises ``RunError`` or ``ConfigError``."""
+    return _recorded(read_run(run))
+
+
+def _recorded(found: Recorded) -> dict[str, Any]:
     return {
         "run": {
             **{key: value for key, value in asdict(found.summary).items() if key != "path"},
@@ -153,55 +156,61 @@ def of_run(run: Path) -> dict[str, Any]:
     }
 
 
-def _look(look: Look, result: Evaluation, chosen: list[int], sample: int) -> dict[str, Any]:
-    """Return the measurements, and of each image in the page [index in the split, label, predicted, confidence].
+def _evaluation(evaluated: EvaluatedRuns, result: Evaluation, chosen: list[int], sample: int) -> dict[str, Any]:
+    """Return the measurements, and for each image in the page [index in the split, label, predicted, confidence].
 
-    The first ``sample`` of them lie evenly in the split.
+    The first ``sample`` of the images are an even sample of the split.
     """
-    labels, said = look.part.split.labels, look.together
-    confidence = said.confidence
+    labels, outputs = evaluated.part.split.labels, evaluated.ensemble
+    confidence = outputs.confidence
     place = {index: position for position, index in enumerate(chosen)}
     measured = result.to_dict()
     return {
-        "dataset": look.part.name,
-        "split": look.split,
+        "dataset": evaluated.part.name,
+        "split": evaluated.split,
         **{key: measured[key] for key in ("examples", "errors", "error", "interval", "loss", "confusion", "per_class")},
         "calibration_error": measured["calibration"] and measured["calibration"]["expected_calibration_error"],
         "multi_label": measured.get("multi_label"),
-        "images": [[i, plain_label(labels[i]), plain_label(said.predicted[i]), float(confidence[i])] for i in chosen],
+        "images": [
+            [i, plain_label(labels[i]), plain_label(outputs.predicted[i]), float(confidence[i])] for i in chosen
+        ],
         "sample": sample,
         "worst": [place[mistake.index] for mistake in result.worst if mistake.index in place],
     }
 
 
-def _chosen(look: Look, result: Evaluation) -> tuple[list[int], int]:
-    """Return the images to carry, as indices into the split, and how many of them, the first, are an even sample.
+def _chosen(evaluated: EvaluatedRuns, result: Evaluation) -> tuple[list[int], int]:
+    """Select images for the page: return their indices in the split, and the size of the even sample they begin with.
 
-    After the sample come the worst mistakes, then each cell of the confusion matrix in turn gives one: its mistakes by
-    falling confidence, or what is right by rising confidence, until ``IMAGE_BYTES`` are spent or every cell has given
-    all, or ``MOST_OF_A_CELL``.
+    After the sample come the worst mistakes. Then the cells of the confusion matrix give one image each in turn, its
+    mistakes by falling confidence, or correct images by rising confidence, until ``IMAGE_BYTES`` are used or every cell
+    is empty or has given ``MOST_OF_A_CELL``.
     """
-    labels, predicted, confidence = look.part.split.labels, look.together.predicted, look.together.confidence
+    labels, predicted, confidence = (
+        evaluated.part.split.labels,
+        evaluated.ensemble.predicted,
+        evaluated.ensemble.confidence,
+    )
     right = labels == predicted
-    if labels.ndim == 2:  # all that is right is a cell, and all that is wrong another
+    if labels.ndim == 2:  # one cell for correct images, one for all others
         right = right.all(axis=1)
         cell = right.astype(np.int64)
     else:
-        cell = labels.astype(np.int64) * look.together.p.shape[1] + predicted
+        cell = labels.astype(np.int64) * evaluated.ensemble.p.shape[1] + predicted
     key = np.where(right, confidence, -confidence)
-    order = np.lexsort((key, cell))  # by cell, then as the cell gives them; equal ones in file order
+    order = np.lexsort((key, cell))  # by cell, then in the order of selection; equal ones in file order
     begins = np.searchsorted(cell[order], cell[order])
     turn = np.arange(len(order)) - begins
     in_turn = order[np.argsort(turn, kind="stable")][: int(np.count_nonzero(turn < MOST_OF_A_CELL))]
-    images, pixels = look.part.split.images.shape
-    # At most three quarters of the room, though no byte of an image be 0.
+    images, pixels = evaluated.part.split.images.shape
+    # At most three quarters of the space, even if no byte of an image is 0.
     size = max(1, min(SAMPLE, images, IMAGE_BYTES * 3 // 4 // pixels))
     sample = np.linspace(0, images - 1, size).astype(int).tolist()
     chosen: dict[int, None] = {}
     left = IMAGE_BYTES
     for index in (*sample, *(mistake.index for mistake in result.worst), *in_turn.tolist()):
         if index not in chosen:
-            left -= len(squeeze(look.part.split.images[index]))
+            left -= len(squeeze(evaluated.part.split.images[index]))
             if left < 0:
                 break
             chosen[index] = None
@@ -209,7 +218,7 @@ def _chosen(look: Look, result: Evaluation) -> tuple[list[int], int]:
 
 
 def _thinned(records: list[dict[str, Any]], epochs: int, best: int | None) -> list[dict[str, Any]]:
-    """At most about ``MOST_EPOCHS`` of the ``records``, evenly; the first, the last and the best among them."""
+    """Select about ``MOST_EPOCHS`` of the ``records``, evenly, with the first, the last and the best among them."""
     step = -(-epochs // MOST_EPOCHS)
     return [line for line in records if line["epoch"] % step == 0 or line["epoch"] in (1, epochs, best)]
 
@@ -226,5 +235,5 @@ def _no_board(checkpoint: Checkpoint, small: bool) -> str | None:
 
 
 def _readable(name: str) -> str:
-    """A file's name as text, also where its bytes are none."""
+    """Return a file's name as text, also if its bytes are not valid UTF-8."""
     return Path(name).name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

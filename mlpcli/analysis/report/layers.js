@@ -2,7 +2,9 @@
 // The hidden layers, unit by unit, and one unit with the weights that lead to it and from it. Where there is no hidden
 // layer, the units are those of the output.
 
-const MOST_LAYERS = 6; // that are shown
+const MOST_LAYERS = 6; // that are shown: of more the first three and the last three
+const ONE_COLUMN = 3; // layers that are shown one below the other; more are in two columns
+const RATIOS = [2, 5, 10]; // width by height of layers, so that one, two or three below each other take the same height
 const MOST_OUTGOING = 12; // that are shown as bars
 
 class Layers {
@@ -14,19 +16,25 @@ class Layers {
     // What can be seen of the units of layer l: its name, its numbers, and what is full colour, if not the largest.
     const hidden = [
       { name: "a", of: (l) => this.forward.a[l - 1], full: activation === "relu" ? null : 1 },
-      { name: "da", of: (l) => this.backward.da[l - 1] },
+      { name: "da", of: (l) => this.backward.da[l - 1], back: true },
       { name: written("a"), of: (l) => this.backward.slope[l - 1], full: ACTIVATIONS[activation].steepest },
-      { name: "dz", of: (l) => this.backward.dz[l - 1] },
+      { name: "dz", of: (l) => this.backward.dz[l - 1], back: true },
     ];
-    const output = [{ name: "z", of: (l) => this.forward.z[l - 1] }, hidden[3]];
-    this.quantities = this.depth > 1 ? hidden : output;
+    this.output = [{ name: "z", of: (l) => this.forward.z[l - 1] }, hidden[3]];
+    this.quantities = this.depth > 1 ? hidden : this.output;
     this.quantity = this.quantities[0];
     this.hovered = this.pinned = null; // [layer, unit]
     this._choices();
-    const last = Math.max(1, Math.min(this.depth - 1, MOST_LAYERS));
-    this.layers = Array.from({ length: last }, (_, index) => this._layer(index + 1));
-    if (this.depth - 1 > last) {
-      const rest = plural(this.depth - 1 - last, "more hidden layer");
+    const hiddenLayers = Array.from({ length: this.depth - 1 }, (_, index) => index + 1);
+    const end = MOST_LAYERS / 2;
+    const some = this.depth - 1 > MOST_LAYERS ? [...hiddenLayers.slice(0, end), ...hiddenLayers.slice(-end)] : hiddenLayers;
+    this.graph = new Graph(network, some, (picked, pinned) => this._pick(picked, pinned));
+    const shown = some.length ? some : [1];
+    this.dense = shown.length > ONE_COLUMN;
+    byId("layers").classList.toggle("two", this.dense);
+    this.layers = shown.map((l) => this._layer(l, shown.length));
+    if (this.depth - 1 > some.length) {
+      const rest = plural(this.depth - 1 - some.length, "more hidden layer");
       byId("layers").append(element("p", { class: "small" }, `${rest}, computed and not shown.`));
     }
   }
@@ -43,7 +51,8 @@ class Layers {
     byId("quantity").append(...radios);
   }
 
-  _layer(l) {
+  // The canvas of layer l, one of so many `layers`.
+  _layer(l, layers) {
     const { sizes, activation, objective } = this.network;
     const units = sizes[l];
     const canvas = element("canvas");
@@ -51,22 +60,25 @@ class Layers {
     canvas.setAttribute("aria-label", `${kind}. Arrow keys choose one, Escape the one with the largest gradient`);
     const [n, below] = [subscript(l), l > 1 ? `a${subscript(l - 1)}` : "x"];
     const z = `${below} W${n} + b${n}`;
-    const formula = this.depth > 1 ? `a${n} = ${activation}(${z})` : `z = ${z}`;
+    const hidden = this.depth > 1;
+    const formula = !hidden ? `z = ${z}` : this.dense ? `a${n}` : `a${n} = ${activation}(${z})`;
     const note = element("span");
     byId("layers").append(
       element("figure", {}, element("figcaption", {}, element("span", { class: "maths" }, formula), note), canvas),
     );
-    const pick = (unit, pinned) => {
-      const picked = unit < 0 ? null : [l, unit];
-      if (pinned) this.pinned = picked;
-      this.hovered = picked;
-      this._paint();
-    };
+    const pick = (unit, pinned) => this._pick(unit < 0 ? null : [l, unit], pinned);
     const describe = (unit) => (unit < 0 ? "no unit chosen" : `unit ${unit}, ${this._numbers(l, unit)}`);
     const [side, gap] = units <= 4096 ? [12, 3] : [2, 0];
-    const grid = new Grid(canvas, units, abreast(units), { side, gap, describe, pick });
+    const ratio = this.dense ? RATIOS[Math.ceil(layers / 2) - 1] / 2 : RATIOS[layers - 1];
+    const grid = new Grid(canvas, units, abreast(units, ratio), { side, gap, describe, pick });
     canvas.style.maxWidth = `${clamp(1.3 * canvas.width, 40, 480)}px`; // a few units need not fill the page
     return { l, grid, note };
+  }
+
+  _pick(picked, pinned) {
+    if (pinned) this.pinned = picked;
+    this.hovered = picked;
+    this._paint();
   }
 
   show({ network, forward, backward }) {
@@ -89,24 +101,32 @@ class Layers {
       const full = values && (this.quantity.full ?? largestSize(values));
       grid.picked = picked && picked[0] === l ? picked[1] : -1;
       grid.paint(values && Array.from(values, (each) => each / full));
-      note.textContent = values ? `full colour: ${number(full)}${this._stalls(l)}` : plural(grid.cells, "unit");
+      const stalls = values ? this._stalls(l) : "";
+      const colour = values && !(this.dense && stalls) ? [`full colour: ${number(full)}`] : [];
+      note.textContent = values ? [...colour, stalls].filter(Boolean).join(", ") : plural(grid.cells, "unit");
     }
+    const { network, forward, backward, quantity } = this;
+    const wanted = [this.hovered, this.pinned].filter(Boolean);
+    this.graph.show({ network, forward, backward, quantity, picked: wanted[0] ?? null, wanted });
     this._unit(picked);
   }
 
-  // What a layer of sigmoids puts in the way of the gradient.
+  // What the units of a layer put in the way of the gradient.
   _stalls(l) {
     const { activation } = this.network;
-    if (this.depth === 1 || activation !== "sigmoid" || this.quantity !== this.quantities[2]) return "";
+    if (this.depth === 1 || this.quantity !== this.quantities[2]) return "";
+    const { saturated, saturation } = ACTIVATIONS[activation];
     const slopes = Array.from(this.backward.slope[l - 1]).sort((one, other) => one - other);
-    const flat = this.forward.z[l - 1].filter((z) => Math.abs(z) > 4.6).length / slopes.length;
-    return `, median ${number(slopes[slopes.length >> 1])}, ${percent(flat, 0)} beyond |z| = 4.6`;
+    const flat = this.forward.z[l - 1].filter(saturated).length / slopes.length;
+    const half = slopes.length >> 1;
+    const median = slopes.length % 2 ? slopes[half] : (slopes[half - 1] + slopes[half]) / 2;
+    return [`median ${number(median)}`, `${percent(flat, 0)} ${saturation[0]}`, ...(this.dense ? [] : [saturation[1]])].join(", ");
   }
 
   _numbers(l, unit) {
     if (!this.forward) return "";
     const shown = [`z = ${number(this.forward.z[l - 1][unit])}`];
-    for (const { name, of } of this.quantities) if (name !== "z") shown.push(`${name} = ${number(of(l)[unit])}`);
+    for (const { name, of } of l < this.depth ? this.quantities : this.output) if (name !== "z") shown.push(`${name} = ${number(of(l)[unit])}`);
     return shown.join(", ");
   }
 
@@ -115,8 +135,9 @@ class Layers {
     const [l, unit] = picked ?? [1, -1];
     const { network, forward, backward } = this;
     const layer = this.depth > 2 ? ` of layer ${l}` : "";
+    const hidden = l < this.depth;
     const largest = this.hovered || this.pinned ? "" : ", whose gradient is the largest";
-    const what = this.depth > 1 ? `Unit ${unit}${layer}${largest}` : `Class ${labelText(unit)}${largest}`;
+    const what = hidden ? `Unit ${unit}${layer}${largest}` : `Class ${labelText(unit)}${largest}`;
     byId("unit-title").textContent = picked ? what : "A unit";
     byId("unit-numbers").textContent = picked ? this._numbers(l, unit) : "";
     const [n, below] = [subscript(l), l > 1 ? `a${subscript(l - 1)}` : "x"];
@@ -135,14 +156,15 @@ class Layers {
     byId("outgoing-bars").hidden = !bars;
     byId("outgoing-picture").hidden = bars;
     if (bars) this._bars(outgoing);
-    else paintSigned(byId("outgoing-picture"), outgoing, ...this._shape(l + 1), largestSize(outgoing));
+    else paintSigned(byId("outgoing-picture"), outgoing, ...this._shape(l + 1, RATIOS[2]), largestSize(outgoing));
   }
 
-  // Rows and columns that the units of layer l are laid out in; of the pixels, those of the image.
-  _shape(l) {
+  // Rows and columns of a picture of numbers by unit of layer l; of the pixels, those of the image.
+  _shape(l, ratio = 2) {
     if (l === 0) return this.network.image_shape;
     const units = this.network.sizes[Math.min(l, this.depth)];
-    return [Math.ceil(units / abreast(units)), abreast(units)];
+    const columns = abreast(units, ratio);
+    return [Math.ceil(units / columns), columns];
   }
 
   _bars(values) {

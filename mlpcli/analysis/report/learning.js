@@ -4,6 +4,8 @@
 
 const SLICE = 30; // milliseconds that the page may stand still while the error is measured
 const MOST_FORGOTTEN = 7; // images that are shown
+const PAUSE = 125; // milliseconds from one step that is played to the next
+const LONG_PAUSE = 1000; // the same for who wants no motion
 
 class Learning {
   // `network` is the copy of `trained` that learns; `stock` has { name, all, size, labels }, the first images of the page
@@ -13,11 +15,15 @@ class Learning {
     Object.assign(this, { trained, network, stock, learnt, open, steps: 0, wrongAsTrained: null });
     this.history = []; // the losses of the image on the board, before each step and after the last
     this.measuring = 0; // counts the measurements: only the last one is shown
+    this.measured = true; // whether it is done
+    this.playing = null; // the timer of the next step, while steps follow each other
     this.last = null; // what the last step promised and did
     byId("rate").addEventListener("input", () => this._rate());
     byId("step").addEventListener("click", () => this._take(1));
     byId("ten").addEventListener("click", () => this._take(10));
+    byId("play").addEventListener("click", () => (this.playing === null ? this._play() : this._pause()));
     byId("reset").addEventListener("click", () => this._reset());
+    document.addEventListener("visibilitychange", () => document.hidden && this._pause());
     this._stock();
     this._rate();
   }
@@ -50,7 +56,9 @@ class Learning {
     if (!same) [this.history, this.last] = [[], null];
     Object.assign(this, { pixels, forward, backward });
     const finite = !backward || Number.isFinite(backward.C);
-    byId("step").disabled = byId("ten").disabled = !backward || !finite;
+    const stuck = !backward || !finite;
+    byId("step").disabled = byId("ten").disabled = byId("play").disabled = stuck;
+    if (stuck) this._pause();
     byId("reset").disabled = this.steps === 0;
     byId("step").textContent = this.history.length ? "Again" : "Take a step";
     const before = backward && this.steps ? this._asTrained() : null;
@@ -99,7 +107,29 @@ class Learning {
     this._changed(`Step ${this.steps}: loss ${number(this.backward.C)}, predicted ${labelText(this.forward.predicted)}`);
   }
 
+  // One step after the other, until it is paused, or nothing can be learnt.
+  _play() {
+    byId("play").textContent = "Pause";
+    const next = () => {
+      const began = performance.now();
+      this._take(1);
+      if (this.playing === null) return;
+      const pause = matchMedia("(prefers-reduced-motion: reduce)").matches ? LONG_PAUSE : PAUSE;
+      this.playing = setTimeout(next, Math.max(20, pause - (performance.now() - began)));
+    };
+    this.playing = setTimeout(next);
+  }
+
+  _pause() {
+    if (this.playing === null) return;
+    clearTimeout(this.playing);
+    this.playing = null;
+    byId("play").textContent = "Play";
+    if (this.stock) this._measure();
+  }
+
   _reset() {
+    this._pause();
     this.network.vector.set(this.trained.vector);
     [this.steps, this.history, this.last] = [0, [], null];
     this._changed("The weights are as they were trained");
@@ -107,19 +137,23 @@ class Learning {
 
   _changed(text) {
     this.learnt(text);
-    if (this.stock) this._measure();
+    // While steps are played, a measurement that has begun is not given up for the next one.
+    if (this.stock && (this.playing === null || this.measured)) this._measure();
   }
 
   // The error on the stock, slice by slice: the page stays alive with a large network.
   async _measure() {
     const mine = ++this.measuring;
+    this.measured = false;
+    const now = this.steps ? this.network.copy() : null; // which stays as it is while others are taken
     const { length } = this.stock.labels;
     const show = (id, wrong) => (byId(id).textContent = wrong ? `${percent(wrong.size / length)} (${wrong.size})` : "…");
-    show("stock-now", null);
+    if (this.playing === null) show("stock-now", null);
     this.wrongAsTrained ??= await this._wrong(this.trained, () => true);
     show("stock-trained", this.wrongAsTrained);
-    const wrong = this.steps ? await this._wrong(this.network, () => mine === this.measuring) : this.wrongAsTrained;
+    const wrong = now ? await this._wrong(now, () => mine === this.measuring) : this.wrongAsTrained;
     if (mine !== this.measuring) return;
+    this.measured = true;
     show("stock-now", wrong);
     this._forgotten([...wrong].filter((n) => !this.wrongAsTrained.has(n)));
   }

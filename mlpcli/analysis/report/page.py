@@ -1,11 +1,11 @@
-"""Sets a report: one HTML file that holds all it needs and asks the network for nothing.
+"""One HTML file that contains all it needs and makes no requests.
 
-The page is a template with ``report.css`` and the scripts put in: ``template.html`` of one run, ``runs.html`` of
-several side by side. What the run says, names and values that anybody may have written, enters at two places only: the
-title, escaped as HTML, and one JSON text without any '<', from which the scripts make text nodes. A content security
-policy allows these very scripts and this very style, by their hashes, and nothing else: no address, no handler in an
-attribute, no form. A live page, which is served while a run is trained, is the same page with a script more, and may
-listen to the server that it came from.
+The page is a template with ``report.css`` and the scripts inserted: ``template.html`` for one run, ``runs.html`` for
+several side by side. The contents of a run, names and values that anybody may have written, enter at two points only:
+the title, escaped as HTML, and one JSON text without any '<', which the scripts turn into text nodes. A content
+security policy allows these scripts and this style by their hashes, and nothing else: no address, no handler in an
+attribute, no form. A live page, served while a run is trained, is the same page with one more script, and may connect
+to its own server.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from mlpcli import __version__
 from mlpcli.analysis.report.contents import Contents
 
 HERE = Path(__file__).parent
-# In the order the browser runs them: each uses the ones before it.
+# In the order the browser runs them: each uses those before it.
 SCRIPTS = (
     "dom.js",
     "looks.js",
@@ -35,6 +35,7 @@ SCRIPTS = (
     "pictures.js",
     "board.js",
     "outputs.js",
+    "graph.js",
     "layers.js",
     "learning.js",
     "bench.js",
@@ -48,36 +49,36 @@ LIVE_SCRIPTS = {"template.html": ("live.js", "live-run.js"), "runs.html": ("live
 
 
 def page(contents: Contents, live: bool = False) -> bytes:
-    """The HTML file of one run, in UTF-8."""
+    """Make the HTML file of one run, in UTF-8."""
     data = {"weights": base64(contents.weights), "images": base64(contents.images)}
     return _set("template.html", SCRIPTS, contents.title, contents.document, live, data)
 
 
 def runs_page(document: dict[str, Any], live: bool = False) -> bytes:
-    """The HTML file of runs side by side, of a document of :mod:`mlpcli.analysis.report.side_by_side`, in UTF-8."""
+    """Make the HTML file, in UTF-8, of a document of :mod:`mlpcli.analysis.report.side_by_side`."""
     return _set("runs.html", RUNS_SCRIPTS, document["title"], document, live, {})
 
 
 def policy_of(html: bytes) -> str:
-    """The content security policy that ``html``, one of these pages, has in its head."""
+    """Return the content security policy in the head of ``html``, one of these pages."""
     [policy] = re.findall(rb'<meta http-equiv="Content-Security-Policy" content="([^"]*)">', html)
     return str(policy.decode())
 
 
 def json_text(document: Any) -> str:
-    """``document`` as JSON that can stand between tags, and in one line."""
+    """Return ``document`` as JSON in one line that can be placed between tags."""
     return json.dumps(document, allow_nan=False).replace("<", "\\u003c")
 
 
 def base64(data: bytes | None) -> str:
-    """``data`` as text; nothing where there are none."""
+    """Return ``data`` as text; an empty text for None."""
     return b64encode(data or b"").decode()
 
 
 def _set(
     template: str, names: Iterable[str], title: str, document: dict[str, Any], live: bool, data: dict[str, str]
 ) -> bytes:
-    # Between the tags stands exactly what is hashed, line ends included.
+    # The text between the tags is exactly the text that is hashed, line ends included.
     style = _text("report.css")
     scripts = [_text(name) for name in (*names, *(LIVE_SCRIPTS[template] if live else ()))]
     policy = [

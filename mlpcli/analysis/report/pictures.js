@@ -55,10 +55,12 @@ function weightScale(W) {
   return 3 * Math.sqrt(sum / W.length) || 1;
 }
 
+const norm = (values) => Math.sqrt(values.reduce((sum, each) => sum + each * each, 0));
+
 const largestSize = (values) => values.reduce((most, each) => Math.max(most, Math.abs(each)), 0) || 1;
 
-// The columns of a grid of `units` that is about twice as wide as high.
-const abreast = (units) => Math.ceil(Math.sqrt(2 * units));
+// The columns of a grid of `units` that is about twice as wide as high, or `ratio` times.
+const abreast = (units, ratio = 2) => Math.min(units, Math.ceil(Math.sqrt(ratio * units)));
 
 // Numbers as a grid of cells, one of which can be picked: by pointing at it, or with the arrow keys. A slider to those who
 // do not see it: its value is the number of the cell.

@@ -1,6 +1,6 @@
-"""Runs side by side: the curves of each, how each came out, and what differs in their configs.
+"""Runs side by side: their curves, their results, and the differences of their configs.
 
-What is here are plain values, the best run first; seeds are folded, sorted and drawn by the page.
+The document has plain values, the best run first. The page groups seeds, sorts and draws.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ OF_A_SUMMARY = (
     *("state", "epochs", "max_epochs", "best_epoch", "validation_error", "validation_loss", "train_error"),
     *("seconds", "examples_per_second"),
 )
-# MNIST's, and those that have its form.
+# MNIST and data sets of the same form.
 INPUTS = 28 * 28
 
 
@@ -38,9 +38,9 @@ Describe = Callable[[Known], dict[str, Any]]
 
 
 def side_by_side(runs: Sequence[Known], title: str, describe: Describe | None = None) -> dict[str, Any]:
-    """The document of a page of ``runs``, as :func:`mlpcli.runs.ranking.collect` finds them; the best ``MOST_RUNS``.
+    """Make the document of a page of ``runs`` from :func:`mlpcli.runs.ranking.collect`; the best ``MOST_RUNS``.
 
-    ``describe`` tells what :class:`Describer` does of a run.
+    ``describe`` replaces :class:`Describer`.
     """
     describe = describe or Describer()
     known = {run.summary.path: run for run in runs}
@@ -68,7 +68,7 @@ def side_by_side(runs: Sequence[Known], title: str, describe: Describe | None = 
 
 
 class Describer:
-    """Says of a run among others its numbers and its curves, in plain values."""
+    """Returns the metrics and curves of one run among others, in plain values."""
 
     def __init__(self) -> None:
         self._sizes: dict[str | None, tuple[int, int] | None] = {}  # inputs and classes, by data set
@@ -89,7 +89,7 @@ class Describer:
         }
 
     def _parameters(self, summary: Summary, config: Config | None) -> int | None:
-        """The number of parameters; None where no run of its data set says how much goes in and comes out."""
+        """Return the number of parameters; None if no run of its data set gives the numbers of inputs and classes."""
         if config is None:
             return None
         if self._sizes.get(summary.dataset) is None:
@@ -102,13 +102,13 @@ class Describer:
 
 
 def curve(metrics: Metrics) -> dict[str, list[float | None]]:
-    """The epochs in ``metrics``, thinned evenly, with the seconds of training that each ends at."""
+    """Return the epochs in ``metrics``, thinned evenly, with the training seconds up to each."""
     records = metrics.records
     step = max(1, math.ceil(len(records) / MOST_POINTS))
     best = metrics.best["epoch"] if metrics.best else None
     seconds, kept = 0.0, []
     for number, record in enumerate(records, 1):
-        # Of a long run only some lines were kept: their epochs took about as long as those between them.
+        # Of a long run only some lines are stored: the others took about as long.
         seconds += record["seconds"] * (record["epoch"] - (records[number - 2]["epoch"] if number > 1 else 0))
         if number % step == 0 or number in (1, len(records)) or record["epoch"] == best:
             kept.append({**record, "time": seconds})
@@ -116,13 +116,13 @@ def curve(metrics: Metrics) -> dict[str, list[float | None]]:
 
 
 def names_of(paths: Sequence[Path]) -> list[str]:
-    """Names that tell the runs ``paths`` apart: those of their folders, or the paths where these are the same."""
+    """Return distinct names of the runs ``paths``: those of their folders, or the paths where these are the same."""
     short = [_text(path.resolve().name) for path in paths]
     return [name if short.count(name) == 1 else _text(path) for name, path in zip(short, paths, strict=True)]
 
 
 def title_of(paths: Sequence[Path]) -> str:
-    """The title of a page of the runs that ``paths`` are or hold."""
+    """Return the title of a page of the runs in ``paths``, which are runs or folders of runs."""
     names = [_text(path.resolve().name) for path in paths]
     return names[0] if len(names) == 1 else f"{', '.join(names[:3])}{', …' if names[3:] else ''}"
 
@@ -132,7 +132,7 @@ def _rounded(value: float | None) -> float | None:
 
 
 def _text(path: str | Path) -> str:
-    """A path as text, also where its bytes are none."""
+    """Return a path as text, also if its bytes are not valid UTF-8."""
     return os.fsencode(path).decode("utf-8", "replace")
 
 

@@ -1,0 +1,112 @@
+"""Evaluation of runs on a split of the images, recorded in the runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlpcli.analysis import evaluation
+from mlpcli.analysis.evaluation import Evaluation, LoadedModel, Outputs
+from mlpcli.config import DataConfig
+from mlpcli.datasets.download import Progress, Say, silent
+from mlpcli.datasets.foreign import announcement
+from mlpcli.datasets.load import Part, SplitName, load_split
+from mlpcli.errors import RunError, UsageError, shown
+from mlpcli.runs import directory
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluatedRuns:
+    """Evaluated ``models``: the result of each on ``split`` of ``part``, and the outputs of their ensemble.
+
+    The ensemble of a single model is the model. Measure it by :func:`mlpcli.analysis.evaluation.evaluate`.
+    """
+
+    models: tuple[LoadedModel, ...]
+    part: Part
+    split: SplitName
+    individual: tuple[Evaluation, ...]
+    ensemble: Outputs
+
+
+def evaluate_runs(
+    paths: Sequence[Path],
+    split: SplitName | None,
+    *,
+    dataset: str | None = None,
+    folder: str | None = None,
+    sources: tuple[str, ...] = (),
+    offline: bool = False,
+    say: Say = silent,
+    progress: Progress | None = None,
+) -> EvaluatedRuns:
+    """Evaluate the runs or checkpoints ``paths`` on ``split`` of their training data set, or of ``dataset``.
+
+    ``split`` None is validation, or train if no images were held out: the test images are used only if asked for. Every
+    evaluation is appended to evaluations.jsonl of each run; ``say`` receives a message if that fails. The other
+    arguments are those of :func:`mlpcli.analysis.evaluation.data_for`. Raises ``UsageError`` for models that cannot
+    form an ensemble, or for sources with ``offline``; ``DataError`` and ``RunError``.
+    """
+    if offline and sources:
+        raise UsageError("--offline fetches nothing, so --source has no use with it")
+    models = tuple(evaluation.open_model(path) for path in paths)
+    first = models[0].checkpoint
+    if split is None:
+        split = default_split(first.config.data)
+    evaluation.check_ensemble(models, split, dataset)
+    data = evaluation.data_for(first, dataset=dataset, folder=folder, sources=sources, offline=offline)
+    if announced := announcement(data):
+        say(announced)
+    part = load_split(
+        data,
+        split,
+        first.config.seed,
+        classes=first.class_names or first.classes,
+        whole=dataset is not None,
+        say=say,
+        progress=progress,
+    )
+    evaluation.check_fit(first, part)
+    if changed := evaluation.changed_files(first, part):
+        say(f"{shown(part.name)}: not the files it was trained on: the SHA-256 of {', '.join(changed)} differs")
+    labels = part.split.labels
+    outputs = [evaluation.outputs(model, part.split) for model in models]
+    individual = tuple(evaluation.evaluate(each, labels) for each in outputs)
+    for model, result in zip(models, individual, strict=True):
+        if model.run is not None:
+            try:
+                line = evaluation.evaluation_record(model, result, part, split, len(models) > 1)
+                directory.append_evaluation(model.run, line)
+            except RunError as error:
+                say(f"mlpcli: this evaluation is not recorded: {error}")
+    return EvaluatedRuns(models, part, split, individual, evaluation.ensemble_outputs(outputs, labels))
+
+
+def evaluate_unrecorded(model: LoadedModel, part: Part, split: SplitName) -> EvaluatedRuns:
+    """Evaluate ``model`` on ``split`` of ``part`` without a record, for an evaluation that is repeated.
+
+    Raises ``RunError`` when its outputs are not finite numbers.
+    """
+    outputs = evaluation.outputs(model, part.split)
+    return EvaluatedRuns((model,), part, split, (evaluation.evaluate(outputs, part.split.labels),), outputs)
+
+
+def load_default_images(model: LoadedModel) -> tuple[Part, SplitName]:
+    """Load the images that ``model`` held out of its training, or else its training images, without any download.
+
+    Raises ``DataError`` if they are missing or do not fit.
+    """
+    checkpoint = model.checkpoint
+    split = default_split(checkpoint.config.data)
+    data = evaluation.data_for(checkpoint, offline=True)
+    part = load_split(
+        data, split, checkpoint.config.seed, classes=checkpoint.class_names or checkpoint.classes, whole=False
+    )
+    evaluation.check_fit(checkpoint, part)
+    return part, split
+
+
+def default_split(data: DataConfig) -> SplitName:
+    """Return the split to evaluate on while choices are still made: validation, or train if there is none."""
+    return "validation" if data.validation else "train"
