@@ -427,12 +427,12 @@ def bomb(width, height):
         (b"", "is empty"),
         (b"hello", "is damaged, or neither a readable picture nor an IDX file"),
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40), "is a HEIC picture, which Pillow does not read; save it"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "neither a picture"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "neither a readable picture"),
         (bomb(8200, 8200), "has more than 67,108,864 pixels"),  # fewer than Pillow warns of
         (bomb(12000, 12000), "has more than 67,108,864 pixels"),  # as many as it warns of
         (bomb(50000, 50000), "has more than 67,108,864 pixels"),  # as many as it refuses
         (bomb(100, 100), "is damaged, or of an unsupported kind: image file is truncated"),
-        (encoded(np.zeros((99, 99), np.uint8), "JPEG")[:-50], "is damaged, or of a kind"),
+        (encoded(np.zeros((99, 99), np.uint8), "JPEG")[:-50], "is damaged, or of an unsupported kind"),
         (encoded(np.full((9, 9), np.nan, np.float32), "TIFF"), "white is undefined"),
         (idx.encode(np.zeros((3, 28, 28), np.uint8))[:-1], "cut short"),
         (idx.encode(np.zeros(3, np.uint8)), r"has 1 dimensions \(labels\)"),

@@ -288,7 +288,7 @@ def test_mistakes_have_true_and_predicted_class(probabilities: bool):
     for mistake, caption in zip(result.worst, captions[:5], strict=True):
         score = f"{mistake.confidence:.1%}" if probabilities else f"{mistake.confidence:.3g}"
         assert caption == f"{mistake.label} → {mistake.predicted}, {score}\nimage {mistake.index}"
-    assert ("no probability" in captions[5]) != probabilities
+    assert ("not a probability" in captions[5]) != probabilities
     picture = np.ma.filled(figure.axes[0].images[0].get_array(), -1)  # type: ignore[arg-type]
     assert any(np.array_equal(window, IMAGES[result.worst[0].index]) for window in windows(picture, (6, 4)))
 

