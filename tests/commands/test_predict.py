@@ -469,7 +469,7 @@ def test_tables_that_do_not_fit_are_refused(mlpcli, run, tmp_path):
     result = mlpcli(run, tmp_path / "small.csv", tmp_path / "small.npz")
     assert (result.status, result.out) == (3, "")
     assert "small.csv: 4 pixels per image are not a square" in result.err
-    assert "small.npz: its images are of 14 x 14 pixels, the network takes 28 x 28" in result.err
+    assert "small.npz: its images have 14 x 14 pixels, the network takes 28 x 28" in result.err
 
 
 def test_class_names_are_shown(mlpcli, digits, tmp_path):
