@@ -32,10 +32,10 @@ EXIT_STATUS: dict[type[MlpcliError], int] = {UsageError: EXIT_USAGE, DataError: 
 # A command's module in this package, and its line in the overview: written here so that --help imports none of them.
 COMMANDS = {
     "train": "Train a network and write a run.",
-    "eval": "Measure trained networks on the test images.",
+    "eval": "Evaluate trained networks on the test images.",
     "predict": "Classify your own images.",
     "explain": "Show one image's way through every equation.",
-    "gradcheck": "Prove every gradient on the code that trains.",
+    "gradcheck": "Check every gradient in the code that trains.",
     "plot": "Draw learning curves, mistakes, weights and more.",
     "report": "Make a page of a run, with a board to draw on.",
     "watch": "Show a run in the browser while it trains.",

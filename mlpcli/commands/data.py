@@ -277,7 +277,7 @@ def show(
     offline: bool,
     as_json: bool,
 ) -> None:
-    """Show the training images of SOURCE, or as training with CONFIG distorts them.
+    """Show the training images of SOURCE, or those of CONFIG with its distortions.
 
     CONFIG is a YAML file or the name of a shipped config; without one, the defaults are used. SOURCE is a data set's
     name, or a file or folder in one of the formats of docs/data.md. Each row shows an image from the file, then the

@@ -59,8 +59,8 @@ def command(
 ) -> None:
     """Evaluate trained networks on the test images.
 
-    RUN means its best checkpoint if there is one, else its last. Several are evaluated individually and as an ensemble,
-    which averages their probabilities. Each evaluation is recorded in the run's evaluations.jsonl.
+    RUN means the run's best checkpoint, or its last if it has no best one. Several networks are evaluated individually
+    and as an ensemble, which averages their probabilities. Each evaluation is recorded in the run's evaluations.jsonl.
 
     \b
     Examples:

@@ -91,9 +91,10 @@ def command(
 ) -> None:
     """Show one image's way through a network: every equation of docs/derivation.md in numbers.
 
-    Forward to the loss, backward to each layer's gradient, and a step down; beside the gradients what a complex step
-    finds. The network is a run's, a checkpoint's, or that of CONFIG (a file, or the name of a shipped one) at its
-    initial weights; without any, the default config's on the first digit of the bundled sample.
+    It prints the forward pass to the loss, the backward pass to each layer's gradient, and a step of gradient descent.
+    Beside each gradient stands its value by complex step. The network is that of a run, of a checkpoint, or of CONFIG
+    (a file, or the name of a shipped config) at its initial weights. Without an argument, it is the default network at
+    its initial weights, and the image is the first digit of the bundled sample.
 
     \b
     Examples:

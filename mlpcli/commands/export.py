@@ -43,8 +43,8 @@ CURVES = ("csv", "tensorboard")  # of runs, several at once
 def command(runs: tuple[str, ...], file: str, to: Format | None, input_type: InputType | None, as_json: bool) -> None:
     """Write a trained network as ONNX or safetensors, or runs' epochs as CSV or for TensorBoard.
 
-    RUN means its best checkpoint if there is one, else its last. The ONNX model goes from images (N, rows, columns) to
-    p, the values of the output unit (N, classes), and predicted, the classes (N,). A safetensors file has the
+    RUN means the run's best checkpoint, or its last if it has no best one. The ONNX model takes images (N, rows,
+    columns) and returns the network's outputs p (N, classes) and the predicted classes (N,). A safetensors file has the
     parameters W1, b1, W2 ... and the config. docs/export.md shows how to use both from Python. ONNX needs the package
     onnx: pip install 'mlpcli[export]'.
 

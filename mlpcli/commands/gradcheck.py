@@ -91,13 +91,14 @@ def command(
     mpi: bool,
     as_json: bool,
 ) -> int:
-    """Prove every gradient, and the training step, on the code that trains.
+    """Check every gradient, and the training step, in the code that trains.
 
-    The gradients derived by hand are compared with complex steps, central differences and the output layer's explicit
-    Jacobians, in float64, on a few images with random labels: at the initial weights of CONFIG (a file, or the name of
-    a shipped config; without one, the defaults), or at the trained weights of CHECKPOINT (a run, or one of its .npz
-    files). Then real training steps are taken, by one and by several processes, and compared with the optimizer's
-    textbook formula. Nothing is fetched. The exit status is 0 if all agree, else 1.
+    The gradients derived by hand are compared, in float64, with complex steps, central differences, derivatives along
+    random directions, and the output layer's explicit Jacobians (column "textbook"). The examples are a few images with
+    random labels. The weights are the initial ones of CONFIG (a file, or the name of a shipped config; without one, the
+    defaults) or the trained ones of CHECKPOINT (a run, or one of its .npz files). Then training steps of one and of
+    several processes are compared with the optimizer's textbook formula. Nothing is fetched. The exit status is 0 if
+    all agree, else 1.
 
     \b
     Examples:

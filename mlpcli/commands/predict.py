@@ -59,10 +59,10 @@ def command(
     hold many images, which are taken as they are and need no Pillow. A folder means all pictures in it and below it. -
     is standard input.
 
-    Each line has the three most probable classes and the entropy of all probabilities: 0 bits if one class has all of
-    it, 3.32 bits if ten are equally probable. Of a network whose images may have several labels it has all whose p is
-    above 1/2, the probability that these are all and no other, and the three largest p. A file that cannot be read is
-    reported on stderr, the others are classified, and the exit status is 3.
+    Each line has the three most probable classes and the entropy of all probabilities: 0 bits if one class has
+    probability 1, 3.32 bits if ten classes are equally probable. For a multi-label network, each line has the classes
+    with p above 1/2, the probability that exactly these are the labels, and the three largest p. If a file cannot be
+    read, it is reported on stderr, the others are classified, and the exit status is 3.
 
     \b
     Examples:

@@ -75,7 +75,8 @@ class _Processes(click.IntRange):
     "--resume",
     metavar="RUN",
     type=click.Path(path_type=Path),
-    help="Resume an interrupted run from its last checkpoint or the one named; the result is bit-identical.",
+    help="Resume an interrupted run from its last checkpoint, or from the checkpoint that you name. The result is "
+    "bit-identical to that of an uninterrupted run.",
 )
 @click.option(
     "--data",
@@ -86,7 +87,8 @@ class _Processes(click.IntRange):
 @click.option(
     "--init",
     metavar="RUN|CHECKPOINT",
-    help="Begin from its weights; layers of another shape are drawn. Its images' size is used.",
+    help="Start from the weights of a run or checkpoint. Layers of another shape are initialized at random. The "
+    "images must have the size that it was trained on.",
 )
 @source_option
 @click.option("--offline", is_flag=True, help="Fetch nothing.")
@@ -97,8 +99,8 @@ class _Processes(click.IntRange):
     type=_Processes(),
     default="1",
     show_default=True,
-    help="Train with N processes, each with its shard of every batch: the faster way to use several cores. "
-    "auto: as many as are fastest for this network, batch and machine.",
+    help="Train with N processes, each with its shard of every batch. On several cores this is often faster than "
+    "threads. auto: the number that is predicted to be fastest for this network, batch and machine.",
 )
 @watch_options
 @click.option("--mpi", is_flag=True, help="Train one network with all the processes that mpiexec has started.")

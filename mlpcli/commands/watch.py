@@ -32,9 +32,9 @@ PATIENCE_SECONDS = 12.0
 def command(name: str, port: int | None, no_open: bool, until_closed: bool) -> None:
     """Show a run in the browser while it trains: curves, weights, mistakes, and a board to draw on.
 
-    RUN may be in training, in any terminal, or finished; of a FOLDER, such as a sweep's, the page shows all runs side
-    by side, and each has its own page. The default is the folder runs/. The page is for this machine only: it is served
-    on 127.0.0.1, and needs the printed address. Press Ctrl-C to end it.
+    RUN may be finished, or still training in another terminal. For a FOLDER, such as a sweep's, the page shows all runs
+    side by side, with a link to the page of each. The default is the folder runs/. The page can be opened only on this
+    machine, at the printed address: it is served on 127.0.0.1. To stop, press Ctrl-C.
 
     \b
     Examples:
