@@ -90,6 +90,14 @@ def test_unused_validation_arrays_are_reported_once(tmp_path: Path, names: tuple
         assert all("\n" not in line and names[0] in line and "data.validation" in line for line in messages)
 
 
+@pytest.mark.parametrize("divisor", [255, 256])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_divided_pixels_are_read_exactly(tmp_path: Path, divisor: int, dtype: type):
+    images = np.arange(256, dtype=np.uint8).reshape(4, 8, 8)
+    path = saved(tmp_path / "a.npz", images=(images / divisor).astype(dtype), labels=LABELS[:4])
+    assert np.array_equal(load(path).train.images.reshape(4, 8, 8), images)
+
+
 def test_rows_of_pixels_are_square_images(tmp_path: Path):
     path = saved(tmp_path / "a.npz", images=IMAGES.reshape(12, 6), labels=LABELS)
     assert load(path, size=(3, 2)).image_shape == (3, 2)
