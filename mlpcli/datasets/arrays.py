@@ -1,7 +1,8 @@
 """The rules that convert numbers of any type to pixels, which are bytes, and to labels, which are whole numbers.
 
     pixels   whole numbers from 0 to 255 are unchanged; true and false become 255 and 0; floating-point numbers are
-             multiplied by 255 if all of a file are in 0 .. 1, unchanged if all are in 0 .. 255; then rounded
+             multiplied by 255 if all of a file are in 0 .. 1, or by 256 if all are k / 256 below 1, as in
+             mnist.pkl.gz; unchanged if all are in 0 .. 255; then rounded
     labels   whole numbers, also in a floating-point type. A table with more than one column, all 0 and 1, has several
              labels per image: a column per class, with 1 for each true class. Of any other table the first column is
              used
@@ -47,11 +48,18 @@ def to_bytes(values: Array, where: str) -> Bytes:
         raise DataError(f"{where}: pixels are numbers from 0 to 255, or from 0 to 1; these go from {low:g} to {high:g}")
     if values.dtype.kind != "f":
         return _read_only(values.astype(np.uint8))
-    scale = 255.0 if high <= 1 else 1.0
+    scale = 1.0
+    if high <= 1:
+        # k / 255 is of the form n / 256 only for 0 and 1.
+        scale = 256.0 if high < 1 and all(_whole(block.astype(np.float64) * 256) for block in blocks) else 255.0
     out = np.empty(len(flat), np.uint8)
     for start, block in zip(range(0, len(flat), BLOCK), blocks, strict=True):
         out[start : start + BLOCK] = np.rint(block.astype(np.float64) * scale)
     return _read_only(out.reshape(values.shape))
+
+
+def _whole(values: Array) -> bool:
+    return bool((values == np.rint(values)).all())
 
 
 def to_labels(values: Array, where: str) -> Array:

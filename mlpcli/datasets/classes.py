@@ -5,16 +5,19 @@ With several labels per image, (N, K) of 0 and 1, the classes are the columns.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mlpcli.datasets.collection import Bytes, Examples, distinct
+from mlpcli.datasets.collection import Bytes, Examples, distinct, readable, shown
 from mlpcli.errors import DataError
+from mlpcli.files import read
 
 MOST_NAMED = 12  # classes in a message
+MAX_TEXT = 64 * 1024  # bytes of a file of names
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,24 @@ def renamed(found: Examples, classes: Classes, where: str) -> Examples:
     """Return ``found`` with the names of ``classes``."""
     names = dict(zip(classes.labels, classes.names, strict=True))
     return replace(found, names={value: names.get(label, label) for value, label in _called(found, where).items()})
+
+
+def emnist_names(folder: Path, prefix: str) -> Mapping[int, str] | None:
+    """Return the names of the labels in EMNIST's PREFIX-mapping.txt in ``folder``, if it is there.
+
+    Each of its lines is a label and the codes of its characters. Raises ``DataError``.
+    """
+    path = folder / f"{prefix}-mapping.txt"
+    if not path.is_file():
+        return None
+    try:
+        lines = read(path, MAX_TEXT).decode("utf-8-sig").splitlines()
+        numbers = [[int(word) for word in line.split()[:2]] for line in lines if line.strip()]
+        return {label: readable(chr(code)) for label, code in numbers}
+    except OSError as error:
+        raise DataError(f"{shown(path)}: cannot be read ({error.strerror or error})") from None
+    except (ValueError, OverflowError):
+        raise DataError(f"{shown(path)}: is not lines of a label and a character code") from None
 
 
 def _called(found: Examples, where: str) -> dict[int, str]:

@@ -7,7 +7,7 @@
 
 Separators are commas, semicolons or tabs; a column called id or index is ignored. The text is read a piece at a time.
 Pieces of plain numbers below 1000 are parsed by numpy, at 40 to 80 MB/s; others by Python's csv, which gives the row
-and the column of an error.
+and the column of an error. Names of the labels are in EMNIST's PREFIX-mapping.txt, if it is beside PREFIX-train.csv.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import numpy as np
 
 from mlpcli.datasets.arrays import image_shape, to_bytes
 from mlpcli.datasets.bytestream import GZIP_MAGIC, PIECE, GunzipError, chunks_of, decoded, open_regular
+from mlpcli.datasets.classes import emnist_names
 from mlpcli.datasets.collection import MAX_NAME, Array, Bytes, Collection, Examples, FileSplit, readable, shown
 from mlpcli.errors import DataError
 
@@ -51,6 +52,12 @@ class Table:
 
     path: Path
     member: str | None = None
+
+    @property
+    def prefix(self) -> str:
+        """Return the name of its set: 'emnist-letters' for 'emnist-letters-train.csv.gz'."""
+        parts = _parts(self.member or self.path.name)
+        return (parts and parts["before"]) or ""
 
     def __str__(self) -> str:
         return shown(self.path) + ("" if self.member is None else f": {readable(self.member)}")
@@ -104,7 +111,7 @@ class CsvFiles(Collection):
         if labels is None:
             raise DataError(self.missing(split))
         if isinstance(labels, np.ndarray):
-            return Examples(images, labels)
+            return Examples(images, labels, emnist_names(table.path.parent, table.prefix))
         names = sorted(set(labels))
         place = {name: number for number, name in enumerate(names)}
         return Examples(images, np.array([place[name] for name in labels]), dict(enumerate(names)))
@@ -135,14 +142,20 @@ def sets_of(tables: Mapping[str, Table]) -> dict[str, dict[FileSplit, Table]]:
     """
     found: dict[str, dict[FileSplit, Table]] = {}
     for name, table in sorted(tables.items(), key=lambda each: (len(each[0]), each[0])):
-        bare = name.lower()
-        for suffix in SUFFIXES:
-            bare = bare.removesuffix(suffix)
-        if (parts := _SPLIT.fullmatch(bare)) and "submission" not in bare:
+        if (parts := _parts(name.lower())) and "submission" not in name.lower():
             rest = "-".join(filter(None, (parts["before"], parts["after"])))
             split: FileSplit = "train" if parts["split"] == "train" else "test"
             found.setdefault(rest, {}).setdefault(split, table)
     return found
+
+
+def _parts(name: str) -> re.Match[str] | None:
+    """Return the parts of the file name ``name``: before 'train' or 'test', that word, and after it."""
+    bare = Path(name).name
+    for suffix in SUFFIXES:
+        if bare.lower().endswith(suffix):
+            bare = bare[: -len(suffix)]
+    return _SPLIT.fullmatch(bare)
 
 
 def splits_of(tables: Mapping[str, Table], where: Path, hint: str) -> dict[FileSplit, Table]:

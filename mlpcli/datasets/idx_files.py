@@ -19,6 +19,7 @@ from pathlib import Path
 
 from mlpcli.datasets import idx
 from mlpcli.datasets.catalogue import FILE_NAMES, Role
+from mlpcli.datasets.classes import MAX_TEXT, emnist_names
 from mlpcli.datasets.collection import (
     MAX_NAME,
     NO_IMAGES,
@@ -37,7 +38,6 @@ from mlpcli.errors import DataError
 from mlpcli.files import read
 
 CLASSES = "classes.txt"
-MAX_TEXT = 64 * 1024
 
 _NAME = re.compile(
     r"(?P<prefix>.*?)(?P<split>train|t10k|test)[-_.](?P<kind>images|labels)"
@@ -132,18 +132,13 @@ class IdxFiles(Collection):
 
     def _names(self) -> Mapping[int, str] | None:
         """Return the names of the classes, if a file has them. Raises ``DataError``."""
-        mapping = self.folder / f"{self._prefix}-mapping.txt"
-        path = next((path for path in (self.folder / CLASSES, mapping) if path.is_file()), None)
-        if path is None:
-            return None
+        path = self.folder / CLASSES
+        if not path.is_file():
+            return emnist_names(self.folder, self._prefix)
         try:
             lines = read(path, MAX_TEXT).decode("utf-8-sig").splitlines()
-            if path == mapping:  # the label, then the codes of its characters
-                numbers = [[int(word) for word in line.split()[:2]] for line in lines if line.strip()]
-                return {label: readable(chr(code)) for label, code in numbers}
         except OSError as error:
             raise DataError(f"{shown(path)}: cannot be read ({error.strerror or error})") from None
-        except (ValueError, OverflowError):
-            what = "is not lines of a label and a character code" if path == mapping else "is not UTF-8 text"
-            raise DataError(f"{shown(path)}: {what}") from None
+        except ValueError:
+            raise DataError(f"{shown(path)}: is not UTF-8 text") from None
         return {label: readable(line.strip())[:MAX_NAME] for label, line in enumerate(lines)}

@@ -126,6 +126,8 @@ def load_dataset(
         has_test = data.test and files.prepare("test")
         if data.test and not has_test:
             say(f"{files.missing('test')}; there will be no test error")
+        if files.unused:
+            say(files.unused)
         found = files.read("train")
         classes = _classes(files, found, data)
         if has_test and files.class_names is None:

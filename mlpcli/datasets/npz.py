@@ -1,7 +1,7 @@
 """Arrays in an .npz, such as Keras's mnist.npz: only numbers, never pickled objects.
 
     x_train y_train x_test y_test                              Keras
-    train_images train_labels test_images test_labels          MedMNIST
+    train_images train_labels test_images test_labels          MedMNIST; val_images are not used, with a note
     images labels                                              no test images; also x y, data target
 
 An .npz is a zip archive of .npy files. It is untrusted: the size in a header is compared with the member's bytes in the
@@ -39,6 +39,7 @@ NAMES: Mapping[FileSplit, tuple[tuple[str, str], ...]] = {
     ),
     "test": (("x_test", "y_test"), ("test_images", "test_labels"), ("test_x", "test_y")),
 }
+VALIDATION = (("x_val", "y_val"), ("val_images", "val_labels"), ("val_x", "val_y"))
 
 
 class NpzFile(Collection):
@@ -49,6 +50,13 @@ class NpzFile(Collection):
         self._path = path
         self._size = size
         self._names = array_names(path)
+        for images, labels in VALIDATION:
+            if images in self._names and labels in self._names:
+                self.unused = (
+                    f"{self.name}: {images} are not used: data.validation takes the last training images; to validate "
+                    f"on {images}, append them and {labels} to the training arrays, and set data.validation to their "
+                    "number"
+                )
 
     def prepare(self, split: FileSplit) -> bool:
         """See :meth:`Collection.prepare`."""

@@ -143,6 +143,27 @@ def test_emnist_is_transposed(tmp_path: Path):
     assert np.array_equal(dataset.train.images.reshape(40, 3, 3), IMAGES.reshape(40, 3, 3).transpose(0, 2, 1))
 
 
+@pytest.mark.parametrize("name", ["emnist-letters-{}.csv", "EMNIST-Letters_{}.csv.gz"])
+def test_emnist_has_class_names(tmp_path: Path, name: str):
+    for split in ("train", "test"):
+        data = text([LABELS + 1, *IMAGES.T])
+        (tmp_path / name.format(split)).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+    mapping = tmp_path / f"{name.partition('{')[0][:-1]}-mapping.txt"
+    mapping.write_text("1 65 97\n2 66 98\n3 67 99\n")
+    for where in (tmp_path, tmp_path / "emnist-letters", tmp_path / name.format("train")):
+        assert load(where).class_names == ("A", "B", "C")
+    assert np.array_equal(load(tmp_path, test=True).test().labels, LABELS)
+    mapping.write_text("1 A\n")
+    with pytest.raises(DataError, match=r"mapping\.txt: is not lines of a label and a character code"):
+        load(tmp_path)
+
+
+def test_mapping_of_another_set_is_ignored(tmp_path: Path):
+    (tmp_path / "emnist-letters-mapping.txt").write_text("0 65\n1 66\n2 67\n")
+    for name in ("emnist-digits-train.csv", "train.csv"):
+        assert load(tmp_path / name, text([LABELS, *IMAGES.T])).class_names == ("0", "1", "2")
+
+
 def rows(*changed: bytes, header: bytes = b"label,a,b,c,d\n") -> bytes:
     return header + b"".join(b"1,2,3,4,5\n" for _ in range(3)) + b"\n".join(changed)
 

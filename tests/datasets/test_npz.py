@@ -78,6 +78,26 @@ def test_types_shapes_and_names_are_read(
     assert np.array_equal(dataset.train.labels, [0, 1, 2] * 4)
 
 
+@pytest.mark.parametrize("names", [("val_images", "val_labels"), ("x_val", "y_val")])
+def test_unused_validation_arrays_are_reported_once(tmp_path: Path, names: tuple[str, str]):
+    arrays = {"train_images": IMAGES, "train_labels": LABELS, "test_images": IMAGES, "test_labels": LABELS}
+    for extra, count in (({}, 0), (dict(zip(names, (IMAGES, LABELS), strict=True)), 1)):
+        messages: list[str] = []
+        path = saved(tmp_path / "a.npz", **arrays, **extra)
+        dataset = load_dataset(DataConfig(dataset=str(path), validation=0.0), say=messages.append)
+        assert len(dataset.train) == len(dataset.test()) == 12
+        assert len(messages) == count
+        assert all("\n" not in line and names[0] in line and "data.validation" in line for line in messages)
+
+
+@pytest.mark.parametrize("divisor", [255, 256])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_divided_pixels_are_read_exactly(tmp_path: Path, divisor: int, dtype: type):
+    images = np.arange(256, dtype=np.uint8).reshape(4, 8, 8)
+    path = saved(tmp_path / "a.npz", images=(images / divisor).astype(dtype), labels=LABELS[:4])
+    assert np.array_equal(load(path).train.images.reshape(4, 8, 8), images)
+
+
 def test_rows_of_pixels_are_square_images(tmp_path: Path):
     path = saved(tmp_path / "a.npz", images=IMAGES.reshape(12, 6), labels=LABELS)
     assert load(path, size=(3, 2)).image_shape == (3, 2)
