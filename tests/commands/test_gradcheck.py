@@ -565,3 +565,9 @@ def test_dead_network_is_not_exercised(run):
     assert status == 1
     assert "FAILED" not in out
     assert "NOT EXERCISED: " in out
+
+
+def test_small_gradient_beside_large_momentum_passes(run):
+    # Every output unit is saturated within the first steps: v is about 1 and the gradient 2e-10.
+    status, _, err = run("objectives/sigmoid-quadratic", "--set", "training.warmup_epochs=0", "--entries", "5")
+    assert (status, err) == (0, "")

@@ -249,7 +249,25 @@ def chunk_missing(patch):
     patch(Parameters, "chunks", lambda *given: chunks(*given)[:-1])
 
 
+def images_of_the_first_batch_of_a_group(patch):
+    write = Batches._write
+    patch(Batches, "_write", lambda self, X, *given: write(self, self._bytes[: len(X)], *given))
+
+
+def targets_of_the_first_batch_of_a_group(patch):
+    epoch = Batches.epoch
+    patch(Batches, "epoch", lambda self, number: (b._replace(Y=self._Y[: len(b.Y)]) for b in epoch(self, number)))
+
+
+def rate_doubled_from_the_third_step(patch):
+    rate = schedule.learning_rate
+    patch(trainer, "learning_rate", lambda config, step, steps: rate(config, step, steps) * (1 + (step % steps >= 2)))
+
+
 PLANTED = {
+    images_of_the_first_batch_of_a_group: {"loss", "v", "theta"},
+    targets_of_the_first_batch_of_a_group: {"loss", "v", "theta"},
+    rate_doubled_from_the_third_step: {"loss", "v", "theta"},
     wrong_sign_of_the_accumulated_gradient: {"loss", "v", "theta"},
     margins_trimmed_too_far: {"loss", "v", "theta"},
     margins_of_another_batch: {"loss", "v", "theta"},
@@ -299,8 +317,8 @@ def test_error_of_several_processes_is_caught(plant, monkeypatch):
     assert all(name.startswith("3 processes") for name in found)
 
 
-def test_checks_use_one_and_a_half_batches():
-    for count, batch_size, expected in ((60, 16, 24), (20, 16, 20), (5, 100, 5), (1, 1, 1)):
+def test_checks_use_three_and_a_half_batches():
+    for count, batch_size, expected in ((60, 16, 56), (20, 16, 20), (5, 100, 5), (1, 1, 1)):
         config = config_of(batch_size=batch_size)
         assert len(training_images(config, images(count), 4, (8, 8), 0).train) == expected
 
