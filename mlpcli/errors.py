@@ -16,7 +16,7 @@ from __future__ import annotations
 
 
 class MlpcliError(Exception):
-    """A root of the tree: every message is for the user, never a traceback."""
+    """The root of the tree. Its message is for the user, who sees no traceback."""
 
 
 class UsageError(MlpcliError):

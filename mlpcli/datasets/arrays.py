@@ -10,6 +10,8 @@
 Anything else is refused: its meaning would be a guess.
 """
 
+from __future__ import annotations
+
 import math
 from typing import Any, TypeVar
 

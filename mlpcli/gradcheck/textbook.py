@@ -91,7 +91,7 @@ def average(before: Array, theta: Array, decay: float, interval: int, step: int)
 
 
 def mask(rate: float, shape: tuple[int, int], rng: np.random.Generator) -> Array:
-    """Return the dropout mask that the next random words give: a byte an entry, in C order, below 256 rate dropped.
+    """Return the dropout mask that the next random words give: one byte per entry, in C order, below 256 rate dropped.
 
     256 rate is rounded up with the probability of its fraction, down otherwise.
     """

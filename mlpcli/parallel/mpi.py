@@ -136,7 +136,7 @@ class MpiGroup(ProcessGroup):
             ours = isinstance(value, Exception) and not isinstance(value, MlpcliError)
             atexit.register(self._abort, EXIT_BUG if ours else 4)
         elif not self._released and self.comm.broadcast_flag(False):
-            atexit.register(self._abort, EXIT_BUG)  # rank 0 goes on where this one has ended
+            atexit.register(self._abort, EXIT_BUG)  # rank 0 continues after this one has ended
         self._restore_signals()
 
     def _abort(self, status: int) -> None:

@@ -268,7 +268,7 @@ class Pool:
         return self._executor.submit(train, task, self.threads)
 
     def stop(self, status: int) -> None:
-        """Kill the workers now, which no run suffers from. May end this process with ``status``."""
+        """Kill the workers now; runs can be resumed. May end this process with ``status``."""
         raise NotImplementedError
 
 

@@ -131,14 +131,14 @@ class Augmentation:
         np.clip(y, np.float32(0), np.float32(h + 1), out=y)
 
         # The neighbour to the left and above, and how far q is from it: x and y become fractions.
-        floor = np.floor(q, out=p[:2])  # p has served
+        floor = np.floor(q, out=p[:2])  # p is free for reuse
         q -= floor
         left, top = floor
         top *= np.float32(w + 3)
         top += left
         top += self._first[:B]
         index, int32 = self._index[:B], self._int32[:B]
-        np.copyto(int32, top, casting="unsafe")  # twice as fast as straight to the 64 bits that take wants
+        np.copyto(int32, top, casting="unsafe")  # twice as fast as directly to the int64 that take needs
         np.copyto(index, int32)
 
         # The pixels there, in both rows, and those to their right: at constant offsets in one flat array.

@@ -5,28 +5,24 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from mlpcli import config, experiment
-from mlpcli.commands import _run
 from mlpcli.config import DataConfig
 from mlpcli.datasets import idx
 from mlpcli.datasets.load import load_split
+from tests.commands.conftest import Result
 
 SAMPLE = ("data.dataset=mnist-sample", "training.epochs=1", "network.hidden=[8]", "data.test=false")
 # A small untrained network.
 FEW = ("--set", "network.hidden=[8]")
 
 
-@dataclass(frozen=True)
-class Result:
-    status: int
-    out: str
-    err: str
+class Explained(Result):
+    """The outcome of ``mlpcli explain``."""
 
     @property
     def document(self):
@@ -38,16 +34,9 @@ class Result:
 
 
 @pytest.fixture
-def mlpcli(capsys, monkeypatch):
-    monkeypatch.delenv("MLPCLI_DATA", raising=False)
+def mlpcli(mlpcli, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-
-    def run(*arguments):
-        status = _run(["explain", *map(str, arguments)])
-        captured = capsys.readouterr()
-        return Result(status, captured.out, captured.err)
-
-    return run
+    return lambda *arguments: Explained(**vars(mlpcli("explain", *arguments)))
 
 
 @pytest.fixture(scope="module")
