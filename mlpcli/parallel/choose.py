@@ -65,7 +65,7 @@ def choose_threads(*, cores: int | None = None, load: float | None = None) -> Ch
     """Return the threads of the products of a single process: one per core; one on a busy machine.
 
     BLAS's threads wait for each other at full speed. If one of them has to wait for a core, so do the others, in every
-    product: at a load of 5 on two cores an epoch of quickstart took 33 to 51 s with two threads, 2 to 3.5 s with one.
+    product: beside four busy loops on two cores an epoch of quickstart took 18 to 30 s with two threads, 3.4 with one.
     """
     cores = len(available_cores()) if cores is None else cores
     if cores > 1 and (busy := _busy(cores, load)):
