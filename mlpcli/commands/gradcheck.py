@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlpcli.commands import EXIT_CHECK_SAID_NO, output
+from mlpcli.commands import EXIT_CHECK_FAILED, output
 from mlpcli.commands.options import set_option
 from mlpcli.commands.subject import Subject, find_subject, load_training_images
 from mlpcli.commands.train import process_group
@@ -156,7 +156,7 @@ def command(
             output.result_json(check.document(rows, passed, group.size))
         else:
             _print_verdict(rows, check.tolerance, check.subject.architecture)
-        return 0 if passed else EXIT_CHECK_SAID_NO
+        return 0 if passed else EXIT_CHECK_FAILED
 
 
 class _Check:
@@ -387,12 +387,12 @@ def _print_verdict(rows: list[Row], allowed: dict[str, float], architecture: Arc
             some = ", ".join(row.kinks[:5]) + (" ..." if len(row.kinks) > 5 else "")
             output.result(f"{row.name}: {len(row.kinks)} left out of central, at a kink of {kinked}: {some}")
     for row in rows:
-        for method, most in row.allowed.items():
-            if most > allowed[method]:
+        for method, limit in row.allowed.items():
+            if limit > allowed[method]:
                 reason = "a gradient this small has no more digits in a difference"
                 if method != "central":
                     reason = "saturated units leave its derivative no more digits"
-                output.result(f"{row.name}: {COLUMNS[method]} allowed {most:.1e}: {reason}")
+                output.result(f"{row.name}: {COLUMNS[method]} allowed {limit:.1e}: {reason}")
     for row in rows:
         if row.worst:
             output.result(row.worst)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from mlpcli.runs.environment import MOST_THREADS, THREAD_VARIABLES
+from mlpcli.runs.environment import MAX_THREADS, THREAD_VARIABLES
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -106,7 +106,7 @@ def threads_option(command: Decorated) -> Decorated:
     """Add ``--threads N``, in effect when the command's body begins."""
     return click.option(
         "--threads",
-        type=click.IntRange(1, MOST_THREADS),
+        type=click.IntRange(1, MAX_THREADS),
         callback=_set_threads,
         is_eager=True,
         expose_value=False,

@@ -33,7 +33,7 @@ from mlpcli.datasets.collection import MAX_NAME, Array, Bytes, Collection, Examp
 from mlpcli.errors import DataError
 
 LABEL_NAMES = frozenset(("label", "labels", "class", "classes", "target", "y", "digit", "letter"))
-PASSED_OVER = frozenset(("id", "imageid", "image_id", "index", "unnamed: 0", ""))
+IGNORED_COLUMNS = frozenset(("id", "imageid", "image_id", "index", "unnamed: 0", ""))
 DELIMITERS = (b",", b";", b"\t")
 MAX_LINE = 16 * 1024 * 1024
 MAX_RATIO = 64  # of text to its compressed bytes; tables of digits have about 10
@@ -188,7 +188,7 @@ def layout_of(table: Table, size: tuple[int, int] | None) -> Layout:
     numbers = sum(_number(field) is not None for field in fields)
     header = None if 2 * numbers >= len(fields) else tuple(readable(field)[:MAX_NAME] for field in fields)
     lower = [name.strip().lower() for name in header or ()]
-    kept = [number for number in range(len(fields)) if not header or lower[number] not in PASSED_OVER]
+    kept = [number for number in range(len(fields)) if not header or lower[number] not in IGNORED_COLUMNS]
     label = next((number for number in kept if header and lower[number] in LABEL_NAMES), None)
     if label is None and not _is_image(len(kept), size) and _is_image(len(kept) - 1, size):
         label = kept[-1] if _label_is_last(table, delimiter, header is not None, kept) else kept[0]
@@ -381,14 +381,14 @@ def _text(table: Table) -> Generator[bytes, None, None]:
     """Yield the bytes of ``table``, decoded, a piece at a time. Raises ``DataError``."""
     try:
         with open_regular(table.path) as file:
-            most = os.fstat(file.fileno()).st_size
+            left = os.fstat(file.fileno()).st_size
             start = os.pread(file.fileno(), len(ZIP_MAGIC), 0)
             if start.startswith(GZIP_MAGIC) or table.member is not None:
-                most = most * MAX_RATIO + MAX_SLACK
+                left = left * MAX_RATIO + MAX_SLACK
             pieces = _unzipped(file, table) if table.member is not None else decoded(chunks_of(file))
             for piece in pieces:
-                most -= len(piece)
-                if most < 0:
+                left -= len(piece)
+                if left < 0:
                     raise DataError(f"{table}: unpacks to more than {MAX_RATIO} times its size, the limit for tables")
                 yield piece
     except OSError as error:
