@@ -78,8 +78,8 @@ def start_of(path: Path) -> bytes:
     start = b""
     try:
         with open_regular(path) as file:
-            for piece in decoded(chunks_of(file)):
-                start += piece
+            for chunk in decoded(chunks_of(file)):
+                start += chunk
                 if len(start) >= START:
                     break
     except OSError as error:

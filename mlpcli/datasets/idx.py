@@ -130,8 +130,8 @@ def _read(file: BinaryIO, where: str, dimensions: int) -> bytearray:
     """Read all of ``file``, decoded, into one buffer of the size its header gives."""
     stream = decoded(chunks_of(file))
     start = bytearray()
-    for piece in stream:
-        start += piece
+    for chunk in stream:
+        start += chunk
         if len(start) >= _max_header_bytes(dimensions):
             break
     header = _parsed(bytes(start[: _max_header_bytes(dimensions)]), where, dimensions)
@@ -151,10 +151,10 @@ def _read(file: BinaryIO, where: str, dimensions: int) -> bytearray:
     header.check_length(len(start), where, of=max_bytes, complete=False)
     data[: len(start)] = start
     filled = len(start)
-    for piece in stream:
-        header.check_length(filled + len(piece), where, of=max_bytes, complete=False)
-        data[filled : filled + len(piece)] = piece
-        filled += len(piece)
+    for chunk in stream:
+        header.check_length(filled + len(chunk), where, of=max_bytes, complete=False)
+        data[filled : filled + len(chunk)] = chunk
+        filled += len(chunk)
     header.check_length(filled, where, of=filled)
     return data
 

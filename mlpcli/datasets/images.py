@@ -311,10 +311,10 @@ def _unpacked(data: bytes, name: str) -> bytes:
         raise DataError(f"{name}: {error}; get the file again") from None
 
 
-def _joined(pieces: Iterable[bytes], name: str) -> bytes:
+def _joined(chunks: Iterable[bytes], name: str) -> bytes:
     whole = bytearray()
-    for piece in pieces:
-        whole += piece
+    for chunk in chunks:
+        whole += chunk
         if len(whole) > MAX_BYTES:
             raise DataError(f"{name}: unpacks to more than {MAX_BYTES} bytes, which is more than is read here")
     return bytes(whole)

@@ -31,7 +31,7 @@ BUSY = (429, 503)  # statuses that may have a Retry-After, which is followed onc
 MAX_RETRY_SECONDS = 30
 HEADER_BYTES = 256 * 1024  # allowed to headers and to the framing of a chunked body
 MAX_REDIRECTS = 5
-CHUNK = 64 * 1024
+CHUNK_BYTES = 64 * 1024
 
 
 class Web:
@@ -143,7 +143,7 @@ def _redirected(url: str, location: str) -> str:
 
 def _read(response: http.client.HTTPResponse) -> bytes:
     try:
-        return response.read(CHUNK)
+        return response.read(CHUNK_BYTES)
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise UnreachableError(f"broke off ({_reason(error)})") from None
 
