@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -176,7 +177,7 @@ def compare(paths: tuple[Path, ...], group_seeds: bool, test: bool, as_json: boo
     help="The checkpoint it began from, if it has moved. [default: where the run had it]",
 )
 @source_option
-@threads_option
+@partial(threads_option, default="those of the run")
 @_json
 @click.option("--quiet", is_flag=True, help="No progress: only the result, and warnings.")
 def reproduce(
@@ -191,8 +192,10 @@ def reproduce(
     """Train a run again and compare: exit status 1 if anything differs, bit for bit.
 
     It compares metrics, except times, and the parameters and optimizer state of the last and the best checkpoint; for
-    an unfinished run, the epochs it has. The test set is not read. The numbers of threads and processes are those of
-    the run, unless --threads is given.
+    an unfinished run, the epochs it has. The test set is not read.
+
+    The numbers of threads and processes are those of the run. A run of several MPI processes is trained again by one
+    process, which rounds differently: it is reported as not reproduced, and both numbers are printed.
 
     \b
     Examples:
