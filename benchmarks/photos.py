@@ -267,10 +267,11 @@ def photograph(digit: Array, kind: str, number: int = 0, seed: int = 0) -> bytes
 
 @dataclass(frozen=True)
 class Reading:
-    """A prediction for one picture: the class, None if none was found, and the seconds."""
+    """A prediction for one picture: the class, None if none was found, whether it counts several digits, the seconds."""
 
     label: int
     predicted: int | None
+    several: bool
     seconds: float
 
 
@@ -284,7 +285,9 @@ def readings(model: Any, digits: Array, labels: Array, kind: str, seed: int = 0)
         file = photograph(digit, kind, number, seed)
         started = time.perf_counter()
         (answer,) = answers(model, from_bytes(file, kind, model.image_shape, raw=False))
-        found.append(Reading(label, cast(Any, answer.predicted), time.perf_counter() - started))
+        seconds = time.perf_counter() - started
+        several = any(warning.startswith("shows ") for warning in answer.warnings)
+        found.append(Reading(label, cast(Any, answer.predicted), several, seconds))
     return found
 
 
@@ -318,10 +321,10 @@ def main() -> None:
         mine = found[kind] = readings(model, digits, labels, kind, given.seed)
         right = sum(one.predicted == one.label for one in mine)
         seconds = common.spread([one.seconds for one in mine])
-        counts = str(right), str(as_well(mine, found["even"]))
+        counts = str(right), str(as_well(mine, found["even"])), str(sum(one.several for one in mine))
         rows.append([kind, *counts, f"{seconds.median:.2f}", f"{seconds.high:.2f}"])
         print(*rows[-1], file=sys.stderr)
-    header = ["kind", f"correct of {len(digits)}", "as in even light", "seconds", "at most"]
+    header = ["kind", f"correct of {len(digits)}", "as in even light", "several digits", "seconds", "at most"]
     document = {"readings": {kind: [vars(one) for one in mine] for kind, mine in found.items()}}
     common.report(given, "photos", document, common.table(header, rows))
 
