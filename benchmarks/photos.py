@@ -267,7 +267,7 @@ def photograph(digit: Array, kind: str, number: int = 0, seed: int = 0) -> bytes
 
 @dataclass(frozen=True)
 class Reading:
-    """A prediction for one picture: the class, None if none was found, whether it counts several digits, the seconds."""
+    """A prediction for one picture: the class (None: no digit), whether it shows several digits, and the seconds."""
 
     label: int
     predicted: int | None
