@@ -2,11 +2,11 @@
 
     python -m benchmarks.watching -- --source data/mirror
 
-A page is a reader that takes what it is sent, as a browser does, and draws nothing. Within one run the machine's moods
-weigh least: each round is a window in which the server is stopped (SIGSTOP), and one in which it goes on, and catches
-up with what it had no time for. Printed are the ratios of the steps that were taken in the two, and the share of the
-processors' time that the server took. Counting begins when it has looked at the images once; what it took until then
-is printed too.
+A page is a process that receives all events, as a browser does, and draws nothing. Each round has two windows of equal
+length in one run: in one the server is stopped (SIGSTOP), in the other it continues and catches up; their order
+alternates. So changes of the machine's speed matter least. It prints the ratio of the training steps in the two windows, and the fraction of
+the CPU time that the server used. Measuring begins when the server has read the images; its CPU time until then is
+printed too.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from mlpcli.runs import directory
 
 
 def main() -> None:
-    """Measure, and print what was found."""
+    """Measure a run with a server and pages, and print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--seconds", type=float, default=3.0, help="of a window")
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def _serve(run: Path, pages: int) -> tuple[subprocess.Popen[str], float]:
-    """Start the server and the pages, and wait until it has looked at the images; its CPU seconds."""
+    """Start the server and the pages, wait until it has read the images, and return its CPU seconds."""
     command = [sys.executable, "-m", "mlpcli", "watch", str(run), "--no-open"]
     server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert server.stderr is not None
@@ -75,7 +75,7 @@ def _measure(run: Path, server: int, rounds: int, seconds: float) -> None:
     bounds, offsets = [time.monotonic()], []
     cpu = _cpu(server)
     for window in range(2 * rounds):
-        # Stopped, going on; going on, stopped; so that what drifts weighs on both alike.
+        # The order alternates (stopped, running, running, stopped), so that a drift affects both alike.
         os.kill(server, signal.SIGSTOP if window % 4 in (0, 3) else signal.SIGCONT)
         until = bounds[-1] + seconds
         while (now := time.monotonic()) < until:

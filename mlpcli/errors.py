@@ -1,22 +1,22 @@
 """Errors that are not bugs of the program, as one tree.
 
     MlpcliError
-    ├── UsageError             a flag or an argument, or two that do not go together
-    │   └── ConfigError        a config: its file, a key or a value
-    ├── DataError              data that is not what it should be, or does not fit what it is wanted for
-    │   └── UnavailableError   no source delivers the data
-    ├── RunError               a run, checkpoint or folder: missing, damaged, in use or not writable
-    └── DivergedError          training left the finite numbers
+    ├── UsageError             a flag or an argument is wrong, or two contradict each other
+    │   └── ConfigError        a config cannot be read, or a key or value is not allowed
+    ├── DataError              data are missing, damaged, or of the wrong form
+    │   └── UnavailableError   no source delivered the data
+    ├── RunError               a run, checkpoint or folder is missing, damaged, in use or not writable
+    └── DivergedError          the loss or a parameter is no longer a finite number
 
-Every message is for the person who typed the command: what is wrong, where, and what to do about it. Which exit status
-an error becomes is decided in ``mlpcli.commands`` alone. Anything that is not an ``MlpcliError`` is a bug of ours.
+Every message is for the person who typed the command: what is wrong, where, and what to do. Only ``mlpcli.commands``
+knows the exit status of each. Any other exception is a bug in mlpcli.
 """
 
 from __future__ import annotations
 
 
 class MlpcliError(Exception):
-    """The root of the tree. Its message is for the user, who sees no traceback."""
+    """The base class. Its message is for the user, who sees no traceback."""
 
 
 class UsageError(MlpcliError):
@@ -28,11 +28,11 @@ class ConfigError(UsageError):
 
 
 class DataError(MlpcliError):
-    """Data cannot be had, is damaged, or does not fit what it is wanted for."""
+    """Data are missing, damaged, or of the wrong form for their use."""
 
 
 class UnavailableError(DataError):
-    """None of the sources delivered the data; the message has one line a source."""
+    """None of the sources delivered the data; the message has one line per source."""
 
 
 class RunError(MlpcliError):
@@ -46,9 +46,9 @@ class DivergedError(MlpcliError):
 def shown(text: object, max_length: int | None = None) -> str:
     """Return ``text``, which another person may have chosen, for a message: one line, no control characters.
 
-    A name with a newline, an escape sequence or a mark that turns the writing round is quoted and escaped; what is
+    Text with a newline, an escape sequence or a mark that reverses the writing direction is quoted and escaped. Text
     longer than ``max_length`` characters is cut.
     """
-    words = str(text)
-    words = words if words and words.isprintable() else repr(words)
-    return words if max_length is None or len(words) <= max_length else f"{words[: max_length - 3]}..."
+    line = str(text)
+    line = line if line and line.isprintable() else repr(line)
+    return line if max_length is None or len(line) <= max_length else f"{line[: max_length - 3]}..."

@@ -1,9 +1,9 @@
-"""Files that are written whole or not at all, lines that are appended whole, and a lock that dies with its owner.
+"""Atomic writes of files, atomic appends of lines, and locks that the system releases when their process ends.
 
 A run may come from a stranger, and its folder may be moved or replaced while it is open. So a :class:`Folder` is an
 open directory: its files are opened relative to the descriptor, never through a symbolic link, and only if they are
-regular files. Everything the program must not lose passes through here, one system call a step, so that a fault can be
-put at each of them. Errors are ``OSError``s; who knows what the file was for says so to the user.
+regular files. All data that must not be lost are written here, one system call per line, so that a test can inject a
+fault at each of them. Errors are ``OSError``; the caller, who knows what the file is for, makes the message.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
-# The name of a file that is being written: it cannot be guessed, and is short where the file's name is as long as a
-# name can be.
+# The name of a file that is being written. It cannot be guessed, and it is short: the file's own name may have the
+# maximum length.
 TEMPORARY = re.compile(r"\.mlpcli-[0-9a-f]{16}\.partial")
 
-# The line of an evaluation has some 200 bytes, and as many for each checkpoint.
+# A line of evaluations.jsonl has some 200 bytes, and 200 more for each checkpoint.
 MAX_HALF_LINE = 1 << 20
 
-# A reader that asks whether a lock is held takes it, shared, for some microseconds.
+# How long to retry a lock: :meth:`Folder.is_locked` of another process holds it, shared, for some microseconds.
 PROBE_SECONDS = 0.3
-# What a file system answers that has no locks, or cannot flush a folder.
+# Error numbers of file systems that have no locks, and of those that cannot flush a folder.
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 _CANNOT_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
 
@@ -54,7 +54,7 @@ class Folder:
 
     def close(self) -> None:
         """Close the directory."""
-        with suppress(OSError):  # it is closed even so, and holds no data
+        with suppress(OSError):  # the descriptor is released anyway, and nothing was written to it
             os.close(self._descriptor)
 
     def names(self) -> list[str]:
@@ -62,7 +62,7 @@ class Folder:
         return sorted(os.listdir(self._descriptor))
 
     def has(self, name: str) -> bool:
-        """Return True if there is anything of that name, a link included."""
+        """Return True if anything has that name, even a dangling link."""
         try:
             with self._at(name) as (folder, last):
                 os.stat(last, dir_fd=folder, follow_symlinks=False)
@@ -76,16 +76,16 @@ class Folder:
             return os.fdopen(_open_regular(last, os.O_RDONLY, folder), "rb")
 
     def read(self, name: str, limit: int) -> bytes:
-        """Read the bytes of the file ``name``; raises ``OSError`` also if it has more than ``limit`` bytes."""
+        """Read the bytes of the file ``name``. Raises ``OSError``, also if it has more than ``limit`` bytes."""
         with self._at(name) as (folder, last):
             return _read_and_close(_open_regular(last, os.O_RDONLY, folder), limit)
 
     def write(self, name: str, chunks: Iterable[bytes]) -> None:
-        """Write ``chunks`` to ``name`` so that a reader finds the old file or the new one, and nothing between.
+        """Write ``chunks`` to ``name`` atomically: a reader finds the old file or the new one.
 
-        A temporary file in the same folder, new and of a random name, is written, flushed to disk and renamed over
-        ``name``; then the folder itself is flushed, as the name lives there. Where it raises, no temporary file is left
-        and ``name`` is as it was, or new where only the flush of the folder failed.
+        A temporary file of a random name is written in the same folder, flushed to disk and renamed to ``name``. Then
+        the folder, which stores the name, is flushed. If this raises, no temporary file is left, and ``name`` is the
+        old file, or the new one if only the flush of the folder failed.
         """
         with self._at(name) as (folder, last):
             temporary, descriptor = _create_temporary(folder)
@@ -104,7 +104,7 @@ class Folder:
             _flush_folder(folder)
 
     def open_new(self, name: str) -> FileIO:
-        """Open a new file ``name`` to write; an existing one is removed. Nothing is flushed to disk."""
+        """Open a new file ``name`` for writing; an existing one is removed. Nothing is flushed to disk."""
         with self._at(name) as (folder, last):
             with suppress(FileNotFoundError):
                 os.unlink(last, dir_fd=folder)
@@ -113,14 +113,14 @@ class Folder:
     def append_line(self, name: str, line: str) -> None:
         """Append ``line`` and a newline to ``name``, whole or not at all, and flush them to disk.
 
-        Where it raises, the line is not there, unless only the flush of the folder of a new file failed. What follows
-        the last newline is the half line of a writer that was killed, and is cut off first.
+        If this raises, the line is not in the file, unless only the flush of the folder of a new file failed. Text
+        after the last newline is half a line of a writer that was killed: it is removed first.
         """
         with self._at(name) as (folder, last):
             descriptor = _open_regular(last, os.O_RDWR | os.O_CREAT | os.O_APPEND, folder)
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)  # so that what is cut off is never another writer's line
-                if os.fstat(descriptor).st_nlink > 1:  # it would change wherever the other name is
+                fcntl.flock(descriptor, fcntl.LOCK_EX)  # so that no line of another writer is removed
+                if os.fstat(descriptor).st_nlink > 1:  # a change would show under the other name too
                     raise OSError(errno.EMLINK, "has another name, a hard link; copy it to a file of its own", last)
                 whole = _length_in_whole_lines(descriptor)
                 os.ftruncate(descriptor, whole)
@@ -134,10 +134,10 @@ class Folder:
             finally:
                 os.close(descriptor)
             if whole == 0:
-                _flush_folder(folder)  # the file may be new, and its name lives there
+                _flush_folder(folder)  # the file may be new, and the folder stores its name
 
     def make_folder(self, name: str) -> None:
-        """Make the folder ``name`` and flush its name to disk; raises ``OSError`` also where there is one."""
+        """Make the folder ``name`` and flush its name to disk. Raises ``OSError``, also if it exists."""
         with self._at(name) as (folder, last):
             os.mkdir(last, dir_fd=folder)
             _flush_folder(folder)
@@ -148,10 +148,10 @@ class Folder:
             os.unlink(last, dir_fd=folder)
 
     def remove_temporaries(self, below: str = ".") -> None:
-        """Remove the temporary files that killed writers left in the folder ``below``, not those of living ones."""
+        """Remove temporary files in the folder ``below``, except those that a process is writing."""
         with self._at(f"{below}/.") as (folder, _):
             for name in os.listdir(folder):
-                # A regular file, not a link: another program's is not removed for its name.
+                # Only a regular file: a link of such a name is another program's.
                 if TEMPORARY.fullmatch(name):
                     with suppress(OSError):
                         descriptor = _open_regular(name, os.O_RDONLY, folder)
@@ -163,10 +163,10 @@ class Folder:
 
     @contextmanager
     def locked(self, name: str, *, wait: bool) -> Iterator[int]:
-        """Hold the lock file ``name``; the system lets go of it when the process ends, however it ends.
+        """Hold the lock file ``name``; the system releases it when the process ends, however it ends.
 
-        Yields its descriptor, for :meth:`is_at`. Without ``wait``, raises ``BlockingIOError`` when another process
-        holds it. Raises ``OSError`` where the file cannot be made or the file system has no locks.
+        Yields its descriptor, for :meth:`is_at`. Without ``wait``, raises ``BlockingIOError`` if another process holds
+        it. Raises ``OSError`` if the file cannot be made or the file system has no locks.
         """
         with self._at(name) as (folder, last):
             descriptor = _open_regular(last, os.O_RDWR | os.O_CREAT, folder)
@@ -174,11 +174,11 @@ class Folder:
             _lock(descriptor, wait)
             yield descriptor
         finally:
-            with suppress(OSError):  # it is let go of even so, and holds no data
+            with suppress(OSError):  # the lock is released anyway, and the file has no data
                 os.close(descriptor)
 
     def is_locked(self, name: str) -> bool:
-        """Return True if the lock file ``name`` is locked; make none, and take no lock that would keep another away."""
+        """Return True if a process holds the lock file ``name``. Makes no file, and blocks no other process."""
         try:
             with self._at(name) as (folder, last):
                 descriptor = _open_regular(last, os.O_RDONLY, folder)
@@ -189,13 +189,13 @@ class Folder:
         except BlockingIOError:
             return True
         except OSError:
-            return False  # a file system without locks: nothing is held
+            return False  # a file system without locks
         finally:
             os.close(descriptor)
         return False
 
     def is_at(self, name: str, descriptor: int) -> bool:
-        """Return True if the file at the path of ``name`` is the one that ``descriptor`` is open on."""
+        """Return True if ``descriptor`` is open on the file that is now at the path of ``name``."""
         try:
             there = os.stat(self._absolute / name, follow_symlinks=False)
         except OSError:
@@ -203,12 +203,12 @@ class Folder:
         return os.path.samestat(there, os.fstat(descriptor))
 
     def can_flush(self) -> bool:
-        """Return True if the file system can flush a folder: else a name may be lost when the power fails."""
+        """Return True if the file system can flush a folder. If not, a power failure may lose names of files."""
         return _flush_folder(self._descriptor)
 
     @contextmanager
     def _at(self, name: str) -> Iterator[tuple[int, str]]:
-        """Open the directory of ``name``, and return its last part; errors name the whole path."""
+        """Open the directory of ``name``; yield its descriptor and the file's own name. Errors have the whole path."""
         below, _, last = name.rpartition("/")
         try:
             if below in ("", "."):
@@ -226,10 +226,10 @@ class Folder:
 
 
 def read(path: Path, limit: int) -> bytes:
-    """Read the regular file ``path``, which the user named, and which may be a link to one.
+    """Read the regular file ``path``, which the user named. It may be a link to one.
 
-    Raises ``OSError``, also for a pipe or a device, which might never end, and before memory is taken for a file of
-    more than ``limit`` bytes, or of more than there is memory for.
+    Raises ``OSError``, also for a pipe or a device, which might never end, and for a file that has more than ``limit``
+    bytes or does not fit in memory.
     """
     try:
         return _read_and_close(_regular(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)), limit)
@@ -239,14 +239,14 @@ def read(path: Path, limit: int) -> bytes:
 
 
 def write_atomically(path: Path, chunks: Iterable[bytes]) -> None:
-    """Write ``chunks`` to ``path`` as :meth:`Folder.write` does; what killed writers left beside it is removed."""
+    """Write ``chunks`` to ``path`` as :meth:`Folder.write` does. Removes temporary files of killed processes first."""
     with Folder(path.parent) as folder:
         folder.remove_temporaries()
         folder.write(path.name, chunks)
 
 
 def make_folder(path: Path) -> None:
-    """Make the folder ``path`` and flush its name to disk. Raises ``OSError``: also where there is one."""
+    """Make the folder ``path`` and flush its name to disk. Raises ``OSError``, also if it exists."""
     with Folder(path.parent) as above:
         above.make_folder(path.name)
 
@@ -260,7 +260,7 @@ def locked(path: Path, *, wait: bool) -> Iterator[None]:
 
 def _open(name: str, flags: int, folder: int) -> int:
     try:
-        # Not to wait for the other end of a pipe.
+        # O_NONBLOCK: opening a pipe would wait for its other end.
         return os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666, dir_fd=folder)
     except OSError:
         if _is_link(name, folder):
@@ -294,7 +294,7 @@ def _read_and_close(descriptor: int, limit: int) -> bytes:
     try:
         size = os.fstat(descriptor).st_size
         if size > limit:
-            raise OSError(errno.EFBIG, f"larger than {limit} bytes, which none is")
+            raise OSError(errno.EFBIG, f"larger than {limit} bytes, the limit")
         with os.fdopen(descriptor, "rb", closefd=False) as file:
             return file.read(size)
     except MemoryError:
@@ -304,16 +304,16 @@ def _read_and_close(descriptor: int, limit: int) -> bytes:
 
 
 def _create_temporary(folder: int) -> tuple[str, int]:
-    """Make a new file; its name and its descriptor, whose lock tells a living writer's file from a dead one's."""
+    """Return name and descriptor of a new file, locked: the lock shows that its writer is alive."""
     while True:
         name = f".mlpcli-{os.urandom(8).hex()}.partial"
         descriptor = os.open(
             name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666, dir_fd=folder
         )
         try:
-            with suppress(OSError):  # without locks, a dead writer's stays
+            with suppress(OSError):  # without locks, the file of a killed writer stays
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
-            with suppress(FileNotFoundError):  # it was taken for a dead one's before it was locked
+            with suppress(FileNotFoundError):  # another process removed it before it was locked
                 os.stat(name, dir_fd=folder, follow_symlinks=False)
                 return name, descriptor
         except BaseException:
@@ -347,17 +347,17 @@ def _write_all(descriptor: int, data: bytes) -> None:
 
 
 def _length_in_whole_lines(descriptor: int) -> int:
-    """Return the bytes up to and including the last newline. Raises ``OSError`` if half a line would be too long."""
+    """Return the number of bytes up to the last newline, included. Raises ``OSError`` if half a line is too long."""
     size = os.fstat(descriptor).st_size
     start = max(0, size - MAX_HALF_LINE)
     newline = os.pread(descriptor, size - start, start).rfind(b"\n")
     if newline < 0 and start:
-        raise OSError(errno.EFBIG, f"its last {MAX_HALF_LINE} bytes have no newline, which is no file of lines")
+        raise OSError(errno.EFBIG, f"not a file of lines: its last {MAX_HALF_LINE} bytes have no newline")
     return start + newline + 1
 
 
 def _flush_folder(descriptor: int) -> bool:
-    """Flush the names in an open directory to disk; False where the file system cannot. Raises ``OSError``."""
+    """Flush the names in an open directory to disk; return False if its file system cannot. Raises ``OSError``."""
     try:
         os.fsync(descriptor)
     except OSError as error:

@@ -75,7 +75,7 @@ def list_(folder: Path, as_json: bool) -> None:
     rows = [("run", "state", "epochs", "validation", "data")]
     for run in found:
         data = shown(run.dataset) if run.dataset else ""
-        rows.append((shown(run.path), run.state, _epochs(run), _share(run.validation_error), data))
+        rows.append((shown(run.path), run.state, _epochs(run), _percent(run.validation_error), data))
     _table(rows, state_column=1)
     for run in found:
         if run.problem:
@@ -116,11 +116,11 @@ def show(run: Path, as_json: bool) -> None:
     for session in manifest.get("resumed", []):
         lines.append(("resumed", f"from epoch {session['epoch']}"))
     if summary.validation_error is not None:
-        lines.append(("validation error", f"{_share(summary.validation_error)} (epoch {summary.best_epoch})"))
+        lines.append(("validation error", f"{_percent(summary.validation_error)} (epoch {summary.best_epoch})"))
     if summary.train_error is not None:
-        lines.append(("training error", f"{_share(summary.train_error)} (epoch {summary.epochs})"))
+        lines.append(("training error", f"{_percent(summary.train_error)} (epoch {summary.epochs})"))
     if summary.test_error is not None:
-        lines.append(("test error", _share(summary.test_error)))
+        lines.append(("test error", _percent(summary.test_error)))
     for name, value in lines:
         output.result(f"{name:<17} {value}")
     if curve := learning_curve(found.metrics, sys.stdout):
@@ -274,9 +274,9 @@ def _print_rows(rows: list[Row], keys: list[str], test: bool) -> None:
     table = [("run", "state", *_heads(keys, test))]
     for row in rows:
         run = row.summary
-        outcomes = [_share(run.validation_error), _loss(run.validation_loss), _epochs(run)]
+        outcomes = [_percent(run.validation_error), _loss(run.validation_loss), _epochs(run)]
         outcomes += [_rounded(run.seconds, ".1f"), _rounded(run.examples_per_second, ",.0f")]
-        outcomes += [_share(run.test_error)] if test else []
+        outcomes += [_percent(run.test_error)] if test else []
         table.append((shown(run.path), run.state, *outcomes, *_cells(row.settings, keys)))
     _table(table, state_column=1, right=range(2, 2 + len(OUTCOMES) + test))
 
@@ -359,7 +359,7 @@ def _epochs(run: Summary) -> str:
     return "" if run.epochs is None else f"{run.epochs}/{run.max_epochs}"
 
 
-def _share(value: float | None) -> str:
+def _percent(value: float | None) -> str:
     return _rounded(value, ".2%")
 
 
@@ -378,7 +378,7 @@ def _mean(spread: Spread | None) -> float | None:
 def _spread(spread: Spread | None) -> str:
     """Return a fraction, with its range if it is the mean of several."""
     if spread is None or spread.low == spread.high:
-        return _share(_mean(spread))
+        return _percent(_mean(spread))
     return f"{spread.mean:.2%} ({100 * spread.low:.2f} .. {100 * spread.high:.2f})"
 
 
