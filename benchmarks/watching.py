@@ -3,10 +3,10 @@
     python -m benchmarks.watching -- --source data/mirror
 
 A page is a process that receives all events, as a browser does, and draws nothing. Each round has two windows of equal
-length in one run: in one the server is stopped (SIGSTOP), in the other it continues and catches up; their order
-alternates. So changes of the machine's speed matter least. It prints the ratio of the training steps in the two windows, and the fraction of
-the CPU time that the server used. Measuring begins when the server has read the images; its CPU time until then is
-printed too.
+length in one run: in one the server is stopped (SIGSTOP), in the other it continues and catches up. Their order
+alternates, so that changes of the machine's speed matter least. It prints the ratio of the training steps in the two
+windows, and the fraction of the CPU time that the server used. Measuring begins when the server has read the images;
+its CPU time until then is printed too.
 """
 
 from __future__ import annotations
