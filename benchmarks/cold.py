@@ -124,9 +124,9 @@ def report(given: Any, samples: list[dict[str, Any]], reason: str) -> None:
             seconds = common.spread([sample["seconds"] for sample in own])
             processor = common.spread([sample["processor_seconds"] for sample in own])
             medians[name], used[name] = seconds.median, processor.median
-            least = min(sample["accuracy"] for sample in own)
+            lowest = min(sample["accuracy"] for sample in own)
             times = common.with_range(seconds), common.with_range(processor)
-            rows.append([name, str(len(own)), *times, f"{least:.2%}"])
+            rows.append([name, str(len(own)), *times, f"{lowest:.2%}"])
     lines = [common.table(["who", "runs", "seconds", "processor seconds", "lowest test accuracy"], rows)]
     if THEIRS in medians:
         for what, found in (("seconds", medians), ("processor seconds", used)):

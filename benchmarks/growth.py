@@ -19,7 +19,7 @@ DEPTHS = (0, 1, 2, 3, 4, 5)
 BATCHES = (1, 4, 16, 64, 256, 1024, 4096)
 
 # Assumed speeds, to cut an epoch to so few images that no point takes minutes; and the fewest steps of an epoch.
-PRODUCTS_PER_SECOND, STEPS_PER_SECOND, FEWEST_STEPS = 3e10, 20_000, 4
+PRODUCTS_PER_SECOND, STEPS_PER_SECOND, MIN_STEPS = 3e10, 20_000, 4
 
 # Okabe and Ito's colours, distinct for colour-blind readers too; the markers are distinct in print.
 LOOKS = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"))
@@ -76,8 +76,8 @@ def examples(point: Point, seconds: float) -> int:
     """Return the images of an epoch of ``point``: whole batches, for about ``seconds``, at most 60,000."""
     sizes = (784, *point["hidden"], 10)
     products = 3 * sum(rows * columns for rows, columns in pairwise(sizes))
-    most = min(seconds * PRODUCTS_PER_SECOND / products, seconds * STEPS_PER_SECOND * point["batch"], 60_000)
-    steps = max(FEWEST_STEPS, math.floor(most / point["batch"]))
+    images = min(seconds * PRODUCTS_PER_SECOND / products, seconds * STEPS_PER_SECOND * point["batch"], 60_000)
+    steps = max(MIN_STEPS, math.floor(images / point["batch"]))
     return min(steps * int(point["batch"]), 60_000)
 
 

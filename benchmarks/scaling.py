@@ -23,7 +23,7 @@ from benchmarks import common
 WAYS = {"1 x 1": (1, 1), "2 x 1": (2, 1), "1 x 2": (1, 2)}
 BYTES = tuple(4**power for power in range(5, 14))  # 1 KiB .. 64 MiB
 EXAMPLES = 8192  # in an epoch; a turn has several epochs
-MOST_STEPS = 64
+MAX_STEPS = 64
 
 NODES = (4, 16, 64, 256)
 # Assumed, not measured: bits per second, and the latency of a message in seconds.
@@ -126,7 +126,7 @@ def seconds_of_a_step(data: str, width: int, batch: int, seconds: float, group: 
     from mlpcli import config as config_module
     from mlpcli.training.trainer import Trainer
 
-    steps = max(2, min(EXAMPLES // batch, MOST_STEPS))
+    steps = max(2, min(EXAMPLES // batch, MAX_STEPS))
     keys = [f"network.hidden=[{width}]", f"training.batch_size={batch}", "training.epochs=1000000"]
     config = config_module.load(None, [*keys, "training.learning_rate=0.01", "data.validation=0", "data.test=false"])
     trainer = Trainer(config, common.dataset(data, steps * batch), None, group)

@@ -32,8 +32,8 @@ def main() -> None:
             print(f"skipped: {peer} is not installed")
     print("skipped: torch.compile takes too long")
     peers = ",".join(["mlpcli", "mlpcli --processes", "products", *there])
-    fewest = ["--repeats", "1", "--threads", "1"]
-    turns = [*fewest, "--seconds", "0.01"]
+    once = ["--repeats", "1", "--threads", "1"]
+    turns = [*once, "--seconds", "0.01"]
     growth = ["--repeats", "1", "--threads", "1", "--seconds", "0.001", "--axes", "depth,batch", "--most", "1"]
     short = ["--set", "training.epochs=1", "--set", "training.warmup_epochs=0"]
     sample = ["--set", "data.dataset=mnist-sample", "--set", "network.hidden=[8]"]
@@ -45,13 +45,13 @@ def main() -> None:
         "throughput": ["--rows", "1", "--peers", peers, "--examples", "500", *turns],
         "growth": growth,
         "evaluation": ["--rows", "1", *turns],
-        "profile": ["--rows", "1", "--examples", "500", "--processes", "2", *fewest],
-        "features": ["--examples", "500", *fewest],
-        "memory": ["--epochs", "1", *fewest],
-        "start": fewest,
+        "profile": ["--rows", "1", "--examples", "500", "--processes", "2", *once],
+        "features": ["--examples", "500", *once],
+        "memory": ["--epochs", "1", *once],
+        "start": once,
         "versions": [revision, ".", "--rows", "1", "--least", "0", *turns],
         "watching": ["--rounds", "1", "--seconds", "1", "--pages", "1", "--", *sample],
-        "cold": [*fewest, *short, "--pytorch=--epochs 1 --distort"],
+        "cold": [*once, *short, "--pytorch=--epochs 1 --distort"],
     }
     if importlib.util.find_spec("mpi4py"):
         benchmarks["scaling"] = ["--repeats", "1", "--seconds", "0.01", "--widths", "8,16", "--batches", "32,256"]

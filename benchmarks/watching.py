@@ -110,8 +110,8 @@ def _read(address: str, seen: threading.Event) -> None:
     name, port = host.split(":")
     with suppress(OSError), socket.create_connection((name, int(port))) as connection:
         connection.sendall(f"GET /{path}events HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
-        while piece := connection.recv(1 << 20):
-            if b"event: contents" in piece:
+        while chunk := connection.recv(1 << 20):
+            if b"event: contents" in chunk:
                 seen.set()
 
 

@@ -14,9 +14,12 @@ INTRODUCTION = """\
 
 <!-- Made by: python docs/cli.py > docs/cli.md -->
 
-Results go to stdout, progress and messages to stderr. `RUN` is a run's folder, such as `runs/mnist-20260102-030405`.
-Where a checkpoint is expected, it means the best one of the run, or the last if no images were held out for validation.
-The keys that `--set` takes are in the [config reference](config.md).
+`RUN` is a run's folder, such as `runs/mnist-20260102-030405`. Where a checkpoint is expected, it means the best one of
+the run, or the last if no images were held out for validation. The keys that `--set` takes are in the [config
+reference](config.md).
+
+Results go to stdout, progress and messages to stderr. With `--json`, which nearly every command has, stdout is one JSON
+document. mlpcli never prompts, and prints no colours if `NO_COLOR` is set.
 
 | exit status | meaning |
 | --- | --- |
@@ -28,6 +31,14 @@ The keys that `--set` takes are in the [config reference](config.md).
 | 5 | training diverged |
 | 70 | a bug in mlpcli, with its traceback |
 | 129, 130, 143 | the terminal closed, Ctrl-C, terminated |
+
+To complete commands and options with Tab, add the line for your shell to its start-up file:
+
+```text
+eval "$(_MLPCLI_COMPLETE=bash_source mlpcli)"       in ~/.bashrc
+eval "$(_MLPCLI_COMPLETE=zsh_source mlpcli)"        in ~/.zshrc
+_MLPCLI_COMPLETE=fish_source mlpcli | source        in ~/.config/fish/config.fish
+```
 """
 
 

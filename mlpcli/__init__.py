@@ -4,15 +4,15 @@ import mlpcli
 
 run = mlpcli.train("quickstart")            # a shipped config, a file, or a Config
 print(run.test_error)                       # a fraction of the test images
-said = mlpcli.load(run).predict(images)     # (N, 28, 28), uint8 or floats from 0 to 1
-print(said.predicted, said.p)               # the classes (N,), the probabilities (N, 10)
+outputs = mlpcli.load(run).predict(images)  # (N, 28, 28), uint8 or floats from 0 to 1
+print(outputs.predicted, outputs.p)         # the classes (N,), the probabilities (N, 10)
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.2.0"
+__version__ = "1.0.0"
 
 if TYPE_CHECKING:
     from mlpcli.analysis.predict import Model as Model

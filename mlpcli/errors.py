@@ -43,12 +43,12 @@ class DivergedError(MlpcliError):
     """The loss or a parameter is no longer a finite number."""
 
 
-def shown(text: object, most: int | None = None) -> str:
+def shown(text: object, max_length: int | None = None) -> str:
     """Return ``text``, which another person may have chosen, for a message: one line, no control characters.
 
     A name with a newline, an escape sequence or a mark that turns the writing round is quoted and escaped; what is
-    longer than ``most`` characters is cut.
+    longer than ``max_length`` characters is cut.
     """
     words = str(text)
     words = words if words and words.isprintable() else repr(words)
-    return words if most is None or len(words) <= most else f"{words[: most - 3]}..."
+    return words if max_length is None or len(words) <= max_length else f"{words[: max_length - 3]}..."

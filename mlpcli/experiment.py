@@ -28,7 +28,7 @@ from mlpcli.datasets.download import Progress
 from mlpcli.datasets.foreign import data_of_a_run
 from mlpcli.datasets.load import Dataset, load_dataset
 from mlpcli.datasets.memory import ARRAYS, Arrays, Pair
-from mlpcli.datasets.remarks import LEAST_A_CLASS, Remark, guessing
+from mlpcli.datasets.remarks import MIN_PER_CLASS, Remark, guessing
 from mlpcli.datasets.remarks import remarks as data_remarks
 from mlpcli.errors import ConfigError, DataError, DivergedError, RunError, UsageError, shown
 from mlpcli.model.parameters import Parameters
@@ -459,7 +459,7 @@ def _train(
 def _remark_on_guessing(record: EpochRecord, state: State, dataset: Dataset, observer: Observer) -> None:
     """Say so where a trained network has not been better than one answer for all images."""
     kind, split, error = "training", dataset.train, record.train_error
-    enough = LEAST_A_CLASS * dataset.classes
+    enough = MIN_PER_CLASS * dataset.classes
     if dataset.validation is not None and state.best is not None and len(dataset.validation) >= enough:
         # An average may still be catching up with what it is the average of.
         raw = record.raw_validation_error

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mlpcli.analysis.evaluation import LoadedModel, Outputs, open_model, plain_label, predictions, preprocessed_input
 from mlpcli.config import Config
-from mlpcli.datasets.images import BLANK, SEVERAL, Bytes, Images, Pieces
+from mlpcli.datasets.images import BLANK, SEVERAL_DIGITS, Bytes, Images, Pieces
 from mlpcli.errors import DataError
 from mlpcli.model.parameters import Parameters
 from mlpcli.runs.directory import HasPath, path_of
@@ -145,7 +145,7 @@ def answers(model: Model, images: Images) -> Iterator[Answer]:
         blank = np.zeros(len(pixels), np.bool_)
     outputs, shown = model.predict(pixels), model.preprocessed_input(pixels)
     if not many and (count := sum(map(len, row))) > 1:
-        remarks += (SEVERAL.format(count),)
+        remarks += (SEVERAL_DIGITS.format(count),)
     confidence = outputs.confidence.tolist()
     bits = np.full(len(outputs.p), np.nan)
     if outputs.probabilities:  # for several labels per image, the sum of their entropies

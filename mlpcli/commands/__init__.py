@@ -24,7 +24,7 @@ from mlpcli.commands.group import Group
 from mlpcli.errors import DataError, DivergedError, MlpcliError, RunError, UsageError
 
 COMPLETION_VARIABLE = "_MLPCLI_COMPLETE"  # click's name for it
-EXIT_CHECK_SAID_NO = 1
+EXIT_CHECK_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERNAL = 70
 EXIT_STATUS: dict[type[MlpcliError], int] = {UsageError: EXIT_USAGE, DataError: 3, RunError: 4, DivergedError: 5}

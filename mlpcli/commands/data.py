@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlpcli.commands import EXIT_CHECK_SAID_NO, output
+from mlpcli.commands import EXIT_CHECK_FAILED, output
 from mlpcli.commands.drawing import abreast, drawing, terminal_width
 from mlpcli.commands.group import Group
 from mlpcli.commands.options import data_overrides, is_typed, set_option, source_option, threads_option
@@ -183,7 +183,7 @@ def verify(name: str, folder: str, as_json: bool) -> int:
             output.result(report.mismatch)
         for remark in report.remarks:
             output.result(f"remark: {remark.message}")
-    return 0 if report.ok else EXIT_CHECK_SAID_NO
+    return 0 if report.ok else EXIT_CHECK_FAILED
 
 
 @command.command("import")
@@ -381,8 +381,8 @@ def _print_sheet(made: Sheet) -> None:
     """Print the sheet in the terminal, each image as large as fits, but at least half its size."""
     width = terminal_width()
     captions = (caption for line in made.lines for caption, _ in line)
-    least = max(-(-made.rows.shape[3] // 2), *map(len, captions))
-    columns = max(1, min(max(map(len, made.lines)), (width + 2) // (least + 2)))
+    min_width = max(-(-made.rows.shape[3] // 2), *map(len, captions))
+    columns = max(1, min(max(map(len, made.lines)), (width + 2) // (min_width + 2)))
     room = (width + 2) // columns - 2
     output.result(made.title)
     for line in made.lines:

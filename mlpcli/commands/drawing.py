@@ -107,10 +107,10 @@ def signed_drawing(values: Array, width: int) -> list[str]:
     down = 2 * across
     padded = np.pad(values, ((0, -rows % down), (0, -columns % across)))
     cells = padded.reshape(padded.shape[0] // down, down, padded.shape[1] // across, across).mean(axis=(1, 3))
-    most = np.abs(cells).max() or 1.0
+    largest = np.abs(cells).max() or 1.0
 
     def character(cell: float) -> str:
-        size = abs(cell) / most
+        size = abs(cell) / largest
         if size < 1 / 8:
             return " "
         return colour("#" if size > 1 / 2 else "+", "blue") if cell > 0 else colour("=" if size > 1 / 2 else "-", "red")

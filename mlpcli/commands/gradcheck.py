@@ -6,13 +6,13 @@ import math
 import os
 import signal
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlpcli.commands import EXIT_CHECK_SAID_NO, output
+from mlpcli.commands import EXIT_CHECK_FAILED, output
 from mlpcli.commands.options import set_option
 from mlpcli.commands.subject import Subject, find_subject, load_training_images
 from mlpcli.commands.train import process_group
@@ -35,9 +35,9 @@ L2 = 1e-4
 # Combined with the seed in the key of the generator; no other generator uses it.
 STREAM = 2**63
 
-# Of the table of gradients, and of the one of steps.
-COLUMNS = {"complex": "complex step", "central": "central", "direction": "direction", "jacobian": "textbook"}
-STEP_COLUMNS = {"step": "textbook"}
+# The methods, by the names that --tolerance and --json use: of the table of gradients, and of the table of steps.
+COLUMNS = ("complex", "central", "direction", "jacobian")
+STEP_COLUMNS = ("step",)
 
 
 @click.command()
@@ -60,8 +60,7 @@ STEP_COLUMNS = {"step": "textbook"}
     "tolerances",
     metavar="[METHOD=]NUMBER",
     multiple=True,
-    help="The relative error allowed, by every method or by one: complex, direction, jacobian, step (1e-12) or central "
-    "(1e-7). Repeatable.",
+    help="The relative error allowed for every method, or for one. Repeatable. [default: 1e-12; of central 1e-7]",
 )
 @click.option(
     "--seed",
@@ -93,12 +92,20 @@ def command(
 ) -> int:
     """Check every gradient, and the training step, in the code that trains.
 
-    The gradients derived by hand are compared, in float64, with complex steps, central differences, derivatives along
-    random directions, and the output layer's explicit Jacobians (column "textbook"). The examples are a few images with
-    random labels. The weights are the initial ones of CONFIG (a file, or the name of a shipped config; without one, the
-    defaults) or the trained ones of CHECKPOINT (a run, or one of its .npz files). Then training steps of one and of
-    several processes are compared with the optimizer's textbook formula. Nothing is fetched. The exit status is 0 if
-    all agree, else 1.
+    Each gradient derived by hand is compared with independent ones, in float64:
+
+    \b
+      complex    a complex step in each entry
+      central    central differences of the loss
+      direction  the derivative along a random direction
+      jacobian   the output layer's explicit Jacobians, and the formulas of
+                 loss and activations as textbooks print them
+      step       a whole training step, of one process and of several, by
+                 the textbook formula of the optimizer
+
+    The examples are a few images with random labels. The weights are the initial ones of CONFIG (a file, or the name of
+    a shipped config; without one, the defaults) or the trained ones of CHECKPOINT (a run, or one of its .npz files).
+    Nothing is fetched. The exit status is 0 if all agree, else 1.
 
     \b
     Examples:
@@ -149,14 +156,14 @@ def command(
                 if not as_json:
                     _print_row(row, columns)
             if not as_json:
-                allowed = {method: f"{check.tolerance[method]:.0e}" for method in columns}
+                allowed = [f"{check.tolerance[method]:.0e}" for method in columns]
                 output.result(_line("allowed", "", "", allowed, "").rstrip() + "\n")
         passed = all(row.verdict == PASSED for row in rows)
         if as_json:
             output.result_json(check.document(rows, passed, group.size))
         else:
             _print_verdict(rows, check.tolerance, check.subject.architecture)
-        return 0 if passed else EXIT_CHECK_SAID_NO
+        return 0 if passed else EXIT_CHECK_FAILED
 
 
 class _Check:
@@ -361,16 +368,16 @@ def _brightest(images: NDArray[np.uint8]) -> list[int]:
     return chosen
 
 
-def _print_row(row: Row, columns: dict[str, str]) -> None:
+def _print_row(row: Row, columns: tuple[str, ...]) -> None:
     size = math.prod(row.shape)
     checked = f"{row.checked:,}" if row.checked == size else f"{row.checked:,} of {size:,}" if row.checked else "-"
-    errors = {method: _number(row.errors.get(method)) for method in columns}
+    errors = [_number(row.errors.get(method)) for method in columns]
     verdict = output.colour(row.verdict, "green" if row.verdict == "passed" else "red")
     output.result(_line(row.name, " x ".join(f"{units:,}" for units in row.shape), checked, errors, verdict))
 
 
-def _line(name: str, shape: str, checked: str, errors: dict[str, str], verdict: str) -> str:
-    return f"{name:<17} {shape:<12} {checked:<15}" + "".join(f"{text:>13}" for text in errors.values()) + f"  {verdict}"
+def _line(name: str, shape: str, checked: str, errors: Iterable[str], verdict: str) -> str:
+    return f"{name:<17} {shape:<12} {checked:<15}" + "".join(f"{text:>13}" for text in errors) + f"  {verdict}"
 
 
 def _number(error: float | None) -> str:
@@ -387,12 +394,12 @@ def _print_verdict(rows: list[Row], allowed: dict[str, float], architecture: Arc
             some = ", ".join(row.kinks[:5]) + (" ..." if len(row.kinks) > 5 else "")
             output.result(f"{row.name}: {len(row.kinks)} left out of central, at a kink of {kinked}: {some}")
     for row in rows:
-        for method, most in row.allowed.items():
-            if most > allowed[method]:
+        for method, limit in row.allowed.items():
+            if limit > allowed[method]:
                 reason = "a gradient this small has no more digits in a difference"
                 if method != "central":
                     reason = "saturated units leave its derivative no more digits"
-                output.result(f"{row.name}: {COLUMNS[method]} allowed {most:.1e}: {reason}")
+                output.result(f"{row.name}: {method} allowed {limit:.1e}: {reason}")
     for row in rows:
         if row.worst:
             output.result(row.worst)

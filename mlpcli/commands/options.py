@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from mlpcli.runs.environment import MOST_THREADS, THREAD_VARIABLES
+from mlpcli.runs.environment import MAX_THREADS, THREAD_VARIABLES
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -102,15 +102,15 @@ def no_open_option(command: Decorated) -> Decorated:
     return click.option("--no-open", is_flag=True, help="Open no browser; print the address.")(command)
 
 
-def threads_option(command: Decorated) -> Decorated:
-    """Add ``--threads N``, in effect when the command's body begins."""
+def threads_option(command: Decorated, default: str = "every processor") -> Decorated:
+    """Add ``--threads N``, in effect when the command's body begins; ``default`` is for its help."""
     return click.option(
         "--threads",
-        type=click.IntRange(1, MOST_THREADS),
+        type=click.IntRange(1, MAX_THREADS),
         callback=_set_threads,
         is_eager=True,
         expose_value=False,
-        help="Threads of the matrix products; default: every processor (train: one, if the machine is busy).",
+        help=f"Threads of the matrix products. [default: {default}]",
     )(command)
 
 

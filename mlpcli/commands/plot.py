@@ -92,7 +92,7 @@ def command(
     from mlpcli.analysis import plots
 
     plots.require_matplotlib()
-    most = images or IMAGES.get(kind, 0)
+    count = images or IMAGES.get(kind, 0)
     draw: Draw
     if kind in ("curves", "layers"):
         histories = _histories(runs, plots.MOST_RUNS if kind == "curves" else plots.MOST_RUNS_OF_LAYERS)
@@ -104,10 +104,9 @@ def command(
         model = open_model(Path(runs[0]))
         units = model.checkpoint.parameters.W[0].shape[1]
         what = "units of the first layer" if model.checkpoint.config.network.hidden else "classes"
-        title = (
-            f"{_name(model)}\nweights into {f'the first {most} of {units}' if most < units else f'the {units}'} {what}"
-        )
-        draw = partial(plots.draw_weights, checkpoint=model.checkpoint, title=title, most=most)
+        first = f"the first {count} of {units}" if count < units else f"the {units}"
+        title = f"{_name(model)}\nweights into {first} {what}"
+        draw = partial(plots.draw_weights, checkpoint=model.checkpoint, title=title, most=count)
     else:
         from mlpcli.analysis.evaluate_runs import evaluate_runs
         from mlpcli.analysis.evaluation import evaluate
@@ -116,7 +115,7 @@ def command(
         where: dict[str, Any] = {"dataset": dataset, "folder": folder, "sources": sources, "offline": offline}
         found = evaluate_runs([Path(runs[0])], split, **where, say=output.say, progress=download_progress())
         part = found.part
-        result = evaluate(found.ensemble, part.split.labels, most)
+        result = evaluate(found.ensemble, part.split.labels, count)
         wrong = (
             f"{result.error:.2%} error, {result.errors:,} of {result.examples:,} {found.split} images of {part.name}"
         )
@@ -150,10 +149,10 @@ def _refuse_what_has_no_use(kind: str) -> None:
             raise UsageError(f"{option.opts[0]} has no use with --kind {kind}, only with {' and '.join(kinds)}")
 
 
-def _histories(runs: Sequence[str], most: int) -> list[History]:
+def _histories(runs: Sequence[str], max_runs: int) -> list[History]:
     """Return the epochs of ``runs``, except runs without any, which are named.
 
-    Raises ``RunError`` if none remains, ``UsageError`` if there are more than ``most``.
+    Raises ``RunError`` if none remains, ``UsageError`` if there are more than ``max_runs``.
     """
     from mlpcli.analysis import plots
     from mlpcli.runs.summary import read_run, run_at
@@ -172,8 +171,8 @@ def _histories(runs: Sequence[str], most: int) -> list[History]:
         histories.append(plots.History(label, run.config.network.objective, run.metrics.records))
     if not histories:
         raise RunError(f"{' '.join(map(shown, paths))}: nothing to draw: no epoch was completed")
-    if len(histories) > most:
-        raise UsageError(f"{len(histories)} runs do not fit one picture; at most {most} do")
+    if len(histories) > max_runs:
+        raise UsageError(f"{len(histories)} runs do not fit one picture; at most {max_runs} do")
     return histories
 
 

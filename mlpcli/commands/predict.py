@@ -198,13 +198,13 @@ def _print(model: Model, answers: Sequence[Answer], show: bool) -> None:
         if answer.predicted is None:
             output.result(f"{name}: no digit")
         else:
-            (_, most), *others = answer.top()
+            (_, highest), *others = answer.top()
             if model.multi_label:
-                most, others = answer.confidence, answer.top()
+                highest, others = answer.confidence, answer.top()
             rest = [f"{model.class_names[k]} {_value(model, p)}" for k, p in others]
             bits = [] if answer.entropy is None else [f"entropy {answer.entropy:.2f} bits"]
             what = answer.words(model.class_names)
-            output.result(f"{name}: {what}  {_value(model, most)}  ({'; '.join([', '.join(rest), *bits])})")
+            output.result(f"{name}: {what}  {_value(model, highest)}  ({'; '.join([', '.join(rest), *bits])})")
         if show:
             for line in drawing(answer.pixels, terminal_width() - 2):
                 output.result(f"  {line}".rstrip())

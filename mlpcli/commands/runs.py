@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlpcli.commands import EXIT_CHECK_SAID_NO, output
+from mlpcli.commands import EXIT_CHECK_FAILED, output
 from mlpcli.commands.group import Group
 from mlpcli.commands.options import (
     data_overrides,
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
     from mlpcli.runs.summary import Summary
 
 COLOURS = {"running": "cyan", "finished": "green", "interrupted": "yellow", "diverged": "red", "damaged": "red"}
-MOST_DIFFERENCES = 20
-LONGEST_SETTING = 40
+MAX_DIFFERENCES = 20
+MAX_SETTING_LENGTH = 40
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 _path = click.Path(path_type=Path)
@@ -176,7 +177,7 @@ def compare(paths: tuple[Path, ...], group_seeds: bool, test: bool, as_json: boo
     help="The checkpoint it began from, if it has moved. [default: where the run had it]",
 )
 @source_option
-@threads_option
+@partial(threads_option, default="those of the run")
 @_json
 @click.option("--quiet", is_flag=True, help="No progress: only the result, and warnings.")
 def reproduce(
@@ -191,8 +192,10 @@ def reproduce(
     """Train a run again and compare: exit status 1 if anything differs, bit for bit.
 
     It compares metrics, except times, and the parameters and optimizer state of the last and the best checkpoint; for
-    an unfinished run, the epochs it has. The test set is not read. The numbers of threads and processes are those of
-    the run, unless --threads is given.
+    an unfinished run, the epochs it has. The test set is not read.
+
+    The numbers of threads and processes are those of the run. A run of several MPI processes is trained again by one
+    process, which rounds differently: it is reported as not reproduced, and both numbers are printed.
 
     \b
     Examples:
@@ -215,17 +218,17 @@ def reproduce(
         document: dict[str, Any] = {"run": str(again.run), "equal": not again.differences, "epochs": again.epochs}
         document |= {"max_epochs": again.max_epochs, "environment": environment}
         output.result_json({**document, "differences": [asdict(difference) for difference in again.differences]})
-        return EXIT_CHECK_SAID_NO if again.differences else 0
+        return EXIT_CHECK_FAILED if again.differences else 0
     of = f"{again.epochs} epochs" if again.epochs == again.max_epochs else f"the {again.epochs} epochs it has"
     if not again.differences:
         output.result(f"{shown(again.run)}: reproduced, {of}: metrics and parameters are equal bit for bit")
         return 0
     output.result(f"{shown(again.run)}: not reproduced, {of}")
     rows = [("", "recorded", "trained again")]
-    rows += [(each.what, each.recorded, each.again) for each in again.differences[:MOST_DIFFERENCES]]
+    rows += [(each.what, each.recorded, each.again) for each in again.differences[:MAX_DIFFERENCES]]
     _table(rows)
-    if len(again.differences) > MOST_DIFFERENCES:
-        output.result(f"and {len(again.differences) - MOST_DIFFERENCES} more (--json has them all)")
+    if len(again.differences) > MAX_DIFFERENCES:
+        output.result(f"and {len(again.differences) - MAX_DIFFERENCES} more (--json has them all)")
     if again.environment:
         output.result("")
         _table(
@@ -236,7 +239,7 @@ def reproduce(
         )
     else:
         output.result("the environment is as recorded: versions, processor, BLAS and threads")
-    return EXIT_CHECK_SAID_NO
+    return EXIT_CHECK_FAILED
 
 
 def comparison(known: list[Known], *, group_seeds: bool, test: bool = False) -> dict[str, Any]:
@@ -384,7 +387,7 @@ def _setting(value: Any) -> str:
     import json
 
     text = shown(value) if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= LONGEST_SETTING else f"{text[: LONGEST_SETTING - 3]}..."
+    return text if len(text) <= MAX_SETTING_LENGTH else f"{text[: MAX_SETTING_LENGTH - 3]}..."
 
 
 def _indented(text: str) -> str:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 # The state of a run before this sweep, if it has not changed since.
 WORDS = {"new": "to train", "interrupted": "to resume"}
 # Rows for running tasks on a terminal; there may be hundreds.
-MOST_SHOWN = 20
+MAX_SHOWN = 20
 
 
 @click.command()
@@ -265,9 +265,9 @@ class _Screen(Watcher):
         if not self._live:
             return
         width = shutil.get_terminal_size().columns - 1
-        lines = [self._progress(task) for task in running[:MOST_SHOWN]]
-        if running[MOST_SHOWN:]:
-            lines.append(f"  and {len(running) - MOST_SHOWN} more")
+        lines = [self._progress(task) for task in running[:MAX_SHOWN]]
+        if running[MAX_SHOWN:]:
+            lines.append(f"  and {len(running) - MAX_SHOWN} more")
         best = f"; best {self._best[0]:.2%}, {self._best[1]}" if self._best else ""
         lines.append(f"{self.done} of {self._total} runs done, {len(running)} running{self._left()}{best}")
         self.clear()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,7 +93,7 @@ class _Processes(click.IntRange):
 )
 @source_option
 @click.option("--offline", is_flag=True, help="Fetch nothing.")
-@threads_option
+@partial(threads_option, default="every processor, or one if the machine is busy; with --resume those of the run")
 @click.option(
     "--processes",
     metavar="N|auto",

@@ -1,4 +1,4 @@
-"""Untrusted bytes, read a piece at a time: from regular files only, and gzip is decoded only as far as it is read."""
+"""Untrusted bytes, read a chunk at a time: from regular files only, and gzip is decoded only as far as it is read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 GZIP_MAGIC = b"\x1f\x8b"
 MAX_RATIO = 1032  # deflate's best: 258 bytes from two bits
-PIECE = 256 * 1024
+CHUNK_BYTES = 256 * 1024
 
 
 class GunzipError(Exception):
@@ -33,12 +33,12 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def chunks_of(file: BinaryIO) -> Iterator[bytes]:
-    """Yield the bytes of ``file``, a piece at a time."""
-    return iter(lambda: file.read(PIECE), b"")
+    """Yield the bytes of ``file`` in chunks."""
+    return iter(lambda: file.read(CHUNK_BYTES), b"")
 
 
 def decoded(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the bytes of ``chunks``, decoded if they begin as gzip does, in pieces. Raises :class:`GunzipError`."""
+    """Yield the bytes of ``chunks``, decoded if they begin as gzip does. Raises :class:`GunzipError`."""
     rest = iter(chunks)
     start = b""
     for chunk in rest:
@@ -50,9 +50,9 @@ def decoded(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def gunzip(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the decoded bytes of ``chunks`` in pieces of at most ``PIECE`` bytes; gzip members are joined.
+    """Yield the decoded bytes of ``chunks`` in chunks of at most ``CHUNK_BYTES``; gzip members are joined.
 
-    Pieces are decoded on request: a reader that stops also stops the decoding. Memory: one chunk, one piece.
+    They are decoded on request: a reader that stops also stops the decoding. Memory: two chunks.
     Raises :class:`GunzipError`, at the latest when the stream ends.
     """
     member = None
@@ -62,12 +62,12 @@ def gunzip(chunks: Iterable[bytes]) -> Iterator[bytes]:
             if member is None:
                 member = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
             try:
-                piece = member.decompress(rest, PIECE)
+                decoded_chunk = member.decompress(rest, CHUNK_BYTES)
                 rest = member.unconsumed_tail
                 # All input may be consumed while output is still buffered; empty input flushes it.
-                while piece:
-                    yield piece
-                    piece = b"" if member.eof or rest else member.decompress(b"", PIECE)
+                while decoded_chunk:
+                    yield decoded_chunk
+                    decoded_chunk = b"" if member.eof or rest else member.decompress(b"", CHUNK_BYTES)
             except zlib.error as error:
                 raise GunzipError(f"damaged gzip ({_reason(error)})") from None
             if member.eof:

@@ -16,7 +16,7 @@ from mlpcli.datasets.collection import Bytes, Examples, distinct, readable, show
 from mlpcli.errors import DataError
 from mlpcli.files import read
 
-MOST_NAMED = 12  # classes in a message
+MAX_NAMED = 12  # classes in a message
 MAX_TEXT = 64 * 1024  # bytes of a file of names
 
 
@@ -77,9 +77,9 @@ def indices(found: Examples, order: Sequence[str], where: str, split: str) -> By
 
 def listed(names: Sequence[str]) -> str:
     """Join ``names`` in a line, shortened if there are many."""
-    if len(names) <= MOST_NAMED:
+    if len(names) <= MAX_NAMED:
         return ", ".join(names)
-    return f"{', '.join(names[: MOST_NAMED - 2])}, ... {names[-1]} ({len(names)} classes)"
+    return f"{', '.join(names[: MAX_NAMED - 2])}, ... {names[-1]} ({len(names)} classes)"
 
 
 def compared(test: Examples, classes: Classes, where: str) -> str | None:

@@ -5,8 +5,8 @@
                                 or last, if that varies and the first does not
     pixel0,pixel1,...           Kaggle's test.csv: no label, to be predicted
 
-Separators are commas, semicolons or tabs; a column called id or index is ignored. The text is read a piece at a time.
-Pieces of plain numbers below 1000 are parsed by numpy, at 40 to 80 MB/s; others by Python's csv, which gives the row
+Separators are commas, semicolons or tabs; a column called id or index is ignored. The text is read in chunks.
+Chunks of plain numbers below 1000 are parsed by numpy, at 40 to 80 MB/s; others by Python's csv, which gives the row
 and the column of an error. Names of the labels are in EMNIST's PREFIX-mapping.txt, if it is beside PREFIX-train.csv.
 """
 
@@ -27,13 +27,13 @@ from typing import BinaryIO
 import numpy as np
 
 from mlpcli.datasets.arrays import image_shape, to_bytes
-from mlpcli.datasets.bytestream import GZIP_MAGIC, PIECE, GunzipError, chunks_of, decoded, open_regular
+from mlpcli.datasets.bytestream import CHUNK_BYTES, GZIP_MAGIC, GunzipError, chunks_of, decoded, open_regular
 from mlpcli.datasets.classes import emnist_names
 from mlpcli.datasets.collection import MAX_NAME, Array, Bytes, Collection, Examples, FileSplit, readable, shown
 from mlpcli.errors import DataError
 
 LABEL_NAMES = frozenset(("label", "labels", "class", "classes", "target", "y", "digit", "letter"))
-PASSED_OVER = frozenset(("id", "imageid", "image_id", "index", "unnamed: 0", ""))
+IGNORED_COLUMNS = frozenset(("id", "imageid", "image_id", "index", "unnamed: 0", ""))
 DELIMITERS = (b",", b";", b"\t")
 MAX_LINE = 16 * 1024 * 1024
 MAX_RATIO = 64  # of text to its compressed bytes; tables of digits have about 10
@@ -188,7 +188,7 @@ def layout_of(table: Table, size: tuple[int, int] | None) -> Layout:
     numbers = sum(_number(field) is not None for field in fields)
     header = None if 2 * numbers >= len(fields) else tuple(readable(field)[:MAX_NAME] for field in fields)
     lower = [name.strip().lower() for name in header or ()]
-    kept = [number for number in range(len(fields)) if not header or lower[number] not in PASSED_OVER]
+    kept = [number for number in range(len(fields)) if not header or lower[number] not in IGNORED_COLUMNS]
     label = next((number for number in kept if header and lower[number] in LABEL_NAMES), None)
     if label is None and not _is_image(len(kept), size) and _is_image(len(kept) - 1, size):
         label = kept[-1] if _label_is_last(table, delimiter, header is not None, kept) else kept[0]
@@ -361,16 +361,16 @@ def _label_is_last(table: Table, delimiter: bytes, header: bool, kept: Sequence[
 def _lines(table: Table) -> Generator[bytes, None, None]:
     """Yield the text of ``table``, in blocks of whole lines. Raises ``DataError``."""
     rest, begun = b"", False
-    with closing(_text(table)) as pieces:
-        for piece in pieces:
+    with closing(_text(table)) as chunks:
+        for chunk in chunks:
             if not begun:
-                piece, begun = piece.removeprefix(b"\xef\xbb\xbf"), True
-            end = piece.rfind(b"\n") + 1
+                chunk, begun = chunk.removeprefix(b"\xef\xbb\xbf"), True
+            end = chunk.rfind(b"\n") + 1
             if end:
-                yield rest + piece[:end]
-                rest = piece[end:]
+                yield rest + chunk[:end]
+                rest = chunk[end:]
             else:
-                rest += piece
+                rest += chunk
             if len(rest) > MAX_LINE:
                 raise DataError(f"{table}: a row is longer than {MAX_LINE >> 20} MiB, the limit for tables")
     if rest:
@@ -378,19 +378,19 @@ def _lines(table: Table) -> Generator[bytes, None, None]:
 
 
 def _text(table: Table) -> Generator[bytes, None, None]:
-    """Yield the bytes of ``table``, decoded, a piece at a time. Raises ``DataError``."""
+    """Yield the bytes of ``table``, decoded, in chunks. Raises ``DataError``."""
     try:
         with open_regular(table.path) as file:
-            most = os.fstat(file.fileno()).st_size
+            left = os.fstat(file.fileno()).st_size
             start = os.pread(file.fileno(), len(ZIP_MAGIC), 0)
             if start.startswith(GZIP_MAGIC) or table.member is not None:
-                most = most * MAX_RATIO + MAX_SLACK
-            pieces = _unzipped(file, table) if table.member is not None else decoded(chunks_of(file))
-            for piece in pieces:
-                most -= len(piece)
-                if most < 0:
+                left = left * MAX_RATIO + MAX_SLACK
+            chunks = _unzipped(file, table) if table.member is not None else decoded(chunks_of(file))
+            for chunk in chunks:
+                left -= len(chunk)
+                if left < 0:
                     raise DataError(f"{table}: unpacks to more than {MAX_RATIO} times its size, the limit for tables")
-                yield piece
+                yield chunk
     except OSError as error:
         raise DataError(f"{table}: cannot be read ({error.strerror or error})") from None
     except GunzipError as error:
@@ -400,7 +400,7 @@ def _text(table: Table) -> Generator[bytes, None, None]:
 def _unzipped(file: BinaryIO, table: Table) -> Generator[bytes, None, None]:
     try:
         with zipfile.ZipFile(file) as archive, archive.open(table.member or "") as member:
-            while piece := member.read(PIECE):
-                yield piece
+            while chunk := member.read(CHUNK_BYTES):
+                yield chunk
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, KeyError, ValueError) as error:
         raise DataError(f"{table}: is damaged ({str(error)[:80]}); get the file again") from None

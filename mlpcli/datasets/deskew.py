@@ -28,7 +28,7 @@ Array = NDArray[Any]
 # Pixels processed at a time, so that all arrays fit into a core's cache.
 BLOCK_PIXELS = 1 << 16
 # Minimum vertical variance in square pixels: below, all strokes are in one row, except for rounding.
-LEAST = 1e-9
+MIN_VARIANCE = 1e-9
 
 
 def preprocessed(images: Array, shape: tuple[int, int], preprocessing: str | None) -> Array:
@@ -70,7 +70,7 @@ def moments(images: Array) -> tuple[Array, Array]:
         above = y - middle
         mu11 += above * first[:, int(y)]  # sum I (x - xbar) (y - ybar): xbar times the sum of I (y - ybar) is 0
         mu02 += above * above * ink[:, int(y)]
-    slanted = mu02 > LEAST * mass
+    slanted = mu02 > MIN_VARIANCE * mass
     return np.where(slanted, mu11 / np.where(slanted, mu02, 1.0), 0.0), middle
 
 

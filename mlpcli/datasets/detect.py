@@ -31,7 +31,7 @@ from mlpcli.datasets.source import is_folder
 from mlpcli.errors import DataError
 
 FORMS = "docs/data.md has the forms that are read"
-SEVERAL = 8  # names in a message
+MAX_NAMED = 8  # names in a message
 START = 4096  # bytes by which a format is recognized
 NO_DATA = DataConfig()
 
@@ -78,8 +78,8 @@ def start_of(path: Path) -> bytes:
     start = b""
     try:
         with open_regular(path) as file:
-            for piece in decoded(chunks_of(file)):
-                start += piece
+            for chunk in decoded(chunks_of(file)):
+                start += chunk
                 if len(start) >= START:
                     break
     except OSError as error:
@@ -232,13 +232,13 @@ def _parquet_files(folder: Path, data: DataConfig) -> ParquetFiles | None:
 
 
 def _several(folder: Path, found: list[Path]) -> DataError:
-    names = ", ".join(map(shown, found[:SEVERAL]))
+    names = ", ".join(map(shown, found[:MAX_NAMED]))
     return DataError(f"{shown(folder)}: has several data sets; name one of {names}")
 
 
 def _contents(folder: Path) -> str:
     """Return the contents of ``folder`` in a few words."""
     found = entries(folder)
-    names = [f"{shown(each.name)}{'/' if is_folder_entry(each) else ''}" for each in found[:SEVERAL]]
-    more = f" and {len(found) - SEVERAL} more" if len(found) > SEVERAL else ""
+    names = [f"{shown(each.name)}{'/' if is_folder_entry(each) else ''}" for each in found[:MAX_NAMED]]
+    more = f" and {len(found) - MAX_NAMED} more" if len(found) > MAX_NAMED else ""
     return f"{', '.join(names)}{more}" if names else "nothing"

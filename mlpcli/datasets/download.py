@@ -184,10 +184,10 @@ class Downloader:
             raise SourceError(*set(reasons.values()))
         raise SourceError("; ".join(f"{name}: {reason}" for name, reason in reasons.items()))
 
-    def _counted(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
-        for piece in pieces:
-            self._progress.advance(len(piece))
-            yield piece
+    def _counted(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        for chunk in chunks:
+            self._progress.advance(len(chunk))
+            yield chunk
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -247,13 +247,13 @@ def verified(chunks: Iterable[bytes], file: File) -> Iterator[bytes]:
     length = 0
     start = b""
     try:
-        for piece in decoded(chunks):
-            start = start or piece[:64]
-            length += len(piece)
+        for chunk in decoded(chunks):
+            start = start or chunk[:64]
+            length += len(chunk)
             if length > file.size:
                 raise SourceError(f"{_kind(start)} of more than {file.size} bytes")
-            digest.update(piece)
-            yield piece
+            digest.update(chunk)
+            yield chunk
     except GunzipError as error:
         raise SourceError(str(error)) from None
     if length < file.size:

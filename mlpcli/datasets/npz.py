@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from mlpcli.datasets.arrays import as_images, to_bytes, to_labels
-from mlpcli.datasets.bytestream import MAX_RATIO, PIECE, open_regular
+from mlpcli.datasets.bytestream import CHUNK_BYTES, MAX_RATIO, open_regular
 from mlpcli.datasets.collection import NO_IMAGES, Array, Bytes, Collection, Examples, FileSplit, readable, shown
 from mlpcli.errors import DataError
 
@@ -189,7 +189,7 @@ def _filled(file: Any, size: int, where: str) -> bytearray:
     except (MemoryError, OverflowError):
         raise DataError(f"{where}: its {size} bytes do not fit in memory") from None
     view, filled = memoryview(data), 0
-    while filled < size and (count := file.readinto(view[filled : filled + PIECE])):
+    while filled < size and (count := file.readinto(view[filled : filled + CHUNK_BYTES])):
         filled += count
     if filled < size or file.read(1):
         raise DataError(f"{where}: does not have the {size} bytes its header promises; get the file again")

@@ -24,8 +24,8 @@ from mlpcli.datasets.collection import Array, Collection, Examples, FileSplit, r
 from mlpcli.errors import DataError
 
 MAX_BYTES = 1 << 30
-MAX_WORDS = 1_000_000  # instructions executed
-PLACES: dict[FileSplit, tuple[int, ...]] = {"train": (0, 1), "test": (2,)}  # the file has training, validation, test
+MAX_OPCODES = 1_000_000  # instructions executed
+PAIRS_OF: dict[FileSplit, tuple[int, ...]] = {"train": (0, 1), "test": (2,)}  # the file has training, validation, test
 
 
 class PickleError(Exception):
@@ -53,7 +53,7 @@ class PickledFile(Collection):
         where = shown(self._path)
         if self._pairs is None:
             self._pairs = _read(self._path)
-        pairs = [self._pairs[place] for place in PLACES[split]]
+        pairs = [self._pairs[slot] for slot in PAIRS_OF[split]]
         images = np.concatenate([to_bytes(as_images(images, where, self._size), where) for images, _ in pairs])
         return Examples(images, np.concatenate([to_labels(labels, where) for _, labels in pairs]))
 
@@ -63,8 +63,8 @@ def _read(path: Path) -> list[tuple[Array, Array]]:
     data = bytearray()
     try:
         with open_regular(path) as file:
-            for piece in decoded(chunks_of(file)):
-                data += piece
+            for chunk in decoded(chunks_of(file)):
+                data += chunk
                 if len(data) > MAX_BYTES:
                     raise DataError(f"{where}: unpacks to more than {MAX_BYTES} bytes, the limit")
         found = load(data)
@@ -153,13 +153,13 @@ class _Machine:
 
     def run(self) -> Any:
         """Execute all instructions up to the end of the program."""
-        for _ in range(MAX_WORDS):
-            word = bytes(self._take(1))
-            if word == b".":
+        for _ in range(MAX_OPCODES):
+            opcode = bytes(self._take(1))
+            if opcode == b".":
                 return self._stack.pop()
-            if word not in _WORDS:
-                raise PickleError(f"has the instruction {ascii(word)[1:]}, which no array needs; it is not read")
-            _WORDS[word](self)
+            if opcode not in _OPCODES:
+                raise PickleError(f"has the instruction {ascii(opcode)[1:]}, which no array needs; it is not read")
+            _OPCODES[opcode](self)
         raise PickleError("is longer than any data set")
 
     def _take(self, count: int) -> memoryview:
@@ -168,7 +168,7 @@ class _Machine:
         self._at += count
         return self._data[self._at - count : self._at]
 
-    def line(self) -> bytes:
+    def take_line(self) -> bytes:
         """Take the bytes before the next end of a line."""
         rest = bytes(self._data[self._at : self._at + 4096])
         line, end, _ = rest.partition(b"\n")
@@ -181,7 +181,7 @@ class _Machine:
         """Return the next number, in the format ``form``."""
         return int(struct.unpack(form, self._take(struct.calcsize(form)))[0])
 
-    def passed_over(self, form: str) -> None:
+    def skip(self, form: str) -> None:
         """Skip a number that is not needed."""
         self.number(form)
 
@@ -189,11 +189,11 @@ class _Machine:
         """Put ``value`` on the stack."""
         self._stack.append(value)
 
-    def counted(self, form: str) -> memoryview:
+    def sized_bytes(self, form: str) -> memoryview:
         """Return bytes that are preceded by their number."""
         return self._take(self.number(form))
 
-    def marked(self) -> list[Any]:
+    def pop_to_mark(self) -> list[Any]:
         """Take the values above the last mark, and the mark, off the stack."""
         at = len(self._stack) - 1
         while self._stack[at] is not _MARK:
@@ -204,7 +204,7 @@ class _Machine:
         del self._stack[at:]
         return values
 
-    def taken(self, count: int) -> tuple[Any, ...]:
+    def pop(self, count: int) -> tuple[Any, ...]:
         """Return the top ``count`` values, and remove them."""
         if count > len(self._stack):
             raise PickleError("is damaged; get the file again")
@@ -212,21 +212,21 @@ class _Machine:
         del self._stack[len(self._stack) - count :]
         return values
 
-    def extend(self, values: list[Any]) -> None:
+    def append_all(self, values: list[Any]) -> None:
         """Add ``values`` to the list below them."""
         if not isinstance(self._stack[-1], list):
             self._refuse()
         self._stack[-1].extend(values)
 
-    def remember(self, place: int) -> None:
+    def memoize(self, slot: int) -> None:
         """Store the top of the stack in the memo."""
-        self._memo[place] = self._stack[-1]
+        self._memo[slot] = self._stack[-1]
 
-    def recall(self, place: int) -> None:
+    def push_memo(self, slot: int) -> None:
         """Push a value from the memo."""
-        self.push(self._memo[place])
+        self.push(self._memo[slot])
 
-    def name(self, module: str, name: str) -> None:
+    def push_name(self, module: str, name: str) -> None:
         """Push the callable of this name, if it is allowed."""
         if (module, name) not in _KNOWN:
             raise PickleError(f"refers to {readable(f'{module}.{name}')[:60]}, which no array needs; it is not read")
@@ -234,7 +234,7 @@ class _Machine:
 
     def call(self) -> None:
         """Make the array, type or bytes for a callable and its arguments."""
-        function, arguments = self.taken(2)
+        function, arguments = self.pop(2)
         if not isinstance(function, _Name) or not isinstance(arguments, tuple):
             self._refuse()
         if function.name == RECONSTRUCT:
@@ -251,7 +251,7 @@ class _Machine:
 
     def build(self) -> None:
         """Set the state of the array or type below it."""
-        (state,) = self.taken(1)
+        (state,) = self.pop(1)
         target = self._stack[-1]
         if isinstance(target, _Type):
             target.order = _text(state[1])
@@ -305,9 +305,9 @@ def _long(data: memoryview) -> int:
     return int.from_bytes(data[:16], "little", signed=True)
 
 
-Word = Callable[[_Machine], None]
-_WORDS: dict[bytes, Word] = {
-    b"\x80": lambda m: m.passed_over("<B"),  # the protocol's number
+Opcode = Callable[[_Machine], None]
+_OPCODES: dict[bytes, Opcode] = {
+    b"\x80": lambda m: m.skip("<B"),  # the protocol's number
     b"(": lambda m: m.push(_MARK),
     b"N": lambda m: m.push(None),
     b"\x88": lambda m: m.push(True),
@@ -315,38 +315,38 @@ _WORDS: dict[bytes, Word] = {
     b"K": lambda m: m.push(m.number("<B")),
     b"M": lambda m: m.push(m.number("<H")),
     b"J": lambda m: m.push(m.number("<i")),
-    b"I": lambda m: m.push(int(m.line())),
-    b"L": lambda m: m.push(int(m.line().removesuffix(b"L"))),
-    b"\x8a": lambda m: m.push(_long(m.counted("<B"))),
-    b"S": lambda m: m.push(_escaped(m.line())),
-    b"U": lambda m: m.push(m.counted("<B")),
-    b"T": lambda m: m.push(m.counted("<I")),
-    b"C": lambda m: m.push(m.counted("<B")),
-    b"B": lambda m: m.push(m.counted("<I")),
-    b"\x96": lambda m: m.push(m.counted("<Q")),
-    b"\x8e": lambda m: m.push(m.counted("<Q")),
-    b"V": lambda m: m.push(m.line().decode("raw-unicode-escape")),
-    b"X": lambda m: m.push(str(m.counted("<I"), "utf-8", "surrogatepass")),
-    b"\x8c": lambda m: m.push(str(m.counted("<B"), "utf-8", "surrogatepass")),
+    b"I": lambda m: m.push(int(m.take_line())),
+    b"L": lambda m: m.push(int(m.take_line().removesuffix(b"L"))),
+    b"\x8a": lambda m: m.push(_long(m.sized_bytes("<B"))),
+    b"S": lambda m: m.push(_escaped(m.take_line())),
+    b"U": lambda m: m.push(m.sized_bytes("<B")),
+    b"T": lambda m: m.push(m.sized_bytes("<I")),
+    b"C": lambda m: m.push(m.sized_bytes("<B")),
+    b"B": lambda m: m.push(m.sized_bytes("<I")),
+    b"\x96": lambda m: m.push(m.sized_bytes("<Q")),
+    b"\x8e": lambda m: m.push(m.sized_bytes("<Q")),
+    b"V": lambda m: m.push(m.take_line().decode("raw-unicode-escape")),
+    b"X": lambda m: m.push(str(m.sized_bytes("<I"), "utf-8", "surrogatepass")),
+    b"\x8c": lambda m: m.push(str(m.sized_bytes("<B"), "utf-8", "surrogatepass")),
     b")": lambda m: m.push(()),
     b"]": lambda m: m.push([]),
-    b"t": lambda m: m.push(tuple(m.marked())),
-    b"l": lambda m: m.push(m.marked()),
-    b"\x85": lambda m: m.push(m.taken(1)),
-    b"\x86": lambda m: m.push(m.taken(2)),
-    b"\x87": lambda m: m.push(m.taken(3)),
-    b"a": lambda m: m.extend(list(m.taken(1))),
-    b"e": lambda m: m.extend(m.marked()),
-    b"p": lambda m: m.remember(int(m.line())),
-    b"q": lambda m: m.remember(m.number("<B")),
-    b"r": lambda m: m.remember(m.number("<I")),
-    b"\x94": lambda m: m.remember(len(m._memo)),
-    b"g": lambda m: m.recall(int(m.line())),
-    b"h": lambda m: m.recall(m.number("<B")),
-    b"j": lambda m: m.recall(m.number("<I")),
-    b"c": lambda m: m.name(m.line().decode(), m.line().decode()),
-    b"\x93": lambda m: m.name(*map(_text, m.taken(2))),
+    b"t": lambda m: m.push(tuple(m.pop_to_mark())),
+    b"l": lambda m: m.push(m.pop_to_mark()),
+    b"\x85": lambda m: m.push(m.pop(1)),
+    b"\x86": lambda m: m.push(m.pop(2)),
+    b"\x87": lambda m: m.push(m.pop(3)),
+    b"a": lambda m: m.append_all(list(m.pop(1))),
+    b"e": lambda m: m.append_all(m.pop_to_mark()),
+    b"p": lambda m: m.memoize(int(m.take_line())),
+    b"q": lambda m: m.memoize(m.number("<B")),
+    b"r": lambda m: m.memoize(m.number("<I")),
+    b"\x94": lambda m: m.memoize(len(m._memo)),
+    b"g": lambda m: m.push_memo(int(m.take_line())),
+    b"h": lambda m: m.push_memo(m.number("<B")),
+    b"j": lambda m: m.push_memo(m.number("<I")),
+    b"c": lambda m: m.push_name(m.take_line().decode(), m.take_line().decode()),
+    b"\x93": lambda m: m.push_name(*map(_text, m.pop(2))),
     b"R": lambda m: m.call(),
     b"b": lambda m: m.build(),
-    b"\x95": lambda m: m.passed_over("<Q"),  # the length of a frame
+    b"\x95": lambda m: m.skip("<Q"),  # the length of a frame
 }

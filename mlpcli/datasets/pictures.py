@@ -37,7 +37,7 @@ from mlpcli.datasets.download import Say
 from mlpcli.errors import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".heic", ".avif")
-CALLED: Mapping[FileSplit, tuple[str, ...]] = {"train": ("train", "training"), "test": ("test", "testing")}
+FOLDERS_OF: Mapping[FileSplit, tuple[str, ...]] = {"train": ("train", "training"), "test": ("test", "testing")}
 MOSTLY_LIGHT = 128  # mean pixel: paper, not ink, where ink is light
 
 
@@ -56,7 +56,7 @@ class PictureFolders(Collection):
 
     def missing(self, split: FileSplit) -> str:
         """See :meth:`Collection.missing`."""
-        return f"{self.name}: has no folder {' or '.join(CALLED[split])}"
+        return f"{self.name}: has no folder {' or '.join(FOLDERS_OF[split])}"
 
     def _examples(self, split: FileSplit) -> Examples:
         folders = self._classes(split)
@@ -108,7 +108,7 @@ def picture_folders(folder: Path, data: DataConfig, say: Say) -> PictureFolders 
     """Return the pictures in ``folder``, if it has the layout of this module. Raises ``DataError``."""
     by_name = {each.name.lower(): Path(each.path) for each in entries(folder) if is_folder_entry(each)}
     found: dict[FileSplit, Path] = {}
-    for split, names in CALLED.items():
+    for split, names in FOLDERS_OF.items():
         for name in names:
             if name in by_name and class_folders(by_name[name]):
                 found.setdefault(split, by_name[name])

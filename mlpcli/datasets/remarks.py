@@ -22,7 +22,7 @@ from mlpcli.datasets.load import Bytes, Dataset, Split, held_out
 
 UNEVEN = 10  # times as many images of one class as of another
 DARK = 64  # a quarter of a byte's range: nearly black if no pixel is as bright
-LEAST_A_CLASS = 5  # validation images: with fewer, a class without any does not indicate sorted files
+MIN_PER_CLASS = 5  # validation images: with fewer, a class without any does not indicate sorted files
 LIGHT = 192  # three quarters: a light background if most pixels at the edge are as bright
 SAMPLE = 1000  # images, spread evenly, from which the background is determined
 BLOCK = 4096  # images hashed at a time
@@ -67,7 +67,7 @@ def with_default_validation(dataset: Dataset) -> Dataset:
     If these would be too few, there are none.
     """
     data = DataConfig()
-    if data.validation * len(dataset.train) < LEAST_A_CLASS * dataset.classes:
+    if data.validation * len(dataset.train) < MIN_PER_CLASS * dataset.classes:
         return dataset
     train, validation = held_out(dataset.train, data, 0, dataset.name)
     return replace(dataset, train=train, validation=validation)
@@ -80,8 +80,8 @@ def guessing(labels: Bytes, names: Sequence[str]) -> tuple[str, float]:
         present = [names[k] for k in np.flatnonzero(sets[sizes.argmax()]).tolist()]
         return ", ".join(present) or "no class", 1 - int(sizes.max()) / len(labels)
     counts = np.bincount(labels)
-    most = int(counts.argmax())
-    return names[most], 1 - int(counts[most]) / len(labels)
+    common = int(counts.argmax())
+    return names[common], 1 - int(counts[common]) / len(labels)
 
 
 def _few(name: str, split: Split, names: Sequence[str]) -> str:
@@ -94,7 +94,7 @@ def _classes(splits: Splits, names: Sequence[str], order: str, few: Sequence[str
     absent = {name: [each for each in names if each not in found] for name, found in there.items()}
     held = there.get("validation", [])
     lost = [name for name in absent["training"] if name in held]
-    if held and (lost or (len(held) < len(names) and len(splits["validation"]) >= LEAST_A_CLASS * len(names))):
+    if held and (lost or (len(held) < len(names) and len(splits["validation"]) >= MIN_PER_CLASS * len(names))):
         shows = f"only {held[0]}" if len(held) == 1 else f"only {len(held)} of the {len(names)} classes"
         unseen = f", and no training image shows {listed(lost)}" if lost else ""
         in_order = order == "file"
@@ -111,11 +111,11 @@ def _classes(splits: Splits, names: Sequence[str], order: str, few: Sequence[str
             "draw the test images from all classes"
         )
     train = counts["training"]
-    least, most = (int(k) for k in (np.where(train, train, train.max()).argmin(), train.argmax()))
-    if train[most] >= UNEVEN * train[least]:
+    rare, common = (int(k) for k in (np.where(train, train, train.max()).argmin(), train.argmax()))
+    if train[common] >= UNEVEN * train[rare]:
         yield (
-            f"the classes are very uneven, {train[most]:,} training images of {names[most]} and {train[least]:,} of "
-            f"{names[least]}: the error hardly depends on the rare ones; see each class with mlpcli eval, or add images"
+            f"the classes are very uneven, {train[common]:,} training images of {names[common]} and {train[rare]:,} of "
+            f"{names[rare]}: the error hardly depends on the rare ones; see each class with mlpcli eval, or add images"
         )
     if gaps := _gaps(names):
         yield (

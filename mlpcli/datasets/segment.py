@@ -25,13 +25,13 @@ SWEEPS = 24  # maximum number of sweeps for the level of the paper; without nois
 SETTLED = 0.5  # of 255: sweeps end when no level changes by more
 CROSSING = (0.03, 1 / 3)  # of the shorter side, and of the border: width of ink that runs over the edge
 FAINT = 16.0  # of 255: minimum contrast of ink
-EDGE = 0.1  # of the most ink: fainter pixels do not widen the box
-STRONG = 0.4  # of the most ink: weaker ink that is not connected to such ink is clutter
+EDGE = 0.1  # of the strongest ink: fainter pixels do not widen the box
+STRONG = 0.4  # of the strongest ink: weaker ink that is not connected to such ink is clutter
 SMALL = 1 / 24  # of the longer side: smaller parts are ignored while the digit is not found
 THIN = 1 / 40  # of the longer side: lines up to this width enclose nothing
 CLOSE = 0.4  # of the picture: a smaller digit is processed again in a smaller part of the picture
 LINE = 12  # times its width: a longer part is a printed line, not a stroke
-STAIN = 0.5  # of the digit's most ink: a weaker part far from the digit does not belong to it
+STAIN = 0.5  # of the digit's strongest ink: a weaker part far from the digit does not belong to it
 FRAME = 0.15  # of a box's side: the ink of a frame is no farther from the box's sides
 SOLID = 0.88  # of its box: a sheet of paper covers at least that
 IN_FRAME, ON_SHEET = 0.2, 0.08  # of its length: minimum size of a digit in a frame, or on a sheet
@@ -42,8 +42,8 @@ WRITTEN = 0.2  # of a sheet: maximum cover of the ink on it
 class Part:
     """A connected part of the ink.
 
-    ``sign`` is 0 for dark ink, 1 for light; ``box`` is its bounding box, ``mask`` its pixels there, ``depth`` its most
-    ink; ``inside`` is true if it does not touch the picture's border.
+    ``sign`` is 0 for dark ink, 1 for light; ``box`` is its bounding box, ``mask`` its pixels there, ``depth`` its
+    maximum ink; ``inside`` is true if it does not touch the picture's border.
     """
 
     sign: int
@@ -111,38 +111,38 @@ def _find_in(light: Array, sign: int | None = None) -> tuple[Array, Box, int] | 
     for part in digits:
         mask[part.box] |= part.mask
     ink = depths[sign]
-    most = float(ink[mask].max())
+    strongest = float(ink[mask].max())
     # Remains of lines and stains, away from the ink.
-    near = dilated(mask & (ink > STRONG * most), max(1, max(small.shape) // 48))
+    near = dilated(mask & (ink > STRONG * strongest), max(1, max(small.shape) // 48))
     others = _others(parts, digits, small.shape)
     outside = ink[~near & ~mask & ~dilated(others, 1)]
     clutter = float(np.quantile(outside, 0.98)) if outside.size else 0.0
     keep = np.zeros(small.shape, np.bool_)
-    if clutter > EDGE * most / 2:
+    if clutter > EDGE * strongest / 2:
         mask &= ink > 2 * clutter
         for where, own in components(mask):
-            if float(ink[where][own].max()) < STRONG * most:
+            if float(ink[where][own].max()) < STRONG * strongest:
                 mask[where] &= ~own
     else:
-        faint = ink <= EDGE * most
+        faint = ink <= EDGE * strongest
         mask = _grown(mask, ~faint)
-        if np.ptp(levels[sign]) <= EDGE * most:  # even paper without lines: nothing to remove
+        if np.ptp(levels[sign]) <= EDGE * strongest:  # even paper without lines: nothing to remove
             keep = faint & ~dilated(others, 2)
     # As fine as the noise allows.
     fine = 1
-    while 3 * noise(reduced(light, fine)) > most / 16 and 2 * fine <= factor:
+    while 3 * noise(reduced(light, fine)) > strongest / 16 and 2 * fine <= factor:
         fine *= 2
     picture = reduced(light, fine)
-    shake = min(max(3 * noise(picture), clutter), 0.4 * most)
+    shake = min(max(3 * noise(picture), clutter), 0.4 * strongest)
     level = (levels[0], -levels[1])[sign]
     keep |= dilated(mask, 1)
     level, keep = (_enlarged(each, factor, light.shape)[::fine, ::fine] for each in (level, keep))
     depth = (level - picture) * (1 - 2 * sign)
     depth = np.where(keep, depth, 0.0)
-    most = float(depth.max())
-    if most - shake < FAINT:
+    strongest = float(depth.max())
+    if strongest - shake < FAINT:
         return None
-    found = np.clip((depth - shake) / (most - shake), 0.0, 1.0)
+    found = np.clip((depth - shake) / (strongest - shake), 0.0, 1.0)
     box = bounds(found > EDGE)
     whole = tuple(slice(side.start * fine, side.stop * fine) for side in box)
     return found[box], (whole[0], whole[1]), sign
@@ -242,11 +242,11 @@ def noise(light: Array) -> float:
 
 def _parts(depths: Array, shake: float) -> list[Part]:
     """Return the connected parts of dark and of light ink, except those too small to classify."""
-    most = depths.max()
+    strongest = depths.max()
     shape = depths.shape[1:]
     parts = []
     for sign, ink in enumerate(depths):
-        mask = ink > max(2 * EDGE * most, FAINT / 2, shake)
+        mask = ink > max(2 * EDGE * strongest, FAINT / 2, shake)
         for box, own in components(mask):
             depth = float(ink[box][own].max())
             if depth < FAINT:
@@ -347,9 +347,9 @@ def boxes(labels: Array, count: int) -> list[Box]:
     own = labels[rows, columns]
     top, left = np.full(count + 1, labels.shape[0]), np.full(count + 1, labels.shape[1])
     bottom, right = np.zeros(count + 1, int), np.zeros(count + 1, int)
-    for least, most, at in ((top, bottom, rows), (left, right, columns)):
-        np.minimum.at(least, own, at)
-        np.maximum.at(most, own, at + 1)
+    for low, high, at in ((top, bottom, rows), (left, right, columns)):
+        np.minimum.at(low, own, at)
+        np.maximum.at(high, own, at + 1)
     return [
         (slice(int(top[part]), int(bottom[part])), slice(int(left[part]), int(right[part])))
         for part in range(1, count + 1)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
-from mlpcli.datasets.bytestream import PIECE, open_regular
+from mlpcli.datasets.bytestream import CHUNK_BYTES, open_regular
 from mlpcli.errors import shown
 
 
@@ -49,7 +49,7 @@ class Folder:
         try:
             with open_regular(self.path / name) as file:
                 left = bounded_size(size)
-                while left > 0 and (chunk := file.read(min(PIECE, left))):
+                while left > 0 and (chunk := file.read(min(CHUNK_BYTES, left))):
                     left -= len(chunk)
                     yield chunk
         except FileNotFoundError:

@@ -23,15 +23,15 @@ from mlpcli import __version__
 from mlpcli.datasets.source import SourceError, UnreachableError, bounded_size, shown_source
 
 CONNECT_SECONDS = 10.0  # to connect, and again for the TLS handshake
-LEAST_SPEED = 16 * 1024  # bytes per second: a file of n bytes may take n / LEAST_SPEED seconds, and STALL_SECONDS more
+MIN_SPEED = 16 * 1024  # bytes per second: a file of n bytes may take n / MIN_SPEED seconds, and STALL_SECONDS more
 STALL_SECONDS = 30.0  # the longest wait for each STALL_BYTES, the headers included
-STALL_BYTES = int(LEAST_SPEED * STALL_SECONDS)
-TOO_SLOW = f"timed out: less than {LEAST_SPEED // 1024} KiB/s for {STALL_SECONDS:g} s"
+STALL_BYTES = int(MIN_SPEED * STALL_SECONDS)
+TOO_SLOW = f"timed out: less than {MIN_SPEED // 1024} KiB/s for {STALL_SECONDS:g} s"
 BUSY = (429, 503)  # statuses that may have a Retry-After, which is followed once
-MOST_RETRY_SECONDS = 30
+MAX_RETRY_SECONDS = 30
 HEADER_BYTES = 256 * 1024  # allowed to headers and to the framing of a chunked body
 MAX_REDIRECTS = 5
-CHUNK = 64 * 1024
+CHUNK_BYTES = 64 * 1024
 
 
 class Web:
@@ -78,7 +78,7 @@ def _open(url: str, limit: int, authorization: str | None = None) -> http.client
 def _retry_after(response: http.client.HTTPResponse) -> int | None:
     """Return the seconds in a server's Retry-After, if they are few enough to wait."""
     text = response.headers.get("Retry-After", "")
-    return int(text) if re.fullmatch("[0-9]{1,4}", text) and int(text) <= MOST_RETRY_SECONDS else None
+    return int(text) if re.fullmatch("[0-9]{1,4}", text) and int(text) <= MAX_RETRY_SECONDS else None
 
 
 def _without_user(url: str) -> tuple[str, str | None]:
@@ -143,7 +143,7 @@ def _redirected(url: str, location: str) -> str:
 
 def _read(response: http.client.HTTPResponse) -> bytes:
     try:
-        return response.read(CHUNK)
+        return response.read(CHUNK_BYTES)
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise UnreachableError(f"broke off ({_reason(error)})") from None
 

@@ -15,7 +15,7 @@ from mlpcli import __version__
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
-MOST_THREADS = 1024
+MAX_THREADS = 1024
 MAX_MANIFEST_BYTES = 16 * 1024 * 1024
 
 # The number of processes that trained together and how they communicated; missing for one process.
@@ -60,7 +60,7 @@ def recorded_threads(run: Path) -> int | None:
             threads = json.loads(folder.read("manifest.json", MAX_MANIFEST_BYTES))["environment"]["threads"]
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
-    return threads if type(threads) is int and 1 <= threads <= MOST_THREADS else None
+    return threads if type(threads) is int and 1 <= threads <= MAX_THREADS else None
 
 
 def _processor() -> str:

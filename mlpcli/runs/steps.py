@@ -2,7 +2,7 @@
 
 The first line is ``{"steps_per_epoch": N, "examples": M}``, M being the number of examples per epoch. Every other line
 is ``[step, seconds, loss]``: the mean loss of the steps since the line before, and the seconds since training began or
-was resumed. There are at most ``MOST_LINES``: beyond that, every two are merged, and lines are written half as often.
+was resumed. There are at most ``MAX_LINES``: beyond that, every two are merged, and lines are written half as often.
 So the file spans the whole run and does not grow with it. Lines are written at intervals of time, so equal runs have
 different files.
 """
@@ -21,9 +21,9 @@ from mlpcli.files import Folder
 from mlpcli.runs.layout import STEPS
 from mlpcli.runs.schema import is_count, is_number, parse
 
-MOST_LINES = 1000
-MOST_BYTES = 256 * 1024
-SECONDS_A_LINE = 0.25
+MAX_LINES = 1000
+MAX_BYTES = 256 * 1024
+SECONDS_PER_LINE = 0.25
 
 Line = tuple[int, float, float]  # step, seconds, loss
 
@@ -51,9 +51,9 @@ class StepWriter:
         self._lines: list[Line] = []
         self._total, self._count = 0.0, 0
         self._next_check = self._stride = 1  # steps
-        self._seconds_a_line = SECONDS_A_LINE
+        self._seconds_a_line = SECONDS_PER_LINE
         self._began = time.monotonic()
-        self._due = self._began + 2 * SECONDS_A_LINE
+        self._due = self._began + 2 * SECONDS_PER_LINE
         self._file: FileIO | None = None
 
     def add(self, loss: float) -> None:
@@ -83,7 +83,7 @@ class StepWriter:
         self._lines.append((self._step, round(now - self._began, 3), self._total / self._count))
         self._total, self._count = 0.0, 0
         try:
-            if len(self._lines) > MOST_LINES:
+            if len(self._lines) > MAX_LINES:
                 self._lines = _halved(self._lines, self._start)
                 self._seconds_a_line *= 2
                 self.close()
@@ -100,7 +100,7 @@ class StepWriter:
 def read(folder: Folder) -> Steps | None:
     """Return the valid contents of steps.jsonl in ``folder``; None if there are none."""
     try:
-        head, *lines = folder.read(STEPS, MOST_BYTES).split(b"\n")[:-1]
+        head, *lines = folder.read(STEPS, MAX_BYTES).split(b"\n")[:-1]
     except (OSError, ValueError):
         return None
     found = parse(head) or {}
@@ -108,7 +108,7 @@ def read(folder: Folder) -> Steps | None:
     if not (is_count(steps_per_epoch) and is_count(examples) and steps_per_epoch and examples):
         return None
     kept: list[Line] = []
-    for text in lines[: 2 * MOST_LINES]:
+    for text in lines[: 2 * MAX_LINES]:
         line = _line(text)
         if line is None or (kept and not (kept[-1][0] < line[0] and kept[-1][1] <= line[1])):
             break

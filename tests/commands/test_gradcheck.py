@@ -299,10 +299,9 @@ def test_tables_come_before_the_verdict(run):
         "shape",
         "checked",
         "complex",
-        "step",
         "central",
         "direction",
-        "textbook",
+        "jacobian",
         "verdict",
     ]
     assert [line.split()[0] for line in lines] == [

@@ -75,9 +75,9 @@ def load(path: Path, data: bytes | None = None, **keys: object):
     ids=range(18),
 )
 def test_variants_of_the_same_table_agree(tmp_path: Path, data: bytes, monkeypatch: pytest.MonkeyPatch):
-    for piece in (csv_files.PIECE, 100):
-        monkeypatch.setattr("mlpcli.datasets.bytestream.PIECE", piece)
-        monkeypatch.setattr(csv_files, "PIECE", piece)
+    for chunk in (csv_files.CHUNK_BYTES, 100):
+        monkeypatch.setattr("mlpcli.datasets.bytestream.CHUNK_BYTES", chunk)
+        monkeypatch.setattr(csv_files, "CHUNK_BYTES", chunk)
         dataset = load(tmp_path / "any.name", data)
         assert np.array_equal(dataset.train.images, IMAGES)
         assert np.array_equal(dataset.train.labels, LABELS)

@@ -502,8 +502,8 @@ FILE = File("file", len(WANTED), hashlib.sha256(WANTED).hexdigest())
 def test_any_wrong_bytes_are_refused(chunks: list[bytes]):
     passed = []
     try:
-        for piece in verified(chunks, FILE):
-            passed.append(piece)
+        for chunk in verified(chunks, FILE):
+            passed.append(chunk)
     except SourceError as error:
         assert str(error).isprintable()
     else:

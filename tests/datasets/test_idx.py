@@ -210,16 +210,16 @@ def test_gzip_bomb_is_decoded_only_to_its_declared_size(tmp_path: Path, monkeypa
     taken = []
 
     def counting(chunks):
-        for piece in bytestream.decoded(chunks):
-            taken.append(len(piece))
-            yield piece
+        for chunk in bytestream.decoded(chunks):
+            taken.append(len(chunk))
+            yield chunk
 
     monkeypatch.setattr(idx, "decoded", counting)
     path = tmp_path / "bomb.gz"
     path.write_bytes(gzip.compress(idx.encode(np.zeros(count, np.uint8)) + bytes(20_000_000), 1))
     with pytest.raises(DataError, match=f"is longer than the {8 + count} bytes"):
         idx.read(path, 1)
-    assert sum(taken) <= 8 + count + bytestream.PIECE
+    assert sum(taken) <= 8 + count + bytestream.CHUNK_BYTES
 
 
 def test_insufficient_memory_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -318,7 +318,7 @@ def test_chunks_of_a_gzip_stream_have_no_effect(data: bytes, cuts: list[int]):
 def test_gzip_stream_in_small_chunks(data: bytes, size: int):
     packed = gzip.compress(data) + gzip.compress(data[::-1])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bytestream, "PIECE", size)
-        pieces = list(bytestream.decoded([packed]))
-    assert b"".join(pieces) == data + data[::-1]
-    assert max(map(len, pieces), default=0) <= size
+        patch.setattr(bytestream, "CHUNK_BYTES", size)
+        chunks = list(bytestream.decoded([packed]))
+    assert b"".join(chunks) == data + data[::-1]
+    assert max(map(len, chunks), default=0) <= size

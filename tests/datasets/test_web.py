@@ -173,7 +173,7 @@ def test_time_of_the_reader_is_no_stall(server: Server, monkeypatch: pytest.Monk
     # Let a thousand seconds pass between two readings of the clock, except while waiting for the server.
     times = (tick for tick in clock for _ in range(2))
     monkeypatch.setattr(web.time, "monotonic", lambda: float(next(times)))
-    assert sum(map(len, chunks)) == 300_000 - web.CHUNK
+    assert sum(map(len, chunks)) == 300_000 - web.CHUNK_BYTES
 
 
 def test_closed_port_is_refused():

@@ -134,11 +134,11 @@ def read_any(data: bytes) -> None:
 
 def read_gzip(data: bytes) -> None:
     size = data[0] + 1 if data else 1
-    chunks = (data[start : start + size] for start in range(1, len(data), size))
+    slices = (data[start : start + size] for start in range(1, len(data), size))
     taken = 0
-    for piece in bytestream.gunzip(chunks):
-        assert len(piece) <= bytestream.PIECE
-        taken += len(piece)
+    for chunk in bytestream.gunzip(slices):
+        assert len(chunk) <= bytestream.CHUNK_BYTES
+        taken += len(chunk)
         if taken > 1 << 20:
             break
 

@@ -13,7 +13,7 @@ import pytest
 
 from mlpcli import __version__
 from mlpcli.model import blas
-from mlpcli.runs.environment import MOST_THREADS, THREAD_VARIABLES, environment, recorded_threads, threads
+from mlpcli.runs.environment import MAX_THREADS, THREAD_VARIABLES, environment, recorded_threads, threads
 
 
 def test_environment_has_versions_processor_and_threads():
@@ -55,7 +55,7 @@ def test_threads_of_a_run_are_read(tmp_path: Path):
     assert recorded_threads(tmp_path) == threads()
 
 
-@pytest.mark.parametrize("number", [0, -1, MOST_THREADS + 1, 2.0, "2", True, None, [2]])
+@pytest.mark.parametrize("number", [0, -1, MAX_THREADS + 1, 2.0, "2", True, None, [2]])
 def test_missing_number_of_threads_is_none(tmp_path: Path, number: object):
     (tmp_path / "manifest.json").write_text(json.dumps({"environment": {"threads": number}}))
     assert recorded_threads(tmp_path) is None

@@ -51,8 +51,8 @@ def test_lines_of_a_long_run_are_bounded_and_span_it(tmp_path: Path, clock: list
         writer.close()
         found = steps.read(folder)
     assert found is not None
-    assert steps.MOST_LINES / 3 < len(found.lines) <= steps.MOST_LINES
-    assert (tmp_path / "steps.jsonl").stat().st_size < steps.MOST_BYTES / 4
+    assert steps.MAX_LINES / 3 < len(found.lines) <= steps.MAX_LINES
+    assert (tmp_path / "steps.jsonl").stat().st_size < steps.MAX_BYTES / 4
     numbers = [step for step, _, _ in found.lines]
     gaps = [after - before for before, after in pairwise(numbers)]
     assert numbers[-1] > 11_980
@@ -112,8 +112,8 @@ HEAD = '{"steps_per_epoch":10,"examples":640}\n'
         (HEAD + "[1,0.5,NaN]\n", 0),
         (HEAD + "[true,0.5,1.0]\n", 0),
         (HEAD + "[" * 5000 + "\n", 0),
-        (HEAD + "".join(f"[{n},1,1]\n" for n in range(1, 9000)), 2 * steps.MOST_LINES),
-        (HEAD + "x" * steps.MOST_BYTES, None),
+        (HEAD + "".join(f"[{n},1,1]\n" for n in range(1, 9000)), 2 * steps.MAX_LINES),
+        (HEAD + "x" * steps.MAX_BYTES, None),
     ],
 )
 def test_untrusted_file_is_read_up_to_the_first_error(text: str, lines: int | None, tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_untrusted_file_is_read_up_to_the_first_error(text: str, lines: int | No
 
 def test_recording_steps_does_not_change_training(tiny_config, tmp_path, monkeypatch):
     experiment.train(tiny_config(), out=tmp_path / "without")
-    monkeypatch.setattr(steps, "SECONDS_A_LINE", 0.0)
+    monkeypatch.setattr(steps, "SECONDS_PER_LINE", 0.0)
     run = tmp_path / "with"
 
     class Stop(experiment.Observer):
