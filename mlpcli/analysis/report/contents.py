@@ -78,6 +78,7 @@ def contents(model: LoadedModel, evaluated: EvaluatedRuns | None, no_images: str
             "class_names": checkpoint.names,
             "preprocessing": checkpoint.config.data.preprocessing,
             "multi_label": checkpoint.multi_label,
+            "single_output": checkpoint.config.network.single_output,
         },
         "board": {
             "why_not": _no_board(checkpoint, theta.vector.nbytes <= MOST_WEIGHT_BYTES),
@@ -225,8 +226,6 @@ def _thinned(records: list[dict[str, Any]], epochs: int, best: int | None) -> li
 
 def _no_board(checkpoint: Checkpoint, small: bool) -> str | None:
     shape, (low, high) = checkpoint.image_shape, DRAWABLE
-    if checkpoint.config.network.single_output:
-        return "The network has one output unit, and the board shows one for each class."
     if not small:
         return f"The network is too large for a page: its weights take more than {MOST_WEIGHT_BYTES >> 20} MiB."
     if min(shape) < low or max(shape) > high:

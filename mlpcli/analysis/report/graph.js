@@ -67,7 +67,7 @@ class Graph {
     const { network, forward, backward, quantity, picked } = this.state;
     this.back = Boolean(forward && quantity.back);
     for (const column of this.columns) column.units = this._units(column);
-    const names = this.columns.at(-1).units.map((k) => shortened(labelText(k)));
+    const names = this.columns.at(-1).units.map((k) => shortened(network.outputText(k)));
     const room = Math.min(0.45 * width, 14 + 7 * Math.max(...names.map((name) => name.length)));
     const right = width - room - NODE;
     const left = Math.min(right, 70);
@@ -82,7 +82,7 @@ class Graph {
         const value = values ? values[unit] / (full ?? largestSize(values)) : 0;
         const transform = `translate(${column.x.toFixed(1)} ${column.y(n).toFixed(1)})`;
         dress(each.node, { transform, "aria-label": this._said(column.l, unit) }, []);
-        const predicted = column.l === this.depth && forward && isOf(forward.predicted, unit);
+        const predicted = column.l === this.depth && forward && !network.single_output && isOf(forward.predicted, unit);
         const chosen = picked && picked[0] === column.l && picked[1] === unit;
         each.node.setAttribute("class", ["node", predicted && "first", chosen && "chosen"].filter(Boolean).join(" "));
         each.node.setAttribute("aria-pressed", String(Boolean(chosen)));
@@ -129,7 +129,7 @@ class Graph {
     const values = this._values(l);
     const output = this.back ? "dz" : this.state.network.probabilities ? "probability" : "score";
     const name = l < this.depth ? this.state.quantity.name : output;
-    const what = l < this.depth ? `Layer ${l}, unit ${unit}` : `Class ${labelText(unit)}`;
+    const what = l < this.depth ? `Layer ${l}, unit ${unit}` : this.state.network.outputName(unit);
     return values ? `${what}: ${name} ${number(values[unit])}` : what;
   }
 
