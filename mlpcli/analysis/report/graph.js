@@ -3,15 +3,15 @@
 // colour and width are what it carries: weight times activation on the way forward, the weight's gradient on the way
 // back.
 
-const MOST_NODES = 10; // of a hidden layer
-const MOST_OUTPUT_NODES = 12;
+const MAX_NODES = 10; // of a hidden layer
+const MAX_OUTPUT_NODES = 12;
 const GRAPH_HEIGHT = 176;
 const NODE = 6; // radius
-const LONGEST_NAME = 12; // characters
+const MAX_NAME_LENGTH = 12; // characters
 
 function shortened(name) {
   const letters = [...name];
-  return letters.length > LONGEST_NAME ? `${letters.slice(0, LONGEST_NAME - 1).join("")}…` : name;
+  return letters.length > MAX_NAME_LENGTH ? `${letters.slice(0, MAX_NAME_LENGTH - 1).join("")}…` : name;
 }
 
 class Graph {
@@ -25,9 +25,9 @@ class Graph {
     const nodes = svg("g");
     this.svg.append(lines, nodes);
     this.columns = [...layers, this.depth].map((l, c, all) => {
-      const most = Math.min(l < this.depth ? MOST_NODES : MOST_OUTPUT_NODES, network.sizes[l]);
+      const most = Math.min(l < this.depth ? MAX_NODES : MAX_OUTPUT_NODES, network.sizes[l]);
       const column = { l, units: [], nodes: Array.from({ length: most }, () => this._node(l)), lines: [] };
-      const below = c === 0 ? 1 : l === all[c - 1] + 1 ? Math.min(MOST_NODES, network.sizes[all[c - 1]]) : 0;
+      const below = c === 0 ? 1 : l === all[c - 1] + 1 ? Math.min(MAX_NODES, network.sizes[all[c - 1]]) : 0;
       column.lines = Array.from({ length: most }, () => Array.from({ length: below }, () => svg("line")));
       column.gap = below === 0 ? svg("text", { class: "gap", "text-anchor": "middle" }, "…") : null;
       lines.append(...column.lines.flat());

@@ -2,10 +2,10 @@
 // The hidden layers, unit by unit, and one unit with the weights that lead to it and from it. Where there is no hidden
 // layer, the units are those of the output.
 
-const MOST_LAYERS = 6; // that are shown: of more the first three and the last three
+const MAX_LAYERS = 6; // that are shown: of more the first three and the last three
 const ONE_COLUMN = 3; // layers that are shown one below the other; more are in two columns
 const RATIOS = [2, 5, 10]; // width by height of layers, so that one, two or three below each other take the same height
-const MOST_OUTGOING = 12; // that are shown as bars
+const MAX_OUTGOING = 12; // that are shown as bars
 
 class Layers {
   constructor(network) {
@@ -26,8 +26,8 @@ class Layers {
     this.hovered = this.pinned = null; // [layer, unit]
     this._choices();
     const hiddenLayers = Array.from({ length: this.depth - 1 }, (_, index) => index + 1);
-    const end = MOST_LAYERS / 2;
-    const some = this.depth - 1 > MOST_LAYERS ? [...hiddenLayers.slice(0, end), ...hiddenLayers.slice(-end)] : hiddenLayers;
+    const end = MAX_LAYERS / 2;
+    const some = this.depth - 1 > MAX_LAYERS ? [...hiddenLayers.slice(0, end), ...hiddenLayers.slice(-end)] : hiddenLayers;
     this.graph = new Graph(network, some, (picked, pinned) => this._pick(picked, pinned));
     const shown = some.length ? some : [1];
     this.dense = shown.length > ONE_COLUMN;
@@ -150,7 +150,7 @@ class Layers {
     paintSigned(byId("incoming"), incoming, ...shape, weightScale(network.W[l - 1]));
     paintSigned(byId("gradient"), gradient, ...shape, largestSize(gradient));
     const outgoing = picked && l < this.depth ? network.outgoing(l, unit) : [];
-    const bars = outgoing.length <= MOST_OUTGOING && l === this.depth - 1;
+    const bars = outgoing.length <= MAX_OUTGOING && l === this.depth - 1;
     byId("outgoing").hidden = l >= this.depth;
     byId("outgoing-note").textContent = `row of W${subscript(l + 1)}${bars ? `, to the ${network.single_output ? "output" : "classes"}` : ""}`;
     byId("outgoing-bars").hidden = !bars;

@@ -3,7 +3,7 @@
 // some images of the data, before and after.
 
 const SLICE = 30; // milliseconds that the page may stand still while the error is measured
-const MOST_FORGOTTEN = 7; // images that are shown
+const MAX_FORGOTTEN = 7; // images that are shown
 const PAUSE = 125; // milliseconds from one step that is played to the next
 const LONG_PAUSE = 1000; // the same for who wants no motion
 
@@ -182,7 +182,7 @@ class Learning {
   _forgotten(images) {
     byId("forgotten-box").hidden = images.length === 0;
     byId("forgotten-note").textContent = `${plural(images.length, "image")} forgotten:`;
-    const shown = images.slice(0, MOST_FORGOTTEN).map((n) => {
+    const shown = images.slice(0, MAX_FORGOTTEN).map((n) => {
       const canvas = element("canvas", { class: "ink", "aria-hidden": "true" });
       paintInk(canvas, this._pixels(n), ...this.trained.image_shape);
       const label = `A ${labelText(this.stock.labels[n])} that is forgotten: put it on the board`;

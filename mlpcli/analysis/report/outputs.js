@@ -2,7 +2,7 @@
 // The output layer: the predicted class, the loss, and by class p, dC/dp and dz; a row is chosen as the true class. A
 // single output unit has p, dC/dp and dz once, beside all classes.
 
-const MOST_JACOBIAN = 64; // classes
+const MAX_JACOBIAN = 64; // classes
 
 const figure = (p, probabilities) => (probabilities ? chance(p) : number(p));
 
@@ -89,8 +89,8 @@ class Outputs {
 class Jacobian {
   constructor(network) {
     const K = (this.K = network.outputs);
-    byId("jacobian").hidden = K > MOST_JACOBIAN;
-    if (K > MOST_JACOBIAN) return;
+    byId("jacobian").hidden = K > MAX_JACOBIAN;
+    if (K > MAX_JACOBIAN) return;
     byId("jacobian-formula").textContent = `dz = dC/dp · dp/dz = ${OBJECTIVES[network.objective].written.dz}`;
     const canvas = byId("jacobian-cells");
     const pick = (cell, pinned) => {

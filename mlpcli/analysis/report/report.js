@@ -2,7 +2,7 @@
 // Joins it all: reads the document, fills the page, and lets the parts know each other. A live page is filled again with
 // each newer document: what was drawn, chosen and taught stays.
 
-const MOST_TILES = 1024;
+const MAX_TILES = 1024;
 let run, // the document
   network = null, // as it was trained
   stock = null, // the images in the page
@@ -177,7 +177,7 @@ function weights() {
   if (network === null) return;
   const hidden = network.sizes.length > 2;
   const all = network.sizes[1];
-  const units = Math.min(all, MOST_TILES);
+  const units = Math.min(all, MAX_TILES);
   const some = `each of ${units < all ? `the first ${count(units)} of ` : ""}${plural(all, "hidden unit")}`;
   byId("weights-note").textContent = "Where ink falls on blue it raises the weighted input, on orange it lowers it.";
   const ofOutputs = all > 1 ? `Of each class, from 0 to ${all - 1}` : "Of the output unit";
