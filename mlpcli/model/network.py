@@ -61,7 +61,7 @@ class Layer:
     h: Any = None  # (B, H)
     a: Any = None  # (B, H)  the same array as h without dropout
     mask: Array | None = None  # (B, H)
-    scratch: Any = None  # (B, H)
+    slope: Any = None  # (B, H)  f'(z)
     partial_dh: Sequence[Array] = field(default_factory=list)  # every process's term of dh; the first is dz
 
     def __post_init__(self) -> None:
@@ -134,7 +134,7 @@ class Network:
             self.comm.reduce(layer.partial_dh)
             if layer.mask is not None:
                 np.multiply(layer.mask, layer.dh, out=layer.dh)  # (12) (B, H)
-            self.f.backward(layer.h, layer.dz, layer.scratch)  # (8)  (B, H)
+            np.multiply(layer.dh, self.f.derivative(layer.h, layer.slope), out=layer.dz)  # (8)  (B, H)
             layer.backward()
 
 

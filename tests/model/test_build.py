@@ -16,7 +16,7 @@ Array = np.ndarray
 
 
 def all_of(arrays) -> list[Array]:
-    hidden = [*arrays.z, *arrays.h, *arrays.a, *arrays.scratch, *(mask for mask in arrays.masks if mask is not None)]
+    hidden = [*arrays.z, *arrays.h, *arrays.a, *arrays.slope, *(mask for mask in arrays.masks if mask is not None)]
     return [*hidden, *(term for terms in arrays.partial_dh for term in terms), *arrays.partial_logits, arrays.p]
 
 
