@@ -387,8 +387,10 @@ def _number(error: float | None) -> str:
 
 
 def _print_verdict(rows: list[Row], allowed: dict[str, float], architecture: Architecture) -> None:
+    from mlpcli.gradcheck.textbook import KINKS
+
     used = (architecture.activation.name if len(architecture.sizes) > 2 else "", architecture.objective.name)
-    kinked = " or ".join(name for name in used if name in ("relu", "linear_hinge"))
+    kinked = " or ".join(name for name in used if name in KINKS)
     for row in rows:
         if row.kinks:
             some = ", ".join(row.kinks[:5]) + (" ..." if len(row.kinks) > 5 else "")

@@ -54,6 +54,12 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": lambda z: np.where(z > 0, z, 0.0),
 }
 
+# On which side of a kink, where there is no derivative, each argument is: of the functions that have kinks.
+KINKS: dict[str, Callable[..., Array]] = {
+    "relu": lambda z: z > 0,
+    "linear_hinge": lambda z, Y: z - (Y * z).sum(axis=1, keepdims=True) + 1 > 0,
+}
+
 RULES: dict[str, Rule] = {"sgd": sgd, "momentum": momentum, "nesterov": nesterov, "adam": adam}
 
 

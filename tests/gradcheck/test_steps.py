@@ -140,7 +140,7 @@ def margins_of_another_batch(patch):
 
 def momentum_decayed_twice(patch):
     def end(self):
-        for u, _ in self._chunks:
+        for u, _ in self._plans:
             u *= self.c
 
     patch(optimizers, "MIN_MOMENTUM_SCALE", 0.95)
@@ -236,9 +236,9 @@ def last_quarter_of_the_schedule(patch):
 def momentum_forgotten_at_step_128(patch):
     step = optimizers.Optimizer.step
 
-    def forget(self, number):
-        step(self, number)
-        if number == 128:
+    def forget(self):
+        step(self)
+        if self.number == 128:
             self.state["v"][:] = 0
 
     patch(optimizers.Optimizer, "step", forget)
