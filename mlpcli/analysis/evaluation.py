@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlpcli.config import Config, DataConfig
+from mlpcli.config import DataConfig, held_out_by
 from mlpcli.datasets.catalogue import CATALOGUE
 from mlpcli.datasets.deskew import preprocessed
 from mlpcli.datasets.foreign import data_of_a_run
@@ -221,8 +221,8 @@ def check_ensemble(models: Sequence[LoadedModel], split: SplitName, dataset: str
             )
         if split != "test":
             differences["held out other images for validation; compare them on the test images"] = (
-                _held_out_by(first.config),
-                _held_out_by(other.config),
+                held_out_by(first.config),
+                held_out_by(other.config),
             )
         for what, (a, b) in differences.items():
             if a != b:
@@ -234,12 +234,6 @@ def check_ensemble(models: Sequence[LoadedModel], split: SplitName, dataset: str
                 f"no ensemble with {shown(model.path)}: it averages probabilities, and the outputs of {objective} "
                 "are not probabilities"
             )
-
-
-def _held_out_by(config: Config) -> tuple[Any, ...]:
-    """Return the settings that decide which images are held out for validation."""
-    data = config.data
-    return data.validation, data.validation_order, config.seed if data.validation_order != "file" else None
 
 
 def fallback_from(checkpoint: Checkpoint) -> str | None:
