@@ -229,7 +229,9 @@ class TrainingConfig(_Section):
 
     `training.optimizer: sgd` takes no momentum other than 0, `training.warmup_epochs` is at most `training.epochs`, and
     `training.patience` needs validation images. `training.dropout` needs hidden layers, and `training.label_smoothing`
-    an objective other than `linear_hinge`.
+    an objective other than `linear_hinge`. With `training.teacher` a network learns the probabilities of trained ones
+    ([an example](data.md#learn-from-trained-networks)); it then takes no `training.label_smoothing`, and an objective
+    other than `linear_hinge`.
     """
 
     epochs: int = _key(20, "passes over the training images", low=1, high=1_000_000)
@@ -250,6 +252,14 @@ class TrainingConfig(_Section):
     dropout: float = _key(0.0, "dropout rate of the hidden layers", low=0.0, high=0.95)
     input_dropout: float = _key(0.0, "dropout rate of the inputs", low=0.0, high=0.95)
     label_smoothing: float = _key(0.0, "fraction of each target spread evenly over all classes", low=0.0, high=0.9)
+    teacher: tuple[str, ...] | None = _key(
+        None,
+        "runs or checkpoints whose mean probabilities for the images of a batch are its targets (distillation); null: "
+        "the labels are",
+    )
+    teacher_sha256: tuple[str, ...] | None = _key(
+        None, "SHA-256 of each of these checkpoints; set when a run records its config"
+    )
     averaging: float | None = _key(
         None,
         "decay per step of the moving average (EMA) of the weights, which is evaluated and saved; null: off",
@@ -266,6 +276,19 @@ class TrainingConfig(_Section):
             raise ConfigError(f"momentum: {self.momentum} has no effect with optimizer: sgd; use optimizer: momentum")
         if self.warmup_epochs > self.epochs:
             raise ConfigError(f"warmup_epochs: {self.warmup_epochs} is more than epochs: {self.epochs}")
+        if self.teacher == ():
+            raise ConfigError("teacher: [] names no teacher; allowed: a list of runs or checkpoints, or null")
+        if self.teacher_sha256 is not None and len(self.teacher_sha256) != len(self.teacher or ()):
+            count, runs = len(self.teacher_sha256), len(self.teacher or ())
+            raise ConfigError(
+                f"teacher_sha256: has {count} hashes for the {runs} checkpoints of training.teacher; allowed: one for "
+                "each, or null"
+            )
+        if self.teacher is not None and self.label_smoothing:
+            raise ConfigError(
+                f"label_smoothing: {self.label_smoothing} has no effect with training.teacher, which gives the "
+                "targets; allowed: 0"
+            )
 
 
 @dataclass(frozen=True)
@@ -291,6 +314,16 @@ class Config(_Section):
             raise ConfigError(
                 f"training.label_smoothing: {self.training.label_smoothing} has no meaning with network.single_output, "
                 "whose targets are class numbers; allowed: 0"
+            )
+        if self.training.teacher is not None and self.network.objective == "linear_hinge":
+            raise ConfigError(
+                "training.teacher: has no meaning with network.objective: linear_hinge, whose targets name one class; "
+                "allowed: null"
+            )
+        if self.training.teacher is not None and self.network.single_output:
+            raise ConfigError(
+                "training.teacher: has no meaning with network.single_output, whose targets are class numbers; "
+                "allowed: null"
             )
         if self.training.dropout and not self.network.hidden:
             raise ConfigError(
@@ -334,6 +367,12 @@ def remark_on_rate(training: TrainingConfig) -> str | None:
         f"training.learning_rate: {training.learning_rate:g} is {times} what suits training.optimizer: "
         f"{training.optimizer}, {own:g}; null takes that"
     )
+
+
+def held_out_by(config: Config) -> tuple[Any, ...]:
+    """Return the settings that decide which images are held out for validation."""
+    data = config.data
+    return data.validation, data.validation_order, config.seed if data.validation_order != "file" else None
 
 
 def check_size(config: Config, inputs: int, classes: int, memory: int | None = None, examples: int = 1) -> None:
@@ -888,6 +927,7 @@ _MEANT = {
     "training.l2": "weightdecay wd reg regularization decay",
     "training.patience": "earlystopping",
     "training.averaging": "ema",
+    "training.teacher": "teachers distill distillation",
     "network.hidden": "layers hiddenlayers hiddensize hiddensizes hiddenunits hiddendim units neurons width layersizes",
     "network.activation": "act nonlinearity",
     "network.objective": "loss cost criterion lossfunction",

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from mlpcli import config as config_module
-from mlpcli.config import Config
+from mlpcli.config import Config, held_out_by
 from mlpcli.datasets.catalogue import known_size
 from mlpcli.datasets.collection import Collection
 from mlpcli.datasets.download import Progress
@@ -40,7 +40,7 @@ from mlpcli.runs.checkpoint import Checkpoint
 from mlpcli.runs.comparison import Difference, differences
 from mlpcli.runs.directory import HasPath, RunDirectory
 from mlpcli.runs.environment import PROCESSES, environment
-from mlpcli.runs.initial import find_origin, pinned
+from mlpcli.runs.initial import Origin, find_origin, find_teachers, pinned
 from mlpcli.runs.layout import resume_command
 from mlpcli.runs.summary import read_run
 from mlpcli.state import EpochRecord, State, architecture_of
@@ -48,12 +48,16 @@ from mlpcli.training.diagnosis import LEAST_STEPS, Diagnosis
 from mlpcli.training.evaluate import Evaluator
 from mlpcli.training.initial import copy_layers, draw_parameters
 from mlpcli.training.targets import check_targets
+from mlpcli.training.teacher import Teacher, TeacherTargets, check_teacher
 from mlpcli.training.trainer import Trainer
 
-# Keys that may change when a run is resumed: the place of the data and of the checkpoint it began from, which are
-# compared by their SHA-256, and whether the test images are evaluated in the end.
-RESUMABLE = ("data.dataset", "data.folder", "data.sources", "data.offline", "data.test", "network.init")
+# Keys that may change when a run is resumed: the places of the data, of the checkpoint it began from and of its
+# teachers, which are compared by their SHA-256, and whether the test images are evaluated in the end.
+PLACES = ("data.dataset", "data.folder", "data.sources", "data.offline", "network.init", "training.teacher")
+RESUMABLE = (*PLACES, "data.test")
 EPOCHS = "training.epochs"
+# Images on which a teacher is tried before training.
+FIRST_IMAGES = 100
 # Of the error of a guess: a network that makes as many has learned nothing.
 NO_BETTER = 0.98
 # The name of a run whose config has none.
@@ -192,9 +196,10 @@ def train(
     config_module.check_size(config, *known_size(config.data.dataset), config_module.physical_memory())
     dataset = load_dataset(config.data, config.seed, given=given, say=observer.say, progress=observer.progress)
     state, origin = _initial(config, dataset, observer)
-    trainer = Trainer(config, dataset, state, group)
+    teachers, taught = _teachers(config, dataset, observer)
+    trainer = Trainer(config, dataset, state, group, teachers)
     remarks = data_remarks(dataset, config.data.validation_order)
-    manifest = {**_manifest(dataset, group), **origin}
+    manifest = {**_manifest(dataset, group), **origin, **taught}
     with directory.create(path, name or own_name, config, manifest) as run, _with_resume_hint(run, group):
         return _train(run, config, trainer, dataset, observer, remarks)
 
@@ -230,7 +235,7 @@ def _initial(config: Config, dataset: Dataset, observer: Observer) -> tuple[Stat
     observer.say(f"begins from {origin}" + "".join(f"; {_why_drawn(layer, trained, theta)}" for layer in drawn))
     if (there := origin.checkpoint.config.network.activation) != (here := config.network.activation):
         observer.say(f"its hidden units were trained as {there}, and are {here} now")
-    return State(theta), {"init": origin.record(drawn)}
+    return State(theta), {"init": {**origin.record, "drawn": [f"{array}{layer}" for layer in drawn for array in "Wb"]}}
 
 
 def _why_drawn(layer: int, trained: Parameters, theta: Parameters) -> str:
@@ -243,11 +248,66 @@ def _why_drawn(layer: int, trained: Parameters, theta: Parameters) -> str:
     return f"{what} the classes are others"
 
 
+def load_teachers(
+    config: Config, image_shape: tuple[int, int], class_names: tuple[str, ...], multi_label: bool
+) -> tuple[Teacher, ...]:
+    """Read the networks of ``training.teacher``, for images and labels of this kind.
+
+    Raises ``RunError`` or ``ConfigError`` if one is missing, damaged, another than recorded, or does not fit.
+    """
+    return tuple(teacher for _, teacher in _load_teachers(config, image_shape, class_names, multi_label))
+
+
+def _load_teachers(
+    config: Config, image_shape: tuple[int, int], class_names: tuple[str, ...], multi_label: bool
+) -> list[tuple[Origin, Teacher]]:
+    found = []
+    for origin in find_teachers(config):
+        there = origin.checkpoint
+        teacher = Teacher(
+            name=shown(origin.path),
+            config=there.config,
+            theta=there.parameters,
+            image_shape=there.image_shape,
+            class_names=there.names,
+            multi_label=there.multi_label,
+        )
+        check_teacher(teacher, config, image_shape, class_names, multi_label)
+        found.append((origin, teacher))
+    return found
+
+
+def _teachers(config: Config, dataset: Dataset, observer: Observer) -> tuple[tuple[Teacher, ...], dict[str, Any]]:
+    """Return the networks of ``training.teacher``, and what the manifest says of them; raises as they do."""
+    if config.training.teacher is None:
+        return (), {}
+    train = dataset.train
+    found = _load_teachers(config, dataset.image_shape, dataset.class_names, train.multi_label)
+    images = train.images[:FIRST_IMAGES].astype(np.float64)
+    targets = np.empty((len(images), dataset.classes))
+    for origin, teacher in found:
+        with np.errstate(all="ignore"):
+            TeacherTargets([teacher], len(images), config.data.preprocessing).write(images, targets)
+        if not np.isfinite(targets).all():
+            raise RunError(
+                f"training.teacher: {teacher.name}: its outputs are not finite numbers: its parameters are too large"
+            )
+        observer.say(f"learns from {origin}")
+        same_images = origin.checkpoint.hashes == dataset.training_hashes
+        if dataset.validation is not None and same_images and held_out_by(teacher.config) != held_out_by(config):
+            observer.remark(
+                f"{teacher.name} held out other images for validation: it may have been trained on some of these, and "
+                "the validation error is then too low"
+            )
+    return tuple(teacher for _, teacher in found), {"teacher": [origin.record for origin, _ in found]}
+
+
 def run_worker(group: ProcessGroup) -> None:
     """Train with rank 0 of ``group``, for as long as it does; only rank 0 has files, a terminal and a result."""
     job = group.wait_for_job()
     if job is not None:
-        Trainer(*job, group).run_worker()
+        config, dataset, state, teachers = job
+        Trainer(config, dataset, state, group, teachers).run_worker()
 
 
 def resume(
@@ -273,14 +333,16 @@ def resume(
         config = directory.read_config(where, overrides, os.environ)
         if checkpoint is not None:
             _check_resume_config(checkpoint, config, where)
-            if run.manifest.get("state") == "finished" and at is None and config.training == checkpoint.config.training:
+            as_long = config.training.epochs == checkpoint.config.training.epochs
+            if run.manifest.get("state") == "finished" and at is None and as_long:
                 result = _result(run, config, checkpoint.state)
                 observer.say(f"{shown(where)}: is finished; there is nothing to resume")
                 return result
         _, given = _with_arrays(config, data, test)
         dataset = _same_data(_with_its_data(config, where), checkpoint, run.manifest, observer, given)
         state, origin = _initial(config, dataset, observer) if checkpoint is None else (checkpoint.state, {})
-        trainer = Trainer(config, dataset, state, group)
+        teachers, taught = _teachers(config, dataset, observer)
+        trainer = Trainer(config, dataset, state, group, teachers)
         if trainer.state.step != trainer.state.epoch * trainer.steps_per_epoch:
             raise RunError(
                 f"{where}: its checkpoint's step {trainer.state.step} is not the end of epoch {trainer.state.epoch}, "
@@ -304,7 +366,7 @@ def resume(
             counts = " and then ".join(map(str, before))
             observer.say(f"trained by {counts} processes so far, now by {group.label}: the numbers may differ")
         resumed = [*run.manifest.get("resumed", []), {"epoch": trainer.state.epoch, "environment": here}]
-        manifest = {**_manifest(dataset, group), **origin, **run.manifest, "resumed": resumed}
+        manifest = {**_manifest(dataset, group), **origin, **taught, **run.manifest, "resumed": resumed}
         run.rewind_to(config, checkpoint and replace(checkpoint, config=config), manifest)
         with _with_resume_hint(run, group):
             return _train(run, config, trainer, dataset, observer, remarks)
@@ -335,9 +397,10 @@ def reproduce(
     with ExitStack() as stack:
         group = stack.enter_context(_group_of(manifest))
         state, origin = _initial(config, dataset, observer)
-        trainer = Trainer(config, dataset, state, group)
+        teachers, taught = _teachers(config, dataset, observer)
+        trainer = Trainer(config, dataset, state, group, teachers)
         scratch = keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mlpcli-"))) / where.name
-        with directory.create(scratch, where.name, config, {**_manifest(dataset, group), **origin}) as run:
+        with directory.create(scratch, where.name, config, {**_manifest(dataset, group), **origin, **taught}) as run:
             try:
                 _train(run, config, trainer, dataset, observer, epochs=checkpoint.epoch)
             except DivergedError as error:

@@ -276,6 +276,33 @@ def test_invalid_override_is_refused(override: str, message: str, file: Path) ->
     [
         ("training:\n optimizer: sgd\n momentum: .5", [], "c.yaml:3: training.momentum: 0.5 has no effect with"),
         ("training:\n momentum: .5", ["training.optimizer=sgd"], "c.yaml:2: training.momentum: 0.5 has no effect"),
+        ("training:\n teacher: []", [], "c.yaml:2: training.teacher: [] names no teacher; allowed: a list"),
+        ("training:\n teacher: a", [], "c.yaml:2: training.teacher: 'a' is not allowed; allowed: a list"),
+        (
+            "training:\n teacher: [a, b]\n teacher_sha256: [x]",
+            [],
+            "c.yaml:3: training.teacher_sha256: has 1 hashes for the 2 checkpoints",
+        ),
+        (
+            "training:\n teacher_sha256: [x]",
+            [],
+            "c.yaml:2: training.teacher_sha256: has 1 hashes for the 0 checkpoints",
+        ),
+        (
+            "training:\n teacher: [a]\n label_smoothing: .1",
+            [],
+            "c.yaml:3: training.label_smoothing: 0.1 has no effect with training.teacher",
+        ),
+        (
+            "training:\n teacher: [a]",
+            ["network.objective=linear_hinge"],
+            "c.yaml:2: training.teacher: has no meaning with network.objective: linear_hinge",
+        ),
+        (
+            "training:\n teacher: [a]",
+            ["network.single_output=true", "network.objective=sigmoid_cross_entropy"],
+            "c.yaml:2: training.teacher: has no meaning with network.single_output",
+        ),
         ("training:\n optimizer: sgd", ["training.momentum=.5"], "--set training.momentum=.5: training.momentum: 0.5"),
         ("training: {epochs: 2, warmup_epochs: 2.5}", [], "c.yaml:1: training.warmup_epochs: 2.5 is more than epochs"),
         ("\ntraining: {patience: 2}\ndata: {validation: 0}", [], "c.yaml:2: training.patience: needs validation"),
@@ -489,10 +516,16 @@ def configs(draw: st.DrawFn) -> Config:
         training["dropout"] = 0.0
     if values["network"]["objective"] == "linear_hinge":
         training["label_smoothing"] = 0.0
+        training["teacher"] = None
     if values["network"]["objective"] not in config.INDEPENDENT_OUTPUTS:
         values["network"]["single_output"] = False
     if values["network"]["single_output"]:
         training["label_smoothing"] = 0.0
+        training["teacher"] = None
+    training["teacher"] = training["teacher"] or None
+    if training["teacher"]:
+        training["label_smoothing"] = 0.0
+    training["teacher_sha256"] = draw(st.sampled_from([None, training["teacher"]]))
     if draw(st.booleans()):
         del values["augmentation"]
     sections = {name: SECTIONS[name](**section) for name, section in values.items()}

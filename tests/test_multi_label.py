@@ -232,3 +232,11 @@ def test_onnx_predicts_as_predict_does(kind, run, two, tmp_path):
     session = runtime.InferenceSession(str(tmp_path / "m.onnx"), providers=["CPUExecutionProvider"])
     (predicted,) = session.run(["predicted"], {"images": images})
     np.testing.assert_array_equal(predicted, load(path).predict(images).predicted)
+
+
+def test_student_learns_several_labels_from_a_teacher(run, folder, tmp_path, capsys):
+    where = (f"data.dataset={folder}", *TRAINING)
+    student = experiment.train(config.load(None, (*where, f"training.teacher=[{run}]"), {}), out=tmp_path / "student")
+    assert student.validation_error < 0.2
+    assert student.train_loss > 1e-3
+    assert output_of(capsys, "gradcheck", student.path).out.splitlines()[-1].startswith("passed")

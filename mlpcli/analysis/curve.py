@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 ROWS = 8
-MOST_COLUMNS = 60
-LEAST_COLUMNS = 12
+MAX_COLUMNS = 60
+MIN_COLUMNS = 12
 
 # The bit of a braille character (U+2800 + bits) for each of its dots, by row and column.
 _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
@@ -37,8 +37,8 @@ def learning_curve(
     scale = _Scale([error for values in series.values() for error in values])
     labels = [scale.label(0), scale.label(1)]
     margin = max(map(len, labels))
-    columns = min(MOST_COLUMNS, width - margin - 2 - 1 - max(map(len, ends.values()), default=0))
-    if len(training) < 2 or columns < LEAST_COLUMNS:
+    columns = min(MAX_COLUMNS, width - margin - 2 - 1 - max(map(len, ends.values()), default=0))
+    if len(training) < 2 or columns < MIN_COLUMNS:
         return []
     canvas = _Braille(columns) if braille else _Ascii(columns)
     rows = {}

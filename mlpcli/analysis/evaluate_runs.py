@@ -20,7 +20,8 @@ from mlpcli.runs import directory
 class EvaluatedRuns:
     """Evaluated ``models``: the result of each on ``split`` of ``part``, and the outputs of their ensemble.
 
-    The ensemble of a single model is the model. Measure it by :func:`mlpcli.analysis.evaluation.evaluate`.
+    All are means over each image and its ``shifts`` shifts. The ensemble of a single model is the model. Measure it by
+    :func:`mlpcli.analysis.evaluation.evaluate`.
     """
 
     models: tuple[LoadedModel, ...]
@@ -28,6 +29,7 @@ class EvaluatedRuns:
     split: SplitName
     individual: tuple[Evaluation, ...]
     ensemble: Outputs
+    shifts: int = 0
 
 
 def evaluate_runs(
@@ -38,15 +40,17 @@ def evaluate_runs(
     folder: str | None = None,
     sources: tuple[str, ...] = (),
     offline: bool = False,
+    shifts: int = 0,
     say: Say = silent,
     progress: Progress | None = None,
 ) -> EvaluatedRuns:
     """Evaluate the runs or checkpoints ``paths`` on ``split`` of their training data set, or of ``dataset``.
 
     ``split`` None is validation, or train if no images were held out: the test images are used only if asked for. Every
-    evaluation is appended to evaluations.jsonl of each run; ``say`` receives a message if that fails. The other
+    evaluation is appended to evaluations.jsonl of each run; ``say`` receives a message if that fails. Probabilities are
+    averaged over each image and its ``shifts`` one-pixel shifts: none, 4 or 8. The other
     arguments are those of :func:`mlpcli.analysis.evaluation.data_for`. Raises ``UsageError`` for models that cannot
-    form an ensemble, or for sources with ``offline``; ``DataError`` and ``RunError``.
+    form an ensemble or be averaged, or for sources with ``offline``; ``DataError`` and ``RunError``.
     """
     if offline and sources:
         raise UsageError("--offline fetches nothing, so --source has no use with it")
@@ -71,16 +75,16 @@ def evaluate_runs(
     if changed := evaluation.changed_files(first, part):
         say(f"{shown(part.name)}: not the files it was trained on: the SHA-256 of {', '.join(changed)} differs")
     labels = part.split.labels
-    outputs = [evaluation.outputs(model, part.split) for model in models]
+    outputs = [evaluation.averaged_outputs(model, part.split, shifts) for model in models]
     individual = tuple(evaluation.evaluate(each, labels) for each in outputs)
     for model, result in zip(models, individual, strict=True):
         if model.run is not None:
             try:
-                line = evaluation.evaluation_record(model, result, part, split, len(models) > 1)
+                line = evaluation.evaluation_record(model, result, part, split, len(models) > 1, shifts)
                 directory.append_evaluation(model.run, line)
             except RunError as error:
                 say(f"mlpcli: this evaluation is not recorded: {error}")
-    return EvaluatedRuns(models, part, split, individual, evaluation.ensemble_outputs(outputs, labels))
+    return EvaluatedRuns(models, part, split, individual, evaluation.ensemble_outputs(outputs, labels), shifts)
 
 
 def evaluate_unrecorded(model: LoadedModel, part: Part, split: SplitName) -> EvaluatedRuns:

@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlpcli.config import Config, DataConfig
+from mlpcli.analysis.shifts import SHIFTS, shifted
+from mlpcli.config import DataConfig, held_out_by
 from mlpcli.datasets.catalogue import CATALOGUE
 from mlpcli.datasets.deskew import preprocessed
 from mlpcli.datasets.foreign import data_of_a_run
@@ -221,8 +222,8 @@ def check_ensemble(models: Sequence[LoadedModel], split: SplitName, dataset: str
             )
         if split != "test":
             differences["held out other images for validation; compare them on the test images"] = (
-                _held_out_by(first.config),
-                _held_out_by(other.config),
+                held_out_by(first.config),
+                held_out_by(other.config),
             )
         for what, (a, b) in differences.items():
             if a != b:
@@ -234,12 +235,6 @@ def check_ensemble(models: Sequence[LoadedModel], split: SplitName, dataset: str
                 f"no ensemble with {shown(model.path)}: it averages probabilities, and the outputs of {objective} "
                 "are not probabilities"
             )
-
-
-def _held_out_by(config: Config) -> tuple[Any, ...]:
-    """Return the settings that decide which images are held out for validation."""
-    data = config.data
-    return data.validation, data.validation_order, config.seed if data.validation_order != "file" else None
 
 
 def fallback_from(checkpoint: Checkpoint) -> str | None:
@@ -322,6 +317,22 @@ def outputs(model: LoadedModel, split: Split) -> Outputs:
         return _outputs(model, architecture, *evaluator.loss_and_logits(checkpoint.parameters))
 
 
+def averaged_outputs(model: LoadedModel, split: Split, shifts: int) -> Outputs:
+    """Return the mean of the probabilities of each image of ``split`` and of its ``shifts`` shifts, 0, 4 or 8.
+
+    Otherwise as :func:`outputs`, and as :func:`ensemble_outputs` the loss. Raises ``UsageError`` if the outputs are not
+    probabilities.
+    """
+    plain = outputs(model, split)
+    if shifts and not plain.probabilities:
+        raise UsageError(
+            f"{shown(model.path)}: --average-shifts averages probabilities, and the outputs of "
+            f"{model.checkpoint.config.network.objective} are not probabilities"
+        )
+    moved = (shifted(split.images, model.checkpoint.image_shape, *shift) for shift in SHIFTS[shifts])
+    return ensemble_outputs([plain, *(outputs(model, replace(split, images=each)) for each in moved)], split.labels)
+
+
 def predictions(model: LoadedModel, images: Array) -> Outputs:
     """Return the outputs of ``model`` on ``images`` (N, D) without labels: bytes, or numbers from 0 to 1.
 
@@ -398,11 +409,12 @@ def evaluate(outputs: Outputs, labels: Array, worst: int = 0) -> Evaluation:
 
 
 def evaluation_record(
-    model: LoadedModel, result: Evaluation, part: Part, split: SplitName, in_ensemble: bool
+    model: LoadedModel, result: Evaluation, part: Part, split: SplitName, in_ensemble: bool, shifts: int
 ) -> dict[str, Any]:
     """Return the line of evaluations.jsonl for an evaluation of ``model`` on ``split`` of ``part``, with its UTC time.
 
-    ``result`` is that of the model alone; ``in_ensemble``: whether it was also evaluated in an ensemble.
+    ``result`` is that of the model alone; ``in_ensemble``: whether it was also evaluated in an ensemble; ``shifts`` is
+    the number of shifts that each image was averaged with.
     """
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -414,6 +426,7 @@ def evaluation_record(
         "error": result.error,
         "loss": result.loss,
         "ensemble": in_ensemble,
+        "average_shifts": shifts,
     }
 
 

@@ -40,10 +40,10 @@ DOTS_PER_INCH = 150
 # Okabe and Ito's, the darker ones first; grey replaces their yellow, which is hard to see on white paper.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#888888")
 MARKERS = ("o", "s", "^", "D", "v")
-MOST_RUNS = len(COLOURS) * len(MARKERS)  # beyond that, pairs of colour and marker would repeat
-MOST_LAYERS_BY_NAME = len(COLOURS)
-MOST_RUNS_OF_LAYERS = 8
-MOST_MARKERS = 12  # on a line
+MAX_RUNS = len(COLOURS) * len(MARKERS)  # beyond that, pairs of colour and marker would repeat
+MAX_NAMED_LAYERS = len(COLOURS)
+MAX_RUNS_WITH_LAYERS = 8
+MAX_MARKERS = 12  # on a line
 SMALLEST, LARGEST = 1e-290, 1e290
 DASHES = (0, (2.5, 1.2))
 
@@ -51,10 +51,10 @@ SIGNED = "cividis"  # from dark, below zero, to light
 SHARES = "Oranges"
 INK = "Greys"
 
-MOST_CELLS_WITH_NUMBERS = 20
-LONGEST_NAME = 56
-MOST_OF_A_NAME = 14  # characters of a class name
-MOST_PIXELS_A_SIDE = 112  # of an image in a mosaic
+MAX_ANNOTATED_CELLS = 20
+MAX_RUN_NAME = 56  # characters of a run's name
+MAX_CLASS_NAME = 14  # characters of a class name
+MAX_PIXELS_PER_SIDE = 112  # of an image in a mosaic
 
 STYLE: dict[Any, Any] = {
     "font.family": ["DejaVu Sans"],  # included in matplotlib
@@ -149,7 +149,7 @@ def render(draw: Draw, form: str, title: str) -> bytes:
 
 
 def draw_curves(figure: Figure, runs: Sequence[History]) -> None:
-    """Draw loss and error of ``runs``, at most ``MOST_RUNS``, against the epoch: training and validation."""
+    """Draw loss and error of ``runs``, at most ``MAX_RUNS``, against the epoch: training and validation."""
     legend = _Legend()
     grey: dict[str, Any] = {"color": "#444444"}
     legend.add("training (running mean)", linestyle=DASHES, **grey)
@@ -186,12 +186,12 @@ def draw_curves(figure: Figure, runs: Sequence[History]) -> None:
 def draw_layers(figure: Figure, runs: Sequence[History]) -> None:
     """Draw gradient norms and, for sigmoids, saturation by epoch: a row per run of ``runs``, a line per layer.
 
-    There are at most ``MOST_RUNS_OF_LAYERS`` runs, and all have the same scales.
+    There are at most ``MAX_RUNS_WITH_LAYERS`` runs, and all have the same scales.
     """
     norms = [run.layers("gradient_norm") for run in runs]
     saturation = [100 * run.layers("saturation") for run in runs]
     most = max(each.shape[1] for each in norms)
-    by_name = most <= MOST_LAYERS_BY_NAME
+    by_name = most <= MAX_NAMED_LAYERS
     legend = _Legend()
     for layer in range(most if by_name else 0):
         legend.add(_layer_name(layer, most), **_line_style(layer))
@@ -264,7 +264,7 @@ def _layers_bar(figure: Figure, panels: Any, layers: int) -> None:
 
 def _markers(epochs: int, number: int) -> tuple[int, int]:
     """Return the first marker and their distance in epochs, such that markers of neighbouring lines lie apart."""
-    every = max(1, math.ceil(epochs / MOST_MARKERS))
+    every = max(1, math.ceil(epochs / MAX_MARKERS))
     return number * max(1, every // 3) % every, every
 
 
@@ -370,7 +370,7 @@ def draw_confusion(figure: Figure, result: Evaluation, title: str, class_names: 
     assert counts is not None  # the caller refuses several labels per image
     classes = len(counts)
     names = _captions(class_names, classes)
-    figure.set_size_inches(*((7.2, 6.4) if classes <= MOST_CELLS_WITH_NUMBERS else (8.6, 7.6)))
+    figure.set_size_inches(*((7.2, 6.4) if classes <= MAX_ANNOTATED_CELLS else (8.6, 7.6)))
     figure.suptitle(title)
     axes = figure.subplots()
     shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -383,7 +383,7 @@ def draw_confusion(figure: Figure, result: Evaluation, title: str, class_names: 
     axes.imshow(right, "Greys", vmin=0, vmax=6, interpolation="nearest")
     figure.colorbar(image, ax=axes, label="fraction of the label's images, mistakes only (%)", shrink=0.8)
     axes.set(xlabel="predicted class", ylabel="label")
-    if classes <= MOST_CELLS_WITH_NUMBERS:
+    if classes <= MAX_ANNOTATED_CELLS:
         axes.set_xticks(range(classes), names, rotation=90 if max(map(len, names)) > 3 else 0)
         axes.set_yticks(range(classes), names)
         size = 9 if classes <= 12 else 6
@@ -454,14 +454,14 @@ def draw_mistakes(
 
 def _captions(class_names: Sequence[str], classes: int) -> list[str]:
     """Return the captions of ``classes`` classes: their names, shortened, or else their numbers."""
-    return [shown(name[:MOST_OF_A_NAME]) for name in class_names] or list(map(str, range(classes)))
+    return [shown(name[:MAX_CLASS_NAME]) for name in class_names] or list(map(str, range(classes)))
 
 
 class _Mosaic:
     """A grid of images (N, rows, columns) in one picture, with NaN between them and above each, for captions."""
 
     def __init__(self, images: Array, captions: int, inches: float) -> None:
-        step = math.ceil(max(images.shape[1:]) / MOST_PIXELS_A_SIDE)
+        step = math.ceil(max(images.shape[1:]) / MAX_PIXELS_PER_SIDE)
         images = images[:, ::step, ::step]
         count, self.rows, self.columns = images.shape
         self.count = count
@@ -517,5 +517,5 @@ def _images_per_row(count: int, about: float) -> int:
 def shown(name: str) -> str:
     """Return ``name`` as one line of limited length: its beginning and its end."""
     name = one_line(name)
-    half = LONGEST_NAME // 2
-    return name if len(name) <= LONGEST_NAME else f"{name[: half - 1]}…{name[-half:]}"
+    half = MAX_RUN_NAME // 2
+    return name if len(name) <= MAX_RUN_NAME else f"{name[: half - 1]}…{name[-half:]}"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mlpcli.analysis.plots import INK, MOST_PIXELS_A_SIDE, render
+from mlpcli.analysis.plots import INK, MAX_PIXELS_PER_SIDE, render
 from mlpcli.config import AugmentationConfig, Config
 from mlpcli.datasets.classes import in_words
 from mlpcli.datasets.deskew import preprocessed
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 IMAGES = 4
 INCHES = 0.9  # an image's longer side
-LEAST_INCHES = 4.5  # the picture's width
-MOST_ABREAST = 8  # images per row if there are only originals
+MIN_INCHES = 4.5  # the picture's width
+MAX_PER_ROW = 8  # images per row if there are only originals
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,11 +158,11 @@ def _draw(figure: Figure, made: Sheet) -> None:
     """Draw the sheet: each image below its caption, in a thin frame that shows where it is cut off."""
     from matplotlib.patches import Rectangle
 
-    step = math.ceil(max(made.rows.shape[2:]) / MOST_PIXELS_A_SIDE)
+    step = math.ceil(max(made.rows.shape[2:]) / MAX_PIXELS_PER_SIDE)
     h, w = made.rows[0, 0, ::step, ::step].shape
     gap, head = (max(1, round(share * max(h, w))) for share in (0.07, 0.2))
     column = max(w, round(0.75 * h)) + gap  # wide enough for a caption
-    across = max(map(len, made.lines)) if len(made.lines) > 1 else MOST_ABREAST
+    across = max(map(len, made.lines)) if len(made.lines) > 1 else MAX_PER_ROW
     cells = [line[start : start + across] for line in made.lines for start in range(0, len(line), across)]
     picture = np.full((len(cells) * (h + head) + 1, max(map(len, cells)) * column), np.nan)
     axes = figure.subplots()
@@ -176,5 +176,5 @@ def _draw(figure: Figure, made: Sheet) -> None:
     axes.imshow(np.ma.masked_invalid(picture), INK, vmin=0, vmax=255, interpolation="nearest")
     axes.set_axis_off()
     pixel = INCHES / max(h, w)
-    figure.set_size_inches(max(LEAST_INCHES, pixel * picture.shape[1] + 0.4), pixel * picture.shape[0] + 0.8)
+    figure.set_size_inches(max(MIN_INCHES, pixel * picture.shape[1] + 0.4), pixel * picture.shape[0] + 0.8)
     figure.suptitle(textwrap.fill(made.title, 12 * round(figure.get_size_inches()[0])))

@@ -39,6 +39,14 @@ if TYPE_CHECKING:
 )
 @click.option("--show", is_flag=True, help="Draw them too.")
 @click.option(
+    "--average-shifts",
+    "shifts",
+    metavar="4|8",
+    type=click.Choice(["4", "8"]),
+    help="Average the probabilities of each image and of its 4 or 8 shifts by one pixel (8: diagonal ones too). The "
+    "result is no plain evaluation, and is shown and recorded as what it is.",
+)
+@click.option(
     "--predictions",
     metavar="FILE.csv",
     help="Write image, label, predicted, confidence, p_0 ... of every image; an existing file is replaced.",
@@ -54,6 +62,7 @@ def command(
     offline: bool,
     worst: int,
     show: bool,
+    shifts: str | None,
     predictions: str | None,
     as_json: bool,
 ) -> None:
@@ -70,6 +79,7 @@ def command(
       mlpcli eval runs/seed-0 runs/seed-1 runs/seed-2   an ensemble
       mlpcli eval runs/mnist-... --split validation     the images held out from training
       mlpcli eval runs/mnist-... --data ./my-digits     other images of the same size
+      mlpcli eval runs/mnist-... --average-shifts 8     each image and its shifts, averaged
       mlpcli eval runs/mnist-... --predictions p.csv --json
     """
     if show and as_json:
@@ -89,6 +99,7 @@ def command(
         folder=folder,
         sources=sources,
         offline=offline,
+        shifts=int(shifts or 0),
         say=output.say,
         progress=download_progress(),
     )
@@ -113,6 +124,7 @@ def _document(evaluated: EvaluatedRuns, result: Evaluation, dataset: str | None)
         "split": evaluated.split,
         "class_names": list(evaluated.part.class_names),
         "ensemble": len(evaluated.models) > 1,
+        "average_shifts": evaluated.shifts,
         **result.to_dict(),
         "checkpoints": [
             {
@@ -141,6 +153,11 @@ def _print(evaluated: EvaluatedRuns, result: Evaluation, dataset: str | None) ->
         epoch = f"epoch {model.checkpoint.epoch}"
         output.result(f"{shown(model.path)}: {sizes}, {network.objective}, {epoch}")
     output.result(f"{shown(part.name)}, {evaluated.split}: {result.examples:,} images")
+    if evaluated.shifts:
+        output.result(
+            f"no plain evaluation: the probabilities are means over each image and its {evaluated.shifts} shifts by "
+            "one pixel (--average-shifts)"
+        )
     if wanted := _fallback_from(evaluated, dataset):
         output.result(f"trained on {shown(part.name)}, as {wanted} could not be had: these are no {wanted} results")
 

@@ -132,7 +132,8 @@ def command(
             with suppress(DivergedError, Stopped):
                 job = group.wait_for_job()
                 if job is not None:
-                    Steps(*job, group).run_worker()
+                    config, dataset, state, teachers = job
+                    Steps(config, dataset, state, group, teachers).run_worker()
             return 0
         check = _Check(
             find_subject(what, overrides, "checked", "float64"),
@@ -180,10 +181,12 @@ class _Check:
     ) -> None:
         import numpy as np
 
+        from mlpcli.experiment import load_teachers
         from mlpcli.gradcheck.steps import random_labels
         from mlpcli.gradcheck.subject import Problem
         from mlpcli.model.dropout import draw_mask
         from mlpcli.training.batches import INPUT_SCALE
+        from mlpcli.training.teacher import TeacherTargets
 
         self.subject, self.seed, self.tolerance = subject, seed, tolerance
         self.entries = None if every else entries
@@ -197,6 +200,11 @@ class _Check:
         self.examples = len(X)
         labels = random_labels(self.rng, len(X), subject.classes, subject.multi_label)
         Y = subject.targets.table(training.label_smoothing)[labels]
+        self.teachers = load_teachers(subject.config, subject.image_shape, subject.class_names, subject.multi_label)
+        if self.teachers:
+            TeacherTargets(
+                [each.in_float64() for each in self.teachers], len(X), subject.config.data.preprocessing
+            ).write(X, Y)
         masks = []
         if training.input_dropout:
             mask = np.empty_like(X)
@@ -224,10 +232,12 @@ class _Check:
         dataset = training_images(
             config, self.images, subject.classes, subject.image_shape, self.seed, subject.multi_label
         )
-        checker = StepChecker(Steps(config, dataset, subject.state), subject.theta, self.step_rng, self.tolerance)
+        checker = StepChecker(
+            Steps(config, dataset, subject.state, teachers=self.teachers), subject.theta, self.step_rng, self.tolerance
+        )
         yield from checker.rows()
         if group.size > 1 and not checker.diverged:
-            yield from checker.rows_of(Steps(config, dataset, subject.state, group))
+            yield from checker.rows_of(Steps(config, dataset, subject.state, group, self.teachers))
 
     def print_head(self, group: ProcessGroup, mpi: bool) -> None:
         """Print the subject of the check, and the table's head."""
@@ -243,6 +253,8 @@ class _Check:
             output.result(f"dropout   {rates}, the same in every pass")
         if training.label_smoothing:
             output.result(f"targets   smoothed by {training.label_smoothing:g}")
+        if self.teachers:
+            output.result(f"targets   the mean probabilities of {', '.join(each.name for each in self.teachers)}")
         single = "; mpiexec -n 2 would check that of two" if mpi else ""
         output.result(f"steps     of 1 process{f' and of {group.size}' if group.size > 1 else single}")
         output.result("")
@@ -387,8 +399,10 @@ def _number(error: float | None) -> str:
 
 
 def _print_verdict(rows: list[Row], allowed: dict[str, float], architecture: Architecture) -> None:
+    from mlpcli.gradcheck.textbook import KINKS
+
     used = (architecture.activation.name if len(architecture.sizes) > 2 else "", architecture.objective.name)
-    kinked = " or ".join(name for name in used if name in ("relu", "linear_hinge"))
+    kinked = " or ".join(name for name in used if name in KINKS)
     for row in rows:
         if row.kinks:
             some = ", ".join(row.kinks[:5]) + (" ..." if len(row.kinks) > 5 else "")

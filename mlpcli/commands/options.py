@@ -56,6 +56,13 @@ def init_overrides(init: str | None, *, any_file: bool) -> list[str]:
     return [f"network.init={json.dumps(init, ensure_ascii=False)}", *(["network.init_sha256=null"] if any_file else [])]
 
 
+def teacher_overrides(teachers: tuple[str, ...]) -> list[str]:
+    """Return ``--teacher``, repeated, as values of ``--set``."""
+    import json
+
+    return [f"training.teacher={json.dumps(list(teachers), ensure_ascii=False)}"] if teachers else []
+
+
 def data_options(command: Decorated) -> Decorated:
     """Add ``--data``, ``--folder``, ``--source`` and ``--offline``: the images to evaluate trained networks on."""
     for option in (

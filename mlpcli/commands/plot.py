@@ -95,7 +95,7 @@ def command(
     count = images or IMAGES.get(kind, 0)
     draw: Draw
     if kind in ("curves", "layers"):
-        histories = _histories(runs, plots.MOST_RUNS if kind == "curves" else plots.MOST_RUNS_OF_LAYERS)
+        histories = _histories(runs, plots.MAX_RUNS if kind == "curves" else plots.MAX_RUNS_WITH_LAYERS)
         title = ", ".join(plots.shown(history.name) for history in histories)
         draw = partial(plots.draw_curves if kind == "curves" else plots.draw_layers, runs=histories)
     elif kind == "weights":

@@ -17,6 +17,7 @@ from mlpcli.commands.options import (
     init_overrides,
     set_threads,
     source_option,
+    teacher_overrides,
     threads_are_set,
     threads_option,
 )
@@ -113,6 +114,9 @@ def show(run: Path, as_json: bool) -> None:
         drawn = f"; {', '.join(map(shown, init['drawn']))} drawn anew" if init["drawn"] else ""
         where_from = f"{shown(config.network.init or '')}, epoch {init['epoch']} on {shown(init['dataset'])}{drawn}"
         lines += [("began from", where_from), ("", f"SHA-256 {shown(init['sha256'])}")]
+    for path, teacher in zip(config.training.teacher or (), manifest.get("teacher") or (), strict=False):
+        lines.append(("learned from", f"{shown(path)}, epoch {teacher['epoch']} on {shown(teacher['dataset'])}"))
+        lines.append(("", f"SHA-256 {shown(teacher['sha256'])}"))
     for session in manifest.get("resumed", []):
         lines.append(("resumed", f"from epoch {session['epoch']}"))
     if summary.validation_error is not None:
@@ -176,6 +180,14 @@ def compare(paths: tuple[Path, ...], group_seeds: bool, test: bool, as_json: boo
     metavar="FILE.npz",
     help="The checkpoint it began from, if it has moved. [default: where the run had it]",
 )
+@click.option(
+    "--teacher",
+    "teachers",
+    metavar="FILE.npz",
+    multiple=True,
+    help="The checkpoint of a teacher, if they have moved; repeat it for each, in order. [default: where the run had "
+    "them]",
+)
 @source_option
 @partial(threads_option, default="those of the run")
 @_json
@@ -185,6 +197,7 @@ def reproduce(
     keep: Path | None,
     data: str | None,
     init: str | None,
+    teachers: tuple[str, ...],
     sources: tuple[str, ...],
     as_json: bool,
     quiet: bool,
@@ -212,6 +225,7 @@ def reproduce(
     from mlpcli.commands.show import Screen
 
     overrides = [*data_overrides(sources, offline=False, dataset=data), *init_overrides(init, any_file=False)]
+    overrides += teacher_overrides(teachers)
     again = experiment.reproduce(run, overrides, keep=keep, observer=Screen(quiet=quiet))
     if as_json:
         environment = [{"key": key, "recorded": there, "here": here} for key, there, here in again.environment]

@@ -14,7 +14,7 @@ Central differences
     Allowed: 1e-7, or what rounding alone may make of it, 10 eps |f| / (t ||a||), where the gradient a is that small. It
     asks nothing of complex arithmetic, which is why it is here.
 Textbook
-    The output layer by its Jacobians, dC/dp (K,), dp/dz (K, K) and dz/dW (K, H K), multiplied out one example after the
+    The output layer by its Jacobians, dC/dp (K,), dp/dz (K, K) and dz/dW (K, D K), multiplied out one example after the
     other; and the values of the loss and of the hidden activations. Exact except for rounding. Allowed: 1e-12.
 
 An error is the norm-wise relative error ||n - a|| / (||n|| + ||a||) of a tensor's entries, a by hand and n by the other
@@ -160,11 +160,11 @@ class _Checker:
         x = x if isinstance(x, np.ndarray) else x.scale * x.array
         dW = np.zeros_like(gradient.W[-1])
         identity = np.eye(len(dz_textbook.T))  # dz/db
-        # dz/dW has K H K entries: computed for some of the H units at a time, if that is too many.
+        # dz/dW has K D K entries: computed for some of the D inputs at a time, if that is too many.
         parts = np.array_split(np.arange(len(dW)), 1 + dW.size * len(identity) // 2**22)
         for dC_dz, inputs in zip(dz_textbook, x, strict=True):
             for part in parts:
-                dz_dW = np.kron(inputs[part], identity)  # (K, H K) = [x_1 I, x_2 I, ... x_H I]
+                dz_dW = np.kron(inputs[part], identity)  # (K, D K) = [x_1 I, x_2 I, ... x_D I]
                 dW[part] += (dC_dz @ dz_dW).reshape(-1, len(identity))
         db = (dz_textbook @ identity).sum(axis=0)
         by_jacobians = {
@@ -227,8 +227,7 @@ class _Checker:
             return objective.forward(logits, Y, p) / len(Y)
 
         def active_sets() -> list[Array]:
-            active = objective.active_set(logits, Y)
-            return [] if active is None else [active]
+            return [textbook.KINKS[objective.name](logits, Y)] if objective.name in textbook.KINKS else []
 
         return Function(logits.reshape(-1), value, lambda index: nullcontext(value), active_sets)
 

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlpcli.config import Config
+from mlpcli.datasets.deskew import preprocessed
 from mlpcli.datasets.load import Dataset, Split
 from mlpcli.errors import DivergedError
 from mlpcli.gradcheck import textbook
@@ -49,6 +50,7 @@ from mlpcli.training.augment import Augmentation
 from mlpcli.training.averaging import INTERVAL
 from mlpcli.training.optimizers import FLUSH_STEPS
 from mlpcli.training.rng import keyed_rng
+from mlpcli.training.teacher import Teacher
 from mlpcli.training.trainer import StepRecord, Trainer
 
 Array = NDArray[Any]
@@ -70,16 +72,24 @@ class Snapshot:
 class Steps:
     """The steps that are checked, taken by the processes of ``group``, from ``state`` or the initial parameters."""
 
-    def __init__(self, config: Config, dataset: Dataset, state: State | None, group: ProcessGroup = SINGLE) -> None:
+    def __init__(
+        self,
+        config: Config,
+        dataset: Dataset,
+        state: State | None,
+        group: ProcessGroup = SINGLE,
+        teachers: Sequence[Teacher] = (),
+    ) -> None:
         self.config, self.epochs = in_float64(config, dataset)
         self.dataset, self.group = dataset, group
-        self._given = config, dataset.without_test(), state
+        self._given = config, dataset.without_test(), state, teachers
         self.state = None if state is None else _to_float64(state)
-        self.trainer = Trainer(self.config, dataset, self.state, group)
+        self.teachers = [teacher.in_float64() for teacher in teachers]
+        self.trainer = Trainer(self.config, dataset, self.state, group, self.teachers)
 
     @property
-    def job(self) -> tuple[Config, Dataset, State | None]:
-        """The config, data and state with which another process takes the same steps."""
+    def job(self) -> tuple[Config, Dataset, State | None, Sequence[Teacher]]:
+        """The config, data, state and teachers with which another process takes the same steps."""
         return self._given
 
     def run_worker(self) -> None:
@@ -358,19 +368,29 @@ class StepChecker:
         s = training.label_smoothing
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
-            X = self._distorted(chosen, epoch) / 255.0
+            X = images = self._distorted(chosen, epoch) / 255.0
             if training.input_dropout:
                 X = X * textbook.mask(training.input_dropout, X.shape, inputs_rng)
             hidden = config.network.hidden if training.dropout else ()
             masks = [textbook.mask(training.dropout, (units, len(chosen)), masks_rng).T for units in hidden]
             y = train.labels[chosen]
-            if y.ndim == 2:
+            if self._steps.teachers:
+                Y = np.mean([self._taught(teacher, images) for teacher in self._steps.teachers], axis=0)
+            elif y.ndim == 2:
                 Y = (1 - s) * y + s / 2
             elif config.network.single_output:
                 Y = y[:, np.newaxis].astype(np.float64)
             else:
                 Y = (1 - s) * (y[:, np.newaxis] == np.arange(classes)) + s / classes
             yield Problem(self._architecture, X, 1.0, Y, masks), y
+
+    def _taught(self, teacher: Teacher, X: Array) -> Array:
+        """Return the probabilities of ``teacher`` for inputs ``X`` (B, D) from 0 to 1."""
+        upright = self._config.data.preprocessing == "deskew"
+        preprocessing = None if upright else teacher.config.data.preprocessing
+        return textbook.probabilities(
+            teacher.config.network, teacher.theta, preprocessed(X, teacher.image_shape, preprocessing)
+        )
 
     def _distorted(self, chosen: Array, epoch: int) -> Array:
         config, train = self._config, self._dataset.train

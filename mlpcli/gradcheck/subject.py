@@ -9,6 +9,7 @@ from typing import Any
 
 from numpy.typing import DTypeLike, NDArray
 
+from mlpcli.gradcheck.textbook import KINKS
 from mlpcli.model.build import Architecture, allocate_arrays, build_network
 from mlpcli.model.input import Input
 from mlpcli.model.network import Layer, Network
@@ -57,10 +58,9 @@ class Subject:
 
     def active_sets(self) -> list[Array]:
         """Return on which side of each kink the last forward pass was."""
-        network = self.network
-        hidden = [network.f.active_set(layer.z) for layer in network.hidden]
-        sets = [*hidden, network.objective.active_set(network.logits, self.problem.Y)]
-        return [each for each in sets if each is not None]
+        network, f, C = self.network, self.network.f.name, self.network.objective.name
+        sides = [KINKS[f](layer.z) for layer in network.hidden] if f in KINKS else []
+        return [*sides, KINKS[C](network.logits, self.problem.Y)] if C in KINKS else sides
 
     @contextmanager
     def changing(self, layer: int, unit: int) -> Iterator[Callable[[], Any]]:
@@ -91,5 +91,5 @@ def _one_unit(layer: Layer, unit: slice) -> Layer:
         h=layer.h[:, unit],
         a=layer.a[:, unit],
         mask=None if layer.mask is None else layer.mask[:, unit],
-        scratch=layer.scratch[:, unit],
+        slope=layer.slope[:, unit],
     )

@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlpcli.config import TrainingConfig
+from mlpcli.config import NetworkConfig, TrainingConfig
+from mlpcli.gradcheck.output_layer import OUTPUT_LAYERS
+from mlpcli.model.parameters import Parameters
 
 Array = NDArray[Any]
 State = dict[str, Array]
@@ -54,6 +56,12 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": lambda z: np.where(z > 0, z, 0.0),
 }
 
+# On which side of a kink, where there is no derivative, each argument is: of the functions that have kinks.
+KINKS: dict[str, Callable[..., Array]] = {
+    "relu": lambda z: z > 0,
+    "linear_hinge": lambda z, Y: z - (Y * z).sum(axis=1, keepdims=True) + 1 > 0,
+}
+
 RULES: dict[str, Rule] = {"sgd": sgd, "momentum": momentum, "nesterov": nesterov, "adam": adam}
 
 
@@ -65,6 +73,17 @@ def gradient_from_m(before: Array, after: Array, mu: float) -> Array:
 def penalty(l2: float, W: Sequence[Array]) -> Any:
     """Return l2 times the sum of the squares of all weights, a scalar."""
     return l2 * sum((np.sum(weights**2) for weights in W), 0.0)
+
+
+def probabilities(config: NetworkConfig, theta: Parameters, X: Array) -> Array:
+    """Return the outputs of a network for inputs ``X`` (B, D) from 0 to 1: two, (1 - p, p), of a single one."""
+    *hidden, (W_L, b_L) = zip(theta.W, theta.b, strict=True)
+    a = X
+    for W, b in hidden:
+        a = ACTIVATIONS[config.activation](a @ W + b)
+    unit, _ = OUTPUT_LAYERS[config.objective]
+    p = np.array([unit(z)[0] for z in a @ W_L + b_L])
+    return np.concatenate([1 - p, p], axis=1) if config.single_output else p
 
 
 def learning_rate(config: TrainingConfig, step: int, steps_per_epoch: int) -> float:

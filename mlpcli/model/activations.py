@@ -1,7 +1,7 @@
 """The activations of hidden units: each with its value and its derivative in terms of the value.
 
-All work in place on buffers of any dtype. For the complex step they are analytic: no ``abs``, no conjugate, and
-branches are decided on ``.real``.
+All write to arrays of any dtype. For the complex step the values are analytic: no ``abs``, no conjugate, and branches
+are decided on ``.real``.
 """
 
 from __future__ import annotations
@@ -27,11 +27,8 @@ class Activation(Protocol):
     def forward(self, z: Array, h: Array) -> None:
         """Write f(z) to ``h``; both (B, H)."""
 
-    def backward(self, h: Array, dz: Array, scratch: Array) -> None:
-        """Compute dz <- dz * f'(z) in place, with f' in terms of h = f(z); all (B, H). ``dz`` holds dh before."""
-
-    def active_set(self, z: Array) -> Array | None:
-        """Return on which side of a kink of f each z is, (B, H); None if f has a derivative everywhere."""
+    def derivative(self, h: Array, slope: Array) -> Array:
+        """Write f'(z), in terms of h = f(z), to ``slope``, and return it; both (B, H)."""
 
 
 def sigmoid(z: Array, h: Array) -> None:
@@ -43,15 +40,7 @@ def sigmoid(z: Array, h: Array) -> None:
     h *= half
 
 
-class _Smooth:
-    """An activation that has a derivative everywhere."""
-
-    def active_set(self, z: Array) -> Array | None:
-        """Return None: no kinks."""
-        return None
-
-
-class Sigmoid(_Smooth):
+class Sigmoid:
     """h = 1 / (1 + exp(-z)), dh/dz = h (1 - h)."""
 
     name = "sigmoid"
@@ -60,14 +49,14 @@ class Sigmoid(_Smooth):
         """Write sigmoid(z) to ``h``; both (B, H)."""
         sigmoid(z, h)
 
-    def backward(self, h: Array, dz: Array, scratch: Array) -> None:
-        """Compute dz <- dz * h * (1 - h); all (B, H)."""
-        np.subtract(scalar_array(1.0, h.dtype), h, out=scratch)
-        scratch *= h
-        dz *= scratch
+    def derivative(self, h: Array, slope: Array) -> Array:
+        """Write h (1 - h) to ``slope``, and return it; both (B, H)."""
+        np.subtract(scalar_array(1.0, h.dtype), h, out=slope)
+        slope *= h
+        return slope
 
 
-class Tanh(_Smooth):
+class Tanh:
     """h = tanh(z), dh/dz = 1 - h^2."""
 
     name = "tanh"
@@ -76,11 +65,11 @@ class Tanh(_Smooth):
         """Write tanh(z) to ``h``; both (B, H)."""
         np.tanh(z, out=h)
 
-    def backward(self, h: Array, dz: Array, scratch: Array) -> None:
-        """Compute dz <- dz * (1 - h^2); all (B, H)."""
-        np.multiply(h, h, out=scratch)
-        np.subtract(scalar_array(1.0, h.dtype), scratch, out=scratch)
-        dz *= scratch
+    def derivative(self, h: Array, slope: Array) -> Array:
+        """Write 1 - h^2 to ``slope``, and return it; both (B, H)."""
+        np.multiply(h, h, out=slope)
+        np.subtract(scalar_array(1.0, h.dtype), slope, out=slope)
+        return slope
 
 
 class Relu:
@@ -92,13 +81,10 @@ class Relu:
         """Write max(0, z) to ``h``; both (B, H)."""
         np.multiply(z, z.real > 0, out=h)
 
-    def backward(self, h: Array, dz: Array, scratch: Array) -> None:
-        """Compute dz <- dz * [h > 0]; all (B, H)."""
-        dz *= h.real > 0
-
-    def active_set(self, z: Array) -> Array | None:
-        """Return z > 0, (B, H)."""
-        return z.real > 0
+    def derivative(self, h: Array, slope: Array) -> Array:
+        """Write [h > 0] to ``slope``, and return it; both (B, H)."""
+        np.greater(h.real, 0, out=slope)
+        return slope
 
 
 ACTIVATIONS: dict[str, Activation] = {f.name: f for f in (Sigmoid(), Tanh(), Relu())}

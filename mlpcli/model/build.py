@@ -51,16 +51,16 @@ class Architecture:
 class Arrays:
     """The arrays that forward and backward write, of all units and B examples.
 
-    For each hidden layer ``z``, ``h``, ``a``, ``scratch`` and, with dropout, ``masks`` (B, H); ``partial_dh`` are the
-    processes' terms of its dh, the first of which becomes its dz. ``partial_logits``, ``p`` and ``dlogits`` are (B, K).
+    For each hidden layer ``z``, ``h``, ``a``, ``slope`` and, with dropout, ``masks`` (B, H); ``partial_da`` are the
+    processes' terms of its da, the first of which becomes its dz. ``partial_logits``, ``p`` and ``dlogits`` are (B, K).
     """
 
     z: list[Array]
     h: list[Array]
     a: list[Array]
-    scratch: list[Array]
+    slope: list[Array]
     masks: list[Array | None]
-    partial_dh: list[list[Array]]
+    partial_da: list[list[Array]]
     partial_logits: list[Array]
     p: Array
     dlogits: Array
@@ -75,9 +75,9 @@ class Arrays:
             z=cut(self.z),
             h=cut(self.h),
             a=cut(self.a),
-            scratch=cut(self.scratch),
+            slope=cut(self.slope),
             masks=[None if mask is None else mask[:rows] for mask in self.masks],
-            partial_dh=[cut(terms) for terms in self.partial_dh],
+            partial_da=[cut(terms) for terms in self.partial_da],
             partial_logits=cut(self.partial_logits),
             p=self.p[:rows],
             dlogits=self.dlogits[:rows],
@@ -101,15 +101,15 @@ def allocate_arrays(
         array: Array = allocate((batch_size, units), dtype) if row_major else allocate((units, batch_size), dtype).T
         return array
 
-    z, h, scratch = ([of_units(units) for units in hidden] for _ in range(3))
+    z, h, slope = ([of_units(units) for units in hidden] for _ in range(3))
     a = [of_units(units) for units in hidden] if dropout else h
     masks: list[Array | None] = [of_units(units) if dropout else None for units in hidden]
-    # The last hidden layer's dh is no sum over processes: each has all of dz_L, and the rows of W_L for its units.
+    # The last hidden layer's da is no sum over processes: each has all of dz_L, and the rows of W_L for its units.
     counts = [processes] * (len(hidden) - 1) + [1]
-    partial_dh = [[of_units(units) for _ in range(count)] for units, count in zip(hidden, counts, strict=False)]
+    partial_da = [[of_units(units) for _ in range(count)] for units, count in zip(hidden, counts, strict=False)]
     partial_logits = [allocate((batch_size, K), dtype) for _ in range(processes)]
     p, dlogits = (allocate((batch_size, K), dtype) for _ in range(2))
-    return Arrays(z, h, a, scratch, masks, partial_dh, partial_logits, p, dlogits)
+    return Arrays(z, h, a, slope, masks, partial_da, partial_logits, p, dlogits)
 
 
 def build_layers(theta: Parameters, X: Input | Array, arrays: Arrays, comm: LayerCommunicator) -> list[Layer]:
@@ -118,12 +118,12 @@ def build_layers(theta: Parameters, X: Input | Array, arrays: Arrays, comm: Laye
     x, dx = X, None
     *hidden, (W_L, b_L) = theta.shard(comm)
     for i, (W, b) in enumerate(hidden):
-        units, terms, mask = comm.shard(theta.sizes[i + 1]), arrays.partial_dh[i], arrays.masks[i]
-        z, h, a, scratch, *partial_dh = (
-            array[:, units] for array in (arrays.z[i], arrays.h[i], arrays.a[i], arrays.scratch[i], *terms)
+        units, terms, mask = comm.shard(theta.sizes[i + 1]), arrays.partial_da[i], arrays.masks[i]
+        z, h, a, slope, *partial_da = (
+            array[:, units] for array in (arrays.z[i], arrays.h[i], arrays.a[i], arrays.slope[i], *terms)
         )
         mask = None if mask is None else mask[:, units]
-        layers.append(Layer(x, W, b, z, partial_dh[0], dx, h, a, mask, scratch, partial_dh))
+        layers.append(Layer(x, W, b, z, partial_da[0], dx, h, a, mask, slope, partial_da))
         x, dx = arrays.a[i], terms[comm.rank if len(terms) > 1 else 0]
     units = comm.shard(theta.sizes[-2])
     x = x.block(units) if isinstance(x, Input) else x[:, units]

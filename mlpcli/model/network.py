@@ -1,12 +1,12 @@
 r"""THE DERIVATION: forward and backward through a multilayer perceptron, docs/derivation.md in code.
 
-B examples in the batch, D inputs, H hidden units, K classes; layers l = 1 .. L. Examples are rows. dv is dLoss/dv and
-has the shape of v. For each layer, with x the layer's input, X in the first layer and a of the layer below in others:
+B examples in the batch, K classes, layers l = 1 .. L. Examples are rows. dv is dLoss/dv and has the shape of v. A layer
+has D inputs x and H units. In the first layer x is X, in the others it is a of the layer below:
 
     (1)  z = x W + b            (5)  dW = x^T dz             (9)   R = l2 sum W^2
     (2)  h = f(z)               (6)  db = sum over B of dz   (10)  dW += 2 l2 W
-    (3)  Loss = sum C(z_L, Y) / B                            (11)  a = m * h       with dropout; a = h without
-    (4)  dz_L = (p - Y) / B     (7)  dx = dz W^T             (12)  dh = m * dx     dx of the layer above
+    (3)  Loss = sum C(z_L, Y) / B                            (11)  a = m * h     with dropout; a = h without
+    (4)  dz_L = (p - Y) / B     (7)  dx = dz W^T             (12)  dh = m * da   da is dx of the layer above
                                 (8)  dz = dh * f'(z)
 
 (4) is that of the matched pairs; see mlpcli.model.objectives. (9) and (10) are the penalty: with it dW is the
@@ -56,22 +56,18 @@ class Layer:
     W: Array  # (D, H)
     b: Array  # (H,)
     z: Array  # (B, H)
-    dz: Array  # (B, H)  the same array as dh, which (8) turns into dz
-    dx: Array | None = None  # (B, D)  this process's term of dh of the layer below; None in the first layer
+    dz: Array  # (B, H)
+    dx: Array | None = None  # (B, D)  this process's term of da of the layer below; None in the first layer
     h: Any = None  # (B, H)
     a: Any = None  # (B, H)  the same array as h without dropout
     mask: Array | None = None  # (B, H)
-    scratch: Any = None  # (B, H)
-    partial_dh: Sequence[Array] = field(default_factory=list)  # every process's term of dh; the first is dz
+    slope: Any = None  # (B, H)  f'(z)
+    partial_da: Sequence[Array] = field(default_factory=list)  # (B, H): every process's term of da; the first is da
 
     def __post_init__(self) -> None:
+        self.da = self.dh = self.dz  # one array: (12) and (8) write over what they read
         self._xW = Gemm(self.x, self.W, self.z)
         self._dzWT = None if self.dx is None else Gemm(self.dz, self.W.T, self.dx)
-
-    @property
-    def dh(self) -> Array:
-        """(B, H): the array of dz, as long as it holds dLoss/dh."""
-        return self.dz
 
     def forward(self) -> None:
         """Compute z (B, H)."""
@@ -131,10 +127,10 @@ class Network:
         self.comm.gather()  # dz_L
         self.output.backward()
         for layer in reversed(self.hidden):
-            self.comm.reduce(layer.partial_dh)
+            self.comm.reduce(layer.partial_da)
             if layer.mask is not None:
-                np.multiply(layer.mask, layer.dh, out=layer.dh)  # (12) (B, H)
-            self.f.backward(layer.h, layer.dz, layer.scratch)  # (8)  (B, H)
+                np.multiply(layer.mask, layer.da, out=layer.dh)  # (12) (B, H)
+            np.multiply(layer.dh, self.f.derivative(layer.h, layer.slope), out=layer.dz)  # (8)  (B, H)
             layer.backward()
 
 

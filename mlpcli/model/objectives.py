@@ -42,19 +42,8 @@ class Objective(Protocol):
     def backward(self, z: Array, p: Array, Y: Array, dz: Array, batch_size: int) -> None:
         """Write dLoss/dz to ``dz`` (B, K), with the ``p`` that :meth:`forward` wrote."""
 
-    def active_set(self, z: Array, Y: Array) -> Array | None:
-        """Return on which side of a kink of C each z is, (B, K); None if C has a derivative everywhere."""
 
-
-class _Smooth:
-    """A loss that has a derivative everywhere."""
-
-    def active_set(self, z: Array, Y: Array) -> Array | None:
-        """Return None: no kinks."""
-        return None
-
-
-class _Softmax(_Smooth):
+class _Softmax:
     """p_k = exp(z_k) / sum_j exp(z_j)."""
 
     def output(self, z: Array, p: Array) -> None:
@@ -65,7 +54,7 @@ class _Softmax(_Smooth):
         p /= row_sum(p)
 
 
-class _Sigmoid(_Smooth):
+class _Sigmoid:
     """p_k = sigmoid(z_k), K independent units."""
 
     def output(self, z: Array, p: Array) -> None:
@@ -135,7 +124,7 @@ class SigmoidCrossEntropy(_Sigmoid, _Matched):
         return terms.sum()
 
 
-class LinearQuadratic(_Linear, _Matched, _Smooth):
+class LinearQuadratic(_Linear, _Matched):
     r"""Linear units and half the squared difference: p = z, C = 1/2 sum_k (p_k - Y_k)^2.
 
     Its derivative with respect to z_k = p_k is p_k - Y_k: the third matched pair, up to a constant the negative
@@ -196,10 +185,6 @@ class LinearHinge(_Linear):
         violated = self._violated(self._margins(z, Y), Y)
         np.subtract(violated, Y * violated.sum(axis=1, keepdims=True), out=dz)
         dz *= 1.0 / batch_size
-
-    def active_set(self, z: Array, Y: Array) -> Array | None:
-        """Return M (B, K): which margins are violated."""
-        return self._violated(self._margins(z, Y), Y)
 
     def _margins(self, z: Array, Y: Array) -> Array:
         """Return z_j - z_y + 1, (B, K): by how much class j violates the margin; meaningless for j = y."""

@@ -37,7 +37,7 @@ class Work(Protocol):
     """Work that the processes of a group do together: all call the same collective operations in the same order."""
 
     @property
-    def job(self) -> tuple[Any, Any, Any]:
+    def job(self) -> tuple[Any, ...]:
         """The arguments with which another process makes an equal object; they are pickled."""
 
     def run_worker(self) -> None:
@@ -78,7 +78,7 @@ class ProcessGroup:
     def start_workers(self, work: Work) -> None:
         """Have all other processes do their part of ``work``. Called by rank 0."""
 
-    def wait_for_job(self) -> tuple[Any, Any, Any] | None:
+    def wait_for_job(self) -> tuple[Any, ...] | None:
         """Return the job of the work that rank 0 starts; None if there is none. Called by the others."""
         return None
 

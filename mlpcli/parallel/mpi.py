@@ -154,10 +154,10 @@ class MpiGroup(ProcessGroup):
         self._in_collective = False
         self._restore_signals()
 
-    def wait_for_job(self) -> tuple[Any, Any, Any] | None:
+    def wait_for_job(self) -> tuple[Any, ...] | None:
         """Return the job that rank 0 sends; None if there is none."""
         self._released = not self.comm.broadcast_flag(False)
-        job: tuple[Any, Any, Any] | None = None if self._released else self.comm.mpi.bcast(None)
+        job: tuple[Any, ...] | None = None if self._released else self.comm.mpi.bcast(None)
         return job
 
     def continue_training(self, wanted: bool) -> bool:

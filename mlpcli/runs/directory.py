@@ -487,9 +487,10 @@ _MANIFEST: Schema = {
     "init": or_null(
         object_of({"sha256": is_text, "dataset": is_text, "epoch": is_count, "drawn": list_of(is_text)}),
     ),
+    "teacher": or_null(list_of(object_of({"sha256": is_text, "dataset": is_text, "epoch": is_count}))),
 }
-# Optional keys of a manifest: the epochs trained when it was written, and the origin of the weights.
-_OPTIONAL: dict[str, int | None] = {"epochs": 0, "init": None}
+# Optional keys of a manifest: the epochs trained when it was written, the origin of the weights, and the teachers.
+_OPTIONAL: dict[str, int | None] = {"epochs": 0, "init": None, "teacher": None}
 _TEST: Schema = {
     "checkpoint": is_text,
     "examples": is_count,

@@ -19,9 +19,10 @@ from mlpcli.runs import directory
 from mlpcli.runs.summary import Summary, run_at, runs_in, try_to_read
 
 SEED = "seed"
-# Keys without effect on training: the location of the data, and whether the test images are opened at the end. The hash
-# only identifies the checkpoint of network.init.
-WITHOUT_EFFECT = frozenset({"data.folder", "data.sources", "data.offline", "data.test", "network.init_sha256"})
+# Keys without effect on training: the location of the data, and whether the test images are opened at the end. The
+# hashes only identify the checkpoints of network.init and training.teacher.
+HASHES = ("network.init_sha256", "training.teacher_sha256")
+WITHOUT_EFFECT = frozenset({"data.folder", "data.sources", "data.offline", "data.test", *HASHES})
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from mlpcli import config as config_module
-from mlpcli.config import Config, NetworkConfig
+from mlpcli.config import Config
 from mlpcli.errors import DivergedError, MlpcliError, RunError, UsageError
 from mlpcli.parallel.control import available_cores, launched
 from mlpcli.runs.environment import THREAD_VARIABLES, threads
@@ -34,6 +34,8 @@ from mlpcli.sweep.plan import Plan
 if TYPE_CHECKING:
     from mlpcli.datasets.download import Progress, Say
     from mlpcli.experiment import Observer
+
+Named = str | tuple[str, ...] | None  # a value of a key that names checkpoints
 
 SWEEP = "sweep.yaml"
 LOCK = ".lock"
@@ -118,14 +120,19 @@ def tasks(folder: Path, plan: Plan) -> list[Task]:
     from mlpcli.runs.initial import pinned
 
     _refuse_a_run(folder)
-    networks: dict[NetworkConfig, NetworkConfig] = {}
-    for config in (planned.config for planned in plan.runs):
-        if config.network not in networks:
-            networks[config.network] = pinned(config).network
-    return [
-        _task(folder / planned.name, replace(planned.config, network=networks[planned.config.network]))
-        for planned in plan.runs
-    ]
+    found: dict[tuple[Named, ...], Config] = {}  # configs with the same checkpoints read them once
+    made = []
+    for planned in plan.runs:
+        config = planned.config
+        network, training = config.network, config.training
+        named = (network.init, network.init_sha256, training.teacher, training.teacher_sha256)
+        if named not in found:
+            found[named] = pinned(config)
+        pins = found[named]
+        network = replace(network, init=pins.network.init, init_sha256=pins.network.init_sha256)
+        training = replace(training, teacher=pins.training.teacher, teacher_sha256=pins.training.teacher_sha256)
+        made.append(_task(folder / planned.name, replace(config, network=network, training=training)))
+    return made
 
 
 def unplanned_runs(folder: Path, plan: Plan) -> list[Path]:

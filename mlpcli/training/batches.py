@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,13 @@ INPUT_SCALE = 1.0 / 255.0
 GATHERED_BYTES = 1 << 18
 
 
+class TargetSource(Protocol):
+    """A source of targets that depend on the images, not on their labels."""
+
+    def write(self, images: Array, Y: Array) -> None:
+        """Write the targets (B, K) of ``images`` (B, D), numbers from 0 to 255, to ``Y``."""
+
+
 class Batch(NamedTuple):
     """A batch of ``size`` examples, and this process's shard of them; valid until the next one is made.
 
@@ -46,7 +53,8 @@ class Batches:
 
     ``targets`` is the table of the targets of labels. Inputs are written into ``slots``, arrays (B, D) of the examples
     that the processes which share memory have of a batch, in turn. Images are as they are, or as ``augmentation``
-    distorts them; a fraction ``dropout`` of their pixels is dropped. Without ``margins`` all columns may be nonzero.
+    distorts them; a fraction ``dropout`` of their pixels is dropped. Without ``margins`` all columns may be nonzero. A
+    ``teacher`` replaces the targets of the labels by those of the images, before any pixel is dropped.
     """
 
     def __init__(
@@ -61,10 +69,11 @@ class Batches:
         dropout: float = 0.0,
         augmentation: Augmentation | None = None,
         margins: Margins | None = None,
+        teacher: TargetSource | None = None,
     ) -> None:
         self._split, self._targets, self._batch_size = split, targets, batch_size
         self._slots, self._comm, self._seed = slots, comm, seed
-        self._dropout, self._augmentation, self._margins = dropout, augmentation, margins
+        self._dropout, self._augmentation, self._margins, self._teacher = dropout, augmentation, margins, teacher
         inputs, dtype = slots[0].shape[1], slots[0].dtype
         shard = comm.shard(batch_size)
         rows = shard.stop - shard.start
@@ -100,6 +109,8 @@ class Batches:
                 part, slot = slice(i * rows, (i + 1) * rows), number % len(self._slots)
                 X = slots[size][slot]
                 self._write(images[part], chosen[i], X)
+                if self._teacher is not None:
+                    self._teacher.write(X, Y[part])
                 if self._dropout:
                     self._drop(X, size, dropout_rng)
                 yield Batch(size, Y[part], labels[part], columns[i], slot)

@@ -54,25 +54,25 @@ class Optimizer:
         l2: float,
         comm: Serial,
     ) -> None:
-        self.momentum, self.state, self.learning_rate = momentum, state, 0.0
-        self.accumulator = self.accumulates_in(gradient.vector)
-        self.alpha, self.beta = 1.0, 0.0
+        self.theta, self.gradient, self.state, self.momentum = theta.vector, gradient.vector, state, momentum
+        self.accumulator = self.accumulates_in()
+        self.learning_rate, self.number, self.alpha, self.beta = 0.0, 0, 1.0, 0.0
         self._tiny = float(np.finfo(theta.vector.dtype).tiny) * DENORMAL_MARGIN
         owned = theta.chunks(comm, self.chunk_size)
         weights = len(theta.weights)
         self._decays = [
-            WeightDecay(l2, theta.weights[part], self.accumulator[:weights][part])
-            if l2 and part.start < weights
+            WeightDecay(l2, theta.weights[chunk], self.accumulator[:weights][chunk])
+            if l2 and chunk.start < weights
             else None
-            for part in owned
+            for chunk in owned
         ]
-        self._chunks: list[Any] = [self.chunk(theta.vector[part], gradient.vector[part], part) for part in owned]
+        self._plans: list[Any] = [self.plan(chunk) for chunk in owned]
 
-    def accumulates_in(self, gradient: Array) -> Array:
+    def accumulates_in(self) -> Array:
         """Return the vector (n,) in which the gradient is accumulated."""
-        return gradient
+        return self.gradient
 
-    def chunk(self, theta: Array, gradient: Array, part: slice) -> Any:
+    def plan(self, chunk: slice) -> Any:
         """Return what :meth:`update` needs for one chunk."""
         raise NotImplementedError
 
@@ -86,19 +86,19 @@ class Optimizer:
         """Return a copy of the state, as a checkpoint keeps it, at any moment between two steps."""
         return {name: vector.copy() for name, vector in self.state.items()}
 
-    def begin_step(self, learning_rate: float) -> tuple[float, float]:
-        """Return (alpha, beta), with which the gradient of this step is to be accumulated."""
-        self.learning_rate = learning_rate
+    def begin_step(self, learning_rate: float, number: int) -> tuple[float, float]:
+        """Return (alpha, beta), with which the gradient of step ``number``, from 1, is to be accumulated."""
+        self.learning_rate, self.number = learning_rate, number
         return self.alpha, self.beta
 
-    def step(self, number: int) -> None:
-        """Update theta by the accumulated gradient; steps are numbered from 1."""
-        for decay, chunk in zip(self._decays, self._chunks, strict=True):
+    def step(self) -> None:
+        """Update theta by the accumulated gradient."""
+        for decay, plan in zip(self._decays, self._plans, strict=True):
             if decay is not None:
                 decay.accumulate(self.alpha)
-            self.update(number, chunk)
+            self.update(plan)
 
-    def update(self, number: int, chunk: Any) -> None:
+    def update(self, plan: Any) -> None:
         """Update one chunk."""
         raise NotImplementedError
 
@@ -116,18 +116,18 @@ class Sgd(Optimizer):
 
     chunk_size = CHUNK_SIZE_OF_ONE_LINE
 
-    def chunk(self, theta: Array, gradient: Array, part: slice) -> Axpy:
+    def plan(self, chunk: slice) -> Axpy:
         """Return the sum theta + (-eta g)."""
-        return Axpy(gradient, theta)
+        return Axpy(self.gradient[chunk], self.theta[chunk])
 
-    def begin_step(self, learning_rate: float) -> tuple[float, float]:
+    def begin_step(self, learning_rate: float, number: int) -> tuple[float, float]:
         """Return (-eta, 0)."""
         self.alpha = -learning_rate
-        return super().begin_step(learning_rate)
+        return super().begin_step(learning_rate, number)
 
-    def update(self, number: int, chunk: Axpy) -> None:
+    def update(self, plan: Axpy) -> None:
         """Update one chunk."""
-        chunk()
+        plan()
 
 
 class Momentum(Optimizer):
@@ -144,27 +144,28 @@ class Momentum(Optimizer):
 
     chunk_size = CHUNK_SIZE_OF_ONE_LINE
 
-    def accumulates_in(self, gradient: Array) -> Array:
+    c = 1.0
+
+    def accumulates_in(self) -> Array:
         """Return u."""
-        self.c = 1.0
         return self.state["v"]
 
-    def chunk(self, theta: Array, gradient: Array, part: slice) -> Any:
+    def plan(self, chunk: slice) -> Any:
         """Return u, and the sum theta + c u."""
-        u = self.state["v"][part]
-        return u, Axpy(u, theta)
+        u = self.state["v"][chunk]
+        return u, Axpy(u, self.theta[chunk])
 
-    def begin_step(self, learning_rate: float) -> tuple[float, float]:
+    def begin_step(self, learning_rate: float, number: int) -> tuple[float, float]:
         """Return (-eta / c, 1), with c decreased by mu."""
         self.c *= self.momentum
         if self.c < MIN_MOMENTUM_SCALE:
             self.end()
         self.alpha, self.beta = -learning_rate / self.c, 1.0
-        return super().begin_step(learning_rate)
+        return super().begin_step(learning_rate, number)
 
     def end(self) -> None:
         """Write v in place of u."""
-        for u, *_ in self._chunks:
+        for u, *_ in self._plans:
             u *= self.c
             if self.c:
                 self._flush_denormals(u)
@@ -174,9 +175,9 @@ class Momentum(Optimizer):
         """Return a copy of v."""
         return {"v": self.c * self.state["v"]}
 
-    def update(self, number: int, chunk: Any) -> None:
+    def update(self, plan: Any) -> None:
         """Update one chunk."""
-        _, add_u = chunk
+        _, add_u = plan
         add_u(self.c)
 
 
@@ -190,20 +191,21 @@ class Nesterov(Momentum):
 
     chunk_size = CHUNK_SIZE
 
-    def chunk(self, theta: Array, gradient: Array, part: slice) -> Any:
+    def plan(self, chunk: slice) -> Any:
         """Return u, theta, phi, and the sum phi + c u."""
-        phi, u = aligned(theta.shape, theta.dtype), self.state["v"][part]
+        u, theta = self.state["v"][chunk], self.theta[chunk]
+        phi = aligned(theta.shape, theta.dtype)
         return u, theta, phi, Axpy(u, phi)
 
     def begin(self) -> None:
         """Compute phi from theta and v: continued or resumed, an epoch begins with the same."""
-        for v, theta, phi, _ in self._chunks:
+        for v, theta, phi, _ in self._plans:
             np.multiply(v, -self.momentum, out=phi)
             phi += theta
 
-    def update(self, number: int, chunk: Any) -> None:
+    def update(self, plan: Any) -> None:
         """Update one chunk, and theta = phi + mu v for the next step."""
-        u, theta, phi, add_u = chunk
+        u, theta, phi, add_u = plan
         add_u(self.c)
         np.multiply(u, self.momentum * self.c, out=theta)
         theta += phi
@@ -222,14 +224,15 @@ class Adam(Optimizer):
         self._scratch = aligned((min(self.chunk_size, len(theta.vector)),), theta.vector.dtype)
         super().__init__(theta, *others)
 
-    def chunk(self, theta: Array, gradient: Array, part: slice) -> Any:
+    def plan(self, chunk: slice) -> Any:
         """Return g, theta, m, s, and scratch space."""
-        return gradient, theta, self.state["m"][part], self.state["s"][part], self._scratch[: len(theta)]
+        g, theta, m, s = (vector[chunk] for vector in (self.gradient, self.theta, self.state["m"], self.state["s"]))
+        return g, theta, m, s, self._scratch[: len(g)]
 
-    def update(self, number: int, chunk: Any) -> None:
+    def update(self, plan: Any) -> None:
         """Update one chunk."""
-        g, theta, m, s, scratch = chunk
-        b1, b2 = self.momentum, self.b2
+        g, theta, m, s, scratch = plan
+        b1, b2, number = self.momentum, self.b2, self.number
         correction = math.sqrt(1.0 - b2**number)
         m *= b1
         np.multiply(g, 1.0 - b1, out=scratch)

@@ -88,8 +88,8 @@ class TrainingStep:
 
     def update(self, learning_rate: float, number: int) -> Metrics:
         """Update the parameters after :meth:`propagate`; steps are numbered from 1. Collective."""
-        self.gradient.accumulate(*self.optimizer.begin_step(learning_rate))
-        self.optimizer.step(number)
+        self.gradient.accumulate(*self.optimizer.begin_step(learning_rate, number))
+        self.optimizer.step()
         return self._sum_metrics()
 
     def draw_masks(self, rate: float, hidden: Sequence[int], batch_size: int, rng: np.random.Generator) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -32,6 +32,7 @@ from mlpcli.training.rng import keyed_rng
 from mlpcli.training.schedule import learning_rate
 from mlpcli.training.step import Accumulable, ReducedGradient, TrainingStep, gradient_norms
 from mlpcli.training.targets import targets_of
+from mlpcli.training.teacher import Teacher, TeacherTargets
 
 Array = NDArray[Any]
 
@@ -57,12 +58,21 @@ class StepRecord(NamedTuple):
 class Trainer:
     """Trains the network of ``config`` on ``dataset``, from the beginning or from ``state``, which it then owns.
 
-    Each process of ``group`` has a trainer of its own, with the same config, data and state.
+    Each process of ``group`` has a trainer of its own, with the same config, data and state. ``teachers`` are the
+    networks of ``training.teacher``.
     """
 
     def __init__(
-        self, config: Config, dataset: Dataset, state: State | None = None, group: ProcessGroup = SINGLE
+        self,
+        config: Config,
+        dataset: Dataset,
+        state: State | None = None,
+        group: ProcessGroup = SINGLE,
+        teachers: Sequence[Teacher] = (),
     ) -> None:
+        if len(teachers) != len(config.training.teacher or ()):
+            raise ValueError(f"{len(teachers)} teachers are given for training.teacher {config.training.teacher}")
+        self._teachers = tuple(teachers)
         self._config, self._dataset, self.group, self._comm = config, dataset, group, group.comm
         dtype, training, train = config.network.dtype, config.training, dataset.train
         self.architecture = architecture_of(config, train.images.shape[1], dataset.classes)
@@ -92,9 +102,9 @@ class Trainer:
         self._saturation = Evaluator(self.architecture, some, self.targets, dtype)
 
     @property
-    def job(self) -> tuple[Config, Dataset, State]:
-        """The config, data and state with which another process makes an equal trainer."""
-        return self._config, self._dataset.without_test(), self.state
+    def job(self) -> tuple[Config, Dataset, State, tuple[Teacher, ...]]:
+        """The config, data, state and teachers with which another process makes an equal trainer."""
+        return self._config, self._dataset.without_test(), self.state, self._teachers
 
     @property
     def steps_per_epoch(self) -> int:
@@ -208,6 +218,10 @@ class Trainer:
                 config.seed,
                 dtype,
             )
+        teacher = None
+        if self._teachers:
+            rows = self._comm.shard(self._batch_size)
+            teacher = TeacherTargets(self._teachers, rows.stop - rows.start, config.data.preprocessing)
         trims = augmentation is None and self._batch_size * self.architecture.sizes[1] >= MIN_WORK_TO_TRIM
         return Batches(
             train,
@@ -219,6 +233,7 @@ class Trainer:
             dropout=config.training.input_dropout,
             augmentation=augmentation,
             margins=Margins(train.images) if trims else None,
+            teacher=teacher,
         )
 
     def _local_rows(self, size: int) -> int:

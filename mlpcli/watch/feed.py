@@ -75,6 +75,7 @@ class RunFeed:
         self.path = path
         self.title = ""
         self._signature: Signature = ()
+        self._presence: Signature = ()
         self._seen: Seen | None = None
         self._steps: tuple[Signature, Values | None] = ((), None)
         self._weights, self._evaluations = Budget(cores), Budget(cores)
@@ -92,10 +93,15 @@ class RunFeed:
         """Return the run's state: running, finished, interrupted, diverged, damaged or removed."""
         return self._seen.state if self._seen else "running"
 
+    def state_may_differ(self) -> bool:
+        """Return True if the run was removed or a process began or ended to train it since the last light read."""
+        return _presence(self.path) != self._presence
+
     def light(self) -> Events:
         """Return event ``run`` if its files have changed, and ``progress``."""
         events: Events = {}
         before = self._seen
+        self._presence = _presence(self.path)
         for _ in range(3):  # files that change while they are read are read again
             signature = _signature(self.path, CONFIG, MANIFEST, METRICS, TEST)
             signature = (*signature, directory.is_in_use(self.path))
@@ -240,6 +246,17 @@ class RunsFeed:
         """Return event ``runs``: the document of a page, and the commands that show it again and write it to a file."""
         return {"runs": json_text({**self.document(), **_commands(self.folder)})}
 
+    def state_may_differ(self) -> bool:
+        """Return True if, since the last light read, a run was added or removed, or one that trained has ended."""
+        with suppress(OSError):
+            there = set(self.folder.iterdir())  # is_run() and is_in_use() of each of a thousand runs take too long
+            return (
+                any(directory.is_run(path) for path in there - self._known.keys())
+                or bool(self._known.keys() - there)
+                or any(each[0][-1] and not directory.is_in_use(path) for path, each in self._known.items())
+            )
+        return False
+
     def document(self) -> Values:
         """Return the runs side by side, each with the address of its own page."""
         known = self._read(self._paths())
@@ -290,6 +307,10 @@ class OneOfMany:
     def html(self) -> bytes:
         """Return the page of the run."""
         return self.run.html()
+
+    def state_may_differ(self) -> bool:
+        """Return True if the run's state may have changed since the last light read."""
+        return self.run.state_may_differ()
 
     def light(self) -> Events:
         """Return the events of the run, and at intervals those of the other runs."""
@@ -342,6 +363,11 @@ def _signature(run: Path, *names: str) -> Signature:
         except (OSError, ValueError):
             found.append(None)
     return tuple(found)
+
+
+def _presence(run: Path) -> Signature:
+    """Return whether ``run`` is there, and whether a process trains it."""
+    return directory.is_run(run), directory.is_in_use(run)
 
 
 def _began(run: Path) -> float:

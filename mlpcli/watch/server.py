@@ -74,6 +74,9 @@ class Feed(Protocol):
     def light(self) -> Events:
         """Return the newest events that are cheap to read."""
 
+    def state_may_differ(self) -> bool:
+        """Return True if a light read would show another state. Cheap enough for every tick."""
+
 
 class Event(NamedTuple):
     """An event as it is sent, and its number in the order of arrival."""
@@ -220,8 +223,17 @@ class Server:
                 removed = subject.run.state == "removed"
                 if subject.pages and subject.reading is None and subject.run.heavy_is_due():
                     subject.reading = asyncio.create_task(self._read_heavy(subject, subject.run))
-            await asyncio.sleep(max(TICK_SECONDS, used / CPU_FRACTION / self._cores))
+            await self._until_due(subject, used)
         self._subjects = {number: each for number, each in self._subjects.items() if each is not subject}
+
+    async def _until_due(self, subject: Subject, used: float) -> None:
+        """Sleep until a light read is due: its CPU time ``used`` is on a budget, but a new state shows at once."""
+        due = time.monotonic() + used / CPU_FRACTION / self._cores
+        await asyncio.sleep(TICK_SECONDS)
+        while time.monotonic() < due:
+            if await asyncio.get_running_loop().run_in_executor(self._light, subject.feed.state_may_differ):
+                return
+            await asyncio.sleep(TICK_SECONDS)
 
     async def _read(self, subject: Subject) -> float:
         """Send the events of a light reading to the pages of ``subject``; return the CPU seconds used."""

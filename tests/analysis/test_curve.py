@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlpcli.analysis.curve import LEAST_COLUMNS, MOST_COLUMNS, ROWS, learning_curve
+from mlpcli.analysis.curve import MAX_COLUMNS, MIN_COLUMNS, ROWS, learning_curve
 
 TRAINING = [0.16, 0.08, 0.04, 0.02, 0.01]
 VALIDATION = [0.04, 0.04, 0.03, 0.03, 0.03]
@@ -76,9 +76,9 @@ def test_one_epoch_has_no_curve(epochs: int):
 def test_narrow_terminal_has_no_curve():
     widths = [width for width in range(120) if learning_curve(TRAINING, VALIDATION, width=width)]
     # Label, axis, curve, and the longer name with its value.
-    assert widths == list(range(len("16.00% |") + LEAST_COLUMNS + len(" validation 3.00%"), 120))
+    assert widths == list(range(len("16.00% |") + MIN_COLUMNS + len(" validation 3.00%"), 120))
     widest = learning_curve(TRAINING, None, width=10**6)
-    assert len(widest[-1]) - len("16.00% |") == MOST_COLUMNS
+    assert len(widest[-1]) - len("16.00% |") == MAX_COLUMNS
 
 
 fraction = st.floats(0, 1)

@@ -91,7 +91,7 @@ PICTURES: dict[str, plots.Draw] = {
         for count in (1, 2, 8)
     },
     "curves with long names": partial(plots.draw_curves, runs=[history(f"{i} {LONG}") for i in range(8)]),
-    "curves of as many as there may be": partial(plots.draw_curves, runs=[history(LONG)] * plots.MOST_RUNS),
+    "curves of as many as there may be": partial(plots.draw_curves, runs=[history(LONG)] * plots.MAX_RUNS),
     "curves of one epoch": partial(plots.draw_curves, runs=[history(epochs=1)]),
     "curves without validation": partial(plots.draw_curves, runs=[history(validation=False)]),
     "layers of one": partial(plots.draw_layers, runs=[history(layers=1)]),
@@ -164,8 +164,8 @@ def test_equal_contents_are_equal_bytes(name: str, form: str):
 
 
 def test_every_run_has_its_colour_and_marker():
-    styles = [tuple(plots._line_style(number).values()) for number in range(plots.MOST_RUNS + 1)]
-    assert len({*styles[:-1]}) == plots.MOST_RUNS
+    styles = [tuple(plots._line_style(number).values()) for number in range(plots.MAX_RUNS + 1)]
+    assert len({*styles[:-1]}) == plots.MAX_RUNS
     assert styles[-1] == styles[0]
 
 

@@ -149,7 +149,7 @@ def test_float64_network_keeps_its_precision():
 
 
 def test_network_too_large_for_a_page_is_left_out(monkeypatch):
-    monkeypatch.setattr(module, "MOST_WEIGHT_BYTES", 1000)
+    monkeypatch.setattr(module, "MAX_WEIGHT_BYTES", 1000)
     made = contents(model_of("network.hidden=[3]"), None)
     assert made.weights is None
     assert "too large" in made.document["board"]["why_not"]
@@ -172,7 +172,7 @@ def test_drawings_of_clothes_are_not_centred():
 
 
 def test_page_thins_out_many_epochs(monkeypatch, tiny_run):
-    monkeypatch.setattr(module, "MOST_EPOCHS", 2)
+    monkeypatch.setattr(module, "MAX_EPOCHS", 2)
     made = contents(open_model(tiny_run), None).document
     assert {1, 3, made["run"]["best_epoch"]} <= {epoch["epoch"] for epoch in made["epochs"]}
     lines = [{"epoch": epoch} for epoch in range(1, 10_001)]
@@ -218,7 +218,7 @@ def test_every_cell_has_images_the_most_confident_first(untrained_evaluation):
     others = ~np.isin(np.arange(len(labels)), sample)
     for (label, predicted), shown in cells.items():
         own = evaluation.confidence[(labels == label) & (evaluation.predicted == predicted) & others]
-        assert len(shown) <= module.MOST_OF_A_CELL + len(worst)
+        assert len(shown) <= module.MAX_PER_CELL + len(worst)
         falling = label != predicted
         assert sorted(shown, reverse=falling) == sorted(own, reverse=falling)[: len(shown)]
     # A cell with fewer images than the others has no more.

@@ -170,10 +170,10 @@ class Sheet:
         return self.column("p")
 
     def column(self, name: str) -> np.ndarray:
-        """Return ``p``, ``dp`` or ``dz`` of the page's table, by class, in full precision."""
+        """Return ``p``, ``dp`` or ``dz`` of the page's table, by output unit, in full precision."""
         rows = self.evaluate("[...document.querySelectorAll('#outputs tbody tr')].map((row) => ({...row.dataset}))")
         assert [row["class"] for row in rows] == [str(k) for k in range(len(rows))]
-        return np.array([float(row[name]) for row in rows])
+        return np.array([float(row[name]) for row in rows if name in row])
 
     @property
     def verdict(self) -> str:
@@ -388,7 +388,7 @@ DESK = {"viewport": {"width": 1280, "height": 900}}
 desk = pytest.mark.parametrize("sheet", [DESK], indirect=True, ids=["desk"])
 
 
-def choose_truth(sheet: Sheet, k: int) -> None:
+def choose_truth(sheet: Sheet, k: int | str) -> None:
     sheet.page.get_by_role("radio", name=f"true class {k}").check()
 
 
@@ -777,6 +777,17 @@ def test_page_agrees_with_explain_and_after_ten_steps(
     sheet.draw(DIGITS[4])
     truth = (int(sheet.verdict) + 1) % 10
     choose_truth(sheet, truth)
+    _, change = check_explained(sheet, path, truth, capsys, tmp_path)
+    assert change > 1e-3
+
+
+def check_explained(
+    sheet: Sheet, path: Path, truth: int, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> tuple[np.ndarray, float]:
+    """Compare all numbers with ``mlpcli explain`` for the class ``truth``, also after ten steps.
+
+    Return p before the steps, and the change of the loss.
+    """
     pixels = sheet.pixels.reshape(28, 28)
     document, wanted = explained(capsys, path, pixels, tmp_path, "--label", truth)
     L = len(document["network"]["sizes"]) - 1
@@ -785,7 +796,8 @@ def test_page_agrees_with_explain_and_after_ten_steps(
     for name, key in (("p", "p"), ("dp", "dp"), ("dz", f"dz{L}")):
         np.testing.assert_allclose(sheet.column(name), wanted[key], **close, err_msg=name)
     jacobian = sheet.evaluate(
-        "Array.from({length: 10}, (_, i) => Array.from({length: 10}, (_, j) => bench.backward.dp_dz(i, j)))"
+        "(K) => Array.from({length: K}, (_, i) => Array.from({length: K}, (_, j) => bench.backward.dp_dz(i, j)))",
+        len(wanted["p"]),
     )
     np.testing.assert_allclose(jacobian, wanted["jacobian"], **close)
     for n in range(1, L):
@@ -794,13 +806,71 @@ def test_page_agrees_with_explain_and_after_ten_steps(
             np.testing.assert_allclose(found, wanted[f"{name.partition('.')[2]}{n}"], **close, err_msg=f"{name} {n}")
     square = sum(float((wanted[f"d{letter}{n}"] ** 2).sum()) for letter in "Wb" for n in range(1, L + 1))
     assert sheet.evaluate("bench.backward.norm2") == pytest.approx(square, rel=1e-5)
+    before = sheet.p
     # Also after steps, at a rate that is not too large for any of these.
     sheet.page.locator("#rate").fill("-3")
     sheet.page.get_by_role("button", name="Ten times").click()
     ten, _ = explained(capsys, path, pixels, tmp_path, "--label", truth, "--rate", 0.001, "--steps", 10)
     np.testing.assert_allclose(sheet.p, ten["step"]["p_after"], rtol=0, atol=1e-4)
     assert loss(sheet) == pytest.approx(ten["step"]["loss_after"], rel=1e-4)
-    assert abs(loss(sheet) - ten["step"]["loss_before"]) > 1e-3
+    return before, abs(loss(sheet) - ten["step"]["loss_before"])
+
+
+def fours_and_nines(file: Path) -> Path:
+    """Write an .npz of the fours and nines of the bundled sample, with the labels 0 and 1 and their names."""
+    split = load_split(DataConfig("mnist-sample"), "train").split
+    wanted = np.isin(split.labels, (4, 9))
+    images, labels = split.images[wanted].reshape(-1, 28, 28), split.labels[wanted] == 9
+    np.savez(file, x_train=images, y_train=labels.astype(np.uint8))
+    return file
+
+
+@pytest.mark.parametrize(("objective", "hidden"), [("sigmoid_cross_entropy", "[]"), ("sigmoid_quadratic", "[12]")])
+def test_single_output_of_two_classes_agrees_with_explain(
+    sheet: Sheet, objective: str, hidden: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    data = (f"data.dataset={fours_and_nines(tmp_path / 'two.npz')}", "data.test=false", "data.class_names=[four,nine]")
+    network = ("network.single_output=true", f"network.objective={objective}", f"network.hidden={hidden}")
+    run = tmp_path / "run"
+    experiment.train(config.load(None, (*data, *network, "training.epochs=1", *NO_DEFAULTS), {}), out=run)
+    sheet.go(report(run, tmp_path / "page.html"))
+    page = sheet.page
+    sheet.draw(DIGITS[4])
+    radios = page.get_by_role("radio", name="true class")
+    assert [radio.get_attribute("aria-label") for radio in radios.all()] == ["true class four", "true class nine"]
+    changes = []
+    for k, name in enumerate(("four", "nine")):
+        choose_truth(sheet, name)
+        [p], change = check_explained(sheet, run, k, capsys, tmp_path)
+        changes.append(change)
+        assert page.locator("#truth-name").inner_text() == f"probability of {name}"
+        assert page.locator("#truth-trained").inner_text() == sheet.evaluate("chance", p if k else 1 - p)
+        page.get_by_role("button", name="Reset").click()
+        assert sheet.verdict == ("nine" if p > 0.5 else "four")
+    assert max(changes) > 1e-3
+    # The numbers of the one unit stand once.
+    assert page.locator("#outputs tbody td").count() == 4
+    assert page.locator("#jacobian-across").inner_text().split() == ["dC/dp", "0"]
+
+
+def test_single_output_of_class_numbers_agrees_with_explain(
+    sheet: Sheet, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    network = ("network.single_output=true", "network.objective=linear_quadratic", "network.hidden=[9,8]")
+    path = untrained(tmp_path / "network.npz", *network)
+    sheet.go(report(path, tmp_path / "page.html"))
+    sheet.draw(DIGITS[7])
+    choose_truth(sheet, 7)
+    [p], change = check_explained(sheet, path, 7, capsys, tmp_path)
+    assert change > 1e-3
+    sheet.page.get_by_role("button", name="Reset").click()
+    assert sheet.verdict == str(int(np.clip(np.rint(p), 0, 9)))
+    assert [sheet.evaluate("rint", value) for value in (0.5, 1.5, 2.5, 2.51, -0.5, -1.5)] == [0, 2, 2, 3, 0, -2]
+    sheet.page.locator("#rate").fill("-1.5")
+    for _ in range(4):
+        sheet.page.get_by_role("button", name="Ten times").click()
+    assert sheet.verdict == "7"
+    assert sheet.page.locator("#truth-name").inner_text() == "output p"
 
 
 def test_several_labels_are_checked_and_taught(

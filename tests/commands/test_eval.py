@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from mlpcli import config, experiment
+from mlpcli.analysis.predict import load
 from mlpcli.commands.drawing import shades
 from mlpcli.config import DataConfig
 from mlpcli.datasets import idx
@@ -335,6 +336,50 @@ def test_data_are_found_in_documented_order(mlpcli, trained, runs, tmp_path, mon
     assert "offline" in complaint("--offline")
 
 
+# Averages over shifts -----------------------------------------------------------------------------
+
+
+def by_hand(run, test_split, shifts):
+    """Return the mean probabilities over the images moved by hand, by predict alone."""
+    images = np.pad(test_split.images.reshape(-1, 28, 28), ((0, 0), (1, 1), (1, 1)))
+    places = [(1, 1), (0, 1), (1, 0), (1, 2), (2, 1), (0, 0), (0, 2), (2, 0), (2, 2)][: shifts + 1]
+    model = load(run)
+    return np.mean([model.predict(images[:, y : y + 28, x : x + 28]).p for y, x in places], axis=0)
+
+
+@pytest.mark.parametrize("shifts", [4, 8])
+def test_average_over_shifts_is_that_by_hand(mlpcli, runs, tmp_path, test_split, shifts):
+    file = tmp_path / "p.csv"
+    found = mlpcli("eval", runs / "one", "--average-shifts", shifts, "--predictions", file, "--json").json
+    p = by_hand(runs / "one", test_split, shifts)
+    assert found["average_shifts"] == shifts
+    assert found["errors"] == np.count_nonzero(p.argmax(axis=1) != test_split.labels)
+    assert found["loss"] == pytest.approx(-np.log(p[np.arange(1000), test_split.labels]).mean(), rel=1e-5)
+    np.testing.assert_allclose(read_csv(file)[-1], p, atol=1e-6)
+    plain = mlpcli("eval", runs / "one", "--json").json
+    assert (plain["average_shifts"], plain["loss"] != found["loss"]) == (0, True)
+    assert [line["average_shifts"] for line in recorded(runs / "one")] == [shifts, 0]
+
+
+def test_average_over_shifts_is_named_on_the_screen(mlpcli, runs):
+    named = "no plain evaluation: the probabilities are means over each image and its 4 shifts"
+    assert named in mlpcli("eval", runs / "one", "--average-shifts", 4).out
+    assert "no plain evaluation" not in mlpcli("eval", runs / "one").out
+
+
+def test_ensemble_is_averaged_over_shifts(mlpcli, runs, test_split):
+    found = mlpcli("eval", runs / "one", runs / "two", "--average-shifts", 4, "--json").json
+    p = [by_hand(runs / name, test_split, 4) for name in ("one", "two")]
+    wrong = [np.count_nonzero(each.argmax(axis=1) != test_split.labels) for each in (*p, np.mean(p, axis=0))]
+    assert [*(each["errors"] for each in found["checkpoints"]), found["errors"]] == wrong
+
+
+def test_scores_are_not_averaged_over_shifts(mlpcli, runs):
+    result = mlpcli("eval", runs / "hinge", "--average-shifts", 4)
+    assert (result.status, len(result.err.splitlines())) == (2, 1)
+    assert "the outputs of linear_hinge are not probabilities" in result.err
+
+
 # Record of evaluations ----------------------------------------------------------------------------
 
 
@@ -354,6 +399,7 @@ def test_each_evaluation_is_recorded(mlpcli, runs):
         "error": one["error"],
         "loss": one["loss"],
         "ensemble": False,
+        "average_shifts": 0,
     }
     assert [(line["checkpoint"], line["split"], line["ensemble"]) for line in lines[1:]] == [
         ("last", "test", True),
@@ -467,6 +513,8 @@ def test_missing_validation_images_are_an_error(mlpcli, runs):
         (["--show", "--worst", "0"], "--worst 0 lists none"),
         (["--worst", "-1"], "--worst"),
         (["--split", "valid"], "validation"),
+        (["--average-shifts", "1"], "--average-shifts"),
+        (["--average-shifts"], "--average-shifts"),
         (["--data", ""], "dataset"),
         (["--prediction", "x.csv"], "--predictions"),
     ],

@@ -100,10 +100,11 @@ def derivative(change):
         for activation in ACTIVATIONS.values():
             kind = type(activation)
 
-            def corrupted(self, h, dz, scratch, backward=kind.backward):
-                change(lambda: backward(self, h, dz, scratch), h, dz)
+            def corrupted(self, h, slope, derivative=kind.derivative):
+                change(derivative(self, h, slope), h)
+                return slope
 
-            patch(kind, "backward", corrupted)
+            patch(kind, "derivative", corrupted)
 
     return corrupt
 
@@ -182,11 +183,11 @@ CORRUPTIONS = {
     "db2 left as it was": (after_accumulation(lambda W, b, net: times(b[1], 0)), {"b2"}),
     "dW1 in float32": (after_accumulation(lambda W, b, net: to_float32(W[0])), {"W1"}),
     "db3 in float32": (after_accumulation(lambda W, b, net: to_float32(b[2])), {"b3"}),
-    "f' forgotten": (derivative(lambda backward, h, dz: None), ALL - {"W3", "b3"}),
-    "f' = h": (derivative(lambda backward, h, dz: times(dz, h)), ALL - {"W3", "b3"}),
+    "f' forgotten": (derivative(lambda slope, h: slope.fill(1)), ALL - {"W3", "b3"}),
+    "f' = h": (derivative(lambda slope, h: np.copyto(slope, h)), ALL - {"W3", "b3"}),
     # In the first layer the two wrong signs make a right one.
-    "sign of f'": (derivative(lambda backward, h, dz: (backward(), times(dz, -1))), {"W2", "b2"}),
-    "f' in float32": (derivative(lambda backward, h, dz: (backward(), to_float32(dz))), ALL - {"W3", "b3"}),
+    "sign of f'": (derivative(lambda slope, h: times(slope, -1)), {"W2", "b2"}),
+    "f' in float32": (derivative(lambda slope, h: to_float32(slope)), ALL - {"W3", "b3"}),
     "1/B missing in dz3": (output_delta(lambda p, Y, dz: times(dz, len(dz))), ALL | {"dz3"}),
     "sign of dz3": (output_delta(lambda p, Y, dz: times(dz, -1)), ALL | {"dz3"}),
     "Y dropped from dz3": (output_delta(lambda p, Y, dz: np.copyto(dz, p / len(p))), ALL | {"dz3"}),
@@ -241,7 +242,7 @@ def test_factor_dropped_from_any_objective_is_caught(objective, run, monkeypatch
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_wrong_derivative_of_any_activation_is_caught(activation, run, monkeypatch):
     kind = type(ACTIVATIONS[activation])
-    monkeypatch.setattr(kind, "backward", lambda self, h, dz, scratch: times(dz, h + 0.1))
+    monkeypatch.setattr(kind, "derivative", lambda self, h, slope: np.add(h, 0.1, out=slope))
     status, out, _ = run(*small(activation=activation))
     assert status == 1
     assert "FAILED: W1, b1, W2, b2, theta" in out

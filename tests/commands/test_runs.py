@@ -309,6 +309,23 @@ def test_run_is_reproduced(tiny_config: Make, tiny_folder: Path, folder: Path, m
     assert [path.name for path in folder.iterdir()] == ["first"]
 
 
+def test_student_is_shown_and_reproduced_with_moved_teachers(tiny_config: Make, folder: Path, mlpcli: Any):
+    for seed in (0, 1):
+        experiment.train(tiny_config(f"seed={seed}"), out=Path(f"teacher-{seed}"))
+    experiment.train(tiny_config("training.teacher=[teacher-0, teacher-1]"), out=Path("student"))
+    lines = mlpcli("runs", "show", "student")[1].splitlines()
+    assert [line.split()[2] for line in lines if line.startswith("learned from")] == [
+        "teacher-0/checkpoints/best.npz,",
+        "teacher-1/checkpoints/best.npz,",
+    ]
+    moved = [Path(f"teacher-{seed}").rename(f"moved-{seed}") for seed in (0, 1)]
+    status, _, err = mlpcli("runs", "reproduce", "student", "--quiet")
+    assert (status, err.splitlines()[-1].split(":")[1]) == (4, " training.teacher")
+    options = [part for path in moved for part in ("--teacher", str(path))]
+    status, out, _ = mlpcli("runs", "reproduce", "student", "--quiet", *options)
+    assert (status, "bit for bit" in out) == (0, True)
+
+
 def test_resumed_and_prolonged_run_is_reproduced(tiny_config: Make, folder: Path, mlpcli: Any):
     interrupt(tiny_config("training.schedule=constant"), Path("first"))
     experiment.resume(Path("first"))

@@ -21,6 +21,7 @@ from mlpcli.training.margins import Margins
 from mlpcli.training.rng import keyed_rng
 from mlpcli.training.step import TrainingStep
 from mlpcli.training.targets import OneHot
+from mlpcli.training.teacher import Teacher, TeacherTargets
 
 OPTIMIZERS = {"sgd": "theta", "momentum": "v theta", "nesterov": "v theta", "adam": "m s theta"}
 
@@ -57,13 +58,14 @@ def initial_of(config):
     return theta.vector
 
 
-def rows_of(config, processes=0, state=None):
+def rows_of(config, processes=0, state=None, teachers=()):
     dataset = training_images(config, images(), 4, (8, 8), 0)
-    checker = StepChecker(Steps(config, dataset, state), initial_of(config), np.random.default_rng(0))
+    steps = Steps(config, dataset, state, teachers=teachers)
+    checker = StepChecker(steps, initial_of(config), np.random.default_rng(0))
     rows = checker.rows()
     if processes:
         with ForkedGroup(processes) as group:
-            rows += checker.rows_of(Steps(config, dataset, state, group))
+            rows += checker.rows_of(Steps(config, dataset, state, group, teachers))
     return {row.name: row for row in rows}
 
 
@@ -95,6 +97,59 @@ def test_every_optimizer_passes(optimizer, more):
 @pytest.mark.parametrize("objective", ["linear_hinge", "normalized_sigmoid"])
 def test_every_depth_and_objective_passes(hidden, objective):
     assert failed(rows_of(config_of(hidden, objective=objective, learning_rate=0.05), processes=3)) == set()
+
+
+TEACHERS = ("softmax_cross_entropy", "normalized_sigmoid")
+
+
+def taught(objective="softmax_cross_entropy", preprocessing=(None, "deskew"), **more):
+    """Return a config with teachers, and them: float32, of these ways of preprocessing."""
+    config = config_of(objective=objective, teacher=("a", "b"), **more)
+    teachers = []
+    for seed, (how, other) in enumerate(zip(preprocessing, TEACHERS, strict=True)):
+        theirs = config_of((3 + seed, 4), objective=other)
+        theirs = replace(theirs, data=replace(theirs.data, preprocessing=how))
+        theta = Parameters((64, *theirs.network.hidden, 4), np.float32)
+        initialize(theta, "glorot", 2.0, "sigmoid", np.random.default_rng(seed))
+        teachers.append(Teacher("t", theirs, theta, (8, 8), ("0", "1", "2", "3"), multi_label=False))
+    return config, teachers
+
+
+@pytest.mark.parametrize("objective", ["softmax_cross_entropy", "sigmoid_quadratic"])
+@pytest.mark.parametrize("upright", [False, True])
+def test_targets_of_teachers_pass(objective, upright):
+    augmentation = AugmentationConfig(rotation=10, shift=1, elastic_alpha=8)
+    config, teachers = taught(objective, augmentation=augmentation, dropout=0.3, input_dropout=0.2)
+    if upright:
+        config = replace(config, data=replace(config.data, preprocessing="deskew"))
+    rows = rows_of(config, processes=3, teachers=teachers)
+    assert failed(rows) == set()
+    assert all(row.errors["step"] < 1e-12 for row in rows.values())
+
+
+def targets_after_dropout(patch):
+    drop = Batches._drop
+
+    def late(self, X, size, rng):
+        drop(self, X, size, rng)
+        self._teacher.write(X, self._Y[: len(X)])
+
+    patch(Batches, "_drop", late)
+
+
+def targets_of_the_labels(patch):
+    patch(TeacherTargets, "write", lambda self, images, Y: None)
+
+
+def targets_of_images_as_they_are(patch):
+    patch(Teacher, "deskews", lambda self, preprocessing: False)
+
+
+@pytest.mark.parametrize("plant", [targets_after_dropout, targets_of_the_labels, targets_of_images_as_they_are])
+def test_wrong_targets_of_teachers_are_caught(plant, monkeypatch):
+    plant(monkeypatch.setattr)
+    config, teachers = taught(input_dropout=0.2)
+    assert failed(rows_of(config, teachers=teachers)) == {"step loss", "step v", "step theta"}
 
 
 def test_more_processes_than_units_pass():
@@ -140,7 +195,7 @@ def margins_of_another_batch(patch):
 
 def momentum_decayed_twice(patch):
     def end(self):
-        for u, _ in self._chunks:
+        for u, _ in self._plans:
             u *= self.c
 
     patch(optimizers, "MIN_MOMENTUM_SCALE", 0.95)
@@ -236,9 +291,9 @@ def last_quarter_of_the_schedule(patch):
 def momentum_forgotten_at_step_128(patch):
     step = optimizers.Optimizer.step
 
-    def forget(self, number):
-        step(self, number)
-        if number == 128:
+    def forget(self):
+        step(self)
+        if self.number == 128:
             self.state["v"][:] = 0
 
     patch(optimizers.Optimizer, "step", forget)

@@ -22,6 +22,14 @@ def test_every_optimizer_has_a_textbook_rule():
         assert tuple(state) == OPTIMIZER_STATE[name]
 
 
+def test_sides_change_at_kinks_only():
+    z = np.array([[-1.0, -1e-300, 0.0, 1e-300, 1.0]])
+    np.testing.assert_array_equal(textbook.KINKS["relu"](z), [[0, 0, 0, 1, 1]])
+    # Label 1, z_y = 2: the margin z_j - z_y + 1 is exactly 0, just above, and just below.
+    z, Y = np.array([[1.0, 2.0, 1.0 + 1e-15, 1.0 - 1e-15]]), np.array([[0.0, 1.0, 0.0, 0.0]])
+    np.testing.assert_array_equal(textbook.KINKS["linear_hinge"](z, Y)[:, [0, 2, 3]], [[0, 1, 0]])
+
+
 def test_sgd():
     assert textbook.sgd(ONE, {}, TWO, 0.1, 0.0, 1)[0] == pytest.approx(0.8)
 

@@ -16,8 +16,8 @@ Array = np.ndarray
 
 
 def all_of(arrays) -> list[Array]:
-    hidden = [*arrays.z, *arrays.h, *arrays.a, *arrays.scratch, *(mask for mask in arrays.masks if mask is not None)]
-    return [*hidden, *(term for terms in arrays.partial_dh for term in terms), *arrays.partial_logits, arrays.p]
+    hidden = [*arrays.z, *arrays.h, *arrays.a, *arrays.slope, *(mask for mask in arrays.masks if mask is not None)]
+    return [*hidden, *(term for terms in arrays.partial_da for term in terms), *arrays.partial_logits, arrays.p]
 
 
 def test_parameters_have_the_sizes_of_the_architecture():

@@ -26,5 +26,5 @@ def test_array_begins_at_a_cache_line(shape: tuple[int, ...], dtype: str, value:
 @pytest.mark.parametrize("dtype", ["float32", "float64", "complex128"])
 def test_arrays_of_a_pass_begin_at_a_cache_line(dtype: str):
     arrays = allocate_arrays((784, 30, 10), 7, dtype)
-    written = [Parameters((784, 30, 10), dtype).vector, *arrays.z, *arrays.h, *arrays.partial_dh[0], arrays.dlogits]
+    written = [Parameters((784, 30, 10), dtype).vector, *arrays.z, *arrays.h, *arrays.partial_da[0], arrays.dlogits]
     assert [array.ctypes.data % CACHE_LINE_BYTES for array in written] == [0] * len(written)

@@ -35,11 +35,11 @@ def optimizer_of(name: str, theta: Parameters, momentum: float | None = None, l2
 
 def step(optimizer: Optimizer, gradient: Any, eta: float, number: int) -> None:
     """Take step ``number``, from 1, with the gradient (n,) accumulated as the optimizer asks for it."""
-    alpha, beta = optimizer.begin_step(eta)
+    alpha, beta = optimizer.begin_step(eta, number)
     optimizer.accumulator[...] = beta * optimizer.accumulator + alpha * np.asarray(
         gradient, optimizer.accumulator.dtype
     )
-    optimizer.step(number)
+    optimizer.step()
 
 
 def moved(
@@ -140,11 +140,11 @@ def trained(name: str, comms: list[Serial], sizes: tuple[int, ...] = (4, 3, 2)) 
     for each in own:
         each.begin()
     for number in range(1, 7):
-        [(alpha, beta)] = {each.begin_step(0.1) for each in own}
+        [(alpha, beta)] = {each.begin_step(0.1, number) for each in own}
         accumulator = own[0].accumulator
         accumulator[...] = beta * accumulator + alpha * random.normal(size=len(accumulator))
         for each in own:
-            each.step(number)
+            each.step()
     for each in own:
         each.end()
     return theta.vector, state

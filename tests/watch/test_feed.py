@@ -104,6 +104,45 @@ def test_checkpoints_are_read_within_a_cpu_budget(run: Path, monkeypatch: pytest
     assert set(feed.heavy()) == {"contents"}
 
 
+def test_new_state_of_a_run_is_noticed(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    feed = OneOfMany(RunFeed(run, 2), RunsFeed(run.parent), 2)
+    feed.light()
+    assert not feed.state_may_differ()
+    with monkeypatch.context() as patched:
+        as_if_running(run, patched)
+        assert feed.state_may_differ()
+        feed.light()
+        (run / "manifest.json").touch()
+        assert not feed.state_may_differ()
+    assert feed.state_may_differ()
+    feed.light()
+    shutil.rmtree(run)
+    assert feed.state_may_differ()
+    feed.light()
+    assert not feed.state_may_differ()
+
+
+def test_new_state_in_a_folder_is_noticed(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    feed = RunsFeed(run.parent)
+    feed.light()
+    (run.parent / "no run").mkdir()
+    assert not feed.state_may_differ()
+    shutil.copytree(run, run.parent / "other")
+    assert feed.state_may_differ()
+    with monkeypatch.context() as patched:
+        as_if_running(run, patched)
+        (run / "manifest.json").touch()
+        feed.light()
+        assert not feed.state_may_differ()
+    assert feed.state_may_differ()
+    feed.light()
+    assert not feed.state_may_differ()
+    shutil.rmtree(run.parent / "other")
+    assert feed.state_may_differ()
+    shutil.rmtree(run.parent)
+    assert not feed.state_may_differ()
+
+
 def test_damaged_checkpoint_is_read_once(run: Path) -> None:
     for name in ("best", "last"):
         (run / f"checkpoints/{name}.npz").write_bytes(b"junk")

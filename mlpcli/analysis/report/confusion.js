@@ -1,7 +1,7 @@
 "use strict";
 // The confusion matrix, whose cells open the images behind them, and the galleries those are shown in.
 
-const MOST_CLASSES = 30; // beyond that a list of the cells is read more easily than the matrix
+const MAX_CLASSES = 30; // beyond that a list of the cells is read more easily than the matrix
 
 const inWords = (label, predicted) => `true ${labelText(label)}, predicted ${labelText(predicted)}`;
 
@@ -31,9 +31,9 @@ class Confusion {
     }
     this.buttons = new Map(); // "label,predicted" -> its button
     const most = (kind) => Math.max(1, ...this._cells().map(({ n, right }) => (right === kind ? n : 0)));
-    [this.mostRight, this.mostWrong] = [most(true), most(false)];
+    [this.maxRight, this.maxWrong] = [most(true), most(false)];
     const classes = look.confusion.length;
-    if (classes <= MOST_CLASSES) this._matrix(classes);
+    if (classes <= MAX_CLASSES) this._matrix(classes);
     else this._list();
     const cells = this._cells().sort((a, b) => a.right - b.right || b.n - a.n);
     const before = cells.find(({ label, predicted }) => chosen && chosen[0] === label && chosen[1] === predicted);
@@ -80,7 +80,7 @@ class Confusion {
     if (n === 0) return cell;
     const right = label === predicted;
     // Mistakes are few beside what is right, so each kind has its own scale. Text stays readable on the darkest.
-    const most = right ? this.mostRight : this.mostWrong;
+    const most = right ? this.maxRight : this.maxWrong;
     const shade = 0.1 + 0.42 * (n / most) ** (right ? 1 : 0.7);
     cell.style.background = `rgb(var(${right ? "--right-rgb" : "--wrong-rgb"}) / ${shade})`;
     cell.append(this._button(label, predicted, n, String(n)));
@@ -137,7 +137,7 @@ class Confusion {
     for (const [key, button] of this.buttons) {
       const mine = key === `${label},${predicted}`;
       button.setAttribute("aria-pressed", String(mine));
-      if (this.look.confusion.length <= MOST_CLASSES) button.tabIndex = mine ? 0 : -1;
+      if (this.look.confusion.length <= MAX_CLASSES) button.tabIndex = mine ? 0 : -1;
     }
     const n = this.look.confusion[label][predicted];
     const here = this.behind.get(`${label},${predicted}`) || [];

@@ -27,13 +27,13 @@ from mlpcli.runs.summary import Recorded, read_run
 
 Array = NDArray[Any]
 
-WORST = 24
-MOST_OF_A_CELL = 60
+MAX_WORST = 24
+MAX_PER_CELL = 60
 IMAGE_BYTES = 350_000
 # An even sample of the split: on these the page measures the error while the user trains the network in it.
 SAMPLE = 300
-MOST_EPOCHS = 500
-MOST_WEIGHT_BYTES = 64 * 1024 * 1024
+MAX_EPOCHS = 500
+MAX_WEIGHT_BYTES = 64 * 1024 * 1024
 # Sides of an image that can be drawn: the grid is neither too coarse nor too fine for a pen.
 DRAWABLE = (4, 512)
 # Data sets that are not centred and scaled as MNIST is.
@@ -58,7 +58,7 @@ def contents(model: LoadedModel, evaluated: EvaluatedRuns | None, no_images: str
     """
     checkpoint = model.checkpoint
     theta = checkpoint.parameters
-    result = evaluate(evaluated.ensemble, evaluated.part.split.labels, WORST) if evaluated else None
+    result = evaluate(evaluated.ensemble, evaluated.part.split.labels, MAX_WORST) if evaluated else None
     chosen, sample = _chosen(evaluated, result) if evaluated and result else ([], 0)
     title = _readable(model.run.name if model.run else model.path.name)
     document = {
@@ -78,9 +78,10 @@ def contents(model: LoadedModel, evaluated: EvaluatedRuns | None, no_images: str
             "class_names": checkpoint.names,
             "preprocessing": checkpoint.config.data.preprocessing,
             "multi_label": checkpoint.multi_label,
+            "single_output": checkpoint.config.network.single_output,
         },
         "board": {
-            "why_not": _no_board(checkpoint, theta.vector.nbytes <= MOST_WEIGHT_BYTES),
+            "why_not": _no_board(checkpoint, theta.vector.nbytes <= MAX_WEIGHT_BYTES),
             "normalise": checkpoint.image_shape == (28, 28) and checkpoint.dataset not in NOT_NORMALISED,
         },
         **_run(model),
@@ -93,7 +94,7 @@ def contents(model: LoadedModel, evaluated: EvaluatedRuns | None, no_images: str
 
 def weights_of(theta: Parameters) -> bytes | None:
     """Return the bytes of ``theta`` as a page stores them; None if there are too many."""
-    if theta.vector.nbytes > MOST_WEIGHT_BYTES:
+    if theta.vector.nbytes > MAX_WEIGHT_BYTES:
         return None
     return theta.to_c_order().astype(theta.vector.dtype.newbyteorder("<")).tobytes()
 
@@ -184,7 +185,7 @@ def _chosen(evaluated: EvaluatedRuns, result: Evaluation) -> tuple[list[int], in
 
     After the sample come the worst mistakes. Then the cells of the confusion matrix give one image each in turn, its
     mistakes by falling confidence, or correct images by rising confidence, until ``IMAGE_BYTES`` are used or every cell
-    is empty or has given ``MOST_OF_A_CELL``.
+    is empty or has given ``MAX_PER_CELL``.
     """
     labels, predicted, confidence = (
         evaluated.part.split.labels,
@@ -201,7 +202,7 @@ def _chosen(evaluated: EvaluatedRuns, result: Evaluation) -> tuple[list[int], in
     order = np.lexsort((key, cell))  # by cell, then in the order of selection; equal ones in file order
     begins = np.searchsorted(cell[order], cell[order])
     turn = np.arange(len(order)) - begins
-    in_turn = order[np.argsort(turn, kind="stable")][: int(np.count_nonzero(turn < MOST_OF_A_CELL))]
+    in_turn = order[np.argsort(turn, kind="stable")][: int(np.count_nonzero(turn < MAX_PER_CELL))]
     images, pixels = evaluated.part.split.images.shape
     # At most three quarters of the space, even if no byte of an image is 0.
     size = max(1, min(SAMPLE, images, IMAGE_BYTES * 3 // 4 // pixels))
@@ -218,17 +219,15 @@ def _chosen(evaluated: EvaluatedRuns, result: Evaluation) -> tuple[list[int], in
 
 
 def _thinned(records: list[dict[str, Any]], epochs: int, best: int | None) -> list[dict[str, Any]]:
-    """Select about ``MOST_EPOCHS`` of the ``records``, evenly, with the first, the last and the best among them."""
-    step = -(-epochs // MOST_EPOCHS)
+    """Select about ``MAX_EPOCHS`` of the ``records``, evenly, with the first, the last and the best among them."""
+    step = -(-epochs // MAX_EPOCHS)
     return [line for line in records if line["epoch"] % step == 0 or line["epoch"] in (1, epochs, best)]
 
 
 def _no_board(checkpoint: Checkpoint, small: bool) -> str | None:
     shape, (low, high) = checkpoint.image_shape, DRAWABLE
-    if checkpoint.config.network.single_output:
-        return "The network has one output unit, and the board shows one for each class."
     if not small:
-        return f"The network is too large for a page: its weights take more than {MOST_WEIGHT_BYTES >> 20} MiB."
+        return f"The network is too large for a page: its weights take more than {MAX_WEIGHT_BYTES >> 20} MiB."
     if min(shape) < low or max(shape) > high:
         return f"Images of {shape[0]} × {shape[1]} pixels cannot be drawn: a side has to be {low} to {high} pixels."
     return None

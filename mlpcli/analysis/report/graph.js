@@ -3,15 +3,15 @@
 // colour and width are what it carries: weight times activation on the way forward, the weight's gradient on the way
 // back.
 
-const MOST_NODES = 10; // of a hidden layer
-const MOST_OUTPUT_NODES = 12;
+const MAX_NODES = 10; // of a hidden layer
+const MAX_OUTPUT_NODES = 12;
 const GRAPH_HEIGHT = 176;
 const NODE = 6; // radius
-const LONGEST_NAME = 12; // characters
+const MAX_NAME_LENGTH = 12; // characters
 
 function shortened(name) {
   const letters = [...name];
-  return letters.length > LONGEST_NAME ? `${letters.slice(0, LONGEST_NAME - 1).join("")}…` : name;
+  return letters.length > MAX_NAME_LENGTH ? `${letters.slice(0, MAX_NAME_LENGTH - 1).join("")}…` : name;
 }
 
 class Graph {
@@ -25,9 +25,9 @@ class Graph {
     const nodes = svg("g");
     this.svg.append(lines, nodes);
     this.columns = [...layers, this.depth].map((l, c, all) => {
-      const most = Math.min(l < this.depth ? MOST_NODES : MOST_OUTPUT_NODES, network.sizes[l]);
+      const most = Math.min(l < this.depth ? MAX_NODES : MAX_OUTPUT_NODES, network.sizes[l]);
       const column = { l, units: [], nodes: Array.from({ length: most }, () => this._node(l)), lines: [] };
-      const below = c === 0 ? 1 : l === all[c - 1] + 1 ? Math.min(MOST_NODES, network.sizes[all[c - 1]]) : 0;
+      const below = c === 0 ? 1 : l === all[c - 1] + 1 ? Math.min(MAX_NODES, network.sizes[all[c - 1]]) : 0;
       column.lines = Array.from({ length: most }, () => Array.from({ length: below }, () => svg("line")));
       column.gap = below === 0 ? svg("text", { class: "gap", "text-anchor": "middle" }, "…") : null;
       lines.append(...column.lines.flat());
@@ -67,7 +67,7 @@ class Graph {
     const { network, forward, backward, quantity, picked } = this.state;
     this.back = Boolean(forward && quantity.back);
     for (const column of this.columns) column.units = this._units(column);
-    const names = this.columns.at(-1).units.map((k) => shortened(labelText(k)));
+    const names = this.columns.at(-1).units.map((k) => shortened(network.outputText(k)));
     const room = Math.min(0.45 * width, 14 + 7 * Math.max(...names.map((name) => name.length)));
     const right = width - room - NODE;
     const left = Math.min(right, 70);
@@ -82,7 +82,7 @@ class Graph {
         const value = values ? values[unit] / (full ?? largestSize(values)) : 0;
         const transform = `translate(${column.x.toFixed(1)} ${column.y(n).toFixed(1)})`;
         dress(each.node, { transform, "aria-label": this._said(column.l, unit) }, []);
-        const predicted = column.l === this.depth && forward && isOf(forward.predicted, unit);
+        const predicted = column.l === this.depth && forward && !network.single_output && isOf(forward.predicted, unit);
         const chosen = picked && picked[0] === column.l && picked[1] === unit;
         each.node.setAttribute("class", ["node", predicted && "first", chosen && "chosen"].filter(Boolean).join(" "));
         each.node.setAttribute("aria-pressed", String(Boolean(chosen)));
@@ -129,7 +129,7 @@ class Graph {
     const values = this._values(l);
     const output = this.back ? "dz" : this.state.network.probabilities ? "probability" : "score";
     const name = l < this.depth ? this.state.quantity.name : output;
-    const what = l < this.depth ? `Layer ${l}, unit ${unit}` : `Class ${labelText(unit)}`;
+    const what = l < this.depth ? `Layer ${l}, unit ${unit}` : this.state.network.outputName(unit);
     return values ? `${what}: ${name} ${number(values[unit])}` : what;
   }
 

@@ -2,10 +2,10 @@
 // The hidden layers, unit by unit, and one unit with the weights that lead to it and from it. Where there is no hidden
 // layer, the units are those of the output.
 
-const MOST_LAYERS = 6; // that are shown: of more the first three and the last three
+const MAX_LAYERS = 6; // that are shown: of more the first three and the last three
 const ONE_COLUMN = 3; // layers that are shown one below the other; more are in two columns
 const RATIOS = [2, 5, 10]; // width by height of layers, so that one, two or three below each other take the same height
-const MOST_OUTGOING = 12; // that are shown as bars
+const MAX_OUTGOING = 12; // that are shown as bars
 
 class Layers {
   constructor(network) {
@@ -26,8 +26,8 @@ class Layers {
     this.hovered = this.pinned = null; // [layer, unit]
     this._choices();
     const hiddenLayers = Array.from({ length: this.depth - 1 }, (_, index) => index + 1);
-    const end = MOST_LAYERS / 2;
-    const some = this.depth - 1 > MOST_LAYERS ? [...hiddenLayers.slice(0, end), ...hiddenLayers.slice(-end)] : hiddenLayers;
+    const end = MAX_LAYERS / 2;
+    const some = this.depth - 1 > MAX_LAYERS ? [...hiddenLayers.slice(0, end), ...hiddenLayers.slice(-end)] : hiddenLayers;
     this.graph = new Graph(network, some, (picked, pinned) => this._pick(picked, pinned));
     const shown = some.length ? some : [1];
     this.dense = shown.length > ONE_COLUMN;
@@ -56,7 +56,7 @@ class Layers {
     const { sizes, activation, objective } = this.network;
     const units = sizes[l];
     const canvas = element("canvas");
-    const kind = this.depth > 1 ? `Hidden layer ${l}: ${plural(units, "unit")}` : `The ${units} output units`;
+    const kind = this.depth > 1 ? `Hidden layer ${l}: ${plural(units, "unit")}` : plural(units, "output unit");
     canvas.setAttribute("aria-label", `${kind}. Arrow keys choose one, Escape the one with the largest gradient`);
     const [n, below] = [subscript(l), l > 1 ? `a${subscript(l - 1)}` : "x"];
     const z = `${below} W${n} + b${n}`;
@@ -137,7 +137,7 @@ class Layers {
     const layer = this.depth > 2 ? ` of layer ${l}` : "";
     const hidden = l < this.depth;
     const largest = this.hovered || this.pinned ? "" : ", whose gradient is the largest";
-    const what = hidden ? `Unit ${unit}${layer}${largest}` : `Class ${labelText(unit)}${largest}`;
+    const what = hidden ? `Unit ${unit}${layer}${largest}` : network.outputName(unit) + (network.outputs > 1 ? largest : "");
     byId("unit-title").textContent = picked ? what : "A unit";
     byId("unit-numbers").textContent = picked ? this._numbers(l, unit) : "";
     const [n, below] = [subscript(l), l > 1 ? `a${subscript(l - 1)}` : "x"];
@@ -150,12 +150,12 @@ class Layers {
     paintSigned(byId("incoming"), incoming, ...shape, weightScale(network.W[l - 1]));
     paintSigned(byId("gradient"), gradient, ...shape, largestSize(gradient));
     const outgoing = picked && l < this.depth ? network.outgoing(l, unit) : [];
-    const bars = outgoing.length <= MOST_OUTGOING && l === this.depth - 1;
+    const bars = outgoing.length <= MAX_OUTGOING && l === this.depth - 1;
     byId("outgoing").hidden = l >= this.depth;
-    byId("outgoing-note").textContent = `row of W${subscript(l + 1)}${bars ? ", to the classes" : ""}`;
+    byId("outgoing-note").textContent = `row of W${subscript(l + 1)}${bars ? `, to the ${network.single_output ? "output" : "classes"}` : ""}`;
     byId("outgoing-bars").hidden = !bars;
     byId("outgoing-picture").hidden = bars;
-    if (bars) this._bars(outgoing);
+    if (bars) this._bars(outgoing, (k) => network.outputText(k));
     else paintSigned(byId("outgoing-picture"), outgoing, ...this._shape(l + 1, RATIOS[2]), largestSize(outgoing));
   }
 
@@ -167,7 +167,7 @@ class Layers {
     return [Math.ceil(units / columns), columns];
   }
 
-  _bars(values) {
+  _bars(values, nameOf) {
     const most = largestSize(values);
     const bars = Array.from(values, (value, k) => {
       const bar = element("span", { class: value < 0 ? "bar negative" : "bar" });
@@ -175,7 +175,7 @@ class Layers {
       bar.style.height = `${size}%`;
       bar.style.top = `${value < 0 ? 50 : 50 - size}%`;
       const track = element("span", { class: "track", "aria-hidden": "true" }, bar);
-      return element("li", {}, element("span", { class: "name", title: labelText(k) }, labelText(k)), track, element("span", {}, number(value, 2)));
+      return element("li", {}, element("span", { class: "name", title: nameOf(k) }, nameOf(k)), track, element("span", {}, number(value, 2)));
     });
     byId("outgoing-bars").replaceChildren(...bars);
   }

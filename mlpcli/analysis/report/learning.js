@@ -3,7 +3,7 @@
 // some images of the data, before and after.
 
 const SLICE = 30; // milliseconds that the page may stand still while the error is measured
-const MOST_FORGOTTEN = 7; // images that are shown
+const MAX_FORGOTTEN = 7; // images that are shown
 const PAUSE = 125; // milliseconds from one step that is played to the next
 const LONG_PAUSE = 1000; // the same for who wants no motion
 
@@ -63,14 +63,15 @@ class Learning {
     byId("step").textContent = this.history.length ? "Again" : "Take a step";
     const before = backward && this.steps ? this._asTrained() : null;
     const truth = backward ? backward.truth : null;
-    const { probabilities } = this.network;
-    byId("truth-name").textContent = `${probabilities ? "probability" : "score"} of ${truth === null ? "the true class" : labelText(truth)}`;
+    const { probabilities, single_output } = this.network;
+    const of = `${probabilities ? "probability" : "score"} of ${truth === null ? "the true class" : labelText(truth)}`;
+    byId("truth-name").textContent = single_output && !probabilities ? "output p" : of;
     byId("truth-name").parentElement.hidden = Array.isArray(truth);
     const set = (id, value) => (byId(id).textContent = value ?? "–");
     set("loss-trained", before && number(before.C));
     set("loss-now", backward && number(backward.C));
     set("truth-trained", before && figure(before.p, probabilities));
-    set("truth-now", backward && figure(forward.p[truth], probabilities));
+    set("truth-now", backward && figure(this.network.outputOf(forward.p, truth), probabilities));
     byId("step-note").textContent = this._note(finite);
     this._curve();
   }
@@ -78,7 +79,7 @@ class Learning {
   _asTrained() {
     const forward = this.trained.forward(this.pixels);
     const { truth } = this.backward;
-    return { C: this.trained.backward(forward, truth).C, p: forward.p[truth] };
+    return { C: this.trained.backward(forward, truth).C, p: this.trained.outputOf(forward.p, truth) };
   }
 
   _note(finite) {
@@ -181,7 +182,7 @@ class Learning {
   _forgotten(images) {
     byId("forgotten-box").hidden = images.length === 0;
     byId("forgotten-note").textContent = `${plural(images.length, "image")} forgotten:`;
-    const shown = images.slice(0, MOST_FORGOTTEN).map((n) => {
+    const shown = images.slice(0, MAX_FORGOTTEN).map((n) => {
       const canvas = element("canvas", { class: "ink", "aria-hidden": "true" });
       paintInk(canvas, this._pixels(n), ...this.trained.image_shape);
       const label = `A ${labelText(this.stock.labels[n])} that is forgotten: put it on the board`;

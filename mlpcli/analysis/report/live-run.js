@@ -1,7 +1,7 @@
 "use strict";
 // A run's page, live: the curves grow, the board and the matrix get the newest network, and other runs stand beside.
 
-const MOST_CHANGING = 12;
+const MAX_CHANGING = 12;
 const FADE = 0.5; // of what was known of a unit's changes, at each newer network
 
 byId("curves").parentElement.insertBefore(byId("curves"), byId("draw")); // what moves comes first
@@ -114,15 +114,15 @@ function change() {
   changing.before = W.slice();
   if (!changing.size) return;
   const units = [...changing.size.keys()].sort((one, other) => changing.size[other] - changing.size[one]);
-  const most = units.slice(0, MOST_CHANGING).sort((one, other) => one - other);
-  const kind = network.sizes.length > 2 ? "hidden unit" : "class";
+  const most = units.slice(0, MAX_CHANGING).sort((one, other) => one - other);
+  const kind = network.sizes.length > 2 || network.single_output ? "unit" : "class";
   byId("changing-box").hidden = false;
   byId("changing-title").textContent = `The ${most.length} whose weights change most now`;
   const scale = weightScale(W);
   const tiles = most.map((j) => {
     const canvas = element("canvas", { role: "img", "aria-label": `The weights to ${kind} ${j}` });
     paintSigned(canvas, network.incoming(1, j), ...network.image_shape, scale);
-    return element("li", { class: "small" }, canvas, `${kind === "class" ? "class" : "unit"} ${j}`);
+    return element("li", { class: "small" }, canvas, `${kind} ${j}`);
   });
   byId("changing").replaceChildren(...tiles);
 }

@@ -51,11 +51,11 @@ function overMagnitudes(series) {
 }
 
 // Colours for runs that were picked, each with a letter: seven colours, then the same with dashes. The others are grey.
-const MOST_PICKED = 14;
+const MAX_PICKED = 14;
 
 class Picks {
   constructor() {
-    this.slots = Array(MOST_PICKED).fill(null); // the key that has the colour of that number
+    this.slots = Array(MAX_PICKED).fill(null); // the key that has the colour of that number
   }
 
   has(key) {

@@ -66,14 +66,21 @@ function weightedBack(dz, W, D) {
   });
 }
 
-// A label is a class, or a list of classes where several may be right at once.
+// A label is a class, or a list of classes where several may be right at once; -1 where the outputs are no numbers.
 const isOf = (label, k) => (Array.isArray(label) ? label.includes(k) : label === k);
 const CLASS_NAMES = []; // as the checkpoint has them; where nobody fills them in, classes are called by their numbers
 const labelText = (label) =>
   Array.isArray(label) ? label.map(labelText).join(", ") || "none" : (CLASS_NAMES[label] ?? String(label));
 
+// The integer that is nearest; of two as near the even one, as numpy.rint has it.
+function rint(value) {
+  const up = Math.round(value);
+  return up - value === 0.5 && up % 2 ? up - 1 : up;
+}
+
 class Network {
-  // `form` has sizes (D, H, ..., K), activation, objective and dtype; `vector` are W1 b1 W2 b2 ..., a typed array.
+  // `form` has sizes (D, H, ..., K), activation, objective and dtype; `vector` are W1 b1 W2 b2 ..., a typed array. With
+  // `single_output` there is one output unit, whose target is the number of the class.
   constructor(form, vector) {
     Object.assign(this, form, { form, vector, W: [], b: [] });
     let start = 0;
@@ -96,8 +103,22 @@ class Network {
     return new Network(this.form, this.vector.slice());
   }
 
-  get classes() {
+  // K
+  get outputs() {
     return this.sizes[this.sizes.length - 1];
+  }
+
+  get classes() {
+    return this.single_output ? this.class_names.length : this.outputs;
+  }
+
+  // The name of output unit k: that of its class, short and in full.
+  outputText(k) {
+    return this.single_output ? "p" : labelText(k);
+  }
+
+  outputName(k) {
+    return this.single_output ? "Output unit" : `Class ${labelText(k)}`;
   }
 
   // Of the bytes of one image: inputs[l] = a_l with a_0 = x, every z_l and a_l, p, and the predicted class; where several
@@ -111,13 +132,24 @@ class Network {
     });
     const z = zs[zs.length - 1];
     const p = OBJECTIVES[this.objective].p(z);
-    const predicted = this.multi_label ? [...p.keys()].filter((k) => p[k] > 0.5) : z.indexOf(largest(z));
-    return { inputs, z: zs, a: inputs.slice(1), p, predicted };
+    return { inputs, z: zs, a: inputs.slice(1), p, predicted: this._predicted(z, p) };
+  }
+
+  _predicted(z, p) {
+    if (this.multi_label) return [...p.keys()].filter((k) => p[k] > 0.5);
+    if (!this.single_output) return z.indexOf(largest(z));
+    return Number.isNaN(p[0]) ? -1 : clamp(rint(p[0]), 0, this.classes - 1);
+  }
+
+  // What the outputs p say of class k: its probability or score; of a single score that itself.
+  outputOf(p, k) {
+    if (!this.single_output) return p[k];
+    return this.probabilities && k === 0 ? 1 - p[0] : p[0];
   }
 
   // Of what `forward` returned and the true class: C, dC/dp, dp/dz, every dz_l, and da_l and f'(z_l) of hidden layers.
   backward({ inputs, z, a, p }, truth) {
-    const Y = p.map((_, k) => Number(isOf(truth, k)));
+    const Y = this.single_output ? Float64Array.of(truth) : p.map((_, k) => Number(isOf(truth, k)));
     const { loss, dp, dp_dz, dz: delta } = OBJECTIVES[this.objective];
     const last = z[z.length - 1];
     const dz = [delta(last, p, Y)]; // (4)

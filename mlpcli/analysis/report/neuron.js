@@ -6,13 +6,13 @@ const NEURON_STEPS = 300;
 
 // p before each step and after the last one.
 function learn(objective, start, eta) {
-  const form = { sizes: [1, 1], activation: "sigmoid", objective };
+  const form = { sizes: [1, 1], activation: "sigmoid", objective, single_output: true, class_names: ["0", "1"] };
   const network = new Network(form, Float64Array.of(start, start));
   const p = [];
   for (let n = 0; n <= NEURON_STEPS; n++) {
     const forward = network.forward([255]);
     p.push(forward.p[0]);
-    network.step(forward, network.backward(forward, null), eta); // no class is the true one: the target is 0
+    network.step(forward, network.backward(forward, 0), eta);
   }
   return p;
 }

@@ -1,7 +1,8 @@
 "use strict";
-// The output layer: the predicted class, the loss, and by class p, dC/dp and dz; a row is chosen as the true class.
+// The output layer: the predicted class, the loss, and by class p, dC/dp and dz; a row is chosen as the true class. A
+// single output unit has p, dC/dp and dz once, beside all classes.
 
-const MOST_JACOBIAN = 64; // classes
+const MAX_JACOBIAN = 64; // classes
 
 const figure = (p, probabilities) => (probabilities ? chance(p) : number(p));
 
@@ -9,40 +10,47 @@ class Outputs {
   // `choose(k)` is called with the class that is said to be the true one.
   constructor(network, choose) {
     this.network = network;
-    const { classes, probabilities } = network;
+    const { classes, outputs, single_output, probabilities } = network;
     byId("p-head").textContent = probabilities ? "probability p" : "score p";
-    const rows = Array.from({ length: classes }, (_, k) => this._row(k, choose));
-    byId("outputs").tBodies[0].append(...rows.map(({ row }) => row));
-    this.rows = rows;
+    this.rows = Array.from({ length: classes }, (_, k) => this._row(k, choose));
+    this.units = Array.from({ length: outputs }, (_, k) => this._unit(this.rows[k].row, single_output ? classes : 1));
+    byId("outputs").tBodies[0].append(...this.rows.map(({ row }) => row));
   }
 
   _row(k, choose) {
     const type = this.network.multi_label ? "checkbox" : "radio";
     const radio = element("input", { type, name: "truth", value: k, "aria-label": `true class ${labelText(k)}` });
-    const bar = element("span", { class: "bar" });
-    const track = element("span", { class: "track", "aria-hidden": "true" }, bar);
-    const [p, dp, dz] = Array.from({ length: 3 }, () => element("td"));
-    const label = element("label", {}, radio, element("span", {}, labelText(k)));
-    const row = element("tr", {}, element("th", { scope: "row" }, label), element("td", {}, track), p, dp, dz);
+    const label = element("label", {}, radio, element("span", { title: labelText(k) }, labelText(k)));
+    const row = element("tr", {}, element("th", { scope: "row" }, label));
     row.dataset.class = k;
     radio.addEventListener("change", () => choose(k));
     row.addEventListener("click", (event) => event.target !== radio && !radio.disabled && radio.click());
     label.addEventListener("click", (event) => event.stopPropagation());
-    return { row, radio, bar, p, dp, dz };
+    return { row, radio };
+  }
+
+  // The cells of an output unit, from `row` on over so many `rows`.
+  _unit(row, rows) {
+    const bar = element("span", { class: "bar" });
+    const track = element("span", { class: "track", "aria-hidden": "true" }, bar);
+    const [place, p, dp, dz] = Array.from({ length: 4 }, () => element("td", { rowspan: rows > 1 && rows }));
+    place.append(track);
+    row.append(place, p, dp, dz);
+    return { row, bar, p, dp, dz };
   }
 
   show({ chosen, forward, backward }) {
-    const { probabilities, objective } = this.network;
+    const { probabilities, single_output, objective } = this.network;
     const predicted = forward ? forward.predicted : -1;
     const truth = backward ? labelText(backward.truth) : -1;
     const several = Array.isArray(predicted);
     const answer = predicted < 0 ? "–" : labelText(predicted);
     byId("verdict").textContent = answer;
     byId("verdict").className = answer.length > 2 ? "long" : "";
-    const kind = probabilities ? "probability" : "score";
-    const one = several ? "predicted: each p above 1/2" : `predicted, ${kind} ${figure(forward?.p[predicted], probabilities)}`;
-    const value = predicted < 0 ? "" : one;
-    byId("verdict-note").textContent = forward ? value : "nothing drawn yet";
+    const kind = probabilities ? "probability" : single_output ? "p =" : "score";
+    const ofOne = (k) => `predicted, ${kind} ${figure(this.network.outputOf(forward.p, k), probabilities)}`;
+    const note = several ? "predicted: each p above 1/2" : predicted < 0 ? "" : ofOne(predicted);
+    byId("verdict-note").textContent = forward ? note : "nothing drawn yet";
     byId("loss-formula").textContent = backward ? `C = ${OBJECTIVES[objective].written.C(backward.truth)} = ` : "";
     byId("loss").textContent = backward ? number(backward.C) : "";
     byId("loss").dataset.value = backward ? String(backward.C) : "";
@@ -51,19 +59,21 @@ class Outputs {
       : chosen === null
         ? `loss if ${truth} is true: choose below`
         : `loss, true ${several ? "labels" : "class"} ${truth}`;
-    const most = forward ? largestSize(forward.p) : 1;
-    this.rows.forEach(({ row, radio, bar, ...cells }, k) => {
-      const p = forward ? forward.p[k] : null;
+    this.rows.forEach(({ row, radio }, k) => {
       row.className = [isOf(predicted, k) && "first", isOf(chosen, k) && "truth"].filter(Boolean).join(" ");
       radio.disabled = !forward;
       radio.checked = several ? isOf(backward.truth, k) : k === chosen;
+    });
+    const most = single_output ? this.rows.length - 1 : forward ? largestSize(forward.p) : 1;
+    this.units.forEach(({ row, bar, ...cells }, k) => {
+      const p = forward ? forward.p[k] : null;
       const values = forward ? { p, dp: backward.dp[k], dz: backward.dz.at(-1)[k] } : { p: null, dp: null, dz: null };
       for (const [name, value] of Object.entries(values)) {
         row.dataset[name] = value === null ? "" : String(value);
         cells[name].textContent = value === null ? "" : name === "p" ? figure(p, probabilities) : number(value);
       }
       // A score is a length to the right or to the left of the middle.
-      const length = !Number.isFinite(p) ? 0 : probabilities ? p : Math.abs(p) / most / 2;
+      const length = !Number.isFinite(p) ? 0 : probabilities ? p : Math.min(1, Math.abs(p) / most) / 2;
       bar.style.width = `${100 * length}%`;
       bar.style.left = probabilities ? "0" : `${100 * (p < 0 ? 0.5 - length : 0.5)}%`;
       bar.className = p < 0 ? "bar negative" : "bar";
@@ -78,9 +88,9 @@ class Outputs {
 // dC/dp times dp/dz is dz: a row of numbers, stood on its end to the left, times a matrix, and below it their product.
 class Jacobian {
   constructor(network) {
-    const K = (this.K = network.classes);
-    byId("jacobian").hidden = K > MOST_JACOBIAN;
-    if (K > MOST_JACOBIAN) return;
+    const K = (this.K = network.outputs);
+    byId("jacobian").hidden = K > MAX_JACOBIAN;
+    if (K > MAX_JACOBIAN) return;
     byId("jacobian-formula").textContent = `dz = dC/dp · dp/dz = ${OBJECTIVES[network.objective].written.dz}`;
     const canvas = byId("jacobian-cells");
     const pick = (cell, pinned) => {
@@ -91,8 +101,9 @@ class Jacobian {
     this.pinned = -1;
     const describe = (cell) => this._describe(cell);
     const split = [1, K];
-    const [side, gap] = K > 16 ? [8, 1] : [18, 2];
+    const [side, gap] = K > 16 ? [8, 1] : K > 4 ? [18, 2] : [42, 4];
     this.grid = new Grid(canvas, (K + 1) ** 2, K + 1, { side, gap, split, describe, pick });
+    if (K <= 4) canvas.parentElement.style.setProperty("--width", `${canvas.width}px`); // a few cells need not fill the page
     if (K > 12) return;
     const names = [...Array(K).keys()].map(String);
     const place = (text, edge, size) => {
@@ -142,7 +153,7 @@ class Jacobian {
     const [i, j] = [Math.floor(cell / (K + 1)), (cell % (K + 1)) - 1];
     if (i === K && j < 0) return "";
     const name = i === K ? `dz${subscript(j)}` : j < 0 ? `∂C/∂p${subscript(i)}` : `∂p${subscript(i)}/∂z${subscript(j)}`;
-    const named = CLASS_NAMES.some((name, k) => name !== String(k));
+    const named = K > 1 && CLASS_NAMES.some((name, k) => name !== String(k));
     const classes = named ? ` (${[i, j].filter((k) => k >= 0 && k < K).map(labelText).join(", ")})` : "";
     return `${name}${classes} = ${number(this._value(cell), 6)}`;
   }

@@ -2,7 +2,7 @@
 // Joins it all: reads the document, fills the page, and lets the parts know each other. A live page is filled again with
 // each newer document: what was drawn, chosen and taught stays.
 
-const MOST_TILES = 1024;
+const MAX_TILES = 1024;
 let run, // the document
   network = null, // as it was trained
   stock = null, // the images in the page
@@ -177,13 +177,14 @@ function weights() {
   if (network === null) return;
   const hidden = network.sizes.length > 2;
   const all = network.sizes[1];
-  const units = Math.min(all, MOST_TILES);
+  const units = Math.min(all, MAX_TILES);
   const some = `each of ${units < all ? `the first ${count(units)} of ` : ""}${plural(all, "hidden unit")}`;
   byId("weights-note").textContent = "Where ink falls on blue it raises the weighted input, on orange it lowers it.";
-  byId("weights-summary").textContent = hidden ? `Of ${some}` : `Of each class, from 0 to ${all - 1}`;
+  const ofOutputs = all > 1 ? `Of each class, from 0 to ${all - 1}` : "Of the output unit";
+  byId("weights-summary").textContent = hidden ? `Of ${some}` : ofOutputs;
   const canvas = byId("mosaic");
-  const each = hidden ? "hidden unit" : "class";
-  canvas.setAttribute("aria-label", `${count(units)} images of first-layer weights, one a ${each}.`);
+  const each = hidden ? "hidden unit" : "output unit";
+  canvas.setAttribute("aria-label", `${plural(units, "image")} of first-layer weights, one for each ${each}.`);
   const longest = Math.max(...network.image_shape);
   const zoom = Math.max(1, Math.min(units > 64 ? 1 : 3, Math.round((units > 64 ? 28 : 84) / longest)));
   const scale = weightScale(network.W[0]);
@@ -212,7 +213,7 @@ function origin() {
 }
 
 // The formulas of the board, in the notation of mlpcli/model/network.py.
-function formulas({ sizes, objective, probabilities, image_shape, preprocessing }) {
+function formulas({ sizes, objective, probabilities, image_shape, preprocessing, single_output, class_names }) {
   const [L, [rows, columns]] = [sizes.length - 1, image_shape];
   const below = L > 1 ? `a${subscript(L - 1)}` : "x";
   const z = `${below} W${subscript(L)} + b${subscript(L)}`;
@@ -223,9 +224,13 @@ function formulas({ sizes, objective, probabilities, image_shape, preprocessing 
     sigmoid_cross_entropy: "Each output is a probability of its own: they need not sum to 100 %.",
     sigmoid_quadratic: "Each output is a probability of its own: they need not sum to 100 %.",
   };
-  byId("outputs-note").textContent = probabilities
+  const single = probabilities
+    ? `p is the probability of ${class_names[1]}, and 1 − p that of ${class_names[0]}.`
+    : "p is no probability: the class whose number is nearest to it is predicted.";
+  const several = probabilities
     ? (notes[objective] ?? "")
     : "These outputs are scores, not probabilities: only which is the largest counts.";
+  byId("outputs-note").textContent = single_output ? single : several;
   byId("invitation").textContent = run.board.normalise ? "Draw a digit" : "Draw here";
 }
 

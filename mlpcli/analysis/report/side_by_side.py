@@ -22,8 +22,8 @@ from mlpcli.runs.metrics import Metrics
 from mlpcli.runs.ranking import SEED, Known, differing, group_seeds, rank
 from mlpcli.runs.summary import Summary
 
-MOST_RUNS = 200
-MOST_POINTS = 200  # of a curve
+MAX_RUNS = 200
+MAX_POINTS = 200  # of a curve
 DIGITS = 6
 NUMBERS = ("validation_error", "validation_loss", "train_error", "train_loss")
 OF_A_SUMMARY = (
@@ -38,13 +38,13 @@ Describe = Callable[[Known], dict[str, Any]]
 
 
 def side_by_side(runs: Sequence[Known], title: str, describe: Describe | None = None) -> dict[str, Any]:
-    """Make the document of a page of ``runs`` from :func:`mlpcli.runs.ranking.collect`; the best ``MOST_RUNS``.
+    """Make the document of a page of ``runs`` from :func:`mlpcli.runs.ranking.collect`; the best ``MAX_RUNS``.
 
     ``describe`` replaces :class:`Describer`.
     """
     describe = describe or Describer()
     known = {run.summary.path: run for run in runs}
-    ranked = rank(runs)[:MOST_RUNS]
+    ranked = rank(runs)[:MAX_RUNS]
     kept = [known[row.summary.path] for row in ranked]
     groups = {row.summary.path: number for number, group in enumerate(group_seeds(kept)) for row in group.rows}
     names = names_of([row.summary.path for row in ranked])
@@ -104,7 +104,7 @@ class Describer:
 def curve(metrics: Metrics) -> dict[str, list[float | None]]:
     """Return the epochs in ``metrics``, thinned evenly, with the training seconds up to each."""
     records = metrics.records
-    step = max(1, math.ceil(len(records) / MOST_POINTS))
+    step = max(1, math.ceil(len(records) / MAX_POINTS))
     best = metrics.best["epoch"] if metrics.best else None
     seconds, kept = 0.0, []
     for number, record in enumerate(records, 1):
