@@ -164,7 +164,7 @@ def _refuse_others(subject: str, used: tuple[str, ...]) -> None:
     for parameter in context.command.params:
         if is_typed(parameter.name) and parameter.name not in used and context.params[parameter.name or ""] is not None:
             name = parameter.opts[0] if isinstance(parameter, click.Option) else "a network"
-            raise UsageError(f"{subject}: {name} has no use with it")
+            raise UsageError(f"{name} does not apply to {subject}")
 
 
 def _targets(subject: Subject, labels: list[int]) -> Array:
@@ -242,7 +242,7 @@ def _from_data(subject: Subject, where: _Where) -> tuple[Bytes, str, list[int], 
     from mlpcli.datasets.load import load_split
 
     if where.offline and where.sources:
-        raise UsageError("--offline fetches nothing, so --source has no use with it")
+        raise UsageError("--offline fetches nothing: leave out --source")
     split, data, names = where.split, subject.config.data, subject.class_names
     if subject.checkpoint is not None:
         checkpoint = open_model(subject.checkpoint).checkpoint
@@ -380,7 +380,7 @@ class _Printer:
         form = ", ".join(["-".join(map(str, self.sizes)), *hidden, architecture.objective.name])
         labels = ", ".join(map(self._called, e.labels)) or "none"
         true = (
-            f"the predicted class {labels} is taken for the true one"
+            f"the predicted class {labels} is used as the true one"
             if assumed
             else f"true class{'es' * (len(e.labels) > 1)} {labels}"
         )

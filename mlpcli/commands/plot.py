@@ -146,7 +146,7 @@ def _refuse_what_has_no_use(kind: str) -> None:
     for option in click.get_current_context().command.params:
         kinds = NEEDED_BY.get(option.name or "", KINDS)
         if is_typed(option.name) and kind not in kinds:
-            raise UsageError(f"{option.opts[0]} has no use with --kind {kind}, only with {' and '.join(kinds)}")
+            raise UsageError(f"{option.opts[0]} does not apply to --kind {kind}, only to {' and '.join(kinds)}")
 
 
 def _histories(runs: Sequence[str], max_runs: int) -> list[History]:

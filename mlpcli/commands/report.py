@@ -75,7 +75,7 @@ def command(
     first = Path(runs[0])
     if len(runs) > 1 or (directory.is_folder(first) and not directory.is_run(first)):
         if given := [name for name, value in asked.items() if value]:
-            raise UsageError(f"{given[0]} has no use for runs side by side: no images are used")
+            raise UsageError(f"{given[0]} does not apply to several runs: no images are used")
         _side_by_side([Path(run) for run in runs], Path(file), as_json)
         return
 

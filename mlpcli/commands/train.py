@@ -245,7 +245,7 @@ def _print(run: Run) -> None:
 
     if run.fallback_from:
         output.say(
-            f"trained on the bundled sample, as {run.fallback_from} could not be had: no {run.fallback_from} result"
+            f"trained on the bundled sample, as {run.fallback_from} was not available: not a result on {run.fallback_from}"
         )
     if run.validation_error is not None:
         output.result(

@@ -38,7 +38,7 @@ function head() {
   facts(known);
   byId("fallback").hidden = run.fallback_from === null;
   byId("fallback").textContent =
-    `Trained on ${run.dataset}, as ${run.fallback_from} could not be had: these are no ${run.fallback_from} results.`;
+    `Trained on ${run.dataset}, as ${run.fallback_from} was not available: these are not ${run.fallback_from} results.`;
 
   // The look at the test set that this page is made of, else the run's own.
   function test() {
