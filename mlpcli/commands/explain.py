@@ -63,7 +63,12 @@ LEVELS = (0, 10, 25, 50, 100, 150, 200, 300)  # steps of the one neuron that are
     help="The step's learning rate. [default: 0.01; of --neuron 0.15]",
 )
 @click.option(
-    "--steps", metavar="N", type=click.IntRange(1, 10_000), default=1, show_default=True, help="Take N steps of it."
+    "--steps",
+    metavar="N",
+    type=click.IntRange(1, 10_000),
+    default=1,
+    show_default=True,
+    help="Take N steps of gradient descent.",
 )
 @click.option("--p", "probabilities", metavar="P,P,...", help="Explain the output layer alone, for these outputs p.")
 @click.option("--z", "logits", metavar="Z,Z,...", help="Explain the output layer alone, for these logits z.")
@@ -89,7 +94,7 @@ def command(
     neuron: bool,
     as_json: bool,
 ) -> None:
-    """Show one image's way through a network: every equation of docs/derivation.md in numbers.
+    """Show every equation of docs/derivation.md in numbers, for one image.
 
     It prints the forward pass to the loss, the backward pass to each layer's gradient, and a step of gradient descent.
     Beside each gradient stands its value by complex step. The network is that of a run, of a checkpoint, or of CONFIG
