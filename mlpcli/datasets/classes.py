@@ -36,7 +36,7 @@ def classes_of(
     ``known`` are the names if the number of classes is known without reading; ``names`` are the user's names for them.
     Raises ``DataError``.
     """
-    labels = tuple(map(str, range(len(known))) if known is not None else _called(found, where).values())
+    labels = tuple(map(str, range(len(known))) if known is not None else _names_by_label(found, where).values())
     given = names if names is not None else known if known is not None else labels
     if len(given) != len(labels):
         raise DataError(
@@ -61,7 +61,7 @@ def indices(found: Examples, order: Sequence[str], where: str, split: str) -> By
         return found.labels
     values, places = distinct(found.labels)
     place_of = {label: place for place, label in enumerate(order)}
-    called = _called(found, where).values()
+    called = _names_by_label(found, where).values()
     if unknown := [label for label in called if label not in place_of]:
         raise DataError(
             f"{where}: labels outside the classes: the network predicts {listed(order)}; a {split} label is "
@@ -89,7 +89,7 @@ def compared(test: Examples, classes: Classes, where: str) -> str | None:
     """
     if test.labels.ndim == 2:
         return None
-    called = _called(test, where).values()
+    called = _names_by_label(test, where).values()
     if unknown := [label for label in called if label not in classes.labels]:
         raise DataError(
             f"{where}: {listed(unknown)} in the test images, but not in the training images; leave the test images "
@@ -110,7 +110,9 @@ def in_words(label: Any, names: Sequence[str]) -> str:
 def renamed(found: Examples, classes: Classes, where: str) -> Examples:
     """Return ``found`` with the names of ``classes``."""
     names = dict(zip(classes.labels, classes.names, strict=True))
-    return replace(found, names={value: names.get(label, label) for value, label in _called(found, where).items()})
+    return replace(
+        found, names={value: names.get(label, label) for value, label in _names_by_label(found, where).items()}
+    )
 
 
 def emnist_names(folder: Path, prefix: str) -> Mapping[int, str] | None:
@@ -131,7 +133,7 @@ def emnist_names(folder: Path, prefix: str) -> Mapping[int, str] | None:
         raise DataError(f"{shown(path)}: is not lines of a label and a character code") from None
 
 
-def _called(found: Examples, where: str) -> dict[int, str]:
+def _names_by_label(found: Examples, where: str) -> dict[int, str]:
     """Return the labels that occur in ``found``, in order, with their names. Raises ``DataError``."""
     columns = found.labels.ndim == 2
     values = list(range(found.labels.shape[1])) if columns else distinct(found.labels)[0].tolist()
