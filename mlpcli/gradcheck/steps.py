@@ -69,7 +69,7 @@ class Snapshot:
     spread: float
 
 
-class Steps:
+class CheckedSteps:
     """The steps that are checked, taken by the processes of ``group``, from ``state`` or the initial parameters."""
 
     def __init__(
@@ -196,7 +196,7 @@ class StepChecker:
     """Compares snapshots with the textbook. ``initial`` (n,) are the parameters of training from the beginning."""
 
     def __init__(
-        self, steps: Steps, initial: Array, rng: np.random.Generator, tolerance: Mapping[str, float] = TOLERANCE
+        self, steps: CheckedSteps, initial: Array, rng: np.random.Generator, tolerance: Mapping[str, float] = TOLERANCE
     ) -> None:
         self._steps, self._initial, self._tolerance = steps, initial, tolerance
         self._direction = draw_direction(rng, len(initial))
@@ -240,7 +240,7 @@ class StepChecker:
             for name, error in errors.items()
         ]
 
-    def rows_of(self, others: Steps) -> list[Row]:
+    def rows_of(self, others: CheckedSteps) -> list[Row]:
         """Take the same steps with several processes; return a row for the loss and for theta."""
         group = others.group
         group.start_workers(others)

@@ -191,9 +191,9 @@ def decode(data: bytes, where: str) -> Checkpoint:
     architecture = architecture_of(config, rows * columns, header["classes"])
     shapes = _shapes(architecture.sizes)
     length = sum(math.prod(shape) for shape in shapes.values())
-    memory = [f"{_OPTIMIZER}{name}" for name in OPTIMIZER_STATE[config.training.optimizer]]
+    optimizer_arrays = [f"{_OPTIMIZER}{name}" for name in OPTIMIZER_STATE[config.training.optimizer]]
     averages = {f"{_AVERAGE}{name}": shape for name, shape in shapes.items()} if config.training.averaging else {}
-    wanted = {**shapes, **averages, **dict.fromkeys(memory, (length,))}
+    wanted = {**shapes, **averages, **dict.fromkeys(optimizer_arrays, (length,))}
     if missing := [name for name in wanted if name not in members]:
         refuse(f"the array {missing[0]} is missing")
     if extra := [name for name in members if name not in wanted and name != "header"]:
@@ -209,7 +209,7 @@ def decode(data: bytes, where: str) -> Checkpoint:
             refuse("is damaged: a parameter is not a finite number")
         return found
 
-    def of_optimizer(name: str) -> NDArray[Any]:
+    def optimizer_vector(name: str) -> NDArray[Any]:
         found = architecture.parameters(dtype)
         found.from_c_order(arrays[name])
         return found.vector
@@ -224,7 +224,7 @@ def decode(data: bytes, where: str) -> Checkpoint:
         state=State(
             theta=parameters(""),
             average=parameters(_AVERAGE) if averages else None,
-            optimizer={name.removeprefix(_OPTIMIZER): of_optimizer(name) for name in memory},
+            optimizer={name.removeprefix(_OPTIMIZER): optimizer_vector(name) for name in optimizer_arrays},
             epoch=header["epoch"],
             step=header["step"],
             best=None if best is None else (float(best[0]), float(best[1])),

@@ -104,16 +104,16 @@ class Batches:
             chosen = group[:, self._comm.shard(size)]
             images, labels, Y = self._gather(chosen.ravel())
             columns = self._columns(group)
-            rows = chosen.shape[1]
+            count = chosen.shape[1]
             for i in range(len(group)):
-                part, slot = slice(i * rows, (i + 1) * rows), number % len(self._slots)
+                rows, slot = slice(i * count, (i + 1) * count), number % len(self._slots)
                 X = slots[size][slot]
-                self._write(images[part], chosen[i], X)
+                self._write(images[rows], chosen[i], X)
                 if self._teacher is not None:
-                    self._teacher.write(X, Y[part])
+                    self._teacher.write(X, Y[rows])
                 if self._dropout:
                     self._drop(X, size, dropout_rng)
-                yield Batch(size, Y[part], labels[part], columns[i], slot)
+                yield Batch(size, Y[rows], labels[rows], columns[i], slot)
                 number += 1
 
     def _groups(self, order: Array) -> Iterator[Array]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mlpcli.config import AugmentationConfig, Config, NetworkConfig, TrainingConfig
-from mlpcli.gradcheck.steps import StepChecker, Steps, training_images
+from mlpcli.gradcheck.steps import CheckedSteps, StepChecker, training_images
 from mlpcli.model.blas import Gemm
 from mlpcli.model.input import Input
 from mlpcli.model.parameters import Parameters, initialize
@@ -60,12 +60,12 @@ def initial_of(config):
 
 def rows_of(config, processes=0, state=None, teachers=()):
     dataset = training_images(config, images(), 4, (8, 8), 0)
-    steps = Steps(config, dataset, state, teachers=teachers)
+    steps = CheckedSteps(config, dataset, state, teachers=teachers)
     checker = StepChecker(steps, initial_of(config), np.random.default_rng(0))
     rows = checker.rows()
     if processes:
         with ForkedGroup(processes) as group:
-            rows += checker.rows_of(Steps(config, dataset, state, group, teachers))
+            rows += checker.rows_of(CheckedSteps(config, dataset, state, group, teachers))
     return {row.name: row for row in rows}
 
 
@@ -381,7 +381,7 @@ def test_checks_use_three_and_a_half_batches():
 def test_checked_config_changes_only_dtype_and_length():
     config = config_of(averaging=0.9998, patience=3)
     dataset = training_images(config, images(), 4, (8, 8), 0)
-    steps = Steps(config, dataset, None)
+    steps = CheckedSteps(config, dataset, None)
     checked = steps.config
     assert checked.training.epochs >= 2 * steps.epochs[-1] >= 10
     assert checked.network == replace(config.network, dtype="float64")
