@@ -28,7 +28,7 @@ from mlpcli.training.step import TrainingStep
 update = TrainingStep.update
 def fail(self, learning_rate, number):
     if self._comm.rank == RANK and number == 6:
-        raise AssertionError("a bug of ours")
+        raise AssertionError("a bug")
     return update(self, learning_rate, number)
 TrainingStep.update = fail
 """

@@ -53,7 +53,7 @@ def evaluate_runs(
     form an ensemble or be averaged, or for sources with ``offline``; ``DataError`` and ``RunError``.
     """
     if offline and sources:
-        raise UsageError("--offline fetches nothing, so --source has no use with it")
+        raise UsageError("--offline fetches nothing: leave out --source")
     models = tuple(evaluation.open_model(path) for path in paths)
     first = models[0].checkpoint
     if split is None:

@@ -34,7 +34,7 @@ COMMANDS = {
     "train": "Train a network and write a run.",
     "eval": "Evaluate trained networks on the test images.",
     "predict": "Classify your own images.",
-    "explain": "Show one image's way through every equation.",
+    "explain": "Show every equation in numbers, for one image.",
     "gradcheck": "Check every gradient in the code that trains.",
     "plot": "Draw learning curves, mistakes, weights and more.",
     "report": "Make a page of a run, with a board to draw on.",

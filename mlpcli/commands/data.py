@@ -114,7 +114,7 @@ def fetch(name: str, folder: str, sources: tuple[str, ...], offline: bool, as_js
     from mlpcli.datasets.load import locate
 
     if offline and sources:
-        raise UsageError("--offline fetches nothing, so --source has no use with it")
+        raise UsageError("--offline fetches nothing: leave out --source")
     entry, place = locate(name, folder)
     if entry is None:
         raise UsageError(f"{name}: needs no download; mlpcli data verify {name} checks it")

@@ -159,7 +159,7 @@ def _print(evaluated: EvaluatedRuns, result: Evaluation, dataset: str | None) ->
             "one pixel (--average-shifts)"
         )
     if wanted := _fallback_from(evaluated, dataset):
-        output.result(f"trained on {shown(part.name)}, as {wanted} could not be had: these are no {wanted} results")
+        output.result(f"trained on {shown(part.name)}, as {wanted} was not available: these are not {wanted} results")
 
     named = [(shown(model.path), own) for model, own in zip(models, evaluated.individual, strict=True)]
     several = result.multi_label

@@ -63,7 +63,12 @@ LEVELS = (0, 10, 25, 50, 100, 150, 200, 300)  # steps of the one neuron that are
     help="The step's learning rate. [default: 0.01; of --neuron 0.15]",
 )
 @click.option(
-    "--steps", metavar="N", type=click.IntRange(1, 10_000), default=1, show_default=True, help="Take N steps of it."
+    "--steps",
+    metavar="N",
+    type=click.IntRange(1, 10_000),
+    default=1,
+    show_default=True,
+    help="Take N steps of gradient descent.",
 )
 @click.option("--p", "probabilities", metavar="P,P,...", help="Explain the output layer alone, for these outputs p.")
 @click.option("--z", "logits", metavar="Z,Z,...", help="Explain the output layer alone, for these logits z.")
@@ -89,7 +94,7 @@ def command(
     neuron: bool,
     as_json: bool,
 ) -> None:
-    """Show one image's way through a network: every equation of docs/derivation.md in numbers.
+    """Show every equation of docs/derivation.md in numbers, for one image.
 
     It prints the forward pass to the loss, the backward pass to each layer's gradient, and a step of gradient descent.
     Beside each gradient stands its value by complex step. The network is that of a run, of a checkpoint, or of CONFIG
@@ -165,7 +170,7 @@ def _refuse_others(subject: str, used: tuple[str, ...]) -> None:
     for parameter in context.command.params:
         if is_typed(parameter.name) and parameter.name not in used and context.params[parameter.name or ""] is not None:
             name = parameter.opts[0] if isinstance(parameter, click.Option) else "a network"
-            raise UsageError(f"{subject}: {name} has no use with it")
+            raise UsageError(f"{name} does not apply to {subject}")
 
 
 def _targets(subject: Subject, labels: list[int]) -> Array:
@@ -243,7 +248,7 @@ def _from_data(subject: Subject, where: _Where) -> tuple[Bytes, str, list[int], 
     from mlpcli.datasets.load import load_split
 
     if where.offline and where.sources:
-        raise UsageError("--offline fetches nothing, so --source has no use with it")
+        raise UsageError("--offline fetches nothing: leave out --source")
     split, data, names = where.split, subject.config.data, subject.class_names
     if subject.checkpoint is not None:
         checkpoint = open_model(subject.checkpoint).checkpoint
@@ -383,7 +388,7 @@ class _Printer:
         form = ", ".join(["-".join(map(str, self.sizes)), *hidden, architecture.objective.name])
         labels = ", ".join(map(self._called, e.labels)) or "none"
         true = (
-            f"the predicted class {labels} is taken for the true one"
+            f"the predicted class {labels} is used as the true one"
             if assumed
             else f"true class{'es' * (len(e.labels) > 1)} {labels}"
         )

@@ -91,7 +91,9 @@ def watch_options(command: Decorated) -> Decorated:
     for option in (
         no_open_option,
         port_option,
-        click.option("--watch", is_flag=True, help="Show it live on a page in the browser, as mlpcli watch does."),
+        click.option(
+            "--watch", is_flag=True, help="Show the training live on a page in the browser, as mlpcli watch does."
+        ),
     ):
         command = option(command)
     return command

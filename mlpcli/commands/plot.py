@@ -61,7 +61,7 @@ def command(
     offline: bool,
     images: int | None,
 ) -> None:
-    """Draw runs: their learning curves, or one of them more closely.
+    """Draw the learning curves of runs, or the confusion matrix, mistakes or weights of one run.
 
     \b
       curves     loss and error by the epoch, of up to 40 runs
@@ -70,7 +70,7 @@ def command(
       mistakes   the most confidently wrong images
       weights    weights into each unit of the first layer
 
-    For the last three RUN may also be a checkpoint; a run means its best checkpoint if there is one, else its last.
+    For the last three kinds, RUN may also be a checkpoint. A run means its best checkpoint if it has one, else its last.
     Each evaluation is recorded in the run's evaluations.jsonl, as by mlpcli eval. Plots need matplotlib: pip install
     'mlpcli[plots]'.
 
@@ -83,7 +83,7 @@ def command(
     """
     path = Path(file)
     form = picture_format(path)
-    _refuse_what_has_no_use(kind)
+    _refuse_unused_options(kind)
     if len(runs) > 1 and kind not in ("curves", "layers"):
         raise UsageError(f"--kind {kind} draws one run, and {len(runs)} are named; curves and layers draw several")
 
@@ -141,12 +141,12 @@ def picture_format(path: Path) -> str:
     return form
 
 
-def _refuse_what_has_no_use(kind: str) -> None:
+def _refuse_unused_options(kind: str) -> None:
     """Raise ``UsageError`` for a given option that ``kind`` would ignore."""
     for option in click.get_current_context().command.params:
         kinds = NEEDED_BY.get(option.name or "", KINDS)
         if is_typed(option.name) and kind not in kinds:
-            raise UsageError(f"{option.opts[0]} has no use with --kind {kind}, only with {' and '.join(kinds)}")
+            raise UsageError(f"{option.opts[0]} does not apply to --kind {kind}, only to {' and '.join(kinds)}")
 
 
 def _histories(runs: Sequence[str], max_runs: int) -> list[History]:

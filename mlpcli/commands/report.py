@@ -53,8 +53,8 @@ def command(
 
     RUN means the run's best checkpoint, or its last if it has no best one. The page is one file that works offline: it
     contains the weights, and the run's network classifies a drawing on the board while you draw. The evaluation is
-    recorded in the run's evaluations.jsonl, as by mlpcli eval. If the images are not available and none were requested,
-    the page is made without them.
+    recorded in the run's evaluations.jsonl, as by mlpcli eval. If the images are not available, and no option asks for
+    them, the page is made without them.
 
     Of several runs, or of all in a FOLDER such as a sweep's, the page shows all curves in one chart, a sortable table,
     and the error against each key in which they differ; no images are used.
@@ -75,7 +75,7 @@ def command(
     first = Path(runs[0])
     if len(runs) > 1 or (directory.is_folder(first) and not directory.is_run(first)):
         if given := [name for name, value in asked.items() if value]:
-            raise UsageError(f"{given[0]} has no use for runs side by side: no images are used")
+            raise UsageError(f"{given[0]} does not apply to several runs: no images are used")
         _side_by_side([Path(run) for run in runs], Path(file), as_json)
         return
 

@@ -171,7 +171,7 @@ def compare(paths: tuple[Path, ...], group_seeds: bool, test: bool, as_json: boo
 
 @command.command()
 @click.argument("run", type=_path)
-@click.option("--keep", metavar="DIR", type=_path, help="Train in DIR, a new run, instead of a temporary folder.")
+@click.option("--keep", metavar="DIR", type=_path, help="Keep the new run, in DIR. [default: a temporary folder]")
 @click.option(
     "--data",
     metavar="DIR",

@@ -244,9 +244,8 @@ def _print(run: Run) -> None:
     from mlpcli.runs.layout import quoted
 
     if run.fallback_from:
-        output.say(
-            f"trained on the bundled sample, as {run.fallback_from} could not be had: no {run.fallback_from} result"
-        )
+        missing = run.fallback_from
+        output.say(f"trained on the bundled sample, as {missing} was not available: not a result on {missing}")
     if run.validation_error is not None:
         output.result(
             f"validation error  {run.validation_error:7.2%}  (best, of epoch {run.best_epoch} of {run.epochs})"

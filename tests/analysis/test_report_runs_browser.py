@@ -154,7 +154,7 @@ def test_runs_are_readable_on_a_phone(page: Page) -> None:
         (["w4-0", "empty"], 4, "empty: is not a run, and contains none"),
         (["empty"], 4, "empty: is not a run, and contains none"),
         (["w4-0", "w4-0/checkpoints/last.npz"], 4, "is a checkpoint; name its run"),
-        (["w4-0", "w8-0", "--split", "test"], 2, "--split has no use for runs side by side"),
+        (["w4-0", "w8-0", "--split", "test"], 2, "--split does not apply to several runs"),
     ],
 )
 def test_side_by_side_refuses_paths_without_runs(

@@ -310,7 +310,7 @@ def test_run_on_fallback_is_evaluated_on_the_sample(mlpcli, runs):
     result = mlpcli("eval", runs / "fell")
     assert result.status == 0
     assert "mnist-sample, test: 1,000 images" in result.out
-    assert "mnist could not be had: these are no mnist results" in result.out
+    assert "mnist was not available: these are not mnist results" in result.out
     found = mlpcli("eval", runs / "fell", "--json").json
     assert (found["dataset"], found["fallback_from"], found["errors"]) == (
         "mnist-sample",

@@ -134,7 +134,7 @@ def test_layers_without_a_given_unit_show_the_default(mlpcli):
 
 @pytest.mark.parametrize("arguments", [["mnist"], ["--label", 3], ["--index", 4], ["--steps", 2]])
 def test_neuron_refuses_options_of_networks(mlpcli, arguments):
-    assert "has no use with it" in refused(mlpcli("--neuron", *arguments), 2)
+    assert "does not apply to" in refused(mlpcli("--neuron", *arguments), 2)
 
 
 def test_predicted_decrease_is_that_of_the_first_step(mlpcli):
@@ -167,7 +167,7 @@ def test_picture_is_centred_or_raw(mlpcli, trained, tmp_path, validation):
     assert raw.document["label"] == 1
     # Without a label the predicted class is assumed, with a note.
     text = " ".join(mlpcli(trained, "--image", tmp_path / "one.png").out.split())
-    assert re.search(r"the predicted class \d is taken for the true one", text)
+    assert re.search(r"the predicted class \d is used as the true one", text)
     (tmp_path / "two-idx3-ubyte").write_bytes(idx.encode(np.stack([image, image.T])))
     second = mlpcli(trained, "--image", tmp_path / "two-idx3-ubyte", "--index", 1, "--json").document
     np.testing.assert_array_equal(second["image"], image.T)
@@ -263,8 +263,8 @@ def test_one_neuron(mlpcli):
         (["--p", "0.5,x", "--label", 0], "--p 0.5,x"),
         (["--z", "1", "--label", 0], "--z 1"),
         (["--p", "1.5,0.5", "--label", 0], "must be between 0 and 1"),
-        (["--p", "0.5,0.5", "--label", 0, "--unit", 1], "--unit has no use"),
-        (["--neuron"], "--set has no use"),
+        (["--p", "0.5,0.5", "--label", 0, "--unit", 1], "--unit does not apply"),
+        (["--neuron"], "--set does not apply"),
         (["--set", "network.hiden=[1]"], "hidden"),
         (["--image", "x.png", "--split", "test"], "--image"),
         (["--offline", "--source", "x"], "--offline"),

@@ -402,7 +402,7 @@ def test_fallback_is_reported_and_recorded(run: Run, unreachable: tuple[str, ...
     assert status == 0
     lines = err.splitlines()
     assert lines.index("using mnist-sample instead of mnist, as data.fallback requests") < lines.index("run      r")
-    assert lines[-1] == "trained on the bundled sample, as mnist could not be had: no mnist result"
+    assert lines[-1] == "trained on the bundled sample, as mnist was not available: not a result on mnist"
     assert "of 1000 images, mnist-sample)" in out
     manifest = strict_json(Path("r/manifest.json").read_text())
     assert manifest["data"]["fallback_from"] == "mnist"
