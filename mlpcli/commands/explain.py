@@ -161,7 +161,7 @@ def command(
     if as_json:
         output.result_json(explanation.document(names), indent=None)
     else:
-        _Printer(explanation, names).everything(subject.words, source, assumed)
+        _Printer(explanation, names).everything(subject, source, assumed)
 
 
 def _refuse_others(subject: str, used: tuple[str, ...]) -> None:
@@ -382,7 +382,7 @@ class _Printer:
         self.L = len(self.sizes) - 1
         self.checks = {(check.name, check.index): check for check in explanation.checks}
 
-    def everything(self, words: str, source: str, assumed: bool) -> None:
+    def everything(self, subject: Subject, source: str, assumed: bool) -> None:
         e, architecture = self.e, self.e.architecture
         hidden = [architecture.activation.name] if self.L > 1 else []
         form = ", ".join(["-".join(map(str, self.sizes)), *hidden, architecture.objective.name])
@@ -392,8 +392,10 @@ class _Printer:
             if assumed
             else f"true class{'es' * (len(e.labels) > 1)} {labels}"
         )
-        self._say(f"network  {form}; {words}", 9)
+        self._say(f"network  {form}; {subject.words}", 9)
         self._say(f"image    {source}; {true}", 9)
+        if smoothing := subject.config.training.label_smoothing:
+            self._say(f"note     training smooths the targets by {smoothing:g}; Y below is the label itself", 9)
         output.result("")
         for line in drawing(e.image, self.width - 5):
             output.result(f"     {line}".rstrip())

@@ -22,7 +22,9 @@ from mlpcli.analysis.report import contents as module
 from mlpcli.analysis.report import page as page_module
 from mlpcli.analysis.report.contents import Contents, compress, contents
 from mlpcli.analysis.report.page import LIVE_SCRIPTS, RUNS_SCRIPTS, SCRIPTS, page
+from mlpcli.analysis.report.side_by_side import side_by_side
 from mlpcli.runs.checkpoint import Checkpoint
+from mlpcli.runs.ranking import collect
 from mlpcli.state import State, architecture_of
 
 HERE = Path(page_module.__file__).parent
@@ -132,6 +134,13 @@ def test_page_has_weights_images_and_results(tiny_run):
 def test_equal_runs_give_equal_pages(tiny_run):
     found = evaluate_runs([tiny_run], "validation")
     assert page(contents(found.models[0], found)) == page(contents(found.models[0], found))
+
+
+@pytest.mark.parametrize("network", [(), ("network.single_output=true", "network.objective=linear_quadratic")])
+def test_runs_side_by_side_have_the_parameters_of_their_networks(tiny_config, tmp_path, network):
+    experiment.train(tiny_config("training.learning_rate=0.01", *network), out=tmp_path / "run")
+    [run] = side_by_side(collect([tmp_path]), "runs")["runs"]
+    assert run["parameters"] == len(open_model(tmp_path / "run").checkpoint.parameters.vector)
 
 
 def test_checkpoint_outside_a_run_has_no_curves():

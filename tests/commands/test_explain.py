@@ -343,6 +343,14 @@ def test_network_of_one_output_unit_is_explained(mlpcli):
     assert set(deltas) == {"linear_quadratic"}
 
 
+def test_smoothed_targets_of_training_are_mentioned(mlpcli):
+    smoothed = mlpcli(*FEW, "--set", "training.label_smoothing=0.1").out.splitlines()
+    plain = mlpcli(*FEW).out.splitlines()
+    assert [line for line in smoothed if line not in plain] == [
+        "note     training smooths the targets by 0.1; Y below is the label itself"
+    ]
+
+
 def test_empty_list_of_outputs_is_refused(mlpcli):
     for option in ("--p", "--z"):
         found = mlpcli(option, "", "--label", 0)
