@@ -1,4 +1,4 @@
-"""Shuffled batches: images are gathered, distorted or not, written into inputs that others made, and given targets."""
+"""Shuffled batches: images are gathered, distorted if asked for, and written to arrays of the caller, with targets."""
 
 from __future__ import annotations
 
