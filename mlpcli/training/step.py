@@ -50,10 +50,10 @@ class ReducedGradient:
 
 
 class TrainingStep:
-    """A step on the batches of one size that come in one slot: a network with the input ``X`` they are written to.
+    """The training step for batches of one size in one slot. They are written to ``X``, the input of ``network``.
 
-    ``gradient`` is accumulated where ``optimizer`` wants it; ``targets`` are of the batches' labels. ``metrics``
-    (processes, 2), in shared memory, has a row for each process of ``comm.model``.
+    ``gradient`` is accumulated in the optimizer's accumulator. ``metrics`` (processes, 2), in shared memory, has a row
+    for each process of ``comm.model``.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Training: from a config and a data set, one record an epoch. It knows neither files nor screens."""
+"""Training: from a config and a data set, one record an epoch. It opens no file and prints nothing."""
 
 from __future__ import annotations
 
