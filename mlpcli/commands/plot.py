@@ -70,9 +70,9 @@ def command(
       mistakes   the most confidently wrong images
       weights    weights into each unit of the first layer
 
-    For the last three kinds, RUN may also be a checkpoint. A run means its best checkpoint if it has one, else its last.
-    Each evaluation is recorded in the run's evaluations.jsonl, as by mlpcli eval. Plots need matplotlib: pip install
-    'mlpcli[plots]'.
+    For the last three kinds, RUN may also be a checkpoint. A run means its best checkpoint if it has one, else its
+    last. Each evaluation is recorded in the run's evaluations.jsonl, as by mlpcli eval. Plots need matplotlib: pip
+    install 'mlpcli[plots]'.
 
     \b
     Examples:

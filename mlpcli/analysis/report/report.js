@@ -38,7 +38,8 @@ function head() {
   facts(known);
   byId("fallback").hidden = run.fallback_from === null;
   byId("fallback").textContent =
-    `Trained on ${run.dataset} because ${run.fallback_from} was not available: these are not ${run.fallback_from} results.`;
+    `Trained on ${run.dataset}, as ${run.fallback_from} was not available: ` +
+    `these are not ${run.fallback_from} results.`;
 
   // The evaluation on the test set that this page shows, else the run's own.
   function test() {
