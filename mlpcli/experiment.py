@@ -44,7 +44,7 @@ from mlpcli.runs.initial import Origin, find_origin, find_teachers, pinned
 from mlpcli.runs.layout import resume_command
 from mlpcli.runs.summary import read_run
 from mlpcli.state import EpochRecord, State, architecture_of
-from mlpcli.training.diagnosis import LEAST_STEPS, Diagnosis
+from mlpcli.training.diagnosis import MIN_STEPS, Diagnosis
 from mlpcli.training.evaluate import Evaluator
 from mlpcli.training.initial import copy_layers, draw_parameters
 from mlpcli.training.targets import check_targets
@@ -501,7 +501,7 @@ def _train(
             for sign in diagnosis.epoch(record, state.theta):
                 observer.remark(f"epoch {record.epoch}: {sign}")
         observer.end()
-        if record is not None and trainer.finished and state.step >= LEAST_STEPS:
+        if record is not None and trainer.finished and state.step >= MIN_STEPS:
             _remark_on_guessing(record, state, dataset, observer)
         if dataset.has_test:
             _evaluate_on_test(run, config, trainer, dataset)

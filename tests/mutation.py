@@ -5,10 +5,10 @@
     python -m tests.mutation --only optimizers     those with this in their file, function or line
     python -m tests.mutation --mpi                 those of the step of two processes of MPI
 
-A mutant is a copy of a file with one operator, comparison, constant, end of a slice or statement changed. For each one
-a process is forked that has numpy loaded, imports the mutated file in the place of the right one, and runs gradcheck
-with those arguments of ``mutation_table.CHECKS`` that reach the changed line, until one fails. If all pass, it trains
-with ``mutation_table.TRAININGS``, in float64, and compares what the checkpoints hold with what the right files train:
+A mutant is a copy of a file with one operator, comparison, constant, index, end of a slice or statement changed. For
+each one a process is forked that has numpy loaded, imports the mutated file in the place of the right one, and runs
+gradcheck with those arguments of ``mutation_table.CHECKS`` that reach the changed line, until one fails. If all pass,
+it trains with ``mutation_table.TRAININGS``, in float64, and compares the checkpoints with those of the right files:
 
     caught      gradcheck ended with status 1, or did not end within the time limit
     crashed     gradcheck ended with an exception, or with another status: noticed, but not proven wrong
@@ -180,6 +180,7 @@ class Mutant:
 def mutants_of(file: str, source: str) -> list[Mutant]:
     """Return every mutant of ``source``, which is the text of ``mlpcli/FILE``."""
     tree = ast.parse(source)
+    _mark_counters(tree)
     found: list[Mutant] = []
     for statement, function, kind, edit in _edits_of_body(tree, ""):
         before = _header(statement)
@@ -191,6 +192,16 @@ def mutants_of(file: str, source: str) -> list[Mutant]:
             lines = range(lines.start, max(lines.start + 1, body[0].lineno))
         found.append(Mutant(len(found), file, function, kind, lines, before, after, tree, edit))
     return found
+
+
+def _mark_counters(tree: ast.Module) -> None:
+    """Mark the uses of names that count, as they index arrays and lists: those of loops over range and enumerate."""
+    loops = [node for node in ast.walk(tree) if isinstance(node, (ast.For, ast.comprehension))]
+    counted = [loop for loop in loops if ast.unparse(loop.iter).startswith(("range(", "enumerate("))]
+    names = {ast.unparse(loop.target).strip("()").split(",")[0] for loop in counted}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+            node.counts = node.id in names  # type: ignore[attr-defined]
 
 
 Found = tuple[ast.stmt, str, str, Edit]
@@ -298,6 +309,8 @@ def _replacements(node: ast.AST) -> Iterator[tuple[str, ast.expr]]:
     """Yield replacements of a whole expression."""
     if isinstance(node, ast.Constant):
         yield from (("constant", ast.Constant(value)) for value in _nudged(node.value))
+    elif getattr(node, "counts", False):
+        yield "index", ast.Constant(0)
     elif isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.Not, ast.Invert)):
         yield "unary", node.operand
     elif isinstance(node, ast.BoolOp):

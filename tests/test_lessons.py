@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,3 +49,27 @@ def test_explain_prints_the_lines_of_the_page(page, capsys, monkeypatch):
 def test_links_have_targets(page):
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text("utf-8")):
         assert (page.parent / target).exists(), target
+
+
+def test_the_error_of_lesson_4_is_detected(tmp_path):
+    """Run its commands in a copy of the package, and compare verdicts, and all that ``explain`` prints."""
+    root = PAGES[3].parents[2]
+    shutil.copytree(root / "mlpcli", tmp_path / "mlpcli", ignore=shutil.ignore_patterns("__pycache__"))
+    (_, check), (_, checked), (_, explain), (_, explained), _ = BLOCK.findall(PAGES[3].read_text("utf-8"))
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "COLUMNS": "80"}
+
+    def output(commands: str, status: int) -> list[str]:
+        commands = commands.replace("python -m", f"{shlex.quote(sys.executable)} -m")
+        done = subprocess.run(["sh", "-c", commands], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == status, done.stderr
+        return [line.rstrip() for line in done.stdout.splitlines()]
+
+    def verdicts(lines: list[str]) -> dict[str, str]:
+        rows = (re.fullmatch(r"(\w+(?: [a-z]+)?) .* (passed|failed)", line) for line in lines)
+        return {row[1]: row[2] for row in rows if row}
+
+    found, wanted = verdicts(output(check, 1)), verdicts(checked.splitlines())
+    assert wanted.items() <= found.items()
+    assert {*wanted.values()} == {"passed", "failed"}
+    printed = output(explain, 0)
+    assert [line for line in explained.splitlines() if line not in printed] == []

@@ -42,6 +42,8 @@ def verdicts(tmp_path: Path, *arguments: str) -> list[dict[str, Any]]:
         ("x = f(1.0, True)", {"x = f(0.0, True)", "x = f(1.01, True)", "x = f(1.0, False)"}),
         ("x = a[b:]", {"x = a[b + 1:]", "x = a[b:-1]"}),
         ("x = slice(a, b)", {"x = slice(a + 1, b)", "x = slice(a, b - 1)"}),
+        ("for i in range(n):\n    x = a[i]", {"x = a[0]"}),
+        ("x = [a[i] for i, b in enumerate(c)]", {"x = [a[0] for i, b in enumerate(c)]"}),
         ("x = min(a, b)", {"x = max(a, b)"}),
         ("np.add(a, b, out=c)", {"np.subtract(a, b, out=c)", "pass"}),
         ("a[...] = b", {"pass"}),

@@ -461,10 +461,17 @@ def saturated(activation: str, z: Array) -> NDArray[np.bool_]:
     return flat
 
 
+def _takes(objective: str, Y: Array) -> bool:
+    """Return whether ``objective`` can have the targets ``Y`` (K,)."""
+    if objective not in INDEPENDENT_OUTPUTS:  # several outputs, of which one is right
+        return len(Y) > 1 and float(Y.sum()) == 1
+    return objective == "linear_quadratic" or float(Y.max()) <= 1
+
+
 def _deltas(logits: Array, Y: Array) -> dict[str, Array]:
     found = {}
     for name, objective in OBJECTIVES.items():
-        if Y.sum() != 1 and name not in INDEPENDENT_OUTPUTS:
+        if not _takes(name, Y):
             continue
         p, dz = np.empty_like(logits), np.empty_like(logits)
         objective.forward(logits, Y[np.newaxis], p)

@@ -116,7 +116,8 @@ def command(
         rate = NEURON_RATE if neuron else RATE
     if not 0 < rate < math.inf:
         raise UsageError(f"--rate {rate:g}: is not a number above 0")
-    alone = [name for name, given in (("--p", probabilities), ("--z", logits), ("--neuron", neuron)) if given]
+    given = {"--p": probabilities, "--z": logits}
+    alone = [*(name for name, text in given.items() if text is not None), *(["--neuron"] if neuron else [])]
     if len(alone) > 1:
         raise UsageError(f"{alone[0]} and {alone[1]} explain two things: give one of them")
     if neuron:
@@ -127,7 +128,7 @@ def command(
     if alone:
         used = ("probabilities", "logits", "label", "overrides", "as_json")
         _refuse_others(f"{alone[0]} explains the output layer alone", used)
-        _explain_output(overrides, alone[0], probabilities or logits or "", labels, as_json)
+        _explain_output(overrides, alone[0], given[alone[0]] or "", labels, as_json)
         return
     if image is not None and (split or dataset):
         raise UsageError("--image takes the image from a file: give it, or --split and --data")
@@ -160,7 +161,7 @@ def command(
     if as_json:
         output.result_json(explanation.document(names), indent=None)
     else:
-        _Printer(explanation, names).everything(subject.words, source, assumed)
+        _Printer(explanation, names).everything(subject, source, assumed)
 
 
 def _refuse_others(subject: str, used: tuple[str, ...]) -> None:
@@ -376,10 +377,12 @@ class _Printer:
         self.width = terminal_width()
         self.equations = {equation.name: equation for equation in explanation.equations}
         self.sizes = explanation.architecture.sizes
+        # A single output unit is not the unit of a class.
+        self.output = "class" if self.sizes[-1] > 1 else "unit"
         self.L = len(self.sizes) - 1
         self.checks = {(check.name, check.index): check for check in explanation.checks}
 
-    def everything(self, words: str, source: str, assumed: bool) -> None:
+    def everything(self, subject: Subject, source: str, assumed: bool) -> None:
         e, architecture = self.e, self.e.architecture
         hidden = [architecture.activation.name] if self.L > 1 else []
         form = ", ".join(["-".join(map(str, self.sizes)), *hidden, architecture.objective.name])
@@ -389,8 +392,10 @@ class _Printer:
             if assumed
             else f"true class{'es' * (len(e.labels) > 1)} {labels}"
         )
-        self._say(f"network  {form}; {words}", 9)
+        self._say(f"network  {form}; {subject.words}", 9)
         self._say(f"image    {source}; {true}", 9)
+        if smoothing := subject.config.training.label_smoothing:
+            self._say(f"note     training smooths the targets by {smoothing:g}; Y below is the label itself", 9)
         output.result("")
         for line in drawing(e.image, self.width - 5):
             output.result(f"     {line}".rstrip())
@@ -464,7 +469,7 @@ class _Printer:
         columns = _widths(heads, numbered)
         others = columns[1 : _columns_that_fit(columns, self.width, gap)]
         room = max(columns[0], self.width - 5 - sum(column + gap for column in others))
-        called = [self._called(k, room) if len(self.names) == len(rows) else str(k) for k in range(len(rows))]
+        called = [self._called(k, room) if self.output == "class" else str(k) for k in range(len(rows))]
         if called != [str(k) for k in range(len(rows))]:
             wide = max(map(len, called))
             called = [f"{text:<{wide}}" for text in called]
@@ -484,7 +489,7 @@ class _Printer:
         e = self.e
         z, p = e[f"z{self.L}"], e["p"]
         rows = [[_number(z[k]), _number(p[k]), f"{e.Y[k]:g}"] for k in range(len(p))]
-        self._by_class(["class", f"z{self.L}", "p", "Y"], rows)
+        self._by_class([self.output, f"z{self.L}", "p", "Y"], rows)
 
     def _output_layer(self) -> None:
         e, L = self.e, self.L
@@ -505,7 +510,7 @@ class _Printer:
             ]
             for k, check in enumerate(of_p)
         ]
-        heads = ["class", "dC/dp", "complex step", "dC/dp dp/dz", self.equations[f"dz{L}"].formula, "complex step"]
+        heads = [self.output, "dC/dp", "complex step", "dC/dp dp/dz", self.equations[f"dz{L}"].formula, "complex step"]
         self._by_class(heads, rows, gap=1)
         self._lines(_underflow(product, self.width))
 
@@ -554,7 +559,7 @@ class _Printer:
 
         e = self.e
         units = [unit for layer, unit in e.units if layer == 1] if self.L > 1 else [int(np.abs(e["dz1"]).argmax())]
-        kind = "unit" if self.L > 1 else "class"
+        kind = "unit" if self.L > 1 else self.output
         pictures = []
         for j in units:
             dW = e["dW1"][:, j]
@@ -631,7 +636,7 @@ class _Printer:
         halves = [_halves(name) for name in names]
         rows = [[_small(e.deltas[name][k]) for name in names] for k in range(len(e.Y))]
         norms = ["norm", *(_small(float(np.linalg.norm(e.deltas[name]))) for name in names)]
-        heads = ["class", *(unit for unit, _ in halves)]
+        heads = [self.output, *(unit for unit, _ in halves)]
         self._by_class(heads, rows, above=[["", *(loss for _, loss in halves)]], below=[norms])
 
 
@@ -685,7 +690,7 @@ def _print_output(layer: OutputLayer) -> None:
     product = _chain(layer.dp, layer.jacobian)
     columns = (layer.p, layer.Y, layer.dp, product, layer.dz)
     rows = [[str(k), *(_number(float(column[k])) for column in columns)] for k in range(K)]
-    table = _table(["class", "p", "Y", "dC/dp", "dC/dp dp/dz", layer.delta_formula], rows, width)
+    table = _table(["class" if K > 1 else "unit", "p", "Y", "dC/dp", "dC/dp dp/dz", layer.delta_formula], rows, width)
     for line in (*table, *_underflow(product, width)):
         output.result(line)
 

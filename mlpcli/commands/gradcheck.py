@@ -126,14 +126,14 @@ def command(
         # Imported late: the number of numpy's threads depends on the number of processes.
         from mlpcli.gradcheck import gradients
         from mlpcli.gradcheck.rows import PASSED, TOLERANCE
-        from mlpcli.gradcheck.steps import Steps
+        from mlpcli.gradcheck.steps import CheckedSteps
 
         if group.rank:
             with suppress(DivergedError, Stopped):
                 job = group.wait_for_job()
                 if job is not None:
                     config, dataset, state, teachers = job
-                    Steps(config, dataset, state, group, teachers).run_worker()
+                    CheckedSteps(config, dataset, state, group, teachers).run_worker()
             return 0
         check = _Check(
             find_subject(what, overrides, "checked", "float64"),
@@ -225,7 +225,7 @@ class _Check:
 
     def steps(self, group: ProcessGroup) -> Iterator[Row]:
         """Check the steps of one process, and those of ``group``."""
-        from mlpcli.gradcheck.steps import StepChecker, Steps, training_images
+        from mlpcli.gradcheck.steps import CheckedSteps, StepChecker, training_images
 
         subject = self.subject
         config = subject.config
@@ -233,11 +233,14 @@ class _Check:
             config, self.images, subject.classes, subject.image_shape, self.seed, subject.multi_label
         )
         checker = StepChecker(
-            Steps(config, dataset, subject.state, teachers=self.teachers), subject.theta, self.step_rng, self.tolerance
+            CheckedSteps(config, dataset, subject.state, teachers=self.teachers),
+            subject.theta,
+            self.step_rng,
+            self.tolerance,
         )
         yield from checker.rows()
         if group.size > 1 and not checker.diverged:
-            yield from checker.rows_of(Steps(config, dataset, subject.state, group, self.teachers))
+            yield from checker.rows_of(CheckedSteps(config, dataset, subject.state, group, self.teachers))
 
     def print_head(self, group: ProcessGroup, mpi: bool) -> None:
         """Print the subject of the check, and the table's head."""

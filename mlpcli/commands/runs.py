@@ -25,7 +25,8 @@ from mlpcli.errors import shown
 from mlpcli.runs.environment import recorded_threads
 
 if TYPE_CHECKING:
-    from mlpcli.runs.ranking import Known, Row, SeedGroup, Spread
+    from mlpcli.runs.ranking import Known, Row, SeedGroup
+    from mlpcli.runs.spread import Spread
     from mlpcli.runs.summary import Summary
 
 COLOURS = {"running": "cyan", "finished": "green", "interrupted": "yellow", "diverged": "red", "damaged": "red"}
@@ -140,14 +141,15 @@ def show(run: Path, as_json: bool) -> None:
 
 @command.command()
 @click.argument("paths", metavar="RUN|FOLDER...", type=_path, nargs=-1, required=True)
-@click.option("--group-seeds", is_flag=True, help="Group runs that differ only in their seed, with their spread.")
+@click.option("--group-seeds", is_flag=True, help="Group runs that differ only in their seed.")
 @click.option("--test", is_flag=True, help="Show the test errors too. They should not influence any choice.")
 @_json
 def compare(paths: tuple[Path, ...], group_seeds: bool, test: bool, as_json: bool) -> None:
     """Compare runs: their results and the differences of their configs, the lowest validation error first.
 
     FOLDER means all runs in it. Error and loss are those of a run's best epoch on the validation images, seconds and
-    images/s those of training alone. A mean is over the finished runs, with minimum and maximum.
+    images/s those of training alone. With --group-seeds they are means over the n finished runs of a group, with the
+    standard deviation of the errors, sd, and the 95 % interval of their mean by Student's t, both in per cent.
 
     \b
     Examples:
@@ -296,19 +298,22 @@ def _print_rows(rows: list[Row], keys: list[str], test: bool) -> None:
 
 
 def _print_groups(groups: list[SeedGroup], keys: list[str], test: bool) -> None:
-    table = [("run", "state", "seeds", *_heads(keys, test))]
+    error, *columns = OUTCOMES
+    spread = ("n", "sd", "95 % interval")
+    test_heads = ("test error", *spread) if test else ()
+    table = [("run", "state", "seeds", error, *spread, *columns, *test_heads, *_short(_columns(keys)))]
     for group in groups:
         best, *others = group.rows
         name = shown(best.summary.path) + (f" +{len(others)}" if others else "")
         state = ", ".join(f"{count} {state}" for state, count in group.states.items())
         seeds = " ".join(map(str, group.seeds))
-        outcomes = [_spread(group.validation_error), _loss(_mean(group.validation_loss))]
+        outcomes = [*_spread(group.validation_error), _loss(_mean(group.validation_loss))]
         outcomes.append(_rounded(_mean(group.epochs), ".4g"))
         outcomes += [_rounded(_mean(group.seconds), ".1f"), _rounded(_mean(group.examples_per_second), ",.0f")]
-        outcomes += [_spread(group.test_error)] if test else []
+        outcomes += _spread(group.test_error) if test else []
         state = state if others else best.summary.state
         table.append((name, state, seeds, *outcomes, *_cells(group.settings, keys)))
-    _table(table, state_column=1, right=range(3, 3 + len(OUTCOMES) + test))
+    _table(table, state_column=1, right=range(3, 3 + len((*OUTCOMES, *spread, *test_heads))))
 
 
 def _print_spread(groups: list[SeedGroup]) -> None:
@@ -316,8 +321,9 @@ def _print_spread(groups: list[SeedGroup]) -> None:
     for group in groups:
         finished = group.states.get("finished", 0)
         if group.validation_error is not None and finished > 1:
-            spread = _spread(group.validation_error)
-            output.result(f"only the seed differs: validation error {spread} of {finished} finished runs")
+            error, _, deviation, interval = _spread(group.validation_error)
+            spread = f"{error}, sd {deviation}, 95 % interval {interval}"
+            output.result(f"only the seed differs: validation error {spread}, of {finished} finished runs")
 
 
 def _heads(keys: Sequence[str], test: bool) -> list[str]:
@@ -389,11 +395,19 @@ def _mean(spread: Spread | None) -> float | None:
     return None if spread is None else spread.mean
 
 
-def _spread(spread: Spread | None) -> str:
-    """Return a fraction, with its range if it is the mean of several."""
-    if spread is None or spread.low == spread.high:
-        return _percent(_mean(spread))
-    return f"{spread.mean:.2%} ({100 * spread.low:.2f} .. {100 * spread.high:.2f})"
+def _spread(spread: Spread | None) -> list[str]:
+    """Return the mean of fractions, their number, standard deviation, and the interval of the mean, in per cent."""
+    if spread is None:
+        return [""] * 4
+    if spread.standard_deviation is None or spread.interval is None:
+        return [_percent(spread.mean), str(spread.count), "", ""]
+    low, high = 100 * spread.interval.low, 100 * spread.interval.high
+    return [
+        _percent(spread.mean),
+        str(spread.count),
+        f"{100 * spread.standard_deviation:.3f}",
+        f"{low:.2f} .. {high:.2f}",
+    ]
 
 
 def _setting(value: Any) -> str:

@@ -2,8 +2,9 @@
 
 The trainer takes real steps in float64, with the config's own batches, margins, dropout, smoothed targets, penalty,
 optimizer, schedule and average: four in the first epoch, of which the last has a shorter batch, and four in the middle
-of training. Before the first step every vector must be what was given, and between epochs nothing may change. After
-each step every vector is compared with what the update rule makes, as its source prints it
+of training. The first two batches are gathered together, the third after them. If there are too few images for four
+batches, the batches are smaller. Before the first step every vector must be what was given, and between epochs nothing
+may change. After each step every vector is compared with what the update rule makes, as its source prints it
 (:mod:`mlpcli.gradcheck.textbook`), of the vectors before and of the gradient by the complex step. That gradient knows
 neither margins nor bytes: its inputs are numbers from 0 to 1, in full.
 
@@ -12,6 +13,9 @@ projections of the vectors, through all of their entries, follow the same rule. 
 that is compared by projections, and implies the gradient, from which the rule gives every entry of the others.
 
 With several processes the same steps are taken again by all of them, and every entry is compared with those of one.
+
+An epoch usually has more steps. So optimizer and average also take 300 steps, of a vector of a few entries with random
+gradients: long enough for momentum to be written out, and for the average to skip steps.
 """
 
 from __future__ import annotations
@@ -43,19 +47,21 @@ from mlpcli.gradcheck.rows import (
 from mlpcli.gradcheck.subject import Problem
 from mlpcli.model.network import Network
 from mlpcli.model.parameters import Parameters
+from mlpcli.parallel.comm import SERIAL
 from mlpcli.parallel.control import SINGLE, ProcessGroup
 from mlpcli.state import OPTIMIZER_STATE, State, architecture_of
 from mlpcli.training import schedule
 from mlpcli.training.augment import Augmentation
-from mlpcli.training.averaging import INTERVAL
-from mlpcli.training.optimizers import FLUSH_STEPS
+from mlpcli.training.averaging import INTERVAL, MovingAverage
+from mlpcli.training.optimizers import FLUSH_STEPS, make_optimizer
 from mlpcli.training.rng import keyed_rng
 from mlpcli.training.teacher import Teacher
 from mlpcli.training.trainer import StepRecord, Trainer
 
 Array = NDArray[Any]
 
-BATCHES = 3.5  # of an epoch: full ones, several of which are gathered at a time, and a shorter one
+BATCHES = 3.5  # of an epoch: full ones, two of which are gathered together, and a shorter one
+MANY_STEPS = 300
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ class Snapshot:
     spread: float
 
 
-class Steps:
+class CheckedSteps:
     """The steps that are checked, taken by the processes of ``group``, from ``state`` or the initial parameters."""
 
     def __init__(
@@ -141,9 +147,11 @@ def in_float64(config: Config, dataset: Dataset) -> tuple[Config, tuple[int, ...
 
     With an average the second too, when it is a mean of two. The last step of the one in the middle is a multiple of
     ``FLUSH_STEPS``, and late enough for the average to have left its plain mean. The run is at least twice as long.
+    Batches are as small as ``dataset`` needs for several in an epoch.
     """
-    training = config.training
-    steps_per_epoch = -(-len(dataset.train) // training.batch_size)
+    batch_size = min(config.training.batch_size, max(1, int(len(dataset.train) / BATCHES)))
+    training = replace(config.training, batch_size=batch_size)
+    steps_per_epoch = -(-len(dataset.train) // batch_size)
     late = training.epochs / 2
     if training.averaging is not None:
         late = max(late, 1 / (1 - training.averaging ** min(INTERVAL, steps_per_epoch)) + 1)
@@ -163,13 +171,16 @@ def random_labels(rng: np.random.Generator, count: int, classes: int, multi_labe
 def training_images(
     config: Config, images: Array, classes: int, image_shape: tuple[int, int], seed: int, multi_label: bool = False
 ) -> Dataset:
-    """Return a data set of three and a half batches of ``images``, with random labels: gradients are then large."""
-    count = min(len(images), max(1, round(BATCHES * min(config.training.batch_size, len(images)))))
+    """Return a data set of three and a half batches of ``images``, with random labels: gradients are then large.
+
+    Batches are those of ``config``, or smaller if there are too few images; of less than four some are repeated.
+    """
+    count = math.ceil(BATCHES * min(config.training.batch_size, max(1, int(len(images) / BATCHES))))
     rng = np.random.default_rng([seed, 1])
     labels = random_labels(rng, count, classes, multi_label)
     return Dataset(
         name="gradcheck",
-        train=Split(np.ascontiguousarray(images[:count]), labels),
+        train=Split(np.resize(images, (count, images.shape[1])), labels),
         validation=None,
         classes=classes,
         image_shape=image_shape,
@@ -196,10 +207,10 @@ class StepChecker:
     """Compares snapshots with the textbook. ``initial`` (n,) are the parameters of training from the beginning."""
 
     def __init__(
-        self, steps: Steps, initial: Array, rng: np.random.Generator, tolerance: Mapping[str, float] = TOLERANCE
+        self, steps: CheckedSteps, initial: Array, rng: np.random.Generator, tolerance: Mapping[str, float] = TOLERANCE
     ) -> None:
         self._steps, self._initial, self._tolerance = steps, initial, tolerance
-        self._direction = draw_direction(rng, len(initial))
+        self._direction, self._rng = draw_direction(rng, len(initial)), rng
         self._config, self._dataset = steps.config, steps.dataset
         self._architecture = architecture_of(self._config, self._dataset.train.images.shape[1], self._dataset.classes)
         self._steps_per_epoch = -(-len(self._dataset.train) // self._config.training.batch_size)
@@ -234,13 +245,15 @@ class StepChecker:
             self.diverged = True
             return [Row("step", shape, 0, {}, NOT_EXERCISED, {}, (), str(error))]
         errors["loss"] = max(errors["loss"], inf if next(inputs, None) else 0.0)
+        many = self._errors_of_many_steps()
+        errors = {name: max(error, many.get(name, 0.0)) for name, error in errors.items()}
         shapes = {name: () if name == "loss" else shape for name in errors}
         return [
             row(f"step {name}", shapes[name], {"step": error}, self._tolerance, math.prod(shapes[name]), moved[name])
             for name, error in errors.items()
         ]
 
-    def rows_of(self, others: Steps) -> list[Row]:
+    def rows_of(self, others: CheckedSteps) -> list[Row]:
         """Take the same steps with several processes; return a row for the loss and for theta."""
         group = others.group
         group.start_workers(others)
@@ -258,6 +271,30 @@ class StepChecker:
             row(f"{group.size} processes {name}", shape, {"step": error}, self._tolerance, math.prod(shape))
             for name, (shape, error) in names.items()
         ]
+
+    def _errors_of_many_steps(self) -> dict[str, float]:
+        """Return by name the relative error after many steps of optimizer and average alone, with random gradients."""
+        training, theta, gradient = self._config.training, *(Parameters((2, 2), np.float64) for _ in range(2))
+        eta, mu = training.learning_rate, 0.9 if training.momentum is None else training.momentum
+        decay, weights = training.averaging or 0.9, len(theta.weights)
+        optimizer = make_optimizer(
+            training, theta, gradient, {name: np.zeros(6) for name in OPTIMIZER_STATE[training.optimizer]}, SERIAL
+        )
+        mean = MovingAverage(average := np.zeros(6), theta.vector, decay, MANY_STEPS, [slice(0, 6)])
+        vectors = {**optimizer.state_dict(), "theta": np.zeros(6), "average": np.zeros(6)}
+        optimizer.begin()
+        for number in range(1, MANY_STEPS + 1):
+            g = self._rng.normal(size=6)
+            alpha, beta = optimizer.begin_step(eta, number)
+            optimizer.accumulator[...] = beta * optimizer.accumulator + alpha * g
+            optimizer.step()
+            mean.update(number)
+            g[:weights] += 2 * training.l2 * vectors["theta"][:weights]
+            vectors["theta"], state = textbook.RULES[training.optimizer](vectors["theta"], vectors, g, eta, mu, number)
+            vectors |= state
+            vectors["average"] = textbook.average(vectors["average"], theta.vector, decay, INTERVAL, number)
+        found = {**optimizer.state_dict(), "theta": theta.vector, "average": average}
+        return {name: relative_error(vectors[name], found[name]) for name in vectors}
 
     def _start(self) -> dict[str, Array]:
         """Return the vectors (n,) with which training must begin: those of the state, or the initial ones."""

@@ -19,29 +19,29 @@ from mlpcli.gradcheck.output_layer import OUTPUT_LAYERS
 from mlpcli.model.parameters import Parameters
 
 Array = NDArray[Any]
-State = dict[str, Array]
-Rule = Callable[[Array, State, Array, float, float, int], tuple[Array, State]]
+Vectors = dict[str, Array]
+Rule = Callable[[Array, Vectors, Array, float, float, int], tuple[Array, Vectors]]
 
 
-def sgd(theta: Array, state: State, g: Array, eta: float, mu: float, t: int) -> tuple[Array, State]:
+def sgd(theta: Array, state: Vectors, g: Array, eta: float, mu: float, t: int) -> tuple[Array, Vectors]:
     """Robbins and Monro 1951."""
     return theta - eta * g, {}
 
 
-def momentum(theta: Array, state: State, g: Array, eta: float, mu: float, t: int) -> tuple[Array, State]:
+def momentum(theta: Array, state: Vectors, g: Array, eta: float, mu: float, t: int) -> tuple[Array, Vectors]:
     """Sutskever et al. 2013, equations 1 and 2."""
     v = mu * state["v"] - eta * g
     return theta + v, {"v": v}
 
 
-def nesterov(theta: Array, state: State, g: Array, eta: float, mu: float, t: int) -> tuple[Array, State]:
+def nesterov(theta: Array, state: Vectors, g: Array, eta: float, mu: float, t: int) -> tuple[Array, Vectors]:
     """Sutskever et al. 2013, equations 3 and 4; theta is where the gradient is taken, phi + mu v."""
     phi = theta - mu * state["v"]
     v = mu * state["v"] - eta * g
     return phi + v + mu * v, {"v": v}
 
 
-def adam(theta: Array, state: State, g: Array, eta: float, mu: float, t: int) -> tuple[Array, State]:
+def adam(theta: Array, state: Vectors, g: Array, eta: float, mu: float, t: int) -> tuple[Array, Vectors]:
     """Kingma and Ba 2015, algorithm 1, with eps as reordered in section 2."""
     b1, b2, eps = mu, 0.999, 1e-8
     m = b1 * state["m"] + (1 - b1) * g

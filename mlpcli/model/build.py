@@ -96,17 +96,17 @@ def allocate_arrays(
     """Allocate the arrays of a network of ``sizes`` for ``batch_size`` examples and this number of ``processes``."""
     *hidden, K = sizes[1:]
 
-    def of_units(units: int) -> Array:
+    def hidden_array(units: int) -> Array:
         row_major = processes == 1 and units < batch_size
         array: Array = allocate((batch_size, units), dtype) if row_major else allocate((units, batch_size), dtype).T
         return array
 
-    z, h, slope = ([of_units(units) for units in hidden] for _ in range(3))
-    a = [of_units(units) for units in hidden] if dropout else h
-    masks: list[Array | None] = [of_units(units) if dropout else None for units in hidden]
+    z, h, slope = ([hidden_array(units) for units in hidden] for _ in range(3))
+    a = [hidden_array(units) for units in hidden] if dropout else h
+    masks: list[Array | None] = [hidden_array(units) if dropout else None for units in hidden]
     # The last hidden layer's da is no sum over processes: each has all of dz_L, and the rows of W_L for its units.
     counts = [processes] * (len(hidden) - 1) + [1]
-    partial_da = [[of_units(units) for _ in range(count)] for units, count in zip(hidden, counts, strict=False)]
+    partial_da = [[hidden_array(units) for _ in range(count)] for units, count in zip(hidden, counts, strict=False)]
     partial_logits = [allocate((batch_size, K), dtype) for _ in range(processes)]
     p, dlogits = (allocate((batch_size, K), dtype) for _ in range(2))
     return Arrays(z, h, a, slope, masks, partial_da, partial_logits, p, dlogits)

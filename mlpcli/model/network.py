@@ -18,7 +18,7 @@ C <- beta C + alpha A B.
 Several processes may run this code on one batch. Each owns some units of every hidden layer, and its arrays are the
 columns of those: a process's part of a layer is itself a layer (Shoeybi et al. 2019, "Megatron-LM", section 3).
 ``comm.gather`` waits until an array that all of them write is complete, ``comm.reduce`` adds up the terms that they
-computed of a sum. In one process both do nothing; it is best read so first.
+computed of a sum. In one process both do nothing: read the code for one process first.
 """
 
 from __future__ import annotations

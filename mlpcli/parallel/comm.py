@@ -48,7 +48,7 @@ class Serial:
         return aligned(shape, dtype, 0.0)
 
     def barrier(self) -> None:
-        """Wait until every process has come here."""
+        """Wait until every process has reached the barrier."""
 
     def gather(self) -> None:
         """Wait until an array in shared memory, of which every process writes a part, is complete."""

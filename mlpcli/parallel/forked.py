@@ -65,7 +65,7 @@ class SharedMemory(Serial):
         self._reduce_slots = self.allocate((self.size, MAX_REDUCED), "float64")
 
     def barrier(self) -> None:
-        """Wait until every process has come here. Raises ``RunError`` if one has died."""
+        """Wait until every process has reached the barrier. Raises ``RunError`` if one has died."""
         self._memory_fence()
         own = self._arrivals[self.rank]
         own[0] += 1
@@ -175,7 +175,7 @@ class ForkedGroup(ProcessGroup):
                         os.close(int(name))
             with suppress(DivergedError):  # rank 0 raises it too
                 work.run_worker()
-            os.read(control_r, 1)  # until rank 0 has come as far, or has died
+            os.read(control_r, 1)  # until rank 0 has finished too, or has died
             status = 0
         except BaseException:
             traceback.print_exc()

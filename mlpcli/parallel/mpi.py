@@ -1,6 +1,6 @@
-"""Processes that an MPI launcher started: each goes forward and back with its own examples; gradients are added up.
+"""Processes that an MPI launcher started. Each computes the gradient of its own examples; the gradients are added up.
 
-    B   examples in a batch          B_r   those of process r: the batch in order, cut into nearly equal shards
+    B   examples in a batch          B_r   those of process r: the batch in order, divided into nearly equal shards
 
 The loss is the mean over the batch, so each process divides by B, and the gradient is the sum of the processes':
 
@@ -46,7 +46,7 @@ class Mpi(Serial):
         return self
 
     def barrier(self) -> None:
-        """Wait until every process has come here."""
+        """Wait until every process has reached the barrier."""
         with self.translate_errors():
             self.mpi.Barrier()
 
@@ -207,7 +207,7 @@ class MpiGroup(ProcessGroup):
         self._signal = number
 
     def _restore_signals(self) -> None:
-        """Restore the signal handlers and raise a deferred signal. Rank 0 only: the others stop by its word."""
+        """Restore the signal handlers and raise a deferred signal. Rank 0 only: it stops the others."""
         if self.rank:
             return
         while self._handlers:

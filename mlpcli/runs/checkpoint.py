@@ -22,6 +22,7 @@ import struct
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -35,6 +36,7 @@ from mlpcli.files import Folder, write_atomically
 from mlpcli.files import read as read_bytes
 from mlpcli.model.parameters import Parameters
 from mlpcli.runs.layout import CHECKPOINTS, reading
+from mlpcli.runs.schema import Fits, Schema, is_count, is_number, list_of, mapping_of, object_of, or_null
 from mlpcli.state import OPTIMIZER_STATE, State, architecture_of
 
 FORMAT = 1
@@ -47,9 +49,8 @@ MAX_MEMBERS = 4 * (config_module.MAX_LAYERS + 1) + 2 + 1  # parameters, averages
 _SEAL_BYTES = 64
 _OPTIMIZER = "optimizer_"
 _AVERAGE = "average_"
-_DIRECTORY_END = struct.Struct(
-    "<4s4H2IH"
-)  # of the zip format: signature, disks, members, bytes, start, comment's length
+# Of the zip format; the first has signature, disks, members, bytes, start, and the comment's length.
+_DIRECTORY_END = struct.Struct("<4s4H2IH")
 _DIRECTORY_ENTRY = struct.Struct("<4s6H3I5H2I")
 _MEMBER_START = struct.Struct("<4s5H3I2H")
 # The header that numpy writes before the elements of an array in C order with at most two dimensions.
@@ -191,9 +192,9 @@ def decode(data: bytes, where: str) -> Checkpoint:
     architecture = architecture_of(config, rows * columns, header["classes"])
     shapes = _shapes(architecture.sizes)
     length = sum(math.prod(shape) for shape in shapes.values())
-    memory = [f"{_OPTIMIZER}{name}" for name in OPTIMIZER_STATE[config.training.optimizer]]
+    optimizer_arrays = [f"{_OPTIMIZER}{name}" for name in OPTIMIZER_STATE[config.training.optimizer]]
     averages = {f"{_AVERAGE}{name}": shape for name, shape in shapes.items()} if config.training.averaging else {}
-    wanted = {**shapes, **averages, **dict.fromkeys(memory, (length,))}
+    wanted = {**shapes, **averages, **dict.fromkeys(optimizer_arrays, (length,))}
     if missing := [name for name in wanted if name not in members]:
         refuse(f"the array {missing[0]} is missing")
     if extra := [name for name in members if name not in wanted and name != "header"]:
@@ -209,7 +210,7 @@ def decode(data: bytes, where: str) -> Checkpoint:
             refuse("is damaged: a parameter is not a finite number")
         return found
 
-    def of_optimizer(name: str) -> NDArray[Any]:
+    def optimizer_vector(name: str) -> NDArray[Any]:
         found = architecture.parameters(dtype)
         found.from_c_order(arrays[name])
         return found.vector
@@ -224,7 +225,7 @@ def decode(data: bytes, where: str) -> Checkpoint:
         state=State(
             theta=parameters(""),
             average=parameters(_AVERAGE) if averages else None,
-            optimizer={name.removeprefix(_OPTIMIZER): of_optimizer(name) for name in memory},
+            optimizer={name.removeprefix(_OPTIMIZER): optimizer_vector(name) for name in optimizer_arrays},
             epoch=header["epoch"],
             step=header["step"],
             best=None if best is None else (float(best[0]), float(best[1])),
@@ -333,45 +334,36 @@ def _contradiction(header: Mapping[str, Any], config: Config) -> str | None:
     return None
 
 
-def _is_count(value: Any, low: int = 0, high: int = 2**53) -> bool:
-    return type(value) is int and low <= value <= high
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) is float and math.isfinite(value)
-
-
 def _is_name(value: Any) -> bool:
     return isinstance(value, str) and len(value) <= 4096
 
 
-_HEADER: dict[str, Callable[[Any], bool]] = {
-    "config": lambda value: isinstance(value, dict),
+def _from_1(most: int) -> Fits:
+    return lambda value: is_count(value) and 1 <= value <= most
+
+
+def _pair_of(fits: Fits) -> Fits:
+    return lambda value: list_of(fits)(value) and len(value) == 2
+
+
+_HEADER: Schema = {
+    "config": object_of({}),
     "dataset": _is_name,
-    "hashes": lambda value: (
-        isinstance(value, dict) and len(value) <= 4 and all(map(_is_name, (*value, *value.values())))
-    ),
-    "image_shape": lambda value: (
-        isinstance(value, list) and len(value) == 2 and all(_is_count(side, 1, MAX_PIXELS_A_SIDE) for side in value)
-    ),
-    "classes": lambda value: _is_count(value, 1, 256),
-    "class_names": lambda value: isinstance(value, list) and len(value) <= 256 and all(map(_is_name, value)),
+    "hashes": lambda value: mapping_of(_is_name)(value) and len(value) <= 4 and all(map(_is_name, value)),
+    "image_shape": _pair_of(_from_1(MAX_PIXELS_A_SIDE)),
+    "classes": _from_1(256),
+    "class_names": lambda value: list_of(_is_name)(value) and len(value) <= 256,
     "multi_label": lambda value: value is True,
-    "epoch": lambda value: _is_count(value, 1),
-    "step": lambda value: _is_count(value, 1),
-    "best": lambda value: (
-        value is None or (isinstance(value, list) and len(value) == 2 and all(map(_is_number, value)))
-    ),
-    "best_epoch": _is_count,
-    "patience_used": _is_count,
+    "epoch": _from_1(2**53),
+    "step": _from_1(2**53),
+    "best": or_null(_pair_of(is_number)),
+    "best_epoch": is_count,
+    "patience_used": is_count,
 }
 _OPTIONAL = ("class_names", "multi_label")  # old checkpoints lack the first
 
 
 def _shapes(sizes: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
     """Return the shapes of W1, b1, W2, b2 ...; nothing is allocated yet."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    for layer in range(1, len(sizes)):
-        shapes[f"W{layer}"] = (sizes[layer - 1], sizes[layer])
-        shapes[f"b{layer}"] = (sizes[layer],)
-    return shapes
+    layers = enumerate(pairwise(sizes), start=1)
+    return {name: shape for n, (D, H) in layers for name, shape in ((f"W{n}", (D, H)), (f"b{n}", (H,)))}

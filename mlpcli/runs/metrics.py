@@ -25,9 +25,9 @@ from mlpcli.state import EpochRecord
 
 MAX_EPOCHS = int(rule_of(TrainingConfig, "epochs").high or 0)
 MAX_LINE = 256 * 1024  # bytes; a network of MAX_LAYERS needs 50 kB
-MOST_RECORDS = 1000  # a longer run is thinned by powers of two, to between half and all of this number
+MAX_RECORDS = 1000  # a longer run is thinned by powers of two, to between half and all of this number
 
-PIECE = 256 * 1024
+CHUNK_BYTES = 256 * 1024
 
 # A number that cannot be infinite; an exponent of three digits could overflow.
 _COUNT = r"(?:0|[1-9][0-9]{0,14})"
@@ -107,7 +107,7 @@ def read(folder: Folder, at_least: int = 0) -> Metrics:
         examples += here * rate
         if number % step == 0 or number == 1:
             kept.append((number, line))
-            if len(kept) > MOST_RECORDS:
+            if len(kept) > MAX_RECORDS:
                 step *= 2
                 kept = [each for each in kept if each[0] % step == 0 or each[0] == 1]
     require(folder, number, at_least)
@@ -166,7 +166,9 @@ def cut(folder: Folder, length: int) -> None:
     with file:
         if file.seek(0, os.SEEK_END) > length:
             file.seek(0)
-            folder.write(METRICS, (file.read(min(PIECE, length - start)) for start in range(0, length, PIECE)))
+            folder.write(
+                METRICS, (file.read(min(CHUNK_BYTES, length - start)) for start in range(0, length, CHUNK_BYTES))
+            )
 
 
 def require(folder: Folder, epochs: int, at_least: int) -> None:

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 from mlpcli import config as config_module
 from mlpcli.config import Config
 from mlpcli.errors import RunError, shown
 from mlpcli.runs import directory
+from mlpcli.runs.spread import Spread, spread_of
 from mlpcli.runs.summary import Summary, run_at, runs_in, try_to_read
 
 SEED = "seed"
@@ -31,15 +31,6 @@ class Row:
 
     summary: Summary
     settings: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Spread:
-    """The mean, minimum and maximum of several numbers."""
-
-    mean: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -130,8 +121,7 @@ def _group(rows: list[Row], configs: list[dict[str, Any] | None]) -> SeedGroup:
     finished = [row.summary for row in rows if row.summary.state == "finished"]
 
     def spread(number: Callable[[Summary], float | None]) -> Spread | None:
-        numbers = [value for value in map(number, finished) if value is not None]
-        return Spread(mean(numbers), min(numbers), max(numbers)) if numbers else None
+        return spread_of([value for value in map(number, finished) if value is not None])
 
     return SeedGroup(
         rows=tuple(rows),

@@ -1,1 +1,1 @@
-"""Arrays to trained parameters: batches, update rules, the loop."""
+"""Training: batches, the step, update rules and the loop over epochs."""

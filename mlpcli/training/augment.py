@@ -49,7 +49,7 @@ POOL_BYTES = 1 << 28
 BLOCK_PIXELS = 1 << 16
 BLOCK_PLANES = 64
 
-LARGEST = 1 << 24  # pixels that float32 can count
+MAX_PIXELS = 1 << 24  # pixels that float32 can count
 
 
 class Augmentation:
@@ -73,7 +73,7 @@ class Augmentation:
         h, w = shape
         # One row and column of background before the image and two after: every neighbour of a clipped point is there.
         padded = (h + 3) * (w + 3)
-        if padded > LARGEST:
+        if padded > MAX_PIXELS:
             raise DataError(f"augmentation: images of {h} x {w} pixels are too large to be distorted")
         pool = min(POOL, examples, POOL_BYTES // (8 * h * w)) if config.elastic_alpha else 1
         self._pool = np.empty((2, max(1, pool), h * w), np.float32)  # p + d(p), x and y

@@ -1,4 +1,4 @@
-"""Shuffled batches: images are gathered, distorted or not, written into inputs that others made, and given targets."""
+"""Shuffled batches: images are gathered, distorted if asked for, and written to arrays of the caller, with targets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Array = NDArray[Any]
 INPUT_SCALE = 1.0 / 255.0
 
 # A row costs the same to gather whatever the batch, a call as much as many rows: so small batches are gathered several
-# at a time, as many as stay in a core's cache.
+# at a time, as many as stay in a core's cache. An epoch has two such groups or more, also in gradcheck, of few batches.
 GATHERED_BYTES = 1 << 18
 
 
@@ -77,7 +77,8 @@ class Batches:
         inputs, dtype = slots[0].shape[1], slots[0].dtype
         shard = comm.shard(batch_size)
         rows = shard.stop - shard.start
-        self._group = min(max(1, GATHERED_BYTES // (inputs * max(1, rows))), len(self))  # batches gathered at a time
+        # The number of batches that are gathered at a time.
+        self._group = max(1, min(GATHERED_BYTES // (inputs * max(1, rows)), len(self) // 2))
         self._bytes = np.empty((self._group * rows, inputs), np.uint8)
         self._labels = np.empty((self._group * rows, *split.labels.shape[1:]), np.uint8)
         self._Y = aligned((*self._labels.shape, *targets.shape[1:]), targets.dtype)
@@ -104,16 +105,16 @@ class Batches:
             chosen = group[:, self._comm.shard(size)]
             images, labels, Y = self._gather(chosen.ravel())
             columns = self._columns(group)
-            rows = chosen.shape[1]
+            count = chosen.shape[1]
             for i in range(len(group)):
-                part, slot = slice(i * rows, (i + 1) * rows), number % len(self._slots)
+                rows, slot = slice(i * count, (i + 1) * count), number % len(self._slots)
                 X = slots[size][slot]
-                self._write(images[part], chosen[i], X)
+                self._write(images[rows], chosen[i], X)
                 if self._teacher is not None:
-                    self._teacher.write(X, Y[part])
+                    self._teacher.write(X, Y[rows])
                 if self._dropout:
                     self._drop(X, size, dropout_rng)
-                yield Batch(size, Y[part], labels[part], columns[i], slot)
+                yield Batch(size, Y[rows], labels[rows], columns[i], slot)
                 number += 1
 
     def _groups(self, order: Array) -> Iterator[Array]:

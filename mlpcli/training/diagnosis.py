@@ -10,9 +10,9 @@ from mlpcli.config import LEARNING_RATES, Config, remark_on_rate
 from mlpcli.model.parameters import Parameters
 from mlpcli.state import EpochRecord
 
-LEAST_STEPS = 20  # with fewer, a loss may well stay where it was
+MIN_STEPS = 20  # with fewer, a loss may well stay where it was
 MOVED = 0.97  # what is left of a loss that has moved
-SATURATED = 0.95  # fraction of a layer's units
+SATURATED_FRACTION = 0.95  # fraction of a layer's units
 GROWING_EPOCHS = 3
 LARGE_L2 = 0.01
 
@@ -48,7 +48,7 @@ class Diagnosis:
         return list(seen.values())
 
     def _saturated(self, record: EpochRecord) -> str | None:
-        layers = [layer for layer, fraction in enumerate(record.saturation or (), 1) if fraction >= SATURATED]
+        layers = [layer for layer, fraction in enumerate(record.saturation or (), 1) if fraction >= SATURATED_FRACTION]
         if not layers:
             return None
         fraction = min((record.saturation or [])[layer - 1] for layer in layers)
@@ -77,10 +77,10 @@ class Diagnosis:
         return f"the gradient of {_layers(layers)} {what}: {key}"
 
     def _stuck(self, record: EpochRecord) -> str | None:
-        if record.epoch > 1 or len(self._losses) < LEAST_STEPS or record.train_error < 0.9 * self._guessing:
+        if record.epoch > 1 or len(self._losses) < MIN_STEPS or record.train_error < 0.9 * self._guessing:
             return None
-        some = len(self._losses) // 10
-        before, after = float(np.mean(self._losses[:some])), float(np.mean(self._losses[-some:]))
+        tenth = len(self._losses) // 10
+        before, after = float(np.mean(self._losses[:tenth])), float(np.mean(self._losses[-tenth:]))
         if after <= MOVED * before:
             return None
         if after > 1.03 * before:

@@ -39,8 +39,6 @@ class Evaluator:
         self._arrays = allocate_arrays(architecture.sizes, self._batch_size, dtype)
         self._margins = Margins(split.images)
         self._targets, self._table = targets, targets.table(0.0, dtype)
-        self._theta: Parameters | None = None
-        self._networks: dict[int, tuple[Network, Input]] = {}  # with parameters ``_theta``, by the size of a batch
 
     def batches(self, theta: Parameters, comm: Serial = SERIAL) -> Iterator[tuple[slice, Network]]:
         """Yield (examples, network) after the forward pass of each batch; the network is valid until the next.
@@ -48,10 +46,14 @@ class Evaluator:
         The processes of ``comm`` divide the examples.
         """
         own = comm.shard(self.examples)
+        size = 0
         for start in range(own.start, own.stop, self._batch_size):
             examples = slice(start, min(start + self._batch_size, own.stop))
             images = self._split.images[examples]
-            network, X = self._network(theta, len(images))
+            if len(images) != size:  # the first batch, and the last if it is smaller
+                size = len(images)
+                X = Input(self._X[:size], INPUT_SCALE)
+                network = build_network(self._architecture, theta, X, self._arrays.first(size), SERIAL)
             np.copyto(X.array, images)
             X.columns[:] = self._margins.columns(np.arange(examples.start, examples.stop)[np.newaxis])[0]
             network.forward()
@@ -86,15 +88,6 @@ class Evaluator:
         comm.all_reduce(counts)
         return [int(n) / (self.examples * count) for n, count in zip(counts, units, strict=True)]
 
-    def _network(self, theta: Parameters, size: int) -> tuple[Network, Input]:
-        if theta is not self._theta:
-            self._theta, self._networks = theta, {}
-        if size not in self._networks:
-            X = Input(self._X[:size], INPUT_SCALE)
-            network = build_network(self._architecture, theta, X, self._arrays.first(size), SERIAL)
-            self._networks[size] = network, X
-        return self._networks[size]
-
     def _loss(self, network: Network, labels: Array) -> float:
         """Return the summed loss of the last forward pass; write p."""
         return float(network.loss(self._table[labels])) * len(labels)
@@ -106,12 +99,10 @@ def logits(architecture: Architecture, theta: Parameters, images: Array) -> Arra
     scale = INPUT_SCALE if images.dtype == np.uint8 else 1.0
     z = np.empty((len(images), architecture.sizes[-1]), dtype)
     X, arrays = aligned((size, architecture.sizes[0]), dtype), allocate_arrays(architecture.sizes, size, dtype)
-    network = build_network(architecture, theta, Input(X, scale), arrays, SERIAL)
     for start in range(0, len(images), BATCH_SIZE):
         batch = images[start : start + BATCH_SIZE]
-        if len(batch) < len(X):
-            X, arrays = X[: len(batch)], arrays.first(len(batch))
-            network = build_network(architecture, theta, Input(X, scale), arrays, SERIAL)
+        X, arrays = X[: len(batch)], arrays.first(len(batch))
+        network = build_network(architecture, theta, Input(X, scale), arrays, SERIAL)
         X[...] = batch
         z[start : start + len(batch)] = network.forward()
     return z

@@ -77,10 +77,10 @@ class Optimizer:
         raise NotImplementedError
 
     def begin(self) -> None:
-        """Take up theta and the state as they are. Call before an epoch's first step."""
+        """Read theta and the state. Call before an epoch's first step."""
 
     def end(self) -> None:
-        """Leave theta and the state as a checkpoint keeps them. Call after an epoch's last step."""
+        """Write theta and the state as a checkpoint keeps them. Call after an epoch's last step."""
 
     def state_dict(self) -> dict[str, Array]:
         """Return a copy of the state, as a checkpoint keeps it, at any moment between two steps."""

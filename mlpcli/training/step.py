@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,7 @@ class Accumulable(Protocol):
 
 
 class ReducedGradient:
-    """A gradient that is a sum over processes: each computes its examples' part, the sum is accumulated.
+    """A gradient that is a sum over processes: each computes the term of its examples, the sum is accumulated.
 
     ``partial`` is bound to ``buffer`` (n,), where the sum is made; ``target`` (n,) may be the same vector.
     """
@@ -49,18 +49,11 @@ class ReducedGradient:
             self._add()
 
 
-class Metrics(NamedTuple):
-    """The mean loss of a batch, penalty excluded, and the number of its examples that are misclassified."""
-
-    loss: float
-    errors: int
-
-
 class TrainingStep:
-    """A step on the batches of one size that come in one slot: a network with the input ``X`` they are written to.
+    """The training step for batches of one size in one slot. They are written to ``X``, the input of ``network``.
 
-    ``gradient`` is accumulated where ``optimizer`` wants it; ``targets`` are of the batches' labels. ``metrics``
-    (processes, 2), in shared memory, has a row for each process of ``comm.model``.
+    ``gradient`` is accumulated in the optimizer's accumulator. ``metrics`` (processes, 2), in shared memory, has a row
+    for each process of ``comm.model``.
     """
 
     def __init__(
@@ -75,19 +68,22 @@ class TrainingStep:
     ) -> None:
         self.network, self.X, self.gradient, self.optimizer, self.targets = network, X, gradient, optimizer, targets
         self._comm = comm
-        self._own = metrics[comm.model.rank]
-        self._all = list(metrics)
+        self._own_metrics = metrics[comm.model.rank]
+        self._all_metrics = list(metrics)
 
     def propagate(self, batch: Batch) -> None:
         """Compute loss, errors and dz of ``batch``. Collective."""
         self.X.columns[:] = batch.columns
         self.network.forward()
-        self._own[0] = self.network.loss(batch.Y)
-        self._own[1] = count_errors(self.targets.predicted(self.network.logits, self.network.p), batch.y)
+        self._own_metrics[0] = self.network.loss(batch.Y)
+        self._own_metrics[1] = count_errors(self.targets.predicted(self.network.logits, self.network.p), batch.y)
         self.network.backward(batch.Y)
 
-    def update(self, learning_rate: float, number: int) -> Metrics:
-        """Update the parameters after :meth:`propagate`; steps are numbered from 1. Collective."""
+    def update(self, learning_rate: float, number: int) -> tuple[float, int]:
+        """Update the parameters after :meth:`propagate`. Steps are numbered from 1. Collective.
+
+        Returns the mean loss of the batch, penalty excluded, and the number of its examples that are misclassified.
+        """
         self.gradient.accumulate(*self.optimizer.begin_step(learning_rate, number))
         self.optimizer.step()
         return self._sum_metrics()
@@ -103,14 +99,14 @@ class TrainingStep:
             if layer.mask is not None:
                 draw_mask(rate, (units, batch_size), rng, layer.mask.T, block)
 
-    def _sum_metrics(self) -> Metrics:
+    def _sum_metrics(self) -> tuple[float, int]:
         # In shared memory: a barrier of the backward pass lies between here and where the others wrote their rows.
-        first, *others = self._all
+        first, *others = self._all_metrics
         sums = first.copy()
         for row in others:
             sums += row
         self._comm.data.all_reduce(sums)
-        return Metrics(float(sums[0]), int(sums[1]))
+        return float(sums[0]), int(sums[1])
 
 
 def gradient_norms(gradient: Parameters, theta: Parameters, l2: float) -> list[float]:

@@ -1,4 +1,4 @@
-"""Training: from a config and a data set, one record an epoch. It knows neither files nor screens."""
+"""Training: from a config and a data set, one record an epoch. It opens no file and prints nothing."""
 
 from __future__ import annotations
 
@@ -98,8 +98,8 @@ class Trainer:
         self._validation = (
             Evaluator(self.architecture, dataset.validation, self.targets, dtype) if dataset.validation else None
         )
-        some = Split(train.images[:SATURATION_IMAGES], train.labels[:SATURATION_IMAGES])
-        self._saturation = Evaluator(self.architecture, some, self.targets, dtype)
+        first_images = Split(train.images[:SATURATION_IMAGES], train.labels[:SATURATION_IMAGES])
+        self._saturation = Evaluator(self.architecture, first_images, self.targets, dtype)
 
     @property
     def job(self) -> tuple[Config, Dataset, State, tuple[Teacher, ...]]:
@@ -160,13 +160,13 @@ class Trainer:
                 step.draw_masks(training.dropout, self._config.network.hidden, batch.size, masks)
             step.propagate(batch)
             norms = self._gradient_norms(batch) if state.step == last_full else None
-            metrics = step.update(rate, state.step)
+            loss, errors = step.update(rate, state.step)
             if self._average is not None:
                 self._average.update(state.step)
             self.group.raise_if_stopped()
-            if not math.isfinite(metrics.loss):
-                raise self._diverged(f"the loss is {metrics.loss} at step {state.step}, in epoch {epoch}", rate)
-            yield StepRecord(batch.size, rate, metrics.loss, metrics.errors, norms)
+            if not math.isfinite(loss):
+                raise self._diverged(f"the loss is {loss} at step {state.step}, in epoch {epoch}", rate)
+            yield StepRecord(batch.size, rate, loss, errors, norms)
         self._optimizer.end()
         self._comm.barrier()  # all shards of theta are updated
 
@@ -187,14 +187,14 @@ class Trainer:
             for slot, array in enumerate(self._X):
                 X = Input(array[:rows], INPUT_SCALE)
                 network = build_network(self.architecture, theta, X, self._arrays.first(rows), comm.model, size)
-                of_gradient, of_accumulator = (
+                to_gradient, to_accumulator = (
                     Gradient(network, targets.shard(comm.model)) for targets in (gradient, accumulator)
                 )
-                accumulate: Accumulable = of_accumulator
-                norms: Accumulable = of_gradient
+                accumulate: Accumulable = to_accumulator
+                norms: Accumulable = to_gradient
                 if comm.data.size > 1:
-                    accumulate = ReducedGradient(of_gradient, gradient.vector, accumulator.vector, comm.data)
-                    norms = ReducedGradient(of_gradient, gradient.vector, gradient.vector, comm.data)
+                    accumulate = ReducedGradient(to_gradient, gradient.vector, accumulator.vector, comm.data)
+                    norms = ReducedGradient(to_gradient, gradient.vector, gradient.vector, comm.data)
                 self._steps[size, slot] = TrainingStep(
                     network, X, accumulate, optimizer, self.targets, self._metrics, comm
                 )

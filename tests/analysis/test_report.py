@@ -20,9 +20,11 @@ from mlpcli.analysis.evaluate_runs import EvaluatedRuns, evaluate_runs
 from mlpcli.analysis.evaluation import LoadedModel, open_model
 from mlpcli.analysis.report import contents as module
 from mlpcli.analysis.report import page as page_module
-from mlpcli.analysis.report.contents import Contents, contents, squeeze
+from mlpcli.analysis.report.contents import Contents, compress, contents
 from mlpcli.analysis.report.page import LIVE_SCRIPTS, RUNS_SCRIPTS, SCRIPTS, page
+from mlpcli.analysis.report.side_by_side import side_by_side
 from mlpcli.runs.checkpoint import Checkpoint
+from mlpcli.runs.ranking import collect
 from mlpcli.state import State, architecture_of
 
 HERE = Path(page_module.__file__).parent
@@ -86,7 +88,7 @@ def written(made: Contents) -> Parsed:
 
 
 def decoded_pixels(data: bytes) -> bytes:
-    """Decode pixels as ``spread`` in pictures.js does."""
+    """Decode pixels as ``decompress`` in pictures.js does."""
     out, i = bytearray(), 0
     while i < len(data):
         if data[i]:
@@ -113,7 +115,7 @@ def test_page_has_weights_images_and_results(tiny_run):
     assert document["config"] == (tiny_run / "config.yaml").read_text()
     assert document["manifest"] == json.loads((tiny_run / "manifest.json").read_text())
     assert document["test"] == json.loads((tiny_run / "test.json").read_text())
-    evaluation, labels = document["look"], found.part.split.labels
+    evaluation, labels = document["evaluation"], found.part.split.labels
     assert (evaluation["split"], evaluation["examples"]) == ("validation", 7)
     assert np.array(evaluation["confusion"]).sum() == 7
     # All seven images fit, each once, with its pixels.
@@ -134,9 +136,16 @@ def test_equal_runs_give_equal_pages(tiny_run):
     assert page(contents(found.models[0], found)) == page(contents(found.models[0], found))
 
 
+@pytest.mark.parametrize("network", [(), ("network.single_output=true", "network.objective=linear_quadratic")])
+def test_runs_side_by_side_have_the_parameters_of_their_networks(tiny_config, tmp_path, network):
+    experiment.train(tiny_config("training.learning_rate=0.01", *network), out=tmp_path / "run")
+    [run] = side_by_side(collect([tmp_path]), "runs")["runs"]
+    assert run["parameters"] == len(open_model(tmp_path / "run").checkpoint.parameters.vector)
+
+
 def test_checkpoint_outside_a_run_has_no_curves():
     document = json.loads(written(contents(model_of(), None, "no images")).data("document"))
-    assert (document["run"], document["epochs"], document["manifest"], document["look"]) == (None, [], None, None)
+    assert (document["run"], document["epochs"], document["manifest"], document["evaluation"]) == (None, [], None, None)
     assert document["no_images"] == "no images"
     assert "hidden: [512]" in document["config"]
 
@@ -207,7 +216,7 @@ def test_page_of_the_default_network_has_at_most_3_mb(untrained_evaluation):
 
 
 def test_every_cell_has_images_the_most_confident_first(untrained_evaluation):
-    document = contents(untrained_evaluation.models[0], untrained_evaluation).document["look"]
+    document = contents(untrained_evaluation.models[0], untrained_evaluation).document["evaluation"]
     sample = [index for index, *_ in document["images"][: document["sample"]]]
     cells: dict[tuple[int, int], list[float]] = {}
     for _, label, predicted, confidence in document["images"][len(sample) :]:
@@ -227,14 +236,14 @@ def test_every_cell_has_images_the_most_confident_first(untrained_evaluation):
 
 
 def test_first_images_are_an_even_sample(untrained_evaluation, monkeypatch):
-    document = contents(untrained_evaluation.models[0], untrained_evaluation).document["look"]
+    document = contents(untrained_evaluation.models[0], untrained_evaluation).document["evaluation"]
     sample = [index for index, *_ in document["images"][: document["sample"]]]
     assert len(sample) == module.SAMPLE
     assert (sample[0], sample[-1]) == (0, len(untrained_evaluation.part.split.labels) - 1)
     assert np.ptp(np.diff(sample)) <= 1
     # Fewer large or full images, as the mistakes need space too.
     monkeypatch.setattr(module, "IMAGE_BYTES", 40_000)
-    document = contents(untrained_evaluation.models[0], untrained_evaluation).document["look"]
+    document = contents(untrained_evaluation.models[0], untrained_evaluation).document["evaluation"]
     assert 20 < document["sample"] < 40
     assert len(document["images"]) > document["sample"] + len(document["worst"])
 
@@ -242,8 +251,8 @@ def test_first_images_are_an_even_sample(untrained_evaluation, monkeypatch):
 @given(st.lists(st.one_of(st.just(0), st.integers(0, 255)), max_size=2000), st.integers(0, 600))
 def test_encoded_pixels_are_decoded(values, zeros):
     pixels = np.array([*values, *[0] * zeros, *values[:3]], np.uint8)
-    assert decoded_pixels(squeeze(pixels)) == pixels.tobytes()
-    assert len(squeeze(np.zeros(784, np.uint8))) == 8
+    assert decoded_pixels(compress(pixels)) == pixels.tobytes()
+    assert len(compress(np.zeros(784, np.uint8))) == 8
 
 
 # Security -----------------------------------------------------------------------------------------

@@ -628,9 +628,9 @@ def test_steps_are_played_until_paused(sheet: Sheet, trained_page: Path) -> None
     page.wait_for_timeout(400)
     assert sheet.evaluate("[bench.views.at(-1).steps, bench.backward.C]") == [taken, now]
     # What was measured meanwhile and at last is of the network as it is.
-    expect(page.locator("#stock-now")).to_contain_text("%")
+    expect(page.locator("#sample-now")).to_contain_text("%")
     wrong_now = sheet.evaluate("bench.views.at(-1)._wrong(bench.network, () => true).then((wrong) => wrong.size)")
-    expect(page.locator("#stock-now")).to_contain_text(f"({wrong_now})")
+    expect(page.locator("#sample-now")).to_contain_text(f"({wrong_now})")
     # It stops where there is nothing to learn.
     play.click()
     page.locator("#clear").click()
@@ -696,8 +696,10 @@ def test_steps_learn_the_drawing_and_reset_undoes_them(sheet: Sheet, trained_pag
 def test_sample_error_is_measured_before_and_after_steps(sheet: Sheet, trained: Path, trained_page: Path) -> None:
     sheet.go(trained_page)
     found = evaluate_runs([trained], "validation")
-    n = sheet.evaluate("stock.labels.length")
-    sample = np.array(json.loads(sheet.evaluate("JSON.stringify(run.look.images.slice(0, run.look.sample))")))[:, 0]
+    n = sheet.evaluate("sample.labels.length")
+    sample = np.array(
+        json.loads(sheet.evaluate("JSON.stringify(run.evaluation.images.slice(0, run.evaluation.sample))"))
+    )[:, 0]
     sample = sample.astype(int)
     wrong = found.ensemble.predicted[sample] != found.part.split.labels[sample]
     assert n == len(sample) == 300
@@ -706,11 +708,11 @@ def test_sample_error_is_measured_before_and_after_steps(sheet: Sheet, trained: 
     sheet.page.locator("#rate").fill("-0.5")
     sheet.page.get_by_role("button", name="Ten times").click()
     trained_error = f"{100 * wrong.mean():.2f} % ({wrong.sum()})"
-    expect(sheet.page.locator("#stock-trained")).to_have_text(trained_error)
-    expect(sheet.page.locator("#stock-now")).to_have_text(re.compile(r"\d+\.\d\d % \(\d+\)"))
-    assert sheet.page.locator("#stock-now").inner_text() != trained_error  # it no longer recognizes ones
+    expect(sheet.page.locator("#sample-trained")).to_have_text(trained_error)
+    expect(sheet.page.locator("#sample-now")).to_have_text(re.compile(r"\d+\.\d\d % \(\d+\)"))
+    assert sheet.page.locator("#sample-now").inner_text() != trained_error  # it no longer recognizes ones
     forgotten = int(sheet.page.locator("#forgotten-note").inner_text().split()[0])
-    now = int(re.findall(r"\((\d+)\)", sheet.page.locator("#stock-now").inner_text())[0])
+    now = int(re.findall(r"\((\d+)\)", sheet.page.locator("#sample-now").inner_text())[0])
     assert now - wrong.sum() <= forgotten <= now
     shown = sheet.page.locator("#forgotten button")
     assert shown.count() == min(7, forgotten)
@@ -720,7 +722,7 @@ def test_sample_error_is_measured_before_and_after_steps(sheet: Sheet, trained: 
     assert sheet.page.get_by_role("radio", name=f"true class {label}").is_checked()
     assert sheet.verdict != str(label)
     sheet.page.get_by_role("button", name="Reset").click()
-    expect(sheet.page.locator("#stock-now")).to_have_text(trained_error)
+    expect(sheet.page.locator("#sample-now")).to_have_text(trained_error)
     assert not sheet.page.locator("#forgotten-box").is_visible()
     assert sheet.verdict == str(label)  # which the trained weights classify correctly
 

@@ -331,6 +331,30 @@ def test_network_of_one_output_unit_is_explained(mlpcli):
     found = mlpcli(*(word for each in settings for word in ("--set", each)), "--label", "1")
     assert (found.status, "p - Y" in found.out) == (0, True)
     assert "     p before" in found.out
+    # It is the unit of no class, and no objective that compares outputs takes it.
+    assert re.search(r"^ +unit +z1 +p +Y$", found.out, re.MULTILINE)
+    assert "dW1 of unit 0" in found.out
+    deltas = mlpcli(*(word for each in settings for word in ("--set", each)), "--label", "1", "--json").document[
+        "deltas"
+    ]
+    assert set(deltas) == {"sigmoid_cross_entropy", "sigmoid_quadratic", "linear_quadratic"}
+    number = ("network.single_output=true", "network.objective=linear_quadratic")
+    deltas = mlpcli(*(word for each in number for word in ("--set", each)), "--label", "7", "--json").document["deltas"]
+    assert set(deltas) == {"linear_quadratic"}
+
+
+def test_smoothed_targets_of_training_are_mentioned(mlpcli):
+    smoothed = mlpcli(*FEW, "--set", "training.label_smoothing=0.1").out.splitlines()
+    plain = mlpcli(*FEW).out.splitlines()
+    assert [line for line in smoothed if line not in plain] == [
+        "note     training smooths the targets by 0.1; Y below is the label itself"
+    ]
+
+
+def test_empty_list_of_outputs_is_refused(mlpcli):
+    for option in ("--p", "--z"):
+        found = mlpcli(option, "", "--label", 0)
+        assert (found.status, found.err) == (2, f"mlpcli: {option} : are not numbers with commas between them\n")
 
 
 def test_underflow_is_shown_without_a_warning(mlpcli):

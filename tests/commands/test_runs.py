@@ -242,20 +242,29 @@ def test_test_errors_are_shown_on_request(several: dict[str, experiment.Run], ml
 
 def test_seeds_are_averaged(several: dict[str, experiment.Run], mlpcli: Any):
     errors = [several[name].validation_error or 0.0 for name in ("a-0", "a-1")]
-    spread = f"{sum(errors) / 2:.2%} ({100 * min(errors):.2f} .. {100 * max(errors):.2f})"
+    mean, apart = sum(errors) / 2, abs(errors[0] - errors[1])
+    half = 12.7062 * apart / 2  # Student's t of one degree of freedom; the deviation of two is apart / sqrt(2)
+    deviation, interval = f"{100 * apart / 2**0.5:.3f}", f"{100 * (mean - half):.2f} .. {100 * (mean + half):.2f}"
     assert errors[0] != errors[1]
     heads, *rows = cells(mlpcli("runs", "compare", "runs", "--group-seeds")[1])
-    assert heads[:4] == ["run", "state", "seeds", "validation error"] and "seed" not in heads
+    assert heads[:7] == ["run", "state", "seeds", "validation error", "n", "sd", "95 % interval"]
+    assert "seed" not in heads
     row = next(row for row in rows if row[0].startswith("runs/a"))
-    assert row[:4] == [row[0], "2 finished", "0 1", spread] and row[0].endswith(" +1")
+    assert row[:7] == [row[0], "2 finished", "0 1", f"{mean:.2%}", "2", deviation, interval] and row[0].endswith(" +1")
     document = json.loads(mlpcli("runs", "compare", "runs", "--group-seeds", "--json")[1])
     assert document["differing"] == ["data.validation", "network.hidden", "training.l2"]
     group = next(group for group in document["groups"] if group["seeds"] == [0, 1])
     assert group["validation_error"]["low"] == min(errors) and "test_error" not in group
+    assert group["validation_error"]["interval"]["high"] == pytest.approx(mean + half, rel=1e-5)
+    tested = json.loads(mlpcli("runs", "compare", "runs", "--group-seeds", "--json", "--test")[1])["groups"]
+    assert next(each for each in tested if each["seeds"] == [0, 1])["test_error"]["count"] == 2
+    heads, *rows = cells(mlpcli("runs", "compare", "runs", "--group-seeds", "--test")[1])
+    assert heads[heads.index("test error") :][:4] == ["test error", "n", "sd", "95 % interval"]
     assert [run["settings"]["seed"] for run in group["runs"]] == ([0, 1] if errors[0] < errors[1] else [1, 0])
     *table, note = mlpcli("runs", "compare", "runs/a-0", "runs/a-1")[1].splitlines()
     assert len(table) == 3
-    assert note == f"only the seed differs: validation error {spread} of 2 finished runs"
+    spread = f"{mean:.2%}, sd {deviation}, 95 % interval {interval}"
+    assert note == f"only the seed differs: validation error {spread}, of 2 finished runs"
 
 
 def test_keys_of_one_name_show_their_section(tiny_config: Make, folder: Path, mlpcli: Any):

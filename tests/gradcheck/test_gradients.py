@@ -13,6 +13,7 @@ from mlpcli.gradcheck.output_layer import OUTPUT_LAYERS
 from mlpcli.gradcheck.probe import Probe
 from mlpcli.gradcheck.rows import TOLERANCE, relative_error
 from mlpcli.gradcheck.subject import Problem
+from mlpcli.model import objectives
 from mlpcli.model.activations import ACTIVATIONS
 from mlpcli.model.build import Architecture
 from mlpcli.model.network import Gradient
@@ -297,3 +298,22 @@ def test_wrong_values_with_right_derivatives_are_caught(monkeypatch):
     monkeypatch.setattr(hinge, "_margins", lambda self, z, Y: margins(self, z, Y) + 0.01)
     found = rows((6,), "relu", "linear_hinge")
     assert found["h1"].verdict == found["loss"].verdict == "failed"
+
+
+@pytest.mark.parametrize("shift", [lambda z: z.min(axis=1), lambda z: z[:, 0]], ids=["smallest", "first"])
+@pytest.mark.parametrize("objective", ["softmax_cross_entropy", "normalized_sigmoid"])
+def test_softmax_of_many_rows_shifted_wrongly_is_caught(shift, objective, monkeypatch):
+    right = objectives.row_max
+    monkeypatch.setattr(objectives, "row_max", lambda z: right(z) if len(z) < 64 else shift(z.real)[:, np.newaxis])
+    assert rows(objective=objective)["loss"].verdict == "failed"
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("classes", [1, 2, 10])
+def test_logits_far_apart_pass(objective, classes):
+    architecture = Architecture.named((D, classes), "sigmoid", objective)
+    theta = architecture.parameters(np.float64)
+    initialize(theta, "glorot", 1.0, "sigmoid", generator())
+    problem = Problem(architecture, generator().uniform(size=(B, D)), 1.0, np.eye(classes)[np.arange(B) % classes])
+    found = {row.name: row for row in check(problem, theta.vector, generator(), l2=0.1)}
+    assert found["loss"].verdict == "passed"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mlpcli.config import AugmentationConfig, Config, NetworkConfig, TrainingConfig
-from mlpcli.gradcheck.steps import StepChecker, Steps, training_images
+from mlpcli.gradcheck.steps import CheckedSteps, StepChecker, training_images
 from mlpcli.model.blas import Gemm
 from mlpcli.model.input import Input
 from mlpcli.model.parameters import Parameters, initialize
@@ -60,12 +60,12 @@ def initial_of(config):
 
 def rows_of(config, processes=0, state=None, teachers=()):
     dataset = training_images(config, images(), 4, (8, 8), 0)
-    steps = Steps(config, dataset, state, teachers=teachers)
+    steps = CheckedSteps(config, dataset, state, teachers=teachers)
     checker = StepChecker(steps, initial_of(config), np.random.default_rng(0))
     rows = checker.rows()
     if processes:
         with ForkedGroup(processes) as group:
-            rows += checker.rows_of(Steps(config, dataset, state, group, teachers))
+            rows += checker.rows_of(CheckedSteps(config, dataset, state, group, teachers))
     return {row.name: row for row in rows}
 
 
@@ -314,6 +314,27 @@ def targets_of_the_first_batch_of_a_group(patch):
     patch(Batches, "epoch", lambda self, number: (b._replace(Y=self._Y[: len(b.Y)]) for b in epoch(self, number)))
 
 
+def second_group_like_the_first(patch):
+    groups = Batches._groups
+
+    def again(self, order):
+        found = list(groups(self, order))
+        return [found[0], found[0][: len(found[1])], *found[2:]]
+
+    patch(Batches, "_groups", again)
+
+
+def momentum_lost_in_a_long_epoch(patch):
+    begin_step = optimizers.Momentum.begin_step
+
+    def forget(self, rate, number):
+        if self.c < 1e-3:
+            self.c = 1.0
+        return begin_step(self, rate, number)
+
+    patch(optimizers.Momentum, "begin_step", forget)
+
+
 def rate_doubled_from_the_third_step(patch):
     rate = schedule.learning_rate
     patch(trainer, "learning_rate", lambda config, step, steps: rate(config, step, steps) * (1 + (step % steps >= 2)))
@@ -323,6 +344,8 @@ PLANTED = {
     images_of_the_first_batch_of_a_group: {"loss", "v", "theta"},
     targets_of_the_first_batch_of_a_group: {"loss", "v", "theta"},
     rate_doubled_from_the_third_step: {"loss", "v", "theta"},
+    second_group_like_the_first: {"loss", "v", "theta"},
+    momentum_lost_in_a_long_epoch: {"v", "theta"},
     wrong_sign_of_the_accumulated_gradient: {"loss", "v", "theta"},
     margins_trimmed_too_far: {"loss", "v", "theta"},
     margins_of_another_batch: {"loss", "v", "theta"},
@@ -355,6 +378,15 @@ def test_planted_error_is_caught(plant, monkeypatch):
     assert found <= {f"step {name}" for name in PLANTED[plant]}
 
 
+@pytest.mark.parametrize("plant", [targets_of_the_first_batch_of_a_group, second_group_like_the_first])
+def test_planted_error_is_caught_on_few_images(plant, monkeypatch):
+    plant(monkeypatch.setattr)
+    config = config_of(optimizer="momentum", batch_size=100)
+    dataset = training_images(config, images(20), 4, (8, 8), 0)
+    checker = StepChecker(CheckedSteps(config, dataset, None), initial_of(config), np.random.default_rng(0))
+    assert any(row.verdict == "failed" for row in checker.rows())
+
+
 def no_partial_sums_added(patch):
     patch(SharedMemory, "reduce", lambda self, terms: self.barrier())
 
@@ -372,16 +404,19 @@ def test_error_of_several_processes_is_caught(plant, monkeypatch):
     assert all(name.startswith("3 processes") for name in found)
 
 
-def test_checks_use_three_and_a_half_batches():
-    for count, batch_size, expected in ((60, 16, 56), (20, 16, 20), (5, 100, 5), (1, 1, 1)):
-        config = config_of(batch_size=batch_size)
-        assert len(training_images(config, images(count), 4, (8, 8), 0).train) == expected
+@pytest.mark.parametrize(
+    ("count", "batch_size", "expected", "checked"), [(60, 16, 56, 16), (20, 16, 18, 5), (5, 100, 4, 1), (1, 1, 4, 1)]
+)
+def test_checks_use_three_and_a_half_batches(count, batch_size, expected, checked):
+    dataset = training_images(config_of(batch_size=batch_size), images(count), 4, (8, 8), 0)
+    assert len(dataset.train) == expected
+    assert CheckedSteps(config_of(batch_size=batch_size), dataset, None).config.training.batch_size == checked
 
 
 def test_checked_config_changes_only_dtype_and_length():
     config = config_of(averaging=0.9998, patience=3)
     dataset = training_images(config, images(), 4, (8, 8), 0)
-    steps = Steps(config, dataset, None)
+    steps = CheckedSteps(config, dataset, None)
     checked = steps.config
     assert checked.training.epochs >= 2 * steps.epochs[-1] >= 10
     assert checked.network == replace(config.network, dtype="float64")

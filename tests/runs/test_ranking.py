@@ -17,7 +17,8 @@ from mlpcli import config as config_module
 from mlpcli import experiment
 from mlpcli.config import Config
 from mlpcli.errors import RunError
-from mlpcli.runs.ranking import Known, Spread, collect, differing, group_seeds, rank
+from mlpcli.runs.ranking import Known, collect, differing, group_seeds, rank
+from mlpcli.runs.spread import spread_of
 from mlpcli.runs.summary import Summary
 
 Make = Callable[..., Config]
@@ -89,16 +90,17 @@ def test_seeds_are_grouped_with_standard_deviation():
     first, second = group_seeds(runs)
     assert (first.settings, second.settings) == ({"training.learning_rate": 0.2}, {"training.learning_rate": 0.1})
     assert (first.seeds, first.states) == ((0, 1, 2), {"finished": 3})
-    assert first.validation_error == Spread(0.02, 0.02, 0.02)
-    assert second.validation_error == Spread(pytest.approx(0.03), 0.01, 0.05)
+    assert first.validation_error == spread_of([0.02, 0.02, 0.02])
+    assert second.validation_error == spread_of([0.01, 0.05, 0.03])
+    assert second.validation_error.standard_deviation == pytest.approx(0.02)
     assert names([*second.rows]) == ["0.1-0", "0.1-2", "0.1-1"]
-    assert (first.epochs, first.seconds, first.test_error) == (Spread(20, 20, 20), None, None)
+    assert (first.epochs, first.seconds, first.test_error) == (spread_of([20, 20, 20]), None, None)
 
 
 def test_only_finished_runs_are_averaged():
     runs = [known("a", validation_error=0.01), known("b", "seed=1", validation_error=0.9, state="diverged")]
     (group,) = group_seeds(runs)
-    assert (group.states, group.validation_error) == ({"finished": 1, "diverged": 1}, Spread(0.01, 0.01, 0.01))
+    assert (group.states, group.validation_error) == ({"finished": 1, "diverged": 1}, spread_of([0.01]))
     (group,) = group_seeds(runs[1:])
     assert (group.states, group.validation_error) == ({"diverged": 1}, None)
 

@@ -92,7 +92,7 @@ def test_checkpoints_are_read_within_a_cpu_budget(run: Path, monkeypatch: pytest
     feed._weights, feed._evaluations = Slow(2), Slow(2)
     first = kinds_of(feed.heavy())["contents"]
     assert first["document"]["checkpoint"] == {"name": "last", "epoch": 3}
-    assert first["document"]["look"]["examples"] == 7
+    assert first["document"]["evaluation"]["examples"] == 7
     newer()
     assert set(feed.heavy()) == {"weights"}  # which have a separate budget
     newer()
@@ -158,7 +158,7 @@ def test_weights_are_sent_without_images(run: Path, tiny_folder: Path) -> None:
     feed = RunFeed(run, 2)
     feed.light()
     contents = kinds_of(feed.heavy())["contents"]
-    assert contents["document"]["look"] is None
+    assert contents["document"]["evaluation"] is None
     assert contents["document"]["no_images"] == module.NO_IMAGES
     assert contents["weights"]
 

@@ -70,7 +70,7 @@ def test_events_contain_all_of_a_run(server: Watching) -> None:
     assert seen["progress"]["state"] == "finished"
     assert seen["progress"]["report"].startswith("mlpcli report ")
     assert len(seen["run"]["epochs"]) == 2
-    assert seen["contents"]["document"]["look"]["examples"] == 500
+    assert seen["contents"]["document"]["evaluation"]["examples"] == 500
     assert seen["contents"]["document"]["checkpoint"]["name"] == "best"
     assert [other["name"] for other in seen["others"]] == ["two"]
     link = seen["others"][0]["link"]

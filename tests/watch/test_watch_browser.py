@@ -122,7 +122,7 @@ def test_page_follows_a_run_through_kill_and_resume(page: Page, tmp_path: Path) 
         # At the end it shows what a report shows.
         expect(page.locator("#summary")).to_contain_text("best", timeout=LONG)
         wanted = evaluate_runs([run], "validation").individual[0]
-        expect(page.locator("#look")).to_contain_text(f"{wanted.errors} error", timeout=LONG)
+        expect(page.locator("#evaluation")).to_contain_text(f"{wanted.errors} error", timeout=LONG)
         theta = [array for _, array in open_model(run).checkpoint.parameters.tensors()]
         shown = np.array(json.loads(sheet.evaluate("JSON.stringify(Array.from(network.W[0].slice(0, 500)))")))
         np.testing.assert_allclose(shown, theta[0][0], rtol=1e-6)
@@ -150,7 +150,7 @@ def test_steps_and_choices_survive_newer_weights(page: Page, tmp_path: Path) -> 
         before = sheet.evaluate("JSON.stringify(Array.from(network.vector))")
         experiment.resume(run, ["training.epochs=6"])
         expect(page.locator("#epochs tbody tr")).to_have_count(6, timeout=LONG)
-        expect(page.locator("#look")).not_to_contain_text(re.compile("epoch [12]\\.$"), timeout=LONG)
+        expect(page.locator("#evaluation")).not_to_contain_text(re.compile("epoch [12]\\.$"), timeout=LONG)
         assert sheet.evaluate("JSON.stringify(Array.from(network.vector))") != before
         assert sheet.evaluate("JSON.stringify(Array.from(bench.network.vector))") == taught
         assert page.get_by_role("radio", name="true class 2").is_checked()
@@ -185,7 +185,7 @@ def test_folder_has_all_runs_and_a_page_for_each(page: Page, folder: Path, tmp_p
         expect(state(page)).to_have_text("Finished", timeout=LONG)
         expect(page.locator("h1")).to_have_text("narrow")
         # The other curves are grey until one is selected.
-        page.get_by_text("2 other runs of the folder").click()
+        page.get_by_text("2 other runs in the folder").click()
         assert page.locator("#charts path.other").count() == 4
         page.get_by_role("checkbox", name="colour seed-1").check()
         expect(page.locator("#charts path.other")).to_have_count(2)

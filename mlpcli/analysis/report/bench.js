@@ -1,15 +1,15 @@
 "use strict";
-// What the network makes of the board, forward and backward, and what it makes of it after a step: joins the board with
-// the views of the one network that learns on the page.
+// Joins the board and its views: the forward and the backward pass for the image on the board, by a copy of the network
+// that learns on the page.
 
 class Bench {
-  // `trained` is the run's Network; `stock` has the images of the data whose error is measured, or is null.
-  constructor(trained, normalise, announce, stock) {
+  // `trained` is the run's Network; `sample` has the images whose error is measured, or is null.
+  constructor(trained, normalise, announce, sample) {
     Object.assign(this, { trained, announce, network: trained.copy() });
-    this.chosen = null; // the true class, where one was chosen or is known
-    this.forward = null; // of the network, as it is now; null while the board is empty
+    this.chosen = null; // the true class, if chosen or known
+    this.forward = null; // null while the board is empty
     this.backward = null;
-    this.spoken = ""; // what was last announced
+    this.spoken = ""; // the last announcement
     const choose = (k) => this.choose(k);
     const learnt = (text) => {
       this.update();
@@ -19,7 +19,7 @@ class Bench {
       new Outputs(trained, choose),
       new Jacobian(trained),
       new Layers(trained),
-      new Learning(trained, this.network, stock, { learnt, open: (pixels, label) => this.show(pixels, label) }),
+      new Learning(trained, this.network, sample, { learnt, open: (pixels, label) => this.show(pixels, label) }),
     ];
     this.board = new Board(trained, normalise, {
       changed: () => this.update(),
@@ -28,19 +28,19 @@ class Bench {
     });
   }
 
-  // Puts an image of the data on the board.
+  // Puts an image with its label on the board.
   show(pixels, label) {
     this.board.show(pixels);
     this.chosen = label;
   }
 
-  // The trained network has other weights now, and there may be other images of the data.
-  renew(stock) {
-    this.views.at(-1).renew(stock);
+  // Called when the trained network has newer weights, and perhaps other images.
+  renew(sample) {
+    this.views.at(-1).renew(sample);
     this.update();
   }
 
-  // Where several classes may be right, choosing one again takes it back.
+  // With several true classes, choosing one again removes it.
   choose(k) {
     const now = this.backward?.truth;
     if (!Array.isArray(now)) this.chosen = k;
@@ -52,13 +52,13 @@ class Bench {
     const { pixels } = this.board;
     const { network, chosen } = this;
     const forward = pixels && network.forward(pixels);
-    // Until a true class is chosen, the predicted one is taken for it.
+    // Until a true class is chosen, it is the predicted one.
     const backward = forward && network.backward(forward, chosen ?? (forward.predicted === -1 ? 0 : forward.predicted));
     Object.assign(this, { forward, backward });
     for (const view of this.views) view.show({ pixels, network, chosen, forward, backward });
     const spoken = forward ? `Predicted ${labelText(forward.predicted)}, loss ${number(backward.C)}` : "The board is empty";
     if (spoken === this.spoken) return;
-    if (this.spoken || forward) this.announce(spoken); // not of a board that nobody has drawn on
+    if (this.spoken || forward) this.announce(spoken); // not before anything is drawn
     this.spoken = spoken;
   }
 }

@@ -1,20 +1,20 @@
 "use strict";
-// The drawing board: strokes by mouse, finger, pen or keyboard, and the bytes that the network is given of them.
+// The drawing board: strokes by mouse, finger, pen or keyboard, and the network's input bytes made from them.
 
 class Board {
-  // `network` has image_shape and preprocessing; `normalise` says whether drawings are centred and scaled at first.
-  // `changed()` is called, at most once a frame, when there are other pixels; `cleared()` when a drawing or an example
-  // is taken off; `announce(text)` tells those who do not see it.
+  // `network` has image_shape and preprocessing; `normalise` is the initial setting of centring and scaling.
+  // `changed()` is called, at most once per frame, when the pixels change; `cleared()` when the board is cleared;
+  // `announce(text)` informs screen readers.
   constructor(network, normalise, { changed, cleared, announce }) {
     Object.assign(this, { network, changed, cleared, announce });
     [this.rows, this.columns] = network.image_shape;
     this.sheet = new Sheet(this.rows, this.columns);
-    this.strokes = []; // each a list of points [x, y] of the sheet
+    this.strokes = []; // each a list of points [x, y] on the sheet
     this.example = null; // the bytes of an image of the data, shown instead of a drawing
     this.drawing = null; // the pointer that draws, or "keyboard"
     this.pen = { x: this.sheet.width / 2, y: this.sheet.height / 2 };
     this.held = new Set(); // the arrow keys that are down
-    this.pixels = null; // what the network is given; null while the board is empty
+    this.pixels = null; // the input bytes; null while the board is empty
 
     this.canvas = byId("sheet");
     [this.canvas.width, this.canvas.height] = [this.sheet.width, this.sheet.height];
@@ -66,16 +66,16 @@ class Board {
     this._changed();
   }
 
-  // Puts an image of the data on the board, its bytes as they are.
+  // Puts an image on the board, its bytes unchanged.
   show(pixels) {
     this.clear();
     this.example = pixels;
-    this.sheet.lay(pixels);
+    this.sheet.fill(pixels);
     this._changed();
   }
 
   _changed() {
-    // At most once a frame: a fast pen sends more points than a screen shows.
+    // At most once per frame: a fast pen sends more points than a screen shows.
     if (this.waiting) return;
     this.waiting = true;
     requestAnimationFrame(() => {
@@ -98,7 +98,7 @@ class Board {
     this.changed();
   }
 
-  // Hands --------------------------------------------------------------------------------------------------------
+  // Input --------------------------------------------------------------------------------------------------------
 
   _listen() {
     const { canvas } = this;
@@ -139,7 +139,7 @@ class Board {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const arrows = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
     if (event.key in arrows) {
-      // Two arrows held together go diagonally.
+      // Two arrows held together move diagonally.
       this.held.add(event.key);
       const step = Math.max(this.sheet.width, this.sheet.height) / (event.shiftKey ? 112 : 28);
       for (const key of this.held) {
@@ -163,7 +163,7 @@ class Board {
     this._movePen();
   }
 
-  // The ring that shows where the keyboard's pen is; a mouse has a cursor of its own.
+  // Shows the position of the keyboard's pen as a ring; a mouse has its own cursor.
   _movePen() {
     const ring = byId("pen");
     ring.hidden = document.activeElement !== this.canvas || !this.canvas.matches(":focus-visible");

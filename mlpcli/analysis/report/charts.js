@@ -1,9 +1,10 @@
 "use strict";
-// Lines over epochs, and dots, as SVG. A chart is drawn anew when its room changes, so that its words keep their size.
+// Line charts over epochs, and dot charts, as SVG. A chart is redrawn when its width changes, so its text keeps its
+// size.
 
 const MARGIN = { top: 12, right: 92, bottom: 30, left: 56 };
 
-// Draws `plot(width)` in `picture` for each width, in pixels, that it gets. The function returned draws it again.
+// Draws `plot(width)` in `picture`, again after each change of its width in pixels. Returns a function that redraws it.
 function fitted(picture, plot) {
   let width = 0;
   const draw = () => width && picture.replaceChildren(plot(width));
@@ -15,12 +16,11 @@ function fitted(picture, plot) {
   return draw;
 }
 
-// `series` is a list of { name, values }, a value an epoch of `epochs`, null where there is none; where a series has
-// places of its own along the axis it has them as `at`. It may have a `look`, the class of its line, a `band` of [lows,
-// highs] around it, and `quiet`: then it has neither a name at its end nor a word in the readout. `format` makes a value
-// text, a tick's where its second argument is true; `log` asks for a log scale, which takes positive values only; `best`
-// is the epoch to mark; `unit` is what the numbers of the axis count, and `along` makes them text where they are no
-// counts. `figure.redraw(options)` draws it anew, where the pointer is as it was.
+// `series` is a list of { name, values }, with a value, or null, for each of `epochs`, or for each position in its own
+// `at`. It may have a `style`, the class of its line, a `band` of [lows, highs], and `quiet`: then it has no label and
+// is not in the readout. `format(value, tick)` returns a value, or a tick, as text; `log` asks for a log scale, for
+// positive values only; `best` is the epoch to mark; `unit` is the unit of the x axis, and `along` formats its values
+// if they are not counts. `figure.redraw(options)` draws the chart with other options.
 function lineChart(first) {
   const readout = element("span", { class: "readout" });
   const picture = element("div");
@@ -31,7 +31,7 @@ function lineChart(first) {
   figure.redraw = (options) => {
     ({ title, epochs, format, log = false, best = null, unit = "epoch", along = null } = options);
     drawn = options.series
-      .map((each, i) => ({ look: `s${i % 4}`, at: epochs, ...each }))
+      .map((each, i) => ({ style: `s${i % 4}`, at: epochs, ...each }))
       .filter(({ values }) => values.some((value) => value !== null));
     const summary = drawn
       .filter(({ quiet }) => !quiet)
@@ -51,7 +51,7 @@ function lineChart(first) {
   figure.redraw(first);
   return figure;
 
-  // The first and the last place along the axis.
+  // The first and the last position on the x axis.
   function ends() {
     const places = drawn.flatMap(({ at }) => [at[0], at[at.length - 1]]);
     return [Math.min(...places), Math.max(...places)];
@@ -79,18 +79,18 @@ function lineChart(first) {
     root.append(svg("text", { x: left - 16, y: height - 10, "text-anchor": "end" }, unit));
     const upright = (at) => svg("line", { class: "rule", x1: at, x2: at, y1: MARGIN.top, y2: bottom });
     if (best !== null) root.append(upright(x(best)));
-    for (const { values, at, look, band } of drawn) {
+    for (const { values, at, style, band } of drawn) {
       const place = (value, n) => (value === null ? null : [x(at[n]).toFixed(1), y(value).toFixed(1)]);
       const points = values.map(place).filter((point) => point !== null);
       const line = (some) => some.map((point) => point.join(" ")).join("L");
       if (band) {
         const [lows, highs] = band.map((edge) => edge.map(place).filter((point) => point !== null));
-        root.append(svg("path", { class: `band ${look}`, d: `M${line(lows)}L${line(highs.reverse())}Z` }));
+        root.append(svg("path", { class: `band ${style}`, d: `M${line(lows)}L${line(highs.reverse())}Z` }));
       }
-      root.append(svg("path", { class: look, d: `M${line(points)}` }));
+      root.append(svg("path", { class: style, d: `M${line(points)}` }));
       const r = points.length === 1 ? 4 : 2.2;
       if (points.length >= 32) continue;
-      root.append(...points.map(([cx, cy]) => svg("circle", { class: look, cx, cy, r })));
+      root.append(...points.map(([cx, cy]) => svg("circle", { class: style, cx, cy, r })));
     }
     root.append(...names(right, y, height - 2));
     const rule = upright(left);
@@ -123,20 +123,20 @@ function lineChart(first) {
     return root;
   }
 
-  // Names stand at the ends of their lines, pushed apart where those meet, and up again where that is below `lowest`.
+  // Labels at the ends of the lines, moved apart where they overlap, and none below `lowest`.
   function names(right, y, lowest) {
     const last = (values) => values.reduce((before, value) => (value === null ? before : value), null);
     const named = drawn.filter(({ quiet }) => !quiet);
-    const ends = named.map(({ name, look, values }) => ({ name, look, at: y(last(values)) + 4 }));
+    const ends = named.map(({ name, style, values }) => ({ name, style, at: y(last(values)) + 4 }));
     ends.sort((a, b) => a.at - b.at);
     ends.forEach((end, n) => n && (end.at = Math.max(end.at, ends[n - 1].at + 15)));
     [...ends].reverse().reduce((below, end) => (end.at = Math.min(end.at, below - 15)), lowest + 15);
-    return ends.map((end) => svg("text", { class: `label ${end.look}`, x: right + 8, y: end.at }, end.name));
+    return ends.map((end) => svg("text", { class: `label ${end.style}`, x: right + 8, y: end.at }, end.name));
   }
 }
 
-// Dots of { name, x, y, look }: what came out against one number, or one word, of what was put in. `format` is for y and
-// `along` for x; `log` and `logX` ask for log scales; `places` are the words along the axis, x counting them from 0.
+// A chart of `dots` { name, x, y, style }. `format` is for y and `along` for x; `log` and `logX` ask for log scales;
+// `places` are the categories of the x axis, if x are indices of these.
 function dotChart({ title, dots, format, along = String, unit, log = false, logX = false, places = null }) {
   const picture = element("div");
   const readout = element("span", { class: "readout" });
@@ -173,11 +173,11 @@ function dotChart({ title, dots, format, along = String, unit, log = false, logX
       root.append(svg("text", { x: x(tick), y: height - 26, "text-anchor": "middle" }, short));
     }
     root.append(svg("text", { x: (left + right) / 2, y: height - 6, "text-anchor": "middle" }, unit));
-    // Grey ones first, so that none of them hides one that was picked.
-    const drawn = [...dots].sort((one, other) => (other.look === "other") - (one.look === "other"));
+    // Grey dots first, so that none hides a picked one.
+    const drawn = [...dots].sort((one, other) => (other.style === "other") - (one.style === "other"));
     for (const dot of drawn) {
       const words = `${dot.name}: ${places ? places[dot.x] : along(dot.x)}, ${format(dot.y)}`;
-      const circle = svg("circle", { class: dot.look, cx: x(dot.x), cy: y(dot.y), r: 5 }, svg("title", {}, words));
+      const circle = svg("circle", { class: dot.style, cx: x(dot.x), cy: y(dot.y), r: 5 }, svg("title", {}, words));
       circle.addEventListener("pointerenter", () => (readout.textContent = words));
       circle.addEventListener("pointerleave", () => (readout.textContent = ""));
       root.append(circle);
@@ -202,7 +202,7 @@ function logAxis(values) {
   const [from, to] = [low - room, high + room];
   const decades = [];
   for (let power = Math.floor(from); power <= Math.ceil(to); power++) decades.push(power);
-  // 1, 2, 5 within a decade or two; else whole decades, and of many only some.
+  // 1, 2 and 5 within a decade or two; else whole decades, and only some of many.
   const every = Math.ceil((to - from) / 6);
   const within = to - from < 1.8 ? [1, 2, 5] : [1];
   const ticks = decades
@@ -212,7 +212,7 @@ function logAxis(values) {
   return { ticks, share: (value) => (value > 0 ? (Math.log10(value) - from) / (to - from) : 0) };
 }
 
-// A handful of whole epochs, the first and the last among them; round places where an end is no whole one.
+// A few whole epochs with the first and the last; round numbers if an end is no integer.
 function epochTicks(first, last) {
   if (!Number.isInteger(first) || !Number.isInteger(last)) return placeTicks(first, last);
   const span = last - first;
@@ -230,7 +230,7 @@ function nearest(places, wanted) {
   return places.reduce((best, place, i) => (Math.abs(place - wanted) < Math.abs(places[best] - wanted) ? i : best), 0);
 }
 
-// A handful of round places that lie between `first` and `last`.
+// A few round numbers between `first` and `last`.
 function placeTicks(first, last) {
   if (first === last) return [first];
   const rough = (last - first) / 5;
@@ -241,7 +241,7 @@ function placeTicks(first, last) {
   return ticks;
 }
 
-// An axis from the least of `values` to the greatest, with some room at both ends.
+// An axis from the minimum to the maximum of `values`, with a margin at both ends.
 function spanAxis(values) {
   const [low, high] = [Math.min(...values), Math.max(...values)];
   const room = (high - low) * 0.06 || Math.abs(high) * 0.1 || 1;

@@ -1,38 +1,38 @@
 "use strict";
-// The confusion matrix, whose cells open the images behind them, and the galleries those are shown in.
+// The confusion matrix, whose cells show their images, and the galleries of these.
 
-const MAX_CLASSES = 30; // beyond that a list of the cells is read more easily than the matrix
+const MAX_CLASSES = 30; // of more, the largest cells are listed instead
 
 const inWords = (label, predicted) => `true ${labelText(label)}, predicted ${labelText(predicted)}`;
 
 class Confusion {
-  // `look` is the document's; `pixelsOf(position)` are the bytes of an image in the page; `open(position)` is called
-  // with the one that is clicked; it is null where there is no board to open it on. `chosen` is the cell to begin with.
-  constructor(look, shape, probabilities, pixelsOf, open, chosen = null) {
-    Object.assign(this, { look, shape, probabilities, pixelsOf, open });
-    if (look.confusion === null) {
-      // Of several labels an image none is taken for another: there are the scores of each, and the mistakes.
+  // `evaluation` is the document's; `pixelsOf(position)` returns the bytes of an image in the page; `open(position)`
+  // puts it on the board, and is null without one. `chosen` is the cell to show first.
+  constructor(evaluation, shape, probabilities, pixelsOf, open, chosen = null) {
+    Object.assign(this, { evaluation, shape, probabilities, pixelsOf, open });
+    if (evaluation.confusion === null) {
+      // With several labels per image there is no confusion matrix, only scores by label, and mistakes.
       byId("images-title").textContent = "Labels";
       for (const part of [byId("matrix").parentElement, byId("cell")]) part.hidden = true;
       this._worst();
       return;
     }
     this.behind = new Map(); // "label,predicted" -> positions of the images in the page
-    look.images.forEach(([, label, predicted], position) => {
+    evaluation.images.forEach(([, label, predicted], position) => {
       const key = `${label},${predicted}`;
       if (!this.behind.has(key)) this.behind.set(key, []);
       this.behind.get(key).push(position);
     });
-    // Mistakes by falling confidence, what is right by rising confidence.
+    // Mistakes by falling confidence, correct images by rising confidence.
     for (const [key, positions] of this.behind) {
       const [label, predicted] = key.split(",");
       const sign = label === predicted ? 1 : -1;
-      positions.sort((one, other) => sign * (look.images[one][3] - look.images[other][3]));
+      positions.sort((one, other) => sign * (evaluation.images[one][3] - evaluation.images[other][3]));
     }
-    this.buttons = new Map(); // "label,predicted" -> its button
+    this.buttons = new Map(); // "label,predicted" -> button
     const most = (kind) => Math.max(1, ...this._cells().map(({ n, right }) => (right === kind ? n : 0)));
     [this.maxRight, this.maxWrong] = [most(true), most(false)];
-    const classes = look.confusion.length;
+    const classes = evaluation.confusion.length;
     if (classes <= MAX_CLASSES) this._matrix(classes);
     else this._list();
     const cells = this._cells().sort((a, b) => a.right - b.right || b.n - a.n);
@@ -43,7 +43,7 @@ class Confusion {
   }
 
   _cells() {
-    return this.look.confusion.flatMap((row, label) =>
+    return this.evaluation.confusion.flatMap((row, label) =>
       row.map((n, predicted) => ({ label, predicted, n, right: label === predicted })).filter(({ n }) => n > 0),
     );
   }
@@ -59,7 +59,7 @@ class Confusion {
     });
     const across = element("th", { class: "axis", scope: "colgroup", colspan: classes }, "predicted class");
     const corner = () => element("td", { colspan: 2 });
-    const caption = "Arrow keys go from cell to cell.";
+    const caption = "Arrow keys move between cells.";
     byId("matrix").setAttribute("aria-label", "Confusion matrix");
     byId("matrix").replaceChildren(
       element("caption", {}, caption),
@@ -75,11 +75,11 @@ class Confusion {
   }
 
   _cell(label, predicted) {
-    const n = this.look.confusion[label][predicted];
+    const n = this.evaluation.confusion[label][predicted];
     const cell = element("td", { role: "gridcell" });
     if (n === 0) return cell;
     const right = label === predicted;
-    // Mistakes are few beside what is right, so each kind has its own scale. Text stays readable on the darkest.
+    // There are few mistakes, so they have a scale of their own. Text stays readable on the darkest shade.
     const most = right ? this.maxRight : this.maxWrong;
     const shade = 0.1 + 0.42 * (n / most) ** (right ? 1 : 0.7);
     cell.style.background = `rgb(var(${right ? "--right-rgb" : "--wrong-rgb"}) / ${shade})`;
@@ -96,7 +96,7 @@ class Confusion {
     return button;
   }
 
-  // For many classes: the most frequent mistakes, each a button.
+  // Lists the most frequent mistakes of many classes, each a button.
   _list() {
     const cells = this._cells().filter(({ right }) => !right);
     const rows = cells.sort((a, b) => b.n - a.n).slice(0, 100).map(({ label, predicted, n }) => {
@@ -104,7 +104,7 @@ class Confusion {
       button.tabIndex = 0;
       return element("tr", {}, element("td", {}, button), element("td", {}, count(n)));
     });
-    const classes = this.look.confusion.length;
+    const classes = this.evaluation.confusion.length;
     byId("matrix").className = "numbers";
     byId("matrix").removeAttribute("role");
     byId("matrix").replaceChildren(
@@ -114,7 +114,7 @@ class Confusion {
     );
   }
 
-  // The arrow keys go to the next cell, in their direction, that has images; one cell at a time can be tabbed to.
+  // Arrow keys move to the next cell with images in their direction; Tab reaches the chosen cell only.
   _key(event) {
     const steps = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
     if (!(event.key in steps)) return;
@@ -123,7 +123,7 @@ class Confusion {
     const [down, across] = steps[event.key];
     for (;;) {
       [label, predicted] = [label + down, predicted + across];
-      if (this.look.confusion[label]?.[predicted] === undefined) return;
+      if (this.evaluation.confusion[label]?.[predicted] === undefined) return;
       const button = this.buttons.get(`${label},${predicted}`);
       if (!button) continue;
       this.choose(label, predicted);
@@ -137,9 +137,9 @@ class Confusion {
     for (const [key, button] of this.buttons) {
       const mine = key === `${label},${predicted}`;
       button.setAttribute("aria-pressed", String(mine));
-      if (this.look.confusion.length <= MAX_CLASSES) button.tabIndex = mine ? 0 : -1;
+      if (this.evaluation.confusion.length <= MAX_CLASSES) button.tabIndex = mine ? 0 : -1;
     }
-    const n = this.look.confusion[label][predicted];
+    const n = this.evaluation.confusion[label][predicted];
     const here = this.behind.get(`${label},${predicted}`) || [];
     const right = label === predicted;
     byId("cell-title").textContent = `${inWords(label, predicted)}: ${plural(n, "image")}`;
@@ -151,7 +151,7 @@ class Confusion {
   }
 
   _picture(position, named = false) {
-    const [index, label, predicted, confidence] = this.look.images[position];
+    const [index, label, predicted, confidence] = this.evaluation.images[position];
     const canvas = element("canvas", { class: "ink", "aria-hidden": "true" });
     paintInk(canvas, this.pixelsOf(position), ...this.shape);
     const value = figure(confidence, this.probabilities);
@@ -166,8 +166,8 @@ class Confusion {
   }
 
   _worst() {
-    const { worst, errors } = this.look;
-    const none = errors ? "No image of a mistake is in this page." : "There are none.";
+    const { worst, errors } = this.evaluation;
+    const none = errors ? "This page has no images of mistakes." : "There are none.";
     const highest = `with the highest ${this.probabilities ? "probability" : "score"}`;
     const shown = worst.length === errors ? count(errors) : `${count(worst.length)} of ${count(errors)}`;
     byId("worst-note").textContent = worst.length ? `The ${shown} mistakes ${highest}.` : none;

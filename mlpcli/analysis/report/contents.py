@@ -85,11 +85,11 @@ def contents(model: LoadedModel, evaluated: EvaluatedRuns | None, no_images: str
             "normalise": checkpoint.image_shape == (28, 28) and checkpoint.dataset not in NOT_NORMALISED,
         },
         **_run(model),
-        "look": _evaluation(evaluated, result, chosen, sample) if evaluated and result else None,
+        "evaluation": _evaluation(evaluated, result, chosen, sample) if evaluated and result else None,
         "no_images": no_images,
     }
     pixels = evaluated.part.split.images[chosen] if evaluated else np.empty(0, np.uint8)
-    return Contents(title, document, weights_of(theta), squeeze(pixels), len(chosen))
+    return Contents(title, document, weights_of(theta), compress(pixels), len(chosen))
 
 
 def weights_of(theta: Parameters) -> bytes | None:
@@ -119,13 +119,13 @@ def waiting(run: Path, why: str) -> Contents:
         "network": None,
         "board": {"why_not": why, "normalise": False},
         **of_run(run),
-        "look": None,
+        "evaluation": None,
         "no_images": why,
     }
     return Contents(title, document, None, b"", 0)
 
 
-def squeeze(pixels: NDArray[np.uint8]) -> bytes:
+def compress(pixels: NDArray[np.uint8]) -> bytes:
     """Return the bytes of ``pixels``, with each run of n zeros as 0 n."""
     return re.sub(rb"\0{1,255}", lambda zeros: bytes((0, len(zeros[0]))), pixels.tobytes())
 
@@ -211,7 +211,7 @@ def _chosen(evaluated: EvaluatedRuns, result: Evaluation) -> tuple[list[int], in
     left = IMAGE_BYTES
     for index in (*sample, *(mistake.index for mistake in result.worst), *in_turn.tolist()):
         if index not in chosen:
-            left -= len(squeeze(evaluated.part.split.images[index]))
+            left -= len(compress(evaluated.part.split.images[index]))
             if left < 0:
                 break
             chosen[index] = None

@@ -1,13 +1,13 @@
 "use strict";
-// What data.preprocessing makes of an image before the network sees it.
+// The preprocessing of images, as data.preprocessing says.
 
-// What the network sees of the bytes of an image: what data.preprocessing makes of it.
+// The network's input bytes for the bytes of an image.
 function preprocessed(pixels, [rows, columns], preprocessing) {
   return preprocessing === "deskew" ? deskewed(pixels, rows, columns) : pixels;
 }
 
-// Bytes whose ink leans, made upright: mlpcli/datasets/deskew.py has the formulas. The sums and their order are the same,
-// and so are all bits.
+// Deskews an image: mlpcli/datasets/deskew.py has the formulas. The sums and their order are the same, so the result is
+// bit-identical.
 function deskewed(pixels, rows, columns) {
   const [ink, first] = [new Float64Array(rows), new Float64Array(rows)];
   let [mass, down] = [0, 0];

@@ -1,5 +1,5 @@
 "use strict";
-// Small words for the page: elements are made of text nodes, so that nothing a run says is ever read as HTML.
+// Helpers for the page. Elements are made of text nodes, so no text of a run is parsed as HTML.
 
 const byId = (id) => document.getElementById(id);
 
@@ -25,14 +25,14 @@ const count = (n) => n.toLocaleString("en-US");
 const plural = (n, word) => `${count(n)} ${word}${n === 1 ? "" : "s"}`;
 const percent = (share, digits = 2) => (share === null ? "–" : `${(100 * share).toFixed(digits)} %`);
 
-// A probability as it is shown: never rounded to a certainty that it is not.
+// A probability as text, never rounded to 0 % or 100 %.
 function chance(p) {
   if (p < 0.0005) return "< 0.1 %";
   if (p > 0.9995) return "> 99.9 %";
   return Number.isNaN(p) ? "not a number" : `${(100 * p).toFixed(1)} %`;
 }
 
-// A number to so many digits, with a power of ten where it is large or small.
+// A number with so many significant digits, with a power of ten if it is large or small.
 function number(value, digits = 3) {
   if (Number.isNaN(value)) return "not a number";
   const size = Math.abs(value);
@@ -45,7 +45,10 @@ function number(value, digits = 3) {
   return value < 0 ? `−${text}` : text;
 }
 
-// Minutes and seconds, as people say them.
+// No line break before a percent sign or around an equals sign.
+const unbroken = (text) => text.replace(/ (?=%)| (?==)|(?<==) /g, "\u00a0");
+
+// A time in seconds, minutes or hours.
 function duration(seconds) {
   if (seconds < 100) return `${seconds.toFixed(1)} s`;
   const minutes = Math.round(seconds / 60);

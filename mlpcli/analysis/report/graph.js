@@ -1,7 +1,7 @@
 "use strict";
-// The network as a graph: the image, of each hidden layer the units that matter most for it, and the classes. A line's
-// colour and width are what it carries: weight times activation on the way forward, the weight's gradient on the way
-// back.
+// The network as a graph: the image, the units of each hidden layer that contribute most, and the outputs. The colour
+// and width of a line show what it carries: weight times activation in the forward pass, the weight's gradient in the
+// backward pass.
 
 const MAX_NODES = 10; // of a hidden layer
 const MAX_OUTPUT_NODES = 12;
@@ -15,7 +15,7 @@ function shortened(name) {
 }
 
 class Graph {
-  // `layers` are the hidden layers that are shown; `pick(picked, pinned)` is called with [layer, unit], or null.
+  // `layers` are the hidden layers to show; `pick(picked, pinned)` is called with [layer, unit], or null.
   constructor(network, layers, pick) {
     Object.assign(this, { pick });
     this.depth = network.sizes.length - 1;
@@ -53,7 +53,8 @@ class Graph {
     return found;
   }
 
-  // `quantity` is what the units show, `picked` the unit whose paths are shown, or null; `wanted` have a node anyhow.
+  // `quantity` is what the units show, `picked` the unit whose paths are shown, or null; `wanted` units always have a
+  // node.
   show(state) {
     this.state = state;
     this._paint();
@@ -82,7 +83,7 @@ class Graph {
         const value = values ? values[unit] / (full ?? largestSize(values)) : 0;
         const transform = `translate(${column.x.toFixed(1)} ${column.y(n).toFixed(1)})`;
         dress(each.node, { transform, "aria-label": this._said(column.l, unit) }, []);
-        const predicted = column.l === this.depth && forward && !network.single_output && isOf(forward.predicted, unit);
+        const predicted = column.l === this.depth && forward && !network.single_output && hasClass(forward.predicted, unit);
         const chosen = picked && picked[0] === column.l && picked[1] === unit;
         each.node.setAttribute("class", ["node", predicted && "first", chosen && "chosen"].filter(Boolean).join(" "));
         each.node.setAttribute("aria-pressed", String(Boolean(chosen)));
@@ -101,8 +102,8 @@ class Graph {
     this._note();
   }
 
-  // The units of a column, in order: of a hidden layer those that send on the most, |a| times the norm of their row of
-  // W, and those that are pointed at or chosen; of many classes those of the largest outputs.
+  // The units of a column, in order: of a hidden layer those with the largest |a| times the norm of their row of W, and
+  // those pointed at or chosen; of many outputs the largest.
   _units({ l, nodes }) {
     const { network, forward, wanted } = this.state;
     const units = [...Array(network.sizes[l]).keys()];
@@ -117,7 +118,7 @@ class Graph {
     return most.sort((one, other) => one - other);
   }
 
-  // What the nodes of layer l show; of the output p, or dz on the way back.
+  // The values of layer l's nodes; of the output p, or dz in the backward pass.
   _values(l) {
     const { forward, backward, quantity } = this.state;
     if (!forward) return null;
@@ -133,7 +134,7 @@ class Graph {
     return values ? `${what}: ${name} ${number(values[unit])}` : what;
   }
 
-  // What the line from unit i below (the image where that is null) to unit j of layer l carries.
+  // The value of the line from unit i of the layer below (null: from the image) to unit j of layer l.
   _carried(l, i, j) {
     const { network, forward, backward } = this.state;
     if (i === null) {
@@ -170,7 +171,7 @@ class Graph {
     );
   }
 
-  // The image; of a unit that it leads to, what each pixel gives it, or the gradient of its weight.
+  // Draws the image; if a unit of layer 1 is picked, each pixel times its weight, or the gradient of that weight.
   _image(picked) {
     const { network, forward, backward } = this.state;
     const canvas = byId("graph-image");
@@ -189,7 +190,7 @@ class Graph {
     const { network, forward } = this.state;
     const carried = !forward ? "weight" : this.back ? "dC/dW" : "weight × activation";
     const cut = this.columns.filter(({ l, nodes }) => nodes.length < network.sizes[l]);
-    const some = cut.length ? "; the units that send on the most" : "";
+    const some = cut.length ? "; units with the largest contributions" : "";
     byId("graph-note").textContent = `Line: ${carried}${some}`;
   }
 

@@ -8,7 +8,7 @@
 const BOX = 5 / 7; // of an image's side: 20 of 28
 const EDGE = 0.1; // fainter ink does not widen the box
 const FINE = 560; // the sheet's longer side is about this
-const PEN = 1 / 12; // the pen's width as a share of the shorter side of the sheet
+const PEN = 1 / 12; // the pen's width as a fraction of the sheet's shorter side
 
 class Sheet {
   constructor(rows, columns) {
@@ -24,7 +24,7 @@ class Sheet {
     this.ink.fill(0);
   }
 
-  // A round pen goes from (x0, y0) to (x1, y1): ink 1 within its radius of the line, fading out over one cell.
+  // Draws a line with a round pen from (x0, y0) to (x1, y1): ink 1 within its radius, fading out over one cell.
   line(x0, y0, x1, y1) {
     const [dx, dy, reach] = [x1 - x0, y1 - y0, this.radius + 1];
     const length2 = dx * dx + dy * dy;
@@ -44,8 +44,8 @@ class Sheet {
     }
   }
 
-  // Lays the bytes of an image on the sheet, every pixel a square.
-  lay(pixels) {
+  // Fills the sheet with the bytes of an image, each pixel a square.
+  fill(pixels) {
     for (let row = 0; row < this.height; row++) {
       for (let column = 0; column < this.width; column++) {
         const pixel = Math.floor(row / this.cell) * this.columns + Math.floor(column / this.cell);
@@ -54,7 +54,7 @@ class Sheet {
     }
   }
 
-  // The smallest box that holds the ink; null where there is none.
+  // The bounding box of the ink; null if there is none.
   bounds() {
     let [top, left, bottom, right] = [this.height, this.width, 0, 0];
     for (let row = 0, at = 0; row < this.height; row++) {
@@ -69,7 +69,7 @@ class Sheet {
     return bottom ? { top, left, height: bottom - top, width: right - left } : null;
   }
 
-  // The mean of the ink under each pixel of a grid of rows x columns laid over `box`: the antialiasing.
+  // The mean of the ink in each cell of a grid of rows x columns over `box`: antialiasing.
   average(box, rows, columns) {
     // S[y][x] is the ink above and to the left of (x, y); between the lines of the grid it is bilinear.
     const W = this.width + 1;
@@ -104,7 +104,7 @@ class Sheet {
     return Uint8Array.from(means, (mean) => Math.round(255 * mean));
   }
 
-  // The bytes of the image, fitted to the box and moved to where its centre of mass is in the middle.
+  // The bytes of the image, scaled to the box, with its centre of mass moved to the middle.
   normalised() {
     const pixels = new Uint8Array(this.rows * this.columns);
     const box = this.bounds();
@@ -120,12 +120,12 @@ class Sheet {
       down += mean * Math.floor(at / columns);
       across += mean * (at % columns);
     });
-    // A shape whose mass lies far off its middle stays within the image.
+    // The shape stays within the image even if its mass lies far from its middle.
     const top = clamp(Math.round(Math.floor(this.rows / 2) - down / mass), 0, this.rows - rows);
     const left = clamp(Math.round(Math.floor(this.columns / 2) - across / mass), 0, this.columns - columns);
     means.forEach((mean, at) => {
       const place = (top + Math.floor(at / columns)) * this.columns + left + (at % columns);
-      pixels[place] = Math.round((255 * mean) / darkest); // the darkest ink is all there is
+      pixels[place] = Math.round((255 * mean) / darkest); // the darkest pixel becomes 255
     });
     return pixels;
   }

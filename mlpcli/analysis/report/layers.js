@@ -1,11 +1,11 @@
 "use strict";
-// The hidden layers, unit by unit, and one unit with the weights that lead to it and from it. Where there is no hidden
-// layer, the units are those of the output.
+// The hidden layers, unit by unit, and one unit with its incoming and outgoing weights. Without hidden layers the units
+// are those of the output.
 
-const MAX_LAYERS = 6; // that are shown: of more the first three and the last three
-const ONE_COLUMN = 3; // layers that are shown one below the other; more are in two columns
-const RATIOS = [2, 5, 10]; // width by height of layers, so that one, two or three below each other take the same height
-const MAX_OUTGOING = 12; // that are shown as bars
+const MAX_LAYERS = 6; // of more, the first three and the last three are shown
+const ONE_COLUMN = 3; // up to so many layers one below the other; more in two columns
+const RATIOS = [2, 5, 10]; // width to height of a layer, so that one, two or three take the same height
+const MAX_OUTGOING = 12; // shown as bars
 
 class Layers {
   constructor(network) {
@@ -13,7 +13,7 @@ class Layers {
     const { sizes, activation } = network;
     this.depth = sizes.length - 1;
     const { written } = ACTIVATIONS[activation];
-    // What can be seen of the units of layer l: its name, its numbers, and what is full colour, if not the largest.
+    // The quantities of the units of layer l: name, values, and the value of full colour (if not the largest).
     const hidden = [
       { name: "a", of: (l) => this.forward.a[l - 1], full: activation === "relu" ? null : 1 },
       { name: "da", of: (l) => this.backward.da[l - 1], back: true },
@@ -35,7 +35,7 @@ class Layers {
     this.layers = shown.map((l) => this._layer(l, shown.length));
     if (this.depth - 1 > some.length) {
       const rest = plural(this.depth - 1 - some.length, "more hidden layer");
-      byId("layers").append(element("p", { class: "small" }, `${rest}, computed and not shown.`));
+      byId("layers").append(element("p", { class: "small" }, `${rest}, computed but not shown.`));
     }
   }
 
@@ -51,7 +51,7 @@ class Layers {
     byId("quantity").append(...radios);
   }
 
-  // The canvas of layer l, one of so many `layers`.
+  // Makes the canvas of layer l, one of so many `layers`.
   _layer(l, layers) {
     const { sizes, activation, objective } = this.network;
     const units = sizes[l];
@@ -70,8 +70,8 @@ class Layers {
     const describe = (unit) => (unit < 0 ? "no unit chosen" : `unit ${unit}, ${this._numbers(l, unit)}`);
     const [side, gap] = units <= 4096 ? [12, 3] : [2, 0];
     const ratio = this.dense ? RATIOS[Math.ceil(layers / 2) - 1] / 2 : RATIOS[layers - 1];
-    const grid = new Grid(canvas, units, abreast(units, ratio), { side, gap, describe, pick });
-    canvas.style.maxWidth = `${clamp(1.3 * canvas.width, 40, 480)}px`; // a few units need not fill the page
+    const grid = new Grid(canvas, units, gridColumns(units, ratio), { side, gap, describe, pick });
+    canvas.style.maxWidth = `${clamp(1.3 * canvas.width, 40, 480)}px`; // a few units do not fill the page
     return { l, grid, note };
   }
 
@@ -86,7 +86,7 @@ class Layers {
     this._paint();
   }
 
-  // The unit that is shown: pointed at, or chosen, or the one in the first layer whose gradient is the largest.
+  // The unit to show: the one pointed at, or chosen, or the one of the first layer with the largest gradient.
   _picked() {
     if (this.hovered ?? this.pinned) return this.hovered ?? this.pinned;
     if (!this.backward) return null;
@@ -111,7 +111,7 @@ class Layers {
     this._unit(picked);
   }
 
-  // What the units of a layer put in the way of the gradient.
+  // The median of f'(z) and the fraction of saturated units, as text.
   _stalls(l) {
     const { activation } = this.network;
     if (this.depth === 1 || this.quantity !== this.quantities[2]) return "";
@@ -139,7 +139,7 @@ class Layers {
     const largest = this.hovered || this.pinned ? "" : ", whose gradient is the largest";
     const what = hidden ? `Unit ${unit}${layer}${largest}` : network.outputName(unit) + (network.outputs > 1 ? largest : "");
     byId("unit-title").textContent = picked ? what : "A unit";
-    byId("unit-numbers").textContent = picked ? this._numbers(l, unit) : "";
+    byId("unit-numbers").textContent = picked ? unbroken(this._numbers(l, unit)) : "";
     const [n, below] = [subscript(l), l > 1 ? `a${subscript(l - 1)}` : "x"];
     byId("incoming-note").textContent = `column of W${n}`;
     byId("gradient-note").textContent = `dW${n} = ${below}ᵀ dz${n}`;
@@ -159,11 +159,11 @@ class Layers {
     else paintSigned(byId("outgoing-picture"), outgoing, ...this._shape(l + 1, RATIOS[2]), largestSize(outgoing));
   }
 
-  // Rows and columns of a picture of numbers by unit of layer l; of the pixels, those of the image.
+  // Rows and columns of a picture with a number for each unit of layer l, or for each pixel.
   _shape(l, ratio = 2) {
     if (l === 0) return this.network.image_shape;
     const units = this.network.sizes[Math.min(l, this.depth)];
-    const columns = abreast(units, ratio);
+    const columns = gridColumns(units, ratio);
     return [Math.ceil(units / columns), columns];
   }
 

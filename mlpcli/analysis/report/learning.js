@@ -1,47 +1,47 @@
 "use strict";
-// Steps down the slope of the loss of the image on the board, by the page's own copy of the weights; and the error on
-// some images of the data, before and after.
+// Steps of gradient descent on the loss of the image on the board, with the page's own copy of the weights; and the
+// error on a sample of images before and after.
 
-const SLICE = 30; // milliseconds that the page may stand still while the error is measured
-const MAX_FORGOTTEN = 7; // images that are shown
-const PAUSE = 125; // milliseconds from one step that is played to the next
-const LONG_PAUSE = 1000; // the same for who wants no motion
+const SLICE = 30; // milliseconds for which measuring may block the page
+const MAX_FORGOTTEN = 7; // forgotten images that are shown
+const PAUSE = 125; // milliseconds between played steps
+const LONG_PAUSE = 1000; // the same with reduced motion
 
 class Learning {
-  // `network` is the copy of `trained` that learns; `stock` has { name, all, size, labels }, the first images of the page
-  // being those whose error is measured, or is null; `learnt(text)` is called after the weights have changed, and
-  // `open(pixels, label)` with an image that is to be put on the board.
-  constructor(trained, network, stock, { learnt, open }) {
-    Object.assign(this, { trained, network, stock, learnt, open, steps: 0, wrongAsTrained: null });
+  // `network` is the copy of `trained` that learns; `sample` is { name, all, size, labels } or null: the error is
+  // measured on the first images, those with labels. `learnt(text)` is called after the weights have changed, and
+  // `open(pixels, label)` with an image to put on the board.
+  constructor(trained, network, sample, { learnt, open }) {
+    Object.assign(this, { trained, network, sample, learnt, open, steps: 0, wrongAsTrained: null });
     this.history = []; // the losses of the image on the board, before each step and after the last
-    this.measuring = 0; // counts the measurements: only the last one is shown
-    this.measured = true; // whether it is done
-    this.playing = null; // the timer of the next step, while steps follow each other
-    this.last = null; // what the last step promised and did
+    this.measuring = 0; // the number of measurements: only the last one is shown
+    this.measured = true; // whether the last one is complete
+    this.playing = null; // the timer of the next step while steps are played
+    this.last = null; // the promised and the actual fall of the last step
     byId("rate").addEventListener("input", () => this._rate());
     byId("step").addEventListener("click", () => this._take(1));
     byId("ten").addEventListener("click", () => this._take(10));
     byId("play").addEventListener("click", () => (this.playing === null ? this._play() : this._pause()));
     byId("reset").addEventListener("click", () => this._reset());
     document.addEventListener("visibilitychange", () => document.hidden && this._pause());
-    this._stock();
+    this._sample();
     this._rate();
   }
 
-  _stock() {
-    const { stock } = this;
-    byId("stock-row").hidden = stock === null;
-    if (stock) byId("stock-name").textContent = `error on ${count(stock.labels.length)} ${stock.name} images`;
+  _sample() {
+    const { sample } = this;
+    byId("sample-row").hidden = sample === null;
+    if (sample) byId("sample-name").textContent = `error on ${count(sample.labels.length)} ${sample.name} images`;
   }
 
-  // The weights that were trained have changed; the page's copy follows them, unless somebody has taught it.
-  renew(stock) {
-    Object.assign(this, { stock, wrongAsTrained: null });
-    this._stock();
+  // Takes newer trained weights and images; the page's copy follows unless steps were taken.
+  renew(sample) {
+    Object.assign(this, { sample, wrongAsTrained: null });
+    this._sample();
     if (this.steps === 0) this.network.vector.set(this.trained.vector);
   }
 
-  // Two digits, so that what is shown is what is used.
+  // Rounded to two digits, as it is shown.
   get eta() {
     return Number((10 ** Number(byId("rate").value)).toPrecision(2));
   }
@@ -72,7 +72,7 @@ class Learning {
     set("loss-now", backward && number(backward.C));
     set("truth-trained", before && figure(before.p, probabilities));
     set("truth-now", backward && figure(this.network.outputOf(forward.p, truth), probabilities));
-    byId("step-note").textContent = this._note(finite);
+    byId("step-note").textContent = unbroken(this._note(finite));
     this._curve();
   }
 
@@ -90,10 +90,10 @@ class Learning {
       return `Step ${this.steps}: C ${what}; its slope promised a fall of η‖dθ‖² = ${number(promised)}.`;
     }
     if (this.steps) return `The weights are ${plural(this.steps, "step")} away from the trained ones.`;
-    return "All weights move, on this page alone. All else on the page is of the network as it was trained.";
+    return "Steps change this page's copy of the weights. The sections below show the network as it was trained.";
   }
 
-  // `times` steps down the slope of the loss of what is on the board.
+  // Takes `times` steps on the loss of the image on the board.
   _take(times) {
     if (this.history.length === 0) this.history.push(this.backward.C);
     for (let n = 0; n < times && Number.isFinite(this.backward.C); n++) {
@@ -108,7 +108,7 @@ class Learning {
     this._changed(`Step ${this.steps}: loss ${number(this.backward.C)}, predicted ${labelText(this.forward.predicted)}`);
   }
 
-  // One step after the other, until it is paused, or nothing can be learnt.
+  // Takes one step after the other until paused, or until there is nothing to learn.
   _play() {
     byId("play").textContent = "Pause";
     const next = () => {
@@ -126,7 +126,7 @@ class Learning {
     clearTimeout(this.playing);
     this.playing = null;
     byId("play").textContent = "Play";
-    if (this.stock) this._measure();
+    if (this.sample) this._measure();
   }
 
   _reset() {
@@ -138,34 +138,34 @@ class Learning {
 
   _changed(text) {
     this.learnt(text);
-    // While steps are played, a measurement that has begun is not given up for the next one.
-    if (this.stock && (this.playing === null || this.measured)) this._measure();
+    // While steps are played, a measurement is completed before the next one begins.
+    if (this.sample && (this.playing === null || this.measured)) this._measure();
   }
 
-  // The error on the stock, slice by slice: the page stays alive with a large network.
+  // Measures the error on the sample in slices, so that the page responds even with a large network.
   async _measure() {
     const mine = ++this.measuring;
     this.measured = false;
-    const now = this.steps ? this.network.copy() : null; // which stays as it is while others are taken
-    const { length } = this.stock.labels;
+    const now = this.steps ? this.network.copy() : null; // a copy, as steps may follow meanwhile
+    const { length } = this.sample.labels;
     const show = (id, wrong) => (byId(id).textContent = wrong ? `${percent(wrong.size / length)} (${wrong.size})` : "…");
-    if (this.playing === null) show("stock-now", null);
+    if (this.playing === null) show("sample-now", null);
     this.wrongAsTrained ??= await this._wrong(this.trained, () => true);
-    show("stock-trained", this.wrongAsTrained);
+    show("sample-trained", this.wrongAsTrained);
     const wrong = now ? await this._wrong(now, () => mine === this.measuring) : this.wrongAsTrained;
     if (mine !== this.measuring) return;
     this.measured = true;
-    show("stock-now", wrong);
+    show("sample-now", wrong);
     this._forgotten([...wrong].filter((n) => !this.wrongAsTrained.has(n)));
   }
 
-  // Which images of the stock are misclassified; not all of them, once `wanted()` is false.
+  // The indices of the sample's misclassified images; incomplete once `wanted()` is false.
   async _wrong(network, wanted) {
     const wrong = new Set();
     let began = performance.now();
-    for (let n = 0; n < this.stock.labels.length && wanted(); n++) {
+    for (let n = 0; n < this.sample.labels.length && wanted(); n++) {
       const image = preprocessed(this._pixels(n), network.image_shape, network.preprocessing);
-      if (labelText(network.forward(image).predicted) !== labelText(this.stock.labels[n])) wrong.add(n);
+      if (labelText(network.forward(image).predicted) !== labelText(this.sample.labels[n])) wrong.add(n);
       if (performance.now() - began < SLICE) continue;
       await new Promise((done) => setTimeout(done));
       began = performance.now();
@@ -174,26 +174,26 @@ class Learning {
   }
 
   _pixels(n) {
-    const { all, size } = this.stock;
+    const { all, size } = this.sample;
     return all.subarray(n * size, (n + 1) * size);
   }
 
-  // Images that were right before the steps and are wrong now.
+  // Shows images that were classified correctly before the steps and are not now.
   _forgotten(images) {
     byId("forgotten-box").hidden = images.length === 0;
     byId("forgotten-note").textContent = `${plural(images.length, "image")} forgotten:`;
     const shown = images.slice(0, MAX_FORGOTTEN).map((n) => {
       const canvas = element("canvas", { class: "ink", "aria-hidden": "true" });
       paintInk(canvas, this._pixels(n), ...this.trained.image_shape);
-      const label = `A ${labelText(this.stock.labels[n])} that is forgotten: put it on the board`;
+      const label = `A ${labelText(this.sample.labels[n])} that is forgotten: put it on the board`;
       const button = element("button", { type: "button", "aria-label": label }, canvas);
-      button.addEventListener("click", () => this.open(this._pixels(n), this.stock.labels[n]));
+      button.addEventListener("click", () => this.open(this._pixels(n), this.sample.labels[n]));
       return element("li", {}, button);
     });
     byId("forgotten").replaceChildren(...shown);
   }
 
-  // The losses, from the first step on.
+  // Draws the losses from the first step on.
   _curve() {
     const { history } = this;
     const curve = byId("loss-curve");

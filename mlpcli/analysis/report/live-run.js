@@ -1,12 +1,12 @@
 "use strict";
-// A run's page, live: the curves grow, the board and the matrix get the newest network, and other runs stand beside.
+// A run's page, live: the curves grow, the board and the matrix use the newest network, and other runs can be compared.
 
 const MAX_CHANGING = 12;
-const FADE = 0.5; // of what was known of a unit's changes, at each newer network
+const FADE = 0.5; // factor of a unit's earlier changes at each newer network
 
-byId("curves").parentElement.insertBefore(byId("curves"), byId("draw")); // what moves comes first
+byId("curves").parentElement.insertBefore(byId("curves"), byId("draw")); // what changes comes first
 const line = new StateLine();
-const changing = { before: null, size: null }; // the weights of the first layer, and how much each unit's change
+const changing = { before: null, size: null }; // the first layer's weights, and the size of each unit's change
 
 listen(
   {
@@ -14,11 +14,11 @@ listen(
     run: (part) => refill({ ...run, ...part }),
     contents: ({ document: doc, weights: weightBytes, images: imageBytes }) => {
       fill({ ...doc, ...newer(doc) }, weightBytes, imageBytes);
-      byId("look").append(` By the network of epoch ${count(doc.checkpoint.epoch)}.`);
+      byId("evaluation").append(` By the network of epoch ${count(doc.checkpoint.epoch)}.`);
       change();
     },
     weights: ({ checkpoint, weights: weightBytes }) => {
-      if (run.network === null) return; // all of it comes in a moment
+      if (run.network === null) return; // the whole document follows
       run.checkpoint = checkpoint;
       head();
       renew(weightBytes, "");
@@ -37,15 +37,15 @@ function progress(now) {
   const { state, resumed, epochs, max_epochs, along, speed, left, points } = now;
   const done = state === "running" ? Math.max(along ?? 0, epochs ?? 0) : (epochs ?? 0);
   const parts = [`epoch ${state === "running" ? Math.min(Math.floor(done) + 1, max_epochs ?? Infinity) : done} of ${max_epochs ?? "?"}`];
-  if (resumed !== null) parts.push(resumed ? `resumed after epoch ${resumed}` : "begun again");
+  if (resumed !== null) parts.push(resumed ? `resumed after epoch ${resumed}` : "restarted");
   if (speed) parts.push(`${count(Math.round(speed))} images a second`);
   if (left !== null && state === "running") parts.push(`${duration(Math.round(left))} left`.replace(".0 s", " s"));
   const words = {
     finished: `after ${plural(epochs ?? 0, "epoch")}`,
     interrupted: `after ${plural(epochs ?? 0, "epoch")}: the process that trained it was stopped or killed`,
-    diverged: `after ${plural(epochs ?? 0, "epoch")}: the loss left the finite numbers`,
-    damaged: "its files are damaged; mlpcli runs show tells more",
-    removed: "the run was removed or moved away; the page shows what it was",
+    diverged: `after ${plural(epochs ?? 0, "epoch")}: the loss was no longer a finite number`,
+    damaged: "its files are damaged; mlpcli runs show says which",
+    removed: "the run was removed or moved; the page shows its last state",
   };
   const file = epochs ? ["The same page as a file: ", command(now.report)] : []; // a report needs a checkpoint
   const hints = {
@@ -59,7 +59,7 @@ function progress(now) {
   curves();
 }
 
-// What has come of the run since a document was made of it.
+// What the run has recorded since the document was made.
 function newer(doc) {
   const behind = run.epochs.length > doc.epochs.length && run.epochs[0]?.seconds === doc.epochs[0]?.seconds;
   return behind ? { run: run.run, epochs: run.epochs, test: run.test, manifest: run.manifest } : {};
@@ -73,11 +73,11 @@ function refill(doc) {
   origin();
 }
 
-// The other runs, each to be picked: then it has a colour and a letter in the curves.
+// The list of other runs. A picked one has a colour and a letter in the curves.
 function besideList() {
   const { runs, picks } = beside;
   byId("beside").hidden = runs.length === 0;
-  byId("beside-summary").textContent = `${plural(runs.length, "other run")} of the folder, grey in the curves`;
+  byId("beside-summary").textContent = `${plural(runs.length, "other run")} in the folder, grey in the curves`;
   const focused = document.activeElement?.dataset?.run;
   const items = runs.map(({ name, link, state, validation_error }) => {
     const box = element("input", { type: "checkbox", "aria-label": `colour ${name}`, "data-run": name });
@@ -88,9 +88,9 @@ function besideList() {
       besideList();
       curves();
     });
-    const letter = element("span", { class: `letter ${picks.look(name)}` }, picks.letter(name));
+    const letter = element("span", { class: `letter ${picks.style(name)}` }, picks.letter(name));
     const found = validation_error === null ? state : `${percent(validation_error)}, ${state}`;
-    // From the page of one of many, or from the only one.
+    // The page of one run of many has a path of its own.
     const up = location.pathname.includes("/run/") ? `../../${link}` : link;
     const to = element("a", { href: up }, name);
     return element("li", {}, element("label", { class: "check" }, box, letter), to, element("span", { class: "small" }, found));
@@ -99,7 +99,7 @@ function besideList() {
   if (focused) byId("beside-runs").querySelector(`[data-run="${CSS.escape(focused)}"]`)?.focus();
 }
 
-// The units of the first layer whose weights have changed most, each as the image of its weights.
+// Shows the first layer's units whose weights have changed most, each as an image of its weights.
 function change() {
   if (!network) return;
   const W = network.W[0];
@@ -117,10 +117,10 @@ function change() {
   const most = units.slice(0, MAX_CHANGING).sort((one, other) => one - other);
   const kind = network.sizes.length > 2 || network.single_output ? "unit" : "class";
   byId("changing-box").hidden = false;
-  byId("changing-title").textContent = `The ${most.length} whose weights change most now`;
+  byId("changing-title").textContent = `Units whose weights change most`;
   const scale = weightScale(W);
   const tiles = most.map((j) => {
-    const canvas = element("canvas", { role: "img", "aria-label": `The weights to ${kind} ${j}` });
+    const canvas = element("canvas", { role: "img", "aria-label": `Incoming weights of ${kind} ${j}` });
     paintSigned(canvas, network.incoming(1, j), ...network.image_shape, scale);
     return element("li", { class: "small" }, canvas, `${kind} ${j}`);
   });

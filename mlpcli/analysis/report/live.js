@@ -1,5 +1,5 @@
 "use strict";
-// The live part of a page: it gets events from its server, and shows the state of the run.
+// The live part of a page: it receives events from its server, and shows the state of the run.
 
 const STATES = {
   running: "Training",
@@ -10,8 +10,8 @@ const STATES = {
   removed: "Removed",
 };
 
-// `handlers` has a function for each kind of event, which is told its value; `gone(over)` is called when the server has
-// gone, with true where it said so.
+// `handlers` has a function for each kind of event, called with its value. `gone(over)` is called when the connection
+// ends: with true if the server announced it.
 function listen(handlers, gone) {
   const source = new EventSource("events");
   let over = false;
@@ -30,7 +30,7 @@ function listen(handlers, gone) {
   byId("closed").textContent = "This page is live: it computes here, and gets events from mlpcli on this machine.";
 }
 
-// The line at the top: state, how far it is, how fast, how long yet; in the end, what makes a file of the page.
+// The line at the top: state, progress, speed and time left; at the end, the command that makes a file of the page.
 class StateLine {
   constructor() {
     this.badge = element("b", { class: "badge" });
@@ -43,11 +43,12 @@ class StateLine {
     document.querySelector(".mark span").textContent = "live";
     this.title = document.title;
     this.said = "";
-    this.again = ""; // the command that serves this page again
+    this.again = ""; // the command that serves this page
     this.connection = null;
   }
 
-  // `state` is a word of STATES; `words` say more; `done` and `all` are of the bar; `hint` is a list of words and nodes.
+  // `state` is a key of STATES, `words` the text beside it. The bar shows `done` of `all`. `hint` is a list of texts
+  // and nodes.
   show(state, words, done, all, hint) {
     Object.assign(this, { state, shown: words });
     this.track.hidden = !all;
@@ -60,7 +61,7 @@ class StateLine {
     document.title = state === "running" && all ? `${Math.floor(done)}/${all} ${this.title}` : `${STATES[state]}: ${this.title}`;
   }
 
-  // True where the server has said that it ends, false where it went without a word, null where it is there.
+  // True if the server has announced its end, false if the connection was lost, null while it is there.
   gone(over) {
     if (this.connection === over) return;
     this.connection = over;
@@ -73,8 +74,8 @@ class StateLine {
     byId("live").dataset.state = lost ? "lost" : (this.state ?? "waiting");
     const again = this.again ? `; to reload it, run ${this.again} and open the new address` : "";
     const ended = {
-      true: `the server has ended; this page stays, and still computes${again}`,
-      false: `no answer from the server; the last values stay${again}`,
+      true: `the server has stopped; this page can still be used${again}`,
+      false: `no answer from the server; the page shows the last values${again}`,
     };
     this.words.textContent = [this.shown, ended[this.connection]].filter(Boolean).join(" · ");
     const said = `${this.badge.textContent}${this.state === "running" ? "" : `. ${this.words.textContent}`}`;

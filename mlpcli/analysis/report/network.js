@@ -1,6 +1,6 @@
 "use strict";
-// The network, in the page: one image forward and backward through mlpcli/model/network.py, and a step down the slope.
-// docs/derivation.md derives the equations and numbers them.
+// The network in the page: the forward and the backward pass of mlpcli/model/network.py for one image, and a step of
+// gradient descent. docs/derivation.md derives the equations and numbers them.
 //
 //   D  inputs            x    (D,)    pixels, 0 to 1; a_0 = x
 //   H  hidden units      W_l  (D, H)  weights from layer l-1 to layer l, row after row    l = 1 .. L
@@ -14,10 +14,10 @@
 //   (3)  C, see objectives.js             (7)  da_{l-1} = dz_l W_l^T
 //   (4)  dz_L, see objectives.js          (8)  dz_{l-1} = da_{l-1} * f'(z_{l-1})
 //
-// The weights are of the run's own type, the arithmetic is in float64.
+// The weights have the run's dtype; the arithmetic is in float64.
 
-// f and f' of the activations, f' written with a = f(z); and where a unit is saturated, f' below a twenty-fifth of its
-// maximum: tanh(z) is 2 sigmoid(2 z) - 1.
+// f, and f' in terms of a = f(z), of each activation. A unit is saturated where f' is below a twenty-fifth of its
+// maximum; tanh(z) is 2 sigmoid(2 z) - 1.
 const ACTIVATIONS = {
   sigmoid: {
     of: sigmoid,
@@ -66,13 +66,13 @@ function weightedBack(dz, W, D) {
   });
 }
 
-// A label is a class, or a list of classes where several may be right at once; -1 where the outputs are no numbers.
-const isOf = (label, k) => (Array.isArray(label) ? label.includes(k) : label === k);
-const CLASS_NAMES = []; // as the checkpoint has them; where nobody fills them in, classes are called by their numbers
+// A label is a class, or a list of classes with `multi_label`. A prediction is -1 where the outputs are NaN.
+const hasClass = (label, k) => (Array.isArray(label) ? label.includes(k) : label === k);
+const CLASS_NAMES = []; // those of the checkpoint; without them, classes have numbers
 const labelText = (label) =>
   Array.isArray(label) ? label.map(labelText).join(", ") || "none" : (CLASS_NAMES[label] ?? String(label));
 
-// The integer that is nearest; of two as near the even one, as numpy.rint has it.
+// The nearest integer; halves round to even, as in numpy.rint.
 function rint(value) {
   const up = Math.round(value);
   return up - value === 0.5 && up % 2 ? up - 1 : up;
@@ -93,12 +93,12 @@ class Network {
     }
   }
 
-  // W1 b1 W2 b2 ... from the bytes of a page, little endian.
+  // W1 b1 W2 b2 ... from the bytes of a page, little-endian.
   static vectorOf(form, bytes) {
     return form.dtype === "float64" ? new Float64Array(bytes.buffer) : new Float32Array(bytes.buffer);
   }
 
-  // One that learns apart from this.
+  // A copy with weights of its own.
   copy() {
     return new Network(this.form, this.vector.slice());
   }
@@ -121,8 +121,8 @@ class Network {
     return this.single_output ? "Output unit" : `Class ${labelText(k)}`;
   }
 
-  // Of the bytes of one image: inputs[l] = a_l with a_0 = x, every z_l and a_l, p, and the predicted class; where several
-  // may be right at once (`multi_label`) a list of them.
+  // The forward pass for the bytes of one image: inputs[l] = a_l with a_0 = x, every z_l and a_l, p, and the predicted
+  // label.
   forward(pixels) {
     const inputs = [Float64Array.from(pixels, (byte) => byte / 255)];
     const zs = [];
@@ -141,15 +141,16 @@ class Network {
     return Number.isNaN(p[0]) ? -1 : clamp(rint(p[0]), 0, this.classes - 1);
   }
 
-  // What the outputs p say of class k: its probability or score; of a single score that itself.
+  // The probability or score of class k for outputs p; a single score is returned as it is.
   outputOf(p, k) {
     if (!this.single_output) return p[k];
     return this.probabilities && k === 0 ? 1 - p[0] : p[0];
   }
 
-  // Of what `forward` returned and the true class: C, dC/dp, dp/dz, every dz_l, and da_l and f'(z_l) of hidden layers.
+  // The backward pass for the result of `forward` and the true label: C, dC/dp, dp/dz, every dz_l, and da_l and f'(z_l)
+  // of the hidden layers.
   backward({ inputs, z, a, p }, truth) {
-    const Y = this.single_output ? Float64Array.of(truth) : p.map((_, k) => Number(isOf(truth, k)));
+    const Y = this.single_output ? Float64Array.of(truth) : p.map((_, k) => Number(hasClass(truth, k)));
     const { loss, dp, dp_dz, dz: delta } = OBJECTIVES[this.objective];
     const last = z[z.length - 1];
     const dz = [delta(last, p, Y)]; // (4)
@@ -160,7 +161,7 @@ class Network {
       dz.unshift(da[0].map((each, j) => each * slope[l - 1][j])); // (8)
     }
     const squares = (values) => total(values.map((each) => each * each));
-    // Of an outer product the squared norm is the product of both.
+    // The squared norm of an outer product is the product of the squared norms.
     const norm2 = total(dz.map((each, l) => squares(each) * (squares(inputs[l]) + 1)));
     return { truth, C: loss(last, p, Y), dp: dp(last, p, Y), dp_dz: dp_dz(last, p), dz, da, slope, norm2 };
   }
@@ -177,13 +178,13 @@ class Network {
     });
   }
 
-  // The weights that lead to unit j of layer l (from 1): a column of W_l.
+  // The incoming weights of unit j of layer l (from 1): a column of W_l.
   incoming(l, j) {
     const [D, H] = [this.sizes[l - 1], this.sizes[l]];
     return Float64Array.from({ length: D }, (_, i) => this.W[l - 1][i * H + j]);
   }
 
-  // The weights that lead on from unit j of layer l: a row of W_{l+1}.
+  // The outgoing weights of unit j of layer l: a row of W_{l+1}.
   outgoing(l, j) {
     const H = this.sizes[l + 1];
     return Float64Array.from(this.W[l].subarray(j * H, (j + 1) * H));

@@ -1,6 +1,6 @@
 "use strict";
-// One sigmoid with the input 1 and the target 0 that begins wrong, taught by two losses: Nielsen 2015, "Neural Networks and
-// Deep Learning", chapter 3.
+// One sigmoid unit with the input 1 and the target 0 that begins wrong, trained by two losses: Nielsen 2015, "Neural
+// Networks and Deep Learning", chapter 3.
 
 const NEURON_STEPS = 300;
 

@@ -1,6 +1,6 @@
 "use strict";
-// The objectives, in the page: an output unit and a loss each, with the derivatives that lead back from it. They are those
-// of mlpcli/model/objectives.py, of one image.
+// The objectives: an output unit and a loss each, with their derivatives, for one image. They are those of
+// mlpcli/model/objectives.py.
 //
 //   z (K,) logits      Y (K,) targets, 1 for the true class and else 0      p (K,) the output unit's value
 //
@@ -8,9 +8,9 @@
 //   loss(z, p, Y)   C, from the logits: no logarithm of a probability that has underflowed
 //   dp(z, p, Y)     dC/dp, (K,)
 //   dp_dz(z, p)     the Jacobian, as a function of (i, j): dp_i/dz_j
-//   dz(z, p, Y)     dC/dz, (K,), as it trains: the product of the two above, with what cancels cancelled      (4)
+//   dz(z, p, Y)     dC/dz, (K,): the product of the two above, with common factors cancelled                  (4)
 //
-// `written` are p and C as formulas: `of` are the logits and `k` the true class.
+// `written` has p, C and dz as formulas; `of` are the logits, `k` the true class.
 
 const sigmoid = (z) => (1 + Math.tanh(z / 2)) / 2;
 const total = (values) => values.reduce((sum, each) => sum + each, 0);
@@ -44,14 +44,14 @@ const QUADRATIC = {
 };
 const LOG_LIKELIHOOD = { dp: (z, p, Y) => p.map((each, k) => (Y[k] ? -Y[k] / each : 0)) };
 
-// M_j = 1 for the classes j != y that come nearer than the margin: z_j - z_y + 1 > 0.
-function tooNear(z, Y) {
+// M_j = 1 for the classes j != y that violate the margin: z_j - z_y + 1 > 0.
+function violations(z, Y) {
   const right = total(z.map((each, k) => Y[k] * each));
   return { right, M: z.map((each, k) => (!Y[k] && each - right + 1 > 0 ? 1 : 0)) };
 }
 
 function hingeSlope(z, Y) {
-  const { M } = tooNear(z, Y);
+  const { M } = violations(z, Y);
   const sum = total(M);
   return M.map((each, k) => each - Y[k] * sum);
 }
@@ -87,7 +87,7 @@ const OBJECTIVES = {
   linear_hinge: {
     ...LINEAR,
     loss(z, p, Y) {
-      const { right, M } = tooNear(z, Y);
+      const { right, M } = violations(z, Y);
       return total(M.map((each, k) => each * (z[k] - right + 1)));
     },
     dp: (z, p, Y) => hingeSlope(z, Y),

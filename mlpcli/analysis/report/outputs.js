@@ -1,13 +1,13 @@
 "use strict";
-// The output layer: the predicted class, the loss, and by class p, dC/dp and dz; a row is chosen as the true class. A
-// single output unit has p, dC/dp and dz once, beside all classes.
+// The output layer: the predicted class, the loss, and p, dC/dp and dz of each class. A click on a row makes its class
+// the true one. A single output unit has p, dC/dp and dz once, beside all classes.
 
 const MAX_JACOBIAN = 64; // classes
 
 const figure = (p, probabilities) => (probabilities ? chance(p) : number(p));
 
 class Outputs {
-  // `choose(k)` is called with the class that is said to be the true one.
+  // `choose(k)` is called with the class chosen as the true one.
   constructor(network, choose) {
     this.network = network;
     const { classes, outputs, single_output, probabilities } = network;
@@ -60,9 +60,9 @@ class Outputs {
         ? `loss if ${truth} is true: choose below`
         : `loss, true ${several ? "labels" : "class"} ${truth}`;
     this.rows.forEach(({ row, radio }, k) => {
-      row.className = [isOf(predicted, k) && "first", isOf(chosen, k) && "truth"].filter(Boolean).join(" ");
+      row.className = [hasClass(predicted, k) && "first", hasClass(chosen, k) && "truth"].filter(Boolean).join(" ");
       radio.disabled = !forward;
-      radio.checked = several ? isOf(backward.truth, k) : k === chosen;
+      radio.checked = several ? hasClass(backward.truth, k) : k === chosen;
     });
     const most = single_output ? this.rows.length - 1 : forward ? largestSize(forward.p) : 1;
     this.units.forEach(({ row, bar, ...cells }, k) => {
@@ -72,20 +72,20 @@ class Outputs {
         row.dataset[name] = value === null ? "" : String(value);
         cells[name].textContent = value === null ? "" : name === "p" ? figure(p, probabilities) : number(value);
       }
-      // A score is a length to the right or to the left of the middle.
+      // The bar of a score begins in the middle.
       const length = !Number.isFinite(p) ? 0 : probabilities ? p : Math.min(1, Math.abs(p) / most) / 2;
       bar.style.width = `${100 * length}%`;
       bar.style.left = probabilities ? "0" : `${100 * (p < 0 ? 0.5 - length : 0.5)}%`;
       bar.className = p < 0 ? "bar negative" : "bar";
     });
-    // Of many classes, the one that counts.
+    // Scroll to the predicted one of many classes.
     const box = byId("outputs").parentElement;
     const row = !several && predicted >= 0 && this.rows[predicted].row;
     if (row && box.scrollHeight > box.clientHeight) box.scrollTop = row.offsetTop - box.clientHeight / 2;
   }
 }
 
-// dC/dp times dp/dz is dz: a row of numbers, stood on its end to the left, times a matrix, and below it their product.
+// dz = dC/dp dp/dz: on the left the row vector dC/dp, drawn as a column; then the matrix; below it the product.
 class Jacobian {
   constructor(network) {
     const K = (this.K = network.outputs);
@@ -103,7 +103,7 @@ class Jacobian {
     const split = [1, K];
     const [side, gap] = K > 16 ? [8, 1] : K > 4 ? [18, 2] : [42, 4];
     this.grid = new Grid(canvas, (K + 1) ** 2, K + 1, { side, gap, split, describe, pick });
-    if (K <= 4) canvas.parentElement.style.setProperty("--width", `${canvas.width}px`); // a few cells need not fill the page
+    if (K <= 4) canvas.parentElement.style.setProperty("--width", `${canvas.width}px`); // do not enlarge a few cells
     if (K > 12) return;
     const names = [...Array(K).keys()].map(String);
     const place = (text, edge, size) => {
@@ -127,7 +127,7 @@ class Jacobian {
     this._paint();
   }
 
-  // The number in a cell; NaN in the corner, where there is none.
+  // The number of a cell; NaN for the corner.
   _value(cell) {
     const { K, backward } = this;
     const [i, j] = [Math.floor(cell / (K + 1)), (cell % (K + 1)) - 1];

@@ -27,7 +27,7 @@ HERE = Path(__file__).parent
 # In the order the browser runs them: each uses those before it.
 SCRIPTS = (
     "dom.js",
-    "looks.js",
+    "shared.js",
     "objectives.js",
     "network.js",
     "deskew.js",
@@ -44,7 +44,7 @@ SCRIPTS = (
     "neuron.js",
     "report.js",
 )
-RUNS_SCRIPTS = ("dom.js", "looks.js", "charts.js", "runs.js", "runs-page.js")
+RUNS_SCRIPTS = ("dom.js", "shared.js", "charts.js", "runs.js", "runs-page.js")
 LIVE_SCRIPTS = {"template.html": ("live.js", "live-run.js"), "runs.html": ("live.js", "live-runs.js")}
 
 

@@ -1,12 +1,12 @@
 "use strict";
-// Pictures of numbers on canvases. All are drawn with alpha on nothing, so that they stand on light paper and on dark:
-// ink is black, which the style sheet inverts on dark paper; of numbers the positive are blue, the negative orange.
+// Pictures of numbers on canvases. All use alpha on a transparent background, for the light and the dark theme. Ink is
+// black, and the style sheet inverts it in the dark theme. Positive numbers are blue, negative ones orange.
 
 const POSITIVE = [52, 120, 228];
 const NEGATIVE = [230, 108, 36];
 const GAP = 2; // between the tiles of a mosaic
 
-// The bytes of one image, one canvas pixel each.
+// Paints the bytes of one image, one canvas pixel each.
 function paintInk(canvas, pixels, rows, columns) {
   [canvas.width, canvas.height] = [columns, rows];
   const context = canvas.getContext("2d");
@@ -32,16 +32,17 @@ function paintSigned(canvas, values, rows, columns, scale) {
   context.putImageData(picture, 0, 0);
 }
 
-// The columns of W1 as images, side by side in a canvas at most `width` wide; each tile `zoom` times its size.
+// Paints the columns of W1 as images, side by side in a canvas at most `width` wide; each tile is enlarged `zoom`
+// times.
 function paintMosaic(canvas, network, units, width, zoom, scale) {
   const [rows, columns] = network.image_shape;
-  const abreast = clamp(Math.floor((width / zoom + GAP) / (columns + GAP)), 1, units);
-  const down = Math.ceil(units / abreast);
-  [canvas.width, canvas.height] = [abreast * (columns + GAP) - GAP, down * (rows + GAP) - GAP];
+  const gridColumns = clamp(Math.floor((width / zoom + GAP) / (columns + GAP)), 1, units);
+  const down = Math.ceil(units / gridColumns);
+  [canvas.width, canvas.height] = [gridColumns * (columns + GAP) - GAP, down * (rows + GAP) - GAP];
   const context = canvas.getContext("2d");
   const picture = context.createImageData(canvas.width, canvas.height);
   for (let j = 0; j < units; j++) {
-    const [left, top] = [(j % abreast) * (columns + GAP), Math.floor(j / abreast) * (rows + GAP)];
+    const [left, top] = [(j % gridColumns) * (columns + GAP), Math.floor(j / gridColumns) * (rows + GAP)];
     writeSigned(picture, left, top, network.incoming(1, j), columns, scale);
   }
   context.putImageData(picture, 0, 0);
@@ -49,7 +50,7 @@ function paintMosaic(canvas, network, units, width, zoom, scale) {
   canvas.style.imageRendering = "pixelated";
 }
 
-// The size from which on a weight of W has full colour: three times their root mean square.
+// The weight of W at which the colour is full: three times the root mean square.
 function weightScale(W) {
   const sum = W.reduce((total, w) => total + w * w, 0);
   return 3 * Math.sqrt(sum / W.length) || 1;
@@ -60,13 +61,13 @@ const norm = (values) => Math.sqrt(values.reduce((sum, each) => sum + each * eac
 const largestSize = (values) => values.reduce((most, each) => Math.max(most, Math.abs(each)), 0) || 1;
 
 // The columns of a grid of `units` that is about twice as wide as high, or `ratio` times.
-const abreast = (units, ratio = 2) => Math.min(units, Math.ceil(Math.sqrt(ratio * units)));
+const gridColumns = (units, ratio = 2) => Math.min(units, Math.ceil(Math.sqrt(ratio * units)));
 
-// Numbers as a grid of cells, one of which can be picked: by pointing at it, or with the arrow keys. A slider to those who
-// do not see it: its value is the number of the cell.
+// Numbers as a grid of cells, one of which can be picked, with the pointer or the arrow keys. For screen readers it is
+// a slider whose value is the index of the cell.
 class Grid {
-  // `describe(cell)` is what a cell says; `pick(cell, pinned)` is told where the pointer or the keys are, -1 for nowhere.
-  // A `split` at [column, row] sets what is before that column, and from that row on, apart from the rest.
+  // `describe(cell)` returns a cell's text; `pick(cell, pinned)` is called with the cell under the pointer or chosen by
+  // keys, -1 for none. A `split` at [column, row] leaves a space before that column and before that row.
   constructor(canvas, cells, columns, { side = 12, gap = 3, split = null, describe, pick }) {
     Object.assign(this, { canvas, cells, columns, side, gap, split, describe, pick });
     this.rows = Math.ceil(cells / columns);
@@ -79,7 +80,7 @@ class Grid {
     canvas.addEventListener("keydown", (event) => this._key(event));
   }
 
-  // `shades` are from -1 to 1; full colour at either end. One that is no number is no cell.
+  // `shades` are from -1 to 1, with full colour at both ends. NaN leaves a cell out.
   paint(shades) {
     const context = this.canvas.getContext("2d");
     context.clearRect(0, 0, this.canvas.width, this.canvas.height);
@@ -136,12 +137,12 @@ class Grid {
   }
 }
 
-// The images behind a report: runs of n zeros are written as the bytes 0 n, all others as they are.
-function spread(squeezed, length) {
+// Decompresses the pixels of a report: each run of n zeros is stored as the bytes 0 n.
+function decompress(compressed, length) {
   const pixels = new Uint8Array(length);
-  for (let i = 0, at = 0; i < squeezed.length; i++) {
-    if (squeezed[i] === 0) at += squeezed[++i];
-    else pixels[at++] = squeezed[i];
+  for (let i = 0, at = 0; i < compressed.length; i++) {
+    if (compressed[i] === 0) at += compressed[++i];
+    else pixels[at++] = compressed[i];
   }
   return pixels;
 }

@@ -1,16 +1,16 @@
 "use strict";
-// Joins it all: reads the document, fills the page, and lets the parts know each other. A live page is filled again with
-// each newer document: what was drawn, chosen and taught stays.
+// Reads the document, fills the page and connects its parts. A live page is filled again with each newer document:
+// drawing, choices and steps stay.
 
 const MAX_TILES = 1024;
 let run, // the document
-  network = null, // as it was trained
-  stock = null, // the images in the page
+  network = null, // the trained one
+  sample = null, // images whose error is measured
   bench = null,
   confusion = null;
-const steps = { at: [], losses: [] }; // of a run that is trained: the losses of steps, at epochs and shares of one
-const beside = { runs: [], picks: new Picks() }; // other runs, grey in the curves unless they are picked
-const drawn = new Map(); // the charts, by what they show
+const steps = { at: [], losses: [] }; // the losses of steps, at fractional epochs; of a live run
+const beside = { runs: [], picks: new Picks() }; // other runs, grey in the curves unless picked
+const drawn = new Map(); // title -> chart
 
 function head() {
   if (run.network === null) return facts([]);
@@ -20,7 +20,7 @@ function head() {
   byId("form").textContent = `${shown.join(" – ")}, ${units}, trained on ${run.dataset}`;
   const known = [];
   const fact = (name, value, note = "") => known.push([name, value, note]);
-  const { checkpoint, look } = run;
+  const { checkpoint, evaluation } = run;
   if (run.run) {
     const { validation_error, best_epoch, train_error, epochs, max_epochs, state, seconds } = run.run;
     if (validation_error !== null) fact("Validation error", percent(validation_error), `best, of epoch ${best_epoch}`);
@@ -38,11 +38,12 @@ function head() {
   facts(known);
   byId("fallback").hidden = run.fallback_from === null;
   byId("fallback").textContent =
-    `Trained on ${run.dataset}, as ${run.fallback_from} was not available: these are not ${run.fallback_from} results.`;
+    `Trained on ${run.dataset}, as ${run.fallback_from} was not available: ` +
+    `these are not ${run.fallback_from} results.`;
 
-  // The look at the test set that this page is made of, else the run's own.
+  // The evaluation on the test set that this page shows, else the run's own.
   function test() {
-    const found = look && look.split === "test" ? look : run.test;
+    const found = evaluation && evaluation.split === "test" ? evaluation : run.test;
     if (found) fact("Test error", percent(found.error), `${count(found.errors)} of ${count(found.examples)} images`);
   }
 }
@@ -60,7 +61,7 @@ function curves() {
   byId("no-curves").hidden = epochs.length > 0 || steps.at.length > 0;
   byId("no-curves").textContent = run.run
     ? "The run has no metrics."
-    : "The checkpoint lies in no run, so how it was learnt is not known.";
+    : "The checkpoint is in no run directory, so there are no learning curves.";
   byId("epochs-details").hidden = epochs.length === 0;
   if (epochs.length === 0 && steps.at.length === 0) return;
   const at = epochs.map(({ epoch }) => epoch);
@@ -74,7 +75,7 @@ function curves() {
     { name: "validation", values: of(`validation_${what}`) },
     { name: "training", values: of(`train_${what}`) },
   ];
-  // The same of other runs, below; those that are picked have a colour and a letter.
+  // The curves of other runs, drawn below; picked ones have a colour and a letter.
   const others = (what) =>
     beside.runs
       .filter(({ curve }) => curve.epoch.length)
@@ -82,10 +83,10 @@ function curves() {
         name: beside.picks.letter(name),
         values: curve[`validation_${what}`].some((value) => value !== null) ? curve[`validation_${what}`] : curve[`train_${what}`],
         at: curve.epoch,
-        look: beside.picks.look(name),
+        style: beside.picks.style(name),
         quiet: !beside.picks.has(name),
       }));
-  const step = steps.at.length ? [{ name: "steps", values: steps.losses, at: steps.at, look: "steps" }] : [];
+  const step = steps.at.length ? [{ name: "steps", values: steps.losses, at: steps.at, style: "steps" }] : [];
   const charts = [
     epochs.length && { title: "Error", series: [...others("error"), ...pair("error")], format: asShare, best },
     { title: "Loss", series: [...others("loss"), ...step, ...(epochs.length ? pair("loss") : [])], format: asValue, best },
@@ -118,34 +119,34 @@ function curves() {
   table("epochs", heads, epochs.map((record) => columns.map((key) => shown(key, record[key]))));
 }
 
-// The images in the page, and the sample of them whose error is measured while one teaches the network; null if none.
-function stockOf({ look, network }, imageBytes) {
-  if (look === null) return null;
+// The images in the page, of which the first ones, with labels, are the sample whose error is measured; null if none.
+function sampleOf({ evaluation, network }, imageBytes) {
+  if (evaluation === null) return null;
   const [rows, columns] = network.image_shape;
   const size = rows * columns;
-  const all = spread(bytesOf(imageBytes), look.images.length * size);
-  const labels = look.images.slice(0, look.sample).map(([, label]) => label);
-  return { name: look.split, all, size, labels };
+  const all = decompress(bytesOf(imageBytes), evaluation.images.length * size);
+  const labels = evaluation.images.slice(0, evaluation.sample).map(([, label]) => label);
+  return { name: evaluation.split, all, size, labels };
 }
 
 function images() {
-  const { look } = run;
-  byId("look-body").hidden = look === null;
-  byId("no-images").hidden = look !== null;
+  const { evaluation } = run;
+  byId("evaluation-body").hidden = evaluation === null;
+  byId("no-images").hidden = evaluation !== null;
   byId("no-images").textContent = run.no_images ?? "";
-  if (look === null) return;
-  const { examples, errors, error, interval, loss, calibration_error, split, dataset } = look;
+  if (evaluation === null) return;
+  const { examples, errors, error, interval, loss, calibration_error, split, dataset } = evaluation;
   const range = `${percent(error)} (${percent(interval.low)} to ${percent(interval.high)}, 95 % interval)`;
   const calibrated = calibration_error === null ? "" : `; expected calibration error ${percent(calibration_error)}`;
-  const { multi_label } = look;
+  const { multi_label } = evaluation;
   const labels = multi_label
-    ? ` (an image whose labels are not all right is one; label error ${percent(multi_label.label_error)}, micro F1 ${percent(multi_label.micro_f1)}, macro F1 ${percent(multi_label.macro_f1)})`
+    ? ` (an image counts as an error unless all its labels are right; label error ${percent(multi_label.label_error)}, micro F1 ${percent(multi_label.micro_f1)}, macro F1 ${percent(multi_label.macro_f1)})`
     : "";
   const found = `${plural(errors, "error")}, ${range}; loss ${loss.toPrecision(4)}${calibrated}${labels}`;
-  byId("look").textContent = `${count(examples)} ${split} images of ${dataset}: ${found}.`;
-  const { size } = stock;
-  const pixelsOf = (position) => stock.all.subarray(position * size, (position + 1) * size);
-  const show = (position) => bench.show(pixelsOf(position), look.images[position][1]);
+  byId("evaluation").textContent = unbroken(`${count(examples)} ${split} images of ${dataset}: ${found}.`);
+  const { size } = sample;
+  const pixelsOf = (position) => sample.all.subarray(position * size, (position + 1) * size);
+  const show = (position) => bench.show(pixelsOf(position), evaluation.images[position][1]);
   const open = (position) => {
     show(position);
     const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
@@ -153,24 +154,24 @@ function images() {
     byId("sheet").focus({ preventScroll: true });
   };
   const { image_shape, probabilities } = run.network;
-  confusion = new Confusion(look, image_shape, probabilities, pixelsOf, bench && open, confusion && confusion.chosen);
-  if (bench && look.images.length) {
+  confusion = new Confusion(evaluation, image_shape, probabilities, pixelsOf, bench && open, confusion && confusion.chosen);
+  if (bench && evaluation.images.length) {
     byId("example").hidden = false;
     byId("example").onclick = () => {
-      // One after the other, mistakes and all, in an order that mixes them: 7919 is a prime.
-      turn = (turn + 7919) % look.images.length;
+      // All images, mistakes too, in a mixed order: 7919 is a prime.
+      turn = (turn + 7919) % evaluation.images.length;
       show(turn);
     };
   }
   const scores = ({ precision, recall, f1 }) => [precision, recall, f1].map((share) => percent(share));
-  const wrong = look.multi_label?.label_errors;
+  const wrong = evaluation.multi_label?.label_errors;
   const rowOf = (each) => [run.network.class_names[each.label], count(each.examples), ...scores(each), ...(wrong ? [percent(wrong[each.label])] : [])];
   const heads = ["class", "images", "precision", "recall", "F1", ...(wrong ? ["label error"] : [])];
-  table("classes", heads, look.per_class.map(rowOf));
+  table("classes", heads, evaluation.per_class.map(rowOf));
 }
 
-let turn = 0; // of the examples
-let mosaic = null; // paints the weights in the room that there is
+let turn = 0; // index of the example
+let mosaic = null; // paints the weights in the available width
 
 function weights() {
   byId("weights").hidden = network === null;
@@ -179,9 +180,9 @@ function weights() {
   const all = network.sizes[1];
   const units = Math.min(all, MAX_TILES);
   const some = `each of ${units < all ? `the first ${count(units)} of ` : ""}${plural(all, "hidden unit")}`;
-  byId("weights-note").textContent = "Where ink falls on blue it raises the weighted input, on orange it lowers it.";
-  const ofOutputs = all > 1 ? `Of each class, from 0 to ${all - 1}` : "Of the output unit";
-  byId("weights-summary").textContent = hidden ? `Of ${some}` : ofOutputs;
+  byId("weights-note").textContent = "Blue weights are positive, orange ones negative: ink on blue raises z, on orange it lowers z.";
+  const ofOutputs = all > 1 ? `Weights of each class, from 0 to ${all - 1}` : "Weights of the output unit";
+  byId("weights-summary").textContent = hidden ? `Weights of ${some}` : ofOutputs;
   const canvas = byId("mosaic");
   const each = hidden ? "hidden unit" : "output unit";
   canvas.setAttribute("aria-label", `${plural(units, "image")} of first-layer weights, one for each ${each}.`);
@@ -234,7 +235,7 @@ function formulas({ sizes, objective, probabilities, image_shape, preprocessing,
   byId("invitation").textContent = run.board.normalise ? "Draw a digit" : "Draw here";
 }
 
-// Fills the page with a document, or with a newer one; weights and images are in base64, or "" where there are none.
+// Fills the page with a document, or a newer one. Weights and images are in base64; "" if there are none.
 function fill(doc, weightBytes, imageBytes) {
   run = doc;
   CLASS_NAMES.splice(0, CLASS_NAMES.length, ...(run.network?.class_names ?? []));
@@ -246,20 +247,20 @@ function fill(doc, weightBytes, imageBytes) {
   origin();
 }
 
-// Newer weights of the same network, or the first there are; and the images that the document tells of.
+// Sets the weights, the first or newer ones of the same network, and the document's images.
 function renew(weightBytes, imageBytes) {
   const vector = weightBytes ? Network.vectorOf(run.network, bytesOf(weightBytes)) : null;
-  if (imageBytes) stock = stockOf(run, imageBytes);
+  if (imageBytes) sample = sampleOf(run, imageBytes);
   if (vector && network) network.vector.set(vector);
   else network = vector && new Network(run.network, vector);
   const drawable = run.board.why_not === null;
   byId("no-board").hidden = drawable;
   byId("no-board").textContent = run.board.why_not ?? "";
   byId("bench").hidden = !drawable;
-  if (bench) bench.renew(stock);
+  if (bench) bench.renew(sample);
   else if (drawable) {
     formulas(run.network);
-    bench = new Bench(network, run.board.normalise, announce, stock);
+    bench = new Bench(network, run.board.normalise, announce, sample);
   }
   weights();
 }

@@ -1,14 +1,14 @@
 "use strict";
-// Runs side by side: their curves over each other, a table that sorts, and the error against each key that differs.
+// Runs side by side: their curves in common charts, a table that sorts, and the error against each key that differs.
 
 const BEST_COLOURED = 5;
 
 class Runs {
   constructor() {
     this.picks = new Picks();
-    this.charts = new Map(); // title -> its figure
+    this.charts = new Map(); // title -> figure
     this.order = { column: null, falling: false };
-    this.chosen = false; // whether somebody has picked runs, and the page no longer does
+    this.chosen = false; // true once the user has picked runs: then the page does not
     byId("fold").addEventListener("change", () => {
       this.picks.clear();
       this.chosen = false;
@@ -18,7 +18,7 @@ class Runs {
     byId("none").addEventListener("click", () => this._choose(() => this.picks.clear()));
   }
 
-  // Shows the document, or a newer one: what was picked, folded and sorted stays.
+  // Shows the document, or a newer one: picks, folding and order stay.
   show(doc) {
     const first = this.document === undefined;
     this.document = doc;
@@ -28,7 +28,7 @@ class Runs {
     this.groups = [...groups.values()];
     const folds = this.groups.some((runs) => runs.length > 1);
     byId("fold-box").hidden = !folds;
-    byId("fold-name").textContent = `Fold ${plural(doc.runs.length, "run")} to ${this.groups.length}, the seeds' mean and spread`;
+    byId("fold-name").textContent = `Group by seed: ${plural(doc.runs.length, "run")} as ${this.groups.length}, with mean and range`;
     if (first) byId("fold").checked = folds;
     const { keys, runs } = doc;
     const some = doc.count > runs.length ? `the best ${count(runs.length)} of ${plural(doc.count, "run")}` : plural(runs.length, "run");
@@ -37,7 +37,7 @@ class Runs {
     this._draw();
   }
 
-  // What is drawn and listed: runs, or what is folded to one.
+  // What is drawn and listed: runs, or groups that differ only in their seeds.
   _entries() {
     const { runs } = this.document;
     if (!byId("fold").checked || byId("fold-box").hidden) {
@@ -74,19 +74,19 @@ class Runs {
     const drawn = this.entries.filter(({ curve }) => curve.epoch.length);
     byId("curves-note").textContent = drawn.length
       ? `${this.entries.length > BEST_COLOURED ? "The best have colours and letters, the others are grey. " : ""}Letters are those of the table.`
-      : "No epoch was completed yet.";
+      : "No epoch is completed yet.";
     const grey = (one, other) => this.picks.has(one.key) - this.picks.has(other.key);
-    const inOrder = [...drawn].sort(grey); // the grey ones below
+    const inOrder = [...drawn].sort(grey); // grey lines lie below
     const series = (number, at) =>
       inOrder.map((entry) => ({
         name: this.picks.letter(entry.key),
         values: entry.curve[number],
         at: entry.curve[at],
-        look: this.picks.look(entry.key),
+        style: this.picks.style(entry.key),
         band: entry.bands?.[number],
         quiet: !this.picks.has(entry.key),
       }));
-    const own = this.document.one_objective ? "" : ", of each run's own objective";
+    const own = this.document.one_objective ? "" : ", each by its own objective";
     const validated = drawn.some(({ curve }) => curve.validation_error.some((value) => value !== null));
     const charts = [
       validated && { title: "Validation error", series: series("validation_error", "epoch"), format: asShare },
@@ -94,7 +94,7 @@ class Runs {
       validated && { title: `Validation loss${own}`, series: series("validation_loss", "epoch"), format: asValue },
       { title: `Training loss${own}`, series: series("train_loss", "epoch"), format: asValue },
       {
-        title: `${validated ? "Validation" : "Training"} error against time of training`,
+        title: `${validated ? "Validation" : "Training"} error against training time`,
         series: series(validated ? "validation_error" : "train_error", "time"),
         format: asShare,
         unit: "time",
@@ -115,7 +115,7 @@ class Runs {
     this._against("parameters", "Error against parameters", wanted.length > 0);
   }
 
-  // Error against the parameters, among the curves.
+  // Draws the error against the number of parameters, among the curves.
   _against(number, title, wanted) {
     const known = this.entries.filter((entry) => entry[number] !== null && entry.validation_error !== null);
     this.charts.get(title)?.remove();
@@ -130,10 +130,10 @@ class Runs {
 
   _dot(entry, x, y) {
     const letter = this.picks.letter(entry.key);
-    return { name: letter ? `${letter}, ${entry.name}` : entry.name, x, y, look: this.picks.look(entry.key) };
+    return { name: letter ? `${letter}, ${entry.name}` : entry.name, x, y, style: this.picks.style(entry.key) };
   }
 
-  // Small multiples: one a key, every run a dot over the value that it has.
+  // Small multiples: a chart for each key, with a dot for each run over its value.
   _byKey() {
     const known = this.entries.filter(({ validation_error }) => validation_error !== null);
     const keys = this.document.keys.filter((key) => new Set(known.map(({ settings }) => text(settings[key]))).size > 1);
@@ -153,7 +153,7 @@ class Runs {
     byId("by-key").replaceChildren(...charts);
   }
 
-  // The columns: a name, the value of an entry, and how it is written.
+  // The columns: a title, the value of an entry, and its text.
   _columns() {
     const { keys } = this.document;
     const own = (name, title, write) => ({ title, value: (entry) => entry[name], write: (value, entry) => write(value, entry) });
@@ -201,7 +201,7 @@ class Runs {
         this._choose(() => (box.checked ? this.picks.pick(entry.key) : this.picks.drop(entry.key)));
         [...byId("runs").querySelectorAll("tbody input")].find((each) => each.getAttribute("aria-label") === `colour ${entry.name}`)?.focus();
       });
-      const letter = element("span", { class: `letter ${this.picks.look(entry.key)}` }, this.picks.letter(entry.key));
+      const letter = element("span", { class: `letter ${this.picks.style(entry.key)}` }, this.picks.letter(entry.key));
       const cells = columns.map(({ value, write }, n) => {
         const words = write(value(entry), entry);
         if (n > 0) return element("td", {}, words);
@@ -217,7 +217,7 @@ class Runs {
   }
 }
 
-// Runs that differ in their seeds alone, as one: the means of those that are done, and of each epoch mean and band.
+// One entry for runs that differ only in their seeds: the means of the finished ones, and mean and range of each epoch.
 function folded(runs) {
   const [first] = runs;
   if (runs.length === 1) return { ...first, key: `group ${first.name}`, runs, spread: {} };
@@ -260,7 +260,7 @@ function folded(runs) {
 
 const mean = (values) => values.reduce((total, value) => total + value, 0) / values.length;
 
-// A number of things, short enough for a tick.
+// A count, short enough for a tick.
 function short(value) {
   if (value >= 1e6) return `${Number((value / 1e6).toPrecision(3))} M`;
   return value >= 1e4 ? `${Number((value / 1e3).toPrecision(3))} k` : count(value);
@@ -274,7 +274,7 @@ function epochs({ epochs, max_epochs, state }) {
   return state === "finished" || max_epochs === null ? count(done) : `${count(done)} of ${count(max_epochs)}`;
 }
 
-// What is not known comes last when sorting upwards; numbers before words.
+// In ascending order missing values come last, and numbers before words.
 function compare(one, other) {
   const unknown = (value) => value === null || value === undefined;
   if (unknown(one) || unknown(other)) return unknown(one) - unknown(other);

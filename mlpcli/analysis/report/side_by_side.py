@@ -21,6 +21,7 @@ from mlpcli.runs import directory
 from mlpcli.runs.metrics import Metrics
 from mlpcli.runs.ranking import SEED, Known, differing, group_seeds, rank
 from mlpcli.runs.summary import Summary
+from mlpcli.state import architecture_of
 
 MAX_RUNS = 200
 MAX_POINTS = 200  # of a curve
@@ -97,7 +98,7 @@ class Describer:
         found = self._sizes[summary.dataset]
         if found is None:
             return None
-        sizes = (found[0], *config.network.hidden, found[1])
+        sizes = architecture_of(config, *found).sizes
         return sum((rows + 1) * columns for rows, columns in pairwise(sizes))
 
 

@@ -1,7 +1,7 @@
 "use strict";
-// What all pages have: light and dark, words for those who listen, tables, and which line has which look.
+// Shared by all pages: themes, announcements to screen readers, tables, and the styles of lines.
 
-// Light or dark: as the system says, until the button is pressed.
+// The theme of the system until the button is pressed.
 function theme() {
   const system = matchMedia("(prefers-color-scheme: dark)");
   const button = byId("theme");
@@ -19,7 +19,7 @@ function theme() {
   apply();
 }
 
-// Says `text` to who listens instead of looking; only the last thing said within half a second.
+// Announces `text` to screen readers; of several within half a second only the last.
 let speaking = 0;
 function announce(text) {
   clearTimeout(speaking);
@@ -34,11 +34,11 @@ function table(id, heads, rows) {
   );
 }
 
-// A tick has as many digits as it needs, a value as many as mean something.
+// A tick has as many digits as it needs, a value a fixed number of them.
 const asShare = (value, tick) => (tick ? `${Number((100 * value).toPrecision(6))} %` : percent(value));
 const asValue = (each, tick) => (tick ? String(Number(each.toPrecision(6))) : each.toPrecision(3));
 
-// A logarithm is for what falls over magnitudes, and never to 0.
+// A log scale is for values above 0 that vary by a factor of five or more.
 function overMagnitudes(series) {
   let [least, most] = [Infinity, 0];
   for (const { values } of series) {
@@ -50,19 +50,19 @@ function overMagnitudes(series) {
   return least > 0 && most >= 5 * least;
 }
 
-// Colours for runs that were picked, each with a letter: seven colours, then the same with dashes. The others are grey.
+// Colours and letters of picked runs: seven colours, then the same with dashes. Other runs are grey.
 const MAX_PICKED = 14;
 
 class Picks {
   constructor() {
-    this.slots = Array(MAX_PICKED).fill(null); // the key that has the colour of that number
+    this.slots = Array(MAX_PICKED).fill(null); // the key with the colour of that index
   }
 
   has(key) {
     return this.slots.includes(key);
   }
 
-  // False where all colours are taken.
+  // Returns false if all colours are taken.
   pick(key) {
     if (this.has(key)) return true;
     const free = this.slots.indexOf(null);
@@ -82,7 +82,7 @@ class Picks {
     return this.has(key) ? String.fromCharCode(65 + this.slots.indexOf(key)) : "";
   }
 
-  look(key) {
+  style(key) {
     const slot = this.slots.indexOf(key);
     return slot < 0 ? "other" : `r${slot % 7}${slot < 7 ? "" : " dashed"}`;
   }
