@@ -58,7 +58,7 @@ def test_report_html_has_the_validation_images(mlpcli, run, tmp_path):
     result = mlpcli("report", run)
     assert (result.status, result.err) == (0, "")
     assert re.fullmatch(r"report\.html: 0\.\d MB, \d+ images; open it in a browser\n", result.out)
-    evaluation = document(tmp_path / "report.html")["look"]
+    evaluation = document(tmp_path / "report.html")["evaluation"]
     assert (evaluation["split"], evaluation["examples"], evaluation["dataset"]) == ("validation", 500, "mnist-sample")
     # The test images were not evaluated.
     assert [line["split"] for line in recorded(run)] == ["validation"]
@@ -66,7 +66,7 @@ def test_report_html_has_the_validation_images(mlpcli, run, tmp_path):
 
 def test_report_records_evaluation_of_test_images(mlpcli, run, tmp_path):
     assert mlpcli("report", run, "--split", "test", "-o", tmp_path / "r.html").status == 0
-    assert document(tmp_path / "r.html")["look"]["error"] == directory.read_test(run)["error"]
+    assert document(tmp_path / "r.html")["evaluation"]["error"] == directory.read_test(run)["error"]
     assert mlpcli("eval", run, "--split", "test").status == 0
     own, of_eval = ({**line, "time": ""} for line in recorded(run))
     assert own == of_eval
@@ -75,7 +75,7 @@ def test_report_records_evaluation_of_test_images(mlpcli, run, tmp_path):
 def test_json_describes_the_page(mlpcli, run, tmp_path):
     result = json.loads(mlpcli("report", run, "--json", "-o", "other.html").out)
     size = (tmp_path / "other.html").stat().st_size
-    images = len(document(tmp_path / "other.html")["look"]["images"])
+    images = len(document(tmp_path / "other.html")["evaluation"]["images"])
     assert result == {"path": "other.html", "bytes": size, "images": images, "split": "validation", "board": True}
     assert mlpcli("report", run / "checkpoints" / "last.npz", "-o", "last.html").status == 0
     assert document(tmp_path / "last.html")["checkpoint"]["name"] == "last"
@@ -92,7 +92,7 @@ def test_report_replaces_only_a_report(mlpcli, run, tmp_path):
 def test_no_images_evaluates_none(mlpcli, run, tmp_path):
     assert mlpcli("report", run, "--no-images").out.endswith("0 images; open it in a browser\n")
     found = document(tmp_path / "report.html")
-    assert (found["look"], found["no_images"]) == (None, "This page was made without images.")
+    assert (found["evaluation"], found["no_images"]) == (None, "This page was made without images.")
     assert recorded(run) == []
     for option, value in (("--split", "test"), ("--data", "mnist"), ("--source", "x")):
         assert option in refused(mlpcli("report", run, "--no-images", option, value), 2)
@@ -104,7 +104,7 @@ def test_report_without_data_has_no_images(mlpcli, without_data, tmp_path):
     assert "its training data are not here" in result.err
     assert result.err.endswith("the page is made without images\n")
     found = document(tmp_path / "report.html")
-    assert found["look"] is None
+    assert found["evaluation"] is None
     # A page may be passed on: it has no paths of this machine.
     assert found["no_images"] == "The images were not available when this page was made."
     (tmp_path / "report.html").unlink()
@@ -117,7 +117,7 @@ def test_report_without_validation_shows_training_images(mlpcli, tiny_config, tm
     experiment.train(tiny_config("data.validation=0", "data.test=false"), out=tmp_path / "run")
     assert mlpcli("report", "run").status == 0
     found = document(tmp_path / "report.html")
-    assert (found["look"]["split"], found["look"]["examples"]) == ("train", 70)
+    assert (found["evaluation"]["split"], found["evaluation"]["examples"]) == ("train", 70)
     assert found["run"]["validation_error"] is None
 
 
