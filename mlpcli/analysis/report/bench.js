@@ -9,7 +9,7 @@ class Bench {
     this.chosen = null; // the true class, if chosen or known
     this.forward = null; // null while the board is empty
     this.backward = null;
-    this.spoken = ""; // the last announcement
+    this.announced = ""; // the last announcement
     const choose = (k) => this.choose(k);
     const learnt = (text) => {
       this.update();
@@ -24,7 +24,7 @@ class Bench {
     this.board = new Board(trained, normalise, {
       changed: () => this.update(),
       cleared: () => (this.chosen = null),
-      announce: (text) => announce(`${text}. ${this.spoken}`),
+      announce: (text) => announce(`${text}. ${this.announced}`),
     });
   }
 
@@ -56,9 +56,9 @@ class Bench {
     const backward = forward && network.backward(forward, chosen ?? (forward.predicted === -1 ? 0 : forward.predicted));
     Object.assign(this, { forward, backward });
     for (const view of this.views) view.show({ pixels, network, chosen, forward, backward });
-    const spoken = forward ? `Predicted ${labelText(forward.predicted)}, loss ${number(backward.C)}` : "The board is empty";
-    if (spoken === this.spoken) return;
-    if (this.spoken || forward) this.announce(spoken); // not before anything is drawn
-    this.spoken = spoken;
+    const announced = forward ? `Predicted ${labelText(forward.predicted)}, loss ${number(backward.C)}` : "The board is empty";
+    if (announced === this.announced) return;
+    if (this.announced || forward) this.announce(announced); // not before anything is drawn
+    this.announced = announced;
   }
 }

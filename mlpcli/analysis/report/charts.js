@@ -40,8 +40,8 @@ function lineChart(first) {
         return `${name} from ${format(known[0])} to ${format(known[known.length - 1])}`;
       });
     const [from, to] = ends();
-    const spoken = (at) => (along ? along(at) : String(at));
-    label = `${title}, ${unit}s ${spoken(from)} to ${spoken(to)}: ${summary.slice(0, 8).join("; ")}.`;
+    const textAt = (at) => (along ? along(at) : String(at));
+    label = `${title}, ${unit}s ${textAt(from)} to ${textAt(to)}: ${summary.slice(0, 8).join("; ")}.`;
     heading.textContent = title;
     rest = best === null ? "" : `best ${unit} ${best}`;
     readout.textContent = rest;
@@ -166,10 +166,10 @@ function dotChart({ title, dots, format, along = String, unit, log = false, logX
         svg("text", { x: left - 8, y: y(tick) + 4, "text-anchor": "end" }, format(tick, true)),
       );
     }
-    const room = (right - left) / across.ticks.length / 6.5; // characters
+    const maxLength = (right - left) / across.ticks.length / 6.5; // characters
     for (const tick of across.ticks) {
       const text = places ? places[tick] : along(tick);
-      const short = text.length > room && places ? `${text.slice(0, Math.max(1, room - 1))}…` : text;
+      const short = text.length > maxLength && places ? `${text.slice(0, Math.max(1, maxLength - 1))}…` : text;
       root.append(svg("text", { x: x(tick), y: height - 26, "text-anchor": "middle" }, short));
     }
     root.append(svg("text", { x: (left + right) / 2, y: height - 6, "text-anchor": "middle" }, unit));
@@ -198,8 +198,8 @@ function linearAxis(values) {
 
 function logAxis(values) {
   const [low, high] = [Math.log10(Math.min(...values)), Math.log10(Math.max(...values))];
-  const room = Math.max(0.05 * (high - low), 0.1);
-  const [from, to] = [low - room, high + room];
+  const margin = Math.max(0.05 * (high - low), 0.1);
+  const [from, to] = [low - margin, high + margin];
   const decades = [];
   for (let power = Math.floor(from); power <= Math.ceil(to); power++) decades.push(power);
   // 1, 2 and 5 within a decade or two; else whole decades, and only some of many.
@@ -244,6 +244,6 @@ function placeTicks(first, last) {
 // An axis from the minimum to the maximum of `values`, with a margin at both ends.
 function spanAxis(values) {
   const [low, high] = [Math.min(...values), Math.max(...values)];
-  const room = (high - low) * 0.06 || Math.abs(high) * 0.1 || 1;
-  return { ticks: placeTicks(low, high), share: (value) => (value - low + room) / (high - low + 2 * room) };
+  const margin = (high - low) * 0.06 || Math.abs(high) * 0.1 || 1;
+  return { ticks: placeTicks(low, high), share: (value) => (value - low + margin) / (high - low + 2 * margin) };
 }

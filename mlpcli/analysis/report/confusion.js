@@ -135,9 +135,9 @@ class Confusion {
   choose(label, predicted) {
     this.chosen = [label, predicted];
     for (const [key, button] of this.buttons) {
-      const mine = key === `${label},${predicted}`;
-      button.setAttribute("aria-pressed", String(mine));
-      if (this.evaluation.confusion.length <= MAX_CLASSES) button.tabIndex = mine ? 0 : -1;
+      const chosen = key === `${label},${predicted}`;
+      button.setAttribute("aria-pressed", String(chosen));
+      if (this.evaluation.confusion.length <= MAX_CLASSES) button.tabIndex = chosen ? 0 : -1;
     }
     const n = this.evaluation.confusion[label][predicted];
     const here = this.behind.get(`${label},${predicted}`) || [];

@@ -69,8 +69,8 @@ class Graph {
     this.back = Boolean(forward && quantity.back);
     for (const column of this.columns) column.units = this._units(column);
     const names = this.columns.at(-1).units.map((k) => shortened(network.outputText(k)));
-    const room = Math.min(0.45 * width, 14 + 7 * Math.max(...names.map((name) => name.length)));
-    const right = width - room - NODE;
+    const labelWidth = Math.min(0.45 * width, 14 + 7 * Math.max(...names.map((name) => name.length)));
+    const right = width - labelWidth - NODE;
     const left = Math.min(right, 70);
     this.columns.forEach((column, c) => {
       const last = this.columns.length - 1;
@@ -82,7 +82,7 @@ class Graph {
         const unit = (each.unit = column.units[n]);
         const value = values ? values[unit] / (full ?? largestSize(values)) : 0;
         const transform = `translate(${column.x.toFixed(1)} ${column.y(n).toFixed(1)})`;
-        dress(each.node, { transform, "aria-label": this._said(column.l, unit) }, []);
+        dress(each.node, { transform, "aria-label": this._label(column.l, unit) }, []);
         const predicted = column.l === this.depth && forward && !network.single_output && hasClass(forward.predicted, unit);
         const chosen = picked && picked[0] === column.l && picked[1] === unit;
         each.node.setAttribute("class", ["node", predicted && "first", chosen && "chosen"].filter(Boolean).join(" "));
@@ -126,7 +126,7 @@ class Graph {
     return this.back ? backward.dz[l - 1] : forward.p;
   }
 
-  _said(l, unit) {
+  _label(l, unit) {
     const values = this._values(l);
     const output = this.back ? "dz" : this.state.network.probabilities ? "probability" : "score";
     const name = l < this.depth ? this.state.quantity.name : output;

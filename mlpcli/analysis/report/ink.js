@@ -1,9 +1,9 @@
 "use strict";
-// From strokes of a pen to the bytes of an image, as MNIST was made; no element of the page is touched here.
+// From pen strokes to the bytes of an image, as MNIST was made, without access to the page.
 //
 // A sheet is a grid of ink between 0 and 1. It is cut to what is drawn, shrunk by averaging to fit a box of 20 x 20
 // pixels, its aspect ratio kept, and moved by whole pixels to where its centre of mass, the first pixel being 0, is
-// nearest to 14: as mlpcli/datasets/images.py does with pictures; it also says whence this is known.
+// nearest to 14: as mlpcli/datasets/images.py does with pictures.
 
 const BOX = 5 / 7; // of an image's side: 20 of 28
 const EDGE = 0.1; // fainter ink does not widen the box
@@ -109,8 +109,8 @@ class Sheet {
     const pixels = new Uint8Array(this.rows * this.columns);
     const box = this.bounds();
     if (box === null) return pixels;
-    const room = (side) => Math.max(1, Math.round(BOX * side));
-    const scale = Math.min(room(this.rows) / box.height, room(this.columns) / box.width);
+    const boxSide = (side) => Math.max(1, Math.round(BOX * side));
+    const scale = Math.min(boxSide(this.rows) / box.height, boxSide(this.columns) / box.width);
     const [rows, columns] = [box.height, box.width].map((side) => Math.max(1, Math.round(side * scale)));
     const means = this.average(box, rows, columns);
     let [mass, down, across, darkest] = [0, 0, 0, 0];

@@ -3,7 +3,7 @@
 // are those of the output.
 
 const MAX_LAYERS = 6; // of more, the first three and the last three are shown
-const ONE_COLUMN = 3; // up to so many layers one below the other; more in two columns
+const ONE_COLUMN = 3; // more layers are in two columns
 const RATIOS = [2, 5, 10]; // width to height of a layer, so that one, two or three take the same height
 const MAX_OUTGOING = 12; // shown as bars
 
@@ -51,7 +51,7 @@ class Layers {
     byId("quantity").append(...radios);
   }
 
-  // Makes the canvas of layer l, one of so many `layers`.
+  // Makes the canvas of layer l, one of `layers`.
   _layer(l, layers) {
     const { sizes, activation, objective } = this.network;
     const units = sizes[l];

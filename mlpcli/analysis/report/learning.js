@@ -144,7 +144,7 @@ class Learning {
 
   // Measures the error on the sample in slices, so that the page responds even with a large network.
   async _measure() {
-    const mine = ++this.measuring;
+    const measurement = ++this.measuring;
     this.measured = false;
     const now = this.steps ? this.network.copy() : null; // a copy, as steps may follow meanwhile
     const { length } = this.sample.labels;
@@ -152,8 +152,8 @@ class Learning {
     if (this.playing === null) show("sample-now", null);
     this.wrongAsTrained ??= await this._wrong(this.trained, () => true);
     show("sample-trained", this.wrongAsTrained);
-    const wrong = now ? await this._wrong(now, () => mine === this.measuring) : this.wrongAsTrained;
-    if (mine !== this.measuring) return;
+    const wrong = now ? await this._wrong(now, () => measurement === this.measuring) : this.wrongAsTrained;
+    if (measurement !== this.measuring) return;
     this.measured = true;
     show("sample-now", wrong);
     this._forgotten([...wrong].filter((n) => !this.wrongAsTrained.has(n)));

@@ -29,7 +29,7 @@ class Outputs {
     return { row, radio };
   }
 
-  // The cells of an output unit, from `row` on over so many `rows`.
+  // The cells of an output unit, from `row` on, over `rows` rows.
   _unit(row, rows) {
     const bar = element("span", { class: "bar" });
     const track = element("span", { class: "track", "aria-hidden": "true" }, bar);

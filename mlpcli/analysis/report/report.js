@@ -192,9 +192,9 @@ function weights() {
   let width = 0;
   const first = mosaic === null;
   mosaic = () => {
-    const room = byId("mosaic-box").clientWidth;
-    if (room === width || !room) return;
-    paintMosaic(canvas, network, units, (width = room), zoom, scale);
+    const available = byId("mosaic-box").clientWidth;
+    if (available === width || !available) return;
+    paintMosaic(canvas, network, units, (width = available), zoom, scale);
   };
   if (first) new ResizeObserver(() => mosaic()).observe(byId("mosaic-box"));
   else mosaic();
