@@ -56,6 +56,17 @@ def test_row_of_a_recipe_agrees_with_its_runs(recipe: str):
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
+def test_config_of_a_recipe_says_what_its_runs_reached(recipe: str):
+    from mlpcli.commands.config import _reached
+
+    reached = _reached(config.read_text(config.find(f"records/{recipe}")))
+    errors = [read(recipe, seed)[0]["error"] for seed in SEEDS]
+    longest = max(sum(line["seconds"] for line in read(recipe, seed)[1]) for seed in SEEDS)
+    assert reached.test_error == pytest.approx(mean(errors), abs=5e-5)
+    assert reached.seconds == pytest.approx(longest, abs=60)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_runs_follow_their_recipe_on_all_images(recipe: str, seed: str):
     read_config = config.load(config.find(f"records/{recipe}"), [], {})

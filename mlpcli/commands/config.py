@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from typing import NamedTuple
+
 import click
 
 from mlpcli.commands import EXIT_USAGE, output
@@ -25,9 +28,10 @@ def command() -> None:
 @command.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def list_(as_json: bool) -> None:
-    """List the configs that come with the program.
+    """List the configs that come with the program, with the test error that they reach and the time that it takes.
 
-    Their names can be used in place of a file.
+    Their names can be used in place of a file. Error and time are those of the line "Reaches:" of the config, which
+    says of which seeds, cores and data set they are ('mlpcli config show NAME').
 
     \b
     Examples:
@@ -36,13 +40,20 @@ def list_(as_json: bool) -> None:
     """
     from mlpcli import config
 
-    summaries = {name: _summary(config.read_text(path)) for name, path in config.shipped().items()}
+    texts = {name: config.read_text(path) for name, path in config.shipped().items()}
     if as_json:
-        output.result_json([{"name": name, "summary": summary} for name, summary in summaries.items()])
+        output.result_json(
+            [{"name": name, "summary": _summary(text), **_reached(text)._asdict()} for name, text in texts.items()]
+        )
         return
-    width = max(map(len, summaries), default=0)
-    for name, summary in summaries.items():
-        output.result(f"{name:<{width}}  {summary}".rstrip())
+    if not texts:
+        return
+    width = max(map(len, ("config", *texts)))
+    output.result(f"{'config':<{width}}  test error     time")
+    for name, text in texts.items():
+        reached = _reached(text)
+        error = "" if reached.test_error is None else f"{reached.test_error:.2%}"
+        output.result(f"{name:<{width}}  {error:>10}  {_time(reached.seconds):>7}  {_summary(text)}".rstrip())
 
 
 @command.command()
@@ -121,6 +132,34 @@ def _report(name: str, error: str | None) -> None:
         output.result(f"{name}: ok")
     else:
         output.say(f"mlpcli: {error}")
+
+
+class _Reached(NamedTuple):
+    """The test error that a config reaches, a fraction, and the seconds that it takes, as its comments say."""
+
+    test_error: float | None
+    seconds: float | None
+
+
+_ERROR = re.compile(r"Reaches:.*?\btest error (?:at most )?(\d+\.\d+) %")
+_SECONDS = re.compile(r"Reaches:.*?\bin (\d+(?:\.\d+)?) (s|minutes) (?:of training|from prompt to result)\b")
+
+
+def _reached(text: str) -> _Reached:
+    comments = " ".join(line.lstrip("# ").rstrip() for line in text.splitlines() if line.startswith("#"))
+    error, time = _ERROR.search(comments), _SECONDS.search(comments)
+    return _Reached(
+        None if error is None else round(float(error[1]) / 100, 6),
+        None if time is None else float(time[1]) * (60 if time[2] == "minutes" else 1),
+    )
+
+
+def _time(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    if seconds < 100:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:.3g} h"
 
 
 def _summary(text: str) -> str:

@@ -40,6 +40,9 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "shipped"
     folder.mkdir()
     (folder / "first.yaml").write_text("#   What it shows.   \n# More.\nseed: 1\n")
+    (folder / "known.yaml").write_text(
+        "# Known.\n# Reaches: validation error 3 %, test error 1.25 %\n#   (1.2 .. 1.3), in 2.5 minutes of training.\n"
+    )
     (folder / "longer-name.yaml").write_text("seed: 2\n")
     paths = {path.stem: path for path in sorted(folder.iterdir())}
     monkeypatch.setattr(config, "shipped", lambda: paths)
@@ -50,14 +53,41 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("shipped")
 def test_list_has_names_and_first_comments(run: Run) -> None:
-    assert run("list") == (0, "first        What it shows.\nlonger-name\n", "")
+    status, out, err = run("list")
+    assert (status, err) == (0, "")
+    assert [line.split(maxsplit=4) for line in out.splitlines()] == [
+        ["config", "test", "error", "time"],
+        ["first", "What", "it", "shows."],
+        ["known", "1.25%", "2.5", "min", "Known."],
+        ["longer-name"],
+    ]
 
 
 @pytest.mark.usefixtures("shipped")
 def test_list_as_json(run: Run) -> None:
     status, out, err = run("list", "--json")
     assert (status, err) == (0, "")
-    assert json.loads(out) == [{"name": "first", "summary": "What it shows."}, {"name": "longer-name", "summary": ""}]
+    unknown = {"test_error": None, "seconds": None}
+    assert json.loads(out) == [
+        {"name": "first", "summary": "What it shows.", **unknown},
+        {"name": "known", "summary": "Known.", "test_error": 0.0125, "seconds": 150.0},
+        {"name": "longer-name", "summary": "", **unknown},
+    ]
+
+
+def test_every_shipped_config_says_its_error_and_time(run: Run) -> None:
+    found = json.loads(run("list", "--json")[1])
+    assert len(found) == len(config.shipped()) > 10
+    for each in found:
+        assert each["test_error"] is not None and 0 < each["test_error"] < 0.2, each["name"]
+        assert each["seconds"] is not None and 0.1 < each["seconds"] < 1e5, each["name"]
+
+
+@pytest.mark.parametrize(("seconds", "words"), [("1.4 s", "1.4 s"), ("90 s", "90 s"), ("26 minutes", "26 min")])
+def test_times_are_in_seconds_or_minutes(run: Run, monkeypatch: pytest.MonkeyPatch, seconds: str, words: str) -> None:
+    Path("own.yaml").write_text(f"# Own.\n# Reaches: test error at most 1.5 % in {seconds} of training.\n")
+    monkeypatch.setattr(config, "shipped", lambda: {"own": Path("own.yaml")})
+    assert " ".join(run("list")[1].splitlines()[1].split()) == f"own 1.50% {words} Own."
 
 
 def test_empty_list(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
