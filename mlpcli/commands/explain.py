@@ -107,7 +107,7 @@ def command(
       mlpcli explain runs/mnist-... --index 12 --unit 37
       mlpcli explain runs/mnist-... --image three.png --label 3 --rate 0.1
       mlpcli explain --set network.initial_scale=20         saturated units
-      mlpcli explain --set network.hidden=[30,30,30]        vanishing gradients
+      mlpcli explain --set 'network.hidden=[30,30,30]'      vanishing gradients
       mlpcli explain --set network.objective=sigmoid_cross_entropy --label 3,7
       mlpcli explain --p 0.7,0.2,0.1 --label 1              the output layer alone
       mlpcli explain --neuron                               where the quadratic loss stalls

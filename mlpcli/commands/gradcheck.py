@@ -112,7 +112,7 @@ def command(
       mlpcli gradcheck
       mlpcli gradcheck softmax-regression
       mlpcli gradcheck --set network.objective=linear_hinge --set network.activation=relu
-      mlpcli gradcheck --set network.hidden=[30] --all      every single entry
+      mlpcli gradcheck --set 'network.hidden=[30]' --all    every single entry
       mlpcli gradcheck --set training.optimizer=adam --set training.learning_rate=0.001
       mlpcli gradcheck --processes 4                        the step of four processes
       mpiexec -n 2 mlpcli gradcheck --mpi

@@ -132,7 +132,7 @@ def command(
     Examples:
       mlpcli train
       mlpcli train quickstart
-      mlpcli train my.yaml --set training.epochs=5 --set network.hidden=[300]
+      mlpcli train my.yaml --set training.epochs=5 --set 'network.hidden=[300]'
       mlpcli train --out runs/first --threads 1
       mlpcli train --processes auto
       mlpcli train --watch
