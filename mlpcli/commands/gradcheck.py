@@ -45,7 +45,7 @@ STEP_COLUMNS = ("step",)
 @set_option
 @click.option(
     "--data",
-    metavar="NAME|DIR",
+    metavar="NAME|PATH",
     help="Take the images from this data set, which must be there. [default: digits of the bundled sample]",
 )
 @click.option(
@@ -60,7 +60,7 @@ STEP_COLUMNS = ("step",)
     "tolerances",
     metavar="[METHOD=]NUMBER",
     multiple=True,
-    help="The relative error allowed for every method, or for one. Repeatable. [default: 1e-12; of central 1e-7]",
+    help="The relative error allowed for every method, or for one. Repeatable. [default: 1e-12; 1e-7 for central]",
 )
 @click.option(
     "--seed",
