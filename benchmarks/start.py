@@ -51,7 +51,7 @@ def main() -> None:
         of_numpy = common.spread([each / alone for each, alone in zip(own, seconds[NUMPY_ALONE], strict=True)])
         rows.append([name, common.with_range(common.spread(own), 3), common.with_range(of_numpy)])
     text = common.table(["what", "seconds", "of importing numpy"], rows)
-    text += f"\n\n`mlpcli --help` loads numpy: {'yes' if loads else 'no'}."
+    text += f"\n\n`mlpcli --help` {'loads' if loads else 'does not load'} numpy."
     common.report(given, "start", {"seconds": seconds, "help_loads_numpy": loads}, text)
 
 

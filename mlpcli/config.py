@@ -242,7 +242,7 @@ class TrainingConfig(_Section):
     )
     momentum: float | None = _key(
         None,
-        "null: 0.9 (for adam this is beta1), and no momentum for sgd, which allows no other value",
+        "momentum, for adam beta1; null: 0.9, but none for sgd, which allows no other value",
         low=0.0,
         high=0.9999,
     )

@@ -202,7 +202,7 @@ def import_(source: str, folder: str, overrides: tuple[str, ...], as_json: bool)
     Examples:
       mlpcli data import train.csv -o digits
       mlpcli data import gzip/emnist-letters -o letters
-      mlpcli data import scans/ -o scans-28 --set data.size=[28,28]
+      mlpcli data import scans/ -o scans-28 --set 'data.size=[28,28]'
       mlpcli data import mnist.pkl.gz -o nielsen
     """
     from dataclasses import replace

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     metavar="4|8",
     type=click.Choice(["4", "8"]),
     help="Average the probabilities of each image and of its 4 or 8 shifts by one pixel (8: diagonal ones too). The "
-    "result is no plain evaluation, and is shown and recorded as what it is.",
+    "output and evaluations.jsonl say that the result is such an average.",
 )
 @click.option(
     "--predictions",

@@ -36,7 +36,9 @@ LEVELS = (0, 10, 25, 50, 100, 150, 200, 300)  # steps of the one neuron that are
     type=click.Choice(["train", "validation", "test"]),
     help="Take the image from this split. [default: train for a config, else validation]",
 )
-@click.option("--index", metavar="N", type=click.IntRange(min=0), help="Take image N of it, from 0. [default: 0]")
+@click.option(
+    "--index", metavar="N", type=click.IntRange(min=0), help="Take image N of the split, from 0. [default: 0]"
+)
 @data_options
 @click.option("--image", metavar="FILE", help="Take the image from a picture or an IDX file instead.")
 @click.option(
@@ -45,22 +47,22 @@ LEVELS = (0, 10, 25, 50, 100, 150, 200, 300)  # steps of the one neuron that are
 @click.option(
     "--label",
     metavar="K[,K...]",
-    help="Take K for the true class, or for the true ones of a multi-label objective, or none. [default: that of the "
-    "data]",
+    help="Take K as the true class. A multi-label objective takes several, or the word none for no true class. "
+    "[default: the label in the data]",
 )
 @click.option(
     "--unit",
     "units",
     metavar="[LAYER:]J",
     multiple=True,
-    help="Show unit J, from 0, of a hidden layer, from 1 (the default); repeatable. [default: the most active, the "
-    "most saturated, the one with the largest gradient]",
+    help="Show unit J of hidden layer LAYER. Units count from 0, layers from 1; without LAYER, layer 1. Repeatable. "
+    "[default: the most active unit, the most saturated, and the one with the largest gradient]",
 )
 @click.option(
     "--rate",
     metavar="ETA",
     type=float,
-    help="The step's learning rate. [default: 0.01; of --neuron 0.15]",
+    help="The step's learning rate. [default: 0.01; 0.15 for --neuron]",
 )
 @click.option(
     "--steps",
@@ -72,7 +74,7 @@ LEVELS = (0, 10, 25, 50, 100, 150, 200, 300)  # steps of the one neuron that are
 )
 @click.option("--p", "probabilities", metavar="P,P,...", help="Explain the output layer alone, for these outputs p.")
 @click.option("--z", "logits", metavar="Z,Z,...", help="Explain the output layer alone, for these logits z.")
-@click.option("--neuron", is_flag=True, help="Train one saturated neuron by two losses.")
+@click.option("--neuron", is_flag=True, help="Train one saturated neuron with each of two losses.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, with every array in full.")
 def command(
     what: str | None,
@@ -107,7 +109,7 @@ def command(
       mlpcli explain runs/mnist-... --index 12 --unit 37
       mlpcli explain runs/mnist-... --image three.png --label 3 --rate 0.1
       mlpcli explain --set network.initial_scale=20         saturated units
-      mlpcli explain --set network.hidden=[30,30,30]        vanishing gradients
+      mlpcli explain --set 'network.hidden=[30,30,30]'      vanishing gradients
       mlpcli explain --set network.objective=sigmoid_cross_entropy --label 3,7
       mlpcli explain --p 0.7,0.2,0.1 --label 1              the output layer alone
       mlpcli explain --neuron                               where the quadratic loss stalls
@@ -586,7 +588,7 @@ class _Printer:
         e = self.e
         both = (e.step, e.small_step)
         steps = f", {e.step.steps} steps" if e.step.steps > 1 else ""
-        promised = "promised by the first step" if steps else "promised, eta |dC/dtheta|^2"
+        promised = "predicted by the first step" if steps else "predicted, eta |dC/dtheta|^2"
         rows = [
             ["C before", *(_number(s.loss_before) for s in both)],
             ["C after", *(_number(s.loss_after) for s in both)],
@@ -618,7 +620,7 @@ class _Printer:
             for factor in e.factors
         ]
         if rows:
-            self._say("     the factor f'(z) that each hidden layer puts in the way of the gradient")
+            self._say("     the factor f'(z) by which each hidden layer multiplies the gradient")
             self._lines(
                 _table(
                     ["layer", "largest", "median", SATURATION[e.architecture.activation.name], "norm of dz"],

@@ -45,7 +45,7 @@ STEP_COLUMNS = ("step",)
 @set_option
 @click.option(
     "--data",
-    metavar="NAME|DIR",
+    metavar="NAME|PATH",
     help="Take the images from this data set, which must be there. [default: digits of the bundled sample]",
 )
 @click.option(
@@ -60,7 +60,7 @@ STEP_COLUMNS = ("step",)
     "tolerances",
     metavar="[METHOD=]NUMBER",
     multiple=True,
-    help="The relative error allowed for every method, or for one. Repeatable. [default: 1e-12; of central 1e-7]",
+    help="The relative error allowed for every method, or for one. Repeatable. [default: 1e-12; 1e-7 for central]",
 )
 @click.option(
     "--seed",
@@ -112,7 +112,7 @@ def command(
       mlpcli gradcheck
       mlpcli gradcheck softmax-regression
       mlpcli gradcheck --set network.objective=linear_hinge --set network.activation=relu
-      mlpcli gradcheck --set network.hidden=[30] --all      every single entry
+      mlpcli gradcheck --set 'network.hidden=[30]' --all    every single entry
       mlpcli gradcheck --set training.optimizer=adam --set training.learning_rate=0.001
       mlpcli gradcheck --processes 4                        the step of four processes
       mpiexec -n 2 mlpcli gradcheck --mpi

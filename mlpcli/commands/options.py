@@ -32,7 +32,8 @@ def source_option(command: Decorated) -> Decorated:
         "sources",
         metavar="S",
         multiple=True,
-        help="A URL, a folder or npm:NAME@VERSION to fetch from instead; repeatable, tried in turn.",
+        help="Fetch from S, not from the data set's own sources: a URL, a folder or npm:NAME@VERSION. Repeatable: "
+        "tried in turn.",
     )(command)
 
 
@@ -78,7 +79,7 @@ def data_options(command: Decorated) -> Decorated:
         click.option(
             "--data",
             "dataset",
-            metavar="NAME|DIR",
+            metavar="NAME|PATH",
             help="Another data set of the same shape. [default: the training data set]",
         ),
     ):

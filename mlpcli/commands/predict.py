@@ -28,8 +28,8 @@ STDIN = "-"
 @click.option(
     "--raw",
     is_flag=True,
-    help="Take pictures as they are, with light ink: not inverted, cut, scaled or centred. They must have the "
-    "network's size.",
+    help="Do not invert, cut, scale or centre pictures: bright strokes on a dark background, of the "
+    "network's image size.",
 )
 @click.option("--many", is_flag=True, help="Read the row of digits on each picture as a number.")
 @click.option("--show", is_flag=True, help="Draw the network's input.")

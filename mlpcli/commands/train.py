@@ -82,8 +82,9 @@ class _Processes(click.IntRange):
 @click.option(
     "--data",
     "dataset",
-    metavar="NAME|DIR",
-    help="The data set; with --resume, the new place of the run's data, whose SHA-256 must be equal.",
+    metavar="NAME|PATH",
+    help="The data set: a name, a file or a folder; with --resume, the new place of the run's data, whose SHA-256 "
+    "must be equal.",
 )
 @click.option(
     "--init",
@@ -132,7 +133,7 @@ def command(
     Examples:
       mlpcli train
       mlpcli train quickstart
-      mlpcli train my.yaml --set training.epochs=5 --set network.hidden=[300]
+      mlpcli train my.yaml --set training.epochs=5 --set 'network.hidden=[300]'
       mlpcli train --out runs/first --threads 1
       mlpcli train --processes auto
       mlpcli train --watch

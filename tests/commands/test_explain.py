@@ -138,7 +138,7 @@ def test_neuron_refuses_options_of_networks(mlpcli, arguments):
 
 
 def test_predicted_decrease_is_that_of_the_first_step(mlpcli):
-    assert "promised by the first step" in mlpcli(*FEW, "--steps", 3).out
+    assert "predicted by the first step" in mlpcli(*FEW, "--steps", 3).out
 
 
 def test_formulas_have_their_brackets(mlpcli):

@@ -87,7 +87,7 @@ class Learning {
     if (this.last) {
       const { promised, fell } = this.last;
       const what = fell < 0 ? `rose by ${number(-fell)}` : `fell by ${number(fell)}`;
-      return `Step ${this.steps}: C ${what}; its slope promised a fall of η‖dθ‖² = ${number(promised)}.`;
+      return `Step ${this.steps}: C ${what}; its slope predicted a fall of η‖dθ‖² = ${number(promised)}.`;
     }
     if (this.steps) return `The weights are ${plural(this.steps, "step")} away from the trained ones.`;
     return "Steps change this page's copy of the weights. The sections below show the network as it was trained.";
