@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     "shifts",
     metavar="4|8",
     type=click.Choice(["4", "8"]),
-    help="Average the probabilities of each image and of its 4 or 8 shifts by one pixel (8: diagonal ones too). The "
-    "result is no plain evaluation, and is shown and recorded as what it is.",
+    help="Test-time augmentation: average the probabilities of each image and of its 4 or 8 shifts by one pixel (8: "
+    "diagonal ones too). The output and the record name the shifts.",
 )
 @click.option(
     "--predictions",
@@ -155,7 +155,7 @@ def _print(evaluated: EvaluatedRuns, result: Evaluation, dataset: str | None) ->
     output.result(f"{shown(part.name)}, {evaluated.split}: {result.examples:,} images")
     if evaluated.shifts:
         output.result(
-            f"no plain evaluation: the probabilities are means over each image and its {evaluated.shifts} shifts by "
+            f"test-time augmentation: the probabilities are means over each image and its {evaluated.shifts} shifts by "
             "one pixel (--average-shifts)"
         )
     if wanted := _fallback_from(evaluated, dataset):

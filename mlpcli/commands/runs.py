@@ -187,8 +187,8 @@ def compare(paths: tuple[Path, ...], group_seeds: bool, test: bool, as_json: boo
     "teachers",
     metavar="FILE.npz",
     multiple=True,
-    help="The checkpoint of a teacher, if they have moved; repeat it for each, in order. [default: where the run had "
-    "them]",
+    help="The checkpoint of the teacher, if it has moved. For several teachers, repeat the option for each, in the "
+    "order of training.teacher. [default: where the run had them]",
 )
 @source_option
 @partial(threads_option, default="those of the run")
@@ -210,7 +210,7 @@ def reproduce(
     an unfinished run, the epochs it has. The test set is not read.
 
     The numbers of threads and processes are those of the run. A run of several MPI processes is trained again by one
-    process, which rounds differently: it is reported as not reproduced, and both numbers are printed.
+    process, which rounds differently: it is reported as not reproduced, with both numbers of processes.
 
     \b
     Examples:
