@@ -155,7 +155,7 @@ def _print(evaluated: EvaluatedRuns, result: Evaluation, dataset: str | None) ->
     output.result(f"{shown(part.name)}, {evaluated.split}: {result.examples:,} images")
     if evaluated.shifts:
         output.result(
-            f"no plain evaluation: the probabilities are means over each image and its {evaluated.shifts} shifts by "
+            f"test-time augmentation: the probabilities are means over each image and its {evaluated.shifts} shifts by "
             "one pixel (--average-shifts)"
         )
     if wanted := _fallback_from(evaluated, dataset):

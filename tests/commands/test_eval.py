@@ -362,9 +362,9 @@ def test_average_over_shifts_is_that_by_hand(mlpcli, runs, tmp_path, test_split,
 
 
 def test_average_over_shifts_is_named_on_the_screen(mlpcli, runs):
-    named = "no plain evaluation: the probabilities are means over each image and its 4 shifts"
+    named = "test-time augmentation: the probabilities are means over each image and its 4 shifts"
     assert named in mlpcli("eval", runs / "one", "--average-shifts", 4).out
-    assert "no plain evaluation" not in mlpcli("eval", runs / "one").out
+    assert "test-time augmentation" not in mlpcli("eval", runs / "one").out
 
 
 def test_ensemble_is_averaged_over_shifts(mlpcli, runs, test_split):
