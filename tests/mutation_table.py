@@ -25,6 +25,8 @@ FILES = (
     "training/averaging.py",
     "training/batches.py",
     "training/margins.py",
+    "training/rng.py",
+    "training/augment.py",
     "training/schedule.py",
     "training/trainer.py",
     "parallel/comm.py",

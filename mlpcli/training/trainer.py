@@ -138,15 +138,16 @@ class Trainer:
         while self.group.continue_training(not self.finished):
             # What overflows ends in a loss that is checked.
             with self.group.collective(), np.errstate(all="ignore"):
-                record = self._epoch(self.state.epoch + 1, on_step)
+                record = self._epoch(on_step)
             yield record
 
-    def steps(self, epoch: int) -> Iterator[StepRecord]:
-        """Take the steps of ``epoch``, from 1, and yield a record of each. Collective.
+    def steps(self) -> Iterator[StepRecord]:
+        """Take the steps of the epoch after ``state.epoch``, and yield a record of each. Collective.
 
         Raises ``DivergedError`` if a loss is not finite.
         """
         state, training = self.state, self._config.training
+        epoch = state.epoch + 1
         self._broadcast_state()
         self._optimizer.begin()
         masks = keyed_rng(self._config.seed, "dropout", epoch)
@@ -270,11 +271,12 @@ class Trainer:
         for vector in (state.theta.vector, *state.optimizer.values(), *averages):
             self._comm.broadcast(vector)
 
-    def _epoch(self, epoch: int, on_step: Callable[[float], None] | None) -> EpochRecord:
+    def _epoch(self, on_step: Callable[[float], None] | None) -> EpochRecord:
         state, examples = self.state, len(self._dataset.train)
+        epoch = state.epoch + 1
         total, wrong, rate, norms = 0.0, 0, 0.0, [0.0]
         started = time.perf_counter()
-        for step in self.steps(epoch):
+        for step in self.steps():
             total += step.loss * step.size
             wrong += step.errors
             rate, norms = step.learning_rate, step.gradient_norm or norms
