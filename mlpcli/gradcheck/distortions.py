@@ -16,10 +16,14 @@ from numpy.typing import NDArray
 from mlpcli.config import AugmentationConfig
 from mlpcli.gradcheck.rows import Row, row
 from mlpcli.gradcheck.textbook import generator
-from mlpcli.training.augment import BLOCK_PLANES, POOL, POOL_BYTES, Augmentation, strength_in
+from mlpcli.training.augment import Augmentation, strength_in
 
 Array = NDArray[Any]
 
+
+# Part of what a seed means: the displacements in the pool, of each component; its limit in bytes, for large images; and
+# the planes of noise that are drawn at a time.
+POOL, POOL_BYTES, PLANES = 2048, 2**28, 64
 
 # Images of an epoch that are compared, at most.
 COMPARED = 50
@@ -28,28 +32,30 @@ ROUNDINGS = 10.0
 
 
 def check(
-    config: AugmentationConfig, images: Array, shape: tuple[int, int], seed: int, epochs: int, checked: Sequence[int]
+    config: AugmentationConfig, count: int, shape: tuple[int, int], seed: int, epochs: int, checked: Sequence[int]
 ) -> Row:
-    """Return the row of the distorted images, of the epochs ``checked``, and of the strength in all ``epochs``.
+    """Return the row of distorted images, of the epochs ``checked``, and of the strength in all ``epochs``.
 
-    The error is relative to the undistorted images: few pixels may be left of an image.
+    The ``count`` images are random, as the empty margins of digits would hide an error at the edges. The error is
+    relative to the undistorted images: few pixels may be left of an image.
     """
-    chosen = np.arange(len(images))[:: -(-len(images) // COMPARED)]
-    augmentation = Augmentation(config, shape, len(images), epochs, seed, np.float64)
+    images = np.random.default_rng(seed).integers(1, 256, size=(count, math.prod(shape)), dtype=np.uint8)
+    chosen = np.arange(count)[:: -(-count // COMPARED)]
+    augmentation = Augmentation(config, shape, count, epochs, seed, np.float64)
     size = float(np.linalg.norm(images[chosen].astype(np.float64)))
     error = 0.0
     for epoch in checked:
         augmentation.begin(epoch)
-        found = augmentation.distort(images[chosen], chosen, np.empty((len(chosen), images.shape[1])))
+        found = augmentation.distort(images[chosen], chosen, np.empty((len(chosen), math.prod(shape))))
         expected = distorted(config, images, shape, seed, epoch, epochs, chosen)
         difference = float(np.linalg.norm(found - expected))
-        error = max(error, difference / size if size else difference)
+        error = max(error, difference / size)
     if any(strength_in(config, epoch, epochs) != strength(config, epoch, epochs) for epoch in range(1, epochs + 1)):
         error = math.inf
     steepest = (1 + math.tan(math.radians(config.shear))) / (1 - config.scale)
     reach = (sum(shape) + config.elastic_alpha + config.shift) * steepest
     allowed = {"step": ROUNDINGS * float(np.finfo(np.float32).eps) * reach}
-    return row("step images", (len(images), images.shape[1]), {"step": error}, allowed, len(chosen) * images.shape[1])
+    return row("step images", images.shape, {"step": error}, allowed, images[chosen].size)
 
 
 def strength(config: AugmentationConfig, epoch: int, epochs: int) -> float:
@@ -102,8 +108,8 @@ def _displacements(
     g = np.exp(-(np.arange(-radius, radius + 1) ** 2) / (2 * config.elastic_sigma**2))
     g /= g.sum()
     count, planes = (h + 2 * radius) * (w + 2 * radius), []
-    for start in range(0, 2 * pool, BLOCK_PLANES):
-        n = min(BLOCK_PLANES, 2 * pool - start)
+    for start in range(0, 2 * pool, PLANES):
+        n = min(PLANES, 2 * pool - start)
         words = rng.bit_generator.random_raw(math.ceil(n * count / 8)).astype("<u8")
         # A byte for each entry: 256 values evenly in (-1, 1).
         noise = (words.view(np.int8)[: n * count].reshape(n, h + 2 * radius, w + 2 * radius) + 0.5) / 128

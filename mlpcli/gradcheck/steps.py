@@ -220,20 +220,20 @@ class StepChecker:
         before = self._start()
         errors = dict.fromkeys(("loss", *before), 0.0)
         errors["loss"] = self._schedule_error()
-        inputs: Iterator[tuple[Problem, Array]] = iter(())
+        batches: Iterator[tuple[Problem, Array]] = iter(())
         moved = {name: name == "loss" for name in errors}
         try:
             for snapshot in self._steps.snapshots():
                 self.snapshots.append(snapshot)
                 after = snapshot.vectors
                 if snapshot.record is None:
-                    errors["loss"] = max(errors["loss"], inf if next(inputs, None) else 0.0)  # a batch was left out
-                    inputs = self._batches(snapshot.epoch)
+                    errors["loss"] = max(errors["loss"], inf if next(batches, None) else 0.0)  # a batch was left out
+                    batches = self._batches(snapshot.epoch)
                     number = (snapshot.epoch - 1) * self._steps_per_epoch
                     found = {name: relative_error(vector, after[name]) for name, vector in before.items()}
                 else:
                     number += 1
-                    found = self._errors(before, snapshot, number, *next(inputs))
+                    found = self._errors(before, snapshot, number, *next(batches))
                 for name, error in found.items():
                     errors[name] = max(errors[name], error)
                     moved[name] |= name in before and not np.array_equal(before[name], after[name])
@@ -241,7 +241,7 @@ class StepChecker:
         except DivergedError as error:
             self.diverged = True
             return [Row("step", shape, 0, {}, NOT_EXERCISED, {}, (), str(error))]
-        errors["loss"] = max(errors["loss"], inf if next(inputs, None) else 0.0)
+        errors["loss"] = max(errors["loss"], inf if next(batches, None) else 0.0)
         many = errors_of_many_steps(self._config.training, self._rng)
         errors = {name: max(error, many.get(name, 0.0)) for name, error in errors.items()}
         errors["loss"] = max(errors["loss"], error_of_many_batches(self._config.seed, self._rng))
@@ -252,7 +252,7 @@ class StepChecker:
         ]
         config, train = self._config, self._dataset.train
         if config.augmentation is not None:
-            given = train.images, self._dataset.image_shape, config.seed, config.training.epochs, self._steps.epochs
+            given = len(train), self._dataset.image_shape, config.seed, config.training.epochs, self._steps.epochs
             rows.append(distortions.check(config.augmentation, *given))
         return rows
 
@@ -269,10 +269,9 @@ class StepChecker:
             if ours.record is not None and theirs.record is not None:
                 wrong = float(ours.record.errors != theirs.record.errors)
                 loss = max(loss, wrong, _relative(ours.record.loss, theirs.record.loss))
-        names = {"loss": ((), loss), "theta": (shape, theta)}
         return [
-            row(f"{group.size} processes {name}", shape, {"step": error}, self._tolerance, math.prod(shape))
-            for name, (shape, error) in names.items()
+            row(f"{group.size} processes loss", (), {"step": loss}, self._tolerance, 1),
+            row(f"{group.size} processes theta", shape, {"step": theta}, self._tolerance, math.prod(shape)),
         ]
 
     def _start(self) -> dict[str, Array]:
@@ -347,10 +346,10 @@ class StepChecker:
         if "m" in state:
             g = textbook.gradient_from_m(state["m"], after.vectors["m"], mu)
         else:
-            v, moved = state["v"], after.vectors["v"]
-            g = (mu * v - moved) / eta
+            v, next_v = state["v"], after.vectors["v"]
+            g = (mu * v - next_v) / eta
             # A gradient that is small beside the momentum loses digits in the difference.
-            rounding = float(np.finfo(np.float64).eps * (mu * np.linalg.norm(v) + np.linalg.norm(moved)) / eta)
+            rounding = float(np.finfo(np.float64).eps * (mu * np.linalg.norm(v) + np.linalg.norm(next_v)) / eta)
         gradient = self._parameters(g)
         norms = np.sqrt([np.sum(dW**2) + np.sum(db**2) for dW, db in zip(gradient.W, gradient.b, strict=True)])
         reported = np.array(after.record.gradient_norm)
