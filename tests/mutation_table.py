@@ -25,6 +25,8 @@ FILES = (
     "training/averaging.py",
     "training/batches.py",
     "training/margins.py",
+    "training/rng.py",
+    "training/augment.py",
     "training/schedule.py",
     "training/trainer.py",
     "parallel/comm.py",
@@ -183,6 +185,27 @@ KNOWN: tuple[Known, ...] = (
     *(
         Known("model/parameters.py", function, "", "", "Initial weights: where the steps begin, no part of one.", True)
         for function in ("initialize", "_glorot", "_he", "_lecun")
+    ),
+    Known(
+        "training/rng.py",
+        "keyed_rng",
+        "def keyed_rng(seed: int, purpose: str, epoch: int=0) -> np.random.Generator:",
+        "",
+        "The key of the initial weights, which have no epoch: other random numbers.",
+        True,
+    ),
+    *(
+        Known(
+            "training/rng.py",
+            "",
+            "PURPOSES = {'initialization': 1, 'order': 2, 'affine': 3, 'elastic': 4, 'dropout': 5, 'sweep': 6, "
+            "'input dropout': 7, 'validation': 8}",
+            f"PURPOSES = {{'initialization': {number}, 'order': 2, 'affine': 3, 'elastic': 4, 'dropout': 5, "
+            "'sweep': 6, 'input dropout': 7, 'validation': 8}",
+            "The key of the initial weights: other random numbers.",
+            True,
+        )
+        for number in (0, 2)
     ),
     *(
         Known(

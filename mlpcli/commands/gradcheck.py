@@ -38,6 +38,12 @@ STREAM = 2**63
 # The methods, by the names that --tolerance and --json use: of the table of gradients, and of the table of steps.
 COLUMNS = ("complex", "central", "direction", "jacobian")
 STEP_COLUMNS = ("step",)
+# Why a row allows more than the tolerance of its method.
+REASONS = {
+    "central": "a gradient this small has no more digits in a difference",
+    **dict.fromkeys(("complex", "direction"), "saturated units leave its derivative no more digits"),
+    "step": "the coordinates of distorted images are float32",
+}
 
 
 @click.command()
@@ -413,10 +419,7 @@ def _print_verdict(rows: list[Row], allowed: dict[str, float], architecture: Arc
     for row in rows:
         for method, limit in row.allowed.items():
             if limit > allowed[method]:
-                reason = "a gradient this small has no more digits in a difference"
-                if method != "central":
-                    reason = "saturated units leave its derivative no more digits"
-                output.result(f"{row.name}: {method} allowed {limit:.1e}: {reason}")
+                output.result(f"{row.name}: {method} allowed {limit:.1e}: {REASONS[method]}")
     for row in rows:
         if row.worst:
             output.result(row.worst)

@@ -119,8 +119,8 @@ class _Checker:
         subject, gradient = self._backward(self.theta.vector)
         rounding = _rounding_by_saturation(subject)
         allowed = [
-            {**self.tolerance, **{method: max(self.tolerance[method], loss) for method in ("complex", "direction")}}
-            for loss in rounding
+            {**self.tolerance, **{method: max(self.tolerance[method], error) for method in ("complex", "direction")}}
+            for error in rounding
         ]
         probe = Probe(self._loss(np.float64), self._loss(np.complex128))
         for i, (name, tensor) in enumerate(gradient.tensors()):
@@ -319,15 +319,13 @@ class _Checker:
         )
         return row(name, gradient.shape, errors, allowed, len(drawn), exercised, kinks, *worst[:1])
 
-    def _directions(
-        self, a: Array, probe: Probe, whole: slice, allowed: Mapping[str, float]
-    ) -> tuple[float, list[int]]:
+    def _directions(self, a: Array, probe: Probe, part: slice, allowed: Mapping[str, float]) -> tuple[float, list[int]]:
         """Return the error in a random direction through all entries, and an entry that is wrong if it is too large."""
 
         def error(first: int, last: int) -> float:
-            v, part = draw_direction(self.rng, last - first), a[first:last]
-            step = probe.along(slice(whole.start + first, whole.start + last), v)
-            return projection_error(step if abs(step) > NEGLIGIBLE else 0.0, float(v @ part), part)
+            v, by_hand = draw_direction(self.rng, last - first), a[first:last]
+            step = probe.along(slice(part.start + first, part.start + last), v)
+            return projection_error(step if abs(step) > NEGLIGIBLE else 0.0, float(v @ by_hand), by_hand)
 
         first, last = 0, a.size
         result = error(first, last)

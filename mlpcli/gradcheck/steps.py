@@ -14,8 +14,7 @@ that is compared by projections, and implies the gradient, from which the rule g
 
 With several processes the same steps are taken again by all of them, and every entry is compared with those of one.
 
-An epoch usually has more steps. So optimizer and average also take 300 steps, of a vector of a few entries with random
-gradients: long enough for momentum to be written out, and for the average to skip steps.
+An epoch usually has more steps. :mod:`mlpcli.gradcheck.long_runs` checks many of them, of the parts alone.
 """
 
 from __future__ import annotations
@@ -33,7 +32,8 @@ from mlpcli.config import Config
 from mlpcli.datasets.deskew import preprocessed
 from mlpcli.datasets.load import Dataset, Split
 from mlpcli.errors import DivergedError
-from mlpcli.gradcheck import textbook
+from mlpcli.gradcheck import distortions, textbook
+from mlpcli.gradcheck.long_runs import error_of_many_batches, errors_of_many_steps
 from mlpcli.gradcheck.probe import COMPLEX_STEP
 from mlpcli.gradcheck.rows import (
     NOT_EXERCISED,
@@ -47,21 +47,18 @@ from mlpcli.gradcheck.rows import (
 from mlpcli.gradcheck.subject import Problem
 from mlpcli.model.network import Network
 from mlpcli.model.parameters import Parameters
-from mlpcli.parallel.comm import SERIAL
 from mlpcli.parallel.control import SINGLE, ProcessGroup
 from mlpcli.state import OPTIMIZER_STATE, State, architecture_of
 from mlpcli.training import schedule
 from mlpcli.training.augment import Augmentation
-from mlpcli.training.averaging import INTERVAL, MovingAverage
-from mlpcli.training.optimizers import FLUSH_STEPS, make_optimizer
-from mlpcli.training.rng import keyed_rng
+from mlpcli.training.averaging import INTERVAL
+from mlpcli.training.optimizers import FLUSH_STEPS
 from mlpcli.training.teacher import Teacher
 from mlpcli.training.trainer import StepRecord, Trainer
 
 Array = NDArray[Any]
 
 BATCHES = 3.5  # of an epoch: full ones, two of which are gathered together, and a shorter one
-MANY_STEPS = 300
 
 
 @dataclass(frozen=True)
@@ -118,7 +115,7 @@ class CheckedSteps:
                 for name, vector in starts[number].items() if number and starts else ():
                     self._vector(name)[...] = vector
                 yield self._snapshot(epoch, None)
-                for record in trainer.steps(epoch):
+                for record in trainer.steps():
                     yield self._snapshot(epoch, record)
         self.group.continue_training(False)
 
@@ -223,20 +220,20 @@ class StepChecker:
         before = self._start()
         errors = dict.fromkeys(("loss", *before), 0.0)
         errors["loss"] = self._schedule_error()
-        inputs: Iterator[tuple[Problem, Array]] = iter(())
+        batches: Iterator[tuple[Problem, Array]] = iter(())
         moved = {name: name == "loss" for name in errors}
         try:
             for snapshot in self._steps.snapshots():
                 self.snapshots.append(snapshot)
                 after = snapshot.vectors
                 if snapshot.record is None:
-                    errors["loss"] = max(errors["loss"], inf if next(inputs, None) else 0.0)  # a batch was left out
-                    inputs = self._batches(snapshot.epoch)
+                    errors["loss"] = max(errors["loss"], inf if next(batches, None) else 0.0)  # a batch was left out
+                    batches = self._batches(snapshot.epoch)
                     number = (snapshot.epoch - 1) * self._steps_per_epoch
                     found = {name: relative_error(vector, after[name]) for name, vector in before.items()}
                 else:
                     number += 1
-                    found = self._errors(before, snapshot, number, *next(inputs))
+                    found = self._errors(before, snapshot, number, *next(batches))
                 for name, error in found.items():
                     errors[name] = max(errors[name], error)
                     moved[name] |= name in before and not np.array_equal(before[name], after[name])
@@ -244,14 +241,20 @@ class StepChecker:
         except DivergedError as error:
             self.diverged = True
             return [Row("step", shape, 0, {}, NOT_EXERCISED, {}, (), str(error))]
-        errors["loss"] = max(errors["loss"], inf if next(inputs, None) else 0.0)
-        many = self._errors_of_many_steps()
+        errors["loss"] = max(errors["loss"], inf if next(batches, None) else 0.0)
+        many = errors_of_many_steps(self._config.training, self._rng)
         errors = {name: max(error, many.get(name, 0.0)) for name, error in errors.items()}
+        errors["loss"] = max(errors["loss"], error_of_many_batches(self._config.seed, self._rng))
         shapes = {name: () if name == "loss" else shape for name in errors}
-        return [
+        rows = [
             row(f"step {name}", shapes[name], {"step": error}, self._tolerance, math.prod(shapes[name]), moved[name])
             for name, error in errors.items()
         ]
+        config, train = self._config, self._dataset.train
+        if config.augmentation is not None:
+            given = len(train), self._dataset.image_shape, config.seed, config.training.epochs, self._steps.epochs
+            rows.append(distortions.check(config.augmentation, *given))
+        return rows
 
     def rows_of(self, others: CheckedSteps) -> list[Row]:
         """Take the same steps with several processes; return a row for the loss and for theta."""
@@ -266,35 +269,10 @@ class StepChecker:
             if ours.record is not None and theirs.record is not None:
                 wrong = float(ours.record.errors != theirs.record.errors)
                 loss = max(loss, wrong, _relative(ours.record.loss, theirs.record.loss))
-        names = {"loss": ((), loss), "theta": (shape, theta)}
         return [
-            row(f"{group.size} processes {name}", shape, {"step": error}, self._tolerance, math.prod(shape))
-            for name, (shape, error) in names.items()
+            row(f"{group.size} processes loss", (), {"step": loss}, self._tolerance, 1),
+            row(f"{group.size} processes theta", shape, {"step": theta}, self._tolerance, math.prod(shape)),
         ]
-
-    def _errors_of_many_steps(self) -> dict[str, float]:
-        """Return by name the relative error after many steps of optimizer and average alone, with random gradients."""
-        training, theta, gradient = self._config.training, *(Parameters((2, 2), np.float64) for _ in range(2))
-        eta, mu = training.learning_rate, 0.9 if training.momentum is None else training.momentum
-        decay, weights = training.averaging or 0.9, len(theta.weights)
-        optimizer = make_optimizer(
-            training, theta, gradient, {name: np.zeros(6) for name in OPTIMIZER_STATE[training.optimizer]}, SERIAL
-        )
-        mean = MovingAverage(average := np.zeros(6), theta.vector, decay, MANY_STEPS, [slice(0, 6)])
-        vectors = {**optimizer.state_dict(), "theta": np.zeros(6), "average": np.zeros(6)}
-        optimizer.begin()
-        for number in range(1, MANY_STEPS + 1):
-            g = self._rng.normal(size=6)
-            alpha, beta = optimizer.begin_step(eta, number)
-            optimizer.accumulator[...] = beta * optimizer.accumulator + alpha * g
-            optimizer.step()
-            mean.update(number)
-            g[:weights] += 2 * training.l2 * vectors["theta"][:weights]
-            vectors["theta"], state = textbook.RULES[training.optimizer](vectors["theta"], vectors, g, eta, mu, number)
-            vectors |= state
-            vectors["average"] = textbook.average(vectors["average"], theta.vector, decay, INTERVAL, number)
-        found = {**optimizer.state_dict(), "theta": theta.vector, "average": average}
-        return {name: relative_error(vectors[name], found[name]) for name in vectors}
 
     def _start(self) -> dict[str, Array]:
         """Return the vectors (n,) with which training must begin: those of the state, or the initial ones."""
@@ -368,10 +346,10 @@ class StepChecker:
         if "m" in state:
             g = textbook.gradient_from_m(state["m"], after.vectors["m"], mu)
         else:
-            v, moved = state["v"], after.vectors["v"]
-            g = (mu * v - moved) / eta
+            v, next_v = state["v"], after.vectors["v"]
+            g = (mu * v - next_v) / eta
             # A gradient that is small beside the momentum loses digits in the difference.
-            rounding = float(np.finfo(np.float64).eps * (mu * np.linalg.norm(v) + np.linalg.norm(moved)) / eta)
+            rounding = float(np.finfo(np.float64).eps * (mu * np.linalg.norm(v) + np.linalg.norm(next_v)) / eta)
         gradient = self._parameters(g)
         norms = np.sqrt([np.sum(dW**2) + np.sum(db**2) for dW, db in zip(gradient.W, gradient.b, strict=True)])
         reported = np.array(after.record.gradient_norm)
@@ -400,12 +378,14 @@ class StepChecker:
         """Yield each batch of an epoch with its labels: inputs from 0 to 1, targets and masks, from the definitions."""
         config, train, classes = self._config, self._dataset.train, self._dataset.classes
         training, batch_size = config.training, min(config.training.batch_size, len(train))
-        order = keyed_rng(config.seed, "order", epoch).permutation(len(train))
-        masks_rng, inputs_rng = (keyed_rng(config.seed, purpose, epoch) for purpose in ("dropout", "input dropout"))
+        generator = textbook.generator
+        order = generator(config.seed, "order", epoch).permutation(len(train))
+        masks_rng, inputs_rng = (generator(config.seed, purpose, epoch) for purpose in ("dropout", "input dropout"))
         s = training.label_smoothing
+        distorted = self._distorted(epoch)
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
-            X = images = self._distorted(chosen, epoch) / 255.0
+            X = images = distorted[chosen] / 255.0
             if training.input_dropout:
                 X = X * textbook.mask(training.input_dropout, X.shape, inputs_rng)
             hidden = config.network.hidden if training.dropout else ()
@@ -429,21 +409,21 @@ class StepChecker:
             teacher.config.network, teacher.theta, preprocessed(X, teacher.image_shape, preprocessing)
         )
 
-    def _distorted(self, chosen: Array, epoch: int) -> Array:
-        config, train = self._config, self._dataset.train
-        images = train.images[chosen]
+    def _distorted(self, epoch: int) -> Array:
+        """Return all images (N, D) of an epoch, by the code that trains; the row of the images checks them."""
+        config, images = self._config, self._dataset.train.images
         if config.augmentation is None:
-            return images.astype(np.float64)
+            return images
         augmentation = Augmentation(
             config.augmentation,
             self._dataset.image_shape,
-            len(train),
+            len(images),
             config.training.epochs,
             config.seed,
             np.float64,
         )
         augmentation.begin(epoch)
-        return augmentation.distort(images, chosen, np.empty(images.shape))
+        return augmentation.distort(images, np.arange(len(images)), np.empty(images.shape))
 
 
 def _relative(a: float, b: float) -> float:

@@ -1,4 +1,4 @@
-"""Activations, update rules, schedules and masks as their sources print them: training is checked against these.
+"""Activations, update rules, schedules and masks by their definitions: training is checked against these.
 
 Nothing here is used to train. Each rule maps theta, the optimizer's state and the gradient g, arrays of one shape, to
 the new theta and state; ``t`` counts the steps from 1. A rule that is linear maps the projections of vectors on a
@@ -62,6 +62,9 @@ KINKS: dict[str, Callable[..., Array]] = {
     "linear_hinge": lambda z, Y: z - (Y * z).sum(axis=1, keepdims=True) + 1 > 0,
 }
 
+# The numbers of the random streams of an epoch.
+STREAMS = {"order": 2, "affine": 3, "elastic": 4, "dropout": 5, "input dropout": 7}
+
 RULES: dict[str, Rule] = {"sgd": sgd, "momentum": momentum, "nesterov": nesterov, "adam": adam}
 
 
@@ -107,6 +110,12 @@ def average(before: Array, theta: Array, decay: float, interval: int, step: int)
     n = step // interval
     d = min(decay**interval, (n - 1) / n)
     return d * before + (1 - d) * theta
+
+
+def generator(seed: int, purpose: str, epoch: int) -> np.random.Generator:
+    """Return Philox 4x64-10 with the key (seed, 2^48 times the purpose's number + epoch)."""
+    key = np.array([seed, STREAMS[purpose] * 2**48 + epoch], np.uint64)
+    return np.random.Generator(np.random.Philox(key=key))
 
 
 def mask(rate: float, shape: tuple[int, int], rng: np.random.Generator) -> Array:

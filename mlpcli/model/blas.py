@@ -106,7 +106,8 @@ class _GemmPlan:
         self.start, self.strides = (A.ctypes.data, B.ctypes.data, C.ctypes.data), (A.strides, B.strides, C.strides)
         self.a, self.b, self.c = map(ctypes.c_void_p, self.start)
         lda, ldb, ldc = (integer(_leading_dimension(matrix)) for matrix in (A, B, C))
-        kinds = (kind(value) for value in (order, *(NO_TRANS if _order(X) == order else TRANS for X in (A, B))))
+        transposes = [NO_TRANS if _order(matrix) == order else TRANS for matrix in (A, B)]
+        kinds = map(kind, (order, *transposes))
         n = integer(C.shape[1])
         self.run = partial(gemm, *kinds, self.m, n, self.k, alpha, self.a, lda, self.b, ldb, beta, self.c, ldc)
 
@@ -169,7 +170,7 @@ class Axpy:
 
 
 def _order(matrix: Array) -> int:
-    """Return whether the rows or the columns of ``matrix`` are contiguous."""
+    """Return ``ROW_MAJOR`` if the rows of ``matrix`` are contiguous, ``COLUMN_MAJOR`` if its columns are."""
     if matrix.strides[1] == matrix.itemsize:
         return ROW_MAJOR
     if matrix.strides[0] == matrix.itemsize:

@@ -9,11 +9,11 @@ has D inputs x and H units. In the first layer x is X, in the others it is a of 
     (4)  dz_L = (p - Y) / B     (7)  dx = dz W^T             (12)  dh = m * da   da is dx of the layer above
                                 (8)  dz = dh * f'(z)
 
-(4) is that of the matched pairs; see mlpcli.model.objectives. (9) and (10) are the penalty: with it dW is the
-derivative of Loss + R, while the loss that is reported is without R. With L = 1 this is softmax regression. The same
-code runs in float32 to train and in float64 and complex128 to be checked (``mlpcli gradcheck``); it writes into arrays
-allocated once, by mlpcli.model.build. A ``Gemm`` is a matrix product planned for fixed arrays: calling it computes
-C <- beta C + alpha A B.
+(4) is that of the matched pairs; see mlpcli.model.objectives. (9) and (10) are the penalty, and l2 is its lambda: with
+it dW is the derivative of Loss + R, while the loss that is reported is without R. With L = 1 this is softmax
+regression. The same code runs in float32 to train and in float64 and complex128 to be checked (``mlpcli gradcheck``);
+it writes into arrays allocated once, by mlpcli.model.build. A ``Gemm`` is a matrix product planned for fixed arrays:
+calling it computes C <- beta C + alpha A B.
 
 Several processes may run this code on one batch. Each owns some units of every hidden layer, and its arrays are the
 columns of those: a process's part of a layer is itself a layer (Shoeybi et al. 2019, "Megatron-LM", section 3).

@@ -1,10 +1,10 @@
 """One flat vector of parameters, with the views W1, W2 ... b1, b2 ... into it, and how their first values are drawn.
 
-The flat vector is what optimizers and reductions see; the views are what the mathematics sees. Both
-are the same memory: first all weights, then all biases, so that weight decay is one sum. The weights of a hidden unit
-are contiguous: W is column-major, except the last one, which is row-major, as its rows belong to the hidden units
-below. So the units that a process owns are slices of the vector, and products are a few percent faster than with
-row-major weights. Files have all tensors in C order, in the order W1, b1, W2, b2 ... (:meth:`Parameters.to_c_order`).
+Optimizers and reductions use the flat vector, the mathematics the views. Both are the same memory: first all weights,
+then all biases, so that weight decay is one sum. The weights of a hidden unit are contiguous: W is column-major, except
+the last one, which is row-major, as its rows belong to the hidden units below. So the units that a process owns are
+slices of the vector, and products are a few percent faster than with row-major weights. Files have all tensors in C
+order, in the order W1, b1, W2, b2 ... (:meth:`Parameters.to_c_order`).
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class Sharding(Protocol):
 class Parameters:
     """The parameters of a network, or a gradient of the loss with respect to them.
 
-    ``sizes`` are the units of each layer, (D, H, ..., K). ``W[l]`` of shape (sizes[l], sizes[l+1]) and ``b[l]`` of
-    shape (sizes[l+1],) are views into ``vector`` (n,), as is ``weights``, all W in one. A ``vector`` that is given is
-    used, not copied; raises ``ValueError`` if its length does not fit.
+    ``sizes`` are the units of each layer, (D, H, ..., K). ``W[i]`` of shape (sizes[i], sizes[i+1]) and ``b[i]`` of
+    shape (sizes[i+1],), those of layer l = i + 1, are views into ``vector`` (n,), as is ``weights``, all W in one. A
+    ``vector`` that is given is used, not copied; raises ``ValueError`` if its length does not fit.
     """
 
     def __init__(self, sizes: Sequence[int], dtype: DTypeLike, vector: Array | None = None) -> None:

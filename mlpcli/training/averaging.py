@@ -5,9 +5,9 @@ Juditsky 1992, "Acceleration of stochastic approximation by averaging". Here old
 
     average <- d average + (1 - d) theta           with a decay d per step
 
-It is updated every few steps, with the decay of as many: the difference is smaller than theta's movement in between,
-and it costs so much less. At first d is smaller, (n - 1) / n in the n-th update, so that the average is the plain mean
-of the updates so far, without the initial parameters.
+It is updated every 8 steps, with d^8 for d: an eighth of the cost, and theta moves little in between. At first the
+factor is smaller, (n - 1) / n in the n-th update, so that the average is the plain mean of the thetas so far, without
+the initial parameters.
 """
 
 from __future__ import annotations

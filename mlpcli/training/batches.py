@@ -78,9 +78,9 @@ class Batches:
         shard = comm.shard(batch_size)
         rows = shard.stop - shard.start
         # The number of batches that are gathered at a time.
-        self._group = max(1, min(GATHERED_BYTES // (inputs * max(1, rows)), len(self) // 2))
-        self._bytes = np.empty((self._group * rows, inputs), np.uint8)
-        self._labels = np.empty((self._group * rows, *split.labels.shape[1:]), np.uint8)
+        self._batches_per_group = max(1, min(GATHERED_BYTES // (inputs * max(1, rows)), len(self) // 2))
+        self._bytes = np.empty((self._batches_per_group * rows, inputs), np.uint8)
+        self._labels = np.empty((self._batches_per_group * rows, *split.labels.shape[1:]), np.uint8)
         self._Y = aligned((*self._labels.shape, *targets.shape[1:]), targets.dtype)
         self._mask = aligned((rows if dropout else 0, inputs), dtype)
 
@@ -119,7 +119,7 @@ class Batches:
 
     def _groups(self, order: Array) -> Iterator[Array]:
         """Yield the indices of several batches of one size, (n, B)."""
-        step = self._group * self._batch_size
+        step = self._batches_per_group * self._batch_size
         whole = len(order) - len(order) % self._batch_size
         for start in range(0, whole, step):
             yield order[start : min(start + step, whole)].reshape(-1, self._batch_size)

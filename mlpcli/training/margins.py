@@ -14,7 +14,7 @@ Array = NDArray[Any]
 
 # Margins are multiples of a vector register: small products of matrices that begin in between take 1.5 times as long.
 MARGIN_ALIGNMENT = 16
-IMAGES_AT_A_TIME = 4096
+IMAGES_AT_A_TIME = 64  # they stay in a core's cache
 
 
 class Margins:

@@ -24,7 +24,7 @@ from mlpcli.state import OPTIMIZER_STATE
 
 Array = NDArray[Any]
 
-# Entries of a chunk: few enough to stay in the cache from line to line; more where there is but one line, which BLAS
+# Entries of a chunk: few enough to stay in the cache from line to line; more for an update of one line, which BLAS
 # computes in all its threads.
 CHUNK_SIZE = 32_768
 CHUNK_SIZE_OF_ONE_LINE = 262_144

@@ -16,7 +16,7 @@ from mlpcli.datasets.load import Dataset, Split
 from mlpcli.errors import DivergedError
 from mlpcli.model.build import allocate_arrays, build_network
 from mlpcli.model.input import Input
-from mlpcli.model.network import Gradient
+from mlpcli.model.network import Gradient, Network
 from mlpcli.model.parameters import Parameters
 from mlpcli.parallel.control import SINGLE, ProcessGroup
 from mlpcli.state import OPTIMIZER_STATE, EpochRecord, State, architecture_of
@@ -138,15 +138,16 @@ class Trainer:
         while self.group.continue_training(not self.finished):
             # What overflows ends in a loss that is checked.
             with self.group.collective(), np.errstate(all="ignore"):
-                record = self._epoch(self.state.epoch + 1, on_step)
+                record = self._epoch(on_step)
             yield record
 
-    def steps(self, epoch: int) -> Iterator[StepRecord]:
-        """Take the steps of ``epoch``, from 1, and yield a record of each. Collective.
+    def steps(self) -> Iterator[StepRecord]:
+        """Take the steps of the epoch after ``state.epoch``, and yield a record of each. Collective.
 
         Raises ``DivergedError`` if a loss is not finite.
         """
         state, training = self.state, self._config.training
+        epoch = state.epoch + 1
         self._broadcast_state()
         self._optimizer.begin()
         masks = keyed_rng(self._config.seed, "dropout", epoch)
@@ -187,24 +188,24 @@ class Trainer:
             for slot, array in enumerate(self._X):
                 X = Input(array[:rows], INPUT_SCALE)
                 network = build_network(self.architecture, theta, X, self._arrays.first(rows), comm.model, size)
-                to_gradient, to_accumulator = (
-                    Gradient(network, targets.shard(comm.model)) for targets in (gradient, accumulator)
-                )
-                accumulate: Accumulable = to_accumulator
-                norms: Accumulable = to_gradient
-                if comm.data.size > 1:
-                    accumulate = ReducedGradient(to_gradient, gradient.vector, accumulator.vector, comm.data)
-                    norms = ReducedGradient(to_gradient, gradient.vector, gradient.vector, comm.data)
                 self._steps[size, slot] = TrainingStep(
-                    network, X, accumulate, optimizer, self.targets, self._metrics, comm
+                    network, X, self._gradient_of(network, accumulator), optimizer, self.targets, self._metrics, comm
                 )
-                self._to_gradient[size, slot] = norms
+                self._to_gradient[size, slot] = self._gradient_of(network, gradient)
         self._average: MovingAverage | None = None
         if training.averaging is not None and state.average is not None:
             chunks = theta.chunks(comm.model, CHUNK_SIZE)
             self._average = MovingAverage(
                 state.average.vector, theta.vector, training.averaging, self.steps_per_epoch, chunks
             )
+
+    def _gradient_of(self, network: Network, target: Parameters) -> Accumulable:
+        """Return the gradient of ``network``'s whole batch, to be accumulated in ``target``."""
+        comm, buffer = self._comm, self._gradient
+        if comm.data.size == 1:
+            return Gradient(network, target.shard(comm.model))
+        terms = Gradient(network, buffer.shard(comm.model))
+        return ReducedGradient(terms, buffer.vector, target.vector, comm.data)
 
     def _make_batches(self) -> Batches:
         config, train, dtype = self._config, self._dataset.train, self._config.network.dtype
@@ -270,11 +271,12 @@ class Trainer:
         for vector in (state.theta.vector, *state.optimizer.values(), *averages):
             self._comm.broadcast(vector)
 
-    def _epoch(self, epoch: int, on_step: Callable[[float], None] | None) -> EpochRecord:
+    def _epoch(self, on_step: Callable[[float], None] | None) -> EpochRecord:
         state, examples = self.state, len(self._dataset.train)
+        epoch = state.epoch + 1
         total, wrong, rate, norms = 0.0, 0, 0.0, [0.0]
         started = time.perf_counter()
-        for step in self.steps(epoch):
+        for step in self.steps():
             total += step.loss * step.size
             wrong += step.errors
             rate, norms = step.learning_rate, step.gradient_norm or norms

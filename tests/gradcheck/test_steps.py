@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 
 from mlpcli.config import AugmentationConfig, Config, NetworkConfig, TrainingConfig
+from mlpcli.gradcheck import distortions
 from mlpcli.gradcheck.steps import CheckedSteps, StepChecker, training_images
 from mlpcli.model.blas import Gemm
 from mlpcli.model.input import Input
 from mlpcli.model.parameters import Parameters, initialize
 from mlpcli.parallel.forked import ForkedGroup, SharedMemory
 from mlpcli.state import State
-from mlpcli.training import optimizers, schedule, trainer
+from mlpcli.training import augment, batches, optimizers, schedule, trainer
+from mlpcli.training.augment import Augmentation, draw_fields, inverses, strength_in
 from mlpcli.training.averaging import MovingAverage
 from mlpcli.training.batches import Batches
 from mlpcli.training.margins import Margins
@@ -124,6 +126,7 @@ def test_targets_of_teachers_pass(objective, upright):
         config = replace(config, data=replace(config.data, preprocessing="deskew"))
     rows = rows_of(config, processes=3, teachers=teachers)
     assert failed(rows) == set()
+    assert rows.pop("step images").errors["step"] < 1e-6  # coordinates are float32
     assert all(row.errors["step"] < 1e-12 for row in rows.values())
 
 
@@ -159,6 +162,60 @@ def test_more_processes_than_units_pass():
 def test_distorted_images_pass():
     augmentation = AugmentationConfig(rotation=10, shift=1, elastic_alpha=8, final_epochs=2, final_strength=0.5)
     assert failed(rows_of(config_of(augmentation=augmentation))) == set()
+
+
+def shift_x_and_y_exchanged(patch):
+    def exchanged(config, draws, strength):
+        return inverses(config, draws[:, [0, 1, 2, 3, 5, 4]], strength)
+
+    patch(augment, "inverses", exchanged)
+
+
+def displacements_too_large(patch):
+    patch(augment, "draw_fields", lambda planes, alpha, *rest: draw_fields(planes, 1.01 * alpha, *rest))
+
+
+def final_epochs_one_late(patch):
+    patch(distortions, "strength_in", lambda config, epoch, epochs: strength_in(config, epoch, epochs + 1))
+
+
+def images_distorted_as_their_neighbours(patch):
+    distort = Augmentation.distort
+    patch(Augmentation, "distort", lambda self, images, chosen, out: distort(self, images, chosen - 1, out))
+
+
+def distortions_of_the_first_epoch(patch):
+    begin = Augmentation.begin
+    patch(Augmentation, "begin", lambda self, epoch: begin(self, 1))
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [
+        shift_x_and_y_exchanged,
+        displacements_too_large,
+        final_epochs_one_late,
+        images_distorted_as_their_neighbours,
+        distortions_of_the_first_epoch,
+    ],
+)
+def test_wrong_distortions_are_caught(plant, monkeypatch):
+    plant(monkeypatch.setattr)
+    augmentation = AugmentationConfig(rotation=10, shift=1, elastic_alpha=8, final_epochs=2, final_strength=0.5)
+    assert failed(rows_of(config_of(augmentation=augmentation))) == {"step images"}
+
+
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        {"rotation": 180, "scale": 0.9, "shear": 80, "shift": 1000},
+        {"elastic_alpha": 1e4, "elastic_sigma": 0.5},
+        {"scale": 0.9, "elastic_alpha": 400, "elastic_sigma": 20},
+        {"shear": 80, "elastic_alpha": 1},
+    ],
+)
+def test_extreme_distortions_pass(bounds):
+    assert failed(rows_of(config_of(augmentation=AugmentationConfig(**bounds)))) == set()
 
 
 def test_steps_start_from_the_checkpoint_state():
@@ -271,8 +328,8 @@ def last_batch_missing(patch):
 def steps_counted_twice(patch):
     step = trainer.Trainer.steps
 
-    def steps(self, epoch):
-        for record in step(self, epoch):
+    def steps(self):
+        for record in step(self):
             self.state.step += 1
             yield record
 
@@ -340,7 +397,47 @@ def rate_doubled_from_the_third_step(patch):
     patch(trainer, "learning_rate", lambda config, step, steps: rate(config, step, steps) * (1 + (step % steps >= 2)))
 
 
+def epoch_missing_in_the_key(patch):
+    patch(batches, "keyed_rng", lambda seed, purpose, epoch: keyed_rng(seed, purpose, 1))
+
+
+def seed_missing_in_the_key(patch):
+    patch(batches, "keyed_rng", lambda seed, purpose, epoch: keyed_rng(0, purpose, epoch))
+
+
+def columns_of_the_second_batch_of_a_group(patch):
+    columns = Batches._columns
+    patch(Batches, "_columns", lambda self, group: columns(self, group)[:2] + columns(self, group)[1:2] * len(group))
+
+
+def first_column_moves_only_with_the_last(patch):
+    call = Gemm.__call__
+
+    def stale(self, alpha=1.0, beta=0.0):
+        if self.input is not None and self.columns[1:] == self.input.columns[1:]:
+            self.columns = self.input.columns.copy()
+        call(self, alpha, beta)
+
+    patch(Gemm, "__call__", stale)
+
+
+def margins_of_the_first_images_alone(patch):
+    columns = Margins.columns
+    patch(Margins, "columns", lambda self, chosen: columns(self, chosen % 64))
+
+
+def last_batch_missing_in_a_long_epoch(patch):
+    epoch = Batches.epoch
+    patch(Batches, "epoch", lambda self, number: (b for i, b in enumerate(epoch(self, number)) if i < 4 or b.size > 1))
+
+
 PLANTED = {
+    epoch_missing_in_the_key: {"loss", "v", "theta"},
+    seed_missing_in_the_key: {"loss"},
+    columns_of_the_second_batch_of_a_group: {"loss"},
+    first_column_moves_only_with_the_last: {"loss"},
+    margins_of_the_first_images_alone: {"loss"},
+    last_batch_missing_in_a_long_epoch: {"loss"},
     images_of_the_first_batch_of_a_group: {"loss", "v", "theta"},
     targets_of_the_first_batch_of_a_group: {"loss", "v", "theta"},
     rate_doubled_from_the_third_step: {"loss", "v", "theta"},
