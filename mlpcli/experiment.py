@@ -338,6 +338,10 @@ def resume(
                 result = _result(run, config, checkpoint.state)
                 observer.say(f"{shown(where)}: is finished; there is nothing to resume")
                 return result
+            if config.network.init != checkpoint.config.network.init:
+                find_origin(config)  # it is not read again, but what is recorded must be true
+        else:
+            config = pinned(config)
         _, given = _with_arrays(config, data, test)
         dataset = _same_data(_with_its_data(config, where), checkpoint, run.manifest, observer, given)
         state, origin = _initial(config, dataset, observer) if checkpoint is None else (checkpoint.state, {})
@@ -639,6 +643,11 @@ def _checkpoint_to_resume(run: RunDirectory, at: Path | None) -> Checkpoint | No
 def _check_resume_config(checkpoint: Checkpoint, config: Config, where: Path) -> None:
     """Raise ``UsageError`` with the difference if ``config`` would not have come to ``checkpoint``."""
     before, after = config_module.flatten(checkpoint.config), config_module.flatten(config)
+    for key in ("network.init", "training.teacher"):
+        if before[key] is None and after[key] is not None:
+            raise UsageError(
+                f"{where}: {key}: is null, so there is no checkpoint whose place could be named; leave it out"
+            )
     for key in (key for key in before if before[key] != after[key] and key not in RESUMABLE):
         difference = f"{where}: {key}: {before[key]} -> {after[key]}"
         if key != EPOCHS:
