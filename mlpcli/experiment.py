@@ -193,6 +193,7 @@ def train(
         path = Path(out)
         directory.require_new(path)  # before data are fetched for nothing
     config, given = _with_arrays(pinned(config), data, test)
+    config_module.to_file(config)  # before anything is trained that could not be read again
     config_module.check_size(config, *known_size(config.data.dataset), config_module.physical_memory())
     dataset = load_dataset(config.data, config.seed, given=given, say=observer.say, progress=observer.progress)
     state, origin = _initial(config, dataset, observer)

@@ -135,14 +135,16 @@ class RunDirectory:
 
         Its state becomes 'running', its config ``config``. Later lines of metrics.jsonl, a torn line and test.json are
         removed. Raises ``RunError``, and changes nothing, if lines of epochs up to the checkpoint's are missing or
-        damaged, or if best.npz is not the one that the following epochs need.
+        damaged, or if best.npz is not the one that the following epochs need; ``ConfigError`` if ``config`` is too
+        large for a file.
         """
+        written = config_module.to_file(config)
         self._epoch = checkpoint.epoch if checkpoint else 0
         length = metrics.length_of(self._folder, self._epoch)
         best = self._best(checkpoint) if checkpoint else None
         self._require_in_place()
         with writing(self.path):
-            self._write(CONFIG, config_module.to_yaml(config).encode())
+            self._write(CONFIG, written)
             # Before anything is removed: a run without its last epochs must not be called finished.
             self.write_manifest(**{**manifest, "state": "running"})
             self._folder.remove(TEST)
@@ -221,13 +223,15 @@ def _require_new(folder: Folder) -> None:
 def create(path: Path | None, name: str, config: Config, manifest: dict[str, Any]) -> RunDirectory:
     """Make the directory of a new run: ``path``, or else runs/NAME-TIME. The run's first state is 'running'.
 
-    Raises ``RunError`` when ``path`` exists and is not empty, is in use, or cannot be written.
+    Raises ``RunError`` when ``path`` exists and is not empty, is in use, or cannot be written, and ``ConfigError`` when
+    ``config`` is too large for a file.
     """
+    written = config_module.to_file(config)
     with ExitStack() as stack, writing(path or Path("runs")):
         folder, lock = _hold(_make(path) if path is not None else _make_new(name), stack)
         _require_new(folder)
         folder.remove_temporaries()
-        folder.write(CONFIG, [config_module.to_yaml(config).encode()])
+        folder.write(CONFIG, [written])
         folder.make_folder(CHECKPOINTS)
         run = RunDirectory(folder, {**manifest, "state": "running"}, lock, stack.pop_all())
         run.write_manifest()
