@@ -11,7 +11,7 @@ import os
 import shlex
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mlpcli import config as config_module
 from mlpcli.config import Config, held_out_by
@@ -259,6 +260,22 @@ def load_teachers(
     return tuple(teacher for _, teacher in _load_teachers(config, image_shape, class_names, multi_label))
 
 
+def check_teachers(teachers: Sequence[Teacher], images: NDArray[Any], preprocessing: str | None) -> None:
+    """Raise ``RunError`` unless the outputs of ``teachers`` for the first of ``images`` (N, D) are finite numbers.
+
+    The images are numbers from 0 to 255; ``preprocessing`` is what has been done to them.
+    """
+    images = images[:FIRST_IMAGES].astype(np.float64)
+    for teacher in teachers:
+        targets = np.empty((len(images), len(teacher.class_names)))
+        with np.errstate(all="ignore"):
+            TeacherTargets([teacher], len(images), preprocessing).write(images, targets)
+        if not np.isfinite(targets).all():
+            raise RunError(
+                f"training.teacher: {teacher.name}: its outputs are not finite numbers: its parameters are too large"
+            )
+
+
 def _load_teachers(
     config: Config, image_shape: tuple[int, int], class_names: tuple[str, ...], multi_label: bool
 ) -> list[tuple[Origin, Teacher]]:
@@ -284,15 +301,8 @@ def _teachers(config: Config, dataset: Dataset, observer: Observer) -> tuple[tup
         return (), {}
     train = dataset.train
     found = _load_teachers(config, dataset.image_shape, dataset.class_names, train.multi_label)
-    images = train.images[:FIRST_IMAGES].astype(np.float64)
-    targets = np.empty((len(images), dataset.classes))
+    check_teachers([teacher for _, teacher in found], train.images, config.data.preprocessing)
     for origin, teacher in found:
-        with np.errstate(all="ignore"):
-            TeacherTargets([teacher], len(images), config.data.preprocessing).write(images, targets)
-        if not np.isfinite(targets).all():
-            raise RunError(
-                f"training.teacher: {teacher.name}: its outputs are not finite numbers: its parameters are too large"
-            )
         observer.say(f"learns from {origin}")
         same_images = origin.checkpoint.hashes == dataset.training_hashes
         if dataset.validation is not None and same_images and held_out_by(teacher.config) != held_out_by(config):

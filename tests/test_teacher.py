@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlpcli.config import Config
+from mlpcli.commands import _run
+from mlpcli.config import Config, to_yaml
 from mlpcli.errors import ConfigError, RunError, UsageError
 from mlpcli.experiment import Observer, reproduce, resume, train
 from mlpcli.parallel.forked import ForkedGroup
@@ -200,13 +202,20 @@ def test_teacher_of_other_classes_is_refused(tiny_config, teachers, tmp_path):
     assert not (tmp_path / "student").exists()
 
 
-def test_teacher_with_infinite_outputs_is_refused(tiny_config, teachers, tmp_path):
+def test_teacher_with_infinite_outputs_is_refused(tiny_config, teachers, tmp_path, capsys):
     file = teachers[0] / "checkpoints" / "best.npz"
     checkpoint = checkpoints.read(file)
     checkpoint.state.theta.W[-1][...] = 3e38
     checkpoints.write(file, checkpoint)
     with pytest.raises(RunError, match=r"^training.teacher: .*its outputs are not finite numbers"):
         train(taught(teachers, tiny_config()), out=tmp_path / "student")
+    assert not (tmp_path / "student").exists()
+    config = tmp_path / "config.yaml"
+    config.write_text(to_yaml(taught(teachers, tiny_config())))
+    assert _run(["gradcheck", str(config), "--processes", "1"]) == 4
+    said = capsys.readouterr()
+    assert re.fullmatch(r"mlpcli: training.teacher: .*: its outputs are not finite numbers: .*\n", said.err)
+    assert said.out == ""
 
 
 @pytest.mark.parametrize(("override", "told"), [("seed=0", False), ("data.validation=0.3", True)])

@@ -396,6 +396,8 @@ class _Printer:
         self._say(f"image    {source}; {true}", 9)
         if smoothing := subject.config.training.label_smoothing:
             self._say(f"note     training smooths the targets by {smoothing:g}; Y below is the label itself", 9)
+        if subject.config.training.teacher is not None:
+            self._say("note     in training, training.teacher gives Y; below, Y is the label itself", 9)
         output.result("")
         for line in drawing(e.image, self.width - 5):
             output.result(f"     {line}".rstrip())
@@ -663,6 +665,8 @@ def _explain_output(
         )
     if labels is None:
         raise UsageError(f"{option} has no true class: give one with --label")
+    if config.training.teacher is not None:
+        raise UsageError(f"{option} has no image, for which training.teacher has targets: leave out training.teacher")
     Y = explain.targets_of(labels, len(values), objective)
     if smoothing:
         Y = (1.0 - smoothing) * Y + smoothing / len(Y)

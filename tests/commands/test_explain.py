@@ -351,6 +351,23 @@ def test_smoothed_targets_of_training_are_mentioned(mlpcli):
     ]
 
 
+def test_targets_of_a_teacher_are_mentioned(mlpcli):
+    taught = mlpcli(*FEW, "--set", "training.teacher=[runs/other]").out.splitlines()
+    plain = mlpcli(*FEW).out.splitlines()
+    assert [line for line in taught if line not in plain] == [
+        "note     in training, training.teacher gives Y; below, Y is the label itself"
+    ]
+
+
+def test_teacher_has_no_targets_for_given_outputs(mlpcli):
+    for option in ("--p", "--z"):
+        found = mlpcli(option, "0.5,0.5", "--label", 0, "--set", "training.teacher=[runs/other]")
+        assert (found.status, found.err) == (
+            2,
+            f"mlpcli: {option} has no image, for which training.teacher has targets: leave out training.teacher\n",
+        )
+
+
 def test_empty_list_of_outputs_is_refused(mlpcli):
     for option in ("--p", "--z"):
         found = mlpcli(option, "", "--label", 0)
