@@ -304,6 +304,12 @@ def _teachers(config: Config, dataset: Dataset, observer: Observer) -> tuple[tup
     check_teachers([teacher for _, teacher in found], train.images, config.data.preprocessing)
     for origin, teacher in found:
         observer.say(f"learns from {origin}")
+        run = origin.path.parent.parent
+        if origin.path.parent.name == directory.CHECKPOINTS and directory.is_in_use(run):
+            observer.remark(
+                f"{shown(run)} is still trained: once {shown(origin.path)} changes, a run that learned from it can be "
+                "neither resumed nor reproduced; to prevent that, name a copy of this file"
+            )
         same_images = origin.checkpoint.hashes == dataset.training_hashes
         if dataset.validation is not None and same_images and held_out_by(teacher.config) != held_out_by(config):
             observer.remark(

@@ -225,6 +225,19 @@ def test_teacher_that_saw_validation_images_is_a_remark(tiny_config, teachers, t
     assert any("held out other images for validation" in line for line in listener.messages) == told
 
 
+def test_teacher_that_is_still_trained_is_a_remark(tiny_config, teachers, tmp_path):
+    listener = Listener()
+    with directory.reopen(teachers[0]):
+        train(taught(teachers, tiny_config()), out=tmp_path / "student", observer=listener)
+    (remark,) = (line for line in listener.messages if "is still trained" in line)
+    assert remark.startswith(
+        f"remark   {teachers[0]} is still trained: once {teachers[0] / 'checkpoints' / 'best.npz'} "
+    )
+    listener = Listener()
+    train(taught(teachers, tiny_config()), out=tmp_path / "second", observer=listener)
+    assert not any("is still trained" in line for line in listener.messages)
+
+
 def test_sweep_starts_and_resumes_with_one_teacher(tiny_config, tiny_folder, teachers, tmp_path):
     sweep = tmp_path / "sweep.yaml"
     sweep.write_text(

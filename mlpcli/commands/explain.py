@@ -663,6 +663,8 @@ def _explain_output(
         raise UsageError(
             f"{option} {text}: {objective} compares outputs, and there is one; give a number for each class"
         )
+    if len(values) > 1 and config.network.single_output:
+        raise UsageError(f"{option} {text}: network.single_output has one output; give one number")
     if labels is None:
         raise UsageError(f"{option} has no true class: give one with --label")
     if config.training.teacher is not None:

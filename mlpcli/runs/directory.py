@@ -298,6 +298,8 @@ def locate(path: Path) -> tuple[Path, Path | None]:
     Raises ``RunError`` when it is neither.
     """
     run, checkpoint = (path, None) if is_folder(path) else (path.absolute().parent.parent, path)
+    for each in (path, run / CONFIG):
+        _require_permission(each, path)
     if not is_there(run / CONFIG):
         known = "is not a run: it has no config.yaml" if is_folder(path) else "no such run, and no checkpoint in a run"
         raise RunError(f"{shown(path)}: {known}; a run is a folder under runs/")
@@ -307,6 +309,7 @@ def locate(path: Path) -> tuple[Path, Path | None]:
 def find_checkpoint(path: Path) -> Path:
     """Return the checkpoint ``path``, or the best, else the last, of the run ``path``. Raises ``RunError``."""
     if not is_folder(path):
+        _require_permission(path, path)
         if not is_there(path):
             raise RunError(f"{shown(path)}: no such run or checkpoint; a run is a folder under runs/")
         return path
@@ -444,6 +447,16 @@ def is_there(path: Path) -> bool:
     except (OSError, ValueError):
         return False
     return True
+
+
+def _require_permission(path: Path, named: Path) -> None:
+    """Raise ``RunError`` about ``named`` if a folder on the way to ``path`` may not be searched: it may be there."""
+    try:
+        path.lstat()
+    except PermissionError as error:
+        raise RunError(f"{shown(named)}: cannot be read: {error.strerror}") from error
+    except (OSError, ValueError):
+        pass
 
 
 def _hold(path: Path, stack: ExitStack) -> tuple[Folder, int]:

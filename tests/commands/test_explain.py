@@ -228,6 +228,15 @@ def test_output_layer_alone(mlpcli):
     assert all(len(line) <= 80 for line in out.splitlines())
 
 
+@pytest.mark.parametrize("option", ["--p", "--z"])
+def test_single_output_takes_one_number(mlpcli, option):
+    settings = ("--set", "network.single_output=true", "--set", "network.objective=sigmoid_cross_entropy")
+    assert mlpcli(option, "0.3", "--label", 1, *settings).status == 0
+    found = mlpcli(option, "0.3,0.7", "--label", 1, *settings)
+    said = f"mlpcli: {option} 0.3,0.7: network.single_output has one output; give one number\n"
+    assert (found.status, found.out, found.err) == (2, "", said)
+
+
 @pytest.mark.parametrize("columns", [50, 80])
 @pytest.mark.parametrize("objective", ["softmax_cross_entropy", "sigmoid_cross_entropy", "linear_hinge"])
 def test_output_layer_alone_fits_the_terminal(mlpcli, monkeypatch, objective, columns):
