@@ -526,6 +526,19 @@ def to_yaml(config: Config) -> str:
     return "\n".join(lines) + "\n"
 
 
+def to_file(config: Config) -> bytes:
+    """Return :func:`to_yaml` as the bytes of a file. Raises ``ConfigError`` if that is larger than a config can be."""
+    data = to_yaml(config).encode()
+    if len(data) > MAX_BYTES:
+        lines = {key: len(_yaml_scalar(value).encode()) for key, value in flatten(config).items()}
+        key = max(lines, key=lambda each: lines[each])
+        raise ConfigError(
+            f"{key}: is written in {lines[key]:,} bytes, and the config with every key in {len(data):,}; at most "
+            f"{MAX_BYTES:,} are allowed"
+        )
+    return data
+
+
 def flatten(config: Config) -> dict[str, Any]:
     """Flatten ``config`` to dotted keys: {'seed': 0, 'data.dataset': 'mnist', ...}; null in a section left out."""
     flat: dict[str, Any] = {}

@@ -11,7 +11,7 @@ import os
 import shlex
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mlpcli import config as config_module
 from mlpcli.config import Config, held_out_by
@@ -193,6 +194,7 @@ def train(
         path = Path(out)
         directory.require_new(path)  # before data are fetched for nothing
     config, given = _with_arrays(pinned(config), data, test)
+    config_module.to_file(config)  # before anything is trained that could not be read again
     config_module.check_size(config, *known_size(config.data.dataset), config_module.physical_memory())
     dataset = load_dataset(config.data, config.seed, given=given, say=observer.say, progress=observer.progress)
     state, origin = _initial(config, dataset, observer)
@@ -258,6 +260,22 @@ def load_teachers(
     return tuple(teacher for _, teacher in _load_teachers(config, image_shape, class_names, multi_label))
 
 
+def check_teachers(teachers: Sequence[Teacher], images: NDArray[Any], preprocessing: str | None) -> None:
+    """Raise ``RunError`` unless the outputs of ``teachers`` for the first of ``images`` (N, D) are finite numbers.
+
+    The images are numbers from 0 to 255; ``preprocessing`` is what has been done to them.
+    """
+    images = images[:FIRST_IMAGES].astype(np.float64)
+    for teacher in teachers:
+        targets = np.empty((len(images), len(teacher.class_names)))
+        with np.errstate(all="ignore"):
+            TeacherTargets([teacher], len(images), preprocessing).write(images, targets)
+        if not np.isfinite(targets).all():
+            raise RunError(
+                f"training.teacher: {teacher.name}: its outputs are not finite numbers: its parameters are too large"
+            )
+
+
 def _load_teachers(
     config: Config, image_shape: tuple[int, int], class_names: tuple[str, ...], multi_label: bool
 ) -> list[tuple[Origin, Teacher]]:
@@ -283,16 +301,15 @@ def _teachers(config: Config, dataset: Dataset, observer: Observer) -> tuple[tup
         return (), {}
     train = dataset.train
     found = _load_teachers(config, dataset.image_shape, dataset.class_names, train.multi_label)
-    images = train.images[:FIRST_IMAGES].astype(np.float64)
-    targets = np.empty((len(images), dataset.classes))
+    check_teachers([teacher for _, teacher in found], train.images, config.data.preprocessing)
     for origin, teacher in found:
-        with np.errstate(all="ignore"):
-            TeacherTargets([teacher], len(images), config.data.preprocessing).write(images, targets)
-        if not np.isfinite(targets).all():
-            raise RunError(
-                f"training.teacher: {teacher.name}: its outputs are not finite numbers: its parameters are too large"
-            )
         observer.say(f"learns from {origin}")
+        run = origin.path.parent.parent
+        if origin.path.parent.name == directory.CHECKPOINTS and directory.is_in_use(run):
+            observer.remark(
+                f"{shown(run)} is still trained: once {shown(origin.path)} changes, a run that learned from it can be "
+                "neither resumed nor reproduced; to prevent that, name a copy of this file"
+            )
         same_images = origin.checkpoint.hashes == dataset.training_hashes
         if dataset.validation is not None and same_images and held_out_by(teacher.config) != held_out_by(config):
             observer.remark(
@@ -338,6 +355,10 @@ def resume(
                 result = _result(run, config, checkpoint.state)
                 observer.say(f"{shown(where)}: is finished; there is nothing to resume")
                 return result
+            if config.network.init != checkpoint.config.network.init:
+                find_origin(config)  # it is not read again, but what is recorded must be true
+        else:
+            config = pinned(config)
         _, given = _with_arrays(config, data, test)
         dataset = _same_data(_with_its_data(config, where), checkpoint, run.manifest, observer, given)
         state, origin = _initial(config, dataset, observer) if checkpoint is None else (checkpoint.state, {})
@@ -639,6 +660,11 @@ def _checkpoint_to_resume(run: RunDirectory, at: Path | None) -> Checkpoint | No
 def _check_resume_config(checkpoint: Checkpoint, config: Config, where: Path) -> None:
     """Raise ``UsageError`` with the difference if ``config`` would not have come to ``checkpoint``."""
     before, after = config_module.flatten(checkpoint.config), config_module.flatten(config)
+    for key in ("network.init", "training.teacher"):
+        if before[key] is None and after[key] is not None:
+            raise UsageError(
+                f"{where}: {key}: is null, so there is no checkpoint whose place could be named; leave it out"
+            )
     for key in (key for key in before if before[key] != after[key] and key not in RESUMABLE):
         difference = f"{where}: {key}: {before[key]} -> {after[key]}"
         if key != EPOCHS:

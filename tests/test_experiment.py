@@ -309,6 +309,25 @@ def test_network_too_large_is_refused_before_data_are_fetched(tmp_path: Path):
     assert not any(tmp_path.iterdir())
 
 
+def test_config_too_large_for_its_file_is_refused(tiny_config: MakeConfig, tmp_path: Path):
+    overrides = [f"data.sources=[{'x' * 65_000}]"]
+    config = tiny_config(*overrides)
+    with pytest.raises(ConfigError, match=r"^data.sources: is written in [\d,]+ bytes, .*; at most 65,536") as error:
+        train(config, out=tmp_path / "run")
+    assert len(str(error.value)) < 200
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_config(), out=tmp_path / "run", observer=Interrupting())
+    with pytest.raises(ConfigError, match=r"^data.sources: is written in "):
+        resume(tmp_path / "run", overrides)
+    resume(tmp_path / "run")
+
+
+class Interrupting(Observer):
+    def epoch(self, record: EpochRecord, best: bool) -> None:
+        raise KeyboardInterrupt
+
+
 def test_observer_end_comes_before_test_images_are_evaluated(
     tiny_config: MakeConfig, tiny_folder: Path, tmp_path: Path
 ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlpcli.config import Config
-from mlpcli.errors import ConfigError, RunError
+from mlpcli.commands import _run
+from mlpcli.config import Config, to_yaml
+from mlpcli.errors import ConfigError, RunError, UsageError
 from mlpcli.experiment import Observer, reproduce, resume, train
 from mlpcli.parallel.forked import ForkedGroup
 from mlpcli.runs import checkpoint as checkpoints
@@ -117,6 +119,51 @@ def test_resume_and_reproduce_find_moved_teachers(tiny_config, teachers, tmp_pat
     assert not differences(tmp_path / "part", whole, 3)  # of metrics and arrays: their configs name other places
 
 
+@pytest.mark.parametrize("key", ["network.init", "training.teacher"])
+def test_checkpoint_is_not_added_to_a_run_without_one(tiny_config, teachers, tmp_path, key):
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_config(), out=tmp_path / "part", observer=Listener(1))
+    value = json.dumps(str(teachers[0]) if key == "network.init" else [str(teachers[0])])
+    before = outcome(tmp_path / "part")
+    for again in (resume, reproduce):
+        with pytest.raises(UsageError, match=f"part: {key}: is null, so there is no checkpoint") as error:
+            again(tmp_path / "part", [f"{key}={value}"])
+        assert "\n" not in str(error.value)
+    assert outcome(tmp_path / "part") == before
+
+
+def test_place_of_the_initial_weights_is_checked_when_resumed(tiny_config, teachers, tmp_path):
+    config = tiny_config()
+    config = replace(config, network=replace(config.network, init=str(teachers[0])))
+    with pytest.raises(KeyboardInterrupt):
+        train(config, out=tmp_path / "part", observer=Listener(1))
+    moved = teachers[0].rename(tmp_path / "moved")
+    for wrong, said in ((teachers[1], "is not the checkpoint named by"), (tmp_path / "nowhere", "no such run")):
+        with pytest.raises(RunError, match=rf"^network.init: .*{said}"):
+            resume(tmp_path / "part", [f"network.init={json.dumps(str(wrong))}"])
+    resume(tmp_path / "part", [f"network.init={json.dumps(str(moved))}"])
+
+
+@pytest.mark.parametrize("key", ["network.init", "training.teacher"])
+def test_checkpoint_named_before_the_first_epoch_is_recorded(tiny_config, teachers, tmp_path, key):
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_config(), out=tmp_path / "part", observer=Listener(0))
+    value = json.dumps(str(teachers[0]) if key == "network.init" else [str(teachers[0])])
+    run = resume(tmp_path / "part", [f"{key}={value}"])
+    section, _, name = key.partition(".")
+    recorded = getattr(getattr(run.config, section), f"{name}_sha256")
+    assert recorded == (hash_of(teachers[0]) if key == "network.init" else (hash_of(teachers[0]),))
+    assert directory.read_config(run.path) == run.config
+    assert not reproduce(run.path).differences
+
+
+def test_message_on_a_moved_teacher_says_how_to_name_it(tiny_config, teachers, tmp_path):
+    run = train(taught(teachers[:1], tiny_config()), out=tmp_path / "student").path
+    teachers[0].rename(tmp_path / "moved")
+    with pytest.raises(RunError, match=r"no such run .*; if it was moved, name its place with training.teacher, or "):
+        reproduce(run)
+
+
 def test_finished_run_is_not_resumed_with_moved_teachers(tiny_config, teachers, tmp_path):
     run = train(taught(teachers, tiny_config()), out=tmp_path / "student").path
     for teacher in teachers:
@@ -155,13 +202,20 @@ def test_teacher_of_other_classes_is_refused(tiny_config, teachers, tmp_path):
     assert not (tmp_path / "student").exists()
 
 
-def test_teacher_with_infinite_outputs_is_refused(tiny_config, teachers, tmp_path):
+def test_teacher_with_infinite_outputs_is_refused(tiny_config, teachers, tmp_path, capsys):
     file = teachers[0] / "checkpoints" / "best.npz"
     checkpoint = checkpoints.read(file)
     checkpoint.state.theta.W[-1][...] = 3e38
     checkpoints.write(file, checkpoint)
     with pytest.raises(RunError, match=r"^training.teacher: .*its outputs are not finite numbers"):
         train(taught(teachers, tiny_config()), out=tmp_path / "student")
+    assert not (tmp_path / "student").exists()
+    config = tmp_path / "config.yaml"
+    config.write_text(to_yaml(taught(teachers, tiny_config())))
+    assert _run(["gradcheck", str(config), "--processes", "1"]) == 4
+    said = capsys.readouterr()
+    assert re.fullmatch(r"mlpcli: training.teacher: .*: its outputs are not finite numbers: .*\n", said.err)
+    assert said.out == ""
 
 
 @pytest.mark.parametrize(("override", "told"), [("seed=0", False), ("data.validation=0.3", True)])
@@ -169,6 +223,19 @@ def test_teacher_that_saw_validation_images_is_a_remark(tiny_config, teachers, t
     listener = Listener()
     train(taught(teachers[:1], tiny_config(override)), out=tmp_path / "student", observer=listener)
     assert any("held out other images for validation" in line for line in listener.messages) == told
+
+
+def test_teacher_that_is_still_trained_is_a_remark(tiny_config, teachers, tmp_path):
+    listener = Listener()
+    with directory.reopen(teachers[0]):
+        train(taught(teachers, tiny_config()), out=tmp_path / "student", observer=listener)
+    (remark,) = (line for line in listener.messages if "is still trained" in line)
+    assert remark.startswith(
+        f"remark   {teachers[0]} is still trained: once {teachers[0] / 'checkpoints' / 'best.npz'} "
+    )
+    listener = Listener()
+    train(taught(teachers, tiny_config()), out=tmp_path / "second", observer=listener)
+    assert not any("is still trained" in line for line in listener.messages)
 
 
 def test_sweep_starts_and_resumes_with_one_teacher(tiny_config, tiny_folder, teachers, tmp_path):

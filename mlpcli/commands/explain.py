@@ -398,6 +398,8 @@ class _Printer:
         self._say(f"image    {source}; {true}", 9)
         if smoothing := subject.config.training.label_smoothing:
             self._say(f"note     training smooths the targets by {smoothing:g}; Y below is the label itself", 9)
+        if subject.config.training.teacher is not None:
+            self._say("note     in training, training.teacher gives Y; below, Y is the label itself", 9)
         output.result("")
         for line in drawing(e.image, self.width - 5):
             output.result(f"     {line}".rstrip())
@@ -663,8 +665,12 @@ def _explain_output(
         raise UsageError(
             f"{option} {text}: {objective} compares outputs, and there is one; give a number for each class"
         )
+    if len(values) > 1 and config.network.single_output:
+        raise UsageError(f"{option} {text}: network.single_output has one output; give one number")
     if labels is None:
         raise UsageError(f"{option} has no true class: give one with --label")
+    if config.training.teacher is not None:
+        raise UsageError(f"{option} has no image, for which training.teacher has targets: leave out training.teacher")
     Y = explain.targets_of(labels, len(values), objective)
     if smoothing:
         Y = (1.0 - smoothing) * Y + smoothing / len(Y)

@@ -187,7 +187,7 @@ class _Check:
     ) -> None:
         import numpy as np
 
-        from mlpcli.experiment import load_teachers
+        from mlpcli.experiment import check_teachers, load_teachers
         from mlpcli.gradcheck.steps import random_labels
         from mlpcli.gradcheck.subject import Problem
         from mlpcli.model.dropout import draw_mask
@@ -208,6 +208,7 @@ class _Check:
         Y = subject.targets.table(training.label_smoothing)[labels]
         self.teachers = load_teachers(subject.config, subject.image_shape, subject.class_names, subject.multi_label)
         if self.teachers:
+            check_teachers(self.teachers, self.images, subject.config.data.preprocessing)
             TeacherTargets(
                 [each.in_float64() for each in self.teachers], len(X), subject.config.data.preprocessing
             ).write(X, Y)

@@ -34,7 +34,7 @@ MAX_DIFFERENCES = 20
 MAX_SETTING_LENGTH = 40
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-_path = click.Path(path_type=Path)
+_path = click.Path(path_type=Path, readable=False)  # a folder that cannot be read is reported as such when it is read
 
 
 @click.group(cls=Group)

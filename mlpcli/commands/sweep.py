@@ -33,8 +33,10 @@ MAX_SHOWN = 20
 
 
 @click.command()
-@click.argument("sweep", metavar="SWEEP.yaml", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="The folder of the runs; default: runs/SWEEP.")
+@click.argument("sweep", metavar="SWEEP.yaml", type=click.Path(path_type=Path, readable=False))
+@click.option(
+    "--out", type=click.Path(path_type=Path, readable=False), help="The folder of the runs; default: runs/SWEEP."
+)
 @click.option(
     "--jobs", type=click.IntRange(1, 1024), help="Runs at a time, each in its own process; default: one per core."
 )

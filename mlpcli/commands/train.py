@@ -71,11 +71,13 @@ class _Processes(click.IntRange):
 @click.command(cls=_Command)
 @click.argument("config", required=False)
 @set_option
-@click.option("--out", type=click.Path(path_type=Path), help="The run directory; default: runs/CONFIG-TIME.")
+@click.option(
+    "--out", type=click.Path(path_type=Path, readable=False), help="The run directory; default: runs/CONFIG-TIME."
+)
 @click.option(
     "--resume",
     metavar="RUN",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),
     help="Resume an interrupted run from its last checkpoint, or from the checkpoint that you name. The result is "
     "bit-identical to that of an uninterrupted run.",
 )

@@ -89,14 +89,22 @@ async def _serve(path: Path, is_run: bool, port: int, no_open: bool, until_close
 
     until = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:
-            loop.add_signal_handler(number, stop, number)
+    handled = [
+        each for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) != signal.SIG_IGN
+    ]
+    for number in handled:
+        loop.add_signal_handler(number, stop, number)
     if until_closed:
         loop.add_reader(sys.stdin.fileno(), _read_to_the_end, loop, until)
     cores = len(available_cores())
     server = Server(path, is_run, cores, port=port, say=output.say, opened=opened)
-    await server.serve(until, trainer_ends=until_closed)
+    try:
+        await server.serve(until, trainer_ends=until_closed)
+    finally:
+        # The loop closes the pipe that signals are written to before it removes their handlers.
+        for number in handled:
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)  # a second one ends it at once
 
 
 def _read_to_the_end(loop: asyncio.AbstractEventLoop, until: asyncio.Event) -> None:

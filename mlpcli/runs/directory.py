@@ -135,14 +135,16 @@ class RunDirectory:
 
         Its state becomes 'running', its config ``config``. Later lines of metrics.jsonl, a torn line and test.json are
         removed. Raises ``RunError``, and changes nothing, if lines of epochs up to the checkpoint's are missing or
-        damaged, or if best.npz is not the one that the following epochs need.
+        damaged, or if best.npz is not the one that the following epochs need; ``ConfigError`` if ``config`` is too
+        large for a file.
         """
+        written = config_module.to_file(config)
         self._epoch = checkpoint.epoch if checkpoint else 0
         length = metrics.length_of(self._folder, self._epoch)
         best = self._best(checkpoint) if checkpoint else None
         self._require_in_place()
         with writing(self.path):
-            self._write(CONFIG, config_module.to_yaml(config).encode())
+            self._write(CONFIG, written)
             # Before anything is removed: a run without its last epochs must not be called finished.
             self.write_manifest(**{**manifest, "state": "running"})
             self._folder.remove(TEST)
@@ -221,13 +223,15 @@ def _require_new(folder: Folder) -> None:
 def create(path: Path | None, name: str, config: Config, manifest: dict[str, Any]) -> RunDirectory:
     """Make the directory of a new run: ``path``, or else runs/NAME-TIME. The run's first state is 'running'.
 
-    Raises ``RunError`` when ``path`` exists and is not empty, is in use, or cannot be written.
+    Raises ``RunError`` when ``path`` exists and is not empty, is in use, or cannot be written, and ``ConfigError`` when
+    ``config`` is too large for a file.
     """
+    written = config_module.to_file(config)
     with ExitStack() as stack, writing(path or Path("runs")):
         folder, lock = _hold(_make(path) if path is not None else _make_new(name), stack)
         _require_new(folder)
         folder.remove_temporaries()
-        folder.write(CONFIG, [config_module.to_yaml(config).encode()])
+        folder.write(CONFIG, [written])
         folder.make_folder(CHECKPOINTS)
         run = RunDirectory(folder, {**manifest, "state": "running"}, lock, stack.pop_all())
         run.write_manifest()
@@ -294,6 +298,8 @@ def locate(path: Path) -> tuple[Path, Path | None]:
     Raises ``RunError`` when it is neither.
     """
     run, checkpoint = (path, None) if is_folder(path) else (path.absolute().parent.parent, path)
+    for each in (path, run / CONFIG):
+        _require_permission(each, path)
     if not is_there(run / CONFIG):
         known = "is not a run: it has no config.yaml" if is_folder(path) else "no such run, and no checkpoint in a run"
         raise RunError(f"{shown(path)}: {known}; a run is a folder under runs/")
@@ -303,6 +309,7 @@ def locate(path: Path) -> tuple[Path, Path | None]:
 def find_checkpoint(path: Path) -> Path:
     """Return the checkpoint ``path``, or the best, else the last, of the run ``path``. Raises ``RunError``."""
     if not is_folder(path):
+        _require_permission(path, path)
         if not is_there(path):
             raise RunError(f"{shown(path)}: no such run or checkpoint; a run is a folder under runs/")
         return path
@@ -440,6 +447,16 @@ def is_there(path: Path) -> bool:
     except (OSError, ValueError):
         return False
     return True
+
+
+def _require_permission(path: Path, named: Path) -> None:
+    """Raise ``RunError`` about ``named`` if a folder on the way to ``path`` may not be searched: it may be there."""
+    try:
+        path.lstat()
+    except PermissionError as error:
+        raise RunError(f"{shown(named)}: cannot be read: {error.strerror}") from error
+    except (OSError, ValueError):
+        pass
 
 
 def _hold(path: Path, stack: ExitStack) -> tuple[Folder, int]:

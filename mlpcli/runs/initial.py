@@ -41,7 +41,7 @@ def find_origin(config: Config) -> Origin | None:
     network = config.network
     if network.init is None:
         return None
-    return _find("network.init", network.init, network.init_sha256, "--init")
+    return _find("network.init", network.init, network.init_sha256, "network.init, or --init of runs reproduce")
 
 
 def find_teachers(config: Config) -> tuple[Origin, ...]:
@@ -56,14 +56,15 @@ def find_teachers(config: Config) -> tuple[Origin, ...]:
 
 
 def _find(key: str, name: str, required: str | None, option: str) -> Origin:
+    named = Path(name)
     try:
-        named = Path(name)
         if directory.is_folder(named) and directory.is_run(named):
             read_run(named)
         path = directory.find_checkpoint(named)
         checkpoint, sha256 = checkpoints.read_with_hash(path)
     except (RunError, ConfigError) as error:
-        raise type(error)(f"{key}: {error}") from error
+        moved = f"; if it was moved, name its place with {option}" if required and not directory.is_there(named) else ""
+        raise type(error)(f"{key}: {error}{moved}") from error
     if required not in (None, sha256):
         raise RunError(
             f"{key}: {shown(path)}: is not the checkpoint named by {key}_sha256; its SHA-256 is {sha256}; name the "

@@ -19,10 +19,10 @@ from mlpcli.runs.spread import Spread, spread_of
 from mlpcli.runs.summary import Summary, run_at, runs_in, try_to_read
 
 SEED = "seed"
-# Keys without effect on training: the location of the data, and whether the test images are opened at the end. The
-# hashes only identify the checkpoints of network.init and training.teacher.
-HASHES = ("network.init_sha256", "training.teacher_sha256")
-WITHOUT_EFFECT = frozenset({"data.folder", "data.sources", "data.offline", "data.test", *HASHES})
+# The checkpoints that a config names, and their hashes, which tell one from another: files are moved and replaced.
+HASHES = {"network.init": "network.init_sha256", "training.teacher": "training.teacher_sha256"}
+# Keys without effect on training: the location of the data, and whether the test images are opened at the end.
+WITHOUT_EFFECT = frozenset({"data.folder", "data.sources", "data.offline", "data.test", *HASHES.values()})
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,10 @@ class Known:
 
     @cached_property
     def settings(self) -> dict[str, Any] | None:
-        """Return its value of every key that has an effect on training; None if its config is damaged."""
+        """Return its value of every key that has an effect on training; None if its config is damaged.
+
+        A checkpoint that it names is a path here: to compare those of several runs, see :func:`settings_of`.
+        """
         if self.config is None:
             return None
         flat = config_module.flatten(self.config)
@@ -87,16 +90,59 @@ def collect(paths: Iterable[Path]) -> list[Known]:
     return list(found.values())
 
 
+def settings_of(runs: Sequence[Known]) -> list[dict[str, Any] | None]:
+    """Return the settings of each of ``runs``, with equal names for equal checkpoints, and different ones for others.
+
+    The name of a checkpoint is the path that the first run has for it. If the file there was replaced between two runs,
+    the first digits of its SHA-256 stand before.
+    """
+    paths: dict[str, str] = {}
+    hashes: dict[str, set[str]] = {}
+    for run in runs:
+        for key in HASHES:
+            for path, sha256 in _checkpoints(run, key):
+                if sha256 is not None:
+                    path = paths.setdefault(sha256, path)
+                hashes.setdefault(path, set()).add(sha256 or "")
+
+    def named(path: str, sha256: str | None) -> str:
+        path = path if sha256 is None else paths[sha256]
+        return path if len(hashes[path]) == 1 or sha256 is None else f"{sha256[:8]} {path}"
+
+    found: list[dict[str, Any] | None] = []
+    for run in runs:
+        settings = run.settings
+        if settings is not None:
+            settings = dict(settings)
+            for key in HASHES:
+                if names := [named(*each) for each in _checkpoints(run, key)]:
+                    settings[key] = names if isinstance(settings[key], list) else names[0]
+        found.append(settings)
+    return found
+
+
+def _checkpoints(run: Known, key: str) -> list[tuple[str, str | None]]:
+    """Return path and SHA-256 of each checkpoint that ``key`` of the config of ``run`` names; None if not recorded."""
+    if run.config is None:
+        return []
+    flat = config_module.flatten(run.config)
+    paths, hashes = (value if isinstance(value, list) else [value] for value in (flat[key], flat[HASHES[key]]))
+    return [] if paths == [None] else list(zip(paths, hashes if hashes != [None] else [None] * len(paths), strict=True))
+
+
 def differing(runs: Sequence[Known]) -> list[str]:
     """Return the dotted keys in which the configs of ``runs`` differ, except :data:`WITHOUT_EFFECT`."""
-    known = [run.settings for run in runs if run.settings is not None]
+    known = [settings for settings in settings_of(runs) if settings is not None]
     return [key for key in (known[0] if known else ()) if any(each[key] != known[0][key] for each in known)]
 
 
 def rank(runs: Sequence[Known]) -> list[Row]:
     """Sort ``runs`` by (validation error, validation loss), lowest first, those without last, then by name."""
     keys = differing(runs)
-    rows = [Row(run.summary, {key: run.settings[key] for key in keys} if run.settings else {}) for run in runs]
+    rows = [
+        Row(run.summary, {key: settings[key] for key in keys} if settings else {})
+        for run, settings in zip(runs, settings_of(runs), strict=True)
+    ]
     return sorted(rows, key=lambda row: (*_score(row.summary), str(row.summary.path)))
 
 
@@ -105,7 +151,7 @@ def group_seeds(runs: Sequence[Known]) -> list[SeedGroup]:
 
     A run with a damaged config is a group of its own.
     """
-    configs = {run.summary.path: run.settings for run in runs}
+    configs = {run.summary.path: settings for run, settings in zip(runs, settings_of(runs), strict=True)}
     groups: dict[Any, list[Row]] = {}
     for row in rank(runs):
         path = row.summary.path

@@ -228,6 +228,15 @@ def test_output_layer_alone(mlpcli):
     assert all(len(line) <= 80 for line in out.splitlines())
 
 
+@pytest.mark.parametrize("option", ["--p", "--z"])
+def test_single_output_takes_one_number(mlpcli, option):
+    settings = ("--set", "network.single_output=true", "--set", "network.objective=sigmoid_cross_entropy")
+    assert mlpcli(option, "0.3", "--label", 1, *settings).status == 0
+    found = mlpcli(option, "0.3,0.7", "--label", 1, *settings)
+    said = f"mlpcli: {option} 0.3,0.7: network.single_output has one output; give one number\n"
+    assert (found.status, found.out, found.err) == (2, "", said)
+
+
 @pytest.mark.parametrize("columns", [50, 80])
 @pytest.mark.parametrize("objective", ["softmax_cross_entropy", "sigmoid_cross_entropy", "linear_hinge"])
 def test_output_layer_alone_fits_the_terminal(mlpcli, monkeypatch, objective, columns):
@@ -349,6 +358,23 @@ def test_smoothed_targets_of_training_are_mentioned(mlpcli):
     assert [line for line in smoothed if line not in plain] == [
         "note     training smooths the targets by 0.1; Y below is the label itself"
     ]
+
+
+def test_targets_of_a_teacher_are_mentioned(mlpcli):
+    taught = mlpcli(*FEW, "--set", "training.teacher=[runs/other]").out.splitlines()
+    plain = mlpcli(*FEW).out.splitlines()
+    assert [line for line in taught if line not in plain] == [
+        "note     in training, training.teacher gives Y; below, Y is the label itself"
+    ]
+
+
+def test_teacher_has_no_targets_for_given_outputs(mlpcli):
+    for option in ("--p", "--z"):
+        found = mlpcli(option, "0.5,0.5", "--label", 0, "--set", "training.teacher=[runs/other]")
+        assert (found.status, found.err) == (
+            2,
+            f"mlpcli: {option} has no image, for which training.teacher has targets: leave out training.teacher\n",
+        )
 
 
 def test_empty_list_of_outputs_is_refused(mlpcli):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -18,6 +19,8 @@ import pytest
 
 from mlpcli import __version__, commands, errors
 from mlpcli.commands import output
+from mlpcli.commands.watch import _serve
+from mlpcli.watch.server import Server
 
 ROOT = Path(__file__).parents[2]
 
@@ -373,3 +376,18 @@ def test_command_without_set_does_not_suggest_it(capsys):
     with pytest.raises(SystemExit):
         commands.main(["eval", "run", "--epochs", "5"])
     assert "--set" not in capsys.readouterr().err
+
+
+def test_signals_no_longer_reach_a_loop_of_watch_that_closes(tmp_path, monkeypatch):
+    async def serve(self, until, *, trainer_ends):
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.wait_for(until.wait(), 10)
+
+    async def watch():
+        await _serve(tmp_path, False, 0, True, False, stopped)
+        return signal.set_wakeup_fd(-1)  # the pipe of the loop, or -1 without one
+
+    monkeypatch.setattr(Server, "serve", serve)
+    stopped = []
+    assert asyncio.run(watch()) == -1
+    assert stopped == [signal.SIGTERM]

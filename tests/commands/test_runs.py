@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -412,3 +413,34 @@ def test_other_data_cannot_reproduce_a_run(tiny_config: Make, tiny_folder: Path,
     path.write_bytes(path.read_bytes()[:-1] + b"\7")
     status, _, err = mlpcli("runs", "reproduce", "first")
     assert status == 3 and "train-images-idx3-ubyte is not the file the run was trained on" in err
+
+
+@pytest.mark.parametrize("command", ["compare", "show", "reproduce"])
+def test_folder_that_may_not_be_searched_is_not_called_no_run(tmp_path, mlpcli, monkeypatch, command):
+    lstat = Path.lstat
+
+    def forbidden(self: Path) -> Any:
+        if tmp_path / "private" in self.parents:
+            raise PermissionError(13, "Permission denied")
+        return lstat(self)
+
+    (tmp_path / "private").mkdir()
+    monkeypatch.setattr(Path, "lstat", forbidden)
+    for name in ("private", "private/run"):
+        found = mlpcli("runs", command, tmp_path / name)
+        assert found == (4, "", f"mlpcli: {tmp_path / name}: cannot be read: Permission denied\n")
+
+
+def test_folder_that_cannot_be_read_is_one_line_and_status_4(tmp_path, mlpcli, monkeypatch):
+    (tmp_path / "private").mkdir()
+    iterdir = Path.iterdir
+
+    def forbidden(self: Path) -> Any:
+        if self.name == "private":
+            raise PermissionError(13, "Permission denied")
+        return iterdir(self)
+
+    monkeypatch.setattr(Path, "iterdir", forbidden)
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    found = mlpcli("runs", "list", tmp_path / "private")
+    assert found == (4, "", f"mlpcli: {tmp_path / 'private'}: cannot be read: Permission denied\n")

@@ -130,6 +130,16 @@ def test_targets_of_teachers_pass(objective, upright):
     assert all(row.errors["step"] < 1e-12 for row in rows.values())
 
 
+@pytest.mark.parametrize(("objective", "theirs"), [("softmax_cross_entropy",) * 2, ("sigmoid_quadratic",) * 2])
+@pytest.mark.filterwarnings("error")
+def test_targets_of_a_certain_teacher_pass(objective, theirs):
+    config, teachers = taught(objective)
+    teacher = replace(teachers[0], config=config_of((3, 4), objective=theirs))
+    teacher.theta.W[-1][...] *= 1e5
+    config = replace(config, training=replace(config.training, teacher=("a",)))
+    assert failed(rows_of(config, teachers=[teacher])) == set()
+
+
 def targets_after_dropout(patch):
     drop = Batches._drop
 

@@ -72,6 +72,38 @@ def test_data_location_and_test_are_no_config_difference():
     assert len(group_seeds(runs)) == 1
 
 
+CHECKPOINT_KEYS = ("network.init", "training.teacher")
+
+
+def from_checkpoint(name: str, key: str, path: str, sha256: str | None, seed: int = 0) -> Known:
+    several = key == "training.teacher"
+    values = [f"[{value}]" if several and value else value or "null" for value in (path, sha256)]
+    return known(name, f"{key}={values[0]}", f"{key}_sha256={values[1]}", f"seed={seed}")
+
+
+@pytest.mark.parametrize("key", CHECKPOINT_KEYS)
+def test_moved_checkpoint_is_no_config_difference(key: str):
+    runs = [from_checkpoint("a", key, "old", "1f" * 32), from_checkpoint("b", key, "new", "1f" * 32, seed=1)]
+    assert differing(runs) == ["seed"]
+    assert len(group_seeds(runs)) == 1
+    other = from_checkpoint("c", key, "new", "2f" * 32)
+    assert differing([*runs, other]) == ["seed", key]
+    assert [len(group.rows) for group in group_seeds([*runs, other])] == [2, 1]
+    a, b, c = (row.settings[key] for row in rank([*runs, other]))
+    assert a == b != c
+
+
+@pytest.mark.parametrize("key", CHECKPOINT_KEYS)
+@pytest.mark.parametrize("other", ["2f" * 32, None])
+def test_replaced_checkpoint_is_a_config_difference(key: str, other: str | None):
+    runs = [from_checkpoint("a", key, "path", "1f" * 32), from_checkpoint("b", key, "path", other, seed=1)]
+    assert differing(runs) == ["seed", key]
+    assert len(group_seeds(runs)) == 2
+    values = [row.settings[key] for row in rank(runs)]
+    names = values if key == "network.init" else [name for value in values for name in value]
+    assert names == ["1f1f1f1f path", "2f2f2f2f path" if other else "path"]
+
+
 def test_fallback_on_the_sample_is_another_data_set():
     fallback = "data.fallback=mnist-sample"
     runs = [known("a", fallback, dataset="mnist-sample"), known("b", fallback, dataset="mnist")]
