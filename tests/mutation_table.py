@@ -218,20 +218,6 @@ KNOWN: tuple[Known, ...] = (
         for start in (0, 2)
     ),
     Known(
-        "model/objectives.py",
-        "LinearHinge._margins",
-        "margins: Array = z - (Y * z).sum(axis=1, keepdims=True) + 1.0",
-        "margins: Array = z - (Y * z).sum(axis=1, keepdims=True) + 1.01",
-        "Another loss, whose gradient is right. Its value is checked by the objectives' worked examples.",
-    ),
-    Known(
-        "model/activations.py",
-        "Relu.forward",
-        "np.multiply(z, z.real > 0, out=h)",
-        "np.multiply(z, z.real > 1, out=h)",
-        "Another function, whose derivative is right where it has one. Its values are checked by their own tests.",
-    ),
-    Known(
         "training/margins.py",
         "Margins.__init__",
         "self._first[part] = nonzero.argmax(axis=1) // MARGIN_ALIGNMENT",
