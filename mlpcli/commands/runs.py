@@ -160,6 +160,8 @@ def compare(paths: tuple[Path, ...], group_seeds: bool, test: bool, as_json: boo
     from mlpcli.runs import ranking
 
     known = ranking.collect(paths)
+    if group_seeds:
+        _remark_on_repeated_seeds(ranking.group_seeds(known))
     if as_json:
         output.result_json(comparison(known, group_seeds=group_seeds, test=test))
         return
@@ -256,6 +258,21 @@ def reproduce(
     else:
         output.result("the environment is as recorded: versions, processor, BLAS and threads")
     return EXIT_CHECK_FAILED
+
+
+def _remark_on_repeated_seeds(groups: list[SeedGroup]) -> None:
+    """Say which runs are no more than repetitions of another of their group: the interval takes them as independent."""
+    for group in groups:
+        runs: dict[int | None, list[str]] = {}
+        for row in group.rows:
+            if row.summary.state == "finished":
+                runs.setdefault(row.settings.get("seed"), []).append(shown(row.summary.path))
+        for same in runs.values():
+            if len(same) > 1:
+                output.say(
+                    f"remark   {' and '.join(same)} have one config and one seed, but count as {len(same)} of n: sd "
+                    "and interval are too small; name one of them"
+                )
 
 
 def comparison(known: list[Known], *, group_seeds: bool, test: bool = False) -> dict[str, Any]:

@@ -444,3 +444,16 @@ def test_folder_that_cannot_be_read_is_one_line_and_status_4(tmp_path, mlpcli, m
     monkeypatch.setattr(os, "access", lambda *_, **__: False)
     found = mlpcli("runs", "list", tmp_path / "private")
     assert found == (4, "", f"mlpcli: {tmp_path / 'private'}: cannot be read: Permission denied\n")
+
+
+@pytest.mark.parametrize("json_option", [[], ["--json"]])
+def test_repeated_seed_in_a_group_is_a_remark(tiny_config: Make, folder: Path, mlpcli: Any, json_option: list[str]):
+    for name, seed in (("a", 0), ("b", 1)):
+        experiment.train(tiny_config(f"seed={seed}", "training.epochs=1"), out=Path("runs") / name)
+    status, _, err = mlpcli("runs", "compare", "runs", "--group-seeds", *json_option)
+    assert (status, err) == (0, "")
+    shutil.copytree("runs/b", "runs/copy")
+    for runs in (["runs"], ["runs/b", "runs/copy"]):
+        status, _, err = mlpcli("runs", "compare", *runs, "--group-seeds", *json_option)
+        assert (status, err.count("\n")) == (0, 1)
+        assert err.startswith("remark   runs/b and runs/copy have one config and one seed, but count as 2 of n: ")
