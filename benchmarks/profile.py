@@ -127,7 +127,7 @@ def timed(trainer: Any, clocks: Clocks) -> ExitStack:
         ("update", optimizer, "step"),
         ("update", optimizer, "end"),
         ("activation", activation, "forward"),
-        ("slope", activation, "backward"),
+        ("slope", activation, "derivative"),
         ("loss", Network, "loss"),
         ("forward", Network, "forward"),
         ("backward", Network, "backward"),

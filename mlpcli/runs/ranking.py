@@ -60,6 +60,11 @@ class Known:
     config: Config | None
 
     @cached_property
+    def flat(self) -> dict[str, Any]:
+        """Return its config's values by dotted key; none if its config is damaged."""
+        return {} if self.config is None else config_module.flatten(self.config)
+
+    @cached_property
     def settings(self) -> dict[str, Any] | None:
         """Return its value of every key that has an effect on training; None if its config is damaged.
 
@@ -67,10 +72,20 @@ class Known:
         """
         if self.config is None:
             return None
-        flat = config_module.flatten(self.config)
+        flat = dict(self.flat)
         if self.config.data.fallback is not None and self.summary.dataset == self.config.data.fallback:
             flat["data.dataset"] = self.summary.dataset  # the data set used, which may be the fallback
         return {key: value for key, value in flat.items() if key not in WITHOUT_EFFECT}
+
+    @cached_property
+    def checkpoints(self) -> dict[str, list[tuple[str, str | None]]]:
+        """Return path and SHA-256 of each checkpoint its config names, by key; the hash is None if not recorded."""
+        found = {}
+        for key, of_hash in HASHES.items():
+            if paths := _list(self.flat.get(key)):
+                hashes = _list(self.flat[of_hash]) or [None] * len(paths)
+                found[key] = list(zip(paths, hashes, strict=True))
+        return found
 
 
 def collect(paths: Iterable[Path]) -> list[Known]:
@@ -99,8 +114,8 @@ def settings_of(runs: Sequence[Known]) -> list[dict[str, Any] | None]:
     paths: dict[str, str] = {}
     hashes: dict[str, set[str]] = {}
     for run in runs:
-        for key in HASHES:
-            for path, sha256 in _checkpoints(run, key):
+        for checkpoints in run.checkpoints.values():
+            for path, sha256 in checkpoints:
                 if sha256 is not None:
                     path = paths.setdefault(sha256, path)
                 hashes.setdefault(path, set()).add(sha256 or "")
@@ -114,20 +129,11 @@ def settings_of(runs: Sequence[Known]) -> list[dict[str, Any] | None]:
         settings = run.settings
         if settings is not None:
             settings = dict(settings)
-            for key in HASHES:
-                if names := [named(*each) for each in _checkpoints(run, key)]:
-                    settings[key] = names if isinstance(settings[key], list) else names[0]
+            for key, checkpoints in run.checkpoints.items():
+                names = [named(*each) for each in checkpoints]
+                settings[key] = names if isinstance(settings[key], list) else names[0]
         found.append(settings)
     return found
-
-
-def _checkpoints(run: Known, key: str) -> list[tuple[str, str | None]]:
-    """Return path and SHA-256 of each checkpoint that ``key`` of the config of ``run`` names; None if not recorded."""
-    if run.config is None:
-        return []
-    flat = config_module.flatten(run.config)
-    paths, hashes = (value if isinstance(value, list) else [value] for value in (flat[key], flat[HASHES[key]]))
-    return [] if paths == [None] else list(zip(paths, hashes if hashes != [None] else [None] * len(paths), strict=True))
 
 
 def differing(runs: Sequence[Known]) -> list[str]:
@@ -187,3 +193,10 @@ def _score(summary: Summary) -> tuple[float, float]:
     if summary.validation_error is None or summary.validation_loss is None:
         return math.inf, math.inf
     return summary.validation_error, summary.validation_loss
+
+
+def _list(value: Any) -> list[Any]:
+    """Return a list as it is, None as no element, and anything else as the only element."""
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]
