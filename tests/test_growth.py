@@ -18,8 +18,8 @@ from tests.fork_server import fast_folder
 pytestmark = pytest.mark.slow
 
 EPOCHS, RUNS = 100_000, 2000
-# Limit of the processor time: this many times that of importing numpy, which takes 0.1 s on an idle AMD EPYC and more on
-# a slower or busier machine.
+# Limit of the processor time: this many times that of importing numpy, which takes 0.1 s on an idle AMD EPYC, and more
+# on a slower or busier machine.
 IMPORTS = 20
 ATTEMPTS = 3
 

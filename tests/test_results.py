@@ -12,6 +12,7 @@ import pytest
 
 from mlpcli import config
 from mlpcli.analysis.evaluation import wilson_interval
+from mlpcli.runs.spread import spread_of
 
 DOCS = Path(__file__).parents[1] / "docs"
 RESULTS = DOCS / "results"
@@ -78,3 +79,19 @@ def test_runs_follow_their_recipe_on_all_images(recipe: str, seed: str):
     assert metrics[-1]["step"] == steps * len(metrics)
     assert metrics[-1]["validation_error"] is None
     assert read_config.data.validation == 0
+
+
+def test_repeated_runs_agree_with_the_page():
+    folder = DOCS / "repeats" / "elastic-800"
+    runs = sorted(folder.iterdir())
+    for run in runs:
+        assert sorted(path.name for path in run.iterdir()) == ["manifest.json", "metrics.jsonl", "test.json"]
+        assert json.loads((run / "manifest.json").read_text())["state"] == "finished"
+    errors = [100 * json.loads((run / "test.json").read_text())["error"] for run in runs]
+    spread = spread_of(errors)
+    assert spread is not None and spread.interval is not None
+    page = " ".join(PAGE.split())
+    assert f"seeds {', '.join(run.name.removeprefix('seed-') for run in runs)}: " in page
+    assert f": {', '.join(f'{error:.2f}' for error in errors)}; mean **{spread.mean:.2f}**" in page
+    assert f"standard deviation {spread.standard_deviation:.2f}" in page
+    assert f"95 % interval of the mean {spread.interval.low:.2f} .. {spread.interval.high:.2f}" in page
