@@ -42,7 +42,9 @@ LEVELS = (0, 10, 25, 50, 100, 150, 200, 300)  # steps of the one neuron that are
 @data_options
 @click.option("--image", metavar="FILE", help="Take the image from a picture or an IDX file instead.")
 @click.option(
-    "--raw", is_flag=True, help="Do not invert, cut, scale or centre the picture: bright strokes on a dark background."
+    "--raw",
+    is_flag=True,
+    help="Do not invert, cut, scale or centre the picture: it has bright strokes on a dark background.",
 )
 @click.option(
     "--label",

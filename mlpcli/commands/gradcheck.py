@@ -58,7 +58,7 @@ REASONS = {
     "--entries",
     metavar="N",
     type=click.IntRange(min=1),
-    help="Check N entries of each tensor that has more; biases are always checked in full. [default: 100]",
+    help="Check N nonzero entries of each tensor that has more, and ten zero ones; biases in full. [default: 100]",
 )
 @click.option("--all", "every", is_flag=True, help="Check every entry of every tensor.")
 @click.option(

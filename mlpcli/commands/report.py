@@ -53,8 +53,8 @@ def command(
 
     RUN means the run's best checkpoint, or its last if it has no best one. The page is one file that works offline: it
     contains the weights, and the run's network classifies a drawing on the board while you draw. The evaluation is
-    recorded in the run's evaluations.jsonl, as by mlpcli eval. If the images are not available, and no option asks for
-    them, the page is made without them.
+    recorded in the run's evaluations.jsonl, as by mlpcli eval. If the images are not available, the page is made
+    without them, unless --split, --data or --source asks for them.
 
     Of several runs, or of all in a FOLDER such as a sweep's, the page shows all curves in one chart, a sortable table,
     and the error against each key in which they differ; no images are used.

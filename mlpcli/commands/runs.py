@@ -189,8 +189,8 @@ def compare(paths: tuple[Path, ...], group_seeds: bool, test: bool, as_json: boo
     "teachers",
     metavar="FILE.npz",
     multiple=True,
-    help="The checkpoint of a teacher, if the teachers have moved. Repeat it for each teacher, in the order of the "
-    "config. [default: where the run had them]",
+    help="The checkpoint of a teacher (training.teacher), if it has moved. Repeat it for each teacher, in the order of "
+    "the config. [default: where the run had them]",
 )
 @source_option
 @partial(threads_option, default="those of the run")
@@ -206,13 +206,13 @@ def reproduce(
     as_json: bool,
     quiet: bool,
 ) -> int:
-    """Train a run again and compare: exit status 1 if anything differs, bit for bit.
+    """Train a run again and compare: exit status 1 unless all is equal bit for bit.
 
     It compares metrics, except times, and the parameters and optimizer state of the last and the best checkpoint; for
     an unfinished run, the epochs it has. The test set is not read.
 
     The numbers of threads and processes are those of the run. A run of several MPI processes is trained again by one
-    process, which rounds differently: it is reported as not reproduced, with both numbers of processes.
+    process, which rounds differently: it is reported as not reproduced, and the report names both process counts.
 
     \b
     Examples:

@@ -63,8 +63,8 @@ def command(
 ) -> None:
     """Train many variations of a config, several seeds each, and rank them by validation error.
 
-    SWEEP.yaml names a config and a grid, a list or random draws of values to try (docs/sweep.md). Every combination is
-    an ordinary run in one folder. To resume, run the same command again: it also trains combinations that are new in
+    SWEEP.yaml names a config and the values to try: a grid, a list or random draws (docs/sweep.md). Every combination
+    is an ordinary run in one folder. To resume, run the same command again: it also trains combinations that are new in
     the file, and does not repeat finished runs. No run of a sweep opens the test files.
 
     Exit status: 0 when every run has ended, even if some diverged; 4 when one is broken or its process was killed; 5
