@@ -16,33 +16,16 @@ from mlpcli.config import Config
 from mlpcli.datasets import idx
 from mlpcli.datasets.catalogue import FILE_NAMES
 from mlpcli.errors import ConfigError, DataError, RunError, UsageError
-from mlpcli.experiment import Observer, reproduce, resume, train
+from mlpcli.experiment import reproduce, resume, train
 from mlpcli.parallel.forked import ForkedGroup
 from mlpcli.runs import checkpoint as checkpoints
 from mlpcli.runs import directory
 from mlpcli.sweep.execute import tasks
 from mlpcli.sweep.plan import read
+from tests.listener import Listener
 from tests.run_outcome import outcome
 
 Make = Callable[..., Config]
-
-
-class Listener(Observer):
-    def __init__(self, stop_after: int | None = None) -> None:
-        self.messages: list[str] = []
-        self._stop_after = stop_after
-
-    def say(self, message: str) -> None:
-        self.messages.append(message)
-
-    def begin(self, run, trainer, dataset):
-        self.theta = trainer.state.theta.vector.copy()
-        if self._stop_after == 0:
-            raise KeyboardInterrupt
-
-    def epoch(self, record, best):
-        if record.epoch == self._stop_after:
-            raise KeyboardInterrupt
 
 
 @pytest.fixture

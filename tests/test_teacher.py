@@ -15,34 +15,18 @@ import pytest
 from mlpcli.commands import _run
 from mlpcli.config import Config, to_yaml
 from mlpcli.errors import ConfigError, RunError, UsageError
-from mlpcli.experiment import Observer, reproduce, resume, train
+from mlpcli.experiment import reproduce, resume, train
 from mlpcli.parallel.forked import ForkedGroup
 from mlpcli.runs import checkpoint as checkpoints
 from mlpcli.runs import directory
 from mlpcli.runs.comparison import differences
 from mlpcli.sweep.execute import tasks
 from mlpcli.sweep.plan import read
+from tests.listener import Listener
 from tests.processes import assert_metrics_equal_except_rounding
 from tests.run_outcome import outcome
 
 Make = Callable[..., Config]
-
-
-class Listener(Observer):
-    def __init__(self, stop_after: int | None = None) -> None:
-        self.messages: list[str] = []
-        self._stop_after = stop_after
-
-    def say(self, message: str) -> None:
-        self.messages.append(message)
-
-    def begin(self, run, trainer, dataset):
-        if self._stop_after == 0:
-            raise KeyboardInterrupt
-
-    def epoch(self, record, best):
-        if record.epoch == self._stop_after:
-            raise KeyboardInterrupt
 
 
 @pytest.fixture
