@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from mlpcli.gradcheck.rows import Row
     from mlpcli.model.build import Architecture
+    from mlpcli.training.teacher import Teacher
 
 EXAMPLES = 5
 # The examples are chosen among the first images of a data set.
@@ -187,7 +188,6 @@ class _Check:
     ) -> None:
         import numpy as np
 
-        from mlpcli.experiment import check_teachers, load_teachers
         from mlpcli.gradcheck.steps import random_labels
         from mlpcli.gradcheck.subject import Problem
         from mlpcli.model.dropout import draw_mask
@@ -206,8 +206,11 @@ class _Check:
         self.examples = len(X)
         labels = random_labels(self.rng, len(X), subject.classes, subject.multi_label)
         Y = subject.targets.table(training.label_smoothing)[labels]
-        self.teachers = load_teachers(subject.config, subject.image_shape, subject.class_names, subject.multi_label)
-        if self.teachers:
+        self.teachers: tuple[Teacher, ...] = ()
+        if training.teacher:
+            from mlpcli.experiment import check_teachers, load_teachers  # only here: its imports take time
+
+            self.teachers = load_teachers(subject.config, subject.image_shape, subject.class_names, subject.multi_label)
             check_teachers(self.teachers, self.images, subject.config.data.preprocessing)
             TeacherTargets(
                 [each.in_float64() for each in self.teachers], len(X), subject.config.data.preprocessing

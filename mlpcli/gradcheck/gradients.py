@@ -353,7 +353,7 @@ class _Checker:
             self.rng.choice(kind, min(number, len(kind)), replace=False)
             for kind, number in ((np.flatnonzero(a), self.entries), (np.flatnonzero(a == 0), ZEROS))
         )
-        return np.unique(np.concatenate([nonzero, zero, np.array(wrong, np.intp)]))
+        return np.array(sorted({*nonzero.tolist(), *zero.tolist(), *wrong}))
 
 
 def _rounding_by_saturation(subject: Subject) -> list[float]:

@@ -75,7 +75,8 @@ def gradient_from_m(before: Array, after: Array, mu: float) -> Array:
 
 def penalty(l2: float, W: Sequence[Array]) -> Any:
     """Return l2 times the sum of the squares of all weights, a scalar."""
-    return l2 * sum((np.sum(weights**2) for weights in W), 0.0)
+    vectors = (weights.ravel(order="K") for weights in W)
+    return l2 * sum((w @ w for w in vectors), 0.0)
 
 
 def probabilities(config: NetworkConfig, theta: Parameters, X: Array) -> Array:
