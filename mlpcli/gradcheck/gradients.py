@@ -41,7 +41,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from mlpcli.gradcheck import textbook
 from mlpcli.gradcheck.output_layer import OUTPUT_LAYERS
-from mlpcli.gradcheck.probe import COMPLEX_STEP, Function, Probe
+from mlpcli.gradcheck.probe import COMPLEX_STEP, EPS, Function, Probe
 from mlpcli.gradcheck.rows import (
     NEGLIGIBLE,
     TOLERANCE,
@@ -54,17 +54,13 @@ from mlpcli.gradcheck.rows import (
 )
 from mlpcli.gradcheck.subject import Problem, Subject
 from mlpcli.model.activations import SATURATED
-from mlpcli.model.network import Gradient, WeightDecay
+from mlpcli.model.network import WeightDecay
 from mlpcli.model.numerics import COLUMN_MAX_MIN_ROWS
-from mlpcli.model.parameters import Parameters
-from mlpcli.parallel.comm import SERIAL
 
 Array = NDArray[Any]
 
 # The penalty is quadratic: its differences are exact with any t, and a large one keeps more digits.
 PENALTY_STEPS = (1.0,)
-# Below saturated units this times eps ||dh|| / ||dz|| is allowed.
-SATURATION_ROUNDINGS = 10.0
 
 ENTRIES = 100
 ZEROS = 10
@@ -116,8 +112,9 @@ class _Checker:
 
     def parameters(self, by_jacobians: Mapping[str, float]) -> Iterator[Row]:
         """Yield a row for W1, b1, W2 ... and one for all of them as one vector."""
-        subject, gradient = self._backward(self.theta.vector)
-        rounding = _rounding_by_saturation(subject)
+        subject = self.problem.subject(self.theta.vector, np.float64, scaled=True)
+        gradient = subject.gradient()
+        rounding = subject.rounding_of_slopes(EPS)
         allowed = [
             {**self.tolerance, **{method: max(self.tolerance[method], error) for method in ("complex", "direction")}}
             for error in rounding
@@ -137,7 +134,8 @@ class _Checker:
         Returns the errors of the last W and b, and the rows of dz and dp/dz.
         """
         objective, last = self.architecture.objective, len(self.architecture.sizes) - 1
-        subject, gradient = self._backward(self._with_moderate_logits())
+        subject = self.problem.subject(self._with_moderate_logits(), np.float64, scaled=True)
+        gradient = subject.gradient()
         network, Y = subject.network, self.problem.Y
         z, dz = network.logits, network.output.dz
         output, loss = OUTPUT_LAYERS[objective.name]
@@ -251,15 +249,6 @@ class _Checker:
 
         return Function(logits.reshape(-1), value, lambda index: nullcontext(value), active_sets)
 
-    def _backward(self, theta: Array) -> tuple[Subject, Parameters]:
-        """Return the hand-derived gradient at ``theta``, and the network as the backward pass left it."""
-        subject = self.problem.subject(theta, np.float64, scaled=True)
-        gradient = self.architecture.parameters(np.float64)
-        subject.loss()
-        subject.network.backward(self.problem.Y)
-        Gradient(subject.network, gradient.shard(SERIAL)).accumulate()
-        return subject, gradient
-
     def _with_moderate_logits(self) -> Array:
         """Return the parameters, the last layer's shrunk if need be until no logit is beyond 4.6.
 
@@ -354,23 +343,6 @@ class _Checker:
             for kind, number in ((np.flatnonzero(a), self.entries), (np.flatnonzero(a == 0), ZEROS))
         )
         return np.array(sorted({*nonzero.tolist(), *zero.tolist(), *wrong}))
-
-
-def _rounding_by_saturation(subject: Subject) -> list[float]:
-    """Return by layer the relative error that f' of saturated units may cause in the gradient by hand.
-
-    f' = h (1 - h), and 1 - h^2, have an absolute error of eps, whatever their size.
-    """
-    errors, total = [0.0], 0.0
-    layers = subject.network.layers
-    for layer, above in zip(reversed(layers[:-1]), reversed(layers), strict=False):
-        dh = above.dz @ above.W.T
-        dh = dh if layer.mask is None else layer.mask * dh
-        size = float(np.linalg.norm(layer.dz))
-        if size:
-            total += SATURATION_ROUNDINGS * float(np.finfo(np.float64).eps * np.linalg.norm(dh)) / size
-        errors.append(min(1.0, total))
-    return errors[::-1]
 
 
 def _indices(shape: tuple[int, ...], index: int, c_order: bool) -> list[int]:

@@ -12,6 +12,10 @@ The complex step gives the gradient's projection on a random direction. sgd, mom
 projections of the vectors, through all of their entries, follow the same rule. Adam is not, but its first moment is:
 that is compared by projections, and implies the gradient, from which the rule gives every entry of the others.
 
+The same steps are then taken in the config's own dtype, float32, and every entry is compared with float64. Allowed is
+1e-4, or ten times what another rounding of the vectors makes of the steps in float64, if that is more, and what the
+slopes f' of saturated units lose.
+
 With several processes the same steps are taken again by all of them, and every entry is compared with those of one.
 
 An epoch usually has more steps. :mod:`mlpcli.gradcheck.long_runs` checks many of them, of the parts alone.
@@ -22,6 +26,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from math import inf
 from typing import Any
 
@@ -34,7 +39,7 @@ from mlpcli.datasets.load import Dataset, Split
 from mlpcli.errors import DivergedError
 from mlpcli.gradcheck import distortions, textbook
 from mlpcli.gradcheck.long_runs import error_of_many_batches, errors_of_many_steps
-from mlpcli.gradcheck.probe import COMPLEX_STEP
+from mlpcli.gradcheck.probe import COMPLEX_STEP, ROUNDINGS
 from mlpcli.gradcheck.rows import (
     NOT_EXERCISED,
     TOLERANCE,
@@ -58,6 +63,8 @@ from mlpcli.training.trainer import StepRecord, Trainer
 
 Array = NDArray[Any]
 
+NO_STARTS: Mapping[int, Mapping[str, Array]] = {}
+TIE = 1e-9  # of the largest logit: two that are closer may be in either order
 BATCHES = 3.5  # of an epoch: full ones, two of which are gathered together, and a shorter one
 
 
@@ -82,12 +89,13 @@ class CheckedSteps:
         state: State | None,
         group: ProcessGroup = SINGLE,
         teachers: Sequence[Teacher] = (),
+        dtype: str = "float64",
     ) -> None:
-        self.config, self.epochs = in_float64(config, dataset)
+        self.config, self.epochs = checked_config(config, dataset, dtype)
         self.dataset, self.group = dataset, group
         self._given = config, dataset.without_test(), state, teachers
-        self.state = None if state is None else _to_float64(state)
-        self.teachers = [teacher.in_float64() for teacher in teachers]
+        self.state = None if state is None else _converted(state, dtype)
+        self.teachers = [teacher.in_float64() if dtype == "float64" else teacher for teacher in teachers]
         self.trainer = Trainer(self.config, dataset, self.state, group, self.teachers)
 
     @property
@@ -100,11 +108,11 @@ class CheckedSteps:
         for _ in self.snapshots():
             pass
 
-    def snapshots(self, starts: Sequence[Mapping[str, Array]] = ()) -> Iterator[Snapshot]:
+    def snapshots(self, starts: Mapping[int, Mapping[str, Array]] = NO_STARTS) -> Iterator[Snapshot]:
         """Take the steps; yield a snapshot before the first of an epoch and after each. Collective.
 
-        Later epochs begin with the vectors of ``starts``, if rank 0 gives them: differences in rounding do not grow
-        from one epoch to the next. Raises ``DivergedError`` if a loss is not finite.
+        Of the epochs, numbered from 0, those in ``starts`` begin with its vectors, which rank 0 gives. Raises
+        ``DivergedError`` if a loss is not finite.
         """
         trainer, state = self.trainer, self.trainer.state
         trainer.bind_to_rank()
@@ -112,7 +120,7 @@ class CheckedSteps:
         with self.group.collective(), np.errstate(all="ignore"):
             for number, epoch in enumerate(self.epochs):
                 state.epoch, state.step = epoch - 1, (epoch - 1) * trainer.steps_per_epoch
-                for name, vector in starts[number].items() if number and starts else ():
+                for name, vector in starts.get(number, {}).items():
                     self._vector(name)[...] = vector
                 yield self._snapshot(epoch, None)
                 for record in trainer.steps():
@@ -139,7 +147,7 @@ class CheckedSteps:
         return Snapshot(epoch, state.step, vectors, record, float(spread[0]))
 
 
-def in_float64(config: Config, dataset: Dataset) -> tuple[Config, tuple[int, ...]]:
+def checked_config(config: Config, dataset: Dataset, dtype: str) -> tuple[Config, tuple[int, ...]]:
     """Return the config that is checked, and which of its epochs: the first, and one in the middle.
 
     With an average the second too, when it is a mean of two. The last step of the one in the middle is a multiple of
@@ -153,7 +161,7 @@ def in_float64(config: Config, dataset: Dataset) -> tuple[Config, tuple[int, ...
     if training.averaging is not None:
         late = max(late, 1 / (1 - training.averaging ** min(INTERVAL, steps_per_epoch)) + 1)
     middle = math.ceil(late * steps_per_epoch / FLUSH_STEPS) * FLUSH_STEPS // steps_per_epoch
-    network = replace(config.network, dtype="float64")
+    network = replace(config.network, dtype=dtype)
     training = replace(training, epochs=max(training.epochs, 2 * middle), patience=None)
     epochs = (1, middle) if training.averaging is None else (1, 2, middle)
     return replace(config, network=network, training=training), epochs
@@ -191,12 +199,12 @@ def _no_test() -> Split:
     raise AssertionError("a check reads no test images")
 
 
-def _to_float64(state: State) -> State:
+def _converted(state: State, dtype: str) -> State:
     def converted(parameters: Parameters) -> Parameters:
-        return Parameters(parameters.sizes, np.float64, parameters.vector.astype(np.float64))
+        return Parameters(parameters.sizes, dtype, parameters.vector.astype(dtype))
 
     average = None if state.average is None else converted(state.average)
-    optimizer = {name: vector.astype(np.float64) for name, vector in state.optimizer.items()}
+    optimizer = {name: vector.astype(dtype) for name, vector in state.optimizer.items()}
     return replace(state, theta=converted(state.theta), average=average, optimizer=optimizer)
 
 
@@ -214,8 +222,8 @@ class StepChecker:
         self.snapshots: list[Snapshot] = []
         self.diverged = False
 
-    def rows(self) -> list[Row]:
-        """Take the steps, and return a row for the loss and for every vector."""
+    def rows(self, in_float32: CheckedSteps | None = None) -> list[Row]:
+        """Take the steps, also those ``in_float32``, and return a row for the loss and for every vector."""
         shape = self._initial.shape
         before = self._start()
         errors = dict.fromkeys(("loss", *before), 0.0)
@@ -245,11 +253,18 @@ class StepChecker:
         many = errors_of_many_steps(self._config.training, self._rng)
         errors = {name: max(error, many.get(name, 0.0)) for name, error in errors.items()}
         errors["loss"] = max(errors["loss"], error_of_many_batches(self._config.seed, self._rng))
-        shapes = {name: () if name == "loss" else shape for name in errors}
-        rows = [
-            row(f"step {name}", shapes[name], {"step": error}, self._tolerance, math.prod(shapes[name]), moved[name])
-            for name, error in errors.items()
-        ]
+        rounded: dict[str, float] = {}
+        tolerance = dict(self._tolerance)
+        rows = []
+        try:
+            if in_float32 is not None:
+                rounded, tolerance["float32"] = self._errors_in_float32(in_float32)
+        except DivergedError as diverged:
+            rows.append(Row("step float32", shape, 0, {}, NOT_EXERCISED, {}, (), str(diverged)))
+        for name, by_step in errors.items():
+            own = () if name == "loss" else shape
+            methods = {"step": by_step, **({"float32": rounded[name]} if rounded else {})}
+            rows.append(row(f"step {name}", own, methods, tolerance, math.prod(own), moved[name]))
         config, train = self._config, self._dataset.train
         if config.augmentation is not None:
             given = len(train), self._dataset.image_shape, config.seed, config.training.epochs, self._steps.epochs
@@ -260,19 +275,71 @@ class StepChecker:
         """Take the same steps with several processes; return a row for the loss and for theta."""
         group = others.group
         group.start_workers(others)
-        loss, theta = 0.0, 0.0
-        shape = self.snapshots[0].vectors["theta"].shape
-        starts = [snapshot.vectors for snapshot in self.snapshots if snapshot.record is None]
-        for ours, theirs in zip(self.snapshots, others.snapshots(starts), strict=True):
-            errors = [relative_error(ours.vectors[name], theirs.vectors[name]) for name in ours.vectors]
-            theta = max(theta, theirs.spread, *errors)
-            if ours.record is not None and theirs.record is not None:
-                wrong = float(ours.record.errors != theirs.record.errors)
-                loss = max(loss, wrong, _relative(ours.record.loss, theirs.record.loss))
+        errors = self._differences(others)
+        shape = self._initial.shape
+        loss = max(errors.pop("loss"), errors.pop("counts"))
+        theta = max(errors.values())
         return [
             row(f"{group.size} processes loss", (), {"step": loss}, self._tolerance, 1),
             row(f"{group.size} processes theta", shape, {"step": theta}, self._tolerance, math.prod(shape)),
         ]
+
+    def _errors_in_float32(self, others: CheckedSteps) -> tuple[dict[str, float], float]:
+        """Take the same steps in float32; return the errors of the loss and of every vector, and what is allowed.
+
+        The errors of classification may differ, where two logits are equal but for rounding.
+        """
+        errors = self._differences(others)
+        allowed = self._tolerance["float32"]
+        if max(errors[name] for name in ("loss", *self.snapshots[0].vectors)) > allowed:
+            allowed = max(allowed, self._rounding_in_float32())
+        return errors, allowed
+
+    def _rounding_in_float32(self) -> float:
+        """Return the largest relative error of these steps that rounding to float32 may cause.
+
+        It is what the same steps in float64 make of another rounding of the vectors, and what is lost in the slopes f'.
+        """
+        eps, slopes = float(np.finfo(np.float32).eps), 0.0
+        starts = [{name: v * (1 + eps * self._direction) for name, v in start.items()} for start in self._starts()]
+        config, dataset, state, teachers = self._steps.job
+        rounded = self._differences(CheckedSteps(config, dataset, state, teachers=teachers), dict(enumerate(starts)))
+        batches: Iterator[tuple[Problem, Array]] = iter(())
+        for before, after in pairwise(self.snapshots):
+            if before.record is None:
+                batches = self._batches(before.epoch)
+            if after.record is not None:
+                problem, _ = next(batches)
+                subject = problem.subject(before.vectors["theta"], np.float64)
+                subject.gradient()
+                slopes = max(slopes, *subject.rounding_of_slopes(eps))
+        return slopes + ROUNDINGS * max(rounded[name] for name in ("loss", *self.snapshots[0].vectors))
+
+    def _starts(self) -> list[dict[str, Array]]:
+        """Return the vectors with which each epoch began."""
+        return [snapshot.vectors for snapshot in self.snapshots if snapshot.record is None]
+
+    def _differences(
+        self, others: CheckedSteps, starts: Mapping[int, Mapping[str, Array]] | None = None
+    ) -> dict[str, float]:
+        """Return the largest errors in the same steps taken by ``others``: of the loss, the vectors and the counts.
+
+        "counts" are those of errors of classification, and "spread" is that over the processes. ``others`` begin
+        epochs with ``starts``, by number from 0; by default all but the first, so that differences in rounding do not
+        grow from one to the next.
+        """
+        largest: dict[str, float] = {}
+        if starts is None:
+            starts = dict(list(enumerate(self._starts()))[1:])
+        for ours, theirs in zip(self.snapshots, others.snapshots(starts), strict=True):
+            others_in_float64 = {name: vector.astype(np.float64) for name, vector in theirs.vectors.items()}
+            errors = {name: relative_error(vector, others_in_float64[name]) for name, vector in ours.vectors.items()}
+            errors["spread"] = theirs.spread
+            if ours.record is not None and theirs.record is not None:
+                errors["loss"] = _relative(ours.record.loss, theirs.record.loss)
+                errors["counts"] = float(ours.record.errors != theirs.record.errors)
+            largest |= {name: max(error, largest.get(name, 0.0)) for name, error in errors.items()}
+        return largest
 
     def _start(self) -> dict[str, Array]:
         """Return the vectors (n,) with which training must begin: those of the state, or the initial ones."""
@@ -359,20 +426,24 @@ class StepChecker:
 
     def _loss_error(self, loss: float, network: Network, y: Array, record: StepRecord, eta: float) -> float:
         """Return the larger error of what a step reports: loss, learning rate, errors, size of the batch."""
-        errors = int(np.sum(self._wrong(network, y)))
-        counts = float((errors, len(y)) != (record.errors, record.size))
-        return max(_relative(loss, record.loss), _relative(eta, record.learning_rate), counts)
+        lead = self._lead(network, y)
+        slack = TIE * float(np.abs(network.logits).max())
+        counted = np.sum(lead < -slack) <= record.errors <= np.sum(lead <= slack)
+        wrong = float(not counted or len(y) != record.size)
+        return max(_relative(loss, record.loss), _relative(eta, record.learning_rate), wrong)
 
-    def _wrong(self, network: Network, y: Array) -> Array:
-        """Return which examples (B,) are misclassified, by the definitions."""
-        wrong: Array
+    def _lead(self, network: Network, y: Array) -> Array:
+        """Return by how much each example's label (B,) is ahead of the best other one; below 0 it is misclassified."""
+        p = network.p.real
+        lead: Array
         if y.ndim == 2:
-            wrong = np.any((network.p.real > 0.5) != (y > 0), axis=1)
-        elif self._config.network.single_output:
-            wrong = np.argmin(np.abs(network.p.real - np.arange(self._dataset.classes)), axis=1) != y
+            lead = np.where(y > 0, p - 0.5, 0.5 - p).min(axis=1)
         else:
-            wrong = np.argmax(network.logits.real, axis=1) != y
-        return wrong
+            classes = np.arange(self._dataset.classes)
+            scores = -np.abs(p - classes) if self._config.network.single_output else network.logits.real
+            of_label = classes == y[:, np.newaxis]
+            lead = scores[of_label] - np.where(of_label, -inf, scores).max(axis=1)
+        return lead
 
     def _batches(self, epoch: int) -> Iterator[tuple[Problem, Array]]:
         """Yield each batch of an epoch with its labels: inputs from 0 to 1, targets and masks, from the definitions."""

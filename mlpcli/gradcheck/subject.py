@@ -7,16 +7,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from mlpcli.gradcheck.textbook import KINKS
 from mlpcli.model.build import Architecture, allocate_arrays, build_network
 from mlpcli.model.input import Input
-from mlpcli.model.network import Layer, Network
+from mlpcli.model.network import Gradient, Layer, Network
 from mlpcli.model.parameters import Parameters
 from mlpcli.parallel.comm import SERIAL
 
 Array = NDArray[Any]
+
+# The rounding error of f', or of z where f has a kink, in units of eps and of the largest z.
+SLOPE_ROUNDINGS = 10.0
 
 
 @dataclass(frozen=True)
@@ -56,11 +60,41 @@ class Subject:
         self.network.forward()
         return self.network.loss(self.problem.Y)
 
+    def gradient(self) -> Parameters:
+        """Return the gradient at ``theta``, derived by hand; the arrays are left as the backward pass wrote them."""
+        gradient = self.problem.architecture.parameters(self.theta.vector.dtype)
+        self.loss()
+        self.network.backward(self.problem.Y)
+        Gradient(self.network, gradient.shard(SERIAL)).accumulate()
+        return gradient
+
     def active_sets(self) -> list[Array]:
         """Return on which side of each kink the last forward pass was."""
         network, f, C = self.network, self.network.f.name, self.network.objective.name
         sides = [KINKS[f](layer.z) for layer in network.hidden] if f in KINKS else []
         return [*sides, KINKS[C](network.logits, self.problem.Y)] if C in KINKS else sides
+
+    def rounding_of_slopes(self, eps: float) -> list[float]:
+        """Return by layer the relative error of the gradient, due to that of f', after a backward pass.
+
+        h (1 - h) and 1 - h^2 have an absolute error of ``eps``, whatever their size; the error of relu's derivative is
+        1 where rounding may take z across the kink.
+        """
+        errors, total = [0.0], 0.0
+        layers, kink = self.network.layers, KINKS.get(self.network.f.name)
+        for layer, above in zip(reversed(layers[:-1]), reversed(layers), strict=False):
+            dh = above.dz @ above.W.T
+            dh = dh if layer.mask is None else layer.mask * dh
+            if kink is None:
+                lost = SLOPE_ROUNDINGS * eps * dh
+            else:
+                reach = SLOPE_ROUNDINGS * eps * np.abs(layer.z).max()
+                lost = (kink(layer.z + reach) != kink(layer.z - reach)) * dh
+            size = float(np.linalg.norm(layer.dz))
+            if size:
+                total += float(np.linalg.norm(lost)) / size
+            errors.append(min(1.0, total))
+        return errors[::-1]
 
     @contextmanager
     def changing(self, layer: int, unit: int) -> Iterator[Callable[[], Any]]:

@@ -315,7 +315,7 @@ def test_tables_come_before_the_verdict(run):
     assert [line.split()[:2] for line in steps.splitlines()[1:-1]] == [
         ["step", name] for name in ("loss", "v", "theta")
     ]
-    assert steps.splitlines()[-1].split() == ["allowed", "1e-12"]
+    assert steps.splitlines()[-1].split() == ["allowed", "1e-12", "1e-04"]
     assert verdict == "passed: all 22"
     assert "the config has none" in run(*small())[1]
 
@@ -338,12 +338,13 @@ def test_json_is_one_document(run):
         "direction": 1e-6,
         "jacobian": 1e-6,
         "step": 1e-6,
+        "float32": 1e-4,
     }
     assert (document["seed"], document["l2"]) == (3, 1e-4)
     first = document["tensors"][0]
     assert first.keys() == {"name", "shape", "checked", "errors", "allowed", "verdict", "kinks", "worst"}
     assert (first["name"], first["shape"], first["checked"]) == ("W1", [784, 5], 30)
-    assert first["errors"].keys() == {"complex", "central", "direction", "jacobian", "step"}
+    assert first["errors"].keys() == {"complex", "central", "direction", "jacobian", "step", "float32"}
     assert first["errors"]["jacobian"] is None
     assert 0 < first["errors"]["complex"] < 1e-14
 

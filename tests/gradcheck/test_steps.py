@@ -9,13 +9,16 @@ import pytest
 
 from mlpcli.config import AugmentationConfig, Config, NetworkConfig, TrainingConfig
 from mlpcli.gradcheck import distortions
+from mlpcli.gradcheck.rows import TOLERANCE
 from mlpcli.gradcheck.steps import CheckedSteps, StepChecker, training_images
+from mlpcli.model.activations import Sigmoid
 from mlpcli.model.blas import Gemm
+from mlpcli.model.dropout import draw_mask
 from mlpcli.model.input import Input
 from mlpcli.model.parameters import Parameters, initialize
 from mlpcli.parallel.forked import ForkedGroup, SharedMemory
 from mlpcli.state import State
-from mlpcli.training import augment, batches, optimizers, schedule, trainer
+from mlpcli.training import augment, batches, optimizers, schedule, step, trainer
 from mlpcli.training.augment import Augmentation, draw_fields, inverses, strength_in
 from mlpcli.training.averaging import MovingAverage
 from mlpcli.training.batches import Batches
@@ -42,11 +45,11 @@ def images(count=60):
     return found.reshape(count, 64)
 
 
-def config_of(hidden=(6, 5), augmentation=None, objective="softmax_cross_entropy", **training):
+def config_of(hidden=(6, 5), augmentation=None, objective="softmax_cross_entropy", network=None, **training):
     keys = {"batch_size": 16, "l2": 1e-3, "learning_rate": 0.3, **training}
     if keys.get("optimizer") == "adam":
         keys["learning_rate"] = 0.01
-    network = NetworkConfig(hidden=hidden, objective=objective)
+    network = NetworkConfig(hidden=hidden, objective=objective, **(network or {}))
     return Config(augmentation=augmentation, network=network, training=TrainingConfig(**keys))
 
 
@@ -64,7 +67,7 @@ def rows_of(config, processes=0, state=None, teachers=()):
     dataset = training_images(config, images(), 4, (8, 8), 0)
     steps = CheckedSteps(config, dataset, state, teachers=teachers)
     checker = StepChecker(steps, initial_of(config), np.random.default_rng(0))
-    rows = checker.rows()
+    rows = checker.rows(CheckedSteps(config, dataset, state, teachers=teachers, dtype="float32"))
     if processes:
         with ForkedGroup(processes) as group:
             rows += checker.rows_of(CheckedSteps(config, dataset, state, group, teachers))
@@ -93,6 +96,7 @@ def test_every_optimizer_passes(optimizer, more):
     assert list(rows) == [*(f"step {name}" for name in expected), "2 processes loss", "2 processes theta"]
     assert failed(rows) == set()
     assert all(row.errors["step"] < 1e-13 for row in rows.values())
+    assert all(0 < row.errors["float32"] < 1e-5 for name, row in rows.items() if name.startswith("step"))
 
 
 @pytest.mark.parametrize("hidden", [(), (5,), (3, 4, 5)])
@@ -239,6 +243,70 @@ def test_steps_start_from_the_checkpoint_state():
     assert all((vector == 0.25).all() for vector in vectors.values())
 
 
+@pytest.mark.parametrize(
+    "network",
+    [
+        {"activation": "relu"},
+        {"initial_scale": 0.0},
+        {"initial_scale": 300.0},
+        {"initial_scale": 1e20},
+        {"activation": "tanh", "initial_scale": 30.0},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("optimizer", ["momentum", "adam"])
+def test_rounding_to_float32_is_no_error(network, optimizer):
+    assert failed(rows_of(config_of((6, 5, 7), network=network, optimizer=optimizer))) == set()
+
+
+def test_what_float32_cannot_resolve_is_allowed():
+    rows = rows_of(config_of((20,) * 6, network={"initial_scale": 30.0}))
+    assert failed(rows) == set()
+    assert TOLERANCE["float32"] < rows["step v"].errors["float32"] < rows["step v"].allowed["float32"]
+
+
+def test_steps_that_diverge_in_float32_alone_are_not_exercised():
+    rows = rows_of(config_of((), network={"initial_scale": 1e39}))
+    assert failed(rows) == {"step float32"}
+    assert "training diverged" in rows["step float32"].worst
+
+
+def only_in_float32(wrong, right):
+    """Return a function that calls ``wrong`` for arrays of float32, else ``right``; the last argument says which."""
+    return lambda *given: (wrong if given[-1].dtype == np.float32 else right)(*given)
+
+
+def slope_in_float32(patch):
+    derivative = Sigmoid.derivative
+    patch(Sigmoid, "derivative", only_in_float32(lambda self, h, slope: 0.99 * derivative(self, h, slope), derivative))
+
+
+def products_in_float32(patch):
+    create = Gemm.__init__
+
+    def init(self, A, B, C):
+        create(self, A, B, C)
+        self.scale *= 1.01 if C.dtype == np.float32 else 1.0
+
+    patch(Gemm, "__init__", init)
+
+
+def masks_in_float32(patch):
+    def draw(rate, shape, rng, out, own=...):
+        draw_mask(rate, shape, rng, out, own)
+        out *= 1.01 if out.dtype == np.float32 else 1.0
+
+    patch(step, "draw_mask", draw)
+
+
+@pytest.mark.parametrize("plant", [slope_in_float32, products_in_float32, masks_in_float32])
+def test_error_in_float32_alone_is_caught(plant, monkeypatch):
+    plant(monkeypatch.setattr)
+    rows = rows_of(config_of(dropout=0.3))
+    assert "step theta" in failed(rows)
+    assert all(row.errors["step"] < 1e-13 for row in rows.values())
+
+
 def test_diverging_steps_are_not_exercised():
     rows = rows_of(config_of(objective="linear_quadratic", learning_rate=1e200))
     assert failed(rows) == {"step"}
@@ -323,7 +391,7 @@ def plain_mean_of_the_average(patch):
 
 
 def initial_parameters_lost(patch):
-    patch(trainer, "draw_parameters", lambda config, architecture: architecture.parameters("float64"))
+    patch(trainer, "draw_parameters", lambda config, architecture: architecture.parameters(config.network.dtype))
 
 
 def gradient_norms_of_another_vector(patch):
