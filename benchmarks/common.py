@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 
 # (hidden layers, batch size) of the published table.
-ROWS = (((30,), 10), ((100,), 64), ((512,), 128), ((800,), 128), ((1024, 1024), 256))
+ROWS = (((30,), 10), ((100,), 64), ((512,), 128), ((800,), 128), ((1024, 1024), 256), ((512,), 1024), ((512,), 4096))
 
 # Idle threads of OpenBLAS, OpenMP and Eigen poll for up to 0.2 s before they sleep.
 SETTLE_SECONDS = 0.25
@@ -84,9 +84,13 @@ def dataset(name: str, examples: int = 0) -> Dataset:
 
     from mlpcli import config
     from mlpcli.datasets.load import Split, load_dataset
+    from mlpcli.errors import MlpcliError
 
     data = config.load(None, [f"data.dataset={json.dumps(name)}", "data.validation=0", "data.test=false"]).data
-    loaded = load_dataset(data)
+    try:
+        loaded = load_dataset(data)
+    except MlpcliError as error:
+        raise SystemExit(str(error)) from error
     if examples:
         loaded = replace(loaded, train=Split(loaded.train.images[:examples], loaded.train.labels[:examples]))
     return loaded
