@@ -142,7 +142,7 @@ class _Reached(NamedTuple):
 
 
 _ERROR = re.compile(r"Reaches:.*?\btest error (?:at most )?(\d+\.\d+) %")
-_SECONDS = re.compile(r"Reaches:.*?\bin (\d+(?:\.\d+)?) (s|minutes) (?:of training|from prompt to result)\b")
+_SECONDS = re.compile(r"Reaches:.*?\bin (\d+(?:\.\d+)?) (s|minutes)(?: of training|, start-up included)\b")
 
 
 def _reached(text: str) -> _Reached:

@@ -265,8 +265,9 @@ class _Check:
             output.result(f"targets   smoothed by {training.label_smoothing:g}")
         if self.teachers:
             output.result(f"targets   the mean probabilities of {', '.join(each.name for each in self.teachers)}")
-        single = "; mpiexec -n 2 would check that of two" if mpi else ""
-        output.result(f"steps     of 1 process{f' and of {group.size}' if group.size > 1 else single}")
+        alone = "; mpiexec -n 2 would check those with 2" if mpi else ""
+        others = f" and with {group.size}" if group.size > 1 else alone
+        output.result(f"steps     training steps with 1 process{others}")
         output.result("")
 
     def document(self, rows: list[Row], passed: bool, processes: int) -> dict[str, Any]:
