@@ -87,7 +87,9 @@ def show(name: str, resolved: bool, overrides: tuple[str, ...], as_json: bool) -
 @click.argument("names", metavar="FILE|NAME...", nargs=-1, required=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def check(names: tuple[str, ...], as_json: bool) -> int:
-    """Check configs: exit status 2 if one is wrong.
+    """Check that configs are valid.
+
+    The exit status is 2 if one is not.
 
     \b
     Examples:

@@ -40,7 +40,7 @@ LEVELS = (0, 10, 25, 50, 100, 150, 200, 300)  # steps of the one neuron that are
     "--index", metavar="N", type=click.IntRange(min=0), help="Take image N of the split, counted from 0. [default: 0]"
 )
 @data_options
-@click.option("--image", metavar="FILE", help="Take the image from a picture or an IDX file instead.")
+@click.option("--image", metavar="FILE", help="Take the image from a picture or an IDX file, not from a data set.")
 @click.option(
     "--raw",
     is_flag=True,
