@@ -1,8 +1,8 @@
 """Time whole processes, cold: ``mlpcli train fast``, or ``fast-99``, against the best PyTorch script for its accuracy.
 
-The time is from the prompt to the finished run. Both train the same network on the same decoded files and measure the
-test error once. Each round has one seed, and the order changes with every round. Apart from the time, every single run
-has to reach the accuracy.
+The time includes start-up. Both train the same network on the same decoded files and measure the test error once. Each
+round has one seed, and the order changes with every round. Apart from the time, every single run has to reach the
+accuracy.
 """
 
 from __future__ import annotations

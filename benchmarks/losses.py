@@ -189,7 +189,7 @@ def same(bench: Bench) -> None:
     bench.train(run for columns in of.values() for runs in columns for run in runs)
     table(
         "Validation error with the default initialization, by learning rate and warm-up",
-        ["objective", "its own rate", "0.8 for all", "its own, no warm-up"],
+        ["objective", "own rate", "rate 0.8 for all", "own rate, no warm-up"],
         [[f"`{name}`", *(spread([*map(bench.validation, runs)]) for runs in columns)] for name, columns in of.items()],
     )
 

@@ -14,12 +14,12 @@ INTRODUCTION = """\
 
 <!-- Made by: python docs/cli.py > docs/cli.md -->
 
-`RUN` is a run's folder, such as `runs/mnist-20260102-030405`. Where a checkpoint is expected, it means the best one of
-the run, or the last if no images were held out for validation. The keys that `--set` takes are in the [config
-reference](config.md).
+`RUN` is a run's folder, such as `runs/mnist-20260102-030405`. Where a checkpoint is expected, `RUN` means the run's
+best checkpoint, or its last one if no images were held out for validation. The keys that `--set` takes are in the
+[config reference](config.md).
 
-Results go to stdout, progress and messages to stderr. With `--json`, which nearly every command has, stdout is one JSON
-document. mlpcli never prompts, and prints no colours if `NO_COLOR` is set.
+Results go to stdout, and progress and messages to stderr. With `--json`, which nearly every command has, stdout is one
+JSON document. mlpcli never prompts, and prints no colours if `NO_COLOR` is set.
 
 | exit status | meaning |
 | --- | --- |

@@ -28,10 +28,10 @@ def command() -> None:
 @command.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def list_(as_json: bool) -> None:
-    """List the configs that come with the program, with the test error that they reach and the time that it takes.
+    """List the shipped configs with their test errors and times.
 
-    Their names can be used in place of a file. Error and time are those of the line "Reaches:" of the config, which
-    says of which seeds, cores and data set they are ('mlpcli config show NAME').
+    The name of a shipped config can be used in place of a file. The error and the time are those of the config's line
+    "Reaches:", which names the seeds, the cores and the data set ('mlpcli config show NAME').
 
     \b
     Examples:
@@ -58,11 +58,11 @@ def list_(as_json: bool) -> None:
 
 @command.command()
 @click.argument("name", metavar="NAME|FILE")
-@click.option("--resolved", is_flag=True, help="Print every key with the value it has, defaults included.")
+@click.option("--resolved", is_flag=True, help="Print every key with its value, defaults included.")
 @set_option
-@click.option("--json", "as_json", is_flag=True, help="Print the values of --resolved as one JSON document.")
+@click.option("--json", "as_json", is_flag=True, help="Print every key with its value, as one JSON document.")
 def show(name: str, resolved: bool, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Show a config: as it is written, or with the value of every key.
+    """Show a config as it is written, or every key with its value.
 
     \b
     Examples:
@@ -87,7 +87,9 @@ def show(name: str, resolved: bool, overrides: tuple[str, ...], as_json: bool) -
 @click.argument("names", metavar="FILE|NAME...", nargs=-1, required=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def check(names: tuple[str, ...], as_json: bool) -> int:
-    """Check configs: exit status 2 if one is wrong.
+    """Check that configs are valid.
+
+    The exit status is 2 if one is not.
 
     \b
     Examples:
@@ -115,7 +117,9 @@ def check(names: tuple[str, ...], as_json: bool) -> int:
 
 @command.command("reference")
 def reference_() -> None:
-    """Print every key with its default, allowed values and meaning, as Markdown: docs/config.md.
+    """Print every key with its default, allowed values and meaning.
+
+    The output is Markdown, the page docs/config.md.
 
     \b
     Examples:
@@ -142,7 +146,7 @@ class _Reached(NamedTuple):
 
 
 _ERROR = re.compile(r"Reaches:.*?\btest error (?:at most )?(\d+\.\d+) %")
-_SECONDS = re.compile(r"Reaches:.*?\bin (\d+(?:\.\d+)?) (s|minutes) (?:of training|from prompt to result)\b")
+_SECONDS = re.compile(r"Reaches:.*?\bin (\d+(?:\.\d+)?) (s|minutes)(?: of training|, start-up included)\b")
 
 
 def _reached(text: str) -> _Reached:

@@ -49,7 +49,7 @@ def command() -> None:
 @_folder
 @_json
 def list_(folder: str, as_json: bool) -> None:
-    """List the known data sets, with their place, sources and credits.
+    """List the known data sets with their folders, sources and credits.
 
     \b
     Examples:
@@ -94,12 +94,15 @@ def list_(folder: str, as_json: bool) -> None:
 @click.argument("name")
 @_folder
 @source_option
-@click.option("--offline", is_flag=True, help="Fetch nothing: only check that all files are there and verify.")
+@click.option(
+    "--offline", is_flag=True, help="Fetch nothing; only check that all files are there and pass verification."
+)
 @_json
 def fetch(name: str, folder: str, sources: tuple[str, ...], offline: bool, as_json: bool) -> None:
-    """Fetch the data set NAME, unless its files are there and verify.
+    """Fetch the files of the data set NAME.
 
-    Sources are tried in turn until one delivers files whose SHA-256 is the right one.
+    Files that are already there and pass verification are not fetched. The sources are tried in turn until one delivers
+    files with the right SHA-256.
 
     \b
     Examples:
@@ -142,11 +145,11 @@ def fetch(name: str, folder: str, sources: tuple[str, ...], offline: bool, as_js
 @_folder
 @_json
 def verify(name: str, folder: str, as_json: bool) -> int:
-    """Check the files of a data set: exit status 1 if one is missing or damaged.
+    """Check that the files of a data set are there and undamaged.
 
-    Files of the data set NAME must have the right SHA-256; a file or folder SOURCE must have a known format, and its
-    parts must fit together. docs/data.md describes the formats. Remarks name reasons why training may fail or the error
-    may mislead; they do not change the exit status.
+    The files of the data set NAME must have the right SHA-256. A file or folder SOURCE must have a known format, and
+    its parts must fit together. docs/data.md describes the formats. The exit status is 1 if a file is missing or
+    damaged. Remarks name reasons why training may fail or the error may mislead; they do not change the exit status.
 
     \b
     Examples:
@@ -188,15 +191,16 @@ def verify(name: str, folder: str, as_json: bool) -> int:
 
 @command.command("import")
 @click.argument("source", metavar="SOURCE")
-@click.option("-o", "--output", "folder", metavar="FOLDER", required=True, help="Where to write it: a new folder.")
+@click.option("-o", "--output", "folder", metavar="FOLDER", required=True, help="The new folder to write.")
 @set_option
 @_json
 def import_(source: str, folder: str, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Write any data set as four IDX files, and classes.txt with one name per line.
+    """Convert a data set of any known format to IDX files.
 
     SOURCE is a file or folder in one of the formats of docs/data.md: IDX files under any names, CSV, .npz, folders of
-    pictures, Parquet, and mnist.pkl.gz, which only this command reads. Give what the files lack by --set data.size,
-    data.transpose or data.class_names.
+    pictures, Parquet, or mnist.pkl.gz, which only this command reads. The new folder has four IDX files, and
+    classes.txt with one name per line. For what the files do not say, use --set with data.size, data.transpose or
+    data.class_names.
 
     \b
     Examples:
@@ -248,7 +252,7 @@ def import_(source: str, folder: str, overrides: tuple[str, ...], as_json: bool)
     metavar="I",
     type=click.IntRange(min=0),
     multiple=True,
-    help="Show training image I, from 0, instead; repeatable.",
+    help="Show training image I, counted from 0, instead of the first ones; repeatable.",
 )
 @click.option(
     "--epoch",
@@ -259,7 +263,7 @@ def import_(source: str, folder: str, overrides: tuple[str, ...], as_json: bool)
     help="Show the distorted images of epoch E; repeatable. [default: the first few and the last]",
 )
 @click.option(
-    "-o", "--output", "file", metavar="FILE.png|svg", help="Draw them to this file; an existing file is replaced."
+    "-o", "--output", "file", metavar="FILE.png|svg", help="Draw the images to this file; an existing file is replaced."
 )
 @source_option
 @click.option("--offline", is_flag=True, help="Fetch nothing.")
@@ -277,12 +281,13 @@ def show(
     offline: bool,
     as_json: bool,
 ) -> None:
-    """Show the training images of SOURCE, or those of CONFIG with its distortions.
+    """Show training images as the network receives them.
 
-    CONFIG is a YAML file or the name of a shipped config; without one, the defaults are used. SOURCE is a data set's
-    name, or a file or folder in one of the formats of docs/data.md. Each row shows an image from the file, then the
-    network's input in a few epochs, with the config's seed and distortions. With -o it is a picture, which needs
-    matplotlib: pip install 'mlpcli[plots]'. Remarks follow: reasons why training may fail or the error may mislead.
+    The images are those of SOURCE, or those of CONFIG with its distortions. CONFIG is a YAML file or the name of a
+    shipped config; without one, the defaults are used. SOURCE is a data set's name, or a file or folder in one of the
+    formats of docs/data.md. Each row shows an image from the file, then the network's input in a few epochs, with the
+    config's seed and distortions. With -o the rows are drawn as a picture, which needs matplotlib: pip install
+    'mlpcli[plots]'. Remarks below the images name reasons why training may fail or the error may mislead.
 
     \b
     Examples:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     type=click.Choice(["train", "validation", "test"]),
     default="test",
     show_default=True,
-    help="Which images. The run's config determines the validation images.",
+    help="The images to evaluate on. The run's config determines the validation images.",
 )
 @data_options
 @click.option(
@@ -37,19 +37,20 @@ if TYPE_CHECKING:
     show_default=True,
     help="List the N most confidently wrong images.",
 )
-@click.option("--show", is_flag=True, help="Draw them too.")
+@click.option("--show", is_flag=True, help="Draw the images that --worst lists.")
 @click.option(
     "--average-shifts",
     "shifts",
     metavar="4|8",
     type=click.Choice(["4", "8"]),
-    help="Average the probabilities of each image and of its 4 or 8 shifts by one pixel (8: diagonal ones too). The "
-    "output and evaluations.jsonl say that the result is such an average.",
+    help="Average the probabilities of each image and of its 4 or 8 shifts by one pixel (8 includes the diagonal "
+    "shifts). The output and evaluations.jsonl say that the result is such an average.",
 )
 @click.option(
     "--predictions",
     metavar="FILE.csv",
-    help="Write image, label, predicted, confidence, p_0 ... of every image; an existing file is replaced.",
+    help="Write one row per image to FILE.csv, with the columns image, label, predicted, confidence, p_0 ...; an "
+    "existing file is replaced.",
 )
 @threads_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -68,13 +69,14 @@ def command(
 ) -> None:
     """Evaluate trained networks on the test images.
 
-    RUN means the run's best checkpoint, or its last if it has no best one. Several networks are evaluated individually
-    and as an ensemble, which averages their probabilities. Each evaluation is recorded in the run's evaluations.jsonl.
+    RUN means the run's best checkpoint, or its last one if there is no best. Several networks are evaluated
+    individually and as an ensemble, which averages their probabilities. Each evaluation is recorded in the run's
+    evaluations.jsonl.
 
     \b
     Examples:
       mlpcli eval runs/mnist-...                        error, loss, confusion, calibration
-      mlpcli eval runs/mnist-... --worst 10 --show      and the ten worst mistakes, drawn
+      mlpcli eval runs/mnist-... --worst 10 --show      the ten worst mistakes too, drawn
       mlpcli eval runs/mnist-.../checkpoints/last.npz   another checkpoint of a run
       mlpcli eval runs/seed-0 runs/seed-1 runs/seed-2   an ensemble
       mlpcli eval runs/mnist-... --split validation     the images held out from training

@@ -37,19 +37,19 @@ LEVELS = (0, 10, 25, 50, 100, 150, 200, 300)  # steps of the one neuron that are
     help="Take the image from this split. [default: train for a config, else validation]",
 )
 @click.option(
-    "--index", metavar="N", type=click.IntRange(min=0), help="Take image N of the split, from 0. [default: 0]"
+    "--index", metavar="N", type=click.IntRange(min=0), help="Take image N of the split, counted from 0. [default: 0]"
 )
 @data_options
-@click.option("--image", metavar="FILE", help="Take the image from a picture or an IDX file instead.")
+@click.option("--image", metavar="FILE", help="Take the image from a picture or an IDX file, not from a data set.")
 @click.option(
     "--raw",
     is_flag=True,
-    help="Do not invert, cut, scale or centre the picture: it has bright strokes on a dark background.",
+    help="Do not invert, crop, scale or centre the picture: it must have bright strokes on a dark background.",
 )
 @click.option(
     "--label",
     metavar="K[,K...]",
-    help="Take K as the true class. A multi-label objective takes several, or the word none for no true class. "
+    help="Take K as the true class. A multi-label objective takes several classes, or the word none for no true class. "
     "[default: the label in the data]",
 )
 @click.option(
@@ -57,14 +57,14 @@ LEVELS = (0, 10, 25, 50, 100, 150, 200, 300)  # steps of the one neuron that are
     "units",
     metavar="[LAYER:]J",
     multiple=True,
-    help="Show unit J of hidden layer LAYER. Units count from 0, layers from 1; without LAYER, layer 1. Repeatable. "
-    "[default: the most active unit, the most saturated, and the one with the largest gradient]",
+    help="Show unit J of hidden layer LAYER. Units are numbered from 0, layers from 1; without LAYER, the layer is 1. "
+    "Repeatable. [default: the most active unit, the most saturated one, and the one with the largest gradient]",
 )
 @click.option(
     "--rate",
     metavar="ETA",
     type=float,
-    help="The step's learning rate. [default: 0.01; 0.15 for --neuron]",
+    help="The learning rate of the step. [default: 0.01; 0.15 for --neuron]",
 )
 @click.option(
     "--steps",
@@ -100,10 +100,10 @@ def command(
 ) -> None:
     """Show every equation of docs/derivation.md in numbers, for one image.
 
-    It prints the forward pass to the loss, the backward pass to each layer's gradient, and a step of gradient descent.
-    Beside each gradient stands its value by complex step. The network is that of a run, of a checkpoint, or of CONFIG
-    (a file, or the name of a shipped config) at its initial weights. Without an argument, it is the default network at
-    its initial weights, and the image is the first digit of the bundled sample.
+    The output has the forward pass to the loss, the backward pass to each layer's gradient, and a step of gradient
+    descent. Each gradient is printed beside its value by the complex step. The network is that of a run, of a
+    checkpoint, or of CONFIG (a file, or the name of a shipped config) at its initial weights. Without an argument, the
+    network is the default one at its initial weights, and the image is the first digit of the bundled sample.
 
     \b
     Examples:

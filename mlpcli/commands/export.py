@@ -26,7 +26,7 @@ CURVES = ("csv", "tensorboard")  # of runs, several at once
     "file",
     metavar="FILE",
     required=True,
-    help="Where to write it; an existing file is replaced. For tensorboard a folder, the --logdir.",
+    help="The file to write; an existing file is replaced. For tensorboard, the folder to name as its --logdir.",
 )
 @click.option(
     "--to",
@@ -41,12 +41,12 @@ CURVES = ("csv", "tensorboard")  # of runs, several at once
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def command(runs: tuple[str, ...], file: str, to: Format | None, input_type: InputType | None, as_json: bool) -> None:
-    """Write a trained network as ONNX or safetensors, or runs' epochs as CSV or for TensorBoard.
+    """Write a trained network as ONNX or safetensors, or the epochs of runs as CSV or for TensorBoard.
 
-    RUN means the run's best checkpoint, or its last if it has no best one. The ONNX model takes images (N, rows,
-    columns) and returns the network's outputs p (N, classes) and the predicted classes (N,). A safetensors file has the
-    parameters W1, b1, W2 ... and the config. docs/export.md shows how to use both from Python. ONNX needs the package
-    onnx: pip install 'mlpcli[export]'.
+    RUN means the run's best checkpoint, or its last one if there is no best. The ONNX model takes images of shape (N,
+    rows, columns). It returns the network's outputs p, of shape (N, classes), and the predicted classes, of shape (N,).
+    A safetensors file has the parameters W1, b1, W2 ... and the config. docs/export.md shows how to use both formats
+    from Python. ONNX needs the package onnx: pip install 'mlpcli[export]'.
 
     \b
     Examples:

@@ -54,13 +54,14 @@ REASONS = {
 @click.option(
     "--data",
     metavar="NAME|PATH",
-    help="Take the images from this data set, which must be there. [default: digits of the bundled sample]",
+    help="Take the images from this data set, which must already be on disk. [default: digits of the bundled sample]",
 )
 @click.option(
     "--entries",
     metavar="N",
     type=click.IntRange(min=1),
-    help="Check N nonzero entries of each tensor that has more, and ten zero ones; biases in full. [default: 100]",
+    help="Check N entries with a nonzero derivative, and ten with a zero one, of each tensor that has more. Biases are "
+    "checked in full. [default: 100]",
 )
 @click.option("--all", "every", is_flag=True, help="Check every entry of every tensor.")
 @click.option(
@@ -68,8 +69,8 @@ REASONS = {
     "tolerances",
     metavar="[METHOD=]NUMBER",
     multiple=True,
-    help="The relative error allowed for every method but float32, or for one. Repeatable. [default: 1e-12; 1e-7 for "
-    "central, 1e-4 for float32]",
+    help="The relative error allowed for every method except float32, or only for METHOD. Repeatable. [default: 1e-12; "
+    "1e-7 for central, 1e-4 for float32]",
 )
 @click.option(
     "--seed",
@@ -83,9 +84,9 @@ REASONS = {
     "--processes",
     metavar="N",
     type=click.IntRange(1, MAX_PROCESSES),
-    help="Check the step of N processes that share memory. [default: 2, where processes can fork]",
+    help="Check training steps with N processes that share memory. [default: 2 if processes can fork]",
 )
-@click.option("--mpi", is_flag=True, help="Check the step of the processes that mpiexec has started.")
+@click.option("--mpi", is_flag=True, help="Check training steps with the processes that mpiexec has started.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def command(
     what: str | None,
@@ -99,23 +100,23 @@ def command(
     mpi: bool,
     as_json: bool,
 ) -> int:
-    """Check every gradient, and the training step, in the code that trains.
+    """Check every gradient, and the training step, in the training code.
 
-    Each gradient derived by hand is compared with independent ones, in float64:
+    Each gradient derived by hand is compared with those of four independent methods, in float64. A fifth method checks
+    whole training steps:
 
     \b
-      complex    a complex step in each entry
-      central    central differences of the loss
+      complex    the complex step, for one entry at a time
+      central    central differences of the loss, for one entry at a time
       direction  the derivative along a random direction
       jacobian   the output layer's explicit Jacobians, and the formulas of
                  loss and activations as textbooks print them
-      step       a whole training step, of one process and of several, by
-                 the textbook formula of the optimizer
-      float32    the same steps in the data type that training uses
+    help="The relative error allowed for every method except float32, or only for METHOD. Repeatable. [default: 1e-12; "
+    "1e-7 for central, 1e-4 for float32]",
 
-    The examples are a few images with random labels. The weights are the initial ones of CONFIG (a file, or the name of
-    a shipped config; without one, the defaults) or the trained ones of CHECKPOINT (a run, or one of its .npz files).
-    Nothing is fetched. The exit status is 0 if all agree, else 1.
+    The examples are a few images with random labels. The weights are the initial weights of CONFIG (a file, or the name
+    of a shipped config; without one, the defaults) or the trained weights of CHECKPOINT (a run, or one of its .npz
+    files). Nothing is fetched. The exit status is 0 if all results agree, else 1.
 
     \b
     Examples:
@@ -124,7 +125,7 @@ def command(
       mlpcli gradcheck --set network.objective=linear_hinge --set network.activation=relu
       mlpcli gradcheck --set 'network.hidden=[30]' --all    every single entry
       mlpcli gradcheck --set training.optimizer=adam --set training.learning_rate=0.001
-      mlpcli gradcheck --processes 4                        the step of four processes
+      mlpcli gradcheck --processes 4                        training steps with four processes
       mpiexec -n 2 mlpcli gradcheck --mpi
       mlpcli gradcheck runs/mnist-...                       a trained network
       mlpcli gradcheck my.yaml --tolerance central=1e-6 --json
@@ -274,8 +275,9 @@ class _Check:
             output.result(f"targets   smoothed by {training.label_smoothing:g}")
         if self.teachers:
             output.result(f"targets   the mean probabilities of {', '.join(each.name for each in self.teachers)}")
-        single = "; mpiexec -n 2 would check that of two" if mpi else ""
-        output.result(f"steps     of 1 process{f' and of {group.size}' if group.size > 1 else single}")
+        alone = "; mpiexec -n 2 would check those with 2" if mpi else ""
+        others = f" and with {group.size}" if group.size > 1 else alone
+        output.result(f"steps     training steps with 1 process{others}")
         output.result("")
 
     def document(self, rows: list[Row], passed: bool, processes: int) -> dict[str, Any]:

@@ -34,20 +34,20 @@ IMAGES = {"mistakes": 24, "weights": 100}
     "file",
     metavar="FILE.png|svg",
     required=True,
-    help="Where to draw it; an existing file is replaced.",
+    help="The file to write; an existing file is replaced.",
 )
 @click.option("--kind", type=click.Choice(KINDS), default="curves", show_default=True, help="What to draw.")
 @click.option(
     "--split",
     type=click.Choice(["train", "validation", "test"]),
-    help="Which images, for confusion and mistakes. [default: validation, or train where none were held out]",
+    help="The images for confusion and mistakes. [default: validation, or train if no images were held out]",
 )
 @data_options
 @click.option(
     "--images",
     metavar="N",
     type=click.IntRange(1, 1000),
-    help="Draw N images at most. [default: 24 mistakes, the weights of 100 units]",
+    help="Draw N images at most. [default: 24 mistakes, or the weights of 100 units]",
 )
 @threads_option
 def command(
@@ -64,15 +64,15 @@ def command(
     """Draw the learning curves of runs, or the confusion matrix, mistakes or weights of one run.
 
     \b
-      curves     loss and error by the epoch, of up to 40 runs
-      layers     gradient norms, and saturation of sigmoids, by the epoch, of up to 8 runs
-      confusion  confusion matrix
+      curves     loss and error by epoch, of up to 40 runs
+      layers     gradient norms and saturation of sigmoids by epoch, of up to 8 runs
+      confusion  the confusion matrix
       mistakes   the most confidently wrong images
-      weights    weights into each unit of the first layer
+      weights    the weights into each unit of the first layer
 
-    For the last three kinds, RUN may also be a checkpoint. A run means its best checkpoint, or its last if it has no
-    best one. Each evaluation is recorded in the run's evaluations.jsonl, as by mlpcli eval. Plots need matplotlib:
-    pip install 'mlpcli[plots]'.
+    For the last three kinds, RUN may also be a checkpoint. RUN means the run's best checkpoint, or its last one if
+    there is no best. Each evaluation is recorded in the run's evaluations.jsonl, as by mlpcli eval. Plots need
+    matplotlib: pip install 'mlpcli[plots]'.
 
     \b
     Examples:

@@ -28,16 +28,23 @@ STDIN = "-"
 @click.option(
     "--raw",
     is_flag=True,
-    help="Do not invert, cut, scale or centre pictures: they must have bright strokes on a dark background "
+    help="Do not invert, crop, scale or centre pictures: they must have bright strokes on a dark background "
     "and the network's image size.",
 )
 @click.option("--many", is_flag=True, help="Read the row of digits on each picture as a number.")
 @click.option("--show", is_flag=True, help="Draw the network's input.")
-@click.option("-o", "--output", "table", metavar="FILE.csv", help="Write a row for each image there; replaces a file.")
+@click.option(
+    "-o",
+    "--output",
+    "table",
+    metavar="FILE.csv",
+    help="Write one row per image to FILE.csv; an existing file is replaced.",
+)
 @click.option(
     "--columns",
-    metavar="NUMBER,CLASS",
-    help="Write two columns of these names, the image's number from 1 and its class: ImageId,Label for Kaggle.",
+    metavar="NAME,NAME",
+    help="Write only two columns, under these headings: the image's number, from 1, and its class. Kaggle asks for "
+    "ImageId,Label.",
 )
 @threads_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, with every probability in full.")
@@ -53,16 +60,16 @@ def command(
 ) -> int | None:
     """Classify your own images.
 
-    IMAGE is a picture or a photograph of one digit, of any size and colour, dark on light or light on dark: PNG, JPEG
-    and any other format that Pillow reads (pip install 'mlpcli[images]'). The digit is found, cut out, scaled and
-    centred as MNIST's digits are; --many finds a row of digits. An IDX file, plain or gzip, a CSV table or an .npz may
-    hold many images, which are taken as they are and need no Pillow. A folder means all pictures in it and below it.
-    To read standard input, give a hyphen.
+    IMAGE is a picture or a photograph of one digit, of any size and colour, dark on light or light on dark. Its format
+    is PNG, JPEG or any other that Pillow reads (pip install 'mlpcli[images]'). The digit is found, cropped, scaled and
+    centred as MNIST's digits are; --many finds a row of digits. IMAGE may also be a file with many images: an IDX file,
+    plain or gzip, a CSV table or an .npz. These images are taken as they are, and need no Pillow. A folder means all
+    pictures in it and below it. To read standard input, give a hyphen.
 
-    Each line has the three most probable classes and the entropy of all probabilities: 0 bits if one class has
-    probability 1, 3.32 bits if ten classes are equally probable. For a multi-label network, each line has the classes
-    with p above 1/2, the probability that exactly these are the labels, and the three largest p. If a file cannot be
-    read, it is reported on stderr, the others are classified, and the exit status is 3.
+    Each line has the three most probable classes and the entropy of all probabilities, which is 0 bits if one class has
+    probability 1, and 3.32 bits if ten classes are equally probable. For a multi-label network, each line has the
+    classes with p above 1/2, the probability that exactly these are the labels, and the three largest p. If a file
+    cannot be read, it is reported on stderr, the other files are classified, and the exit status is 3.
 
     \b
     Examples:

@@ -27,15 +27,15 @@ NOT_WANTED = "This page was made without images."
     metavar="FILE.html",
     default="report.html",
     show_default=True,
-    help="Where to write it; an existing file is replaced.",
+    help="The file to write; an existing file is replaced.",
 )
 @click.option(
     "--split",
     type=click.Choice(["train", "validation", "test"]),
-    help="Which images. [default: validation, or train where none were held out]",
+    help="The images to use. [default: validation, or train if no images were held out]",
 )
 @data_options
-@click.option("--no-images", is_flag=True, help="Use no images: no confusion matrix, no mistakes, a smaller page.")
+@click.option("--no-images", is_flag=True, help="Use no images: no confusion matrix and no mistakes.")
 @threads_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def command(
@@ -49,15 +49,15 @@ def command(
     no_images: bool,
     as_json: bool,
 ) -> None:
-    """Make a page of a run: its curves, weights and mistakes, and a board to draw on; or of several, side by side.
+    """Make a page of a run, with its curves, weights and mistakes and a board to draw on, or of several runs.
 
-    RUN means the run's best checkpoint, or its last if it has no best one. The page is one file that works offline: it
-    contains the weights, and the run's network classifies a drawing on the board while you draw. The evaluation is
+    RUN means the run's best checkpoint, or its last one if there is no best. The page is one file that works offline:
+    it contains the weights, and the run's network classifies a drawing on the board while you draw. The evaluation is
     recorded in the run's evaluations.jsonl, as by mlpcli eval. If the images are not available, the page is made
     without them, unless --split, --data or --source asks for them.
 
-    Of several runs, or of all in a FOLDER such as a sweep's, the page shows all curves in one chart, a sortable table,
-    and the error against each key in which they differ; no images are used.
+    For several runs, or for all runs in a FOLDER such as a sweep's, the page shows all curves in one chart, a sortable
+    table, and the error against each config key in which the runs differ. No images are used.
 
     \b
     Examples:

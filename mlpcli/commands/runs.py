@@ -54,9 +54,9 @@ def command() -> None:
 @click.argument("folder", type=_path, default="runs")
 @_json
 def list_(folder: Path, as_json: bool) -> None:
-    """List the runs in FOLDER (runs/ unless named), newest first.
+    """List the runs in FOLDER (default: runs/), newest first.
 
-    A run that is interrupted can be resumed: mlpcli train --resume RUN.
+    An interrupted run can be resumed: mlpcli train --resume RUN.
 
     \b
     Examples:
@@ -88,7 +88,7 @@ def list_(folder: Path, as_json: bool) -> None:
 @click.argument("run", type=_path)
 @_json
 def show(run: Path, as_json: bool) -> None:
-    """Show a run: its state, results, learning curve, config and environment.
+    """Show a run's state, results, curve, config and environment.
 
     \b
     Examples:
@@ -145,11 +145,12 @@ def show(run: Path, as_json: bool) -> None:
 @click.option("--test", is_flag=True, help="Show the test errors too. They should not influence any choice.")
 @_json
 def compare(paths: tuple[Path, ...], group_seeds: bool, test: bool, as_json: bool) -> None:
-    """Compare runs: their results and the differences of their configs, the lowest validation error first.
+    """Compare the results and the differing settings of runs.
 
-    FOLDER means all runs in it. Error and loss are those of a run's best epoch on the validation images, seconds and
-    images/s those of training alone. With --group-seeds they are means over the n finished runs of a group, with the
-    standard deviation of the errors, sd, and the 95 % interval of their mean by Student's t, both in per cent.
+    FOLDER means all runs in it. The run with the lowest validation error comes first. Error and loss are those of a
+    run's best epoch on the validation images. Seconds and images/s are those of training alone. With --group-seeds,
+    each row has the means over the n finished runs of a group. It also has sd, the standard deviation of the errors,
+    and the 95 % interval of the mean error by Student's t, both in per cent.
 
     \b
     Examples:
@@ -173,16 +174,17 @@ def compare(paths: tuple[Path, ...], group_seeds: bool, test: bool, as_json: boo
 
 @command.command()
 @click.argument("run", type=_path)
-@click.option("--keep", metavar="DIR", type=_path, help="Keep the new run, in DIR. [default: a temporary folder]")
+@click.option("--keep", metavar="DIR", type=_path, help="Keep the new run in DIR. [default: a temporary folder]")
 @click.option(
     "--data",
     metavar="DIR",
-    help="The data, if they have moved; their SHA-256 must be equal. [default: where the run had them]",
+    help="The data, if they have moved. Their SHA-256 must match that of the original data. [default: where the run "
+    "had them]",
 )
 @click.option(
     "--init",
     metavar="FILE.npz",
-    help="The checkpoint it began from, if it has moved. [default: where the run had it]",
+    help="The checkpoint that the run began from, if it has moved. [default: where the run had it]",
 )
 @click.option(
     "--teacher",
@@ -190,12 +192,12 @@ def compare(paths: tuple[Path, ...], group_seeds: bool, test: bool, as_json: boo
     metavar="FILE.npz",
     multiple=True,
     help="The checkpoint of a teacher (training.teacher), if it has moved. Repeat it for each teacher, in the order of "
-    "the config. [default: where the run had them]",
+    "the config. [default: where the run had the teachers]",
 )
 @source_option
-@partial(threads_option, default="those of the run")
+@partial(threads_option, default="as many as the run had")
 @_json
-@click.option("--quiet", is_flag=True, help="No progress: only the result, and warnings.")
+@click.option("--quiet", is_flag=True, help="Print no progress, only the result and warnings.")
 def reproduce(
     run: Path,
     keep: Path | None,
@@ -206,13 +208,15 @@ def reproduce(
     as_json: bool,
     quiet: bool,
 ) -> int:
-    """Train a run again and compare: exit status 1 unless all is equal bit for bit.
+    """Train a run again and check that the results are equal.
 
-    It compares metrics, except times, and the parameters and optimizer state of the last and the best checkpoint; for
-    an unfinished run, the epochs it has. The test set is not read.
+    The command compares the metrics, except times, and the parameters and optimizer state of the last and the best
+    checkpoint. For an unfinished run, it compares the epochs that the run has. The exit status is 0 if all is equal bit
+    for bit, else 1. The test set is not read.
 
     The numbers of threads and processes are those of the run. A run of several MPI processes is trained again by one
-    process, which rounds differently: it is reported as not reproduced, and the report names both process counts.
+    process, which rounds differently. Such a run is reported as not reproduced, and the report names both numbers of
+    processes.
 
     \b
     Examples:

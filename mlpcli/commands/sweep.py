@@ -38,17 +38,19 @@ MAX_SHOWN = 20
     "--out", type=click.Path(path_type=Path, readable=False), help="The folder of the runs; default: runs/SWEEP."
 )
 @click.option(
-    "--jobs", type=click.IntRange(1, 1024), help="Runs at a time, each in its own process; default: one per core."
+    "--jobs",
+    type=click.IntRange(1, 1024),
+    help="How many runs to train at a time, each in its own process; default: one per core.",
 )
 @click.option(
     "--threads",
     type=click.IntRange(1, 1024),
-    help="Threads of the matrix products of each run; default: cores / jobs, and 1 with MPI.",
+    help="The number of threads of the matrix products of each run; default: cores / jobs, or 1 with MPI.",
 )
 @watch_options
 @click.option("--dry-run", is_flag=True, help="List the runs and their states; train nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")
-@click.option("--quiet", is_flag=True, help="No progress: only the result, and warnings.")
+@click.option("--quiet", is_flag=True, help="Print no progress, only the result and warnings.")
 def command(
     sweep: Path,
     out: Path | None,
@@ -63,14 +65,15 @@ def command(
 ) -> None:
     """Train many variations of a config, several seeds each, and rank them by validation error.
 
-    SWEEP.yaml names a config and the values to try: a grid, a list or random draws (docs/sweep.md). Every combination
-    is an ordinary run in one folder. To resume, run the same command again: it also trains combinations that are new in
-    the file, and does not repeat finished runs. No run of a sweep opens the test files.
+    SWEEP.yaml names a config and the values to try: a grid, a list or random draws (docs/sweep.md). Each combination
+    and seed is an ordinary run; all are in one folder. To resume, run the same command again: it also trains
+    combinations that are new in the file, and does not repeat finished runs. No run of a sweep opens the test files.
 
-    Exit status: 0 when every run has ended, even if some diverged; 4 when one is broken or its process was killed; 5
-    when all diverged.
+    The exit status is 0 if every run has ended, even if some diverged; 4 if a run is broken or its process was killed;
+    and 5 if all runs diverged.
 
-    On many machines by MPI (pip install 'mlpcli[mpi]'), N ranks are one manager and N - 1 workers, one thread each:
+    On many machines, use MPI (pip install 'mlpcli[mpi]'). One of N ranks manages the sweep, and the other N - 1 ranks
+    train runs, with one thread each:
 
     \b
       mpiexec -n 9 python -m mpi4py.futures -m mlpcli sweep rates.yaml

@@ -72,11 +72,11 @@ class _Processes(click.IntRange):
 @click.argument("config", required=False)
 @set_option
 @click.option(
-    "--out", type=click.Path(path_type=Path, readable=False), help="The run directory; default: runs/CONFIG-TIME."
+    "--out", type=click.Path(path_type=Path, readable=False), help="The folder of the run; default: runs/CONFIG-TIME."
 )
 @click.option(
     "--resume",
-    metavar="RUN",
+    metavar="RUN|CHECKPOINT",
     type=click.Path(path_type=Path, readable=False),
     help="Resume an interrupted run from its last checkpoint, or from the checkpoint that you name. The result is "
     "bit-identical to that of an uninterrupted run.",
@@ -85,18 +85,20 @@ class _Processes(click.IntRange):
     "--data",
     "dataset",
     metavar="NAME|PATH",
-    help="The data set: a name, a file or a folder; with --resume, the new place of the run's data, whose SHA-256 "
-    "must be equal.",
+    help="The data set: a name, a file or a folder. With --resume, the new place of the run's data, whose SHA-256 must "
+    "match that of the original data.",
 )
 @click.option(
     "--init",
     metavar="RUN|CHECKPOINT",
     help="Start from the weights of a run or checkpoint. Layers of another shape are initialized at random. The "
-    "images must have the size that it was trained on.",
+    "images must have the size that the network was trained on.",
 )
 @source_option
 @click.option("--offline", is_flag=True, help="Fetch nothing.")
-@partial(threads_option, default="every processor, or one if the machine is busy; with --resume those of the run")
+@partial(
+    threads_option, default="one per processor, or 1 if the machine is busy; with --resume, as many as the run had"
+)
 @click.option(
     "--processes",
     metavar="N|auto",
@@ -104,12 +106,12 @@ class _Processes(click.IntRange):
     default="1",
     show_default=True,
     help="Train with N processes, each with its shard of every batch. On several cores this is often faster than "
-    "threads. auto: the number that is predicted to be fastest for this network, batch and machine.",
+    "threads. With auto, N is the number that is predicted to be fastest for this network, batch and machine.",
 )
 @watch_options
 @click.option("--mpi", is_flag=True, help="Train one network with all the processes that mpiexec has started.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")
-@click.option("--quiet", is_flag=True, help="No progress: only the result, and warnings.")
+@click.option("--quiet", is_flag=True, help="Print no progress, only the result and warnings.")
 def command(
     config: str | None,
     overrides: tuple[str, ...],

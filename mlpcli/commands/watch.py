@@ -33,14 +33,14 @@ def command(name: str, port: int | None, no_open: bool, until_closed: bool) -> N
     """Show a run in the browser while it trains: curves, weights, mistakes, and a board to draw on.
 
     RUN may be finished, or still training in another terminal. For a FOLDER, such as a sweep's, the page shows all runs
-    side by side, with a link to the page of each. The default is the folder runs/. The page can be opened only on this
-    machine, at the printed address: it is served on 127.0.0.1. To stop, press Ctrl-C.
+    side by side, with a link to the page of each run. The default is the folder runs/. The page is served on 127.0.0.1,
+    so it can be opened only on this machine, at the printed address. To stop, press Ctrl-C.
 
     \b
     Examples:
       mlpcli watch                          all runs in runs/
-      mlpcli watch runs/mnist-...           one of them
-      mlpcli watch runs/rates --no-open     a sweep; the address is printed, no browser opened
+      mlpcli watch runs/mnist-...           one run
+      mlpcli watch runs/rates --no-open     a sweep; the address is printed, and no browser is opened
     """
     set_threads(1)
     path = Path(name)

@@ -265,6 +265,12 @@ def test_every_command_and_option_has_help(name: str, run: Run) -> None:
             assert isinstance(option, click.Argument) or getattr(option, "help", None), f"{path}: {option.name}"
 
 
+@pytest.mark.parametrize("name", commands.COMMANDS)
+def test_lists_of_commands_are_not_cut_off(name: str, run: Run) -> None:
+    _, out, _ = run(name, "-h")
+    assert not [line for line in out.partition("\nCommands:\n")[2].splitlines() if line.endswith("...")]
+
+
 LOADED = "import atexit; atexit.register(lambda: print('loaded:', *sys.modules))"
 
 
