@@ -111,8 +111,8 @@ class CheckedSteps:
     def snapshots(self, starts: Mapping[int, Mapping[str, Array]] = NO_STARTS) -> Iterator[Snapshot]:
         """Take the steps; yield a snapshot before the first of an epoch and after each. Collective.
 
-        Of the epochs, numbered from 0, those in ``starts`` begin with its vectors, which rank 0 gives. Raises
-        ``DivergedError`` if a loss is not finite.
+        After its first snapshot, an epoch in ``starts``, numbered from 0, begins with those vectors, which rank 0
+        gives. Raises ``DivergedError`` if a loss is not finite.
         """
         trainer, state = self.trainer, self.trainer.state
         trainer.bind_to_rank()
@@ -120,9 +120,10 @@ class CheckedSteps:
         with self.group.collective(), np.errstate(all="ignore"):
             for number, epoch in enumerate(self.epochs):
                 state.epoch, state.step = epoch - 1, (epoch - 1) * trainer.steps_per_epoch
+                yield self._snapshot(epoch, None)
                 for name, vector in starts.get(number, {}).items():
                     self._vector(name)[...] = vector
-                yield self._snapshot(epoch, None)
+                self.group.comm.barrier()  # none has begun the next step
                 for record in trainer.steps():
                     yield self._snapshot(epoch, record)
         self.group.continue_training(False)
