@@ -198,7 +198,8 @@ def import_(source: str, folder: str, overrides: tuple[str, ...], as_json: bool)
     """Convert a data set of any known format to IDX files.
 
     SOURCE is a file or folder in one of the formats of docs/data.md: IDX files under any names, CSV, .npz, folders of
-    pictures, Parquet, or mnist.pkl.gz, which only this command reads. The new folder has four IDX files, and
+    pictures, Parquet, or mnist.pkl.gz, which only this command reads. If a folder has several data sets, SOURCE is the
+    folder and the beginning of the file names, such as gzip/emnist-letters. The new folder has four IDX files, and
     classes.txt with one name per line. For what the files do not say, use --set with data.size, data.transpose or
     data.class_names.
 

@@ -101,7 +101,7 @@ def command(
     """Show every equation of docs/derivation.md in numbers, for one image.
 
     The output has the forward pass to the loss, the backward pass to each layer's gradient, and a step of gradient
-    descent. Each gradient is printed beside its value by the complex step. The network is that of a run, of a
+    descent. Beside each gradient is the same gradient computed by the complex step. The network is that of a run, of a
     checkpoint, or of CONFIG (a file, or the name of a shipped config) at its initial weights. Without an argument, the
     network is the default one at its initial weights, and the image is the first digit of the bundled sample.
 

@@ -41,7 +41,7 @@ CURVES = ("csv", "tensorboard")  # of runs, several at once
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def command(runs: tuple[str, ...], file: str, to: Format | None, input_type: InputType | None, as_json: bool) -> None:
-    """Write a trained network as ONNX or safetensors, or the epochs of runs as CSV or for TensorBoard.
+    """Write a trained network as ONNX or safetensors, or the metrics of runs as CSV or for TensorBoard.
 
     RUN means the run's best checkpoint, or its last one if there is no best. The ONNX model takes images of shape (N,
     rows, columns). It returns the network's outputs p, of shape (N, classes), and the predicted classes, of shape (N,).

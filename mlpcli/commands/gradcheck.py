@@ -60,8 +60,8 @@ REASONS = {
     "--entries",
     metavar="N",
     type=click.IntRange(min=1),
-    help="Check N entries with a nonzero derivative, and ten with a zero one, of each tensor that has more. Biases are "
-    "checked in full. [default: 100]",
+    help="Check N entries with a nonzero derivative, and ten whose derivative is 0, of each tensor that has more. "
+    "Biases are checked in full. [default: 100]",
 )
 @click.option("--all", "every", is_flag=True, help="Check every entry of every tensor.")
 @click.option(
@@ -102,7 +102,7 @@ def command(
 ) -> int:
     """Check every gradient, and the training step, in the training code.
 
-    Each gradient derived by hand is compared with those of four independent methods, in float64. A fifth method checks
+    Each gradient derived by hand is compared with those of four independent methods, in float64. Two more methods check
     whole training steps:
 
     \b
@@ -111,8 +111,9 @@ def command(
       direction  the derivative along a random direction
       jacobian   the output layer's explicit Jacobians, and the formulas of
                  loss and activations as textbooks print them
-    help="The relative error allowed for every method except float32, or only for METHOD. Repeatable. [default: 1e-12; "
-    "1e-7 for central, 1e-4 for float32]",
+      step       training steps with one process and with several, compared
+                 with the textbook formula of the optimizer
+      float32    the same training steps in float32
 
     The examples are a few images with random labels. The weights are the initial weights of CONFIG (a file, or the name
     of a shipped config; without one, the defaults) or the trained weights of CHECKPOINT (a run, or one of its .npz

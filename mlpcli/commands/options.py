@@ -21,7 +21,7 @@ def set_option(command: Decorated) -> Decorated:
         "overrides",
         metavar="SECTION.KEY=VALUE",
         multiple=True,
-        help="Set a key of the config; repeatable. 'mlpcli config show --resolved mnist' lists the keys.",
+        help="Set a key of the config; repeatable. 'mlpcli config reference' lists the keys.",
     )(command)
 
 

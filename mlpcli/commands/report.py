@@ -49,12 +49,13 @@ def command(
     no_images: bool,
     as_json: bool,
 ) -> None:
-    """Make a page of a run, with its curves, weights and mistakes and a board to draw on, or of several runs.
+    """Make a page of one run or of several.
 
-    RUN means the run's best checkpoint, or its last one if there is no best. The page is one file that works offline:
-    it contains the weights, and the run's network classifies a drawing on the board while you draw. The evaluation is
-    recorded in the run's evaluations.jsonl, as by mlpcli eval. If the images are not available, the page is made
-    without them, unless --split, --data or --source asks for them.
+    The page of one run has its curves, weights and mistakes, and a board to draw on. RUN means the run's best
+    checkpoint, or its last one if there is no best. The page is one file that works offline: it contains the weights,
+    and the run's network classifies a drawing on the board while you draw. Like mlpcli eval, report evaluates the
+    network on the images, and records the result in the run's evaluations.jsonl. If the images are not available, the
+    page is made without them, unless --split, --data or --source asks for them.
 
     For several runs, or for all runs in a FOLDER such as a sweep's, the page shows all curves in one chart, a sortable
     table, and the error against each config key in which the runs differ. No images are used.

@@ -252,9 +252,7 @@ def _print(run: Run) -> None:
         missing = run.fallback_from
         output.say(f"trained on the bundled sample, as {missing} was not available: not a result on {missing}")
     if run.validation_error is not None:
-        output.result(
-            f"validation error  {run.validation_error:7.2%}  (best, of epoch {run.best_epoch} of {run.epochs})"
-        )
+        output.result(f"validation error  {run.validation_error:7.2%}  (best; epoch {run.best_epoch} of {run.epochs})")
     else:
         output.result(f"training error    {run.train_error:7.2%}  (running mean of epoch {run.epochs})")
     if run.test_error is not None:

@@ -202,7 +202,7 @@ class _Checker:
         """Check the penalty and its gradient, which is 0 for the biases."""
         gradient = self.architecture.parameters(np.float64)
         decay = WeightDecay(l2, self.theta.weights, gradient.weights)
-        errors = {"direction": relative_error(np.array(decay.penalty()), np.array(textbook.penalty(l2, self.theta.W)))}
+        errors = {"jacobian": relative_error(np.array(decay.penalty()), np.array(textbook.penalty(l2, self.theta.W)))}
         yield row("penalty", (), errors, self.tolerance, 1)
         # Added twice and halved: a gradient that overwrites what it should be added to is found out.
         for _ in range(2):

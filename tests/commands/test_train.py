@@ -124,7 +124,7 @@ def test_results_go_to_stdout_and_progress_to_stderr(run: Run):
     best = min(metrics, key=lambda line: (line["validation_error"], line["validation_loss"]))
     seconds = sum(line["seconds"] for line in metrics)
     assert out.splitlines() == [
-        f"validation error  {best['validation_error']:7.2%}  (best, of epoch {best['epoch']} of 2)",
+        f"validation error  {best['validation_error']:7.2%}  (best; epoch {best['epoch']} of 2)",
         f"test error        {test['error']:7.2%}  ({test['errors']} of 1000 images, mnist-sample)",
         f"run               r  ({seconds:.1f} s of training)",
         "next              mlpcli eval r",

@@ -23,7 +23,7 @@ function head() {
   const { checkpoint, evaluation } = run;
   if (run.run) {
     const { validation_error, best_epoch, train_error, epochs, max_epochs, state, seconds } = run.run;
-    if (validation_error !== null) fact("Validation error", percent(validation_error), `best, of epoch ${best_epoch}`);
+    if (validation_error !== null) fact("Validation error", percent(validation_error), `best; epoch ${best_epoch}`);
     else if (train_error !== null) fact("Training error", percent(train_error), `running mean of epoch ${epochs}`);
     test();
     fact("Epochs", `${count(epochs)}`, epochs === max_epochs ? state : `of ${count(max_epochs)}, ${state}`);
