@@ -232,7 +232,7 @@ def test_early_stopping_is_reported(run: Run, tiny: tuple[str, ...]):
         status, out, err = run(*tiny, *still, "--set", f"training.patience={patience}", "--out", patience)
         assert status == 0
         assert f"\nstopped  no better validation error in {words} training.patience\n" in err
-        assert f"of epoch 1 of {1 + int(patience)})" in out
+        assert f"(best; epoch 1 of {1 + int(patience)})" in out
     assert "stopped" not in run(*tiny, "--set", "training.patience=30", "--out", "r")[2]
 
 
