@@ -35,7 +35,7 @@ COMMANDS = {
     "eval": "Evaluate trained networks on the test images.",
     "predict": "Classify your own images.",
     "explain": "Show every equation in numbers, for one image.",
-    "gradcheck": "Check every gradient in the training code.",
+    "gradcheck": "Check the gradients and steps of training.",
     "plot": "Draw learning curves, mistakes, weights and more.",
     "report": "Make a page of a run, with a board to draw on.",
     "watch": "Show a run in the browser while it trains.",

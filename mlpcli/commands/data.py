@@ -147,9 +147,10 @@ def fetch(name: str, folder: str, sources: tuple[str, ...], offline: bool, as_js
 def verify(name: str, folder: str, as_json: bool) -> int:
     """Check that the files of a data set are there and undamaged.
 
-    The files of the data set NAME must have the right SHA-256. A file or folder SOURCE must have a known format, and
-    its parts must fit together. docs/data.md describes the formats. The exit status is 1 if a file is missing or
-    damaged. Remarks name reasons why training may fail or the error may mislead; they do not change the exit status.
+    The files of the data set NAME must have the right SHA-256. SOURCE is a file or a folder: its format must be known,
+    and its parts must fit together. docs/data.md describes the formats. The exit status is 1 if a file is missing or
+    damaged. The command also prints remarks: reasons why training may fail, or why the measured error may be
+    misleading. They do not change the exit status.
 
     \b
     Examples:

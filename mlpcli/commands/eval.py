@@ -185,14 +185,14 @@ def _print(evaluated: EvaluatedRuns, result: Evaluation, dataset: str | None) ->
         ]
         rows.append([f"{name:<{width}}", *row] if len(models) > 1 else row)
     _table(rows)
-    confidence = "the confidence, which is the output of the predicted class"
+    confidence = "the network's output for the predicted class"
     if several:
-        confidence = "the confidence, which is the product of p or 1 - p of all labels"
+        confidence = "the product of p or 1 - p of all labels"
         output.result("(an image whose labels are not all right is an error)")
     if result.calibration is None:
-        output.result(f"(Wilson's interval; no calibration, as no output is a probability: {confidence}, is a score)")
+        output.result(f"(Wilson's interval; no calibration, as no output is a probability: {confidence} is a score)")
     else:
-        output.result(f"(Wilson's interval; expected calibration error, in 15 bins of {confidence})")
+        output.result(f"(Wilson's interval; expected calibration error over 15 bins of the confidence: {confidence})")
 
     wrong = [[_percent(share)] for share in several.label_errors] if several else [[] for _ in result.per_class]
     _table(

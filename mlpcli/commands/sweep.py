@@ -45,7 +45,8 @@ MAX_SHOWN = 20
 @click.option(
     "--threads",
     type=click.IntRange(1, 1024),
-    help="The number of threads of the matrix products of each run; default: cores / jobs, or 1 with MPI.",
+    help="The number of threads for the matrix products of each run; default: the cores divided by the jobs, or 1 with "
+    "MPI.",
 )
 @watch_options
 @click.option("--dry-run", is_flag=True, help="List the runs and their states; train nothing.")
@@ -69,8 +70,8 @@ def command(
     and seed is an ordinary run; all are in one folder. To resume, run the same command again: it also trains
     combinations that are new in the file, and does not repeat finished runs. No run of a sweep opens the test files.
 
-    The exit status is 0 if every run has ended, even if some diverged; 4 if a run is broken or its process was killed;
-    and 5 if all runs diverged.
+    The exit status is 0 if every run has ended, even if some diverged; 4 if a run failed or is damaged, or its process
+    was killed; and 5 if all runs diverged.
 
     On many machines, use MPI (pip install 'mlpcli[mpi]'). One of N ranks manages the sweep, and the other N - 1 ranks
     train runs, with one thread each:

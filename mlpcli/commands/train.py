@@ -96,9 +96,7 @@ class _Processes(click.IntRange):
 )
 @source_option
 @click.option("--offline", is_flag=True, help="Fetch nothing.")
-@partial(
-    threads_option, default="one per processor, or 1 if the machine is busy; with --resume, as many as the run had"
-)
+@partial(threads_option, default="one per core, or 1 if the machine is busy; with --resume, as many as the run had")
 @click.option(
     "--processes",
     metavar="N|auto",
