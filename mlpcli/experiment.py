@@ -215,18 +215,36 @@ def _initial(config: Config, dataset: Dataset, observer: Observer) -> tuple[Stat
     inputs = dataset.train.images.shape[1]
     memory = config_module.physical_memory()
     config_module.check_size(config, inputs, dataset.classes, memory, len(dataset.train))
+    found = initial_parameters(config, dataset.image_shape, dataset.class_names, dataset.name)
+    if found is None:
+        return None, {}
+    theta, origin, drawn = found
+    trained = origin.checkpoint.parameters
+    observer.say(f"begins from {origin}" + "".join(f"; {_why_drawn(layer, trained, theta)}" for layer in drawn))
+    if (there := origin.checkpoint.config.network.activation) != (here := config.network.activation):
+        observer.say(f"its hidden units were trained as {there}, and are {here} now")
+    return State(theta), {"init": {**origin.record, "drawn": [f"{array}{layer}" for layer in drawn for array in "Wb"]}}
+
+
+def initial_parameters(
+    config: Config, image_shape: tuple[int, int], class_names: Sequence[str], name: str
+) -> tuple[Parameters, Origin, tuple[int, ...]] | None:
+    """Return the parameters of ``network.init``, where they are from, and the layers drawn, from 1; None without it.
+
+    ``name`` is that of the data. Raises ``RunError``, ``ConfigError`` or ``DataError`` if the checkpoint is missing or
+    damaged, or does not fit.
+    """
     origin = find_origin(config)
     if origin is None:
-        return None, {}
-    if origin.checkpoint.image_shape != dataset.image_shape:
-        sizes = [" x ".join(map(str, shape)) for shape in (origin.checkpoint.image_shape, dataset.image_shape)]
+        return None
+    if origin.checkpoint.image_shape != image_shape:
+        sizes = [" x ".join(map(str, shape)) for shape in (origin.checkpoint.image_shape, image_shape)]
         raise DataError(
-            f"network.init: {shown(origin.path)}: takes images of {sizes[0]} pixels, those of {dataset.name} are of "
-            f"{sizes[1]}"
+            f"network.init: {shown(origin.path)}: takes images of {sizes[0]} pixels, those of {name} are of {sizes[1]}"
         )
     trained = origin.checkpoint.parameters
-    theta = draw_parameters(config, architecture_of(config, inputs, dataset.classes))
-    drawn = copy_layers(trained, theta, same_classes=origin.checkpoint.names == dataset.class_names)
+    theta = draw_parameters(config, architecture_of(config, math.prod(image_shape), len(class_names)))
+    drawn = copy_layers(trained, theta, same_classes=tuple(origin.checkpoint.names) == tuple(class_names))
     if len(drawn) == len(theta.W):
         there, here = ("-".join(map(str, sizes)) for sizes in (trained.sizes, theta.sizes))
         hidden = str(list(trained.sizes[1:-1])).replace(" ", "")
@@ -234,10 +252,7 @@ def _initial(config: Config, dataset: Dataset, observer: Observer) -> tuple[Stat
             f"network.init: {shown(origin.path)}: is a network {there}, of which no layer fits this one, {here}; to "
             f"begin from it: --set network.hidden={hidden}"
         )
-    observer.say(f"begins from {origin}" + "".join(f"; {_why_drawn(layer, trained, theta)}" for layer in drawn))
-    if (there := origin.checkpoint.config.network.activation) != (here := config.network.activation):
-        observer.say(f"its hidden units were trained as {there}, and are {here} now")
-    return State(theta), {"init": {**origin.record, "drawn": [f"{array}{layer}" for layer in drawn for array in "Wb"]}}
+    return theta, origin, drawn
 
 
 def _why_drawn(layer: int, trained: Parameters, theta: Parameters) -> str:

@@ -16,7 +16,7 @@ from mlpcli.commands import EXIT_CHECK_FAILED, output
 from mlpcli.commands.options import set_option
 from mlpcli.commands.subject import Subject, find_subject, load_training_images
 from mlpcli.commands.train import process_group
-from mlpcli.errors import DataError, DivergedError, MlpcliError, UsageError
+from mlpcli.errors import DataError, DivergedError, MlpcliError, RunError, UsageError
 from mlpcli.parallel.control import MAX_PROCESSES, ProcessGroup, Stopped
 from mlpcli.runs.environment import THREAD_VARIABLES
 
@@ -241,18 +241,18 @@ class _Check:
     def steps(self, group: ProcessGroup) -> Iterator[Row]:
         """Check the steps of one process, and those of ``group``."""
         from mlpcli.gradcheck.steps import CheckedSteps, StepChecker, training_images
+        from mlpcli.training.initial import draw_parameters
 
         subject = self.subject
         config = subject.config
         dataset = training_images(
             config, self.images, subject.classes, subject.image_shape, self.seed, subject.multi_label
         )
-        checker = StepChecker(
-            CheckedSteps(config, dataset, subject.state, teachers=self.teachers),
-            subject.theta,
-            self.step_rng,
-            self.tolerance,
-        )
+        steps = CheckedSteps(config, dataset, subject.state, teachers=self.teachers)
+        initial = subject.theta
+        if subject.state is None:
+            initial = draw_parameters(steps.config, subject.architecture).vector
+        checker = StepChecker(steps, initial, self.step_rng, self.tolerance)
         in_float32 = None
         if config.network.dtype == "float32":
             in_float32 = CheckedSteps(config, dataset, subject.state, teachers=self.teachers, dtype="float32")
@@ -325,6 +325,7 @@ def _at_once(first: Iterator[Row], second: Iterator[Row]) -> tuple[Iterator[Row]
 
     def work() -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends with the command
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         for row in first:
             sender.send(row)
 
@@ -339,7 +340,8 @@ def _at_once(first: Iterator[Row], second: Iterator[Row]) -> tuple[Iterator[Row]
                 yield receiver.recv()
         process.join()
         if process.exitcode:
-            raise RuntimeError(f"the process that checks the gradients ended with status {process.exitcode}")
+            how = f"by signal {-process.exitcode}" if process.exitcode < 0 else f"with status {process.exitcode}"
+            raise RunError(f"the process that checks the gradients has ended early, {how}")
 
     return received(), iter(here)
 

@@ -111,6 +111,24 @@ def _initial(config: Config, dtype: str | None) -> Subject:
         check_targets(config, part.classes, part.split.labels, part.name)
     config_module.check_size(config, math.prod(image_shape), len(names), config_module.physical_memory())
     architecture = architecture_of(config, math.prod(image_shape), len(names))
+    if config.network.init is not None:
+        return _from_another(config, architecture, image_shape, names, multi_label)
     theta = draw_parameters(config, architecture, dtype)
     words = f"initial weights of seed {config.seed}"
     return Subject(config, architecture, image_shape, names, multi_label, theta.vector, words)
+
+
+def _from_another(
+    config: Config, architecture: Architecture, image_shape: tuple[int, int], names: tuple[str, ...], multi_label: bool
+) -> Subject:
+    """Return the network that begins with the weights of ``network.init``."""
+    from mlpcli.experiment import initial_parameters
+    from mlpcli.state import State
+
+    found = initial_parameters(config, image_shape, names, config.data.dataset)
+    assert found is not None
+    theta, origin, drawn = found
+    words = f"initial weights of {origin}"
+    if drawn:
+        words += f", and of seed {config.seed} in layer{'s' * (len(drawn) > 1)} {', '.join(map(str, drawn))}"
+    return Subject(config, architecture, image_shape, names, multi_label, theta.vector, words, state=State(theta))

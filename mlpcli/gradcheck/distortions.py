@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlpcli.config import AugmentationConfig
-from mlpcli.gradcheck.rows import Row, row
+from mlpcli.datasets.deskew import MIN_VARIANCE, deskewed
+from mlpcli.gradcheck.rows import TOLERANCE, Row, relative_error, row
 from mlpcli.gradcheck.textbook import generator
 from mlpcli.training.augment import Augmentation, strength_in
 
@@ -56,6 +57,24 @@ def check(
     reach = (sum(shape) + config.elastic_alpha + config.shift) * steepest
     allowed = {"step": ROUNDINGS * float(np.finfo(np.float32).eps) * reach}
     return row("step images", images.shape, {"step": error}, allowed, images[chosen].size)
+
+
+def check_deskewing(shape: tuple[int, int], seed: int) -> Row:
+    """Return the row of deskewed images: those of random slanted strokes, against the formula in float64."""
+    (h, w), rng = shape, np.random.default_rng(seed)
+    y, x = (grid.astype(np.float64) for grid in np.mgrid[:h, :w])
+    slants = rng.uniform(-1, 1, (COMPARED, 1, 1))
+    strokes = np.abs(x - w / 2 - slants * (y - h / 2)) <= w / 8
+    images = strokes * rng.integers(1, 256, (COMPARED, h, w)).astype(np.float64)
+    expected = np.empty((COMPARED, h * w))
+    for out, image in zip(expected, images, strict=True):
+        m = image.sum() or 1.0
+        x_mean, y_mean = (image * x).sum() / m, (image * y).sum() / m
+        mu11, mu02 = (image * (x - x_mean) * (y - y_mean)).sum(), (image * (y - y_mean) ** 2).sum()
+        k = mu11 / mu02 if mu02 > MIN_VARIANCE * m else 0.0
+        out[...] = _interpolated(image, x + k * (y - y_mean), y).ravel()
+    error = relative_error(expected, deskewed(images.reshape(COMPARED, -1), shape))
+    return row("deskewed images", expected.shape, {"step": error}, TOLERANCE, expected.size)
 
 
 def strength(config: AugmentationConfig, epoch: int, epochs: int) -> float:

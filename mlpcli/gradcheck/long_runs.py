@@ -20,8 +20,9 @@ from mlpcli.training.optimizers import make_optimizer
 
 MANY_STEPS = 300
 
-# Of small images, which have other margins in almost every batch.
-IMAGES, BATCH_SIZE, PIXELS = 151, 2, 12 * MARGIN_ALIGNMENT
+# Batches are small, so that almost each has other margins, and images large, so that the batches are gathered in more
+# than three groups.
+IMAGES, BATCH_SIZE, PIXELS = 199, 2, 256 * MARGIN_ALIGNMENT
 CLASSES, UNITS = 5, 4
 
 
@@ -31,7 +32,10 @@ def errors_of_many_steps(training: TrainingConfig, rng: np.random.Generator) -> 
     Long enough for momentum to be written out, and for the average to skip steps.
     """
     theta, gradient = (Parameters((2, 2), np.float64) for _ in range(2))
-    eta, mu = training.learning_rate, 0.9 if training.momentum is None else training.momentum
+    eta, mu = (
+        min(training.learning_rate, 0.1 / max(training.l2, 1e-9)),
+        0.9 if training.momentum is None else training.momentum,
+    )
     decay, weights = training.averaging or 0.9, len(theta.weights)
     optimizer = make_optimizer(
         training, theta, gradient, {name: np.zeros(6) for name in OPTIMIZER_STATE[training.optimizer]}, SERIAL

@@ -153,7 +153,8 @@ def checked_config(config: Config, dataset: Dataset, dtype: str) -> tuple[Config
 
     With an average the second too, when it is a mean of two. The last step of the one in the middle is a multiple of
     ``FLUSH_STEPS``, and late enough for the average to have left its plain mean. The run is at least twice as long.
-    Batches are as small as ``dataset`` needs for several in an epoch.
+    Batches are as small as ``dataset`` needs for several in an epoch. The seed is another: a seed of 0 would not show
+    that it is ignored.
     """
     batch_size = min(config.training.batch_size, max(1, int(len(dataset.train) / BATCHES)))
     training = replace(config.training, batch_size=batch_size)
@@ -165,7 +166,8 @@ def checked_config(config: Config, dataset: Dataset, dtype: str) -> tuple[Config
     network = replace(config.network, dtype=dtype)
     training = replace(training, epochs=max(training.epochs, 2 * middle), patience=None)
     epochs = (1, middle) if training.averaging is None else (1, 2, middle)
-    return replace(config, network=network, training=training), epochs
+    seed = (config.seed + 1) % 2**63
+    return replace(config, seed=seed, network=network, training=training), epochs
 
 
 def random_labels(rng: np.random.Generator, count: int, classes: int, multi_label: bool) -> Array:
@@ -222,6 +224,7 @@ class StepChecker:
         self._steps_per_epoch = -(-len(self._dataset.train) // self._config.training.batch_size)
         self.snapshots: list[Snapshot] = []
         self.diverged = False
+        self._largest_logit = 1.0
 
     def rows(self, in_float32: CheckedSteps | None = None) -> list[Row]:
         """Take the steps, also those ``in_float32``, and return a row for the loss and for every vector."""
@@ -268,8 +271,11 @@ class StepChecker:
             rows.append(row(f"step {name}", own, methods, tolerance, math.prod(own), moved[name]))
         config, train = self._config, self._dataset.train
         if config.augmentation is not None:
-            given = len(train), self._dataset.image_shape, config.seed, config.training.epochs, self._steps.epochs
+            epochs = (*self._steps.epochs, config.training.epochs)  # the last may have weaker distortions
+            given = len(train), self._dataset.image_shape, config.seed, config.training.epochs, epochs
             rows.append(distortions.check(config.augmentation, *given))
+        if config.data.preprocessing == "deskew":
+            rows.append(distortions.check_deskewing(self._dataset.image_shape, config.seed))
         return rows
 
     def rows_of(self, others: CheckedSteps) -> list[Row]:
@@ -337,7 +343,7 @@ class StepChecker:
             errors = {name: relative_error(vector, others_in_float64[name]) for name, vector in ours.vectors.items()}
             errors["spread"] = theirs.spread
             if ours.record is not None and theirs.record is not None:
-                errors["loss"] = _relative(ours.record.loss, theirs.record.loss)
+                errors["loss"] = self._error_of_loss(ours.record.loss, theirs.record.loss)
                 errors["counts"] = float(ours.record.errors != theirs.record.errors)
             largest |= {name: max(error, largest.get(name, 0.0)) for name, error in errors.items()}
         return largest
@@ -427,11 +433,16 @@ class StepChecker:
 
     def _loss_error(self, loss: float, network: Network, y: Array, record: StepRecord, eta: float) -> float:
         """Return the larger error of what a step reports: loss, learning rate, errors, size of the batch."""
-        lead = self._lead(network, y)
-        slack = TIE * float(np.abs(network.logits).max())
+        lead, largest_logit = self._lead(network, y), float(np.abs(network.logits).max())
+        self._largest_logit = max(self._largest_logit, largest_logit)
+        slack = TIE * largest_logit
         counted = np.sum(lead < -slack) <= record.errors <= np.sum(lead <= slack)
         wrong = float(not counted or len(y) != record.size)
-        return max(_relative(loss, record.loss), _relative(eta, record.learning_rate), wrong)
+        return max(self._error_of_loss(loss, record.loss), _relative(eta, record.learning_rate), wrong)
+
+    def _error_of_loss(self, a: float, b: float) -> float:
+        """Return the difference of two losses relative to them, or to the logits that a loss is the difference of."""
+        return abs(a - b) / max(abs(a) + abs(b), self._largest_logit)
 
     def _lead(self, network: Network, y: Array) -> Array:
         """Return by how much each example's label (B,) is ahead of the best other one; below 0 it is misclassified."""

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,6 +27,7 @@ from mlpcli.model.objectives import OBJECTIVES
 from mlpcli.model.parameters import Parameters, initialize
 from mlpcli.runs import checkpoint as checkpoints
 from mlpcli.state import State
+from tests.processes import SECONDS, start_process
 
 
 @pytest.fixture
@@ -496,6 +500,58 @@ def test_weights_of_a_checkpoint_are_checked(run, checkpoint, monkeypatch):
         assert document["weights"] == f"{checkpoint}, epoch 3"
         assert document["network"]["objective"] == "sigmoid_cross_entropy"
         np.testing.assert_array_equal(seen[0], W1)
+
+
+def test_weights_of_another_network_are_checked(run, checkpoint, monkeypatch):
+    seen = []
+    check = gradients.check
+    monkeypatch.setattr(gradients, "check", lambda *given, **more: seen.append(given[1]) or check(*given, **more))
+    init = f"--set=network.init={checkpoint}"
+    status, out, _ = run("--set=network.hidden=[5]", init, "--processes=1", "--json")
+    assert status == 0
+    assert json.loads(out)["weights"] == f"initial weights of {checkpoint}, epoch 3"
+    np.testing.assert_array_equal(seen[0], checkpoints.read(checkpoint).parameters.vector)
+    out = run("--set=network.hidden=[5,4]", init, "--processes=1")[1]
+    assert f"initial weights of {checkpoint}, epoch 3, and of seed 0 in layers 2, 3\n" in out
+
+
+def test_weights_that_do_not_fit_are_refused(run, checkpoint):
+    status, out, err = run("--set=network.hidden=[6]", f"--set=network.init={checkpoint}")
+    assert (status, out) == (2, "")
+    assert err.startswith(f"mlpcli: network.init: {checkpoint}: ")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_check_ends_without_a_traceback(number, status):
+    arguments = ["-m", "mlpcli", "gradcheck", "records/plain", "--all"]
+    with start_process([sys.executable, *arguments]) as process:
+        while not children_of(process.pid):
+            assert process.poll() is None
+            time.sleep(0.01)
+        time.sleep(0.2)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=SECONDS)
+    assert process.returncode == status
+    assert "Traceback" not in out + err
+
+
+def test_killed_part_of_a_check_is_one_line():
+    arguments = ["-m", "mlpcli", "gradcheck", "records/plain", "--all", "--processes", "2"]
+    with start_process([sys.executable, *arguments]) as process:
+        while not (found := children_of(process.pid)):
+            assert process.poll() is None
+            time.sleep(0.01)
+        time.sleep(0.2)
+        os.kill(found[0], signal.SIGKILL)
+        _, err = process.communicate(timeout=SECONDS)
+    assert process.returncode == 4
+    assert err == "mlpcli: the process that checks the gradients has ended early, by signal 9\n"
+
+
+def children_of(pid):
+    """Return the child processes of a process, in order of their start."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def test_checkpoint_refuses_set(run, checkpoint):

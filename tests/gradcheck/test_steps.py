@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mlpcli.config import AugmentationConfig, Config, NetworkConfig, TrainingConfig
+from mlpcli.datasets import deskew
 from mlpcli.gradcheck import distortions
 from mlpcli.gradcheck.rows import TOLERANCE
 from mlpcli.gradcheck.steps import CheckedSteps, StepChecker, training_images
@@ -66,7 +67,7 @@ def initial_of(config):
 def rows_of(config, processes=0, state=None, teachers=()):
     dataset = training_images(config, images(), 4, (8, 8), 0)
     steps = CheckedSteps(config, dataset, state, teachers=teachers)
-    checker = StepChecker(steps, initial_of(config), np.random.default_rng(0))
+    checker = StepChecker(steps, initial_of(steps.config), np.random.default_rng(0))
     rows = checker.rows(CheckedSteps(config, dataset, state, teachers=teachers, dtype="float32"))
     if processes:
         with ForkedGroup(processes) as group:
@@ -203,9 +204,19 @@ def distortions_of_the_first_epoch(patch):
     patch(Augmentation, "begin", lambda self, epoch: begin(self, 1))
 
 
+def affine_at_full_strength_in_the_last_epochs(patch):
+    patch(augment, "inverses", lambda config, draws, strength: inverses(config, draws, 1.0))
+
+
+def elastic_at_full_strength_in_the_last_epochs(patch):
+    patch(augment, "draw_fields", lambda planes, alpha, *rest: draw_fields(planes, max(alpha, 8.0), *rest))
+
+
 @pytest.mark.parametrize(
     "plant",
     [
+        affine_at_full_strength_in_the_last_epochs,
+        elastic_at_full_strength_in_the_last_epochs,
         shift_x_and_y_exchanged,
         displacements_too_large,
         final_epochs_one_late,
@@ -217,6 +228,22 @@ def test_wrong_distortions_are_caught(plant, monkeypatch):
     plant(monkeypatch.setattr)
     augmentation = AugmentationConfig(rotation=10, shift=1, elastic_alpha=8, final_epochs=2, final_strength=0.5)
     assert failed(rows_of(config_of(augmentation=augmentation))) == {"step images"}
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (3, 9), (1, 5), (7, 2)])
+def test_deskewed_images_pass(shape):
+    assert distortions.check_deskewing(shape, 0).verdict == "passed"
+
+
+@pytest.mark.parametrize("factors", [(-1.0, 1.0), (1.0, 1.1)], ids=["slant", "centre"])
+def test_wrong_deskewing_is_caught(factors, monkeypatch):
+    moments = deskew.moments
+
+    def wrong(images):
+        return tuple(factor * moment for factor, moment in zip(factors, moments(images), strict=True))
+
+    monkeypatch.setattr(deskew, "moments", wrong)
+    assert distortions.check_deskewing((28, 28), 0).verdict == "failed"
 
 
 @pytest.mark.parametrize(
@@ -274,6 +301,12 @@ def test_steps_that_diverge_in_float32_alone_are_not_exercised():
 def only_in_float32(wrong, right):
     """Return a function that calls ``wrong`` for arrays of float32, else ``right``; the last argument says which."""
     return lambda *given: (wrong if given[-1].dtype == np.float32 else right)(*given)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+@pytest.mark.parametrize("seed", range(3))
+def test_loss_of_a_memorized_batch_is_no_error(batch_size, seed):
+    assert failed(rows_of(replace(config_of((), batch_size=batch_size, learning_rate=20.0), seed=seed))) == set()
 
 
 def slope_in_float32(patch):
@@ -461,6 +494,17 @@ def targets_of_the_first_batch_of_a_group(patch):
     patch(Batches, "epoch", lambda self, number: (b._replace(Y=self._Y[: len(b.Y)]) for b in epoch(self, number)))
 
 
+def third_group_like_the_first(patch):
+    groups = Batches._groups
+
+    def repeated(self, order):
+        found = list(groups(self, order))
+        yield from found[:2]
+        yield from (found[0][: len(each)] if each.shape == found[0][: len(each)].shape else each for each in found[2:])
+
+    patch(Batches, "_groups", repeated)
+
+
 def second_group_like_the_first(patch):
     groups = Batches._groups
 
@@ -523,7 +567,7 @@ def last_batch_missing_in_a_long_epoch(patch):
 
 PLANTED = {
     epoch_missing_in_the_key: {"loss", "v", "theta"},
-    seed_missing_in_the_key: {"loss"},
+    seed_missing_in_the_key: {"loss", "v", "theta"},
     columns_of_the_second_batch_of_a_group: {"loss"},
     first_column_moves_only_with_the_last: {"loss"},
     margins_of_the_first_images_alone: {"loss"},
@@ -532,6 +576,7 @@ PLANTED = {
     targets_of_the_first_batch_of_a_group: {"loss", "v", "theta"},
     rate_doubled_from_the_third_step: {"loss", "v", "theta"},
     second_group_like_the_first: {"loss", "v", "theta"},
+    third_group_like_the_first: {"loss"},
     momentum_lost_in_a_long_epoch: {"v", "theta"},
     wrong_sign_of_the_accumulated_gradient: {"loss", "v", "theta"},
     margins_trimmed_too_far: {"loss", "v", "theta"},
@@ -570,7 +615,8 @@ def test_planted_error_is_caught_on_few_images(plant, monkeypatch):
     plant(monkeypatch.setattr)
     config = config_of(optimizer="momentum", batch_size=100)
     dataset = training_images(config, images(20), 4, (8, 8), 0)
-    checker = StepChecker(CheckedSteps(config, dataset, None), initial_of(config), np.random.default_rng(0))
+    steps = CheckedSteps(config, dataset, None)
+    checker = StepChecker(steps, initial_of(steps.config), np.random.default_rng(0))
     assert any(row.verdict == "failed" for row in checker.rows())
 
 
@@ -600,12 +646,13 @@ def test_checks_use_three_and_a_half_batches(count, batch_size, expected, checke
     assert CheckedSteps(config_of(batch_size=batch_size), dataset, None).config.training.batch_size == checked
 
 
-def test_checked_config_changes_only_dtype_and_length():
+def test_checked_config_changes_only_dtype_length_and_seed():
     config = config_of(averaging=0.9998, patience=3)
     dataset = training_images(config, images(), 4, (8, 8), 0)
     steps = CheckedSteps(config, dataset, None)
     checked = steps.config
     assert checked.training.epochs >= 2 * steps.epochs[-1] >= 10
     assert checked.network == replace(config.network, dtype="float64")
+    assert checked.seed == 1
     same = replace(checked.training, epochs=config.training.epochs, patience=3)
     assert same == config.training
