@@ -13,7 +13,7 @@ has D inputs x and H units. In the first layer x is X, in the others it is a of 
 it dW is the derivative of Loss + R, while the loss that is reported is without R. With L = 1 this is softmax
 regression. The same code runs in float32 to train and in float64 and complex128 to be checked (``mlpcli gradcheck``);
 it writes into arrays allocated once, by mlpcli.model.build. A ``Gemm`` is a matrix product planned for fixed arrays:
-calling it computes C <- beta C + alpha A B.
+calling it writes alpha times the product, plus beta times what was there.
 
 Several processes may run this code on one batch. Each owns some units of every hidden layer, and its arrays are the
 columns of those: a process's part of a layer is itself a layer (Shoeybi et al. 2019, "Megatron-LM", section 3).
@@ -140,8 +140,8 @@ class Gradient:
     def __init__(self, network: Network, targets: Sequence[tuple[Array, Array]]) -> None:
         ones = np.ones((1, len(network.output.dz)), network.output.dz.dtype)
         self._products = [
-            (Gemm(ones, layer.dz, db[np.newaxis]), Gemm(layer.x.T, layer.dz, dW))
-            for layer, (dW, db) in zip(network.layers, targets, strict=True)
+            (Gemm(ones, layer.dz, b_target[np.newaxis]), Gemm(layer.x.T, layer.dz, W_target))
+            for layer, (W_target, b_target) in zip(network.layers, targets, strict=True)
         ]
 
     def accumulate(self, alpha: float = 1.0, beta: float = 0.0) -> None:
@@ -152,16 +152,19 @@ class Gradient:
 
 
 class WeightDecay:
-    """The penalty on weights ``W`` (n,), and its gradient, accumulated in ``dW`` (n,). Biases are not penalized."""
+    """The penalty on weights ``W`` (n,), and its gradient, accumulated in ``target`` (n,), where dLoss/dW is.
 
-    def __init__(self, l2: float, W: Array, dW: Array) -> None:
+    Biases are not penalized.
+    """
+
+    def __init__(self, l2: float, W: Array, target: Array) -> None:
         self.l2, self.W = l2, W
-        self._add_W = Axpy(W, dW)
+        self._add_W = Axpy(W, target)
 
     def penalty(self) -> Any:
         """Return the penalty, a scalar."""
         return self.l2 * np.dot(self.W, self.W)  # (9)
 
     def accumulate(self, alpha: float = 1.0) -> None:
-        """Compute dW <- dW + alpha * dR/dW."""
+        """Compute target <- target + alpha * dR/dW."""
         self._add_W(alpha * 2.0 * self.l2)  # (10) (n,)
