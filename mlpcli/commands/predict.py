@@ -62,12 +62,12 @@ def command(
 
     IMAGE is a picture or a photograph of one digit, of any size and colour, dark on light or light on dark. Its format
     is PNG, JPEG or any other that Pillow reads (pip install 'mlpcli[images]'). The digit is found, cropped, scaled and
-    centred as MNIST's digits are; --many finds a row of digits. IMAGE may also be a file with many images: an IDX file,
-    plain or gzip, a CSV table or an .npz. These images are taken as they are, and need no Pillow. A folder means all
-    pictures in it and below it. To read standard input, give a hyphen.
+    centred as MNIST's digits are; --many finds a row of digits. IMAGE may also be a file with many images: an IDX file
+    (plain or gzipped), a CSV table or an .npz file. These images are taken as they are, and need no Pillow. A folder
+    means all pictures in it and below it. To read standard input, give a hyphen.
 
-    Each line has the three most probable classes and the entropy of all probabilities, which is 0 bits if one class has
-    probability 1, and 3.32 bits if ten classes are equally probable. For a multi-label network, each line has the
+    Each line of the output has the three most probable classes and the entropy of all probabilities, which is 0 bits if
+    one class has probability 1, and 3.32 bits if ten classes are equally probable. For a multi-label network, each line has the
     classes with p above 1/2, the probability that exactly these are the labels, and the three largest p. If a file
     cannot be read, it is reported on stderr, the other files are classified, and the exit status is 3.
 
