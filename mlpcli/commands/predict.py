@@ -67,9 +67,9 @@ def command(
     means all pictures in it and below it. To read standard input, give a hyphen.
 
     Each line of the output has the three most probable classes and the entropy of all probabilities, which is 0 bits if
-    one class has probability 1, and 3.32 bits if ten classes are equally probable. For a multi-label network, each line has the
-    classes with p above 1/2, the probability that exactly these are the labels, and the three largest p. If a file
-    cannot be read, it is reported on stderr, the other files are classified, and the exit status is 3.
+    one class has probability 1, and 3.32 bits if ten classes are equally probable. For a multi-label network, each
+    line has the classes with p above 1/2, the probability that exactly these are the labels, and the three largest p.
+    If a file cannot be read, it is reported on stderr, the other files are classified, and the exit status is 3.
 
     \b
     Examples:

@@ -148,9 +148,9 @@ def compare(paths: tuple[Path, ...], group_seeds: bool, test: bool, as_json: boo
     """Compare the results and the differing settings of runs.
 
     FOLDER means all runs in it. The run with the lowest validation error comes first. Error and loss are those of a
-    run's best epoch on the validation images. Seconds and images/s are those of training alone. If you give
-    --group-seeds, each row has the means over the n finished runs of a group. It also has sd, the standard deviation of the errors,
-    and the 95 % interval of the mean error by Student's t, both in per cent.
+    run's best epoch on the validation images. Seconds and images/s are those of training alone. If the
+    runs are grouped, each row has the means over the n finished runs of a group. It also has sd, the standard deviation
+    of the errors, and the 95 % interval of the mean error by Student's t, both in per cent.
 
     \b
     Examples:
