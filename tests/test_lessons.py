@@ -52,7 +52,7 @@ def test_links_have_targets(page):
 
 
 def test_the_error_of_lesson_4_is_detected(tmp_path):
-    """Run its commands in a copy of the package, and compare verdicts, and all that ``explain`` prints."""
+    """Run its commands in a copy of the package, and compare columns and verdicts, and all that ``explain`` prints."""
     root = PAGES[3].parents[2]
     shutil.copytree(root / "mlpcli", tmp_path / "mlpcli", ignore=shutil.ignore_patterns("__pycache__"))
     (_, check), (_, checked), (_, explain), (_, explained), _ = BLOCK.findall(PAGES[3].read_text("utf-8"))
@@ -68,7 +68,9 @@ def test_the_error_of_lesson_4_is_detected(tmp_path):
         rows = (re.fullmatch(r"(\w+(?: [a-z]+)?) .* (passed|failed)", line) for line in lines)
         return {row[1]: row[2] for row in rows if row}
 
-    found, wanted = verdicts(output(check, 1)), verdicts(checked.splitlines())
+    table, shown_lines = output(check, 1), checked.splitlines()
+    assert [line for line in shown_lines if line.startswith("tensor ") and line not in table] == []  # the columns
+    found, wanted = verdicts(table), verdicts(shown_lines)
     assert wanted.items() <= found.items()
     assert {*wanted.values()} == {"passed", "failed"}
     printed = output(explain, 0)

@@ -21,7 +21,7 @@ import click
 from mlpcli import __version__
 from mlpcli.commands import output
 from mlpcli.commands.group import Group
-from mlpcli.errors import DataError, DivergedError, MlpcliError, RunError, UsageError
+from mlpcli.errors import DataError, DivergedError, MlpcliError, RunError, UsageError, shown
 
 COMPLETION_VARIABLE = "_MLPCLI_COMPLETE"  # click's name for it
 EXIT_CHECK_FAILED = 1
@@ -133,11 +133,11 @@ def _run(arguments: list[str]) -> int:
             value: Any = cli.invoke(context)
     except click.exceptions.Exit as stop:
         return stop.exit_code
-    except click.NoSuchOption as error:
-        (_of_settings(error, arguments) or error).show()
-        return EXIT_USAGE
     except click.ClickException as error:
-        error.show()
+        if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):  # from click 8.2 on
+            error.show()
+        else:
+            output.say(f"mlpcli: {_one_line(error, arguments)}")
         return EXIT_USAGE
     except MlpcliError as error:
         output.say(f"mlpcli: {error}")
@@ -157,10 +157,41 @@ def _run(arguments: list[str]) -> int:
     return value if isinstance(value, int) else 0
 
 
-def _of_settings(error: click.NoSuchOption, arguments: list[str]) -> click.UsageError | None:
-    """Return an error that suggests ``--set training.epochs=5`` for an option that is a key of a config."""
+def _one_line(error: click.ClickException, arguments: list[str]) -> str:
+    """Return an error of click in one line, as other errors: what is wrong, where, and what to do."""
+    remedy = f"see '{_command_path(arguments)} --help'"
+    if isinstance(error, click.NoSuchOption):
+        text = f"{shown(error.option_name)}: no such option"
+        if settings := _settings(error, arguments):
+            remedy = f"write {settings}"
+        elif error.possibilities:
+            remedy = f"did you mean {' or '.join(error.possibilities)}?"
+    else:
+        text = error.format_message()
+        if isinstance(error, click.BadParameter) and not isinstance(error, click.MissingParameter) and error.param:
+            where = str(error.param.get_error_hint(error.ctx)).replace("'", "")
+            text = f"{where}: {error.message}"
+        text = f"{text[:1].lower()}{text[1:]}".rstrip(".")
+    return f"{' '.join(text.split())}; {remedy}"
+
+
+def _command_path(arguments: list[str]) -> str:
+    """Return ``mlpcli`` and the names of the command: not every error of click has a context that knows them."""
+    command: click.Command = cli
+    path = ["mlpcli"]
+    for word in arguments:
+        inner = command.get_command(click.Context(command), word) if isinstance(command, click.Group) else None
+        if inner is None:
+            break
+        command = inner
+        path.append(word)
+    return " ".join(path)
+
+
+def _settings(error: click.NoSuchOption, arguments: list[str]) -> str:
+    """Return ``--set training.epochs=5`` for an option that is a key of a config; empty if there is none."""
     if error.ctx is None or all(parameter.name != "overrides" for parameter in error.ctx.command.params):
-        return None
+        return ""
     import shlex
 
     from mlpcli.config import meant_by
@@ -181,9 +212,7 @@ def _of_settings(error: click.NoSuchOption, arguments: list[str]) -> click.Usage
         elif not sign:
             value = following[0] if following else "..."
         settings.append(f"--set {shlex.quote(f'{key}={value}')}")
-    if not settings:
-        return None
-    return click.UsageError(f"No such option: {error.option_name}. Write: {' '.join(settings)}", error.ctx)
+    return " ".join(settings)
 
 
 def _empty(stream: TextIO) -> None:

@@ -9,6 +9,10 @@ The hash finds damage, not malice: anyone can seal a file. So everything in the 
 all that zip and .npy allow, only the output of :func:`encode` is accepted: members stored one after the other with no
 byte between them, and arrays of the names, types and shapes that the header's config requires. Nothing is decompressed,
 evaluated or unpickled, and no array takes more memory than its bytes in the file.
+
+So ``zipfile`` and ``numpy.lib.format`` only write here. ``zipfile`` reads past bytes that belong to no member, and
+builds its list of members before they can be counted. numpy parses a header as a Python literal, allocates an array of
+the shape in it before it reads the elements, and ignores bytes after them.
 """
 
 from __future__ import annotations

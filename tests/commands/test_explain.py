@@ -53,7 +53,7 @@ def validation():
 
 def refused(result, status):
     assert (result.status, result.out) == (status, "")
-    assert result.err.startswith(("mlpcli: ", "Usage: "))
+    assert result.err.startswith("mlpcli: ") and result.err.count("\n") == 1
     assert "Traceback" not in result.err
     return result.err
 

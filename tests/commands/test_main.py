@@ -211,22 +211,43 @@ def test_closed_pipe_ends_the_program_quietly() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("line", "what", "remedy"),
     [
-        (["trian"], "Error: No such command: trian. Did you mean train?\n"),
-        (["config", "lst"], "Error: No such command: lst. Did you mean list?\n"),
-        (["zzz"], f"Error: No such command: zzz. Commands: {', '.join(commands.COMMANDS)}.\n"),
-        (["config", "zzz"], "Error: No such command: zzz. Commands: check, list, reference, show.\n"),
-        (["--wrong"], "--wrong"),
-        (["config", "--wrong"], "--wrong"),
-        (["config", "check"], "Missing argument"),
+        ("trian", "trian: ", "train?"),
+        ("config lst", "lst: ", "list?"),
+        ("zzz", "zzz: ", ", ".join(commands.COMMANDS)),
+        ("config zzz", "zzz: ", "check, list, reference, show"),
+        ("--zzz", "--zzz: ", "'mlpcli --help'"),
+        ("config --zzz", "--zzz: ", "'mlpcli config --help'"),
+        ("train --thread 1", "--thread: ", "--threads?"),
+        ("train --progress", "--progress: ", "--processes or --port?"),
+        ("gradcheck --processes 0", "--processes: 0 ", "'mlpcli gradcheck --help'"),
+        ("eval RUN --average-shifts 5", "--average-shifts: '5' ", "'mlpcli eval --help'"),
+        ("plot RUN -o p.png --kind curve", "--kind: 'curve' ", "'mlpcli plot --help'"),
+        ("config check", "missing argument 'FILE|NAME...'", "'mlpcli config check --help'"),
+        ("plot RUN", "missing option '-o' / '--output'", "'mlpcli plot --help'"),
+        ("train one two", "", "'mlpcli train --help'"),
+        ("train --out", "option '--out' ", "'mlpcli train --help'"),
+        ("train --quiet=3", "option '--quiet' ", "'mlpcli train --help'"),
     ],
 )
-def test_wrong_usage_is_2_with_the_remedy(arguments: list[str], message: str, run: Run) -> None:
-    status, out, err = run(*arguments)
+def test_wrong_usage_is_2_with_the_remedy_in_one_line(line: str, what: str, remedy: str, run: Run) -> None:
+    status, out, err = run(*line.split())
     assert (status, out) == (2, "")
-    assert message in err
-    assert err.startswith("Usage: mlpcli ")
+    assert err.startswith(f"mlpcli: {what}")
+    assert err.endswith(f"{remedy}\n") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [["two\nlines"], ["train", "x", "two\nlines"], ["train", "--two\nlines"]])
+def test_wrong_usage_with_newlines_is_one_line(arguments: list[str], run: Run) -> None:
+    status, out, err = run(*arguments)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+
+
+def test_group_without_a_command_prints_its_help(run: Run) -> None:
+    for path in ((), ("config",)):
+        _, out, err = run(*path)
+        assert out + err == run(*path, "--help")[1]
 
 
 # Help ---------------------------------------------------------------------------------------------
@@ -375,7 +396,7 @@ def test_option_named_as_a_key_suggests_set(capsys, arguments, settings):
     with pytest.raises(SystemExit) as stop:
         commands.main(list(arguments))
     assert stop.value.code == 2
-    assert capsys.readouterr().err.rstrip().endswith(f"Write: {settings}")
+    assert capsys.readouterr().err.rstrip().endswith(f"write {settings}")
 
 
 def test_command_without_set_does_not_suggest_it(capsys):

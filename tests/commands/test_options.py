@@ -63,7 +63,7 @@ def test_environment_is_unchanged_without_the_option():
 def test_invalid_number_of_threads_is_refused(threads: str):
     process = ended(SCRIPT, "--threads", threads)
     assert (process.returncode, process.stdout) == (2, "")
-    assert "Invalid value for '--threads'" in process.stderr
+    assert "'--threads'" in process.stderr
 
 
 def test_threads_after_numpy_is_an_error():

@@ -214,8 +214,8 @@ def test_existing_file_is_replaced_atomically(runs: Path, plot: Plot, monkeypatc
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (("one",), 2, "Missing option '-o'"),
-        (("-o", "p.png"), 2, "Missing argument"),
+        (("one",), 2, "'-o' / '--output'"),
+        (("-o", "p.png"), 2, "'RUN...'"),
         (("one", "-o", "p.pdf"), 2, "-o p.pdf: name it .png or .svg"),
         (("one", "-o", "p"), 2, "-o p: name it .png or .svg"),
         (("one", "-o", "-"), 2, "-o -: name it .png or .svg"),

@@ -280,7 +280,7 @@ def test_keys_of_one_name_show_their_section(tiny_config: Make, folder: Path, ml
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        ((), 2, "Missing argument"),
+        ((), 2, "'RUN|FOLDER...'"),
         (("nowhere",), 4, "nowhere: no such run"),
         ((".",), 4, ".: is not a run, and contains none"),
         (("runs", "nowhere"), 4, "nowhere: no such run"),

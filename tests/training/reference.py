@@ -1,7 +1,7 @@
 """A second implementation of training, as textbooks have it: simple numpy in float64, neither fast nor in place.
 
-Of mlpcli it uses the keyed generators and the distorted images, which have separate tests. Parameters are one
-vector (n,): W1, b1, W2, b2 ..., each in C order.
+Of mlpcli it uses the distorted images, which have separate tests. Parameters are one vector (n,): W1, b1, W2, b2 ...,
+each in C order.
 """
 
 from __future__ import annotations
@@ -16,9 +16,16 @@ import numpy as np
 from mlpcli.config import Config, TrainingConfig
 from mlpcli.datasets.load import Dataset, Split
 from mlpcli.training.augment import Augmentation
-from mlpcli.training.rng import keyed_rng
 
 Array = np.ndarray
+
+# The numbers of the random streams.
+ORDER, AFFINE, ELASTIC, DROPOUT, INPUT_DROPOUT = 2, 3, 4, 5, 7
+
+
+def generator(seed: int, purpose: int, epoch: int) -> np.random.Generator:
+    """Return the generator of a random stream: Philox with the key (seed, 2^48 purpose + epoch)."""
+    return np.random.Generator(np.random.Philox(key=np.array([seed, 2**48 * purpose + epoch], np.uint64)))
 
 
 def sigmoid(z: Array) -> Array:
@@ -219,8 +226,8 @@ def train(config: Config, dataset: Dataset, theta: Array) -> tuple[list[dict[str
         )
     records, step = [], 0
     for epoch in range(1, training.epochs + 1):
-        order = keyed_rng(config.seed, "order", epoch).permutation(N)
-        of_inputs, of_hidden = (keyed_rng(config.seed, purpose, epoch) for purpose in ("input dropout", "dropout"))
+        order = generator(config.seed, ORDER, epoch).permutation(N)
+        of_inputs, of_hidden = (generator(config.seed, purpose, epoch) for purpose in (INPUT_DROPOUT, DROPOUT))
         images = train.images
         if distortions:
             distortions.begin(epoch)

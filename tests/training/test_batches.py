@@ -20,6 +20,7 @@ from mlpcli.training.margins import Margins
 from mlpcli.training.rng import keyed_rng
 from mlpcli.training.targets import OneHot
 from tests.parallel.threads import DataParallel, Exchange, ModelParallel
+from tests.training import reference
 
 Array = np.ndarray
 CLASSES, SEED = 5, 11
@@ -52,7 +53,7 @@ def made(
     local = comm.data.shard(batch_size)
     slots = [np.full((local.stop - local.start, split.images.shape[1]), np.nan, dtype) for _ in range(2)]
     of_classes = OneHot(CLASSES).table(more.pop("smoothing", 0.0), dtype)
-    return Batches(split, of_classes, batch_size, slots, comm, seed=SEED, **more), slots
+    return Batches(split, of_classes, batch_size, slots, comm, seed=more.pop("seed", SEED), **more), slots
 
 
 def epoch_of(split: Split, batch_size: int, comm: Serial = SERIAL, epoch: int = 1, **more: Any) -> list[Copy]:
@@ -121,6 +122,17 @@ def test_dropped_inputs_are_zero_and_the_others_scaled():
     assert (one == 0).mean() == pytest.approx(0.25, abs=0.01)
     assert ((one == 0) & (other == 0)).mean() == pytest.approx(0.25**2, abs=0.01)
     assert ((one[:64] == 0) & (one[64:128] == 0)).mean() == pytest.approx(0.25**2, abs=0.04)
+
+
+@pytest.mark.parametrize("seed", [1, 2**40])
+def test_dropped_inputs_are_those_of_the_seed_and_epoch(seed: int):
+    split = Split(np.full((43, 10), 100, np.uint8), np.zeros(43, np.uint8))
+    for epoch in (1, 3):
+        rng = reference.generator(seed, reference.INPUT_DROPOUT, epoch)
+        expected = np.concatenate([reference.mask(0.25, size, 10, rng) for size in (16, 16, 11)])
+        np.testing.assert_allclose(
+            joined(epoch_of(split, 16, epoch=epoch, dropout=0.25, seed=seed), "X"), 100 * expected
+        )
 
 
 def test_distortion_depends_on_the_image_number():

@@ -105,9 +105,9 @@ def test_every_network_equals_the_reference(activation: str, objective: str, hid
     ],
     ids=lambda changes: ",".join(changes[:2]),
 )
-@pytest.mark.parametrize("count", [40, 43])
-def test_every_regularization_equals_the_reference(count: int, changes: list[str]):
-    assert_equals_reference(config_of(*changes), count, 12)
+@pytest.mark.parametrize(("count", "seed"), [(40, 1), (43, 2**40)])
+def test_every_regularization_equals_the_reference(count: int, seed: int, changes: list[str]):
+    assert_equals_reference(config_of(*changes, f"seed={seed}"), count, 12)
 
 
 @pytest.mark.parametrize("hidden", ["[]", "[12]", "[20, 5]"])
