@@ -192,7 +192,9 @@ def _print(evaluated: EvaluatedRuns, result: Evaluation, dataset: str | None) ->
     if result.calibration is None:
         output.result(f"(Wilson's interval; no calibration, as no output is a probability: {confidence} is a score)")
     else:
-        output.result(f"(Wilson's interval; expected calibration error over 15 bins of the confidence: {confidence})")
+        output.result(
+            f"(Wilson's interval; expected calibration error over 15 bins of the confidence, which is {confidence})"
+        )
 
     wrong = [[_percent(share)] for share in several.label_errors] if several else [[] for _ in result.per_class]
     _table(

@@ -26,7 +26,8 @@ CURVES = ("csv", "tensorboard")  # of runs, several at once
     "file",
     metavar="FILE",
     required=True,
-    help="The file to write; an existing file is replaced. For tensorboard, the folder to name as its --logdir.",
+    help="The file to write; an existing file is replaced. For TensorBoard, the folder that you then pass to "
+    "tensorboard --logdir.",
 )
 @click.option(
     "--to",
