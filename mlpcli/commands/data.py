@@ -285,11 +285,12 @@ def show(
 ) -> None:
     """Show training images as the network receives them.
 
-    The images are those of SOURCE, or those of CONFIG with its distortions. CONFIG is a YAML file or the name of a
-    shipped config; without one, the defaults are used. SOURCE is a data set's name, or a file or folder in one of the
-    formats of docs/data.md. Each row shows an image from the file, then the network's input in a few epochs, with the
-    config's seed and distortions. With -o the rows are drawn as a picture, which needs matplotlib: pip install
-    'mlpcli[plots]'. Remarks below the images name reasons why training may fail or the error may mislead.
+    The images are those of SOURCE, or those of CONFIG with its augmentation (random distortions). CONFIG is a YAML file
+    or the name of a shipped config; without one, the defaults are used. SOURCE is a data set's name, or a file or
+    folder in one of the formats of docs/data.md. Each row shows an image as it is stored, then the network's input in a
+    few epochs, with the config's seed and distortions. With -o the rows are drawn as a picture, which needs matplotlib:
+    pip install 'mlpcli[plots]'. Remarks below the images name reasons why training may fail, or why the measured error
+    may be misleading.
 
     \b
     Examples:

@@ -70,9 +70,9 @@ def command(
       mistakes   the most confidently wrong images
       weights    the weights into each unit of the first layer
 
-    For the last three kinds, RUN may also be a checkpoint. RUN means the run's best checkpoint, or its last one if
-    there is no best. Each evaluation is recorded in the run's evaluations.jsonl, as by mlpcli eval. Plots need
-    matplotlib: pip install 'mlpcli[plots]'.
+    For the last three kinds, the run's best checkpoint is used, or its last one if there is no best; you can also give
+    a checkpoint file. confusion and mistakes evaluate the network, and the evaluation is recorded in the run's
+    evaluations.jsonl, as by mlpcli eval. Plots need matplotlib: pip install 'mlpcli[plots]'.
 
     \b
     Examples:

@@ -43,8 +43,8 @@ STDIN = "-"
 @click.option(
     "--columns",
     metavar="NAME,NAME",
-    help="Write only two columns, under these headings: the image's number, from 1, and its class. Kaggle asks for "
-    "ImageId,Label.",
+    help="Write only two columns, the image's number (from 1) and its class, with these names as headings. Kaggle asks "
+    "for ImageId,Label.",
 )
 @threads_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, with every probability in full.")

@@ -208,7 +208,7 @@ def reproduce(
     as_json: bool,
     quiet: bool,
 ) -> int:
-    """Train a run again and check that the results are equal.
+    """Repeat a run's training and check that the results are equal.
 
     The command compares the metrics, except times, and the parameters and optimizer state of the last and the best
     checkpoint. For an unfinished run, it compares the epochs that the run has. The exit status is 0 if all is equal bit

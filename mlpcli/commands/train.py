@@ -140,7 +140,7 @@ def command(
       mlpcli train --processes auto
       mlpcli train --watch
       mlpcli train --resume runs/first
-      mlpcli train --resume runs/first --data /where/they/are/now
+      mlpcli train --resume runs/first --data /new/place/of/the/data
       mlpcli train letters.yaml --init runs/first
       mpiexec -n 4 mlpcli train --mpi
     """
