@@ -241,6 +241,7 @@ class _Check:
     def steps(self, group: ProcessGroup) -> Iterator[Row]:
         """Check the steps of one process, and those of ``group``."""
         from mlpcli.gradcheck.steps import CheckedSteps, StepChecker, training_images
+        from mlpcli.state import State
         from mlpcli.training.initial import draw_parameters
 
         subject = self.subject
@@ -249,16 +250,14 @@ class _Check:
             config, self.images, subject.classes, subject.image_shape, self.seed, subject.multi_label
         )
         steps = CheckedSteps(config, dataset, subject.state, teachers=self.teachers)
-        initial = subject.theta
-        if subject.state is None:
-            initial = draw_parameters(steps.config, subject.architecture).vector
-        checker = StepChecker(steps, initial, self.step_rng, self.tolerance)
+        state = subject.state or State(draw_parameters(steps.config, subject.architecture))
+        checker = StepChecker(steps, state.theta.vector, self.step_rng, self.tolerance)
         in_float32 = None
         if config.network.dtype == "float32":
-            in_float32 = CheckedSteps(config, dataset, subject.state, teachers=self.teachers, dtype="float32")
+            in_float32 = CheckedSteps(config, dataset, state, teachers=self.teachers, dtype="float32")
         yield from checker.rows(in_float32)
         if group.size > 1 and not checker.diverged:
-            yield from checker.rows_of(CheckedSteps(config, dataset, subject.state, group, self.teachers))
+            yield from checker.rows_of(CheckedSteps(config, dataset, state, group, self.teachers))
 
     def print_head(self, group: ProcessGroup, mpi: bool) -> None:
         """Print the subject of the check, and the table's head."""
