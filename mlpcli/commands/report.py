@@ -55,7 +55,7 @@ def command(
     checkpoint, or its last one if there is no best. The page is one file that works offline: it contains the weights,
     and the run's network classifies a drawing on the board while you draw. Like mlpcli eval, report evaluates the
     network on the images, and records the result in the run's evaluations.jsonl. If the images are not available, the
-    page is made without them; if --split, --data or --source asks for them, that is an error.
+    page is made without them; but if --split, --data or --source was given, the command fails.
 
     For several runs, or for all runs in a FOLDER such as a sweep's, the page shows all curves in one chart, a sortable
     table, and the error against each config key in which the runs differ. No images are used.
