@@ -49,7 +49,7 @@ LEVELS = (0, 10, 25, 50, 100, 150, 200, 300)  # steps of the one neuron that are
 @click.option(
     "--label",
     metavar="K[,K...]",
-    help="Take K as the true class. A multi-label objective takes several classes, or the word none for no true class. "
+    help="Take K as the true class. A multi-label objective takes several classes, or 'none' if no class is true. "
     "[default: the label in the data]",
 )
 @click.option(

@@ -100,10 +100,10 @@ def command(
     mpi: bool,
     as_json: bool,
 ) -> int:
-    """Check the gradients and the steps of training against independent ones.
+    """Check the gradients and the training steps against independent computations.
 
     Each gradient derived by hand is compared with those of four independent methods, in float64. Two more methods check
-    whole training steps:
+    whole training steps. The methods are:
 
     \b
       complex    the complex step, for one entry at a time

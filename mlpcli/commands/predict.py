@@ -31,7 +31,7 @@ STDIN = "-"
     help="Do not invert, crop, scale or centre pictures: they must have bright strokes on a dark background "
     "and the network's image size.",
 )
-@click.option("--many", is_flag=True, help="Read the row of digits on each picture as a number.")
+@click.option("--many", is_flag=True, help="Read the row of digits in each picture as one number.")
 @click.option("--show", is_flag=True, help="Draw the network's input.")
 @click.option(
     "-o",
