@@ -66,9 +66,10 @@ def command(
 ) -> None:
     """Train many variations of a config, several seeds each, and rank them by validation error.
 
-    SWEEP.yaml names a config and the values to try: a grid, a list or random draws (docs/sweep.md). Each combination is
-    trained with each seed, as an ordinary run; all runs are in one folder. To resume, run the same command again: it also trains
-    combinations that are new in the file, and does not repeat finished runs. No run of a sweep opens the test files.
+    SWEEP.yaml names a config and the values to try: a grid, a list or random draws (docs/sweep.md). Each
+    combination is trained with each seed, as an ordinary run; all runs are in one folder. To resume, run the same
+    command again: it also trains combinations that are new in the file, and does not repeat finished runs. No run
+    of a sweep opens the test files.
 
     The exit status is 0 if every run has ended, even if some diverged; 4 if a run failed or is damaged, or its process
     was killed; and 5 if all runs diverged.
