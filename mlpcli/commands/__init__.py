@@ -37,7 +37,7 @@ COMMANDS = {
     "explain": "Show every equation in numbers, for one image.",
     "gradcheck": "Check the gradients and steps of training.",
     "plot": "Draw learning curves, mistakes, weights and more.",
-    "report": "Make a page of a run, with a board to draw on.",
+    "report": "Make a web page about a run, with a board to draw on.",
     "watch": "Show a run in the browser while it trains.",
     "export": "Write a trained network as ONNX or safetensors.",
     "config": "List, show and check configs.",

@@ -115,7 +115,7 @@ def command(
                  with the textbook formula of the optimizer
       float32    the same training steps in float32
 
-    The examples are a few images with random labels. The weights are the initial weights of CONFIG (a file, or the name
+    The check uses a few images with random labels. The weights are the initial weights of CONFIG (a file, or the name
     of a shipped config; without one, the defaults) or the trained weights of CHECKPOINT (a run, or one of its .npz
     files). Nothing is fetched. The exit status is 0 if all results agree, else 1.
 

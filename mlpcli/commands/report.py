@@ -49,9 +49,9 @@ def command(
     no_images: bool,
     as_json: bool,
 ) -> None:
-    """Make a page of one run or of several.
+    """Make a web page about one run or several.
 
-    The page of one run has its curves, weights and mistakes, and a board to draw on. RUN means the run's best
+    The page about one run has its curves, weights and mistakes, and a board to draw on. RUN means the run's best
     checkpoint, or its last one if there is no best. The page is one file that works offline: it contains the weights,
     and the run's network classifies a drawing on the board while you draw. Like mlpcli eval, report evaluates the
     network on the images, and records the result in the run's evaluations.jsonl. If the images are not available, the
