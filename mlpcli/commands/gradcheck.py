@@ -111,8 +111,8 @@ def command(
       direction  the derivative along a random direction
       jacobian   the output layer's explicit Jacobians, and the formulas of
                  loss and activations as textbooks print them
-      step       training steps with one process and with several, compared
-                 with the textbook formula of the optimizer
+      step       training steps with one process, compared with the textbook
+                 formula of the optimizer, and with several, compared with one
       float32    the same training steps in float32
 
     The check uses a few images with random labels. The weights are the initial weights of CONFIG (a file, or the name
@@ -264,7 +264,8 @@ class _Check:
         subject, training = self.subject, self.subject.config.training
         architecture = subject.architecture
         sizes = "-".join(map(str, architecture.sizes))
-        form = f"{sizes}, {architecture.activation.name}, {architecture.objective.name}"
+        hidden = [architecture.activation.name] if len(architecture.sizes) > 2 else []
+        form = ", ".join([sizes, *hidden, architecture.objective.name])
         output.result(f"network   {form}; {len(subject.theta):,} parameters, {subject.words}")
         output.result(f"examples  {self.examples} {self.source}, with random labels; seed {self.seed}")
         output.result(f"penalty   l2 = {self.l2:g}{'' if training.l2 else '; the config has none'}")

@@ -54,8 +54,9 @@ def command(
     The page about one run has its curves, weights and mistakes, and a board to draw on. RUN means the run's best
     checkpoint, or its last one if there is no best. The page is one file that works offline: it contains the weights,
     and the run's network classifies a drawing on the board while you draw. Like mlpcli eval, report evaluates the
-    network on the images, and records the result in the run's evaluations.jsonl. If the images are not available, the
-    page is made without them; but if --split, --data or --source was given, the command fails.
+    network (on the validation images, unless --split says otherwise) and records the result in the run's
+    evaluations.jsonl. If the images are not available, the page is made without them; but if --split, --data or
+    --source was given, the command fails.
 
     For several runs, or for all runs in a FOLDER such as a sweep's, the page shows all curves in one chart, a sortable
     table, and the error against each config key in which the runs differ. No images are used.

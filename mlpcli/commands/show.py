@@ -53,7 +53,8 @@ class Screen(Observer):
         self._epochs = trainer.max_epochs
         held_out = f", {len(dataset.validation):,} validation" if dataset.validation else ""
         sizes = "-".join(map(str, architecture.sizes))
-        form = f"{sizes}, {architecture.activation.name}, {architecture.objective.name}"
+        hidden = [architecture.activation.name] if len(architecture.sizes) > 2 else []
+        form = ", ".join([sizes, *hidden, architecture.objective.name])
         say(f"data     {dataset.name}: {len(dataset.train):,} training{held_out} images")
         say(f"network  {form}; {len(state.theta.vector):,} parameters")
         say(f"run      {run}" + (f", from epoch {state.epoch} on" if state.epoch else ""))
