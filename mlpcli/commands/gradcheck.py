@@ -60,7 +60,7 @@ REASONS = {
     "--entries",
     metavar="N",
     type=click.IntRange(min=1),
-    help="In each weight matrix, check at most N entries whose derivative is nonzero, and ten whose derivative is 0. "
+    help="In each large tensor, check at most N entries whose derivative is nonzero, and ten whose derivative is 0. "
     "[default: 100]",
 )
 @click.option("--all", "every", is_flag=True, help="Check every entry of every tensor.")
@@ -112,7 +112,8 @@ def command(
       jacobian   the output layer's explicit Jacobians, and the formulas of
                  loss and activations as textbooks print them
       step       training steps with one process, compared with the textbook
-                 formula of the optimizer, and with several, compared with one
+                 formula of the optimizer; and training steps with several
+                 processes, compared with those of one process
       float32    the same training steps in float32
 
     The check uses a few images with random labels. The weights are the initial weights of CONFIG (a file, or the name

@@ -189,9 +189,7 @@ class _Checker:
         Y, p = np.zeros_like(z), np.empty_like(z)
         Y[:, 0] = 1.0
         C = objective.forward(z, Y, p)
-        # A softmax does not change if all logits are shifted, and the textbook's overflows unless they are.
-        shift = z.max(axis=1, keepdims=True) if objective.name == "softmax_cross_entropy" else 0.0
-        expected = np.array([OUTPUT_LAYERS[objective.name][0](each)[0] for each in z - shift])
+        expected = np.array([OUTPUT_LAYERS[objective.name][0](each)[0] for each in z])
         halves = [slice(0, len(z) // 2), slice(len(z) // 2, len(z))]
         of_few = sum(objective.forward(z[rows], Y[rows], np.empty_like(z[rows])) for rows in halves)
         return max(relative_error(expected, p), relative_error(np.array(of_few), np.array(C)))

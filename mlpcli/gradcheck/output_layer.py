@@ -19,7 +19,8 @@ Loss = Callable[[Array, Array], tuple[Any, Array]]
 
 
 def _softmax(z: Array) -> tuple[Array, Array]:
-    p = np.exp(z) / np.exp(z).sum()
+    e = np.exp(z - z.max())  # the same p; exp(z) may overflow
+    p = e / e.sum()
     return p, np.diag(p) - np.outer(p, p)  # p_i (1 - p_i) on the diagonal, -p_i p_j off it
 
 

@@ -86,10 +86,7 @@ def probabilities(config: NetworkConfig, theta: Parameters, X: Array) -> Array:
     for W, b in hidden:
         a = ACTIVATIONS[config.activation](a @ W + b)
     unit, _ = OUTPUT_LAYERS[config.objective]
-    logits = a @ W_L + b_L
-    if config.objective == "softmax_cross_entropy":
-        logits = logits - logits.max(axis=1, keepdims=True)  # the same p; exp(z) of a confident network overflows
-    p = np.array([unit(z)[0] for z in logits])
+    p = np.array([unit(z)[0] for z in a @ W_L + b_L])
     return np.concatenate([1 - p, p], axis=1) if config.single_output else p
 
 
