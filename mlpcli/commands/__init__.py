@@ -34,7 +34,7 @@ COMMANDS = {
     "train": "Train a network and write a run.",
     "eval": "Evaluate trained networks on the test images.",
     "predict": "Classify your own images.",
-    "explain": "Show the equations of one image in numbers.",
+    "explain": "Show the equations in numbers, for one image.",
     "gradcheck": "Check the gradients and steps of training.",
     "plot": "Draw learning curves, mistakes, weights and more.",
     "report": "Make a web page about a run, with a board to draw on.",

@@ -84,7 +84,7 @@ REASONS = {
     "--processes",
     metavar="N",
     type=click.IntRange(1, MAX_PROCESSES),
-    help="Check training steps with N processes that share memory. [default: 2 if processes can fork]",
+    help="Check training steps with N processes that share memory. [default: 2, or 1 where the system has no fork]",
 )
 @click.option("--mpi", is_flag=True, help="Check training steps with the processes that mpiexec has started.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
