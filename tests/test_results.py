@@ -81,6 +81,13 @@ def test_runs_follow_their_recipe_on_all_images(recipe: str, seed: str):
     assert read_config.data.validation == 0
 
 
+def test_longer_runs_agree_with_the_page():
+    runs = sorted((DOCS / "repeats" / "elastic-800-300-epochs").iterdir())
+    assert [len((run / "metrics.jsonl").read_text().splitlines()) for run in runs] == [300, 300]
+    errors = [100 * json.loads((run / "test.json").read_text())["error"] for run in runs]
+    assert f"{errors[0]:.2f} and {errors[1]:.2f} %" in PAGE
+
+
 def test_repeated_runs_agree_with_the_page():
     folder = DOCS / "repeats" / "elastic-800"
     runs = sorted(folder.iterdir())

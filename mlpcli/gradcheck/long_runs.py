@@ -32,10 +32,9 @@ def errors_of_many_steps(training: TrainingConfig, rng: np.random.Generator) -> 
     Long enough for momentum to be written out, and for the average to skip steps.
     """
     theta, gradient = (Parameters((2, 2), np.float64) for _ in range(2))
-    eta, mu = (
-        min(training.learning_rate, 0.1 / max(training.l2, 1e-9)),
-        0.9 if training.momentum is None else training.momentum,
-    )
+    # With a larger rate, a large penalty would make theta grow at every step.
+    eta = min(training.learning_rate, 0.1 / max(training.l2, 1e-9))
+    mu = 0.9 if training.momentum is None else training.momentum
     decay, weights = training.averaging or 0.9, len(theta.weights)
     optimizer = make_optimizer(
         training, theta, gradient, {name: np.zeros(6) for name in OPTIMIZER_STATE[training.optimizer]}, SERIAL

@@ -12,9 +12,9 @@ The complex step gives the gradient's projection on a random direction. sgd, mom
 projections of the vectors, through all of their entries, follow the same rule. Adam is not, but its first moment is:
 that is compared by projections, and implies the gradient, from which the rule gives every entry of the others.
 
-The same steps are then taken in the config's own dtype, float32, and every entry is compared with float64. Allowed is
-1e-4, or ten times what another rounding of the vectors makes of the steps in float64, if that is more, and what the
-slopes f' of saturated units lose.
+The same steps are then taken in float32, if that is the config's dtype, and every entry is compared with float64. An
+error of 1e-4 is allowed. If the error is larger, allowed is ten times the error that another rounding of the vectors
+causes in the steps in float64, plus the error of the slopes f' where units are saturated or have kinks.
 
 With several processes the same steps are taken again by all of them, and every entry is compared with those of one.
 
@@ -298,7 +298,7 @@ class StepChecker:
         """
         errors = self._differences(others)
         allowed = self._tolerance["float32"]
-        if max(errors[name] for name in ("loss", *self.snapshots[0].vectors)) > allowed:
+        if _largest(errors) > allowed:
             allowed = max(allowed, self._rounding_in_float32())
         return errors, allowed
 
@@ -320,7 +320,7 @@ class StepChecker:
                 subject = problem.subject(before.vectors["theta"], np.float64)
                 subject.gradient()
                 slopes = max(slopes, *subject.rounding_of_slopes(eps))
-        return slopes + ROUNDINGS * max(rounded[name] for name in ("loss", *self.snapshots[0].vectors))
+        return slopes + ROUNDINGS * _largest(rounded)
 
     def _starts(self) -> list[dict[str, Array]]:
         """Return the vectors with which each epoch began."""
@@ -337,7 +337,7 @@ class StepChecker:
         """
         largest: dict[str, float] = {}
         if starts is None:
-            starts = dict(list(enumerate(self._starts()))[1:])
+            starts = {number: start for number, start in enumerate(self._starts()) if number}
         for ours, theirs in zip(self.snapshots, others.snapshots(starts), strict=True):
             others_in_float64 = {name: vector.astype(np.float64) for name, vector in theirs.vectors.items()}
             errors = {name: relative_error(vector, others_in_float64[name]) for name, vector in ours.vectors.items()}
@@ -507,6 +507,11 @@ class StepChecker:
         )
         augmentation.begin(epoch)
         return augmentation.distort(images, np.arange(len(images)), np.empty(images.shape))
+
+
+def _largest(errors: Mapping[str, float]) -> float:
+    """Return the largest error of the loss and the vectors."""
+    return max(error for name, error in errors.items() if name != "counts")
 
 
 def _relative(a: float, b: float) -> float:

@@ -97,6 +97,14 @@ def test_every_kind_of_network_is_explained(mlpcli, overrides):
         assert check["value"] == pytest.approx(check["complex_step"], rel=1e-10, abs=1e-14)
 
 
+def test_weights_of_another_network_are_explained(mlpcli, trained):
+    hidden = config.flatten(config.load(trained / "config.yaml", [], {}))["network.hidden"]
+    result = mlpcli(*FEW, "--set", f"network.hidden={list(hidden)}", "--set", f"network.init={trained}", "--json")
+    image = np.array(result.document["image"], np.uint8).ravel()
+    np.testing.assert_allclose(result["p"], experiment_p(trained, image), atol=1e-5)
+    refused(mlpcli(*FEW, "--set", "network.init=none"), 4)
+
+
 def test_run_is_explained_on_its_validation_images(mlpcli, trained, validation):
     result = mlpcli(trained, "--index", 3, "--json")
     assert result.document["label"] == validation.labels[3]
