@@ -94,7 +94,7 @@ class RunFeed:
         return self._seen.state if self._seen else "running"
 
     def state_may_differ(self) -> bool:
-        """Return True if the run was removed or a process began or ended to train it since the last light read."""
+        """Return True if the run was removed, or a process began or ended to train it, since the last light read."""
         return _presence(self.path) != self._presence
 
     def light(self) -> Events:
@@ -366,8 +366,11 @@ def _signature(run: Path, *names: str) -> Signature:
 
 
 def _presence(run: Path) -> Signature:
-    """Return whether ``run`` is there, and whether a process trains it."""
-    return directory.is_run(run), directory.is_in_use(run)
+    """Return whether ``run`` is there, whether a process trains it, and the version of its manifest.
+
+    The manifest is written only where training begins and ends. It shows a process that did both between two calls.
+    """
+    return directory.is_run(run), directory.is_in_use(run), _signature(run, MANIFEST)
 
 
 def _began(run: Path) -> float:
