@@ -34,7 +34,7 @@ derivative may be large.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -297,11 +297,14 @@ class _Checker:
         errors = {"complex": relative_error(n, by_hand), "central": central, "direction": direction, **(more or {})}
         if allowed["central"] >= 1 or not smooth.any():
             del errors["central"]  # it has no digit left, or all entries are at kinks
-        names = [f"{name}{_indices(gradient.shape, int(i), gradient.flags.c_contiguous)}" for i in drawn]
-        kinks = tuple(name for name, i in zip(names, drawn, strict=True) if differences.get(int(i), ()) is None)
+
+        def entry(index: int) -> str:
+            return f"{name}{_indices(gradient.shape, index, gradient.flags.c_contiguous)}"
+
+        kinks = tuple(entry(int(i)) for i in drawn if differences.get(int(i), ()) is None)
         every = np.ones(len(n), bool)
         worst = [
-            _worst(np.array(names)[mask], by_hand[mask], numbers, WORDS[method])
+            _worst([entry(int(i)) for i in drawn[mask]], by_hand[mask], numbers, WORDS[method])
             for method, numbers, mask in (("complex", n, every), ("central", m, smooth))
             if not errors.get(method, 0.0) <= allowed[method]
         ]
@@ -352,7 +355,7 @@ def _indices(shape: tuple[int, ...], index: int, c_order: bool) -> list[int]:
     return [int(i) for i in np.unravel_index(index, shape, order="C" if c_order else "F")]
 
 
-def _worst(names: Array, by_hand: Array, numbers: Array, method: str) -> str:
+def _worst(names: Sequence[str], by_hand: Array, numbers: Array, method: str) -> str:
     at = int(np.argmax(np.abs(numbers - by_hand)))
     difference = abs(numbers[at] - by_hand[at])
     return f"{names[at]}: {by_hand[at]:.9g} by hand, {numbers[at]:.9g} by {method}; they differ by {difference:.1e}"

@@ -70,7 +70,10 @@ BATCHES = 3.5  # of an epoch: full ones, two of which are gathered together, and
 
 @dataclass(frozen=True)
 class Snapshot:
-    """All vectors (n,) by name before or after a step, ``record`` that of the step; ``spread`` over the processes."""
+    """All vectors (n,) by name before or after a step, ``record`` that of the step; ``spread`` over the processes.
+
+    theta and the average are those that train: the next step changes them.
+    """
 
     epoch: int
     step: int
@@ -120,12 +123,12 @@ class CheckedSteps:
         with self.group.collective(), np.errstate(all="ignore"):
             for number, epoch in enumerate(self.epochs):
                 state.epoch, state.step = epoch - 1, (epoch - 1) * trainer.steps_per_epoch
-                yield self._snapshot(epoch, None)
+                yield from self._snapshot(epoch, None)
                 for name, vector in starts.get(number, {}).items():
                     self._vector(name)[...] = vector
                 self.group.comm.barrier()  # none has begun the next step
                 for record in trainer.steps():
-                    yield self._snapshot(epoch, record)
+                    yield from self._snapshot(epoch, record)
         self.group.continue_training(False)
 
     def _vector(self, name: str) -> Array:
@@ -133,19 +136,19 @@ class CheckedSteps:
         averages = {} if state.average is None else {"average": state.average.vector}
         return {"theta": state.theta.vector, **state.optimizer, **averages}[name]
 
-    def _snapshot(self, epoch: int, record: StepRecord | None) -> Snapshot:
+    def _snapshot(self, epoch: int, record: StepRecord | None) -> Iterator[Snapshot]:
         comm, state = self.group.comm, self.trainer.state
         comm.barrier()  # all processes have taken the step
-        averages = {} if state.average is None else {"average": state.average.vector.copy()}
-        vectors = {**self.trainer.optimizer_state(), **averages, "theta": state.theta.vector.copy()}
+        averages = {} if state.average is None else {"average": state.average.vector}
+        vectors = {**self.trainer.optimizer_state(), **averages, "theta": state.theta.vector}
         spread = np.zeros(1)
         for vector in vectors.values() if comm.data.size > 1 else ():
             theirs = vector.copy()
             comm.broadcast(theirs)
             spread += relative_error(theirs, vector)
         comm.data.all_reduce(spread)
+        yield Snapshot(epoch, state.step, vectors, record, float(spread[0]))
         comm.barrier()  # none has begun the next step
-        return Snapshot(epoch, state.step, vectors, record, float(spread[0]))
 
 
 def checked_config(config: Config, dataset: Dataset, dtype: str) -> tuple[Config, tuple[int, ...]]:
@@ -219,6 +222,7 @@ class StepChecker:
     ) -> None:
         self._steps, self._initial, self._tolerance = steps, initial, tolerance
         self._direction, self._rng = draw_direction(rng, len(initial)), rng
+        self._complex_step = COMPLEX_STEP * self._direction
         self._config, self._dataset = steps.config, steps.dataset
         self._architecture = architecture_of(self._config, self._dataset.train.images.shape[1], self._dataset.classes)
         self._steps_per_epoch = -(-len(self._dataset.train) // self._config.training.batch_size)
@@ -236,6 +240,8 @@ class StepChecker:
         moved = {name: name == "loss" for name in errors}
         try:
             for snapshot in self._steps.snapshots():
+                kept = {name: v.copy() for name, v in snapshot.vectors.items() if name in ("theta", "average")}
+                snapshot = replace(snapshot, vectors=snapshot.vectors | kept)
                 self.snapshots.append(snapshot)
                 after = snapshot.vectors
                 if snapshot.record is None:
@@ -248,7 +254,7 @@ class StepChecker:
                     found = self._errors(before, snapshot, number, *next(batches))
                 for name, error in found.items():
                     errors[name] = max(errors[name], error)
-                    moved[name] |= name in before and not np.array_equal(before[name], after[name])
+                    moved[name] = moved[name] or not np.array_equal(before[name], after[name])
                 before = after
         except DivergedError as error:
             self.diverged = True
@@ -339,7 +345,7 @@ class StepChecker:
         if starts is None:
             starts = {number: start for number, start in enumerate(self._starts()) if number}
         for ours, theirs in zip(self.snapshots, others.snapshots(starts), strict=True):
-            others_in_float64 = {name: vector.astype(np.float64) for name, vector in theirs.vectors.items()}
+            others_in_float64 = {name: v.astype(np.float64, copy=False) for name, v in theirs.vectors.items()}
             errors = {name: relative_error(vector, others_in_float64[name]) for name, vector in ours.vectors.items()}
             errors["spread"] = theirs.spread
             if ours.record is not None and theirs.record is not None:
@@ -378,7 +384,7 @@ class StepChecker:
 
         # Along the direction by the complex step: the loss is the real part, its derivative the imaginary one.
         subject = problem.subject(theta, np.complex128)
-        subject.theta.vector.imag = COMPLEX_STEP * direction
+        subject.theta.vector.imag = self._complex_step
         loss = subject.loss()
         penalty = textbook.penalty(training.l2, subject.theta.W)
         g = np.asarray(np.imag(loss + penalty) / COMPLEX_STEP)
