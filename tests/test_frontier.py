@@ -62,7 +62,7 @@ def test_committed_picture_is_of_the_committed_runs():
     (title,) = re.findall(r"<dc:title>(.*?)</dc:title>", PICTURE.read_text("utf-8"))
     found = SCRIPT["recipes"]()
     assert title == SCRIPT["title"](found), "to update it, run: python docs/pictures/frontier.py"
-    runs = sorted(path.parent for path in (DOCS / "results").rglob("test.json"))
+    runs = [path for folder in ("results", "frontier") for path in (DOCS / folder).rglob("test.json")]
     assert sum(len(recipe.errors) for recipe in found) == len(runs)
     plain = [json.loads((run / "test.json").read_text())["error"] for run in runs if run.parent.name == "plain"]
     assert f"plain: {100 * mean(plain):.2f} %" in title
@@ -72,3 +72,11 @@ def test_results_page_shows_the_picture():
     page = (DOCS / "results.md").read_text("utf-8")
     assert f"](pictures/{PICTURE.name})" in page
     assert PICTURE.stat().st_size < 100_000
+
+
+def test_table_is_of_the_committed_runs():
+    page = (DOCS / "results.md").read_text("utf-8")
+    for each in SCRIPT["recipes"]():
+        seconds, error = each.point
+        errors = ", ".join(f"{one:.2f}" for one in each.errors)
+        assert f"| {each.name} | {seconds:.1f} | {error:.2f} | {errors} |" in page

@@ -1,4 +1,6 @@
-"""Draws docs/pictures/frontier.svg: test error against seconds of training, from the runs in docs/results/.
+"""Draws docs/pictures/frontier.svg: test error against seconds of training, from the committed runs.
+
+They are those in docs/results/, and those in docs/frontier/, which ``python -m benchmarks.frontier`` trains.
 
 python docs/pictures/frontier.py
 
@@ -21,8 +23,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 HERE = Path(__file__).parent
-RESULTS = HERE.parent / "results"
+FOLDERS = HERE.parent / "results", HERE.parent / "frontier"
 PICTURE = HERE / "frontier.svg"
+
+# The ticks.
+SECONDS = (1, 3, 10, 30, 60, 180, 600, 1800, 3600, 10800, 28800)
+PERCENT = (0.2, 0.3, 0.4, 0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10)
 
 
 @dataclass(frozen=True)
@@ -44,11 +50,12 @@ class Recipe:
         return f"{self.name}: {error:.2f} % in {seconds:.0f} s, {self.threads}, n = {len(self.errors)}"
 
 
-def recipes(folder: Path = RESULTS) -> list[Recipe]:
-    """Return the recipes in ``folder``, those of the least seconds first."""
+def recipes(*folders: Path) -> list[Recipe]:
+    """Return the recipes in ``folders``, or in ``FOLDERS``, those of the least seconds first."""
     runs: dict[str, list[Path]] = {}
-    for test in sorted(folder.rglob("test.json")):
-        runs.setdefault(test.parent.parent.relative_to(folder).as_posix(), []).append(test.parent)
+    for folder in folders or FOLDERS:
+        for test in sorted(folder.rglob("test.json")):
+            runs.setdefault(test.parent.parent.relative_to(folder).as_posix(), []).append(test.parent)
     return sorted((_recipe(name, own) for name, own in runs.items()), key=lambda recipe: recipe.point)
 
 
@@ -85,6 +92,7 @@ def draw(figure: Figure, found: list[Recipe]) -> None:
     figure.set_size_inches(8, 4.5)
     axes = figure.subplots()
     axes.set_xscale("log")
+    axes.set_yscale("log")
     axes.plot(
         *zip(*(recipe.point for recipe in frontier(found)), strict=True), color="#888888", linewidth=0.8, zorder=1
     )
@@ -95,17 +103,20 @@ def draw(figure: Figure, found: list[Recipe]) -> None:
         spread = spread_of(recipe.errors)
         if spread is not None and spread.interval is not None:
             axes.plot([seconds] * 2, [spread.interval.low, spread.interval.high], color=colour, linewidth=0.8)
-        axes.plot(seconds, error, MARKERS[number % len(MARKERS)], color=colour)
-        axes.annotate(
-            f"{recipe.name}, {error:.2f}", (seconds, error), xytext=(7, 5), textcoords="offset points", color=colour
-        )
-    ticks = [1, 3, 10, 30, 60, 180, 600, 1800, 3600, 10800, 28800]
+        filled = "none" if recipe.name.startswith("pytorch/") else "full"
+        label = f"{recipe.name}, {error:.2f}"
+        axes.plot(seconds, error, MARKERS[number % len(MARKERS)], color=colour, fillstyle=filled, label=label)
     least, most = min(min(each.seconds) for each in found), max(max(each.seconds) for each in found)
-    axes.set_xlim(least / 1.5, most * 2.5)  # space for the names on the right
-    axes.set_xticks([tick for tick in ticks if least / 1.5 <= tick <= most * 2.5])
+    axes.set_xlim(least / 1.5, most * 1.5)
+    axes.set_xticks([tick for tick in SECONDS if least / 1.5 <= tick <= most * 1.5])
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda tick, _: _words(tick)))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_ylim(0, 1.1 * max(max(each.errors) for each in found))
+    lowest, highest = min(min(each.errors) for each in found), max(max(each.errors) for each in found)
+    axes.set_ylim(lowest / 1.2, highest * 1.2)
+    axes.set_yticks([tick for tick in PERCENT if lowest / 1.2 <= tick <= highest * 1.2])
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda tick, _: f"{tick:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
     threads = sorted({recipe.threads for recipe in found})
