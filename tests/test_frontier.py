@@ -62,7 +62,7 @@ def test_committed_picture_is_of_the_committed_runs():
     (title,) = re.findall(r"<dc:title>(.*?)</dc:title>", PICTURE.read_text("utf-8"))
     found = SCRIPT["recipes"]()
     assert title == SCRIPT["title"](found), "to update it, run: python docs/pictures/frontier.py"
-    runs = [path for folder in ("results", "frontier") for path in (DOCS / folder).rglob("test.json")]
+    runs = [path.parent for folder in ("results", "frontier") for path in (DOCS / folder).rglob("test.json")]
     assert sum(len(recipe.errors) for recipe in found) == len(runs)
     plain = [json.loads((run / "test.json").read_text())["error"] for run in runs if run.parent.name == "plain"]
     assert f"plain: {100 * mean(plain):.2f} %" in title
