@@ -17,18 +17,17 @@ import tempfile
 from pathlib import Path
 
 from benchmarks import common
+from benchmarks.cold import RECIPES, SCRIPT
 
 FOLDER = common.ROOT / "docs" / "frontier"
 FILES = ("metrics.jsonl", "manifest.json", "test.json")
 CONFIGS = ("softmax-regression", "fast", "fast-256", "quickstart", "fast-99", "mnist", "mlp-512", "nielsen-chapter-3")
-# The options of the script, chosen on validation images: benchmarks/README.md.
+# The options of PyTorch's script, chosen on validation images: benchmarks/README.md.
 PYTORCH = {
-    "pytorch/fast": "",
+    **{f"pytorch/{config}": recipe.pytorch for config, recipe in RECIPES.items()},
     "pytorch/quickstart": "--hidden 256 --epochs 6 --batch 128 --rate 2",
     "pytorch/mnist": "--hidden 512 --epochs 20 --batch 128 --rate 1",
-    "pytorch/fast-99": "--distort --hidden 512 --epochs 13 --batch 128 --rate 1 --smoothing 0 --decay 0",
 }
-SCRIPT = Path(__file__).with_name("pytorch_mnist.py")
 
 
 def main() -> None:
@@ -37,13 +36,17 @@ def main() -> None:
     options.add_argument("--data", default="mnist", help="a data set of mlpcli's, or a folder with its four IDX files")
     options.add_argument("--threads", type=int, default=common.processors(), help="threads of PyTorch")
     options.add_argument("--seeds", type=int, default=3, help="each recipe is trained with seeds 0 .. N - 1")
-    options.add_argument("--recipes", default=",".join((*CONFIGS, *PYTORCH)), help="the recipes to train")
+    options.add_argument("--recipes", default=",".join((*CONFIGS, *PYTORCH)), help="the recipes to train, of these")
     options.add_argument("--out", type=Path, default=FOLDER, help="the folder of the runs")
     given = options.parse_args()
+    names = given.recipes.split(",")
+    for name in names:
+        if name not in (*CONFIGS, *PYTORCH):
+            options.error(f"--recipes: no recipe {name!r}; the recipes are {', '.join((*CONFIGS, *PYTORCH))}")
     with tempfile.TemporaryDirectory(prefix="mlpcli-frontier-") as scratch:
         decoded = common.decoded_folder(given.data, Path(scratch) / "decoded")
         for seed in range(given.seeds):
-            for name in given.recipes.split(","):
+            for name in names:
                 target = given.out / name / f"seed-{seed}"
                 if target.is_dir():
                     continue
@@ -59,7 +62,7 @@ def train(config: str, seed: int, given: argparse.Namespace, run: Path, target: 
     settings = ("--set", f"seed={seed}", "--set", f"data.dataset={json.dumps(given.data)}")
     cores = ("--processes", "auto")
     command = [sys.executable, "-m", "mlpcli", "train", config, "--quiet", *cores, *settings, "--out", str(run)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     target.mkdir(parents=True)
     for name in FILES:
         shutil.copy(run / name, target)
@@ -69,7 +72,7 @@ def train(config: str, seed: int, given: argparse.Namespace, run: Path, target: 
 def train_pytorch(name: str, seed: int, threads: int, decoded: Path, target: Path) -> None:
     """Run the script of PyTorch, and write what it prints as the files of a run."""
     command = [sys.executable, str(SCRIPT), "--data", str(decoded), "--seed", str(seed), "--threads", str(threads)]
-    done = subprocess.run([*command, *PYTORCH[name].split()], check=True, capture_output=True, text=True)
+    done = subprocess.run([*command, *PYTORCH[name].split()], check=True, stdout=subprocess.PIPE, text=True)
     found = json.loads(done.stdout)
     environment = {**common.machine(), "pytorch": found["pytorch"], "threads": threads, "options": PYTORCH[name]}
     contents = ({"seconds": found["seconds"]}, {"environment": environment}, {**found, "dataset": "mnist"})

@@ -1,7 +1,8 @@
 """Profile a training step by timing the parts of mlpcli's own Trainer while it trains.
 
 Epochs with clocks alternate with epochs without, which give the time of the whole step. The loop's time is that of the
-whole step, less that of the parts; the cost of the clocks lowers it. A part's time excludes the parts it calls.
+whole step, less that of the parts; it includes the checks after an epoch, and the cost of the clocks lowers it. A
+part's time excludes the parts it calls.
 
 ``--clock cpu`` counts CPU time, which does not run while another process has the core: so more processes than cores can
 be compared with the model of a step in ``mlpcli.parallel.choose``, which gives a core to each.
@@ -32,8 +33,6 @@ PARTS = {
     "errors": "errors",
     "barrier": "waiting for the other processes",
 }
-
-
 CLOCKS = {"wall": time.perf_counter, "cpu": time.thread_time}
 
 
@@ -85,12 +84,15 @@ def main() -> None:
     profiles = {}
     for hidden, batch in (common.ROWS[int(row) - 1] for row in given.rows.split(",")):
         profiles[f"{common.form(hidden)}, {batch}"] = profile(data, hidden, batch, given)
-    names = {**PARTS, REST: REST, "step": "whole step", "barriers": "barriers"}
+    barriers = {network: found.pop("barriers") for network, found in profiles.items()}
+    names = {**PARTS, REST: REST, "step": "whole step"}
     if given.processes == 1:
-        del names["barrier"], names["barriers"]
+        del names["barrier"]
     rows = [[words, *(f"{found[part]:.1f}" for found in profiles.values())] for part, words in names.items()]
+    if given.processes > 1:
+        rows.append(["number of barriers", *(f"{count:.1f}" for count in barriers.values())])
     text = "Microseconds a step, medians.\n\n" + common.table(["part", *profiles], rows)
-    common.report(given, "profile", {"microseconds": profiles}, text)
+    common.report(given, "profile", {"microseconds": profiles, "barriers": barriers}, text)
 
 
 def profile(data: Any, hidden: tuple[int, ...], batch: int, given: argparse.Namespace) -> dict[str, float]:

@@ -222,7 +222,6 @@ class StepChecker:
     ) -> None:
         self._steps, self._initial, self._tolerance = steps, initial, tolerance
         self._direction, self._rng = draw_direction(rng, len(initial)), rng
-        self._complex_step = COMPLEX_STEP * self._direction
         self._config, self._dataset = steps.config, steps.dataset
         self._architecture = architecture_of(self._config, self._dataset.train.images.shape[1], self._dataset.classes)
         self._steps_per_epoch = -(-len(self._dataset.train) // self._config.training.batch_size)
@@ -384,7 +383,7 @@ class StepChecker:
 
         # Along the direction by the complex step: the loss is the real part, its derivative the imaginary one.
         subject = problem.subject(theta, np.complex128)
-        subject.theta.vector.imag = self._complex_step
+        subject.theta.vector.imag = COMPLEX_STEP * direction
         loss = subject.loss()
         penalty = textbook.penalty(training.l2, subject.theta.W)
         g = np.asarray(np.imag(loss + penalty) / COMPLEX_STEP)
