@@ -251,6 +251,12 @@ class TrainingConfig(_Section):
     l2: float = _key(1e-5, "coefficient of sum(W^2), added to the loss; biases are not regularized", low=0.0)
     dropout: float = _key(0.0, "dropout rate of the hidden layers", low=0.0, high=0.95)
     input_dropout: float = _key(0.0, "dropout rate of the inputs", low=0.0, high=0.95)
+    adversarial: float = _key(
+        0.0,
+        "adversarial training: distance by which each image is moved to raise its loss, in the Euclidean norm of "
+        "pixels from 0 to 1; 0: off",
+        low=0.0,
+    )
     label_smoothing: float = _key(0.0, "fraction of each target spread evenly over all classes", low=0.0, high=0.9)
     teacher: tuple[str, ...] | None = _key(
         None,

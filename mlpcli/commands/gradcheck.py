@@ -229,7 +229,7 @@ class _Check:
         for units in subject.config.network.hidden if training.dropout else ():
             masks.append(np.empty((len(X), units)))
             draw_mask(training.dropout, masks[-1].shape, self.rng, masks[-1])
-        self.problem = Problem(subject.architecture, X, INPUT_SCALE, Y, masks)
+        self.problem = Problem(subject.architecture, X, INPUT_SCALE, Y, masks, training.adversarial > 0)
 
     def gradients(self) -> Iterator[Row]:
         """Check the gradients."""
@@ -273,6 +273,8 @@ class _Check:
         if training.dropout or training.input_dropout:
             rates = f"{training.input_dropout:g} of the inputs and {training.dropout:g} of the hidden units"
             output.result(f"dropout   {rates}, the same in every pass")
+        if training.adversarial:
+            output.result(f"inputs    in the steps, each is moved by {training.adversarial:g} along its gradient")
         if training.label_smoothing:
             output.result(f"targets   smoothed by {training.label_smoothing:g}")
         if self.teachers:

@@ -83,9 +83,9 @@ def check(
 ) -> Iterator[Row]:
     """Check the gradient of ``problem`` at ``theta`` (n,); yield one row for each tensor.
 
-    First the parameters, then the output layer, then the penalty with the coefficient ``l2`` > 0. The targets are
-    one-hot for the hinge, else one-hot or smoothed. Of a tensor with more entries, ``entries`` are sampled by ``rng``;
-    None: all are checked.
+    First the parameters, and X if the problem's backward pass goes down to dX, then the output layer, then the penalty
+    with the coefficient ``l2`` > 0. The targets are one-hot for the hinge, else one-hot or smoothed. Of a tensor with
+    more entries, ``entries`` are sampled by ``rng``; None: all are checked.
     """
     checker = _Checker(problem, theta, rng, entries, tolerance)
     # What is not finite shows as an infinite error; numpy need not warn of it too.
@@ -129,6 +129,10 @@ class _Checker:
         a = gradient.vector
         error, _ = self._directions(a, probe, slice(0, len(a)), allowed[0])
         yield row("theta", a.shape, {"direction": error}, allowed[0])
+        if self.problem.input_gradient:
+            dX = subject.network.input_gradient()
+            probe = Probe(self._loss_of_inputs(np.float64), self._loss_of_inputs(np.complex128))
+            yield self._tensor("dX", dX, probe, slice(0, dX.size), allowed=allowed[0])
 
     def output_layer(self) -> tuple[dict[str, float], list[Row]]:
         """Multiply out the last layer's Jacobians for each example, and compare with the backward pass.
@@ -237,6 +241,12 @@ class _Checker:
             return subject.changing(tensor // 2, unit)
 
         return Function(subject.theta.vector, subject.loss, changing, subject.active_sets)
+
+    def _loss_of_inputs(self, dtype: DTypeLike) -> Function:
+        """Return the loss as a function of the inputs X."""
+        subject = self.problem.subject(self.theta.vector, dtype)
+        inputs: Any = subject.network.layers[0].x
+        return Function(inputs.reshape(-1), subject.loss, lambda index: nullcontext(subject.loss), subject.active_sets)
 
     def _objective(self, z: Array, dtype: DTypeLike) -> Function:
         """Return the objective's mean over the batch as a function of the logits."""

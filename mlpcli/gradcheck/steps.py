@@ -322,7 +322,8 @@ class StepChecker:
                 batches = self._batches(before.epoch)
             if after.record is not None:
                 problem, _ = next(batches)
-                subject = problem.subject(before.vectors["theta"], np.float64)
+                theta = before.vectors["theta"]
+                subject = self._moved(problem, theta).subject(theta, np.float64)
                 subject.gradient()
                 slopes = max(slopes, *subject.rounding_of_slopes(eps))
         return slopes + ROUNDINGS * _largest(rounded)
@@ -381,6 +382,7 @@ class StepChecker:
             vector = after.vectors[name]
             return projection_error(float(direction @ vector), float(expected), vector)
 
+        problem = self._moved(problem, theta)
         # Along the direction by the complex step: the loss is the real part, its derivative the imaginary one.
         subject = problem.subject(theta, np.complex128)
         subject.theta.vector.imag = COMPLEX_STEP * direction
@@ -407,6 +409,18 @@ class StepChecker:
             mean = textbook.average(state["average"], after.vectors["theta"], training.averaging, interval, number)
             errors["average"] = relative_error(mean, after.vectors["average"])
         return errors
+
+    def _moved(self, problem: Problem, theta: Array) -> Problem:
+        """Return the batch of ``problem`` as adversarial training moves it.
+
+        dX is that of the network: the gradients' row of dX checks it.
+        """
+        epsilon = self._config.training.adversarial
+        if not epsilon:
+            return problem
+        subject = replace(problem, input_gradient=True).subject(theta, np.float64)
+        subject.gradient()
+        return replace(problem, X=textbook.moved(problem.X, subject.network.input_gradient(), epsilon))
 
     def _schedule_error(self) -> float:
         """Return the largest error of the learning rates of all steps of the run."""

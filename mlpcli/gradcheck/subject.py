@@ -25,13 +25,17 @@ SLOPE_ROUNDINGS = 10.0
 
 @dataclass(frozen=True)
 class Problem:
-    """A network, inputs scale * X (B, D), targets Y (B, K), and the hidden layers' dropout masks (B, H), if any."""
+    """A network, inputs scale * X (B, D), targets Y (B, K), and the hidden layers' dropout masks (B, H), if any.
+
+    With ``input_gradient`` the backward pass goes down to dX.
+    """
 
     architecture: Architecture
     X: Array
     scale: float
     Y: Array
     masks: Sequence[Array] = ()
+    input_gradient: bool = False
 
     def subject(self, theta: Array, dtype: DTypeLike, *, scaled: bool = False) -> Subject:
         """Return the network with a copy of the parameters ``theta`` (n,) in this dtype.
@@ -39,12 +43,14 @@ class Problem:
         ``scaled``: its inputs are ``X`` and the products by them apply ``scale``, as in training; else scale * X.
         """
         parameters = self.architecture.parameters(dtype, theta.astype(dtype).ravel())
-        arrays = allocate_arrays(self.architecture.sizes, len(self.X), dtype, dropout=bool(self.masks))
+        dropout, down_to_X = bool(self.masks), self.input_gradient
+        arrays = allocate_arrays(self.architecture.sizes, len(self.X), dtype, dropout=dropout, input_gradient=down_to_X)
         for mask, values in zip(arrays.masks, self.masks, strict=False):
             if mask is not None:
                 mask[...] = values
         X: Any = Input(self.X.astype(dtype), self.scale) if scaled else (self.scale * self.X).astype(dtype)
-        return Subject(self, parameters, build_network(self.architecture, parameters, X, arrays, SERIAL))
+        network = build_network(self.architecture, parameters, X, arrays, SERIAL, input_gradient=down_to_X)
+        return Subject(self, parameters, network)
 
 
 @dataclass(frozen=True)

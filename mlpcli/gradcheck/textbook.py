@@ -90,6 +90,11 @@ def probabilities(config: NetworkConfig, theta: Parameters, X: Array) -> Array:
     return np.concatenate([1 - p, p], axis=1) if config.single_output else p
 
 
+def moved(X: Array, dX: Array, epsilon: float) -> Array:
+    """Return X (B, D), each row moved by the distance ``epsilon`` along its gradient; not if that is 0."""
+    return np.array([x + epsilon * g / np.linalg.norm(g) if g.any() else x for x, g in zip(X, dX, strict=True)])
+
+
 def learning_rate(config: TrainingConfig, step: int, steps_per_epoch: int) -> float:
     """Return the rate of ``step``, from 0: linear warm-up, then the schedule over the rest of all epochs."""
     warmup, total = config.warmup_epochs * steps_per_epoch, config.epochs * steps_per_epoch

@@ -53,6 +53,7 @@ class Arrays:
 
     For each hidden layer ``z``, ``h``, ``a``, ``slope`` and, with dropout, ``masks`` (B, H); ``partial_da`` are the
     processes' terms of its da, the first of which becomes its dz. ``partial_logits``, ``p`` and ``dlogits`` are (B, K).
+    ``partial_dX`` (B, D) are the processes' terms of dX; there are none unless they were asked for.
     """
 
     z: list[Array]
@@ -64,6 +65,7 @@ class Arrays:
     partial_logits: list[Array]
     p: Array
     dlogits: Array
+    partial_dX: list[Array]
 
     def first(self, rows: int) -> Arrays:
         """Return the same memory for the first ``rows`` examples: the arrays of a smaller batch."""
@@ -81,6 +83,7 @@ class Arrays:
             partial_logits=cut(self.partial_logits),
             p=self.p[:rows],
             dlogits=self.dlogits[:rows],
+            partial_dX=cut(self.partial_dX),
         )
 
 
@@ -90,11 +93,15 @@ def allocate_arrays(
     dtype: DTypeLike,
     *,
     dropout: bool = False,
+    input_gradient: bool = False,
     allocate: Allocate = aligned,
     processes: int = 1,
 ) -> Arrays:
-    """Allocate the arrays of a network of ``sizes`` for ``batch_size`` examples and this number of ``processes``."""
-    *hidden, K = sizes[1:]
+    """Allocate the arrays of a network of ``sizes`` for ``batch_size`` examples and this number of ``processes``.
+
+    ``input_gradient``: with those of dX, which :func:`build_network` then can compute.
+    """
+    D, *hidden, K = sizes
 
     def hidden_array(units: int) -> Array:
         row_major = processes == 1 and units < batch_size
@@ -109,13 +116,18 @@ def allocate_arrays(
     partial_da = [[hidden_array(units) for _ in range(count)] for units, count in zip(hidden, counts, strict=False)]
     partial_logits = [allocate((batch_size, K), dtype) for _ in range(processes)]
     p, dlogits = (allocate((batch_size, K), dtype) for _ in range(2))
-    return Arrays(z, h, a, slope, masks, partial_da, partial_logits, p, dlogits)
+    # Without a hidden layer each process writes the columns of its inputs: they are parts, not terms.
+    terms_of_dX = (processes if hidden else 1) if input_gradient else 0
+    partial_dX = [allocate((batch_size, D), dtype) for _ in range(terms_of_dX)]
+    return Arrays(z, h, a, slope, masks, partial_da, partial_logits, p, dlogits, partial_dX)
 
 
-def build_layers(theta: Parameters, X: Input | Array, arrays: Arrays, comm: LayerCommunicator) -> list[Layer]:
+def build_layers(
+    theta: Parameters, X: Input | Array, arrays: Arrays, comm: LayerCommunicator, input_gradient: bool = False
+) -> list[Layer]:
     """Return the layers as far as this process owns them: views of ``theta`` and ``arrays``."""
     layers: list[Layer] = []
-    x, dx = X, None
+    x, dx = X, _own_term(arrays.partial_dX, comm) if input_gradient else None
     *hidden, (W_L, b_L) = theta.shard(comm)
     for i, (W, b) in enumerate(hidden):
         units, terms, mask = comm.shard(theta.sizes[i + 1]), arrays.partial_da[i], arrays.masks[i]
@@ -124,11 +136,15 @@ def build_layers(theta: Parameters, X: Input | Array, arrays: Arrays, comm: Laye
         )
         mask = None if mask is None else mask[:, units]
         layers.append(Layer(x, W, b, z, partial_da[0], dx, h, a, mask, slope, partial_da))
-        x, dx = arrays.a[i], terms[comm.rank if len(terms) > 1 else 0]
+        x, dx = arrays.a[i], _own_term(terms, comm)
     units = comm.shard(theta.sizes[-2])
     x = x.block(units) if isinstance(x, Input) else x[:, units]
     dx = None if dx is None else dx[:, units]
     return [*layers, Layer(x, W_L, b_L, arrays.partial_logits[comm.rank], arrays.dlogits, dx)]
+
+
+def _own_term(terms: Sequence[Array], comm: LayerCommunicator) -> Array:
+    return terms[comm.rank if len(terms) > 1 else 0]
 
 
 def build_network(
@@ -138,14 +154,17 @@ def build_network(
     arrays: Arrays,
     comm: LayerCommunicator,
     batch_size: int | None = None,
+    *,
+    input_gradient: bool = False,
 ) -> Network:
     """Return the network with parameters ``theta``, for batches in ``X`` (B, D); this process's part of it.
 
-    ``batch_size`` is what the loss is divided by: B, unless the rest of the batch is elsewhere.
+    ``batch_size`` is what the loss is divided by: B, unless the rest of the batch is elsewhere. With ``input_gradient``
+    its backward pass goes down to dX.
     """
     rows = comm.shard(len(arrays.p))
     return Network(
-        build_layers(theta, X, arrays, comm),
+        build_layers(theta, X, arrays, comm, input_gradient),
         architecture.activation,
         architecture.objective,
         comm,
@@ -153,4 +172,5 @@ def build_network(
         arrays.p[rows],
         arrays.dlogits[rows],
         len(arrays.p) if batch_size is None else batch_size,
+        [term[rows] for term in arrays.partial_dX],
     )

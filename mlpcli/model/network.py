@@ -57,7 +57,7 @@ class Layer:
     b: Array  # (H,)
     z: Array  # (B, H)
     dz: Array  # (B, H)
-    dx: Array | None = None  # (B, D)  this process's term of da of the layer below; None in the first layer
+    dx: Array | None = None  # (B, D)  this process's term of da of the layer below, of dX in the first; or None
     h: Any = None  # (B, H)
     a: Any = None  # (B, H)  the same array as h without dropout
     mask: Array | None = None  # (B, H)
@@ -75,7 +75,7 @@ class Layer:
         self._xW(beta=1.0)  # (1)  (B, H) = (B, D) (D, H) + (H,)
 
     def backward(self) -> None:
-        """Compute dx (B, D), if there is a layer below."""
+        """Compute dx (B, D), if anything below depends on it."""
         if self._dzWT is not None:
             self._dzWT()  # (7)  (B, D) = (B, H) (H, D)
 
@@ -85,7 +85,8 @@ class Network:
 
     ``partial_logits`` are every process's terms of the logits, ``p`` and ``dlogits`` the arrays of the output unit's
     value and of dLoss/dz_L: (B, K) each, of the examples whose loss this process computes. ``batch_size`` is the number
-    of examples that the loss is the mean over.
+    of examples that the loss is the mean over. ``partial_dX`` are every process's terms of dX (B, D), of the same
+    examples, if the first layer has a dx.
     """
 
     def __init__(
@@ -98,10 +99,12 @@ class Network:
         p: Array,
         dlogits: Array,
         batch_size: int,
+        partial_dX: Sequence[Array] = (),
     ) -> None:
         self.layers, self.hidden, self.output = layers, layers[:-1], layers[-1]
         self.f, self.objective, self.comm, self.batch_size = activation, objective, comm, batch_size
         self.partial_logits, self.logits, self.p, self.dlogits = partial_logits, partial_logits[0], p, dlogits
+        self.partial_dX = partial_dX
 
     def forward(self) -> Array:
         """Return the logits z_L (B, K)."""
@@ -132,6 +135,12 @@ class Network:
                 np.multiply(layer.mask, layer.da, out=layer.dh)  # (12) (B, H)
             np.multiply(layer.dh, self.f.derivative(layer.h, layer.slope), out=layer.dz)  # (8)  (B, H)
             layer.backward()
+
+    def input_gradient(self) -> Array:
+        """Return dX (B, D), of the examples whose loss this process computes. Call after :meth:`backward`."""
+        self.comm.gather()  # without a hidden layer, dX has parts and no terms
+        self.comm.reduce(self.partial_dX)
+        return self.partial_dX[0]
 
 
 class Gradient:

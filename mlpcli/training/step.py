@@ -15,6 +15,7 @@ from mlpcli.model.input import Input
 from mlpcli.model.network import Gradient, Network, WeightDecay
 from mlpcli.model.parameters import Parameters
 from mlpcli.parallel.comm import Serial
+from mlpcli.training.adversary import Adversary
 from mlpcli.training.batches import Batch
 from mlpcli.training.optimizers import Optimizer
 from mlpcli.training.targets import Targets, count_errors
@@ -53,7 +54,7 @@ class TrainingStep:
     """The training step for batches of one size in one slot. They are written to ``X``, the input of ``network``.
 
     ``gradient`` is accumulated in the optimizer's accumulator. ``metrics`` (processes, 2), in shared memory, has a row
-    for each process of ``comm.model``.
+    for each process of ``comm.model``. An ``adversary``, if there is one, moves the inputs of each batch first.
     """
 
     def __init__(
@@ -65,15 +66,18 @@ class TrainingStep:
         targets: Targets,
         metrics: Array,
         comm: Serial,
+        adversary: Adversary | None = None,
     ) -> None:
         self.network, self.X, self.gradient, self.optimizer, self.targets = network, X, gradient, optimizer, targets
-        self._comm = comm
+        self._comm, self._adversary = comm, adversary
         self._own_metrics = metrics[comm.model.rank]
         self._all_metrics = list(metrics)
 
     def propagate(self, batch: Batch) -> None:
         """Compute loss, errors and dz of ``batch``. Collective."""
         self.X.columns[:] = batch.columns
+        if self._adversary is not None:
+            self._adversary.perturb(batch.Y)
         self.network.forward()
         self._own_metrics[0] = self.network.loss(batch.Y)
         self._own_metrics[1] = count_errors(self.targets.predicted(self.network.logits, self.network.p), batch.y)

@@ -20,6 +20,7 @@ from mlpcli.model.network import Gradient, Network
 from mlpcli.model.parameters import Parameters
 from mlpcli.parallel.control import SINGLE, ProcessGroup
 from mlpcli.state import OPTIMIZER_STATE, EpochRecord, State, architecture_of
+from mlpcli.training.adversary import Adversary
 from mlpcli.training.augment import Augmentation
 from mlpcli.training.averaging import MovingAverage
 from mlpcli.training.batches import INPUT_SCALE, Batch, Batches
@@ -91,6 +92,7 @@ class Trainer:
             self._local_rows(self._batch_size),
             dtype,
             dropout=training.dropout > 0,
+            input_gradient=training.adversarial > 0,
             allocate=self._comm.allocate,
             processes=self._comm.model.size,
         )
@@ -187,9 +189,15 @@ class Trainer:
             rows = self._local_rows(size)
             for slot, array in enumerate(self._X):
                 X = Input(array[:rows], INPUT_SCALE)
-                network = build_network(self.architecture, theta, X, self._arrays.first(rows), comm.model, size)
+                arrays = self._arrays.first(rows)
+                network = build_network(self.architecture, theta, X, arrays, comm.model, size)
+                adversary = None
+                if training.adversarial:
+                    attacked = build_network(self.architecture, theta, X, arrays, comm.model, size, input_gradient=True)
+                    adversary = Adversary(attacked, X, comm.model.shard(rows), training.adversarial)
+                gradient_of_batch = self._gradient_of(network, accumulator)
                 self._steps[size, slot] = TrainingStep(
-                    network, X, self._gradient_of(network, accumulator), optimizer, self.targets, self._metrics, comm
+                    network, X, gradient_of_batch, optimizer, self.targets, self._metrics, comm, adversary
                 )
                 self._to_gradient[size, slot] = self._gradient_of(network, gradient)
         self._average: MovingAverage | None = None
@@ -223,7 +231,8 @@ class Trainer:
         if self._teachers:
             rows = self._comm.shard(self._batch_size)
             teacher = TeacherTargets(self._teachers, rows.stop - rows.start, config.data.preprocessing)
-        trims = augmentation is None and self._batch_size * self.architecture.sizes[1] >= MIN_WORK_TO_TRIM
+        movable = augmentation is not None or config.training.adversarial > 0  # then no pixel is always 0
+        trims = not movable and self._batch_size * self.architecture.sizes[1] >= MIN_WORK_TO_TRIM
         return Batches(
             train,
             self.targets.table(config.training.label_smoothing, dtype),

@@ -20,6 +20,7 @@ from mlpcli.model.parameters import Parameters, initialize
 from mlpcli.parallel.forked import ForkedGroup, SharedMemory
 from mlpcli.state import State
 from mlpcli.training import augment, batches, optimizers, schedule, step, trainer
+from mlpcli.training.adversary import Adversary
 from mlpcli.training.augment import Augmentation, draw_fields, inverses, strength_in
 from mlpcli.training.averaging import MovingAverage
 from mlpcli.training.batches import Batches
@@ -28,6 +29,7 @@ from mlpcli.training.rng import keyed_rng
 from mlpcli.training.step import TrainingStep
 from mlpcli.training.targets import OneHot
 from mlpcli.training.teacher import Teacher, TeacherTargets
+from mlpcli.training.trainer import Trainer
 
 OPTIMIZERS = {"sgd": "theta", "momentum": "v theta", "nesterov": "v theta", "adam": "m s theta"}
 
@@ -83,6 +85,7 @@ EVERYTHING = {
     "dropout": 0.3,
     "input_dropout": 0.2,
     "label_smoothing": 0.1,
+    "adversarial": 0.5,
     "averaging": 0.99,
     "schedule": "step",
     "warmup_epochs": 1.0,
@@ -608,6 +611,53 @@ def test_planted_error_is_caught(plant, monkeypatch):
     found = failed(rows_of(config))
     assert found
     assert found <= {f"step {name}" for name in PLANTED[plant]}
+
+
+def images_left_where_they_were(patch):
+    patch(Adversary, "perturb", lambda self, Y: None)
+
+
+def images_moved_twice(patch):
+    perturb = Adversary.perturb
+    patch(Adversary, "perturb", lambda self, Y: [perturb(self, Y), perturb(self, Y)])
+
+
+def images_moved_towards_their_labels(patch):
+    init = Adversary.__init__
+    patch(Adversary, "__init__", lambda self, network, X, own, epsilon: init(self, network, X, own, -epsilon))
+
+
+def images_moved_too_far(patch):
+    init = Adversary.__init__
+    patch(Adversary, "__init__", lambda self, network, X, own, epsilon: init(self, network, X, own, 1.01 * epsilon))
+
+
+def margins_trimmed_although_images_move(patch):
+    make = Trainer._make_batches
+
+    def trimmed(self):
+        batches = make(self)
+        batches._margins = Margins(self._dataset.train.images)
+        return batches
+
+    patch(Trainer, "_make_batches", trimmed)
+
+
+MOVED = [
+    images_left_where_they_were,
+    images_moved_twice,
+    images_moved_towards_their_labels,
+    images_moved_too_far,
+    margins_trimmed_although_images_move,
+]
+
+
+@pytest.mark.parametrize("plant", MOVED, ids=lambda plant: plant.__name__)
+def test_wrong_adversarial_images_are_caught(plant, monkeypatch):
+    config = config_of(optimizer="momentum", adversarial=0.5)
+    assert not failed(rows_of(config))
+    plant(monkeypatch.setattr)
+    assert failed(rows_of(config)) == {"step loss", "step v", "step theta"}
 
 
 @pytest.mark.parametrize("plant", [targets_of_the_first_batch_of_a_group, second_group_like_the_first])

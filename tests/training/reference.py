@@ -125,6 +125,12 @@ class Network:
 
     def gradient(self, theta: Array, X: Array, Y: Array, masks: list[Array]) -> tuple[Array, list[float], Array]:
         """Return dLoss/dtheta, the loss of each example, and the logits."""
+        return self.gradients(theta, X, Y, masks)[:3]
+
+    def gradients(
+        self, theta: Array, X: Array, Y: Array, masks: list[Array]
+    ) -> tuple[Array, list[float], Array, Array]:
+        """Return dLoss/dtheta, the loss of each example, the logits, and dLoss/dX."""
         inputs, zs = self.forward(theta, X, masks)
         dz, losses = np.empty_like(zs[-1]), []
         for i, z in enumerate(zs[-1]):
@@ -137,7 +143,7 @@ class Network:
             parts = [(inputs[layer].T @ dz).ravel(), dz.sum(axis=0), *parts]
             if layer:
                 dz = dz @ W.T * masks[layer - 1] * self.f_prime(zs[layer - 1])
-        return np.concatenate(parts), losses, zs[-1]
+        return np.concatenate(parts), losses, zs[-1], dz @ self.tensors(theta)[0][0].T
 
 
 class Sgd:
@@ -240,6 +246,10 @@ def train(config: Config, dataset: Dataset, theta: Array) -> tuple[list[dict[str
             Y = Y + training.label_smoothing / classes
             masks = [mask(training.dropout, units, len(chosen), of_hidden).T for units in sizes[1:-1]]
             point = optimizer.point
+            if training.adversarial:
+                dX = network.gradients(point, X, Y, masks)[3]
+                lengths = np.linalg.norm(dX, axis=1, keepdims=True)
+                X = X + training.adversarial * dX / np.where(lengths, lengths, 1.0)  # 0 if all units are dropped
             gradient, of_batch, logits = network.gradient(point, X, Y, masks)
             losses += of_batch
             wrong += np.sum(logits.argmax(axis=1) != train.labels[chosen])

@@ -94,6 +94,8 @@ def test_every_network_equals_the_reference(activation: str, objective: str, hid
         ["training.dropout=0.4"],
         ["training.dropout=0.3", "network.hidden=[20, 5, 11]"],
         ["training.input_dropout=0.2"],
+        ["training.adversarial=0.3"],
+        ["training.adversarial=1.5", "network.hidden=[]"],
         ["training.label_smoothing=0.2"],
         ["training.averaging=0.5", "training.epochs=6"],  # from the second update on it forgets
         ["training.averaging=0.97", "training.epochs=6"],
@@ -101,6 +103,7 @@ def test_every_network_equals_the_reference(activation: str, objective: str, hid
         [
             *("training.dropout=0.4", "training.input_dropout=0.2", "training.label_smoothing=0.3"),
             *("augmentation.shear=20", "training.averaging=0.9", "training.l2=0.01", "training.epochs=4"),
+            "training.adversarial=0.2",
         ],
     ],
     ids=lambda changes: ",".join(changes[:2]),
@@ -403,6 +406,7 @@ def configs(draw: st.DrawFn) -> Config:
             warmup_epochs=draw(st.sampled_from([0.0, 0.3, 1.0])),
             l2=draw(st.just(0.0) | magnitudes),
             input_dropout=draw(st.sampled_from([0.0, 0.5])),
+            adversarial=draw(st.just(0.0) | magnitudes),
             averaging=draw(st.none() | st.sampled_from([0.5, 0.999])),
             patience=draw(st.none() | st.integers(1, 3)) if validation else None,
         ),
