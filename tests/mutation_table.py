@@ -21,6 +21,7 @@ FILES = (
     "model/parameters.py",
     "model/build.py",
     "training/step.py",
+    "training/adversary.py",
     "training/optimizers.py",
     "training/averaging.py",
     "training/batches.py",
@@ -45,11 +46,19 @@ _DISTORTIONS = tuple(
     f"augmentation.{key}"
     for key in ("rotation=10", "scale=0.1", "shear=10", "shift=1", "elastic_alpha=34", "elastic_sigma=5")
 )
+_ADVERSARIAL = "training.adversarial=0.5"
 CHECKS = tuple(
     ("--entries", "5", *flags, *_settings("network.hidden=[12]", *keys))
     for flags, *keys in (
         ((), "training.optimizer=momentum"),
-        ((), "network.hidden=[]", "training.l2=0", "network.objective=normalized_sigmoid", "training.batch_size=10"),
+        (
+            (),
+            "network.hidden=[]",
+            "training.l2=0",
+            "network.objective=normalized_sigmoid",
+            "training.batch_size=10",
+            _ADVERSARIAL,
+        ),
         (
             ("--processes", "3"),
             "network.hidden=[70,65]",
@@ -77,7 +86,7 @@ CHECKS = tuple(
             "training.schedule=step",
         ),
         ((), "network.objective=linear_quadratic", "training.batch_size=130", "training.schedule=constant"),
-        ((), "network.hidden=[40,8]", "network.objective=sigmoid_quadratic", *_DISTORTIONS),
+        ((), "network.hidden=[40,8]", "network.objective=sigmoid_quadratic", _ADVERSARIAL, *_DISTORTIONS),
         # Batches of four examples and of two, as few rows as gemm has.
         ((), "network.hidden=[8,6]", "training.batch_size=4"),
     )
@@ -127,6 +136,8 @@ TRAININGS = tuple(
         ((), "network.hidden=[]", "training.batch_size=10", "training.l2=0", "network.objective=normalized_sigmoid"),
         ((), "network.objective=sigmoid_quadratic", *_DISTORTIONS),
         ((), "network.objective=linear_quadratic", "training.batch_size=1000", "training.optimizer=momentum"),
+        (("--processes", "2"), _ADVERSARIAL),
+        (("--processes", "2"), _ADVERSARIAL, "network.hidden=[]"),
         (("--processes", "2"), "training.optimizer=momentum", "network.hidden=[24,16]"),
         (
             ("--processes", "3"),
