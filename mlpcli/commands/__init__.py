@@ -6,6 +6,7 @@ functions, so that help and usage errors come at once.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import itertools
 import os
@@ -119,6 +120,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         status = stopped.status
     for stream in (sys.stdout, sys.stderr):
         _empty(stream)
+    gc.freeze()  # on its way out the interpreter would look at every object for cycles, several times
     sys.exit(status)
 
 

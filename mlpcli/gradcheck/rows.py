@@ -21,6 +21,9 @@ PASSED, FAILED, NOT_EXERCISED = "passed", "failed", "not exercised"
 NEGLIGIBLE = 1e-30
 
 
+CHUNK_SIZE = 65_536  # entries that stay in the cache while two vectors are compared
+
+
 @dataclass(frozen=True)
 class Row:
     """The result for one tensor.
@@ -57,14 +60,21 @@ def row(
 
 
 def relative_error(n: Array, a: Array) -> float:
-    """Return ||n - a|| / (||n|| + ||a||) of two arrays of one shape: infinite if one is not finite.
+    """Return ||n - a|| / (||n|| + ||a||) of two arrays of one shape, in float64: infinite if one is not finite.
 
     It is 0 if the denominator is negligible.
     """
-    scale = float(np.linalg.norm(n) + np.linalg.norm(a))
+    n, a = np.ravel(n), np.ravel(a)
+    sums = [0.0, 0.0, 0.0]
+    for start in range(0, n.size, CHUNK_SIZE):
+        x, y = (v[start : start + CHUNK_SIZE].astype(np.float64, copy=False) for v in (n, a))
+        for i, each in enumerate((x - y, x, y)):
+            sums[i] += float(each.dot(each))
+    difference, *sizes = map(sqrt, sums)
+    scale = sum(sizes)
     if not isfinite(scale):
         return inf
-    return float(np.linalg.norm(n - a)) / scale if scale > NEGLIGIBLE else 0.0
+    return difference / scale if scale > NEGLIGIBLE else 0.0
 
 
 def projection_error(n: float, a: float, vector: Array) -> float:

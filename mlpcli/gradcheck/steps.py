@@ -345,8 +345,7 @@ class StepChecker:
         if starts is None:
             starts = {number: start for number, start in enumerate(self._starts()) if number}
         for ours, theirs in zip(self.snapshots, others.snapshots(starts), strict=True):
-            others_in_float64 = {name: v.astype(np.float64, copy=False) for name, v in theirs.vectors.items()}
-            errors = {name: relative_error(vector, others_in_float64[name]) for name, vector in ours.vectors.items()}
+            errors = {name: relative_error(vector, theirs.vectors[name]) for name, vector in ours.vectors.items()}
             errors["spread"] = theirs.spread
             if ours.record is not None and theirs.record is not None:
                 errors["loss"] = self._error_of_loss(ours.record.loss, theirs.record.loss)
