@@ -6,8 +6,9 @@ import math
 import os
 import signal
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -159,10 +160,10 @@ def command(
         if not as_json:
             check.print_head(group, mpi)
         rows = []
-        tables = _raised_as_rows(check.gradients()), _raised_as_rows(check.steps(group))
+        by_entry, steps, long_runs = map(_raised_as_rows, (check.gradients(), check.steps(group), check.long_runs()))
         if group.size > 1 and not mpi:
-            tables = _at_once(*tables)
-        for columns, table in zip((COLUMNS, STEP_COLUMNS), tables, strict=True):
+            steps, (by_entry, long_runs) = _at_once(steps, [by_entry, long_runs])
+        for columns, table in ((COLUMNS, by_entry), (STEP_COLUMNS, chain(steps, long_runs))):
             if not as_json:
                 output.result(_line("tensor", "shape", "checked", columns, "verdict"))
             for row in table:
@@ -202,8 +203,9 @@ class _Check:
 
         self.subject, self.seed, self.tolerance = subject, seed, tolerance
         self.entries = None if every else entries
-        self.rng, self.step_rng = (
-            np.random.Generator(np.random.Philox(key=np.array([seed, STREAM + table], np.uint64))) for table in (0, 1)
+        self.rng, self.step_rng, self.long_rng = (
+            np.random.Generator(np.random.Philox(key=np.array([seed, STREAM + number], np.uint64)))
+            for number in range(3)
         )
         self.images, self.source = _images(subject, data, self.rng)
         training = subject.config.training
@@ -259,6 +261,13 @@ class _Check:
         yield from checker.rows(in_float32)
         if group.size > 1 and not checker.diverged:
             yield from checker.rows_of(CheckedSteps(config, dataset, state, group, self.teachers))
+
+    def long_runs(self) -> Iterator[Row]:
+        """Check many steps and many batches, of the parts alone."""
+        from mlpcli.gradcheck import long_runs
+
+        config = self.subject.config
+        return long_runs.check(config.training, config.seed, self.long_rng, self.tolerance)
 
     def print_head(self, group: ProcessGroup, mpi: bool) -> None:
         """Print the subject of the check, and the table's head."""
@@ -319,8 +328,8 @@ def _raised_as_rows(table: Iterator[Row]) -> Iterator[Row]:
         yield Row("exception", (), 0, {}, FAILED, worst=reason)
 
 
-def _at_once(first: Iterator[Row], second: Iterator[Row]) -> tuple[Iterator[Row], Iterator[Row]]:
-    """Compute both tables at the same time, the ``first`` in a forked process: together they take half the time."""
+def _at_once(ours: Iterator[Row], theirs: Sequence[Iterator[Row]]) -> tuple[Iterator[Row], list[Iterator[Row]]]:
+    """Compute all tables at the same time, ``theirs`` in a forked process: together they take half the time."""
     import multiprocessing
 
     context = multiprocessing.get_context("fork")
@@ -329,24 +338,25 @@ def _at_once(first: Iterator[Row], second: Iterator[Row]) -> tuple[Iterator[Row]
     def work() -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends with the command
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        for row in first:
-            sender.send(row)
+        for table in theirs:
+            sender.send(list(table))
 
     process = context.Process(target=work, daemon=True)
     process.start()
     sender.close()
-    here = list(second)
+    here = list(ours)
 
     def received() -> Iterator[Row]:
-        with suppress(EOFError):
-            while True:
-                yield receiver.recv()
-        process.join()
-        if process.exitcode:
-            how = f"by signal {-process.exitcode}" if process.exitcode < 0 else f"with status {process.exitcode}"
-            raise RunError(f"the process that checks the gradients has ended early, {how}")
+        try:
+            rows = receiver.recv()
+        except EOFError:
+            process.join()
+            code = process.exitcode or 0
+            how = f"by signal {-code}" if code < 0 else f"with status {code}"
+            raise RunError(f"the process that checks the gradients has ended early, {how}") from None
+        yield from rows
 
-    return received(), iter(here)
+    return iter(here), [received() for _ in theirs]
 
 
 def _processes(given: int | None, mpi: bool) -> int:

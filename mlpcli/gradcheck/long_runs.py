@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Mapping
+
 import numpy as np
 
 from mlpcli.config import TrainingConfig
 from mlpcli.datasets.load import Split
 from mlpcli.gradcheck import textbook
-from mlpcli.gradcheck.rows import relative_error
+from mlpcli.gradcheck.rows import TOLERANCE, Row, relative_error, row
 from mlpcli.model.blas import Gemm
 from mlpcli.model.input import Input
 from mlpcli.model.parameters import Parameters
@@ -24,6 +27,21 @@ MANY_STEPS = 300
 # than three groups.
 IMAGES, BATCH_SIZE, PIXELS = 199, 2, 256 * MARGIN_ALIGNMENT
 CLASSES, UNITS = 5, 4
+COMMON_ENDS = 3
+
+
+def check(
+    training: TrainingConfig, seed: int, rng: np.random.Generator, tolerance: Mapping[str, float] = TOLERANCE
+) -> Iterator[Row]:
+    """Yield a row for many steps of the optimizer, one for those of the average, and one for many batches."""
+    errors = errors_of_many_steps(training, rng)
+    average = errors.pop("average")
+    found = {f"{MANY_STEPS} updates": max(errors.values())}
+    if training.averaging is not None:
+        found[f"{MANY_STEPS} averages"] = average
+    found[f"{math.ceil(IMAGES / BATCH_SIZE)} batches"] = error_of_many_batches(seed, rng)
+    for name, error in found.items():
+        yield row(name, (), {"step": error}, tolerance, 1)
 
 
 def errors_of_many_steps(training: TrainingConfig, rng: np.random.Generator) -> dict[str, float]:
@@ -60,10 +78,12 @@ def error_of_many_batches(seed: int, rng: np.random.Generator) -> float:
     """Return the largest relative error of what an epoch of many small batches brings to the first layer.
 
     Compared are labels, targets, and the products X W and X^T dz, which skip the margins. These differ between batches,
-    so that each end of the columns also moves alone. The error is infinite if a batch is missing, or one too many.
+    and each end of the columns also moves alone. The error is infinite if a batch is missing, or one too many.
     """
     images = rng.integers(1, 256, (IMAGES, PIXELS), np.uint8)
-    for image, (first, last) in zip(images, np.sort(rng.integers(PIXELS + 1, size=(IMAGES, 2))), strict=True):
+    # Half of the ends are one of few, so that often one end of the columns stays where it is and the other moves.
+    ends, few = (rng.integers(count + 1, size=(IMAGES, 2)) * (PIXELS // count) for count in (PIXELS, COMMON_ENDS))
+    for image, (first, last) in zip(images, np.sort(np.where(rng.random(ends.shape) < 0.5, ends, few)), strict=True):
         image[:first] = image[last:] = 0
     seed += 1  # a seed of 0 would not show that it is ignored
     labels = rng.integers(CLASSES, size=IMAGES).astype(np.uint8)

@@ -18,7 +18,7 @@ causes in the steps in float64, plus the error of the slopes f' where units are 
 
 With several processes the same steps are taken again by all of them, and every entry is compared with those of one.
 
-An epoch usually has more steps. :mod:`mlpcli.gradcheck.long_runs` checks many of them, of the parts alone.
+An epoch usually has more steps. :mod:`mlpcli.gradcheck.long_runs` has rows for many of them, of the parts alone.
 """
 
 from __future__ import annotations
@@ -38,7 +38,6 @@ from mlpcli.datasets.deskew import preprocessed
 from mlpcli.datasets.load import Dataset, Split
 from mlpcli.errors import DivergedError
 from mlpcli.gradcheck import distortions, textbook
-from mlpcli.gradcheck.long_runs import error_of_many_batches, errors_of_many_steps
 from mlpcli.gradcheck.probe import COMPLEX_STEP, ROUNDINGS
 from mlpcli.gradcheck.rows import (
     NOT_EXERCISED,
@@ -221,7 +220,7 @@ class StepChecker:
         self, steps: CheckedSteps, initial: Array, rng: np.random.Generator, tolerance: Mapping[str, float] = TOLERANCE
     ) -> None:
         self._steps, self._initial, self._tolerance = steps, initial, tolerance
-        self._direction, self._rng = draw_direction(rng, len(initial)), rng
+        self._direction = draw_direction(rng, len(initial))
         self._config, self._dataset = steps.config, steps.dataset
         self._architecture = architecture_of(self._config, self._dataset.train.images.shape[1], self._dataset.classes)
         self._steps_per_epoch = -(-len(self._dataset.train) // self._config.training.batch_size)
@@ -259,9 +258,6 @@ class StepChecker:
             self.diverged = True
             return [Row("step", shape, 0, {}, NOT_EXERCISED, {}, (), str(error))]
         errors["loss"] = max(errors["loss"], inf if next(batches, None) else 0.0)
-        many = errors_of_many_steps(self._config.training, self._rng)
-        errors = {name: max(error, many.get(name, 0.0)) for name, error in errors.items()}
-        errors["loss"] = max(errors["loss"], error_of_many_batches(self._config.seed, self._rng))
         rounded: dict[str, float] = {}
         tolerance = dict(self._tolerance)
         rows = []

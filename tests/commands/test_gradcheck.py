@@ -317,10 +317,12 @@ def test_tables_come_before_the_verdict(run):
     assert all(line.endswith("passed") for line in lines)
     assert allowed.split() == ["allowed", "1e-12", "1e-07", "1e-12", "1e-12"]
     assert [line.split()[:2] for line in steps.splitlines()[1:-1]] == [
-        ["step", name] for name in ("loss", "v", "theta")
+        *(["step", name] for name in ("loss", "v", "theta")),
+        ["300", "updates"],
+        ["100", "batches"],
     ]
     assert steps.splitlines()[-1].split() == ["allowed", "1e-12", "1e-04"]
-    assert verdict == "passed: all 22"
+    assert verdict == "passed: all 24"
     assert "the config has none" in run(*small())[1]
 
 
