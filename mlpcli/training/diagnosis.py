@@ -15,6 +15,7 @@ MOVED = 0.97  # what is left of a loss that has moved
 SATURATED_FRACTION = 0.95  # fraction of a layer's units
 GROWING_EPOCHS = 3
 LARGE_L2 = 0.01
+LARGE_ADVERSARIAL = 4.0  # images of digits are some 10 apart
 
 
 class Diagnosis:
@@ -84,12 +85,14 @@ class Diagnosis:
         if after <= MOVED * before:
             return None
         if after > 1.03 * before:
-            return f"the loss has only grown, from {before:.4g} to {after:.4g}: lower {_rate(self._config)}"
+            return f"the loss has only grown, from {before:.4g} to {after:.4g}: lower {_too_large(self._config)}"
         network = self._config.network
         if network.initial_scale < 0.1:
             key = f"raise network.initial_scale ({network.initial_scale:g})"
         elif network.activation == "sigmoid" and len(network.hidden) > 2:
             key = "sigmoids so deep want network.initialization: glorot, another network.activation, or fewer layers"
+        elif self._config.training.adversarial >= LARGE_ADVERSARIAL:
+            key = f"lower {_too_large(self._config)}"
         elif self._config.training.l2 >= LARGE_L2:
             key = f"lower training.l2 ({self._config.training.l2:g})"
         else:
@@ -101,7 +104,8 @@ class Diagnosis:
         first = self._records[0].epoch == 1 and len(losses) == GROWING_EPOCHS
         if not first or not all(before < after for before, after in pairwise(losses)):
             return None
-        return f"the loss grows with every epoch, from {losses[0]:.4g} to {losses[-1]:.4g}: lower {_rate(self._config)}"
+        key = _too_large(self._config)
+        return f"the loss grows with every epoch, from {losses[0]:.4g} to {losses[-1]:.4g}: lower {key}"
 
     def _rate_is_low(self) -> bool:
         training = self._config.training
@@ -114,6 +118,8 @@ def remedy(config: Config, step: int) -> str:
     # The penalty alone multiplies a weight by 1 - 2 rate l2 in a step.
     if training.optimizer != "adam" and training.l2 >= LARGE_L2 and training.learning_rate * training.l2 > 0.5:
         return f"lower training.l2 ({training.l2:g}): at this rate the penalty alone makes weights grow"
+    if training.adversarial >= LARGE_ADVERSARIAL:
+        return f"lower {_too_large(config)}"
     if network.initial_scale > 1 and (step == 1 or network.initial_scale >= 10):
         return f"lower network.initial_scale ({network.initial_scale:g})"
     return "try a lower training.learning_rate, or training.warmup_epochs"
@@ -121,6 +127,12 @@ def remedy(config: Config, step: int) -> str:
 
 def _rate(config: Config) -> str:
     return f"training.learning_rate ({config.training.learning_rate:g})"
+
+
+def _too_large(config: Config) -> str:
+    if config.training.adversarial >= LARGE_ADVERSARIAL:
+        return f"training.adversarial ({config.training.adversarial:g})"
+    return _rate(config)
 
 
 def _layers(layers: list[int]) -> str:

@@ -61,11 +61,15 @@ def test_learning_network_has_no_diagnosis(overrides: tuple[str, ...]):
         ),
         (("network.hidden=[30,30,30,30,30,30]",), "sigmoids so deep want"),
         (
+            ("training.adversarial=20", "network.hidden=[100]"),
+            r"the loss has only grown, .*: lower training.adversarial \(20\)",
+        ),
+        (
             ("network.activation=relu", "training.optimizer=sgd", "training.learning_rate=70", "training.l2=0"),
             "gradient of layers? .*: their units are dead: lower training.learning_rate",
         ),
     ],
-    ids=["low rate", "scale 10000", "high rate", "deep", "dead"],
+    ids=["low rate", "scale 10000", "high rate", "deep", "adversarial", "dead"],
 )
 def test_network_that_does_not_learn_is_diagnosed(overrides: tuple[str, ...], message: str):
     (found,) = signs(*overrides)
@@ -102,8 +106,9 @@ def _record(epoch: int, loss: float):
         (("training.learning_rate=1e30",), "try a lower training.learning_rate"),
         (("network.initial_scale=1e38",), r"lower network.initial_scale \(1e\+38\)"),
         (("training.l2=100",), r"lower training.l2 \(100\)"),
+        (("training.adversarial=1e300",), r"lower training.adversarial \(1e\+300\)"),
     ],
-    ids=["rate", "scale", "l2"],
+    ids=["rate", "scale", "l2", "adversarial"],
 )
 def test_divergence_names_its_key(overrides: tuple[str, ...], message: str):
     with np.errstate(all="ignore"), pytest.raises(DivergedError, match=message):
