@@ -4,7 +4,7 @@ To first order the loss of an image x rises most, at a given distance, along its
 
     (13)  X <- X + epsilon dX / ||dX||        row by row, with dX of equation (7) in the first layer
 
-Goodfellow, Shlens and Szegedy 2015, "Explaining and harnessing adversarial examples", section 5, in the Euclidean norm:
+Goodfellow, Shlens and Szegedy 2015, "Explaining and harnessing adversarial examples", section 6, in the Euclidean norm:
 Miyato et al. 2018, "Virtual adversarial training", section 3.1. The moved image is a constant: the parameters in dX are
 not differentiated. It may have pixels below 0 and above 1.
 """
