@@ -18,7 +18,7 @@ from mlpcli.commands.options import set_option
 from mlpcli.commands.subject import Subject, find_subject, load_training_images
 from mlpcli.commands.train import process_group
 from mlpcli.errors import DataError, DivergedError, MlpcliError, RunError, UsageError
-from mlpcli.parallel.control import MAX_PROCESSES, ProcessGroup, Stopped
+from mlpcli.parallel.control import MAX_PROCESSES, SIGNALS, ProcessGroup, Stopped
 from mlpcli.runs.environment import THREAD_VARIABLES
 
 if TYPE_CHECKING:
@@ -336,13 +336,20 @@ def _at_once(ours: Iterator[Row], theirs: Sequence[Iterator[Row]]) -> tuple[Iter
     receiver, sender = context.Pipe(duplex=False)
 
     def work() -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends with the command
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        receiver.close()
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for table in theirs:
             sender.send(list(table))
 
     process = context.Process(target=work, daemon=True)
-    process.start()
+    # A signal must not be raised in the middle of the fork, nor in a process that still has this one's handlers.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     sender.close()
     here = list(ours)
 

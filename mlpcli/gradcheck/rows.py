@@ -20,7 +20,6 @@ PASSED, FAILED, NOT_EXERCISED = "passed", "failed", "not exercised"
 # Derivatives smaller than this are taken as 0: a dead unit's may be 0 by hand and 1e-84 by the complex step.
 NEGLIGIBLE = 1e-30
 
-
 CHUNK_SIZE = 65_536  # entries that stay in the cache while two vectors are compared
 
 

@@ -49,6 +49,7 @@ from mlpcli.gradcheck.rows import (
     row,
 )
 from mlpcli.gradcheck.subject import Problem
+from mlpcli.model.activations import Activation
 from mlpcli.model.network import Network
 from mlpcli.model.parameters import Parameters
 from mlpcli.parallel.control import SINGLE, ProcessGroup
@@ -264,6 +265,8 @@ class StepChecker:
         try:
             if in_float32 is not None:
                 rounded, tolerance["float32"] = self._errors_in_float32(in_float32)
+                if tolerance["float32"] >= 1.0:
+                    rounded = {}  # no digit is left to compare
         except DivergedError as diverged:
             rows.append(Row("step float32", shape, 0, {}, NOT_EXERCISED, {}, (), str(diverged)))
         for name, by_step in errors.items():
@@ -306,12 +309,17 @@ class StepChecker:
     def _rounding_in_float32(self) -> float:
         """Return the largest relative error of these steps that rounding to float32 may cause.
 
-        It is what the same steps in float64 make of another rounding of the vectors, and what is lost in the slopes f'.
+        It is what the same steps in float64 make of another rounding of the vectors and of slopes f' in float32, and
+        what these may lose of the gradient.
         """
         eps, slopes = float(np.finfo(np.float32).eps), 0.0
         starts = [{name: v * (1 + eps * self._direction) for name, v in start.items()} for start in self._starts()]
         config, dataset, state, teachers = self._steps.job
-        rounded = self._differences(CheckedSteps(config, dataset, state, teachers=teachers), dict(enumerate(starts)))
+        others = CheckedSteps(config, dataset, state, teachers=teachers)
+        others.trainer.architecture = replace(
+            self._architecture, activation=_SlopesInFloat32(self._architecture.activation)
+        )
+        rounded = self._differences(others, dict(enumerate(starts)))
         batches: Iterator[tuple[Problem, Array]] = iter(())
         for before, after in pairwise(self.snapshots):
             if before.record is None:
@@ -319,7 +327,7 @@ class StepChecker:
             if after.record is not None:
                 problem, _ = next(batches)
                 theta = before.vectors["theta"]
-                subject = self._moved(problem, theta).subject(theta, np.float64)
+                subject = self._moved(problem, theta)[0].subject(theta, np.float64)
                 subject.gradient()
                 slopes = max(slopes, *subject.rounding_of_slopes(eps))
         return slopes + ROUNDINGS * _largest(rounded)
@@ -377,7 +385,7 @@ class StepChecker:
             vector = after.vectors[name]
             return projection_error(float(direction @ vector), float(expected), vector)
 
-        problem = self._moved(problem, theta)
+        problem, error_of_dX = self._moved(problem, theta)
         # Along the direction by the complex step: the loss is the real part, its derivative the imaginary one.
         subject = problem.subject(theta, np.complex128)
         subject.theta.vector.imag = COMPLEX_STEP * direction
@@ -387,7 +395,8 @@ class StepChecker:
         rule = textbook.RULES[training.optimizer]
         along = {name: direction @ vector for name, vector in state.items()}
         expected_theta, expected = rule(along["theta"], along, g, eta, mu, number)
-        errors = {"loss": self._loss_error(float(np.real(loss)), subject.network, y, record, eta)}
+        loss_error = self._loss_error(float(np.real(loss)), subject.network, y, record, eta)
+        errors = {"loss": max(loss_error, error_of_dX)}
         if training.optimizer == "adam":
             errors["m"] = error("m", expected["m"])
             implied = textbook.gradient_from_m(state["m"], after.vectors["m"], mu)
@@ -405,17 +414,18 @@ class StepChecker:
             errors["average"] = relative_error(mean, after.vectors["average"])
         return errors
 
-    def _moved(self, problem: Problem, theta: Array) -> Problem:
-        """Return the batch of ``problem`` as adversarial training moves it.
-
-        dX is that of the network: the gradients' row of dX checks it.
-        """
+    def _moved(self, problem: Problem, theta: Array) -> tuple[Problem, float]:
+        """Return the batch of ``problem`` as adversarial training moves it, and the error of the dX that it follows."""
         epsilon = self._config.training.adversarial
         if not epsilon:
-            return problem
+            return problem, 0.0
         subject = replace(problem, input_gradient=True).subject(theta, np.float64)
         subject.gradient()
-        return replace(problem, X=textbook.moved(problem.X, subject.network.input_gradient(), epsilon))
+        dX, V = subject.network.input_gradient(), np.resize(self._direction, problem.X.shape)
+        stepped = replace(problem, X=problem.X + 1j * COMPLEX_STEP * V).subject(theta, np.complex128)
+        along = float(np.imag(stepped.loss())) / COMPLEX_STEP
+        error = projection_error(along, float(np.vdot(V, dX)), dX)
+        return replace(problem, X=textbook.moved(problem.X, dX, epsilon)), error
 
     def _schedule_error(self) -> float:
         """Return the largest error of the learning rates of all steps of the run."""
@@ -521,6 +531,19 @@ class StepChecker:
         )
         augmentation.begin(epoch)
         return augmentation.distort(images, np.arange(len(images)), np.empty(images.shape))
+
+
+class _SlopesInFloat32:
+    """The activation ``f`` with f' as wrong as in float32: h (1 - h) and 1 - h^2 have an absolute error of eps."""
+
+    def __init__(self, f: Activation) -> None:
+        self.name, self.forward, self._derivative = f.name, f.forward, f.derivative
+        self._eps = 0.0 if f.name in textbook.KINKS else float(np.finfo(np.float32).eps)
+
+    def derivative(self, h: Array, slope: Array) -> Array:
+        self._derivative(h, slope)
+        slope += self._eps * np.cos(np.arange(slope.size)).reshape(slope.shape)
+        return slope
 
 
 def _largest(errors: Mapping[str, float]) -> float:

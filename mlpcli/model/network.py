@@ -127,6 +127,10 @@ class Network:
     def backward(self, Y: Array) -> None:
         """Compute dz (B, H) of every layer from what :meth:`forward` and :meth:`loss` have left in the arrays."""
         self.objective.backward(self.logits, self.p, Y, self.dlogits, self.batch_size)  # (4)  (B, K)
+        self.backward_from_logits()
+
+    def backward_from_logits(self) -> None:
+        """Compute dz of the hidden layers from dz_L."""
         self.comm.gather()  # dz_L
         self.output.backward()
         for layer in reversed(self.hidden):

@@ -99,3 +99,19 @@ def test_several_processes_move_images_as_one_does(hidden: tuple[int, ...], size
 
     results(in_threads(size, work, ModelParallel))
     np.testing.assert_allclose(case.X, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("objective", ["softmax_cross_entropy", "sigmoid_cross_entropy", "sigmoid_quadratic"])
+def test_direction_keeps_its_digits_where_the_network_is_sure(objective: str):
+    """1 - p is about 1e-9 for many labels: in float32, p - Y would be 0 there."""
+    case = problem((7, 5, 3), objective=objective, batch=40)
+    case.theta.W[-1][...] *= 20
+    case.Y[...] = np.eye(3)[logits_of(case).argmax(axis=1)]
+    exact, _ = moved(case, 1.0)
+    found, _ = moved(case, 1.0, dtype="float32")
+    np.testing.assert_allclose(found, exact, atol=1e-3)
+
+
+def logits_of(case: Problem) -> Array:
+    arrays = allocate_arrays(case.architecture.sizes, len(case.X), "float64")
+    return build_network(case.architecture, case.theta, Input(case.X), arrays, SERIAL).forward()
