@@ -113,8 +113,9 @@ def command(
       jacobian   the output layer's explicit Jacobians, and the formulas of
                  loss and activations as textbooks print them
       step       training steps with one process, compared with the textbook
-                 formula of the optimizer; and training steps with several
-                 processes, compared with those of one process
+                 formula of the optimizer; training steps with several
+                 processes, compared with those of one process; and many
+                 updates of the optimizer, and many batches, by themselves
       float32    the same training steps in float32
 
     The check uses a few images with random labels. The weights are the initial weights of CONFIG (a file, or the name

@@ -212,8 +212,10 @@ def _choose_processes(config: str | None, overrides: tuple[str, ...], resume: Pa
     if resume is not None:
         raise UsageError("--processes auto is for new runs: to resume, give the number of processes that the run had")
     loaded = load(None if config is None else find(config), overrides)
-    distorted = loaded.augmentation is not None
-    choice = choose_processes(loaded.network.hidden, loaded.training.batch_size, distorted=distorted)
+    distorted, adversarial = loaded.augmentation is not None, loaded.training.adversarial > 0
+    choice = choose_processes(
+        loaded.network.hidden, loaded.training.batch_size, distorted=distorted, adversarial=adversarial
+    )
     if not quiet:
         output.say(f"processes  {choice.number}: {choice.reason}")
     return choice.number

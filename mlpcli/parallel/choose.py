@@ -39,11 +39,18 @@ class Choice(NamedTuple):
 
 
 def choose_processes(
-    hidden: Sequence[int], batch_size: int, *, distorted: bool, cores: int | None = None, load: float | None = None
+    hidden: Sequence[int],
+    batch_size: int,
+    *,
+    distorted: bool,
+    adversarial: bool = False,
+    cores: int | None = None,
+    load: float | None = None,
 ) -> Choice:
     """Return the number of processes with the shortest step; one on a busy machine.
 
-    ``cores`` and ``load``, of :func:`current_load`, are this machine's unless given.
+    Images are ``distorted``, or moved by ``adversarial`` training, if these are true. ``cores`` and ``load``, of
+    :func:`current_load`, are this machine's unless given.
     """
     cores = len(available_cores()) if cores is None else cores
     if not hasattr(os, "fork"):
@@ -53,7 +60,9 @@ def choose_processes(
     if busy := _busy(cores, load):
         return Choice(1, busy)
     candidates = range(1, min(cores, MAX_PROCESSES) + 1)
-    seconds = {n: step_seconds(hidden, batch_size, n, cores, distorted=distorted) for n in candidates}
+    seconds = {
+        n: step_seconds(hidden, batch_size, n, cores, distorted=distorted, adversarial=adversarial) for n in candidates
+    }
     fastest = min(seconds.values())
     best = next(n for n in candidates if seconds[n] <= MIN_GAIN * fastest)
     if best == 1:
@@ -74,18 +83,25 @@ def choose_threads(*, cores: int | None = None, load: float | None = None) -> Ch
 
 
 def step_seconds(
-    hidden: Sequence[int], batch_size: int, processes: int, cores: int, *, distorted: bool = False
+    hidden: Sequence[int],
+    batch_size: int,
+    processes: int,
+    cores: int,
+    *,
+    distorted: bool = False,
+    adversarial: bool = False,
 ) -> float:
     """Return the seconds of a step of ``processes``, one core each; one process has ``cores`` threads for products."""
     weights = sum(rows * columns for rows, columns in pairwise((PIXELS, *hidden, CLASSES)))
-    products = MULTIPLICATION * 3 * batch_size * weights
-    others = batch_size * (HIDDEN_VALUE * sum(hidden) + PIXEL * PIXELS + DISTORTION * distorted)
+    products_of_a_layer, passes = (5, 2) if adversarial else (3, 1)
+    products = MULTIPLICATION * products_of_a_layer * batch_size * weights
+    others = batch_size * (HIDDEN_VALUE * sum(hidden) * passes + PIXEL * PIXELS * passes + DISTORTION * distorted)
     fixed = STEP + PARAMETER * weights
     if processes == 1:
         threads = THREAD_EFFICIENCY * cores if cores > 1 else 1.0
-        starts = 3 * (len(hidden) + 1) * THREAD_START * math.log2(cores)
+        starts = products_of_a_layer * (len(hidden) + 1) * THREAD_START * math.log2(cores)
         return fixed + products / threads + others + starts
-    barriers = 3 + 2 * max(0, len(hidden) - 1)
+    barriers = passes * (3 + 2 * max(0, len(hidden) - 1)) + 2 * adversarial
     return fixed + (products + others) / processes + barriers * BARRIER * math.log2(processes)
 
 

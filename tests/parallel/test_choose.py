@@ -48,6 +48,7 @@ def test_more_work_takes_longer():
     assert step_seconds([100, 100], 64, 2, 4) > base
     assert step_seconds([100], 128, 2, 4) > base
     assert step_seconds([100], 64, 2, 4, distorted=True) > base
+    assert step_seconds([100], 64, 2, 4, adversarial=True) > base
 
 
 @pytest.mark.parametrize(("cores", "load", "threads"), [(2, 1.9, 2), (2, 2.0, 1), (16, 15.0, 16), (16, 40.0, 1)])
