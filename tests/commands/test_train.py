@@ -541,8 +541,13 @@ def test_every_shipped_config_trains(name: str, run: Run):
     shipped = config_module.load(config_module.shipped()[name], (), {})
     small = [6] * len(shipped.network.hidden)
     keys = {"network.hidden": small, "data.dataset": "mnist-sample", "data.validation": 500, "training.epochs": 1}
-    warmup = {"training.warmup_epochs": min(1.0, shipped.training.warmup_epochs)}
-    options = [part for key, value in {**keys, **warmup}.items() for part in ("--set", f"{key}={value}")]
+    training = shipped.training
+    # Six units cannot learn images that are moved far.
+    gentler = {
+        "training.warmup_epochs": min(1.0, training.warmup_epochs),
+        "training.adversarial": min(0.1, training.adversarial),
+    }
+    options = [part for key, value in {**keys, **gentler}.items() for part in ("--set", f"{key}={value}")]
     status, _, err = run(name, *options, "--out", "r", "--quiet")
     assert (status, err) == (0, "")
     [record] = metrics_of("r")
