@@ -231,7 +231,8 @@ class TrainingConfig(_Section):
     `training.patience` needs validation images. `training.dropout` needs hidden layers, and `training.label_smoothing`
     an objective other than `linear_hinge`. With `training.teacher` a network learns the probabilities of trained ones
     ([an example](data.md#learn-from-trained-networks)); it then takes no `training.label_smoothing`, and an objective
-    other than `linear_hinge`.
+    other than `linear_hinge`. With `training.adversarial` the images of a batch are moved before it is trained on
+    ([equation 13](derivation.md#5-backward-through-a-hidden-layer)), as in `records/plain`.
     """
 
     epochs: int = _key(20, "passes over the training images", low=1, high=1_000_000)

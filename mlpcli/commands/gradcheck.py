@@ -338,7 +338,7 @@ def _at_once(ours: Iterator[Row], theirs: Sequence[Iterator[Row]]) -> tuple[Iter
 
     def work() -> None:
         receiver.close()
-        for number in SIGNALS:
+        for number in SIGNALS:  # at Ctrl-C it ends with the command
             signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for table in theirs:

@@ -27,6 +27,7 @@ MANY_STEPS = 300
 # than three groups.
 IMAGES, BATCH_SIZE, PIXELS = 199, 2, 256 * MARGIN_ALIGNMENT
 CLASSES, UNITS = 5, 4
+# Half of the margins end at one of a few pixels, so that often one end of the columns moves and the other does not.
 COMMON_ENDS = 3
 
 
@@ -34,17 +35,17 @@ def check(
     training: TrainingConfig, seed: int, rng: np.random.Generator, tolerance: Mapping[str, float] = TOLERANCE
 ) -> Iterator[Row]:
     """Yield a row for many steps of the optimizer, one for those of the average, and one for many batches."""
-    errors = errors_of_many_steps(training, rng)
+    errors = _errors_of_many_steps(training, rng)
     average = errors.pop("average")
     found = {f"{MANY_STEPS} updates": max(errors.values())}
     if training.averaging is not None:
         found[f"{MANY_STEPS} averages"] = average
-    found[f"{math.ceil(IMAGES / BATCH_SIZE)} batches"] = error_of_many_batches(seed, rng)
+    found[f"{math.ceil(IMAGES / BATCH_SIZE)} batches"] = _error_of_many_batches(seed, rng)
     for name, error in found.items():
         yield row(name, (), {"step": error}, tolerance, 1)
 
 
-def errors_of_many_steps(training: TrainingConfig, rng: np.random.Generator) -> dict[str, float]:
+def _errors_of_many_steps(training: TrainingConfig, rng: np.random.Generator) -> dict[str, float]:
     """Return by name the relative error after many steps of optimizer and average alone, with random gradients.
 
     Long enough for momentum to be written out, and for the average to skip steps.
@@ -74,14 +75,13 @@ def errors_of_many_steps(training: TrainingConfig, rng: np.random.Generator) -> 
     return {name: relative_error(vectors[name], found[name]) for name in vectors}
 
 
-def error_of_many_batches(seed: int, rng: np.random.Generator) -> float:
+def _error_of_many_batches(seed: int, rng: np.random.Generator) -> float:
     """Return the largest relative error of what an epoch of many small batches brings to the first layer.
 
     Compared are labels, targets, and the products X W and X^T dz, which skip the margins. These differ between batches,
     and each end of the columns also moves alone. The error is infinite if a batch is missing, or one too many.
     """
     images = rng.integers(1, 256, (IMAGES, PIXELS), np.uint8)
-    # Half of the ends are one of few, so that often one end of the columns stays where it is and the other moves.
     ends, few = (rng.integers(count + 1, size=(IMAGES, 2)) * (PIXELS // count) for count in (PIXELS, COMMON_ENDS))
     for image, (first, last) in zip(images, np.sort(np.where(rng.random(ends.shape) < 0.5, ends, few)), strict=True):
         image[:first] = image[last:] = 0

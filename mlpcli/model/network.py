@@ -57,7 +57,7 @@ class Layer:
     b: Array  # (H,)
     z: Array  # (B, H)
     dz: Array  # (B, H)
-    dx: Array | None = None  # (B, D)  this process's term of da of the layer below, of dX in the first; or None
+    dx: Array | None = None  # (B, D)  this process's term of da of the layer below, or of dX; None if not asked for
     h: Any = None  # (B, H)
     a: Any = None  # (B, H)  the same array as h without dropout
     mask: Array | None = None  # (B, H)
@@ -75,7 +75,7 @@ class Layer:
         self._xW(beta=1.0)  # (1)  (B, H) = (B, D) (D, H) + (H,)
 
     def backward(self) -> None:
-        """Compute dx (B, D), if anything below depends on it."""
+        """Compute dx (B, D), if it is asked for."""
         if self._dzWT is not None:
             self._dzWT()  # (7)  (B, D) = (B, H) (H, D)
 
@@ -130,7 +130,7 @@ class Network:
         self.backward_from_logits()
 
     def backward_from_logits(self) -> None:
-        """Compute dz of the hidden layers from dz_L."""
+        """Compute dz (B, H) of every hidden layer from dz_L, which is in the arrays."""
         self.comm.gather()  # dz_L
         self.output.backward()
         for layer in reversed(self.hidden):
@@ -142,7 +142,7 @@ class Network:
 
     def input_gradient(self) -> Array:
         """Return dX (B, D), of the examples whose loss this process computes. Call after :meth:`backward`."""
-        self.comm.gather()  # without a hidden layer, dX has parts and no terms
+        self.comm.gather()  # dX, if it is not a sum
         self.comm.reduce(self.partial_dX)
         return self.partial_dX[0]
 
