@@ -71,12 +71,8 @@ class Gemm:
 
     def __call__(self, alpha: float = 1.0, beta: float = 0.0) -> None:
         """Compute C <- beta C + alpha A B."""
-        if self.input is not None and self.input.columns != self.columns:
-            self._skip_zero_columns(self.input)
-        if self.transposed and beta != 1.0:
-            first, last = self.nonzero
-            for margin in (self.arrays[2][:first], self.arrays[2][last:]):
-                margin[...] = beta * margin if beta else 0.0
+        if self.input is not None:
+            self._skip_zero_columns(self.input, beta)
         if self.calls:
             self.alpha.value, self.beta.value = alpha * self.scale, beta
             for call in self.calls:
@@ -90,11 +86,16 @@ class Gemm:
         product *= alpha * self.scale
         C[...] = beta * C + product if beta else product
 
-    def _skip_zero_columns(self, X: Input) -> None:
+    def _skip_zero_columns(self, X: Input, beta: float) -> None:
         """Multiply the nonzero columns of the input alone: a smaller K, or for its transpose a smaller M."""
-        self.columns, self.nonzero = X.columns.copy(), X.nonzero_columns()
-        for plan in self.plans:
-            plan.move(*self.nonzero, self.transposed)
+        if X.columns != self.columns:
+            self.columns, self.nonzero = X.columns.copy(), X.nonzero_columns()
+            for plan in self.plans:
+                plan.move(*self.nonzero, self.transposed)
+        if self.transposed and beta != 1.0:
+            first, last = self.nonzero
+            for margin in (self.arrays[2][:first], self.arrays[2][last:]):
+                margin[...] = beta * margin if beta else 0.0
 
 
 class _GemmPlan:

@@ -56,17 +56,18 @@ class Optimizer:
     ) -> None:
         self.theta, self.gradient, self.state, self.momentum = theta.vector, gradient.vector, state, momentum
         self.accumulator = self.accumulates_in()
-        self.learning_rate, self.number, self.alpha, self.beta = 0.0, 0, 1.0, 0.0
+        self.alpha = 1.0
         self._tiny = float(np.finfo(theta.vector.dtype).tiny) * DENORMAL_MARGIN
         owned = theta.chunks(comm, self.chunk_size)
         weights = len(theta.weights)
-        self._decays = [
+        decays = [
             WeightDecay(l2, theta.weights[chunk], self.accumulator[:weights][chunk])
             if l2 and chunk.start < weights
             else None
             for chunk in owned
         ]
         self._plans: list[Any] = [self.plan(chunk) for chunk in owned]
+        self._decays_and_plans = list(zip(decays, self._plans, strict=True))
 
     def accumulates_in(self) -> Array:
         """Return the vector (n,) in which the gradient is accumulated."""
@@ -88,12 +89,11 @@ class Optimizer:
 
     def begin_step(self, learning_rate: float, number: int) -> tuple[float, float]:
         """Return (alpha, beta), with which the gradient of step ``number``, from 1, is to be accumulated."""
-        self.learning_rate, self.number = learning_rate, number
-        return self.alpha, self.beta
+        return self.alpha, 0.0
 
     def step(self) -> None:
         """Update theta by the accumulated gradient."""
-        for decay, plan in zip(self._decays, self._plans, strict=True):
+        for decay, plan in self._decays_and_plans:
             if decay is not None:
                 decay.accumulate(self.alpha)
             self.update(plan)
@@ -123,7 +123,7 @@ class Sgd(Optimizer):
     def begin_step(self, learning_rate: float, number: int) -> tuple[float, float]:
         """Return (-eta, 0)."""
         self.alpha = -learning_rate
-        return super().begin_step(learning_rate, number)
+        return self.alpha, 0.0
 
     def update(self, plan: Axpy) -> None:
         """Update one chunk."""
@@ -160,8 +160,8 @@ class Momentum(Optimizer):
         self.c *= self.momentum
         if self.c < MIN_MOMENTUM_SCALE:
             self.end()
-        self.alpha, self.beta = -learning_rate / self.c, 1.0
-        return super().begin_step(learning_rate, number)
+        self.alpha = -learning_rate / self.c
+        return self.alpha, 1.0
 
     def end(self) -> None:
         """Write v in place of u."""
@@ -229,10 +229,15 @@ class Adam(Optimizer):
         g, theta, m, s = (vector[chunk] for vector in (self.gradient, self.theta, self.state["m"], self.state["s"]))
         return g, theta, m, s, self._scratch[: len(g)]
 
+    def begin_step(self, learning_rate: float, number: int) -> tuple[float, float]:
+        """Return (1, 0)."""
+        self._learning_rate, self._number = learning_rate, number
+        return super().begin_step(learning_rate, number)
+
     def update(self, plan: Any) -> None:
         """Update one chunk."""
         g, theta, m, s, scratch = plan
-        b1, b2, number = self.momentum, self.b2, self.number
+        b1, b2, number = self.momentum, self.b2, self._number
         correction = math.sqrt(1.0 - b2**number)
         m *= b1
         np.multiply(g, 1.0 - b1, out=scratch)
@@ -244,7 +249,7 @@ class Adam(Optimizer):
         np.sqrt(s, out=scratch)
         scratch += self.eps * correction
         np.divide(m, scratch, out=scratch)
-        scratch *= self.learning_rate * correction / (1.0 - b1**number)
+        scratch *= self._learning_rate * correction / (1.0 - b1**number)
         theta -= scratch
         if number % FLUSH_STEPS == 0:
             self._flush_denormals(m)

@@ -110,7 +110,8 @@ class TrainingStep:
         for row in others:
             sums += row
         self._comm.data.all_reduce(sums)
-        return float(sums[0]), int(sums[1])
+        loss, errors = sums.tolist()
+        return loss, int(errors)
 
 
 def gradient_norms(gradient: Parameters, theta: Parameters, l2: float) -> list[float]:

@@ -475,14 +475,14 @@ def last_quarter_of_the_schedule(patch):
 
 
 def momentum_forgotten_at_step_128(patch):
-    step = optimizers.Optimizer.step
+    begin_step = optimizers.Momentum.begin_step
 
-    def forget(self):
-        step(self)
-        if self.number == 128:
+    def forget(self, learning_rate, number):
+        if number == 129:
             self.state["v"][:] = 0
+        return begin_step(self, learning_rate, number)
 
-    patch(optimizers.Optimizer, "step", forget)
+    patch(optimizers.Momentum, "begin_step", forget)
 
 
 def chunk_missing(patch):
