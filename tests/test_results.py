@@ -11,65 +11,98 @@ from typing import Any
 import pytest
 
 from mlpcli import config
-from mlpcli.analysis.evaluation import wilson_interval
 from mlpcli.runs.spread import spread_of
 
 DOCS = Path(__file__).parents[1] / "docs"
 RESULTS = DOCS / "results"
 PAGE = (DOCS / "results.md").read_text("utf-8")
-RECIPES = ["plain", "elastic-800", "elastic-deep"]
-SEEDS = ["seed-0", "seed-1", "seed-2"]
+SEEDS = {"plain": range(3), "elastic-800": range(10), "elastic-deep": range(5)}
+SHIFTED = ["elastic-800", "elastic-deep"]  # the recipes that are evaluated on shifted images too
+RUNS = [(recipe, seed) for recipe, seeds in SEEDS.items() for seed in seeds]
 
 
-def read(recipe: str, seed: str) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]:
-    folder = RESULTS / recipe / seed
+def read(recipe: str, seed: int) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]:
+    folder = RESULTS / recipe / f"seed-{seed}"
     metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return json.loads((folder / "test.json").read_text()), metrics, json.loads((folder / "manifest.json").read_text())
 
 
-def row(recipe: str) -> str:
-    """Return the line of the recipe in the table of records."""
+def errors_of(recipe: str) -> list[float]:
+    return [100 * float(read(recipe, seed)[0]["error"]) for seed in SEEDS[recipe]]
+
+
+def errors_with_shifts(recipe: str, shifts: int = 4) -> list[float]:
+    found = []
+    for seed in SEEDS[recipe]:
+        text = (RESULTS / recipe / f"seed-{seed}" / "evaluations.jsonl").read_text()
+        records = [record for record in map(json.loads, text.splitlines()) if not record["ensemble"]]
+        [record] = [record for record in records if record["average_shifts"] == shifts]
+        assert (record["split"], record["examples"]) == ("test", 10_000)
+        found.append(100 * record["error"])
+    return found
+
+
+def seconds_of(recipe: str) -> list[float]:
+    return [sum(line["seconds"] for line in read(recipe, seed)[1]) for seed in SEEDS[recipe]]
+
+
+def cells(recipe: str) -> list[str]:
+    """Return the cells of the recipe's line in the table of records."""
     [line] = re.findall(rf"^\| \[`{recipe}`\].*$", PAGE, re.MULTILINE)
-    return str(line)
+    return str(line).strip("| ").split(" | ")
 
 
-def test_folder_has_three_runs_of_each_recipe():
-    assert sorted(path.name for path in RESULTS.iterdir()) == sorted(RECIPES)
-    for recipe in RECIPES:
-        assert sorted(path.name for path in (RESULTS / recipe).iterdir()) == SEEDS
-        for seed in SEEDS:
-            names = sorted(path.name for path in (RESULTS / recipe / seed).iterdir())
-            assert names == ["manifest.json", "metrics.jsonl", "test.json"]
+def mean_and_spread(errors: list[float]) -> tuple[str, str, str]:
+    spread = spread_of(errors)
+    assert spread is not None and spread.interval is not None
+    interval = f"{spread.interval.low:.2f} .. {spread.interval.high:.2f}"
+    return f"{spread.mean:.2f}", f"{spread.standard_deviation:.2f}", interval
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+def test_folder_has_the_runs_of_each_recipe():
+    assert sorted(path.name for path in RESULTS.iterdir()) == sorted(SEEDS)
+    for recipe, seeds in SEEDS.items():
+        assert sorted(path.name for path in (RESULTS / recipe).iterdir()) == sorted(f"seed-{seed}" for seed in seeds)
+        for seed in seeds:
+            names = sorted(path.name for path in (RESULTS / recipe / f"seed-{seed}").iterdir())
+            shifted = ["evaluations.jsonl"] * (recipe in SHIFTED)
+            assert names == [*shifted, "manifest.json", "metrics.jsonl", "test.json"]
+
+
+@pytest.mark.parametrize("recipe", SEEDS)
 def test_row_of_a_recipe_agrees_with_its_runs(recipe: str):
-    tests = [read(recipe, seed)[0] for seed in SEEDS]
-    assert [test["examples"] for test in tests] == [10_000] * 3
-    minutes = [sum(line["seconds"] for line in read(recipe, seed)[1]) / 60 for seed in SEEDS]
-    interval = wilson_interval(sum(test["errors"] for test in tests), 30_000)
-    name, _, errors, average, wilson, times = row(recipe).strip("| ").split(" | ")
+    assert {read(recipe, seed)[0]["examples"] for seed in SEEDS[recipe]} == {10_000}
+    name, _, errors, mean_error, deviation, interval, shifted, minutes = cells(recipe)
     assert name == f"[`{recipe}`](../configs/records/{recipe}.yaml)"
-    assert errors == ", ".join(f"{100 * test['error']:.2f}" for test in tests)
-    assert average == f"**{100 * mean(test['error'] for test in tests):.2f}**"
-    assert wilson == f"{100 * interval.low:.2f} .. {100 * interval.high:.2f}"
-    assert times == ", ".join(f"{each:.1f}" for each in minutes)
+    assert errors == ", ".join(f"{error:.2f}" for error in errors_of(recipe))
+    expected = mean_and_spread(errors_of(recipe))
+    assert (mean_error.strip("*"), deviation, interval) == expected
+    assert shifted == (f"{mean(errors_with_shifts(recipe)):.2f}" if recipe in SHIFTED else "-")
+    seconds = seconds_of(recipe)
+    assert minutes == f"{min(seconds) / 60:.1f} .. {max(seconds) / 60:.1f}"
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", SHIFTED)
+@pytest.mark.parametrize("shifts", [4, 8])
+def test_errors_with_shifts_agree_with_the_runs(recipe: str, shifts: int):
+    errors = errors_with_shifts(recipe, shifts)
+    average, deviation, interval = mean_and_spread(errors)
+    [line] = re.findall(rf"^\| `{recipe}`, {shifts} shifts .*$", PAGE, re.MULTILINE)
+    listed = ", ".join(f"{error:.2f}" for error in errors)
+    assert line == f"| `{recipe}`, {shifts} shifts | {listed} | **{average}** | {deviation} | {interval} |"
+
+
+@pytest.mark.parametrize("recipe", SEEDS)
 def test_config_of_a_recipe_says_what_its_runs_reached(recipe: str):
     from mlpcli.commands.config import _reached
 
     reached = _reached(config.read_text(config.find(f"records/{recipe}")))
-    errors = [read(recipe, seed)[0]["error"] for seed in SEEDS]
-    longest = max(sum(line["seconds"] for line in read(recipe, seed)[1]) for seed in SEEDS)
-    assert reached.test_error == pytest.approx(mean(errors), abs=5e-5)
-    assert reached.seconds == pytest.approx(longest, abs=60)
+    assert reached.test_error == pytest.approx(mean(errors_of(recipe)) / 100, abs=5e-5)
+    assert reached.seconds == pytest.approx(max(seconds_of(recipe)), abs=60)
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-@pytest.mark.parametrize("seed", SEEDS)
-def test_runs_follow_their_recipe_on_all_images(recipe: str, seed: str):
+@pytest.mark.parametrize(("recipe", "seed"), RUNS)
+def test_runs_follow_their_recipe_on_all_images(recipe: str, seed: int):
     read_config = config.load(config.find(f"records/{recipe}"), [], {})
     _, metrics, manifest = read(recipe, seed)
     assert manifest["state"] == "finished"
@@ -82,23 +115,19 @@ def test_runs_follow_their_recipe_on_all_images(recipe: str, seed: str):
 
 
 def test_longer_runs_agree_with_the_page():
-    runs = sorted((DOCS / "repeats" / "elastic-800-300-epochs").iterdir())
+    runs = sorted((DOCS / "earlier" / "elastic-800-300-epochs").iterdir())
     assert [len((run / "metrics.jsonl").read_text().splitlines()) for run in runs] == [300, 300]
     errors = [100 * json.loads((run / "test.json").read_text())["error"] for run in runs]
     assert f"{errors[0]:.2f} and {errors[1]:.2f} %" in PAGE
 
 
-def test_repeated_runs_agree_with_the_page():
-    folder = DOCS / "repeats" / "elastic-800"
-    runs = sorted(folder.iterdir())
+@pytest.mark.parametrize("recipe", ["elastic-800", "elastic-800-0.1.0", "elastic-deep"])
+def test_earlier_runs_agree_with_the_page(recipe: str):
+    runs = sorted((DOCS / "earlier" / recipe).iterdir())
     for run in runs:
         assert sorted(path.name for path in run.iterdir()) == ["manifest.json", "metrics.jsonl", "test.json"]
         assert json.loads((run / "manifest.json").read_text())["state"] == "finished"
     errors = [100 * json.loads((run / "test.json").read_text())["error"] for run in runs]
-    spread = spread_of(errors)
-    assert spread is not None and spread.interval is not None
-    page = " ".join(PAGE.split())
-    assert f"seeds {', '.join(run.name.removeprefix('seed-') for run in runs)}: " in page
-    assert f": {', '.join(f'{error:.2f}' for error in errors)}; mean **{spread.mean:.2f}**" in page
-    assert f"standard deviation {spread.standard_deviation:.2f}" in page
-    assert f"95 % interval of the mean {spread.interval.low:.2f} .. {spread.interval.high:.2f}" in page
+    average, deviation, interval = mean_and_spread(errors)
+    listed = ", ".join(f"{error:.2f}" for error in errors)
+    assert f"[files](earlier/{recipe}) | {listed} | {average} | {deviation} | {interval} |" in PAGE
