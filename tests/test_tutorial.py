@@ -98,7 +98,7 @@ def test_pictures_exist_and_are_small():
     assert sum(path.stat().st_size for path in pictures()) < 600_000
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/tutorial.md", "docs/export.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/tutorial.md", "docs/export.md", "docs/results.md"])
 def test_links_have_targets(page):
     links = re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", (ROOT / page).read_text("utf-8"))
     assert links
