@@ -91,7 +91,8 @@ def test_predictions_from_python_and_from_files(runs, tiny_images, typed):
     model = mlpcli.load(runs / "upright")
     assert np.array_equal(model.predict(images).p, expected)
     assert np.array_equal(model.predict(images.reshape(-1, 20)).p, expected)
-    assert np.array_equal(model.predict(images[3]).p, expected[3:4])
+    # A product of one row may round differently from the same row of many.
+    np.testing.assert_allclose(model.predict(images[3]).p, expected[3:4], rtol=1e-5)
     # Floats are deskewed too, but not rounded: half a grey level.
     assert np.allclose(model.predict(images / 255).p, expected, atol=0.02)
     (runs / "images").write_bytes(idx.encode(images))

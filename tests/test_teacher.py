@@ -158,7 +158,8 @@ def test_finished_run_is_not_resumed_with_moved_teachers(tiny_config, teachers, 
 
 
 def test_result_does_not_depend_on_number_of_processes(tiny_config, teachers, tmp_path):
-    config = taught(teachers, tiny_config("network.dtype=float64", "augmentation.rotation=10"))
+    # The teacher of float64: one of float32 may round differently in each process, as a product of fewer rows.
+    config = taught(teachers[1:], tiny_config("network.dtype=float64", "augmentation.rotation=10"))
     one = train(config, out=tmp_path / "one").path
     with ForkedGroup(3) as group:
         three = train(config, out=tmp_path / "three", group=group).path
