@@ -87,7 +87,10 @@ class Gemm:
         C[...] = beta * C + product if beta else product
 
     def _skip_zero_columns(self, X: Input, beta: float) -> None:
-        """Multiply the nonzero columns of the input alone: a smaller K, or for its transpose a smaller M."""
+        """Multiply the nonzero columns of the input alone: a smaller K, or for its transpose a smaller M.
+
+        The rows of C that a smaller M leaves out are multiplied by ``beta`` here.
+        """
         if X.columns != self.columns:
             self.columns, self.nonzero = X.columns.copy(), X.nonzero_columns()
             for plan in self.plans:
