@@ -460,10 +460,10 @@ def class_scores(confusion: Array) -> tuple[ClassScores, ...]:
     F1 = 2 C_kk / (sum_i C_ik + sum_j C_kj): van Rijsbergen 1979, "Information Retrieval", chapter 7, as 1 - E with
     alpha = 1/2. It is 0, and not undefined, where only one of the two sums is 0.
     """
-    preprocessed_input, guessed = confusion.sum(axis=1), confusion.sum(axis=0)
+    labelled, predicted = confusion.sum(axis=1), confusion.sum(axis=0)
     return tuple(
         ClassScores(k, int(rows), _ratio(right, columns), _ratio(right, rows), _ratio(2 * right, rows + columns))
-        for k, (right, rows, columns) in enumerate(zip(confusion.diagonal(), preprocessed_input, guessed, strict=True))
+        for k, (right, rows, columns) in enumerate(zip(confusion.diagonal(), labelled, predicted, strict=True))
     )
 
 

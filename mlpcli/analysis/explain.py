@@ -238,6 +238,7 @@ def explain(
     units: Sequence[tuple[int, int]] = (),
 ) -> Explanation:
     """Explain the network of parameters ``theta`` (n,) for ``image`` (rows, columns), bytes, and targets ``Y`` (K,).
+
     ``image`` is the network's input, preprocessed. ``units`` are (layer, unit); for a hidden layer without any, the
     most active one, the most saturated one and the one with the largest gradient are chosen. Raises ``UsageError`` for
     a unit that does not exist, ``RunError`` if the outputs are not finite numbers.
