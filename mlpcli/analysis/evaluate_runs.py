@@ -58,7 +58,8 @@ def evaluate_runs(
     first = models[0].checkpoint
     if split is None:
         split = default_split(first.config.data)
-    evaluation.check_ensemble(models, split, dataset)
+    evaluation.check_average(models, shifts)
+    evaluation.check_same_images(models, split, dataset)
     data = evaluation.data_for(first, dataset=dataset, folder=folder, sources=sources, offline=offline)
     if announced := announcement(data):
         say(announced)

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlpcli.analysis.shifts import SHIFTS, shifted
+from mlpcli.analysis.shifts import with_shifts
 from mlpcli.config import DataConfig, held_out_by
 from mlpcli.datasets.catalogue import CATALOGUE
 from mlpcli.datasets.deskew import preprocessed
@@ -201,11 +201,8 @@ def open_model(path: Path) -> LoadedModel:
         raise RunError(f"{error}; other checkpoints of the run: {left}" if left else str(error)) from error
 
 
-def check_ensemble(models: Sequence[LoadedModel], split: SplitName, dataset: str | None) -> None:
-    """Raise ``UsageError`` unless ``models`` can be evaluated on the same images, and their p averaged.
-
-    ``dataset`` is the data set to evaluate on, None for the one they were trained on.
-    """
+def check_average(models: Sequence[LoadedModel], shifts: int) -> None:
+    """Raise ``UsageError`` unless p of ``models`` can be averaged, over all of them and over ``shifts``."""
     first = models[0].checkpoint
     for model in models[1:]:
         other = model.checkpoint
@@ -215,6 +212,27 @@ def check_ensemble(models: Sequence[LoadedModel], split: SplitName, dataset: str
             "predicts other classes": (first.names, other.names),
             "has another kind of labels": (first.multi_label, other.multi_label),
         }
+        _refuse_differences(models[0], model, differences)
+    for model in models:
+        objective = model.checkpoint.config.network.objective
+        if OBJECTIVES[objective].probabilities:
+            continue
+        scores = f"averages probabilities, and the outputs of {objective} are not probabilities"
+        if len(models) > 1:
+            raise UsageError(f"no ensemble with {shown(model.path)}: it {scores}")
+        if shifts:
+            raise UsageError(f"no average over shifts with {shown(model.path)}: it {scores}")
+
+
+def check_same_images(models: Sequence[LoadedModel], split: SplitName, dataset: str | None) -> None:
+    """Raise ``UsageError`` unless ``models`` can be evaluated on the same images of ``split``.
+
+    ``dataset`` is the data set to evaluate on, None for the one they were trained on.
+    """
+    first = models[0].checkpoint
+    for model in models[1:]:
+        other = model.checkpoint
+        differences: dict[str, tuple[Any, Any]] = {}
         if dataset is None:
             differences["was trained on other images; name the data set to use with --data"] = (
                 (first.dataset, first.hashes),
@@ -225,16 +243,13 @@ def check_ensemble(models: Sequence[LoadedModel], split: SplitName, dataset: str
                 held_out_by(first.config),
                 held_out_by(other.config),
             )
-        for what, (a, b) in differences.items():
-            if a != b:
-                raise UsageError(f"no ensemble of {shown(models[0].path)} and {shown(model.path)}: the second {what}")
-    for model in models if len(models) > 1 else ():
-        objective = model.checkpoint.config.network.objective
-        if not OBJECTIVES[objective].probabilities:
-            raise UsageError(
-                f"no ensemble with {shown(model.path)}: it averages probabilities, and the outputs of {objective} "
-                "are not probabilities"
-            )
+        _refuse_differences(models[0], model, differences)
+
+
+def _refuse_differences(first: LoadedModel, second: LoadedModel, differences: dict[str, tuple[Any, Any]]) -> None:
+    for what, (a, b) in differences.items():
+        if a != b:
+            raise UsageError(f"no ensemble of {shown(first.path)} and {shown(second.path)}: the second {what}")
 
 
 def fallback_from(checkpoint: Checkpoint) -> str | None:
@@ -320,24 +335,23 @@ def outputs(model: LoadedModel, split: Split) -> Outputs:
 def averaged_outputs(model: LoadedModel, split: Split, shifts: int) -> Outputs:
     """Return the mean of the probabilities of each image of ``split`` and of its ``shifts`` shifts, 0, 4 or 8.
 
-    Otherwise as :func:`outputs`, and as :func:`ensemble_outputs` the loss. Raises ``UsageError`` if the outputs are not
-    probabilities.
+    Otherwise as :func:`outputs`, and as :func:`ensemble_outputs` the loss.
     """
-    plain = outputs(model, split)
-    if shifts and not plain.probabilities:
-        raise UsageError(
-            f"{shown(model.path)}: --average-shifts averages probabilities, and the outputs of "
-            f"{model.checkpoint.config.network.objective} are not probabilities"
-        )
-    moved = (shifted(split.images, model.checkpoint.image_shape, *shift) for shift in SHIFTS[shifts])
-    return ensemble_outputs([plain, *(outputs(model, replace(split, images=each)) for each in moved)], split.labels)
+    moved = with_shifts(split.images, model.checkpoint.image_shape, shifts)
+    return ensemble_outputs([outputs(model, replace(split, images=each)) for each in moved], split.labels)
 
 
-def predictions(model: LoadedModel, images: Array) -> Outputs:
-    """Return the outputs of ``model`` on ``images`` (N, D) without labels: bytes, or numbers from 0 to 1.
+def predictions(models: Sequence[LoadedModel], images: Array, shifts: int = 0) -> Outputs:
+    """Return the outputs of ``models`` on ``images`` (N, D) without labels: bytes, or numbers from 0 to 1.
 
-    The images are not preprocessed yet. ``loss`` is None. Raises ``RunError`` when outputs are not finite numbers.
+    They are means over all models and over each image and its ``shifts`` shifts; see :func:`check_average`. The images
+    are not preprocessed yet. ``loss`` is None. Raises ``RunError`` when outputs are not finite numbers.
     """
+    moved = with_shifts(images, models[0].checkpoint.image_shape, shifts)
+    return ensemble_outputs([_predictions(model, each) for each in moved for model in models])
+
+
+def _predictions(model: LoadedModel, images: Array) -> Outputs:
     checkpoint = model.checkpoint
     architecture = architecture_of(checkpoint.config, images.shape[1], checkpoint.classes)
     with np.errstate(all="ignore"):
@@ -366,20 +380,23 @@ def _targets(checkpoint: Checkpoint) -> Targets:
     return targets_of(checkpoint.config, checkpoint.classes, checkpoint.multi_label)
 
 
-def ensemble_outputs(models: Sequence[Outputs], labels: Array) -> Outputs:
+def ensemble_outputs(models: Sequence[Outputs], labels: Array | None = None) -> Outputs:
     """Return the mean of the models' probabilities, or the outputs of a single model. ``labels`` (N,), or (N, K).
 
     If each model's loss is -ln p_label, the ensemble's is -ln of the mean p_label. It is then at most the mean of their
-    losses, as -ln is convex. Otherwise, or if the ensemble gives a label probability 0, ``loss`` is None.
+    losses, as -ln is convex. Otherwise, without labels, or if the ensemble gives a label probability 0, ``loss`` is
+    None.
     """
     if len(models) == 1:
         return models[0]
     p = np.mean([model.p for model in models], axis=0)
-    if labels.ndim == 2:
+    if models[0].predicted.ndim == 2:
         return Outputs(p, MultiLabel().predicted(p, p), None, True, False)
     log_likelihood = all(model.log_likelihood for model in models)
-    with np.errstate(divide="ignore"):
-        loss = -float(np.log(p[np.arange(len(labels)), labels]).mean()) if log_likelihood else math.inf
+    loss = math.inf
+    if log_likelihood and labels is not None:
+        with np.errstate(divide="ignore"):
+            loss = -float(np.log(p[np.arange(len(labels)), labels]).mean())
     return Outputs(p, p.argmax(axis=1), loss if math.isfinite(loss) else None, True, log_likelihood)
 
 

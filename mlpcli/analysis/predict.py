@@ -11,10 +11,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mlpcli.analysis.evaluation import LoadedModel, Outputs, open_model, plain_label, predictions, preprocessed_input
+from mlpcli.analysis.evaluation import (
+    LoadedModel,
+    Outputs,
+    check_average,
+    open_model,
+    plain_label,
+    predictions,
+    preprocessed_input,
+)
+from mlpcli.analysis.shifts import SHIFTS
 from mlpcli.config import Config
 from mlpcli.datasets.images import BLANK, SEVERAL_DIGITS, Bytes, Images, Pieces
-from mlpcli.errors import DataError
+from mlpcli.errors import DataError, UsageError
 from mlpcli.model.parameters import Parameters
 from mlpcli.runs.directory import HasPath, path_of
 
@@ -26,16 +35,20 @@ UNSURE_BITS = 1.0  # the entropy of two equally probable classes
 
 
 class Model:
-    """A trained network, ready to predict; :func:`load` makes it.
+    """A trained network, or an ensemble of several, ready to predict; :func:`load` makes it.
 
     ``path`` is its checkpoint, ``epoch`` the last epoch of training in it, ``config`` the config it was trained with.
     ``image_shape`` is the (rows, columns) of its input, ``classes`` the number K of classes, ``class_names`` their
     names. ``multi_label`` is true if an image may have several labels. ``parameters`` has the weights ``W[0]`` (D, H),
-    ``W[1]`` ... and biases ``b[0]`` (H,), ...
+    ``W[1]`` ... and biases ``b[0]`` (H,), ... Of an ensemble these are those of its first network; ``paths`` are the
+    checkpoints of all. ``average_shifts`` is the number of shifts of an image that predictions are averaged over.
     """
 
-    def __init__(self, loaded: LoadedModel) -> None:
-        self._loaded = loaded
+    def __init__(self, *networks: LoadedModel, average_shifts: int = 0) -> None:
+        check_average(networks, average_shifts)
+        self._networks, loaded = networks, networks[0]
+        self.paths: tuple[Path, ...] = tuple(network.path for network in networks)
+        self.average_shifts = average_shifts
         self.path: Path = loaded.path
         self.epoch: int = loaded.checkpoint.epoch
         self.config: Config = loaded.checkpoint.config
@@ -46,6 +59,8 @@ class Model:
         self.parameters: Parameters = loaded.checkpoint.parameters
 
     def __repr__(self) -> str:
+        if len(self.paths) > 1:
+            return f"<mlpcli.Model, an ensemble of {len(self.paths)}: {', '.join(map(str, self.paths))}>"
         sizes = "-".join(map(str, self.parameters.sizes))
         return f"<mlpcli.Model {sizes}, {self.config.network.objective}, epoch {self.epoch}: {self.path}>"
 
@@ -59,11 +74,11 @@ class Model:
         ``DataError`` for images of another shape or type, or with values that are not allowed; ``RunError`` when the
         outputs are not finite numbers.
         """
-        return predictions(self._loaded, self._rows(images))
+        return predictions(self._networks, self._rows(images), self.average_shifts)
 
     def preprocessed_input(self, images: Array) -> Array:
-        """Return the network's input for ``images`` (N, rows, columns), after ``data.preprocessing``."""
-        return preprocessed_input(self._loaded.checkpoint, images.reshape(len(images), -1)).reshape(images.shape)
+        """Return the input of the first network for ``images`` (N, rows, columns), after ``data.preprocessing``."""
+        return preprocessed_input(self._networks[0].checkpoint, images.reshape(len(images), -1)).reshape(images.shape)
 
     def _rows(self, images: ArrayLike) -> Array:
         """Return ``images`` as (N, D), checked."""
@@ -92,12 +107,19 @@ class Model:
         return array.reshape(-1, inputs)
 
 
-def load(run: HasPath | str | os.PathLike[str]) -> Model:
+def load(
+    run: HasPath | str | os.PathLike[str], *others: HasPath | str | os.PathLike[str], average_shifts: int = 0
+) -> Model:
     """Load the trained network of a run or of a checkpoint: a ``Run``, or the path of either.
 
-    It takes a run's best checkpoint if it has one, else its last. Raises ``RunError`` when it is missing or damaged.
+    It takes a run's best checkpoint if it has one, else its last. With ``others`` it is an ensemble, whose
+    probabilities are the means of those of its networks. With ``average_shifts`` 4 or 8 the probabilities are the means
+    over each image and its shifts by one pixel, 8 with the diagonal ones. Raises ``RunError`` when a file is missing or
+    damaged, ``UsageError`` for networks whose outputs cannot be averaged, or another number of shifts.
     """
-    return Model(open_model(path_of(run)))
+    if type(average_shifts) is not int or average_shifts not in SHIFTS:
+        raise UsageError(f"average_shifts: {average_shifts!r:.60} is not allowed; allowed: 0, 4 or 8")
+    return Model(*(open_model(path_of(each)) for each in (run, *others)), average_shifts=average_shifts)
 
 
 @dataclass(frozen=True, eq=False)

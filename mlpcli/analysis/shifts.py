@@ -1,10 +1,11 @@
-"""Images shifted by a pixel, over which an evaluation can average a network's probabilities.
+"""Images shifted by a pixel, over which a network's probabilities can be averaged.
 
 N images of D = h w pixels
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,13 @@ Array = NDArray[Any]
 SIDES = ((-1, 0), (0, -1), (0, 1), (1, 0))
 CORNERS = ((-1, -1), (-1, 1), (1, -1), (1, 1))
 SHIFTS = {0: (), 4: SIDES, 8: (*SIDES, *CORNERS)}
+
+
+def with_shifts(images: Array, shape: tuple[int, int], shifts: int) -> Iterator[Array]:
+    """Yield ``images`` (N, D) of ``shape`` (h, w), then moved by each of their ``shifts`` shifts: none, 4 or 8."""
+    yield images
+    for down, right in SHIFTS[shifts]:
+        yield shifted(images, shape, down, right)
 
 
 def shifted(images: Array, shape: tuple[int, int], down: int, right: int) -> Array:

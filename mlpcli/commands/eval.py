@@ -10,7 +10,7 @@ import click
 
 from mlpcli.commands import output
 from mlpcli.commands.drawing import abreast, shades, terminal_width
-from mlpcli.commands.options import data_options, threads_option
+from mlpcli.commands.options import data_options, shifts_option, threads_option
 from mlpcli.errors import UsageError, shown
 
 if TYPE_CHECKING:
@@ -38,14 +38,7 @@ if TYPE_CHECKING:
     help="List the N most confidently wrong images.",
 )
 @click.option("--show", is_flag=True, help="Draw the images that --worst lists.")
-@click.option(
-    "--average-shifts",
-    "shifts",
-    metavar="4|8",
-    type=click.Choice(["4", "8"]),
-    help="Average the probabilities of each image and of its 4 or 8 shifts by one pixel (8 includes the diagonal "
-    "shifts). The output and evaluations.jsonl say that the result is such an average.",
-)
+@shifts_option
 @click.option(
     "--predictions",
     metavar="FILE.csv",
@@ -63,7 +56,7 @@ def command(
     offline: bool,
     worst: int,
     show: bool,
-    shifts: str | None,
+    shifts: int,
     predictions: str | None,
     as_json: bool,
 ) -> None:
@@ -101,7 +94,7 @@ def command(
         folder=folder,
         sources=sources,
         offline=offline,
-        shifts=int(shifts or 0),
+        shifts=shifts,
         say=output.say,
         progress=download_progress(),
     )

@@ -112,6 +112,19 @@ def no_open_option(command: Decorated) -> Decorated:
     return click.option("--no-open", is_flag=True, help="Open no browser; print the address.")(command)
 
 
+def shifts_option(command: Decorated) -> Decorated:
+    """Add ``--average-shifts 4|8``, a number; 0 without it."""
+    return click.option(
+        "--average-shifts",
+        "shifts",
+        metavar="4|8",
+        type=click.Choice(["4", "8"]),
+        callback=lambda context, option, shifts: int(shifts or 0),
+        help="Average the probabilities of each image and of its 4 or 8 shifts by one pixel (8 includes the diagonal "
+        "shifts).",
+    )(command)
+
+
 def threads_option(command: Decorated, default: str = "one per core") -> Decorated:
     """Add ``--threads N``, in effect when the command's body begins; ``default`` is for its help."""
     return click.option(

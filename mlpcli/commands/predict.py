@@ -12,7 +12,7 @@ import click
 
 from mlpcli.commands import EXIT_STATUS, output
 from mlpcli.commands.drawing import abreast, drawing, terminal_width
-from mlpcli.commands.options import threads_option
+from mlpcli.commands.options import shifts_option, threads_option
 from mlpcli.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -31,6 +31,14 @@ STDIN = "-"
     help="Do not invert, crop, scale or centre pictures: they must have bright strokes on a dark background "
     "and the network's image size.",
 )
+@click.option(
+    "--ensemble",
+    "others",
+    metavar="RUN",
+    multiple=True,
+    help="Average the probabilities with those of RUN, another run or checkpoint. Repeatable.",
+)
+@shifts_option
 @click.option("--many", is_flag=True, help="Read the row of digits in each picture as one number.")
 @click.option("--show", is_flag=True, help="Draw the network's input.")
 @click.option(
@@ -52,6 +60,8 @@ def command(
     run: str,
     files: tuple[str, ...],
     raw: bool,
+    others: tuple[str, ...],
+    shifts: int,
     many: bool,
     show: bool,
     table: str | None,
@@ -80,6 +90,7 @@ def command(
       mlpcli predict runs/mnist-... scans/ -o answers.csv
       mlpcli predict runs/mnist-... test.csv -o submission.csv --columns ImageId,Label
       mlpcli predict runs/mnist-... - <three.png
+      mlpcli predict runs/seed-0 three.png --ensemble runs/seed-1 --average-shifts 4
     """
     if show and as_json:
         raise UsageError("--show draws on the screen; leave out --show or --json")
@@ -92,7 +103,7 @@ def command(
     from mlpcli.analysis.predict import answers, load
     from mlpcli.analysis.predictions import table_of
 
-    model = load(run)
+    model = load(run, *others, average_shifts=shifts)
     if many and model.multi_label:
         raise UsageError(f"--many reads a class for each digit, and several labels may be right with {model.path}")
     answered: list[Answer] = []
@@ -158,6 +169,8 @@ def _warn(images: Images, answers: Sequence[Answer]) -> None:
 def _document(model: Model, answers: Sequence[Answer], failed: list[dict[str, str]]) -> dict[str, Any]:
     return {
         "checkpoint": click.format_filename(model.path),
+        "ensemble": [click.format_filename(path) for path in model.paths],
+        "average_shifts": model.average_shifts,
         "objective": model.config.network.objective,
         "class_names": list(model.class_names),
         "images": [

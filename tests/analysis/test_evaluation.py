@@ -193,6 +193,8 @@ def test_ensemble_predicts_by_the_mean():
     assert together.confidence.tolist() == [pytest.approx(1.75 / 3)]
     assert together.loss == pytest.approx(-math.log(1.75 / 3))
     assert together.probabilities
+    unlabelled = ev.ensemble_outputs(models)
+    assert (unlabelled.p.tolist(), unlabelled.loss) == (together.p.tolist(), None)
 
 
 def test_ensemble_loss_is_none_unless_finite():
@@ -227,14 +229,19 @@ def test_ensemble_loss_is_at_most_mean_of_models(seed, size):
 )
 def test_incompatible_ensemble_is_refused(other, split, dataset, what):
     with pytest.raises(UsageError, match=what):
-        ev.check_ensemble([model(), other], split, dataset)
+        check(split, dataset, model(), other)
+
+
+def check(split, dataset, *models, shifts=0):
+    ev.check_average(models, shifts)
+    ev.check_same_images(models, split, dataset)
 
 
 def test_ensemble_may_mix_objectives_and_splits():
-    ev.check_ensemble([model(), model("sigmoid_quadratic")], "validation", None)
-    ev.check_ensemble([model(), model(validation=0.2)], "test", None)
-    ev.check_ensemble([model(), model(dataset="mnist", hashes={})], "test", "mnist")
-    ev.check_ensemble([model("linear_hinge")], "test", None)
+    check("validation", None, model(), model("sigmoid_quadratic"), shifts=4)
+    check("test", None, model(), model(validation=0.2))
+    check("test", "mnist", model(), model(dataset="mnist", hashes={}))
+    check("test", None, model("linear_hinge"))
 
 
 # From a checkpoint to outputs ---------------------------------------------------------------------

@@ -44,7 +44,7 @@ def images_of(count, pixels=(3, 2)):
 def test_predictions_agree_with_evaluation(objective, activation, hidden):
     network, images = model(objective, activation=activation, hidden=hidden), images_of(1203)
     found = network.predict(images)
-    measured = outputs(network._loaded, Split(images.reshape(1203, 6), np.zeros(1203, np.uint8)))
+    measured = outputs(network._networks[0], Split(images.reshape(1203, 6), np.zeros(1203, np.uint8)))
     assert np.array_equal(found.p, measured.p)
     assert np.array_equal(found.predicted, measured.predicted)
     assert found.probabilities == measured.probabilities
@@ -139,6 +139,46 @@ def test_parameters_that_overflow_are_reported():
         network.predict(images_of(1))
 
 
+# Averages -----------------------------------------------------------------------------------------
+
+
+def together(*networks, average_shifts=0):
+    return predict.Model(*(network._networks[0] for network in networks), average_shifts=average_shifts)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float64])
+@pytest.mark.parametrize("shifts", [0, 4, 8])
+def test_averages_by_hand(dtype, shifts):
+    one, two = model(), model("normalized_sigmoid", hidden=(5, 6))
+    images = images_of(7) if dtype is np.uint8 else images_of(7) / 255
+    moved = np.pad(images, ((0, 0), (1, 1), (1, 1)))
+    places = [(1, 1), (0, 1), (1, 0), (1, 2), (2, 1), (0, 0), (0, 2), (2, 0), (2, 2)][: shifts + 1]
+    p = np.mean([each.predict(moved[:, y : y + 3, x : x + 2]).p for y, x in places for each in (one, two)], axis=0)
+    found = together(one, two, average_shifts=shifts).predict(images)
+    np.testing.assert_allclose(found.p, p, rtol=1e-12)
+    assert found.predicted.tolist() == p.argmax(axis=1).tolist()
+    assert (found.loss, found.probabilities) == (None, True)
+
+
+def test_ensemble_of_one_network_predicts_as_it_does():
+    images = images_of(7)
+    assert np.array_equal(together(model(), model()).predict(images).p, model().predict(images).p)
+
+
+def test_scores_are_not_averaged():
+    hinge = model("linear_hinge")
+    with pytest.raises(
+        UsageError, match=r"no ensemble with it\.npz: it averages probabilities, and the outputs of line"
+    ):
+        together(model(), hinge)
+    with pytest.raises(
+        UsageError, match=r"no average over shifts with it\.npz: it averages probabilities, and the out"
+    ):
+        together(hinge, average_shifts=4)
+    with pytest.raises(UsageError, match="the second takes images of another size"):
+        together(model(), model(pixels=(2, 2)))
+
+
 # Loading ------------------------------------------------------------------------------------------
 
 
@@ -154,6 +194,24 @@ def test_run_folder_and_checkpoint_load_the_same_model(tiny_config, tiny_images,
     assert network.epoch == run.best_epoch
     assert [W.shape for W in network.parameters.W] == [(20, 6), (6, 3)]
     assert repr(network) == f"<mlpcli.Model 20-6-3, softmax_cross_entropy, epoch {run.best_epoch}: {checkpoint}>"
+
+
+def test_ensemble_is_loaded(tiny_config, tiny_images, tmp_path):
+    runs = [train(tiny_config(f"seed={seed}"), out=tmp_path / f"{seed}") for seed in (1, 2)]
+    images, _ = tiny_images[2:]
+    network = predict.load(runs[0], runs[1].path, average_shifts=4)
+    files = [run.path / "checkpoints/best.npz" for run in runs]
+    assert (network.paths, network.path, network.average_shifts) == (tuple(files), files[0], 4)
+    assert repr(network) == f"<mlpcli.Model, an ensemble of 2: {files[0]}, {files[1]}>"
+    assert np.array_equal(
+        network.predict(images).p, together(*map(predict.load, files), average_shifts=4).predict(images).p
+    )
+
+
+@pytest.mark.parametrize("shifts", [1, -4, 4.0, True, "4", None, 10**400])
+def test_other_numbers_of_shifts_are_refused(shifts):
+    with pytest.raises(UsageError, match=r"^average_shifts: .* is not allowed; allowed: 0, 4 or 8$"):
+        predict.load("anything", average_shifts=shifts)
 
 
 def test_path_without_a_run_is_refused(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlpcli.analysis.shifts import SHIFTS, shifted
+from mlpcli.analysis.shifts import SHIFTS, shifted, with_shifts
 
 
 def test_image_is_moved_by_hand():
@@ -14,6 +14,14 @@ def test_image_is_moved_by_hand():
     assert shifted(image, (2, 3), 1, 0).tolist() == [[0, 0, 0, 1, 2, 3]]
     assert shifted(image, (2, 3), 0, -1).tolist() == [[2, 3, 0, 5, 6, 0]]
     assert shifted(image, (2, 3), -1, 1).tolist() == [[0, 4, 5, 0, 0, 0]]
+
+
+def test_image_comes_before_its_shifts():
+    images = np.arange(12, dtype=np.uint8).reshape(2, 6)
+    for count in SHIFTS:
+        first, *others = with_shifts(images, (2, 3), count)
+        assert np.array_equal(first, images)
+        assert len({other.tobytes() for other in others} - {images.tobytes()}) == count
 
 
 def test_shifts_are_the_neighbours():

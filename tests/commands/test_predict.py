@@ -156,6 +156,31 @@ def test_checkpoint_file_is_accepted(mlpcli, run, digits, tmp_path):
     assert mlpcli(last, tmp_path / "one.png", "--json").json()["checkpoint"] == str(last)
 
 
+def test_averages_are_those_of_eval(mlpcli, trained, run, digits, tmp_path, capsys):
+    (tmp_path / "all").write_bytes(idx.encode(digits[0]))
+    other, table = trained / "softmax/checkpoints/last.npz", tmp_path / "p.csv"
+    arguments = [str(run), str(other), "--average-shifts", "4", "--predictions", str(table)]
+    assert _run(["eval", *arguments]) == 0
+    capsys.readouterr()
+    document = mlpcli(run, tmp_path / "all", "--ensemble", other, "--average-shifts", "4", "--json").json()
+    assert document["ensemble"] == [str(run / "checkpoints/best.npz"), str(other)]
+    assert document["average_shifts"] == 4
+    expected = np.loadtxt(table, delimiter=",", skiprows=1)
+    np.testing.assert_allclose([each["p"] for each in document["images"]], expected[:, 4:], rtol=1e-4, atol=1e-12)
+    plain = mlpcli(run, tmp_path / "all", "--json").json()
+    assert (plain["ensemble"], plain["average_shifts"]) == ([str(run / "checkpoints/best.npz")], 0)
+    assert plain["images"][0]["p"] != document["images"][0]["p"]
+
+
+@pytest.mark.parametrize("options", [["--ensemble", "hinge"], ["--average-shifts", "4"]])
+def test_scores_are_not_averaged(mlpcli, trained, digits, tmp_path, options):
+    (tmp_path / "one.png").write_bytes(picture(digits[0][0]))
+    arguments = [trained / "hinge" if each == "hinge" else each for each in options]
+    result = mlpcli(trained / "hinge", tmp_path / "one.png", *arguments)
+    assert (result.status, result.out, len(result.err.splitlines())) == (2, "", 1)
+    assert "averages probabilities, and the outputs of linear_hinge are not probabilities" in result.err
+
+
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "idx"])
 def test_picture_is_read_from_stdin(mlpcli, run, digits, kind):
     data = idx.encode(digits[0][:1]) if kind == "idx" else picture(digits[0][0], kind)
