@@ -526,8 +526,9 @@ def _train(
 
     def on_step(loss: float) -> None:
         steps.add(loss)
-        diagnosis.step(loss)
         observer.step(loss)
+        if not state.epoch:
+            diagnosis.losses.append(loss)
 
     record = None
     try:

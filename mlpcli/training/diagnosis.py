@@ -19,19 +19,17 @@ LARGE_ADVERSARIAL = 4.0  # images of digits are some 10 apart
 
 
 class Diagnosis:
-    """Watches the epochs of one run of ``config``; ``guessing`` is the training error of always giving one answer."""
+    """Watches the epochs of one run of ``config``; ``guessing`` is the training error of always giving one answer.
+
+    ``losses`` are those of the first epoch's steps: append them before its record.
+    """
 
     def __init__(self, config: Config, guessing: float) -> None:
         self._config = config
         self._guessing = guessing
-        self._losses: list[float] = []  # of the first epoch's steps
+        self.losses: list[float] = []
         self._records: list[EpochRecord] = []
         self._said: set[str] = set()
-
-    def step(self, loss: float) -> None:
-        """Take note of a step's loss."""
-        if not self._records:
-            self._losses.append(loss)
 
     def epoch(self, record: EpochRecord, theta: Parameters) -> list[str]:
         """Return the signs seen in ``record``, after which the parameters are ``theta``; each sign once per run."""
@@ -78,10 +76,10 @@ class Diagnosis:
         return f"the gradient of {_layers(layers)} {what}: {key}"
 
     def _stuck(self, record: EpochRecord) -> str | None:
-        if record.epoch > 1 or len(self._losses) < MIN_STEPS or record.train_error < 0.9 * self._guessing:
+        if record.epoch > 1 or len(self.losses) < MIN_STEPS or record.train_error < 0.9 * self._guessing:
             return None
-        tenth = len(self._losses) // 10
-        before, after = float(np.mean(self._losses[:tenth])), float(np.mean(self._losses[-tenth:]))
+        tenth = len(self.losses) // 10
+        before, after = float(np.mean(self.losses[:tenth])), float(np.mean(self.losses[-tenth:]))
         if after <= MOVED * before:
             return None
         if after > 1.03 * before:

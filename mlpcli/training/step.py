@@ -71,7 +71,7 @@ class TrainingStep:
         self.network, self.X, self.gradient, self.optimizer, self.targets = network, X, gradient, optimizer, targets
         self._comm, self._adversary = comm, adversary
         self._own_metrics = metrics[comm.model.rank]
-        self._all_metrics = list(metrics)
+        self._first_metrics, *self._other_metrics = metrics
 
     def propagate(self, batch: Batch) -> None:
         """Compute loss, errors and dz of ``batch``. Collective."""
@@ -105,10 +105,7 @@ class TrainingStep:
 
     def _sum_metrics(self) -> tuple[float, int]:
         # In shared memory: a barrier of the backward pass lies between here and where the others wrote their rows.
-        first, *others = self._all_metrics
-        sums = first.copy()
-        for row in others:
-            sums += row
+        sums = sum(self._other_metrics, self._first_metrics)
         self._comm.data.all_reduce(sums)
         loss, errors = sums.tolist()
         return loss, int(errors)

@@ -286,11 +286,12 @@ class Trainer:
         total, wrong, rate, norms = 0.0, 0, 0.0, [0.0]
         started = time.perf_counter()
         for step in self.steps():
-            total += step.loss * step.size
-            wrong += step.errors
-            rate, norms = step.learning_rate, step.gradient_norm or norms
+            size, rate, loss, errors, step_norms = step
+            total += loss * size
+            wrong += errors
+            norms = step_norms or norms
             if on_step is not None:
-                on_step(step.loss)
+                on_step(loss)
         seconds = time.perf_counter() - started
         validation_loss, validation_error = self._validate(state.parameters)
         raw_loss, raw_error = (None, None) if state.average is None else self._validate(state.theta)

@@ -28,7 +28,7 @@ def signs(*overrides: str, invert: bool = False, divide: bool = False) -> list[l
         dataset = replace(dataset, train=replace(dataset.train, images=images))
     trainer = Trainer(config, dataset)
     diagnosis = Diagnosis(config, guessing(dataset.train.labels, dataset.class_names)[1])
-    return [diagnosis.epoch(record, trainer.state.theta) for record in trainer.epochs(diagnosis.step)]
+    return [diagnosis.epoch(record, trainer.state.theta) for record in trainer.epochs(diagnosis.losses.append)]
 
 
 @pytest.mark.parametrize(
