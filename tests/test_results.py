@@ -121,6 +121,16 @@ def test_longer_runs_agree_with_the_page():
     assert f"{errors[0]:.2f} and {errors[1]:.2f} %" in PAGE
 
 
+def test_run_without_deskewing_agrees_with_the_page():
+    [run] = (DOCS / "earlier" / "elastic-deep-not-deskewed").iterdir()
+    plain = json.loads((run / "test.json").read_text())["error"]
+    shifted = [json.loads(line)["error"] for line in (run / "evaluations.jsonl").read_text().splitlines()]
+    assert len(set(shifted)) == 1
+    assert f"test error is {100 * plain:.2f}, with four or eight shifts {100 * shifted[0]:.2f}" in PAGE.replace(
+        "\n", " "
+    )
+
+
 @pytest.mark.parametrize("recipe", ["elastic-800", "elastic-800-0.1.0", "elastic-deep"])
 def test_earlier_runs_agree_with_the_page(recipe: str):
     runs = sorted((DOCS / "earlier" / recipe).iterdir())
