@@ -121,14 +121,20 @@ def test_longer_runs_agree_with_the_page():
     assert f"{errors[0]:.2f} and {errors[1]:.2f} %" in PAGE
 
 
-def test_run_without_deskewing_agrees_with_the_page():
-    [run] = (DOCS / "earlier" / "elastic-deep-not-deskewed").iterdir()
+@pytest.mark.parametrize(
+    ("name", "shifts", "text"),
+    [
+        ("not-deskewed", [4, 8], "Its test error is {}, with four or eight shifts {} "),
+        ("not-averaged", [4], "has {} with seed 0, and {} with four shifts "),
+    ],
+)
+def test_other_deep_runs_agree_with_the_page(name: str, shifts: list[int], text: str):
+    [run] = (DOCS / "earlier" / f"elastic-deep-{name}").iterdir()
     plain = json.loads((run / "test.json").read_text())["error"]
-    shifted = [json.loads(line)["error"] for line in (run / "evaluations.jsonl").read_text().splitlines()]
-    assert len(set(shifted)) == 1
-    assert f"test error is {100 * plain:.2f}, with four or eight shifts {100 * shifted[0]:.2f}" in PAGE.replace(
-        "\n", " "
-    )
+    records = [json.loads(line) for line in (run / "evaluations.jsonl").read_text().splitlines()]
+    assert [record["average_shifts"] for record in records] == shifts
+    [shifted] = {record["error"] for record in records}
+    assert text.format(f"{100 * plain:.2f}", f"{100 * shifted:.2f}") in PAGE.replace("\n", " ")
 
 
 @pytest.mark.parametrize("recipe", ["elastic-800", "elastic-800-0.1.0", "elastic-deep"])
