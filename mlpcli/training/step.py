@@ -105,6 +105,7 @@ class TrainingStep:
 
     def _sum_metrics(self) -> tuple[float, int]:
         # In shared memory: a barrier of the backward pass lies between here and where the others wrote their rows.
+        # A single row is not copied: the next step writes it anew.
         sums = sum(self._other_metrics, self._first_metrics)
         self._comm.data.all_reduce(sums)
         loss, errors = sums.tolist()
