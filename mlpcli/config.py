@@ -177,6 +177,11 @@ class NetworkConfig(_Section):
     - `he`: normal with variance 2 / rows (He et al. 2015);
     - `lecun`: normal with variance 1 / rows (LeCun et al. 1998);
     - `nielsen`: as `lecun`, with biases of variance 1 (Nielsen 2015).
+
+    With `network.receptive_field` each unit of the first hidden layer begins with large weights to the pixels around a
+    random place of its own, and small weights to all others: the drawn weights are multiplied by a Gaussian window
+    (`mlpcli/training/initial.py`). The layer is fully connected, and training changes all weights. It is of use for
+    images only, whose neighbouring pixels belong together.
     """
 
     hidden: tuple[int, ...] = _key(
@@ -205,6 +210,13 @@ class NetworkConfig(_Section):
     )
     initial_scale: float = _key(
         1.0, "factor of all initial parameters that are drawn (a large one is a bad initialization)", low=0.0
+    )
+    receptive_field: float | None = _key(
+        None,
+        "standard deviation in pixels of the window, at a random place, on a first-layer unit's initial weights; null: "
+        "none",
+        low=0.5,
+        high=1000,
     )
     init: str | None = _key(None, "a run or checkpoint with the initial weights; null: all are drawn")
     init_sha256: str | None = _key(None, "SHA-256 of that checkpoint; set when a run records its config")
@@ -330,6 +342,11 @@ class Config(_Section):
         if self.training.teacher is not None and self.network.single_output:
             raise ConfigError(
                 "training.teacher: has no meaning with network.single_output, whose targets are class numbers; "
+                "allowed: null"
+            )
+        if self.network.receptive_field is not None and not self.network.hidden:
+            raise ConfigError(
+                f"network.receptive_field: {self.network.receptive_field:g} has no effect without hidden layers; "
                 "allowed: null"
             )
         if self.training.dropout and not self.network.hidden:

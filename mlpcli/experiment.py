@@ -243,7 +243,8 @@ def initial_parameters(
             f"network.init: {shown(origin.path)}: takes images of {sizes[0]} pixels, those of {name} are of {sizes[1]}"
         )
     trained = origin.checkpoint.parameters
-    theta = draw_parameters(config, architecture_of(config, math.prod(image_shape), len(class_names)))
+    architecture = architecture_of(config, math.prod(image_shape), len(class_names))
+    theta = draw_parameters(config, architecture, image_shape)
     drawn = copy_layers(trained, theta, same_classes=tuple(origin.checkpoint.names) == tuple(class_names))
     if len(drawn) == len(theta.W):
         there, here = ("-".join(map(str, sizes)) for sizes in (trained.sizes, theta.sizes))

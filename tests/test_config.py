@@ -294,6 +294,11 @@ def test_invalid_override_is_refused(override: str, message: str, file: Path) ->
             "c.yaml:3: training.label_smoothing: 0.1 has no effect with training.teacher",
         ),
         (
+            "network:\n receptive_field: 2",
+            ["network.hidden=[]"],
+            "c.yaml:2: network.receptive_field: 2 has no effect without hidden layers",
+        ),
+        (
             "training:\n teacher: [a]",
             ["network.objective=linear_hinge"],
             "c.yaml:2: training.teacher: has no meaning with network.objective: linear_hinge",
@@ -513,6 +518,7 @@ def configs(draw: st.DrawFn) -> Config:
     if values["network"]["init"] is None:
         values["network"]["init_sha256"] = None
     if not values["network"]["hidden"]:
+        values["network"]["receptive_field"] = None
         training["dropout"] = 0.0
     if values["network"]["objective"] == "linear_hinge":
         training["label_smoothing"] = 0.0

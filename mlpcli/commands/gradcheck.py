@@ -254,7 +254,7 @@ class _Check:
             config, self.images, subject.classes, subject.image_shape, self.seed, subject.multi_label
         )
         steps = CheckedSteps(config, dataset, subject.state, teachers=self.teachers)
-        state = subject.state or State(draw_parameters(steps.config, subject.architecture))
+        state = subject.state or State(draw_parameters(steps.config, subject.architecture, subject.image_shape))
         checker = StepChecker(steps, state.theta.vector, self.step_rng, self.tolerance)
         in_float32 = None
         if config.network.dtype == "float32":

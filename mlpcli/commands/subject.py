@@ -113,7 +113,7 @@ def _initial(config: Config, dtype: str | None) -> Subject:
     architecture = architecture_of(config, math.prod(image_shape), len(names))
     if config.network.init is not None:
         return _from_another(config, architecture, image_shape, names, multi_label)
-    theta = draw_parameters(config, architecture, dtype)
+    theta = draw_parameters(config, architecture, image_shape, dtype)
     words = f"initial weights of seed {config.seed}"
     return Subject(config, architecture, image_shape, names, multi_label, theta.vector, words)
 

@@ -128,8 +128,17 @@ def _lecun(rng: np.random.Generator, rows: int, columns: int, activation: str) -
 SCHEMES: dict[str, Scheme] = {"glorot": _glorot, "he": _he, "lecun": _lecun, "nielsen": _lecun}
 
 
-def initialize(theta: Parameters, scheme: str, scale: float, activation: str, rng: np.random.Generator) -> None:
+def initialize(
+    theta: Parameters,
+    scheme: str,
+    scale: float,
+    activation: str,
+    rng: np.random.Generator,
+    input_factors: Array | None = None,
+) -> None:
     """Draw the first values of ``theta``, times ``scale``; in float64, so that every dtype starts alike.
+
+    The weights of the first layer are also multiplied by ``input_factors`` (D, H), if they are given.
 
     ``glorot``
         W uniform in +-g sqrt(6 / (rows + columns)) (Glorot and Bengio 2010, equation 16), with g = 4 for sigmoid units
@@ -145,5 +154,8 @@ def initialize(theta: Parameters, scheme: str, scale: float, activation: str, rn
     draw = SCHEMES[scheme]
     for layer, (W, b) in enumerate(zip(theta.W, theta.b, strict=True), start=1):
         function = activation if layer < len(theta.W) else "linear"
-        W[...] = scale * draw(rng, W.shape[0], W.shape[1], function)
+        drawn = draw(rng, W.shape[0], W.shape[1], function)
+        if layer == 1 and input_factors is not None:
+            drawn *= input_factors
+        W[...] = scale * drawn
         b[...] = scale * rng.normal(0.0, 1.0, b.shape) if scheme == "nielsen" else 0.0

@@ -78,7 +78,8 @@ class Trainer:
         dtype, training, train = config.network.dtype, config.training, dataset.train
         self.architecture = architecture_of(config, train.images.shape[1], dataset.classes)
         self.targets = targets_of(config, dataset.classes, train.multi_label)
-        self.state = self._in_shared_memory(state or State(draw_parameters(config, self.architecture)))
+        state = state or State(draw_parameters(config, self.architecture, dataset.image_shape))
+        self.state = self._in_shared_memory(state)
         self._gradient = self.architecture.parameters(dtype, self._allocate(self.state.theta.vector.shape))
         self._metrics = self._comm.allocate((self._comm.model.size, 2), "float64")
         self._batch_size = min(training.batch_size, len(train))

@@ -442,7 +442,7 @@ def plain_mean_of_the_average(patch):
 
 
 def initial_parameters_lost(patch):
-    patch(trainer, "draw_parameters", lambda config, architecture: architecture.parameters(config.network.dtype))
+    patch(trainer, "draw_parameters", lambda config, architecture, _: architecture.parameters(config.network.dtype))
 
 
 def gradient_norms_of_another_vector(patch):

@@ -27,7 +27,7 @@ SOFTMAX = "network.objective=softmax_cross_entropy"
 
 def teacher_of(*overrides: str, shape: tuple[int, int] = SHAPE, names: tuple[str, ...] = NAMES, **more: Any) -> Teacher:
     config = config_of("network.initial_scale=3", *overrides)
-    theta = draw_parameters(config, architecture_of(config, shape[0] * shape[1], len(names)))
+    theta = draw_parameters(config, architecture_of(config, shape[0] * shape[1], len(names)), shape)
     return Teacher("teacher", config, theta, shape, names, **{"multi_label": False, **more})
 
 
