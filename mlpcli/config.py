@@ -178,10 +178,10 @@ class NetworkConfig(_Section):
     - `lecun`: normal with variance 1 / rows (LeCun et al. 1998);
     - `nielsen`: as `lecun`, with biases of variance 1 (Nielsen 2015).
 
-    With `network.receptive_field` each unit of the first hidden layer begins with large weights to the pixels around a
-    random place of its own, and small weights to all others: the drawn weights are multiplied by a Gaussian window
-    (`mlpcli/training/initial.py`). The layer is fully connected, and training changes all weights. It is of use for
-    images only, whose neighbouring pixels belong together.
+    With `network.receptive_fields: [5, 6]` the units of the first two hidden layers are spread over the image; each is
+    connected only to the pixels within 5 pixels, or to the units of the first layer within 6 pixels, and all its other
+    weights are 0 ([equation 14](derivation.md#5-backward-through-a-hidden-layer)). All further layers are fully
+    connected. It is of use for images only, whose neighbouring pixels belong together.
     """
 
     hidden: tuple[int, ...] = _key(
@@ -211,11 +211,11 @@ class NetworkConfig(_Section):
     initial_scale: float = _key(
         1.0, "factor of all initial parameters that are drawn (a large one is a bad initialization)", low=0.0
     )
-    receptive_field: float | None = _key(
+    receptive_fields: tuple[float, ...] | None = _key(
         None,
-        "standard deviation in pixels of the window, at a random place, on a first-layer unit's initial weights; null: "
-        "none",
-        low=0.5,
+        "radii in pixels within which units of the first layers are connected to the layer below, in order; null: all "
+        "layers are fully connected",
+        low=1,
         high=1000,
     )
     init: str | None = _key(None, "a run or checkpoint with the initial weights; null: all are drawn")
@@ -226,6 +226,11 @@ class NetworkConfig(_Section):
         super().__post_init__()
         if len(self.hidden) > MAX_LAYERS:
             raise ConfigError(f"hidden: {len(self.hidden)} layers are not allowed; allowed: at most {MAX_LAYERS}")
+        if self.receptive_fields is not None and not 0 < len(self.receptive_fields) <= len(self.hidden):
+            raise ConfigError(
+                f"receptive_fields: {len(self.receptive_fields)} radii are not allowed with {len(self.hidden)} hidden "
+                "layers; allowed: a radius for one or more of the hidden layers, or null"
+            )
         if self.single_output and self.objective not in INDEPENDENT_OUTPUTS:
             raise ConfigError(
                 f"single_output: {self.objective} compares outputs, and there is one; allowed: network.objective: "
@@ -342,11 +347,6 @@ class Config(_Section):
         if self.training.teacher is not None and self.network.single_output:
             raise ConfigError(
                 "training.teacher: has no meaning with network.single_output, whose targets are class numbers; "
-                "allowed: null"
-            )
-        if self.network.receptive_field is not None and not self.network.hidden:
-            raise ConfigError(
-                f"network.receptive_field: {self.network.receptive_field:g} has no effect without hidden layers; "
                 "allowed: null"
             )
         if self.training.dropout and not self.network.hidden:

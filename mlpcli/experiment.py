@@ -45,6 +45,7 @@ from mlpcli.runs.initial import Origin, find_origin, find_teachers, pinned
 from mlpcli.runs.layout import resume_command
 from mlpcli.runs.summary import read_run
 from mlpcli.state import EpochRecord, State, architecture_of
+from mlpcli.training.connections import connections
 from mlpcli.training.diagnosis import MIN_STEPS, Diagnosis
 from mlpcli.training.evaluate import Evaluator
 from mlpcli.training.initial import copy_layers, draw_parameters
@@ -253,6 +254,14 @@ def initial_parameters(
             f"network.init: {shown(origin.path)}: is a network {there}, of which no layer fits this one, {here}; to "
             f"begin from it: --set network.hidden={hidden}"
         )
+    for layer, (W, M) in enumerate(zip(theta.W, connections(config.network, image_shape), strict=False), start=1):
+        if layer not in drawn and W[M == 0].any():
+            radii = origin.checkpoint.config.network.receptive_fields
+            theirs = "null" if radii is None else f"[{','.join(f'{radius:g}' for radius in radii)}]"
+            raise ConfigError(
+                f"network.init: {shown(origin.path)}: has weights in layer {layer} between units that "
+                f"network.receptive_fields does not connect; to begin from it: --set network.receptive_fields={theirs}"
+            )
     return theta, origin, drawn
 
 

@@ -294,9 +294,9 @@ def test_invalid_override_is_refused(override: str, message: str, file: Path) ->
             "c.yaml:3: training.label_smoothing: 0.1 has no effect with training.teacher",
         ),
         (
-            "network:\n receptive_field: 2",
-            ["network.hidden=[]"],
-            "c.yaml:2: network.receptive_field: 2 has no effect without hidden layers",
+            "network:\n receptive_fields: [2, 3]",
+            ["network.hidden=[5]"],
+            "c.yaml:2: network.receptive_fields: 2 radii are not allowed with 1 hidden layers",
         ),
         (
             "training:\n teacher: [a]",
@@ -515,10 +515,11 @@ def configs(draw: st.DrawFn) -> Config:
     values["augmentation"]["shift"] = draw(st.floats(0.5, 9))
     # Small enough for a checkpoint of two gigabytes.
     values["network"]["hidden"] = tuple(min(units, 1000) for units in values["network"]["hidden"][:9])
+    radii = (values["network"]["receptive_fields"] or ())[: len(values["network"]["hidden"])]
+    values["network"]["receptive_fields"] = radii or None
     if values["network"]["init"] is None:
         values["network"]["init_sha256"] = None
     if not values["network"]["hidden"]:
-        values["network"]["receptive_field"] = None
         training["dropout"] = 0.0
     if values["network"]["objective"] == "linear_hinge":
         training["label_smoothing"] = 0.0

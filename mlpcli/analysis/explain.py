@@ -27,6 +27,7 @@ from mlpcli.model.network import Gradient, Network, WeightDecay
 from mlpcli.model.objectives import OBJECTIVES
 from mlpcli.model.parameters import Parameters
 from mlpcli.training.batches import INPUT_SCALE
+from mlpcli.training.connections import ConnectedGradient
 from mlpcli.training.targets import Targets
 
 Array = NDArray[Any]
@@ -236,12 +237,14 @@ def explain(
     rate: float = 0.01,
     steps: int = 1,
     units: Sequence[tuple[int, int]] = (),
+    connections: Sequence[Array] = (),
 ) -> Explanation:
     """Explain the network of parameters ``theta`` (n,) for ``image`` (rows, columns), bytes, and targets ``Y`` (K,).
 
     ``image`` is the network's input, preprocessed. ``units`` are (layer, unit); for a hidden layer without any, the
-    most active one, the most saturated one and the one with the largest gradient are chosen. Raises ``UsageError`` for
-    a unit that does not exist, ``RunError`` if the outputs are not finite numbers.
+    most active one, the most saturated one and the one with the largest gradient are chosen. ``connections`` (D, H) are
+    those of the first layers, if these are not fully connected. Raises ``UsageError`` for a unit that does not exist,
+    ``RunError`` if the outputs are not finite numbers.
     """
     hidden = architecture.sizes[1:-1]
     for layer, unit in units:
@@ -253,7 +256,7 @@ def explain(
     with np.errstate(all="ignore"):  # an overflow shows in the numbers
         subject = _subject(architecture, theta, image.ravel(), Y)
         gradient = _gradient(subject)
-        equations = _equations(subject, gradient, Y, l2)
+        equations = _equations(subject, gradient, Y, l2, connections)
         named = {equation.name: equation.values for equation in equations}
         asked = {layer for layer, _ in units}
         chosen = tuple(dict.fromkeys([*units, *(unit for unit in _chosen(named, len(hidden)) if unit[0] not in asked)]))
@@ -263,8 +266,8 @@ def explain(
             Y,
             tuple(equations),
             tuple(_checks_of_p(subject, Y)) + tuple(_checks(subject, gradient, chosen)),
-            _step(subject, gradient, rate, steps),
-            _step(subject, gradient, rate / 10, 1),
+            _step(subject, gradient, rate, steps, connections),
+            _step(subject, gradient, rate / 10, 1, connections),
             tuple(_factors(named, architecture)),
             _deltas(subject.network.logits, Y),
             chosen,
@@ -307,7 +310,9 @@ def _finite(logits: Array) -> Array:
 # The equations, in the order of the derivation -----------------------------------------------------------------------
 
 
-def _equations(subject: Subject, gradient: Parameters, Y: Array, l2: float) -> list[Equation]:
+def _equations(
+    subject: Subject, gradient: Parameters, Y: Array, l2: float, connections: Sequence[Array]
+) -> list[Equation]:
     network, theta = subject.network, subject.theta
     L, f, objective = len(network.layers), network.f.name, network.objective.name
     x = subject.problem.X[0] * subject.problem.scale
@@ -340,6 +345,8 @@ def _equations(subject: Subject, gradient: Parameters, Y: Array, l2: float) -> l
             Equation(5, f"dW{n}", f"{below}^T dz{n}", gradient.W[n - 1]),
             Equation(6, f"db{n}", f"dz{n}", gradient.b[n - 1]),
         ]
+        if n <= len(connections):
+            found.append(Equation(14, f"connected_dW{n}", f"M{n} * dW{n}", connections[n - 1] * gradient.W[n - 1]))
     if l2:
         penalty = subject.problem.architecture.parameters("float64")
         decay = WeightDecay(l2, theta.weights, penalty.weights)
@@ -426,23 +433,27 @@ def _checks(subject: Subject, gradient: Parameters, units: Sequence[tuple[int, i
     return found
 
 
-def _step(subject: Subject, gradient: Parameters, rate: float, steps: int) -> Step:
+def _step(subject: Subject, gradient: Parameters, rate: float, steps: int, connections: Sequence[Array]) -> Step:
     """Take ``steps`` steps from the parameters of ``subject``, which do not change."""
     problem = subject.problem
     first, moved = subject.network, problem.subject(subject.theta.vector, np.float64, scaled=True)
-    slope = gradient
+    slope = problem.architecture.parameters("float64", gradient.vector.copy())
+    to_slope = ConnectedGradient(
+        Gradient(moved.network, list(zip(slope.W, slope.b, strict=True))), slope.W, connections
+    )
+    fall = 0.0
     for taken in range(steps):
-        if taken:
-            moved.network.loss(problem.Y)
-            moved.network.backward(problem.Y)
-            slope = problem.architecture.parameters("float64")
-            Gradient(moved.network, list(zip(slope.W, slope.b, strict=True))).accumulate()
-        moved.theta.vector -= rate * slope.vector
         moved.network.forward()
+        moved.network.loss(problem.Y)
+        moved.network.backward(problem.Y)
+        to_slope.accumulate()
+        if not taken:
+            fall = rate * float(slope.vector @ slope.vector)
+        moved.theta.vector -= rate * slope.vector
+    moved.network.forward()
     after = float(moved.network.loss(problem.Y))
-    promised = rate * float(gradient.vector @ gradient.vector)
     before = float(first.loss(problem.Y))
-    return Step(rate, steps, before, after, promised, first.p[0].copy(), moved.network.p[0].copy())
+    return Step(rate, steps, before, after, fall, first.p[0].copy(), moved.network.p[0].copy())
 
 
 def _factors(named: dict[str, Array], architecture: Architecture) -> list[Factor]:

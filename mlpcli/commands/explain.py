@@ -141,6 +141,7 @@ def command(
 
     from mlpcli.analysis import explain
     from mlpcli.datasets.deskew import preprocessed
+    from mlpcli.training.connections import connections
 
     subject = find_subject(what, overrides, "explained")
     where = _Where(split, index, dataset, folder, sources, offline)
@@ -161,6 +162,7 @@ def command(
         rate=rate,
         steps=steps,
         units=[_unit(text) for text in units],
+        connections=connections(subject.config.network, subject.image_shape),
     )
     if as_json:
         output.result_json(explanation.document(names), indent=None)

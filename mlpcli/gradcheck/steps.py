@@ -224,6 +224,8 @@ class StepChecker:
         self._direction = draw_direction(rng, len(initial))
         self._config, self._dataset = steps.config, steps.dataset
         self._architecture = architecture_of(self._config, self._dataset.train.images.shape[1], self._dataset.classes)
+        free = textbook.connections(self._config.network, self._dataset.image_shape, self._parameters(initial))
+        self._free_direction = free.vector * self._direction
         self._steps_per_epoch = -(-len(self._dataset.train) // self._config.training.batch_size)
         self.snapshots: list[Snapshot] = []
         self.diverged = False
@@ -386,9 +388,10 @@ class StepChecker:
             return projection_error(float(direction @ vector), float(expected), vector)
 
         problem, error_of_dX = self._moved(problem, theta)
-        # Along the direction by the complex step: the loss is the real part, its derivative the imaginary one.
+        # Along the direction by the complex step: the loss is the real part, its derivative the imaginary one. The
+        # gradient is 0 where there is no connection, so what the direction has there does not count.
         subject = problem.subject(theta, np.complex128)
-        subject.theta.vector.imag = COMPLEX_STEP * direction
+        subject.theta.vector.imag = COMPLEX_STEP * self._free_direction
         loss = subject.loss()
         penalty = textbook.penalty(training.l2, subject.theta.W)
         g = np.asarray(np.imag(loss + penalty) / COMPLEX_STEP)

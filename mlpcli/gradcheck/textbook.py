@@ -73,6 +73,28 @@ def gradient_from_m(before: Array, after: Array, mu: float) -> Array:
     return (after - mu * before) / (1 - mu)
 
 
+def connections(config: NetworkConfig, image_shape: tuple[int, int], theta: Parameters) -> Parameters:
+    """Return 1 for the parameters (n,) that may change, those of like shape as ``theta``, and 0 for the others.
+
+    The place of unit k, from 1, is that of the fractions 1/2 + k / g and 1/2 + k / g^2, without their whole parts, of
+    the way across the image, less the first layer's radius at each border; g is the real root of g^3 = g + 1.
+    """
+    free = Parameters(theta.sizes, np.float64, np.ones(len(theta.vector)))
+    radii = config.receptive_fields or ()
+    g = max(np.roots([1, 0, -1, -1]), key=np.real).real
+    below = [complex(row, column) for row in range(image_shape[0]) for column in range(image_shape[1])]
+    for radius, M in zip(radii, free.W, strict=False):
+        axes = []
+        for power, size in enumerate(image_shape, start=1):
+            border = min(radii[0], (size - 1) / 2)
+            fraction = np.mod(0.5 + np.arange(1, M.shape[1] + 1) / g**power, 1)
+            axes.append(border * (1 - fraction) + (size - 1 - border) * fraction)
+        places = [complex(row, column) for row, column in zip(*axes, strict=True)]
+        M[...] = np.abs(np.subtract.outer(below, places)) <= radius + 1e-9
+        below = places
+    return free
+
+
 def penalty(l2: float, W: Sequence[Array]) -> Any:
     """Return l2 times the sum of the squares of all weights, a scalar."""
     vectors = (weights.ravel(order="K") for weights in W)

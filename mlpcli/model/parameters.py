@@ -134,11 +134,11 @@ def initialize(
     scale: float,
     activation: str,
     rng: np.random.Generator,
-    input_factors: Array | None = None,
+    factors: Sequence[Array] = (),
 ) -> None:
     """Draw the first values of ``theta``, times ``scale``; in float64, so that every dtype starts alike.
 
-    The weights of the first layer are also multiplied by ``input_factors`` (D, H), if they are given.
+    The weights of the first layers are also multiplied by ``factors``, one array (D, H) each.
 
     ``glorot``
         W uniform in +-g sqrt(6 / (rows + columns)) (Glorot and Bengio 2010, equation 16), with g = 4 for sigmoid units
@@ -155,7 +155,7 @@ def initialize(
     for layer, (W, b) in enumerate(zip(theta.W, theta.b, strict=True), start=1):
         function = activation if layer < len(theta.W) else "linear"
         drawn = draw(rng, W.shape[0], W.shape[1], function)
-        if layer == 1 and input_factors is not None:
-            drawn *= input_factors
+        if layer <= len(factors):
+            drawn *= factors[layer - 1]
         W[...] = scale * drawn
         b[...] = scale * rng.normal(0.0, 1.0, b.shape) if scheme == "nielsen" else 0.0

@@ -1,66 +1,31 @@
-"""The parameters that training begins with: drawn by the seed, or layers of a trained network in their place.
-
-In images, pixels near each other belong to one stroke. A unit of the first layer can be given this to begin with, by a
-receptive field: a Gaussian window g of standard deviation s pixels around a place c of its own, which multiplies its
-drawn weights. Pixel p = (row, column) of D:
-
-    g(p) = exp(-|p - c|^2 / (2 s^2)) / N          N^2 the mean of the squares over all pixels: the mean of g^2 is 1
-
-so that the sum of the weights' variances is as without. Nothing else is local: training moves all weights. Windows of
-random place are those of McDonnell, Tissera, Vladusich, van Schaik, Tapson 2015, "Fast, simple and accurate handwritten
-digit classification by training shallow neural network classifiers with the 'extreme learning machine' algorithm",
-Gaussian ones those of Pandey, Pachitariu, Brunton, Harris 2022, "Structured random receptive fields enable informative
-sensory encodings".
-"""
+"""The parameters that training begins with: drawn by the seed, or layers of a trained network in their place."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from mlpcli.config import Config
 from mlpcli.model.build import Architecture
 from mlpcli.model.parameters import Parameters, initialize
+from mlpcli.training.connections import connections, initial_factors
 from mlpcli.training.rng import keyed_rng
-
-Array = NDArray[Any]
 
 
 def draw_parameters(
     config: Config, architecture: Architecture, image_shape: tuple[int, int], dtype: str | None = None
 ) -> Parameters:
-    """Return the initial parameters of ``config``'s network for images of this shape, in ``dtype`` or the config's."""
+    """Return the initial parameters of ``config``'s network for images of this shape, in ``dtype`` or the config's.
+
+    Raises ``ConfigError`` if its receptive fields leave a unit without connections.
+    """
     network = config.network
     theta = architecture.parameters(dtype or network.dtype)
-    factors = None
-    if network.receptive_field is not None:
-        rng = keyed_rng(config.seed, "receptive fields")
-        factors = receptive_fields(image_shape, network.hidden[0], network.receptive_field, rng)
+    factors = [initial_factors(M) for M in connections(network, image_shape)]
     rng = keyed_rng(config.seed, "initialization")
     # A scale too large for the dtype shows in the first loss; numpy need not warn of it too.
     with np.errstate(over="ignore"):
         initialize(theta, network.initialization, network.initial_scale, network.activation, rng, factors)
     return theta
-
-
-def receptive_fields(image_shape: tuple[int, int], units: int, sigma: float, rng: np.random.Generator) -> Array:
-    """Return the windows g (D, H) of H ``units`` on images of ``image_shape``, D pixels; ``sigma`` in pixels.
-
-    The places c are drawn uniformly from the image.
-    """
-
-    def along(size: int) -> Array:
-        """Return the windows along one axis, (size, H): a Gaussian in the plane is the product of two."""
-        distance = np.arange(size)[:, None] - rng.uniform(0, size - 1, units)
-        window: Array = np.exp(-0.5 * (distance / sigma) ** 2)
-        window /= np.sqrt(np.mean(window**2, axis=0))
-        return window
-
-    rows, columns = (along(size) for size in image_shape)
-    windows: Array = rows[:, None] * columns
-    return windows.reshape(-1, units)
 
 
 def copy_layers(trained: Parameters, theta: Parameters, *, same_classes: bool) -> tuple[int, ...]:

@@ -17,7 +17,6 @@ PURPOSES = {
     "sweep": 6,
     "input dropout": 7,
     "validation": 8,
-    "receptive fields": 9,
 }
 
 

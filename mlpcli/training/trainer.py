@@ -24,6 +24,7 @@ from mlpcli.training.adversary import Adversary
 from mlpcli.training.augment import Augmentation
 from mlpcli.training.averaging import MovingAverage
 from mlpcli.training.batches import INPUT_SCALE, Batch, Batches
+from mlpcli.training.connections import ConnectedGradient, connections
 from mlpcli.training.diagnosis import remedy
 from mlpcli.training.evaluate import Evaluator
 from mlpcli.training.initial import draw_parameters
@@ -78,6 +79,7 @@ class Trainer:
         dtype, training, train = config.network.dtype, config.training, dataset.train
         self.architecture = architecture_of(config, train.images.shape[1], dataset.classes)
         self.targets = targets_of(config, dataset.classes, train.multi_label)
+        self._connections = connections(config.network, dataset.image_shape, dtype)
         state = state or State(draw_parameters(config, self.architecture, dataset.image_shape))
         self.state = self._in_shared_memory(state)
         self._gradient = self.architecture.parameters(dtype, self._allocate(self.state.theta.vector.shape))
@@ -211,10 +213,17 @@ class Trainer:
     def _gradient_of(self, network: Network, target: Parameters) -> Accumulable:
         """Return the gradient of ``network``'s whole batch, to be accumulated in ``target``."""
         comm, buffer = self._comm, self._gradient
+        shards = target.shard(comm.model)
+        gradient: Accumulable
         if comm.data.size == 1:
-            return Gradient(network, target.shard(comm.model))
-        terms = Gradient(network, buffer.shard(comm.model))
-        return ReducedGradient(terms, buffer.vector, target.vector, comm.data)
+            gradient = Gradient(network, shards)
+        else:
+            terms = Gradient(network, buffer.shard(comm.model))
+            gradient = ReducedGradient(terms, buffer.vector, target.vector, comm.data)
+        if not self._connections:
+            return gradient
+        of_units = [M[:, comm.model.shard(M.shape[1])] for M in self._connections]
+        return ConnectedGradient(gradient, [W for W, _ in shards], of_units)
 
     def _make_batches(self) -> Batches:
         config, train, dtype = self._config, self._dataset.train, self._config.network.dtype

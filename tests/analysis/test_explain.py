@@ -12,10 +12,12 @@ import pytest
 
 from mlpcli.analysis import explain
 from mlpcli.analysis.explain import DELTAS, neuron, output_layer_alone, targets_of
-from mlpcli.config import INDEPENDENT_OUTPUTS
+from mlpcli.config import INDEPENDENT_OUTPUTS, NetworkConfig
 from mlpcli.errors import RunError, UsageError
 from mlpcli.model.build import Architecture
+from mlpcli.training.connections import connections
 
+SOFTMAX = "softmax_cross_entropy"
 HIDDEN = ((), (6,), (6, 5), (7, 6, 5))
 
 
@@ -93,6 +95,22 @@ def test_penalty_is_separate_from_the_gradient():
     np.testing.assert_allclose(with_it["penalty_dW2"], 0.02 * parameters.W[1])
     with pytest.raises(StopIteration):
         without["penalty"]
+
+
+def test_a_locally_connected_network_takes_its_step_along_its_connections():
+    network = NetworkConfig(hidden=(6, 5), receptive_fields=(1.5,))
+    M, architecture = connections(network, (5, 4))[0], Architecture.named((20, 6, 5, 3), "sigmoid", SOFTMAX)
+    theta = architecture.parameters("float64")
+    theta.vector[:] = np.random.default_rng(3).normal(0, 0.5, len(theta.vector))
+    theta.W[0][...] *= M
+    image = np.random.default_rng(3).integers(0, 256, (5, 4), dtype=np.uint8)
+    found = explain.explain(architecture, theta.vector, image, targets_of((1,), 3, SOFTMAX), connections=[M], rate=1e-4)
+    assert [e.name for e in found.equations if e.number == 14] == ["connected_dW1"]
+    np.testing.assert_array_equal(found["connected_dW1"], M * found["dW1"])
+    assert found["dW1"][M == 0].any()
+    tensors = ["connected_dW1", "dW2", "dW3", "db1", "db2", "db3"]
+    assert found.step.promised == pytest.approx(1e-4 * sum((found[name] ** 2).sum() for name in tensors))
+    assert found.step.loss_before - found.step.loss_after == pytest.approx(found.step.promised, rel=1e-3)
 
 
 def test_small_step_reduces_the_loss_by_its_slope():

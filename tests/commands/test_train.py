@@ -570,3 +570,19 @@ def test_init_starts_from_another_run(run: Run, tmp_path: Path) -> None:
     config = config_module.load(tmp_path / "third" / "config.yaml", (), {})
     assert config.network.init == "second/checkpoints/best.npz"
     assert run("--resume", "first", "--init", "second")[0] == 2
+
+
+def test_init_refuses_weights_that_receptive_fields_do_not_connect(run: Run) -> None:
+    local = (*SAMPLE, "--quiet", "--set", "network.hidden=[16]", "--set")
+    assert run(*local, "network.receptive_fields=[5]", "--out", "five")[0] == 0
+    status, _, err = run(*local, "network.receptive_fields=[4]", "--init", "five")
+    assert (status, err) == (
+        2,
+        "mlpcli: network.init: five/checkpoints/best.npz: has weights in layer 1 between units that "
+        "network.receptive_fields does not connect; to begin from it: --set network.receptive_fields=[5]\n",
+    )
+    # The same connections, more of them, and all.
+    for radii in ("[5]", "[1000]", "null"):
+        assert run(*local, f"network.receptive_fields={radii}", "--init", "five")[0] == 0
+    status, _, err = run(*local, "network.receptive_fields=[4,5]")
+    assert (status, err.count("2 radii are not allowed with 1 hidden layers")) == (2, 1)

@@ -20,11 +20,12 @@ from mlpcli.model.network import Network
 from mlpcli.model.parameters import Parameters, initialize
 from mlpcli.parallel.forked import ForkedGroup, SharedMemory
 from mlpcli.state import State
-from mlpcli.training import augment, batches, optimizers, schedule, step, trainer
+from mlpcli.training import augment, batches, initial, optimizers, schedule, step, trainer
 from mlpcli.training.adversary import Adversary
 from mlpcli.training.augment import Augmentation, draw_fields, inverses, strength_in
 from mlpcli.training.averaging import MovingAverage
 from mlpcli.training.batches import Batches
+from mlpcli.training.connections import ConnectedGradient, connections, initial_factors
 from mlpcli.training.margins import Margins
 from mlpcli.training.rng import keyed_rng
 from mlpcli.training.step import TrainingStep
@@ -61,9 +62,9 @@ def initial_of(config):
     """Return the initial parameters, the subject of gradcheck's first table."""
     network = config.network
     theta = Parameters((64, *network.hidden, 4), np.float64)
-    initialize(
-        theta, network.initialization, network.initial_scale, "sigmoid", keyed_rng(config.seed, "initialization")
-    )
+    factors = [initial_factors(M) for M in connections(network, (8, 8))]
+    rng = keyed_rng(config.seed, "initialization")
+    initialize(theta, network.initialization, network.initial_scale, "sigmoid", rng, factors)
     return theta.vector
 
 
@@ -614,6 +615,38 @@ def test_planted_error_is_caught(plant, monkeypatch):
     found = failed(rows_of(config))
     assert found
     assert found <= PLANTED[plant]
+
+
+RECEPTIVE_FIELDS = {"receptive_fields": (2.0, 3.0)}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_steps_of_a_locally_connected_network_pass(optimizer):
+    config = config_of((9, 8, 4), network=RECEPTIVE_FIELDS, optimizer=optimizer, averaging=0.99)
+    assert not failed(rows_of(config, processes=2))
+
+
+def connections_ignored(patch):
+    patch(ConnectedGradient, "accumulate", lambda self, *factors: self._gradient.accumulate(*factors))
+
+
+def second_layer_fully_connected(patch):
+    patch(trainer, "connections", lambda *arguments: connections(*arguments)[:1])
+
+
+def larger_radius(patch):
+    def wrong(network, *more):
+        return connections(replace(network, receptive_fields=(2.5, 3.0)), *more)
+
+    patch(trainer, "connections", wrong)
+    patch(initial, "connections", wrong)
+
+
+@pytest.mark.parametrize("plant", [connections_ignored, second_layer_fully_connected, larger_radius])
+def test_planted_error_of_connections_is_caught(plant, monkeypatch):
+    plant(monkeypatch.setattr)
+    config = config_of((9, 8, 4), network=RECEPTIVE_FIELDS, optimizer="momentum")
+    assert {"step v", "step theta"} <= failed(rows_of(config))
 
 
 def images_left_where_they_were(patch):
