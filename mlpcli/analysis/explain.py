@@ -109,8 +109,8 @@ class Factor:
 class Explanation:
     """All intermediate values of one example.
 
-    ``units`` (layer, unit) are the hidden units to show. ``deltas`` are dz_L (K,) for the same logits, for each
-    objective that takes these targets.
+    ``units`` (layer, unit) are the hidden units to show, and ``connections`` (D, H) the M of the first layers, if these
+    are not fully connected. ``deltas`` are dz_L (K,) for the same logits, for each objective that takes these targets.
     """
 
     architecture: Architecture
@@ -123,6 +123,7 @@ class Explanation:
     factors: tuple[Factor, ...]
     deltas: dict[str, Array]
     units: tuple[tuple[int, int], ...]
+    connections: tuple[Array, ...] = ()
 
     def __getitem__(self, name: str) -> Array:
         return next(equation.values for equation in self.equations if equation.name == name)
@@ -271,6 +272,7 @@ def explain(
             tuple(_factors(named, architecture)),
             _deltas(subject.network.logits, Y),
             chosen,
+            tuple(connections),
         )
 
 

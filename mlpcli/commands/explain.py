@@ -558,6 +558,9 @@ class _Printer:
             for i, j in [index]
         ]
         self._lines(_table(["largest of its column", "by hand", "complex step"], rows, self.width))
+        if (name := f"connected_dW{n}") in self.equations:
+            connected, norm = int(self.e.connections[n - 1].sum()), np.linalg.norm(e[name])
+            self._head(name, f"{connected:,} of {D * H:,} weights: norm {norm:.6g}", symbol=f"dW{n}")
         if n == 1:
             self._pictures()
 

@@ -324,6 +324,12 @@ def test_dW1_is_drawn_for_each_shown_unit(mlpcli):
     assert [f"dW1 of unit {unit}" in printed for unit in (0, 3, 5, 7)] == [True, True, False, True]
 
 
+def test_connections_are_counted(mlpcli):
+    found = mlpcli("--set", "network.hidden=[30,20]", "--set", "network.receptive_fields=[5]").out
+    (line,) = (line for line in found.splitlines() if line.startswith("(14)"))
+    assert re.fullmatch(r"\(14\) dW1 = M1 \* dW1 +2,\d\d\d of 23,520 weights: norm \S+", line)
+
+
 def test_neuron_uses_the_given_rate(mlpcli):
     assert "eta = 0.15" in mlpcli("--neuron").out
     assert "eta = 0.01" in mlpcli("--neuron", "--rate", "0.01").out
