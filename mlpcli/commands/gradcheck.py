@@ -272,12 +272,15 @@ class _Check:
 
     def print_head(self, group: ProcessGroup, mpi: bool) -> None:
         """Print the subject of the check, and the table's head."""
+        from mlpcli.training.connections import connections, parameters_in_words
+
         subject, training = self.subject, self.subject.config.training
         architecture = subject.architecture
         sizes = "-".join(map(str, architecture.sizes))
         hidden = [architecture.activation.name] if len(architecture.sizes) > 2 else []
         form = ", ".join([sizes, *hidden, architecture.objective.name])
-        output.result(f"network   {form}; {len(subject.theta):,} parameters, {subject.words}")
+        parameters = parameters_in_words(len(subject.theta), connections(subject.config.network, subject.image_shape))
+        output.result(f"network   {form}; {parameters}, {subject.words}")
         output.result(f"examples  {self.examples} {self.source}, with random labels; seed {self.seed}")
         output.result(f"penalty   l2 = {self.l2:g}{'' if training.l2 else '; the config has none'}")
         if training.dropout or training.input_dropout:

@@ -14,6 +14,7 @@ from mlpcli.experiment import Observer
 from mlpcli.runs.environment import threads
 from mlpcli.runs.layout import resume_command
 from mlpcli.state import EpochRecord
+from mlpcli.training.connections import parameters_in_words
 from mlpcli.training.trainer import Trainer
 
 
@@ -56,7 +57,7 @@ class Screen(Observer):
         hidden = [architecture.activation.name] if len(architecture.sizes) > 2 else []
         form = ", ".join([sizes, *hidden, architecture.objective.name])
         say(f"data     {dataset.name}: {len(dataset.train):,} training{held_out} images")
-        say(f"network  {form}; {len(state.theta.vector):,} parameters")
+        say(f"network  {form}; {parameters_in_words(len(state.theta.vector), trainer.connections)}")
         say(f"run      {run}" + (f", from epoch {state.epoch} on" if state.epoch else ""))
         if trainer.group.size > 1:
             each = threads()

@@ -76,6 +76,12 @@ def initial_factors(M: Array) -> NDArray[np.float64]:
     return factors
 
 
+def parameters_in_words(count: int, masks: Sequence[Array]) -> str:
+    """Return the ``count`` of all parameters in words, and how many of them the ``masks`` M keep at 0."""
+    fixed = sum(M.size - int(np.count_nonzero(M)) for M in masks)
+    return f"{count:,} parameters" + (f", of which {fixed:,} stay 0" if fixed else "")
+
+
 class ConnectedGradient:
     """A ``gradient`` of which only the connections count. ``targets`` (D, H) are where its first dW are accumulated."""
 

@@ -61,7 +61,7 @@ class Trainer:
     """Trains the network of ``config`` on ``dataset``, from the beginning or from ``state``, which it then owns.
 
     Each process of ``group`` has a trainer of its own, with the same config, data and state. ``teachers`` are the
-    networks of ``training.teacher``.
+    networks of ``training.teacher``. ``connections`` are the M (D, H) of the layers with receptive fields.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Trainer:
         dtype, training, train = config.network.dtype, config.training, dataset.train
         self.architecture = architecture_of(config, train.images.shape[1], dataset.classes)
         self.targets = targets_of(config, dataset.classes, train.multi_label)
-        self._connections = connections(config.network, dataset.image_shape, dtype)
+        self.connections = connections(config.network, dataset.image_shape, dtype)
         state = state or State(draw_parameters(config, self.architecture, dataset.image_shape))
         self.state = self._in_shared_memory(state)
         self._gradient = self.architecture.parameters(dtype, self._allocate(self.state.theta.vector.shape))
@@ -220,9 +220,9 @@ class Trainer:
         else:
             terms = Gradient(network, buffer.shard(comm.model))
             gradient = ReducedGradient(terms, buffer.vector, target.vector, comm.data)
-        if not self._connections:
+        if not self.connections:
             return gradient
-        of_units = [M[:, comm.model.shard(M.shape[1])] for M in self._connections]
+        of_units = [M[:, comm.model.shard(M.shape[1])] for M in self.connections]
         return ConnectedGradient(gradient, [W for W, _ in shards], of_units)
 
     def _make_batches(self) -> Batches:

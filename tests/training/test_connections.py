@@ -14,7 +14,7 @@ from mlpcli.errors import ConfigError
 from mlpcli.gradcheck import textbook
 from mlpcli.model.parameters import Parameters
 from mlpcli.state import architecture_of
-from mlpcli.training.connections import ConnectedGradient, connections, initial_factors, spread
+from mlpcli.training.connections import ConnectedGradient, connections, initial_factors, parameters_in_words, spread
 from mlpcli.training.initial import draw_parameters
 from mlpcli.training.trainer import Trainer
 from tests.parallel.threads import ThreadGroup, in_threads, results
@@ -91,6 +91,12 @@ def test_every_dtype_begins_alike():
     config = config_of(*LOCAL)
     single, double = (draw_parameters(config, architecture_of(config, 12, CLASSES), (1, 12), d) for d in ("f4", "f8"))
     np.testing.assert_array_equal(single.vector, double.vector.astype(np.float32))
+
+
+def test_parameters_are_counted_in_words():
+    M = np.array([[1.0, 0.0], [0.0, 0.0]])
+    assert parameters_in_words(1234, []) == parameters_in_words(1234, [np.ones((2, 2))]) == "1,234 parameters"
+    assert parameters_in_words(1234, [M, M]) == "1,234 parameters, of which 6 stay 0"
 
 
 @given(st.floats(-2, 2), st.floats(0, 1), st.integers(0, 2**32))
