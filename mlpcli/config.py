@@ -20,7 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from difflib import get_close_matches
 from functools import cache, lru_cache
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -181,7 +181,8 @@ class NetworkConfig(_Section):
     With `network.receptive_fields: [5, 6]` the units of the first two hidden layers are spread over the image; each is
     connected only to the pixels within 5 pixels, or to the units of the first layer within 6 pixels, and all its other
     weights are 0 ([equation 14](derivation.md#5-backward-through-a-hidden-layer)). All further layers are fully
-    connected. It is of use for images only, whose neighbouring pixels belong together.
+    connected. The units are 5 pixels or more from the border of the image, so pixels in its corners may be connected to
+    none. Receptive fields are of use for images only, whose neighbouring pixels belong together.
     """
 
     hidden: tuple[int, ...] = _key(
@@ -228,8 +229,8 @@ class NetworkConfig(_Section):
             raise ConfigError(f"hidden: {len(self.hidden)} layers are not allowed; allowed: at most {MAX_LAYERS}")
         if self.receptive_fields is not None and not 0 < len(self.receptive_fields) <= len(self.hidden):
             raise ConfigError(
-                f"receptive_fields: {len(self.receptive_fields)} radii are not allowed with {len(self.hidden)} hidden "
-                "layers; allowed: a radius for one or more of the hidden layers, or null"
+                f"receptive_fields: {list(self.receptive_fields)} is not allowed with hidden: "
+                f"{_short(str(list(self.hidden)))}; allowed: a radius for each of the first hidden layers, or null"
             )
         if self.single_output and self.objective not in INDEPENDENT_OUTPUTS:
             raise ConfigError(
@@ -414,7 +415,9 @@ def check_size(config: Config, inputs: int, classes: int, memory: int | None = N
     if kept * parameters * itemsize + MAX_BYTES > MAX_CHECKPOINT_BYTES:
         size = f"{kept * parameters * itemsize / 2**30:.1f} GiB"
         raise ConfigError(f"{what} has checkpoints of {size}; at most 2 GiB are allowed")
-    needed = itemsize * ((kept + 1) * parameters + 2 * min(config.training.batch_size, examples) * sum(sizes))
+    masked = len(config.network.receptive_fields or ())
+    masks = sum(below * above for below, above in islice(pairwise(sizes), masked))
+    needed = itemsize * ((kept + 1) * parameters + masks + 2 * min(config.training.batch_size, examples) * sum(sizes))
     if memory is not None and needed > memory:
         have = f"{memory / 2**30:.1f} GiB"
         raise ConfigError(f"{what} needs {needed / 2**30:.1f} GiB of memory to train, and there are {have}")

@@ -45,7 +45,7 @@ from mlpcli.runs.initial import Origin, find_origin, find_teachers, pinned
 from mlpcli.runs.layout import resume_command
 from mlpcli.runs.summary import read_run
 from mlpcli.state import EpochRecord, State, architecture_of
-from mlpcli.training.connections import connections
+from mlpcli.training.connections import check_connections, connections
 from mlpcli.training.diagnosis import MIN_STEPS, Diagnosis
 from mlpcli.training.evaluate import Evaluator
 from mlpcli.training.initial import copy_layers, draw_parameters
@@ -197,6 +197,7 @@ def train(
     config, given = _with_arrays(pinned(config), data, test)
     config_module.to_file(config)  # before anything is trained that could not be read again
     config_module.check_size(config, *known_size(config.data.dataset), config_module.physical_memory())
+    check_connections(config.network, config.data.dataset)
     dataset = load_dataset(config.data, config.seed, given=given, say=observer.say, progress=observer.progress)
     state, origin = _initial(config, dataset, observer)
     teachers, taught = _teachers(config, dataset, observer)
@@ -257,10 +258,13 @@ def initial_parameters(
     for layer, (W, M) in enumerate(zip(theta.W, connections(config.network, image_shape), strict=False), start=1):
         if layer not in drawn and W[M == 0].any():
             radii = origin.checkpoint.config.network.receptive_fields
-            theirs = "null" if radii is None else f"[{','.join(f'{radius:g}' for radius in radii)}]"
+            theirs = (
+                None if radii is None else [int(r) if r == int(r) else r for r in radii[: len(config.network.hidden)]]
+            )
+            fitting = "null" if theirs is None else str(theirs).replace(" ", "")
             raise ConfigError(
-                f"network.init: {shown(origin.path)}: has weights in layer {layer} between units that "
-                f"network.receptive_fields does not connect; to begin from it: --set network.receptive_fields={theirs}"
+                f"network.init: {shown(origin.path)}: layer {layer} has weights to units that network.receptive_fields "
+                f"does not connect; to begin from it: --set network.receptive_fields={fitting}"
             )
     return theta, origin, drawn
 

@@ -296,7 +296,7 @@ def test_invalid_override_is_refused(override: str, message: str, file: Path) ->
         (
             "network:\n receptive_fields: [2, 3]",
             ["network.hidden=[5]"],
-            "c.yaml:2: network.receptive_fields: 2 radii are not allowed with 1 hidden layers",
+            "c.yaml:2: network.receptive_fields: [2.0, 3.0] is not allowed with hidden: [5]; allowed: a",
         ),
         (
             "training:\n teacher: [a]",

@@ -266,7 +266,7 @@ def explain(
             image,
             Y,
             tuple(equations),
-            tuple(_checks_of_p(subject, Y)) + tuple(_checks(subject, gradient, chosen)),
+            tuple(_checks_of_p(subject, Y)) + tuple(_checks(subject, gradient, chosen, connections)),
             _step(subject, gradient, rate, steps, connections),
             _step(subject, gradient, rate / 10, 1, connections),
             tuple(_factors(named, architecture)),
@@ -397,8 +397,10 @@ def _checks_of_p(subject: Subject, Y: Array) -> list[Check]:
     return found
 
 
-def _checks(subject: Subject, gradient: Parameters, units: Sequence[tuple[int, int]]) -> list[Check]:
-    """Compare dC/dp, db of the last layer and of ``units``, their da and largest dW with a complex step."""
+def _checks(
+    subject: Subject, gradient: Parameters, units: Sequence[tuple[int, int]], connections: Sequence[Array]
+) -> list[Check]:
+    """Compare db of the last layer and of ``units``, their da and largest connected dW with a complex step."""
     problem = subject.problem
     stepped = problem.subject(subject.theta.vector, np.complex128, scaled=True)
 
@@ -431,7 +433,10 @@ def _checks(subject: Subject, gradient: Parameters, units: Sequence[tuple[int, i
     for n, unit in (*units, (L, largest)):
         if n < L:
             found += [check_activation(n, unit), check("b", n, (unit,))]
-        found.append(check("W", n, (int(np.abs(gradient.W[n - 1][:, unit]).argmax()), unit)))
+        sizes = np.abs(gradient.W[n - 1][:, unit])
+        if n <= len(connections):
+            sizes *= connections[n - 1][:, unit]
+        found.append(check("W", n, (int(sizes.argmax()), unit)))
     return found
 
 

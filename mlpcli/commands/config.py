@@ -104,6 +104,10 @@ def check(names: tuple[str, ...], as_json: bool) -> int:
         try:
             loaded = config.load(config.find(name))
             config.check_size(loaded, *known_size(loaded.data.dataset), config.physical_memory())
+            if loaded.network.receptive_fields is not None:
+                from mlpcli.training.connections import check_connections  # only here: it loads numpy
+
+                check_connections(loaded.network, loaded.data.dataset)
         except ConfigError as error:
             findings[name] = str(error)
         else:

@@ -573,10 +573,10 @@ class _Printer:
         kind = "unit" if self.L > 1 else self.output
         pictures = []
         for j in units:
-            dW = e["dW1"][:, j]
+            dW = e["connected_dW1" if self.e.connections else "dW1"][:, j]
             drawn = signed_drawing(dW.reshape(e.image.shape), self.width - 5) if dW.any() else ["all 0"]
             called = str(j) if kind == "unit" else self._called(j, 16)
-            pictures.append([f"dW1 of {kind} {called}", *drawn])
+            pictures.append([f"{'M1 * ' * bool(self.e.connections)}dW1 of {kind} {called}", *drawn])
         if not pictures:
             return
         self._say("     + and # above 0, - and = below")

@@ -225,6 +225,7 @@ class StepChecker:
         self._config, self._dataset = steps.config, steps.dataset
         self._architecture = architecture_of(self._config, self._dataset.train.images.shape[1], self._dataset.classes)
         free = textbook.connections(self._config.network, self._dataset.image_shape, self._parameters(initial))
+        self._fixed = free.vector == 0
         self._free_direction = free.vector * self._direction
         self._steps_per_epoch = -(-len(self._dataset.train) // self._config.training.batch_size)
         self.snapshots: list[Snapshot] = []
@@ -409,6 +410,8 @@ class StepChecker:
         else:
             errors |= {name: error(name, projection) for name, projection in expected.items()}
             errors["theta"] = error("theta", expected_theta)
+        if theta[self._fixed].any() or after.vectors["theta"][self._fixed].any():
+            errors["theta"] = inf  # a weight that is not connected is not 0
         if record.gradient_norm is not None and training.optimizer != "sgd":
             errors["loss"] = max(errors["loss"], self._norm_error(state, after, eta, mu))
         if training.averaging is not None:

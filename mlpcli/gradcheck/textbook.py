@@ -77,7 +77,8 @@ def connections(config: NetworkConfig, image_shape: tuple[int, int], theta: Para
     """Return 1 for the parameters (n,) that may change, those of like shape as ``theta``, and 0 for the others.
 
     The place of unit k, from 1, is that of the fractions 1/2 + k / g and 1/2 + k / g^2, without their whole parts, of
-    the way across the image, less the first layer's radius at each border; g is the real root of g^3 = g + 1.
+    the way across the image, less at each border the first layer's radius, or a quarter of the way if that is less; g
+    is the real root of g^3 = g + 1.
     """
     free = Parameters(theta.sizes, np.float64, np.ones(len(theta.vector)))
     radii = config.receptive_fields or ()
@@ -86,7 +87,7 @@ def connections(config: NetworkConfig, image_shape: tuple[int, int], theta: Para
     for radius, M in zip(radii, free.W, strict=False):
         axes = []
         for power, size in enumerate(image_shape, start=1):
-            border = min(radii[0], (size - 1) / 2)
+            border = min(radii[0], (size - 1) / 4)
             fraction = np.mod(0.5 + np.arange(1, M.shape[1] + 1) / g**power, 1)
             axes.append(border * (1 - fraction) + (size - 1 - border) * fraction)
         places = [complex(row, column) for row, column in zip(*axes, strict=True)]

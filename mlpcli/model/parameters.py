@@ -9,7 +9,7 @@ order, in the order W1, b1, W2, b2 ... (:meth:`Parameters.to_c_order`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from math import sqrt
 from typing import Any, Protocol
@@ -134,7 +134,7 @@ def initialize(
     scale: float,
     activation: str,
     rng: np.random.Generator,
-    factors: Sequence[Array] = (),
+    factors: Iterable[Array] = (),
 ) -> None:
     """Draw the first values of ``theta``, times ``scale``; in float64, so that every dtype starts alike.
 
@@ -151,11 +151,11 @@ def initialize(
     ``nielsen``
         W as lecun's, b normal with variance 1 (Nielsen 2015, "Neural Networks and Deep Learning", chapter 3).
     """
-    draw = SCHEMES[scheme]
+    draw, of_first_layers = SCHEMES[scheme], iter(factors)
     for layer, (W, b) in enumerate(zip(theta.W, theta.b, strict=True), start=1):
         function = activation if layer < len(theta.W) else "linear"
         drawn = draw(rng, W.shape[0], W.shape[1], function)
-        if layer <= len(factors):
-            drawn *= factors[layer - 1]
+        if (factor := next(of_first_layers, None)) is not None:
+            drawn *= factor
         W[...] = scale * drawn
         b[...] = scale * rng.normal(0.0, 1.0, b.shape) if scheme == "nielsen" else 0.0

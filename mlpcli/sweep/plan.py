@@ -282,6 +282,10 @@ class _File:
             try:
                 config = next(configs)
                 config_module.check_size(config, *known_size(config.data.dataset), config_module.physical_memory())
+                if config.network.receptive_fields is not None:
+                    from mlpcli.training.connections import check_connections  # only here: it loads numpy
+
+                    check_connections(config.network, config.data.dataset)
             except ConfigError as error:
                 several = f" (with {combination})" if len(combination.settings) > 1 else ""
                 raise ConfigError(f"{error}{several}") from error

@@ -12,8 +12,8 @@ convolution. LeCun 1989, "Generalization and network design strategies", calls s
 
 The places of a layer are spread evenly, whatever its number of units, by the additive recurrence of the plastic number
 (Roberts 2018, "The unreasonable effectiveness of quasirandom sequences"). They cover the part of the image in which the
-fields of the first layer do not reach beyond its border, and depend on nothing else: networks of one config are
-connected alike, whatever the seed.
+fields of the first layer do not reach beyond its border, or the middle if that is larger, and depend on nothing else:
+networks of one config are connected alike, whatever the seed.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from mlpcli.config import NetworkConfig
+from mlpcli.datasets.catalogue import CATALOGUE, IMAGE_SHAPE
 from mlpcli.errors import ConfigError
 from mlpcli.training.step import Accumulable
 
@@ -57,15 +58,21 @@ def connections(config: NetworkConfig, image_shape: tuple[int, int], dtype: DTyp
     return found
 
 
-def spread(units: int, image_shape: tuple[int, int], margin: float) -> NDArray[np.float64]:
-    """Return the places (H, 2), (row, column), of so many ``units``, at least ``margin`` pixels from the border.
+def check_connections(config: NetworkConfig, dataset: str) -> None:
+    """Raise ``ConfigError`` if a unit is connected to nothing; only if the shape of ``dataset``'s images is known."""
+    if config.receptive_fields is not None and dataset in CATALOGUE:
+        connections(config, IMAGE_SHAPE)
 
-    An axis of which that leaves nothing has all places in its middle.
+
+def spread(units: int, image_shape: tuple[int, int], margin: float) -> NDArray[np.float64]:
+    """Return the places (H, 2), (row, column), of so many ``units``, ``margin`` pixels or more from the border.
+
+    If that leaves less than half of an axis, the places are spread over the half in its middle.
     """
     steps = np.array([1 / PLASTIC_NUMBER, 1 / PLASTIC_NUMBER**2])
     fractions = (0.5 + np.arange(1, units + 1)[:, np.newaxis] * steps) % 1.0
     last = np.array(image_shape) - 1.0
-    first = np.minimum(margin, last / 2)
+    first = np.minimum(margin, last / 4)
     places: NDArray[np.float64] = first + fractions * (last - 2 * first)
     return places
 

@@ -20,7 +20,7 @@ def draw_parameters(
     """
     network = config.network
     theta = architecture.parameters(dtype or network.dtype)
-    factors = [initial_factors(M) for M in connections(network, image_shape)]
+    factors = map(initial_factors, connections(network, image_shape))
     rng = keyed_rng(config.seed, "initialization")
     # A scale too large for the dtype shows in the first loss; numpy need not warn of it too.
     with np.errstate(over="ignore"):

@@ -34,6 +34,7 @@ from mlpcli.model.parameters import initialize
 from mlpcli.runs import checkpoint as checkpoints
 from mlpcli.runs.checkpoint import Checkpoint
 from mlpcli.state import State, architecture_of
+from mlpcli.training.connections import connections
 from tests.conftest import BROWSER, NO_DEFAULTS
 
 pytestmark = [
@@ -783,6 +784,24 @@ def test_page_agrees_with_explain_and_after_ten_steps(
     assert change > 1e-3
 
 
+def test_steps_of_a_locally_connected_network_change_its_connections_only(
+    sheet: Sheet, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    overrides = ("network.hidden=[20,12]", "network.receptive_fields=[6,7]")
+    path = untrained(tmp_path / "network.npz", *overrides)
+    sheet.go(report(path, tmp_path / "page.html"))
+    sheet.draw(DIGITS[4])
+    truth = (int(sheet.verdict) + 1) % 10
+    choose_truth(sheet, truth)
+    check_explained(sheet, path, truth, capsys, tmp_path)
+    masks = connections(config.load(None, overrides, {}).network, (28, 28))
+    for layer, M in enumerate(masks):
+        changed = sheet.evaluate(f"Array.from(bench.network.W[{layer}], (w, at) => w !== network.W[{layer}][at])")
+        assert any(changed)
+        assert not any(np.array(changed)[M.ravel() == 0])
+    assert sheet.page.locator("#gradient-note").inner_text() == "dW₁ = M₁ ⊙ xᵀ dz₁"
+
+
 def check_explained(
     sheet: Sheet, path: Path, truth: int, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> tuple[np.ndarray, float]:
@@ -806,7 +825,8 @@ def check_explained(
         for name in ("forward.a", "backward.da", "backward.slope", "backward.dz"):
             found = sheet.evaluate(f"Array.from(bench.{name}[{n - 1}])")
             np.testing.assert_allclose(found, wanted[f"{name.partition('.')[2]}{n}"], **close, err_msg=f"{name} {n}")
-    square = sum(float((wanted[f"d{letter}{n}"] ** 2).sum()) for letter in "Wb" for n in range(1, L + 1))
+    gradient = [wanted.get(f"connected_d{W}", wanted[f"d{W}"]) for n in range(1, L + 1) for W in (f"W{n}", f"b{n}")]
+    square = sum(float((each**2).sum()) for each in gradient)
     assert sheet.evaluate("bench.backward.norm2") == pytest.approx(square, rel=1e-5)
     before = sheet.p
     # Also after steps, at a rate that is not too large for any of these.

@@ -578,11 +578,17 @@ def test_init_refuses_weights_that_receptive_fields_do_not_connect(run: Run) -> 
     status, _, err = run(*local, "network.receptive_fields=[4]", "--init", "five")
     assert (status, err) == (
         2,
-        "mlpcli: network.init: five/checkpoints/best.npz: has weights in layer 1 between units that "
-        "network.receptive_fields does not connect; to begin from it: --set network.receptive_fields=[5]\n",
+        "mlpcli: network.init: five/checkpoints/best.npz: layer 1 has weights to units that network.receptive_fields "
+        "does not connect; to begin from it: --set network.receptive_fields=[5]\n",
     )
     # The same connections, more of them, and all.
     for radii in ("[5]", "[1000]", "null"):
         assert run(*local, f"network.receptive_fields={radii}", "--init", "five")[0] == 0
     status, _, err = run(*local, "network.receptive_fields=[4,5]")
-    assert (status, err.count("2 radii are not allowed with 1 hidden layers")) == (2, 1)
+    assert (status, err.count("[4.0, 5.0] is not allowed with hidden: [16]; allowed: a radius for each of")) == (2, 1)
+
+
+def test_units_without_connections_are_refused_before_data_are_read(run: Run) -> None:
+    keys = ("--set", "network.hidden=[2,30]", "--set", "network.receptive_fields=[2,1]")
+    status, _, err = run("--set", "data.folder=nowhere", *keys)
+    assert (status, err.count("around unit 2 of layer 2 there is no unit of layer 1; choose a larger radius")) == (2, 1)

@@ -642,6 +642,16 @@ def larger_radius(patch):
     patch(initial, "connections", wrong)
 
 
+def weights_drawn_without_connections(patch):
+    patch(initial, "connections", lambda *_: [])
+
+
+def test_weights_that_are_not_connected_must_be_zero(monkeypatch):
+    weights_drawn_without_connections(monkeypatch.setattr)
+    config = config_of((9, 8, 4), network=RECEPTIVE_FIELDS, optimizer="momentum", l2=0.0)
+    assert "step theta" in failed(rows_of(config))
+
+
 @pytest.mark.parametrize("plant", [connections_ignored, second_layer_fully_connected, larger_radius])
 def test_planted_error_of_connections_is_caught(plant, monkeypatch):
     plant(monkeypatch.setattr)

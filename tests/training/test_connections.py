@@ -14,6 +14,7 @@ from mlpcli.errors import ConfigError
 from mlpcli.gradcheck import textbook
 from mlpcli.model.parameters import Parameters
 from mlpcli.state import architecture_of
+from mlpcli.training import connections as module
 from mlpcli.training.connections import ConnectedGradient, connections, initial_factors, parameters_in_words, spread
 from mlpcli.training.initial import draw_parameters
 from mlpcli.training.trainer import Trainer
@@ -58,16 +59,27 @@ def test_they_are_those_of_the_textbook(height, width, hidden, data):
 
 @pytest.mark.parametrize("units", [64, 100, 1024])
 def test_places_are_spread_evenly_over_the_inner_part(units):
-    places = spread(units, (28, 20), 5)
+    places = spread(units, (28, 24), 5)
     assert (places >= 5).all()
-    assert (places <= [22, 14]).all()
-    fractions = (places - 5) / [17, 9]
+    assert (places <= [22, 18]).all()
+    fractions = (places - 5) / [17, 13]
     counts, _, _ = np.histogram2d(*fractions.T, bins=4, range=((0, 1), (0, 1)))
     assert abs(counts - units / 16).max() <= 3
 
 
-def test_an_axis_that_is_shorter_than_a_field_has_all_places_in_its_middle():
-    assert (spread(5, (4, 1), 3.0) == [1.5, 0.0]).all()
+def test_places_are_spread_over_the_half_in_the_middle_if_the_field_is_large():
+    places = spread(200, (41, 1), 30.0)
+    assert (places[:, 1] == 0).all()
+    rows = np.sort(places[:, 0])
+    assert 10 <= rows[0] < 10.5 < 29.5 < rows[-1] <= 30
+    assert np.diff(rows).max() < 0.5
+
+
+def test_a_distance_of_exactly_the_radius_is_connected_however_it_is_rounded(monkeypatch):
+    places = np.array([[0.0, 0.0], [0.0, 4.0]])
+    monkeypatch.setattr(module, "spread", lambda *_: places)
+    for radius in (2.0, math.nextafter(2.0, 0.0), math.nextafter(2.0, 3.0)):
+        assert connections(network_of((2,), (radius,)), (1, 5))[0].T.tolist() == [[1, 1, 1, 0, 0], [0, 0, 1, 1, 1]]
 
 
 def test_a_unit_without_connections_is_refused():

@@ -24,6 +24,7 @@ from mlpcli.model.objectives import OBJECTIVES
 from mlpcli.model.parameters import Parameters
 from mlpcli.runs.checkpoint import Checkpoint
 from mlpcli.runs.summary import Recorded, read_run
+from mlpcli.training.connections import spread
 
 Array = NDArray[Any]
 
@@ -79,6 +80,7 @@ def contents(model: LoadedModel, evaluated: EvaluatedRuns | None, no_images: str
             "preprocessing": checkpoint.config.data.preprocessing,
             "multi_label": checkpoint.multi_label,
             "single_output": checkpoint.config.network.single_output,
+            "receptive_fields": _receptive_fields(checkpoint),
         },
         "board": {
             "why_not": _no_board(checkpoint, theta.vector.nbytes <= MAX_WEIGHT_BYTES),
@@ -90,6 +92,14 @@ def contents(model: LoadedModel, evaluated: EvaluatedRuns | None, no_images: str
     }
     pixels = evaluated.part.split.images[chosen] if evaluated else np.empty(0, np.uint8)
     return Contents(title, document, weights_of(theta), compress(pixels), len(chosen))
+
+
+def _receptive_fields(checkpoint: Checkpoint) -> list[dict[str, Any]]:
+    """Return the radius, and the places of the units, of each layer that has receptive fields."""
+    network, shape = checkpoint.config.network, checkpoint.image_shape
+    radii = network.receptive_fields or ()
+    places = [spread(units, shape, radii[0]).tolist() for _, units in zip(radii, network.hidden, strict=False)]
+    return [{"radius": radius, "places": each} for radius, each in zip(radii, places, strict=True)]
 
 
 def weights_of(theta: Parameters) -> bytes | None:

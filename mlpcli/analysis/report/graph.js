@@ -140,17 +140,17 @@ class Graph {
     if (i === null) {
       const { inputs, z } = forward ?? {};
       if (!forward) return norm(network.incoming(l, j));
-      return this.back ? this.inputNorm * backward.dz[0][j] : z[0][j] - network.b[0][j];
+      if (!this.back) return z[0][j] - network.b[0][j];
+      return norm(inputs[0].map((each, at) => network.connected(1, at, j) * each)) * backward.dz[0][j];
     }
     const w = network.W[l - 1][i * network.sizes[l] + j];
     if (!forward) return w;
-    return forward.inputs[l - 1][i] * (this.back ? backward.dz[l - 1][j] : w);
+    return forward.inputs[l - 1][i] * (this.back ? network.connected(l, i, j) * backward.dz[l - 1][j] : w);
   }
 
   _lines(column, before) {
     const { picked, forward } = this.state;
     const first = before === undefined;
-    if (first && forward) this.inputNorm = norm(forward.inputs[0]);
     const from = first ? [null] : before.units;
     const carried = column.units.map((j) => column.lines[0].map((_, i) => this._carried(column.l, from[i], j)));
     const most = largestSize(carried.flat().filter(Number.isFinite));
@@ -182,7 +182,7 @@ class Graph {
     const ink = x ? x.map((each) => 255 * each) : new Uint8Array(rows * columns);
     if (!direct) return paintInk(canvas, ink, rows, columns);
     const weights = network.incoming(1, unit);
-    const values = x.map((each, i) => each * (this.back ? backward.dz[0][unit] : weights[i]));
+    const values = x.map((each, i) => each * (this.back ? network.connected(1, i, unit) * backward.dz[0][unit] : weights[i]));
     paintSigned(canvas, values, rows, columns, largestSize(values));
   }
 

@@ -142,11 +142,12 @@ class Layers {
     byId("unit-numbers").textContent = picked ? unbroken(this._numbers(l, unit)) : "";
     const [n, below] = [subscript(l), l > 1 ? `a${subscript(l - 1)}` : "x"];
     byId("incoming-note").textContent = `column of W${n}`;
-    byId("gradient-note").textContent = `dW${n} = ${below}ᵀ dz${n}`;
+    const local = network.M[l - 1] ? `M${n} ⊙ ` : "";
+    byId("gradient-note").textContent = `dW${n} = ${local}${below}ᵀ dz${n}`;
     const shape = this._shape(l - 1);
     const incoming = picked ? network.incoming(l, unit) : [];
     const dz = backward && picked ? backward.dz[l - 1][unit] : 0;
-    const gradient = forward && picked ? forward.inputs[l - 1].map((each) => each * dz) : [];
+    const gradient = forward && picked ? forward.inputs[l - 1].map((each, i) => network.connected(l, i, unit) * each * dz) : [];
     paintSigned(byId("incoming"), incoming, ...shape, weightScale(network.W[l - 1]));
     paintSigned(byId("gradient"), gradient, ...shape, largestSize(gradient));
     const outgoing = picked && l < this.depth ? network.outgoing(l, unit) : [];

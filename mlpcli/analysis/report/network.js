@@ -13,6 +13,7 @@
 //   (2)  a_l = f(z_l)  for l < L          (6)  db_l = dz_l
 //   (3)  C, see objectives.js             (7)  da_{l-1} = dz_l W_l^T
 //   (4)  dz_L, see objectives.js          (8)  dz_{l-1} = da_{l-1} * f'(z_{l-1})
+//                                         (14) dW_l = M_l * dW_l               with receptive fields
 //
 // The weights have the run's dtype; the arithmetic is in float64.
 
@@ -78,10 +79,24 @@ function rint(value) {
   return up - value === 0.5 && up % 2 ? up - 1 : up;
 }
 
+// M (D, H) of each of the first layers that has a receptive field: 1 for what is within its radius of a unit's place.
+function connections({ image_shape, receptive_fields }) {
+  if (!receptive_fields?.length) return [];
+  const [rows, columns] = image_shape;
+  let below = Array.from({ length: rows * columns }, (_, i) => [Math.floor(i / columns), i % columns]);
+  return receptive_fields.map(({ radius, places }) => {
+    const near = ([y, x]) => places.map(([row, column]) => Math.sqrt((y - row) ** 2 + (x - column) ** 2) <= radius + 1e-9);
+    const M = Uint8Array.from(below.flatMap(near), Number);
+    below = places;
+    return M;
+  });
+}
+
 class Network {
   // `form` has sizes (D, H, ..., K), activation, objective and dtype; `vector` are W1 b1 W2 b2 ..., a typed array. With
-  // `single_output` there is one output unit, whose target is the number of the class.
+  // `single_output` there is one output unit, whose target is the number of the class. M is that of the derivation.
   constructor(form, vector) {
+    form.M ??= connections(form);
     Object.assign(this, form, { form, vector, W: [], b: [] });
     let start = 0;
     for (let l = 1; l < form.sizes.length; l++) {
@@ -162,20 +177,36 @@ class Network {
     }
     const squares = (values) => total(values.map((each) => each * each));
     // The squared norm of an outer product is the product of the squared norms.
-    const norm2 = total(dz.map((each, l) => squares(each) * (squares(inputs[l]) + 1)));
+    const norm2 = total(
+      dz.map((each, l) => squares(each) + (this.M[l] ? squares(this._connected(l, inputs[l], each)) : squares(each) * squares(inputs[l]))),
+    );
     return { truth, C: loss(last, p, Y), dp: dp(last, p, Y), dp_dz: dp_dz(last, p), dz, da, slope, norm2 };
+  }
+
+  // M_l * dW_l, row after row                                                                                         (14)
+  _connected(l, x, dz) {
+    const H = dz.length;
+    return Float64Array.from(this.M[l], (connected, at) => (connected ? x[Math.floor(at / H)] * dz[at % H] : 0));
   }
 
   // theta <- theta - eta dC/dtheta
   step({ inputs }, { dz }, eta) {
     this.W.forEach((W, l) => {
       const H = dz[l].length;
+      const M = this.M[l]; // undefined for a fully connected layer
       inputs[l].forEach((each, i) => {
         if (each === 0) return;
-        for (let j = 0; j < H; j++) W[i * H + j] -= eta * each * dz[l][j]; // (5)
+        for (let j = 0; j < H; j++) {
+          if (M?.[i * H + j] !== 0) W[i * H + j] -= eta * each * dz[l][j]; // (5) and (14)
+        }
       });
       this.b[l].forEach((_, j) => (this.b[l][j] -= eta * dz[l][j])); // (6)
     });
+  }
+
+  // Whether unit j of layer l (from 1) is connected to input i, 1 or 0: an entry of M_l.
+  connected(l, i, j) {
+    return this.M[l - 1]?.[i * this.sizes[l] + j] ?? 1;
   }
 
   // The incoming weights of unit j of layer l (from 1): a column of W_l.
