@@ -17,7 +17,7 @@ from mlpcli.gradcheck.rows import NEGLIGIBLE, TOLERANCE
 from mlpcli.model import network
 from mlpcli.model.activations import ACTIVATIONS, SATURATED
 from mlpcli.model.objectives import OBJECTIVES
-from mlpcli.training import adversary
+from mlpcli.training import adversary, connections
 
 DERIVATION = (Path(__file__).parents[2] / "docs" / "derivation.md").read_text("utf-8")
 FORMULAS = re.findall(r"\$`([^`$\n]+)`\$", DERIVATION)  # in the text; displayed ones are in fences
@@ -27,8 +27,9 @@ EQUATIONS = re.findall(r"^(.*) \\qquad \((\d+)\)$", DERIVATION, re.MULTILINE)
 def test_page_and_code_have_the_same_equation_numbers():
     numbers = [int(number) for _, number in EQUATIONS]
     listed = re.findall(r"\((\d+)\)  ", network.__doc__)
-    listed += re.findall(r"\((\d+)\)  ", adversary.__doc__)
-    assert numbers == list(range(1, 14))
+    for elsewhere in (adversary, connections):
+        listed += re.findall(r"\((\d+)\)  ", elsewhere.__doc__)
+    assert numbers == list(range(1, 15))
     assert sorted(map(int, listed)) == numbers
 
 
