@@ -83,9 +83,14 @@ def initial_factors(M: Array) -> NDArray[np.float64]:
     return factors
 
 
+def count_fixed(masks: Sequence[Array]) -> int:
+    """Return the number of weights that the ``masks`` M keep at 0."""
+    return sum(M.size - int(np.count_nonzero(M)) for M in masks)
+
+
 def parameters_in_words(count: int, masks: Sequence[Array]) -> str:
     """Return the ``count`` of all parameters in words, and how many of them the ``masks`` M keep at 0."""
-    fixed = sum(M.size - int(np.count_nonzero(M)) for M in masks)
+    fixed = count_fixed(masks)
     return f"{count:,} parameters" + (f", of which {fixed:,} stay 0" if fixed else "")
 
 

@@ -143,6 +143,19 @@ def test_runs_side_by_side_have_the_parameters_of_their_networks(tiny_config, tm
     assert run["parameters"] == len(open_model(tmp_path / "run").checkpoint.parameters.vector)
 
 
+def test_weights_that_stay_0_are_counted_apart(tiny_config, tmp_path):
+    config = tiny_config("network.receptive_fields=[1.5]", "data.validation=0")
+    experiment.train(config, out=tmp_path / "run")
+    model = open_model(tmp_path / "run")
+    vector = model.checkpoint.parameters.vector
+    fixed = len(vector) - np.count_nonzero(vector)
+    assert fixed > 0
+    network = contents(model, None, "no images").document["network"]
+    assert (network["parameters"], network["fixed"]) == (len(vector), fixed)
+    [run] = side_by_side(collect([tmp_path]), "runs")["runs"]
+    assert run["parameters"] == len(vector) - fixed
+
+
 def test_checkpoint_outside_a_run_has_no_curves():
     document = json.loads(written(contents(model_of(), None, "no images")).data("document"))
     assert (document["run"], document["epochs"], document["manifest"], document["evaluation"]) == (None, [], None, None)

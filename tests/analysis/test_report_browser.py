@@ -800,6 +800,8 @@ def test_steps_of_a_locally_connected_network_change_its_connections_only(
         assert any(changed)
         assert not any(np.array(changed)[M.ravel() == 0])
     assert sheet.page.locator("#gradient-note").inner_text() == "dW₁ = M₁ ⊙ xᵀ dz₁"
+    fixed = sum(int((M == 0).sum()) for M in masks)
+    assert f"{fixed:,} stay 0" in sheet.page.locator("#summary").inner_text().replace("\u202f", ",")
 
 
 def check_explained(

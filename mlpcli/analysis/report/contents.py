@@ -24,7 +24,7 @@ from mlpcli.model.objectives import OBJECTIVES
 from mlpcli.model.parameters import Parameters
 from mlpcli.runs.checkpoint import Checkpoint
 from mlpcli.runs.summary import Recorded, read_run
-from mlpcli.training.connections import spread
+from mlpcli.training.connections import connections, count_fixed, spread
 
 Array = NDArray[Any]
 
@@ -71,6 +71,7 @@ def contents(model: LoadedModel, evaluated: EvaluatedRuns | None, no_images: str
         "network": {
             "sizes": theta.sizes,
             "parameters": len(theta.vector),
+            "fixed": count_fixed(connections(checkpoint.config.network, checkpoint.image_shape)),
             "activation": checkpoint.config.network.activation,
             "objective": checkpoint.config.network.objective,
             "probabilities": OBJECTIVES[checkpoint.config.network.objective].probabilities,

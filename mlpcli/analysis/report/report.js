@@ -14,7 +14,7 @@ const drawn = new Map(); // title -> chart
 
 function head() {
   if (run.network === null) return facts([]);
-  const { sizes, activation, objective, parameters, dtype } = run.network;
+  const { sizes, activation, objective, parameters, fixed, dtype } = run.network;
   const shown = sizes.length > 10 ? [...sizes.slice(0, 5), "…", ...sizes.slice(-2)] : sizes;
   const units = [sizes.length > 2 && `${activation} units`, objective.replaceAll("_", " ")].filter(Boolean).join(", ");
   byId("form").textContent = `${shown.join(" – ")}, ${units}, trained on ${run.dataset}`;
@@ -33,7 +33,7 @@ function head() {
   } else test();
   fact("Network", shown.join(" – "), units);
   fact("Data set", run.dataset);
-  fact("Parameters", count(parameters), dtype);
+  fact("Parameters", count(parameters), fixed ? `${count(fixed)} stay 0; ${dtype}` : dtype);
   fact("Checkpoint", checkpoint.name, `of epoch ${count(checkpoint.epoch)}`);
   facts(known);
   byId("fallback").hidden = run.fallback_from === null;

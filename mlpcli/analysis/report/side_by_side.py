@@ -7,21 +7,22 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from mlpcli import __version__
 from mlpcli.config import Config
-from mlpcli.datasets.catalogue import CATALOGUE
-from mlpcli.errors import MlpcliError
+from mlpcli.datasets.catalogue import CATALOGUE, IMAGE_SHAPE
+from mlpcli.errors import ConfigError, MlpcliError
 from mlpcli.runs import checkpoint as checkpoints
 from mlpcli.runs import directory
 from mlpcli.runs.metrics import Metrics
 from mlpcli.runs.ranking import SEED, Known, differing, group_seeds, rank
 from mlpcli.runs.summary import Summary
 from mlpcli.state import architecture_of
+from mlpcli.training.connections import connections, count_fixed
 
 MAX_RUNS = 200
 MAX_POINTS = 200  # of a curve
@@ -31,9 +32,6 @@ OF_A_SUMMARY = (
     *("state", "epochs", "max_epochs", "best_epoch", "validation_error", "validation_loss", "train_error"),
     *("seconds", "examples_per_second"),
 )
-# MNIST and data sets of the same form.
-INPUTS = 28 * 28
-
 
 Describe = Callable[[Known], dict[str, Any]]
 
@@ -72,7 +70,8 @@ class Describer:
     """Returns the metrics and curves of one run among others, in plain values."""
 
     def __init__(self) -> None:
-        self._sizes: dict[str | None, tuple[int, int] | None] = {}  # inputs and classes, by data set
+        self._data: dict[str | None, tuple[tuple[int, int], int] | None] = {}  # image shape and classes, by data set
+        self._fixed: dict[Hashable, int] = {}  # weights that stay 0, by the layers
 
     def __call__(self, run: Known) -> dict[str, Any]:
         """Describe ``run``."""
@@ -90,16 +89,23 @@ class Describer:
         }
 
     def _parameters(self, summary: Summary, config: Config | None) -> int | None:
-        """Return the number of parameters; None if no run of its data set gives the numbers of inputs and classes."""
+        """Return the number of parameters that train; None if no run of its data set tells the images and classes."""
         if config is None:
             return None
-        if self._sizes.get(summary.dataset) is None:
-            self._sizes[summary.dataset] = _size_of_data(summary)
-        found = self._sizes[summary.dataset]
+        if self._data.get(summary.dataset) is None:
+            self._data[summary.dataset] = _data_of(summary)
+        found = self._data[summary.dataset]
         if found is None:
             return None
-        sizes = architecture_of(config, *found).sizes
-        return sum((rows + 1) * columns for rows, columns in pairwise(sizes))
+        image_shape, classes = found
+        sizes = architecture_of(config, math.prod(image_shape), classes).sizes
+        layers = (image_shape, config.network.hidden, config.network.receptive_fields)
+        if layers not in self._fixed:
+            try:
+                self._fixed[layers] = count_fixed(connections(config.network, image_shape))
+            except ConfigError:  # no such network can have trained
+                return None
+        return sum((rows + 1) * columns for rows, columns in pairwise(sizes)) - self._fixed[layers]
 
 
 def curve(metrics: Metrics) -> dict[str, list[float | None]]:
@@ -137,11 +143,11 @@ def _text(path: str | Path) -> str:
     return os.fsencode(path).decode("utf-8", "replace")
 
 
-def _size_of_data(summary: Summary) -> tuple[int, int] | None:
+def _data_of(summary: Summary) -> tuple[tuple[int, int], int] | None:
     if summary.dataset is not None and summary.dataset in CATALOGUE:
-        return INPUTS, CATALOGUE[summary.dataset].classes
+        return IMAGE_SHAPE, CATALOGUE[summary.dataset].classes
     try:
         checkpoint = checkpoints.read(directory.find_checkpoint(summary.path))
     except MlpcliError:
         return None
-    return math.prod(checkpoint.image_shape), checkpoint.classes
+    return checkpoint.image_shape, checkpoint.classes
