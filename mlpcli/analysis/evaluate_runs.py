@@ -78,14 +78,16 @@ def evaluate_runs(
     labels = part.split.labels
     outputs = [evaluation.averaged_outputs(model, part.split, shifts) for model in models]
     individual = tuple(evaluation.evaluate(each, labels) for each in outputs)
+    ensemble = evaluation.ensemble_outputs(outputs, labels)
+    together = evaluation.evaluate(ensemble, labels) if len(models) > 1 else None
     for model, result in zip(models, individual, strict=True):
         if model.run is not None:
             try:
-                line = evaluation.evaluation_record(model, result, part, split, len(models) > 1, shifts)
+                line = evaluation.evaluation_record(model, result, part, split, together, shifts)
                 directory.append_evaluation(model.run, line)
             except RunError as error:
                 say(f"mlpcli: this evaluation is not recorded: {error}")
-    return EvaluatedRuns(models, part, split, individual, evaluation.ensemble_outputs(outputs, labels), shifts)
+    return EvaluatedRuns(models, part, split, individual, ensemble, shifts)
 
 
 def evaluate_unrecorded(model: LoadedModel, part: Part, split: SplitName) -> EvaluatedRuns:

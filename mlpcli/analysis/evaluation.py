@@ -426,14 +426,14 @@ def evaluate(outputs: Outputs, labels: Array, worst: int = 0) -> Evaluation:
 
 
 def evaluation_record(
-    model: LoadedModel, result: Evaluation, part: Part, split: SplitName, in_ensemble: bool, shifts: int
+    model: LoadedModel, result: Evaluation, part: Part, split: SplitName, ensemble: Evaluation | None, shifts: int
 ) -> dict[str, Any]:
     """Return the line of evaluations.jsonl for an evaluation of ``model`` on ``split`` of ``part``, with its UTC time.
 
-    ``result`` is that of the model alone; ``in_ensemble``: whether it was also evaluated in an ensemble; ``shifts`` is
-    the number of shifts that each image was averaged with.
+    ``result`` is that of the model alone, ``ensemble`` that of the ensemble in which it was also evaluated; ``shifts``
+    is the number of shifts that each image was averaged with.
     """
-    return {
+    line = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "checkpoint": model.path.stem,
         "dataset": part.name,
@@ -442,9 +442,12 @@ def evaluation_record(
         "errors": result.errors,
         "error": result.error,
         "loss": result.loss,
-        "ensemble": in_ensemble,
+        "ensemble": ensemble is not None,
         "average_shifts": shifts,
     }
+    if ensemble is not None:
+        line |= {f"ensemble_{name}": getattr(ensemble, name) for name in ("errors", "error", "loss")}
+    return line
 
 
 def wilson_interval(count: int, total: int, level: float = LEVEL) -> Interval:

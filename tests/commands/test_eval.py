@@ -255,6 +255,16 @@ def test_ensemble_is_printed_with_its_models(mlpcli, runs):
     assert [row[1] for row in rows] == [f"{100 * each['error']:.2f}" for each in (*alone, found)]
 
 
+def test_each_run_of_an_ensemble_records_it(mlpcli, runs):
+    found = mlpcli("eval", runs / "one", runs / "two", "--json").json
+    for name, alone in zip(("one", "two"), found["checkpoints"], strict=True):
+        line = recorded(runs / name)[-1]
+        assert (line["ensemble"], line["errors"]) == (True, alone["errors"])
+        assert [line[f"ensemble_{key}"] for key in ("errors", "error", "loss")] == [
+            found[key] for key in ("errors", "error", "loss")
+        ]
+
+
 def test_ensemble_of_one_run_twice_equals_that_run(mlpcli, runs):
     once, twice = (mlpcli("eval", *[runs / "one"] * times, "--json").json for times in (1, 2))
     assert twice["loss"] == pytest.approx(once["loss"], rel=1e-5)
