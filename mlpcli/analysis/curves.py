@@ -13,6 +13,7 @@ from pathlib import Path
 from time import strptime
 from typing import Any
 
+from mlpcli.datasets.collection import readable
 from mlpcli.errors import RunError, UsageError
 from mlpcli.files import Folder
 from mlpcli.runs import directory, metrics
@@ -30,7 +31,7 @@ def to_csv(runs: Sequence[Path]) -> bytes:
 
     Raises ``RunError``.
     """
-    rows = [{"run": name, **_flat(line)} for name, run in names_of(runs).items() for line in _metrics(run)]
+    rows = [{"run": readable(name), **_flat(line)} for name, run in names_of(runs).items() for line in _metrics(run)]
     header = list(dict.fromkeys(["run", "epoch", *(key for row in rows for key in row)]))
     text = io.StringIO()
     writer = csv.DictWriter(text, header, lineterminator="\n")

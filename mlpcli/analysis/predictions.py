@@ -43,6 +43,8 @@ def read_images(
 
 def images_of(path: Path, name: str, shape: tuple[int, int], *, raw: bool, many: bool = False) -> Images:
     """Read the images in the file ``path``, called ``name`` in messages: of a table, or by :func:`from_file`."""
+    if path.is_dir():
+        raise DataError(f"{name}: is a folder without pictures, files such as 1.png or 1.jpg")
     return images_of_table(path, name, shape) or from_file(path, name, shape, raw=raw, many=many)
 
 
@@ -73,7 +75,7 @@ def table_of(model: Model, answers: Sequence[Answer], columns: str | None = None
         if model.multi_label:
             classes = (answer.words(model.class_names) for answer in answers)
         else:
-            classes = (model.class_names[answer.top(1)[0][0]] for answer in answers)
+            classes = ("" if answer.predicted is None else answer.words(model.class_names) for answer in answers)
         return _csv(columns.split(","), enumerate(classes, start=1))
     rows = (
         [

@@ -12,7 +12,10 @@ from mlpcli.commands import EXIT_CHECK_FAILED, output
 from mlpcli.commands.drawing import abreast, drawing, terminal_width
 from mlpcli.commands.group import Group
 from mlpcli.commands.options import data_overrides, is_typed, set_option, source_option, threads_option
-from mlpcli.errors import UsageError
+from mlpcli.errors import UsageError, shown
+
+# Keys of data that an import, which converts every image of its source, does not use.
+NOT_OF_FILES = ("dataset", "fallback", "validation", "validation_order", "preprocessing", "test")
 
 if TYPE_CHECKING:
     from mlpcli.analysis.sheet import Sheet
@@ -217,6 +220,11 @@ def import_(source: str, folder: str, overrides: tuple[str, ...], as_json: bool)
     from mlpcli.datasets.importing import import_data
 
     loaded = config_module.load(None, overrides)
+    for key in (override.partition("=")[0].strip() for override in overrides):
+        if not key.startswith("data.") or key.removeprefix("data.") in NOT_OF_FILES:
+            raise UsageError(
+                f"--set {key}: has no effect on an import, which converts all images of SOURCE as they are"
+            )
     made = import_data(replace(loaded.data, dataset=source), Path(folder), say=output.say)
     if as_json:
         output.result_json(
@@ -231,8 +239,8 @@ def import_(source: str, folder: str, overrides: tuple[str, ...], as_json: bool)
         return
     rows, columns = made.image_shape
     output.result(
-        f"{click.format_filename(made.folder)}: {made.train:,} training and {made.test:,} test images of {rows} x "
-        f"{columns} pixels, {len(made.class_names)} classes"
+        f"{shown(click.format_filename(made.folder))}: {made.train:,} training and {made.test:,} test images of "
+        f"{rows} x {columns} pixels, {len(made.class_names)} classes"
     )
 
 
@@ -317,6 +325,7 @@ def show(
     form = None if file is None else picture_format(Path(file))
     if form is not None:
         plots.require_matplotlib()
+        output.check_file(Path(file or ""), config)
     source = config is not None and _is_source(config)
     path = None if config is None or source else config_module.find(config)
     given = [f"data.dataset={json.dumps(config, ensure_ascii=False)}"] if source else []
@@ -339,7 +348,7 @@ def show(
         _print_sheet(made)
     else:
         output.write_file(Path(file), made.render(form))
-        output.result(click.format_filename(file))
+        output.result(shown(click.format_filename(file)))
     for remark in remarks(load_dataset(loaded.data, loaded.seed), loaded.data.validation_order):
         output.say(f"remark: {remark.message}")
 

@@ -81,6 +81,8 @@ def command(
         raise UsageError("--show draws on the screen; leave out --show or --json")
     if show and not worst:
         raise UsageError("--show draws the images that --worst lists, and --worst 0 lists none")
+    if predictions is not None:
+        output.check_file(Path(predictions), *paths, dataset)
 
     from mlpcli.analysis.evaluate_runs import evaluate_runs
     from mlpcli.analysis.evaluation import evaluate
@@ -102,7 +104,7 @@ def command(
     result = evaluate(found.ensemble, labels, worst)
     if predictions is not None:
         table = labelled_table(found.ensemble, labels, found.part.class_names)
-        output.write_file(Path(predictions), table)
+        output.write_file(Path(predictions), table, found.models[0].checkpoint.config.data.dataset)
     if as_json:
         output.result_json(_document(found, result, dataset))
     else:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from mlpcli.commands import output
-from mlpcli.errors import RunError, UsageError
+from mlpcli.errors import RunError, UsageError, shown
 
 if TYPE_CHECKING:
     from mlpcli.analysis.export import Export, InputType, Tensor
@@ -66,6 +66,7 @@ def command(runs: tuple[str, ...], file: str, to: Format | None, input_type: Inp
     if wanted in CURVES:
         _export_curves(runs, path, wanted, as_json)
         return
+    output.check_file(path, *runs)
     if len(runs) > 1:
         raise UsageError(f"{len(runs)} runs are named, and a {wanted} file has one network; csv takes several")
 
@@ -83,7 +84,7 @@ def command(runs: tuple[str, ...], file: str, to: Format | None, input_type: Inp
     if as_json:
         output.result_json(document)
         return
-    output.result(f"{document['path']}: {wanted}, {document['bytes']:,} bytes, sha256 {document['sha256']}")
+    output.result(f"{shown(document['path'])}: {wanted}, {document['bytes']:,} bytes, sha256 {document['sha256']}")
     lines = [("input", made.inputs), ("output", made.outputs)] if onnx else [("tensor", made.tensors)]
     for kind, tensors in lines:
         for each in tensors:
@@ -104,14 +105,14 @@ def _export_curves(runs: tuple[str, ...], path: Path, wanted: Format, as_json: b
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise RunError(f"{file.parent}: cannot be written: {error.strerror or error}") from None
+            raise RunError(f"{shown(file.parent)}: cannot be written: {error.strerror or error}") from None
         output.write_file(file, data)
     if as_json:
         names = [click.format_filename(file) for file in files]
         output.result_json({"format": wanted, "runs": len(paths), "files": names})
         return
     for file in files:
-        output.result(click.format_filename(file))
+        output.result(shown(click.format_filename(file)))
 
 
 def _format(path: Path, to: Format | None) -> Format:
@@ -121,12 +122,13 @@ def _format(path: Path, to: Format | None) -> Format:
     if to is None:
         if named is None:
             raise UsageError(
-                f"-o {path}: name it .onnx, .safetensors or .csv, or say --to onnx, safetensors, csv or tensorboard"
+                f"-o {shown(path)}: name it .onnx, .safetensors or .csv, or say --to onnx, safetensors, csv or "
+                "tensorboard"
             )
         return named
     # .npz is the suffix of checkpoints, which must not be replaced by mistake.
     if named not in (None, to) or suffix == ".npz":
-        raise UsageError(f"-o {path}: has the suffix of a {named or 'checkpoint'} file, but --to is {to}")
+        raise UsageError(f"-o {shown(path)}: has the suffix of a {named or 'checkpoint'} file, but --to is {to}")
     return to
 
 

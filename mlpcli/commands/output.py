@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
+import stat
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import click
 
-from mlpcli.errors import RunError
+from mlpcli.errors import RunError, UsageError, shown
 
 
 def say(message: str) -> None:
@@ -41,17 +44,52 @@ def _in_json(character: str) -> str:
     return character if character.isprintable() else json.dumps(character)[1:-1]
 
 
-def write_file(path: Path, data: bytes) -> None:
-    """Write a result to the file ``path``, whole or not at all; an existing one is replaced. Raises ``RunError``."""
+def check_file(path: Path, *inputs: str | Path | None) -> None:
+    """Check, before the work, that a result may be written to the file ``path``.
+
+    Raises ``RunError`` if it cannot be there, ``UsageError`` if it is one of ``inputs`` or a run's own file.
+    """
+    from mlpcli.runs.directory import own_file_of
+
+    with _writing(path):
+        if path.exists() and not path.is_file():  # a folder or a device must not be replaced
+            raise RunError(f"{shown(path)}: cannot be written: is not a regular file")
+        if not stat.S_ISDIR(path.parent.stat().st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if not os.access(path.parent, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        if any(each is not None and _is_same(path, Path(each)) for each in inputs):
+            raise UsageError(f"{shown(path)}: is read by this command, and would be replaced; name another file")
+        if run := own_file_of(path):
+            raise UsageError(f"{shown(path)}: is a file of the run {shown(run)}; name another file")
+
+
+def write_file(path: Path, data: bytes, *inputs: str | Path | None) -> None:
+    """Write a result to the file ``path``, whole or not at all; an existing one is replaced.
+
+    Raises the errors of :func:`check_file`, and ``RunError`` if the file cannot be written.
+    """
     from mlpcli.files import write_atomically
 
-    try:
-        if path.exists() and not path.is_file():  # a folder or a device must not be replaced
-            raise RunError(f"{path}: cannot be written: is not a regular file")
+    check_file(path, *inputs)
+    with _writing(path):
         write_atomically(path, [data])
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = error.strerror if isinstance(error, OSError) else error
-        raise RunError(f"{path}: cannot be written: {reason}") from error
+        raise RunError(f"{shown(path)}: cannot be written: {reason}") from error
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except (OSError, ValueError):
+        return False
 
 
 # Escape sequences of colours, which are allowed.

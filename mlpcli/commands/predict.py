@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ import click
 from mlpcli.commands import EXIT_STATUS, output
 from mlpcli.commands.drawing import abreast, drawing, terminal_width
 from mlpcli.commands.options import shifts_option, threads_option
-from mlpcli.errors import DataError, UsageError
+from mlpcli.errors import DataError, UsageError, shown
 
 if TYPE_CHECKING:
     from mlpcli.analysis.predict import Answer, Model
@@ -79,7 +80,8 @@ def command(
     Each line of the output has the three most probable classes and the entropy of all probabilities, which is 0 bits if
     one class has probability 1, and 3.32 bits if ten classes are equally probable. For a multi-label network, each
     line has the classes with p above 1/2, the probability that exactly these are the labels, and the three largest p.
-    If a file cannot be read, it is reported on stderr, the other files are classified, and the exit status is 3.
+    If a file cannot be read, it is reported on stderr, the other files are classified, and the exit status is 3;
+    with --columns nothing is written, as the numbers of the images after it would be wrong.
 
     \b
     Examples:
@@ -94,11 +96,16 @@ def command(
     """
     if show and as_json:
         raise UsageError("--show draws on the screen; leave out --show or --json")
+    if show and table is not None:
+        raise UsageError("--show draws on the screen, and -o writes the answers to a file; leave one of them out")
     if raw and many:
         raise UsageError("--raw takes a picture as one image; leave out --raw or --many")
 
     if columns is not None and (table is None or len(columns.split(",")) != 2):
         raise UsageError("--columns names the two columns of the file that -o writes, such as ImageId,Label")
+
+    if table is not None:
+        output.check_file(Path(table), run, *others, *(file for file in files if file != STDIN))
 
     from mlpcli.analysis.predict import answers, load
     from mlpcli.analysis.predictions import table_of
@@ -112,6 +119,8 @@ def command(
         try:
             images = _images(file, model, raw, many)
         except DataError as error:
+            if columns is not None:  # the numbers of the images after it would be wrong
+                raise
             output.say(f"mlpcli: {error}")
             failed.append({"image": click.format_filename(file), "reason": str(error)})
             continue
@@ -126,7 +135,7 @@ def command(
             _print(model, found, show)
     if table is not None:
         output.write_file(Path(table), table_of(model, answered, columns))
-        output.say(f"{table}: {len(answered):,} images")
+        output.say(f"{shown(table)}: {len(answered):,} images")
     if as_json:
         output.result_json({**_document(model, answered, failed), **({"numbers": numbers} if many else {})})
     return EXIT_STATUS[DataError] if failed else None
@@ -150,7 +159,8 @@ def _images(file: str, model: Model, raw: bool, many: bool) -> Images:
     from mlpcli.datasets import images
 
     if file != STDIN:
-        return images_of(Path(file), click.format_filename(file), model.image_shape, raw=raw, many=many)
+        name = click.format_filename(file)
+        return replace(images_of(Path(file), shown(name), model.image_shape, raw=raw, many=many), name=name)
     try:
         data = sys.stdin.buffer.read(images.MAX_BYTES + 1)
     except (OSError, AttributeError) as error:  # AttributeError without standard input: '<&-'
@@ -163,7 +173,7 @@ def _warn(images: Images, answers: Sequence[Answer]) -> None:
     for warning, count in Counter(warning for answer in answers for warning in answer.warnings).items():
         few = len(answers) > 1 and (images.numbered or count < len(answers))
         of = f"{count:,} of {len(answers):,} {'images' if images.numbered else 'digits'}: " if few else ""
-        output.say(f"{images.name}: {of}{warning}")
+        output.say(f"{shown(images.name)}: {of}{warning}")
 
 
 def _document(model: Model, answers: Sequence[Answer], failed: list[dict[str, str]]) -> dict[str, Any]:
@@ -196,6 +206,7 @@ def _number(answers: Sequence[Answer]) -> str:
 
 def _print_number(model: Model, name: str, answers: Sequence[Answer], show: bool) -> None:
     """Print the digits of one picture as a number, each with its probability or score."""
+    name = shown(name)
     each = [f"{answer.predicted} {_value(model, answer.top(1)[0][1])}" for answer in answers]
     output.result(f"{name}: {_number(answers)}  ({', '.join(each)})" if _number(answers) else f"{name}: no digit")
     if show:
@@ -214,7 +225,7 @@ def _value(model: Model, p: float) -> str:
 
 def _print(model: Model, answers: Sequence[Answer], show: bool) -> None:
     for answer in answers:
-        name = answer.name if answer.index is None else f"{answer.name}[{answer.index}]"
+        name = shown(answer.name) if answer.index is None else f"{shown(answer.name)}[{answer.index}]"
         if answer.predicted is None:
             output.result(f"{name}: no digit")
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -33,6 +34,7 @@ from mlpcli.errors import DataError
 FORMS = "docs/data.md has the forms that are read"
 MAX_NAMED = 8  # names in a message
 START = 4096  # bytes by which a format is recognized
+CONTROL_CHARACTERS = frozenset(range(32)) - frozenset(b"\t\n\v\f\r\x1a")  # none is in a text
 NO_DATA = DataConfig()
 
 
@@ -68,6 +70,7 @@ def images_in(path: Path, size: tuple[int, int]) -> Bytes | None:
     """
     start = start_of(path)
     if not start.startswith((ZIP_MAGIC, EMPTY_ZIP)) and not is_table(start):
+        _require_utf8(start, shown(path))
         return None
     found = _of_file(path, DataConfig(size=size))
     return found.images() if isinstance(found, (CsvFiles, NpzFile)) else None
@@ -96,14 +99,24 @@ def is_idx(start: bytes) -> bool:
 
 def is_table(start: bytes) -> bool:
     """Return True if ``start`` begins a text with columns: one of its first two lines has numbers."""
+    # The last character may be incomplete.
+    return _has_columns(start) and "\N{REPLACEMENT CHARACTER}" not in start.decode("utf-8", "replace")[:-4]
+
+
+def _has_columns(start: bytes) -> bool:
     first, _, rest = start.removeprefix(b"\xef\xbb\xbf").partition(b"\n")
     second = rest.lstrip().partition(b"\n")[0]
     if b"\0" in start or not any(delimiter in first for delimiter in DELIMITERS):
         return False
-    if second.strip() and not any(character in second for character in b"0123456789"):
-        return False
-    # The last character may be incomplete.
-    return "\N{REPLACEMENT CHARACTER}" not in start.decode("utf-8", "replace")[:-4]
+    return not second.strip() or any(character in second for character in b"0123456789")
+
+
+def _require_utf8(start: bytes, where: str) -> None:
+    """Raise ``DataError`` if ``start`` begins a table in another encoding."""
+    utf16 = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    if utf16 or (_has_columns(start) and not is_table(start) and not set(start) & CONTROL_CHARACTERS):
+        encoding = "UTF-16" if utf16 else "an encoding other than UTF-8"
+        raise DataError(f"{where}: is text in {encoding}; save it as UTF-8")
 
 
 def is_pickle(start: bytes, path: Path) -> bool:
@@ -135,6 +148,7 @@ def _of_file(path: Path, data: DataConfig, *, pickles: bool = False) -> Collecti
         if pickles:
             return PickledFile(path, data.image_shape)
         raise DataError(f"{where}: is a pickle, which can only be imported: mlpcli data import {where} -o FOLDER")
+    _require_utf8(start, where)
     raise DataError(f"{where}: has an unknown format; {FORMS}")
 
 

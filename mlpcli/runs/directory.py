@@ -29,7 +29,7 @@ from typing import Any, Protocol
 
 from mlpcli import config as config_module
 from mlpcli.config import Config
-from mlpcli.errors import RunError, UsageError, shown
+from mlpcli.errors import ConfigError, RunError, UsageError, shown
 from mlpcli.files import NO_LOCKS, TEMPORARY, Folder, make_folder
 from mlpcli.runs import checkpoint as checkpoints
 from mlpcli.runs import metrics
@@ -199,25 +199,25 @@ class RunDirectory:
         self._folder.write(name, [data])
 
 
-def require_new(path: Path) -> None:
-    """Raise ``RunError`` if ``path`` exists and is anything but an empty folder."""
+def require_new(path: Path, option: str = "--out") -> None:
+    """Raise ``RunError`` if ``path``, which ``option`` names, exists and is anything but an empty folder."""
     with writing(path):
         try:
             folder = Folder(path)
         except FileNotFoundError:
             return
         with folder:
-            _require_new(folder)
+            _require_new(folder, option)
 
 
-def _require_new(folder: Folder) -> None:
+def _require_new(folder: Folder, option: str = "--out") -> None:
     names = folder.names()
     if CONFIG in names:
-        how = f"name another --out, or resume it: {resume_command(folder.path)}"
+        how = f"name another {option}, or resume it: {resume_command(folder.path)}"
         raise RunError(f"{shown(folder.path)}: is a run already; {how}")
     # Anything else was left by a process that was killed before its folder became a run.
     if any(name != LOCK and not TEMPORARY.fullmatch(name) for name in names):
-        raise RunError(f"{shown(folder.path)}: exists and is not empty; name another --out")
+        raise RunError(f"{shown(folder.path)}: exists and is not empty; name another {option}")
 
 
 def create(path: Path | None, name: str, config: Config, manifest: dict[str, Any]) -> RunDirectory:
@@ -337,6 +337,16 @@ def run_of(checkpoint: Path) -> Path | None:
     return folder.parent if folder.name == CHECKPOINTS and is_there(folder.parent / CONFIG) else None
 
 
+def own_file_of(path: Path) -> Path | None:
+    """Return the run that ``path`` is a file of, by its name; None for any other file, also in the folder of a run."""
+    folder = path.absolute().parent
+    if folder.name == CHECKPOINTS and is_run(folder.parent):
+        return folder.parent
+    own = (CONFIG, MANIFEST, METRICS, STEPS, TEST, EVALUATIONS, LOCK)
+    trained = is_run(folder) and (is_there(folder / MANIFEST) or is_there(folder / CHECKPOINTS))
+    return folder if path.name in own and trained else None
+
+
 def is_run(path: Path) -> bool:
     """Return True if ``path`` is a folder with an entry config.yaml of any kind, or one that may not be read."""
     try:
@@ -361,7 +371,10 @@ def read_config(run: Path | Folder, overrides: Iterable[str] = (), environment: 
     """
     with opened(run) as folder, reading(folder.path):
         data = folder.read(CONFIG, config_module.MAX_BYTES)
-    return config_module.parse(data, folder.path / CONFIG, overrides, environment)
+    path = folder.path / CONFIG
+    if not data.strip():
+        raise ConfigError(f"{shown(path)}: is empty: the run's config is lost")
+    return config_module.parse(data, path, overrides, environment)
 
 
 def read_manifest(run: Path | Folder) -> dict[str, Any]:

@@ -478,7 +478,24 @@ def test_folder_is_walked(mlpcli, run, digits, tmp_path):
     assert names == ["a/b/a.png", "a/c.PNG", "b.png"]
     (tmp_path / "none").mkdir()
     result = mlpcli(run, tmp_path / "none")
-    assert (result.status, result.err) == (3, f"mlpcli: {tmp_path}/none: is a folder; name the pictures in it\n")
+    assert (result.status, result.out) == (3, "")
+    assert result.err == f"mlpcli: {tmp_path}/none: is a folder without pictures, files such as 1.png or 1.jpg\n"
+
+
+def test_submission_with_a_file_that_cannot_be_read_is_not_written(mlpcli, run, digits, tmp_path):
+    files = [tmp_path / f"{number}.png" for number in range(3)]
+    for file, pixels in zip(files, (digits[0][0], digits[0][1], 0 * digits[0][2]), strict=True):
+        file.write_bytes(picture(pixels))
+    out = tmp_path / "out.csv"
+    submission = ("-o", out, "--columns", "ImageId,Label")
+    assert mlpcli(run, *files, *submission).status == 0
+    written = out.read_text()
+    assert [line.split(",")[0] for line in written.splitlines()[1:]] == ["1", "2", "3"]
+    assert written.endswith("\n3,\n")  # a picture without a digit has no class
+    files[1].write_bytes(b"")
+    result = mlpcli(run, *files, *submission)
+    assert (result.status, result.err) == (3, f"mlpcli: {files[1]}: is empty\n")
+    assert out.read_text() == written
 
 
 @pytest.mark.parametrize("arguments", [["--columns", "a,b"], ["-o", "x.csv", "--columns", "a"]])
