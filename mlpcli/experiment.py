@@ -27,7 +27,7 @@ from mlpcli.datasets.catalogue import known_size
 from mlpcli.datasets.collection import Collection
 from mlpcli.datasets.download import Progress
 from mlpcli.datasets.foreign import data_of_a_run
-from mlpcli.datasets.load import Dataset, load_dataset
+from mlpcli.datasets.load import Dataset, load_dataset, locate
 from mlpcli.datasets.memory import ARRAYS, Arrays, Pair
 from mlpcli.datasets.remarks import MIN_PER_CLASS, Remark, guessing
 from mlpcli.datasets.remarks import remarks as data_remarks
@@ -436,7 +436,7 @@ def reproduce(
     if at is not None:
         raise RunError(f"{path}: is a checkpoint; name its run: {where}")
     if keep is not None:
-        directory.require_new(keep)
+        directory.require_new(keep, "--keep")
     read_run(where)  # checks the files that the comparison does not read, too
     checkpoint = checkpoints.read(where / directory.CHECKPOINTS / f"last{checkpoints.SUFFIX}")
     manifest = directory.read_manifest(where)
@@ -742,6 +742,13 @@ def _same_data(
     began_with = manifest.get("data", {"fallback_from": None})
     if began_with["fallback_from"]:
         data = replace(data, dataset=began_with["dataset"], fallback=None)
+    if given is None and data.dataset != ARRAYS:
+        try:
+            locate(data.dataset, data.folder)
+        except DataError:
+            raise DataError(
+                f"{shown(data.dataset)}: the run's data are not there any more; name their place with --data"
+            ) from None
     dataset = load_dataset(data, config.seed, given=given, say=observer.say, progress=observer.progress)
     # Before the first checkpoint there is the manifest, unless the process died before it wrote one.
     known = checkpoint.hashes if checkpoint is not None else began_with.get("hashes", dataset.training_hashes)

@@ -21,7 +21,7 @@ from mlpcli.commands.options import (
     threads_are_set,
     threads_option,
 )
-from mlpcli.errors import shown
+from mlpcli.errors import UsageError, shown
 from mlpcli.runs.environment import recorded_threads
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ def compare(paths: tuple[Path, ...], group_seeds: bool, test: bool, as_json: boo
 @click.option("--keep", metavar="DIR", type=_path, help="Keep the new run in DIR. [default: a temporary folder]")
 @click.option(
     "--data",
-    metavar="DIR",
+    metavar="PATH",
     help="The data, if they have moved. Their SHA-256 must match that of the original data. [default: where the run "
     "had them]",
 )
@@ -231,9 +231,12 @@ def reproduce(
 
     from mlpcli import experiment
     from mlpcli.commands.show import Screen
+    from mlpcli.runs import directory
 
     overrides = [*data_overrides(sources, offline=False, dataset=data), *init_overrides(init, any_file=False)]
     overrides += teacher_overrides(teachers)
+    if teachers and len(teachers) != (had := len(directory.read_config(run).training.teacher or ())):
+        raise UsageError(f"--teacher: {len(teachers)} named, and {shown(run)} had {had}; name each, in their order")
     again = experiment.reproduce(run, overrides, keep=keep, observer=Screen(quiet=quiet))
     if as_json:
         environment = [{"key": key, "recorded": there, "here": here} for key, there, here in again.environment]

@@ -109,7 +109,7 @@ def settings_of(runs: Sequence[Known]) -> list[dict[str, Any] | None]:
     """Return the settings of each of ``runs``, with equal names for equal checkpoints, and different ones for others.
 
     The name of a checkpoint is the path that the first run has for it. If the file there was replaced between two runs,
-    the first digits of its SHA-256 stand before.
+    the first digits of its SHA-256 stand before; so with data of one name that are not the same.
     """
     paths: dict[str, str] = {}
     hashes: dict[str, set[str]] = {}
@@ -119,6 +119,11 @@ def settings_of(runs: Sequence[Known]) -> list[dict[str, Any] | None]:
                 if sha256 is not None:
                     path = paths.setdefault(sha256, path)
                 hashes.setdefault(path, set()).add(sha256 or "")
+
+    data: dict[Any, set[str]] = {}
+    for run in runs:
+        if run.settings is not None and run.summary.data_sha256 is not None:
+            data.setdefault(run.settings["data.dataset"], set()).add(run.summary.data_sha256)
 
     def named(path: str, sha256: str | None) -> str:
         path = path if sha256 is None else paths[sha256]
@@ -132,6 +137,9 @@ def settings_of(runs: Sequence[Known]) -> list[dict[str, Any] | None]:
             for key, checkpoints in run.checkpoints.items():
                 names = [named(*each) for each in checkpoints]
                 settings[key] = names if isinstance(settings[key], list) else names[0]
+            name, sha256 = settings["data.dataset"], run.summary.data_sha256
+            if sha256 is not None and len(data[name]) > 1:
+                settings["data.dataset"] = f"{sha256[:8]} {name}"
         found.append(settings)
     return found
 

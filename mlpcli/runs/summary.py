@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,15 @@ class Summary:
 
     ``state`` is running, finished, interrupted, diverged or damaged; ``problem`` describes the damage. ``best_epoch``
     is the one with the lowest (validation error, validation loss); errors are fractions of the images. ``seconds`` is
-    the time of training alone, without validation; ``examples_per_second`` is the rate over that time. Unknown values
-    are None.
+    the time of training alone, without validation; ``examples_per_second`` is the rate over that time;
+    ``data_sha256`` tells the training images and labels apart from others. Unknown values are None.
     """
 
     path: Path
     state: str
     started: str | None = None
     dataset: str | None = None
+    data_sha256: str | None = None
     epochs: int | None = None
     max_epochs: int | None = None
     best_epoch: int | None = None
@@ -75,6 +77,7 @@ def read_run(path: Path) -> Recorded:
         state=state,
         started=manifest.get("started"),
         dataset=manifest["data"]["dataset"] if manifest else config.data.dataset,
+        data_sha256=_data_sha256(manifest),
         epochs=metrics.epochs,
         max_epochs=config.training.epochs,
         best_epoch=best["epoch"] if best else None,
@@ -86,6 +89,13 @@ def read_run(path: Path) -> Recorded:
         examples_per_second=metrics.examples / seconds if seconds > 0 and math.isfinite(metrics.examples) else None,
     )
     return Recorded(config, manifest, metrics, test, summary)
+
+
+def _data_sha256(manifest: dict[str, Any]) -> str | None:
+    """Return a SHA-256 over those of the training files; None if the manifest does not have them."""
+    hashes = manifest["data"].get("hashes") if manifest else None
+    lines = [f"{name} {digest}\n" for name, digest in sorted((hashes or {}).items()) if name.startswith("train")]
+    return sha256("".join(lines).encode()).hexdigest() if lines else None
 
 
 def summarize(path: Path) -> Summary:

@@ -332,8 +332,35 @@ def test_student_is_shown_and_reproduced_with_moved_teachers(tiny_config: Make, 
     status, _, err = mlpcli("runs", "reproduce", "student", "--quiet")
     assert (status, err.splitlines()[-1].split(":")[1]) == (4, " training.teacher")
     options = [part for path in moved for part in ("--teacher", str(path))]
+    status, _, err = mlpcli("runs", "reproduce", "student", "--quiet", *options[:2])
+    assert (status, err) == (2, "mlpcli: --teacher: 1 named, and student had 2; name each, in their order\n")
     status, out, _ = mlpcli("runs", "reproduce", "student", "--quiet", *options)
     assert (status, "bit for bit" in out) == (0, True)
+
+
+def test_moved_data_are_named_with_data(tiny_config: Make, tiny_folder: Path, folder: Path, mlpcli: Any):
+    interrupt(tiny_config(), Path("part"))
+    moved = tiny_folder.rename(tiny_folder.with_name("moved"))
+    for arguments in (("runs", "reproduce", "part"), ("train", "--resume", "part")):
+        status, _, err = mlpcli(*arguments, "--quiet")
+        reason = f"{tiny_folder}: the run's data are not there any more; name their place with --data"
+        assert (status, err.splitlines()[0]) == (3, f"mlpcli: {reason}")
+        assert mlpcli(*arguments, "--quiet", "--data", moved)[0] == 0
+
+
+def test_runs_on_other_images_of_the_same_name_are_apart(
+    tiny_config: Make, tiny_folder: Path, folder: Path, mlpcli: Any
+):
+    for seed in (0, 1, 2):
+        if seed == 2:  # other images take the place of the first
+            images = tiny_folder / "train-images-idx3-ubyte"
+            images.write_bytes(images.read_bytes()[:-1] + b"\x7f")
+        experiment.train(tiny_config(f"seed={seed}"), out=Path(f"runs/{seed}"))
+    document = json.loads(mlpcli("runs", "compare", "runs", "--group-seeds", "--json")[1])
+    assert sorted(group["seeds"] for group in document["groups"]) == [[0, 1], [2]]
+    assert document["differing"] == ["data.dataset"]
+    names = [group["settings"]["data.dataset"] for group in document["groups"]]
+    assert len(set(names)) == 2 and all(name.endswith(f" {tiny_folder}") for name in names)
 
 
 def test_resumed_and_prolonged_run_is_reproduced(tiny_config: Make, folder: Path, mlpcli: Any):
@@ -348,7 +375,10 @@ def test_epochs_of_an_unfinished_run_are_reproduced(tiny_config: Make, folder: P
     status, out, _ = mlpcli("runs", "reproduce", "part", "--quiet", "--keep", "again")
     assert (status, out.split(":")[1]) == (0, " reproduced, the 2 epochs it has")
     assert checkpoints.read(Path("again/checkpoints/last.npz")).epoch == 2
-    assert mlpcli("runs", "reproduce", "part", "--keep", "again")[0] == 4
+    assert mlpcli("runs", "reproduce", "part", "--keep", "again")[::2] == (
+        4,
+        "mlpcli: again: is a run already; name another --keep, or resume it: mlpcli train --resume again\n",
+    )
     shutil.rmtree("part/checkpoints")
     assert "last.npz: cannot be read" in mlpcli("runs", "reproduce", "part")[2]
 

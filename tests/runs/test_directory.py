@@ -130,6 +130,7 @@ def test_summary_agrees_with_the_run(run: Path):
         state="finished",
         started=directory.read_manifest(run)["started"],
         dataset="tiny",
+        data_sha256=summarize(run).data_sha256,
         epochs=3,
         max_epochs=3,
         best_epoch=best["epoch"],
