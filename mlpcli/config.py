@@ -180,9 +180,11 @@ class NetworkConfig(_Section):
 
     With `network.receptive_fields: [5, 6]` the units of the first two hidden layers are spread over the image; each is
     connected only to the pixels within 5 pixels, or to the units of the first layer within 6 pixels, and all its other
-    weights are 0 ([equation 14](derivation.md#5-backward-through-a-hidden-layer)). All further layers are fully
-    connected. The units are 5 pixels or more from the border of the image, so pixels in its corners may be connected to
-    none. Receptive fields are of use for images only, whose neighbouring pixels belong together.
+    weights are 0 ([equation 14](derivation.md#5-backward-through-a-hidden-layer)). The initial weights of a unit with n
+    connections are those of a fully connected layer times √(rows / n), so that the sum of their variances is the same.
+    All further layers are fully connected. The units are 5 pixels or more from the border of the image, so pixels in
+    its corners may be connected to none. Receptive fields are of use for images only, whose neighbouring pixels belong
+    together.
     """
 
     hidden: tuple[int, ...] = _key(

@@ -1,4 +1,4 @@
-"""One example through every equation of docs/derivation.md: forward, backward and one step of gradient descent.
+"""One example through the equations of docs/derivation.md: forward, backward and one step of gradient descent.
 
 The numbers are those of ``Network.forward``, ``loss``, ``backward`` and ``Gradient`` in float64. Computed here are only
 quantities that training never computes, or overwrites: dC/dp and dp/dz, which the matched pairs cancel, and da, which
@@ -555,7 +555,7 @@ def output_layer_alone(objective: str, values: Sequence[float], Y: Array, *, log
     if not logits:
         bounded = objective not in ("linear_quadratic", "linear_hinge")
         if bounded and not ((given > 0).all() and (given < 1).all()):
-            raise UsageError(f"--p {', '.join(map(str, values))}: p of {objective} must be between 0 and 1")
+            raise UsageError(f"--p {', '.join(map(str, values))}: p of {objective} must be above 0 and below 1")
         if objective == "normalized_sigmoid":
             raise UsageError("--p: many logits have the same normalized sigmoids; give the logits with --z")
         total = float(given.sum())

@@ -34,7 +34,11 @@ MAX_ONNX_BYTES = 2**31 - 1  # limit of a protobuf message
 ROOM_FOR_THE_GRAPH = 2**20  # nodes, names and metadata, mostly the config
 
 # Keys of a config that name paths of one machine: private, and of no use elsewhere.
-_OF_THE_MACHINE = ("folder", "sources", "offline")
+_OF_THE_MACHINE = {
+    "data": ("folder", "sources", "offline"),
+    "network": ("init", "init_sha256"),
+    "training": ("teacher", "teacher_sha256"),
+}
 _ONNX_ACTIVATION = {"sigmoid": "Sigmoid", "tanh": "Tanh", "relu": "Relu"}
 _SAFETENSORS_DTYPE = {"float32": "F32", "float64": "F64"}
 
@@ -64,10 +68,11 @@ class Export:
 def metadata(checkpoint: Checkpoint) -> dict[str, str]:
     """Describe the network, each value as text: names unchanged, everything else as JSON.
 
-    In the config the data's name replaces their path; ``data.folder``, ``sources`` and ``offline`` are left out.
+    In the config the data's name replaces their path, and other keys of ``_OF_THE_MACHINE`` are left out.
     """
     config = config_module.to_dict(checkpoint.config)
-    config["data"] = {key: value for key, value in config["data"].items() if key not in _OF_THE_MACHINE}
+    for section, keys in _OF_THE_MACHINE.items():
+        config[section] = {key: value for key, value in config[section].items() if key not in keys}
     dataset = checkpoint.dataset.encode(errors="replace").decode()  # neither format allows lone surrogates
     config["data"]["dataset"] = dataset
     return {

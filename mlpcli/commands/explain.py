@@ -1,4 +1,4 @@
-"""``mlpcli explain``: one example through every equation, forward, backward and one step of gradient descent."""
+"""``mlpcli explain``: one example through the equations, forward, backward and one step of gradient descent."""
 
 from __future__ import annotations
 
@@ -98,12 +98,13 @@ def command(
     neuron: bool,
     as_json: bool,
 ) -> None:
-    """Show every equation of docs/derivation.md in numbers, for one image.
+    """Show the equations of docs/derivation.md in numbers, for one image.
 
     The output has the forward pass to the loss, the backward pass to each layer's gradient, and a step of gradient
     descent. Beside each gradient is the same gradient computed by the complex step. The network is that of a run, of a
     checkpoint, or of CONFIG (a file, or the name of a shipped config) at its initial weights. Without an argument, the
-    network is the default one at its initial weights, and the image is the first digit of the bundled sample.
+    network is the default one at its initial weights, and the image is the first digit of the bundled sample. Nothing
+    is dropped, and the image is not moved: the equations (11) to (13), of training alone, are left out.
 
     \b
     Examples:
@@ -175,8 +176,8 @@ def _refuse_others(subject: str, used: tuple[str, ...]) -> None:
     context = click.get_current_context()
     for parameter in context.command.params:
         if is_typed(parameter.name) and parameter.name not in used and context.params[parameter.name or ""] is not None:
-            name = parameter.opts[0] if isinstance(parameter, click.Option) else "a network"
-            raise UsageError(f"{name} does not apply to {subject}")
+            name = parameter.opts[0] if isinstance(parameter, click.Option) else f"{parameter.make_metavar(context)}"
+            raise UsageError(f"{subject}, to which {name} does not apply: leave it out")
 
 
 def _targets(subject: Subject, labels: list[int]) -> Array:
@@ -404,6 +405,10 @@ class _Printer:
             self._say(f"note     training smooths the targets by {smoothing:g}; Y below is the label itself", 9)
         if subject.config.training.teacher is not None:
             self._say("note     in training, training.teacher gives Y; below, Y is the label itself", 9)
+        if subject.config.training.dropout or subject.config.training.input_dropout:
+            self._say("note     training drops units by (11) and (12); below, none is dropped", 9)
+        if subject.config.training.adversarial:
+            self._say("note     training moves the image by (13) first; below, it is where it was", 9)
         output.result("")
         for line in drawing(e.image, self.width - 5):
             output.result(f"     {line}".rstrip())

@@ -24,8 +24,8 @@ def how_many(validation: float, images: int, name: str) -> int:
     count = round(validation * images) if validation < 1 else int(validation)
     if not 0 < count < images:
         raise DataError(
-            f"{name}: data.validation {validation:g} would hold out {count} of {images} training images; "
-            f"at least one must be held out (or data.validation be 0) and at least one be left"
+            f"{name}: data.validation {validation:g} would hold out {'all' if count else 'none'} of the {images} "
+            f"training images; at least one must be held out (or data.validation be 0) and at least one be left"
         )
     return count
 

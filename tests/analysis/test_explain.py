@@ -260,7 +260,7 @@ def test_least_loss_of_soft_targets_is_their_entropy():
 
 @pytest.mark.parametrize(("objective", "p"), [("softmax_cross_entropy", [0.0, 1.0]), ("sigmoid_quadratic", [1.5, 0.2])])
 def test_p_outside_the_range_of_the_unit_is_refused(objective, p):
-    with pytest.raises(UsageError, match="must be between 0 and 1"):
+    with pytest.raises(UsageError, match="must be above 0 and below 1"):
         output_layer_alone(objective, p, np.eye(2)[0], logits=False)
 
 

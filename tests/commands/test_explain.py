@@ -142,7 +142,7 @@ def test_layers_without_a_given_unit_show_the_default(mlpcli):
 
 @pytest.mark.parametrize("arguments", [["mnist"], ["--label", 3], ["--index", 4], ["--steps", 2]])
 def test_neuron_refuses_options_of_networks(mlpcli, arguments):
-    assert "does not apply to" in refused(mlpcli("--neuron", *arguments), 2)
+    assert "does not apply" in refused(mlpcli("--neuron", *arguments), 2)
 
 
 def test_predicted_decrease_is_that_of_the_first_step(mlpcli):
@@ -279,7 +279,7 @@ def test_one_neuron(mlpcli):
         (["--p", "0.5,0.5"], "--label"),
         (["--p", "0.5,x", "--label", 0], "--p 0.5,x"),
         (["--z", "1", "--label", 0], "--z 1"),
-        (["--p", "1.5,0.5", "--label", 0], "must be between 0 and 1"),
+        (["--p", "1.5,0.5", "--label", 0], "must be above 0 and below 1"),
         (["--p", "0.5,0.5", "--label", 0, "--unit", 1], "--unit does not apply"),
         (["--neuron"], "--set does not apply"),
         (["--set", "network.hiden=[1]"], "hidden"),
@@ -372,6 +372,20 @@ def test_smoothed_targets_of_training_are_mentioned(mlpcli):
     assert [line for line in smoothed if line not in plain] == [
         "note     training smooths the targets by 0.1; Y below is the label itself"
     ]
+
+
+@pytest.mark.parametrize(
+    ("setting", "note"),
+    [
+        ("training.dropout=0.5", "training drops units by (11) and (12); below, none is dropped"),
+        ("training.input_dropout=0.5", "training drops units by (11) and (12); below, none is dropped"),
+        ("training.adversarial=2", "training moves the image by (13) first; below, it is where it was"),
+    ],
+)
+def test_what_only_training_does_is_mentioned(mlpcli, setting, note):
+    trained = mlpcli(*FEW, "--set", setting).out.splitlines()
+    plain = mlpcli(*FEW).out.splitlines()
+    assert [line for line in trained if line not in plain] == [f"note     {note}"]
 
 
 def test_targets_of_a_teacher_are_mentioned(mlpcli):

@@ -446,7 +446,7 @@ def test_offline_does_not_fetch(run: Run):
         (("--set", "network.hidden=[30"), 2, "is not YAML"),
         (("--set", "training.learning_rate=nan"), 2, "allowed: a finite number, above 0"),
         (("--set", "data.validation=0", "--set", "training.patience=2"), 2, "patience: needs validation images"),
-        (("--set", "data.dataset=mnist-sample", "--set", "data.validation=5000"), 3, "would hold out 5000 of 5000"),
+        (("--set", "data.dataset=mnist-sample", "--set", "data.validation=5000"), 3, "would hold out all of the 5000"),
         (("--set", "data.dataset=mnist-sampel"), 3, "did you mean mnist-sample?"),
         (("--source", ""), 2, "data.sources"),
         (("--resume", "r", "quickstart"), 2, "give no CONFIG and no --out"),

@@ -202,7 +202,7 @@ def test_unfit_data_are_reported_before_training(make: Make, tmp_path: Path):
     fits, not_ = Task(tmp_path / "a", make(), "new"), Task(tmp_path / "b", make("data.validation=70"), "new")
     messages: list[str] = []
     assert execute.fetch([fits], say=messages.append) == [fits]
-    with pytest.raises(DataError, match=r"data\.validation 70 would hold out 70 of 70 training images"):
+    with pytest.raises(DataError, match=r"data\.validation 70 would hold out all of the 70 training images"):
         execute.fetch([fits, not_], say=messages.append)
     assert messages == []
 
