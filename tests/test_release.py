@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import mlpcli
 from mlpcli import config
 from mlpcli.commands import cli
 from mlpcli.datasets import idx
+from mlpcli.state import EpochRecord
 
 ROOT = Path(__file__).parents[1]
 RELEASES = sorted((Path(__file__).parent / "release").iterdir())
@@ -100,6 +102,22 @@ def test_json_documents_keep_their_keys_and_types(release: Path, tmp_path: Path)
         assert not missing, f"{command}: {sorted(missing)}"
         changed = {key for key, kinds in keys.items() if not {*found[command][key]} <= {*kinds, "null"}}
         assert not changed, f"{command}: {sorted(changed)}"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_key_is_documented(command: str) -> None:
+    [*_, latest] = RELEASES
+    # Keys of a config, of files and of classes are told elsewhere, or are data.
+    elsewhere = re.compile(r"(^|[.])(config|hashes|sha256|states|deltas|images)[.]")
+    keys = json.loads((latest / "documents.json").read_text())[command]
+    names = {path.replace("[]", "").split(".")[-1] for path in keys if not elsewhere.search(path)} - {""}
+    page = (ROOT / "docs" / "json.md").read_text()
+    assert command == "config show" or {name for name in names if f"`{name}`" not in page} == set()
+
+
+def test_every_field_of_an_epoch_is_documented() -> None:
+    page = (ROOT / "docs" / "json.md").read_text()
+    assert [field.name for field in fields(EpochRecord) if f"`{field.name}`" not in page] == []
 
 
 def test_every_json_document_is_recorded() -> None:
