@@ -325,7 +325,7 @@ def show(
     form = None if file is None else picture_format(Path(file))
     if form is not None:
         plots.require_matplotlib()
-        output.check_file(Path(file or ""), config)
+        output.check_file(Path(file or ""), data=(config, None))
     source = config is not None and _is_source(config)
     path = None if config is None or source else config_module.find(config)
     given = [f"data.dataset={json.dumps(config, ensure_ascii=False)}"] if source else []

@@ -81,14 +81,15 @@ def command(
         raise UsageError("--show draws on the screen; leave out --show or --json")
     if show and not worst:
         raise UsageError("--show draws the images that --worst lists, and --worst 0 lists none")
-    if predictions is not None:
-        output.check_file(Path(predictions), *paths, dataset)
 
     from mlpcli.analysis.evaluate_runs import evaluate_runs
-    from mlpcli.analysis.evaluation import evaluate
+    from mlpcli.analysis.evaluation import evaluate, open_model
     from mlpcli.analysis.predictions import labelled_table
     from mlpcli.commands.progress import download_progress
 
+    if predictions is not None:
+        own = open_model(Path(paths[0])).checkpoint.config.data
+        output.check_file(Path(predictions), *paths, data=(dataset or own.dataset, folder or own.folder))
     found = evaluate_runs(
         [Path(path) for path in paths],
         split,
@@ -104,7 +105,7 @@ def command(
     result = evaluate(found.ensemble, labels, worst)
     if predictions is not None:
         table = labelled_table(found.ensemble, labels, found.part.class_names)
-        output.write_file(Path(predictions), table, found.models[0].checkpoint.config.data.dataset)
+        output.write_file(Path(predictions), table)
     if as_json:
         output.result_json(_document(found, result, dataset))
     else:

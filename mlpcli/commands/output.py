@@ -44,11 +44,13 @@ def _in_json(character: str) -> str:
     return character if character.isprintable() else json.dumps(character)[1:-1]
 
 
-def check_file(path: Path, *inputs: str | Path | None) -> None:
+def check_file(path: Path, *inputs: str | Path, data: tuple[str | None, str | None] = (None, None)) -> None:
     """Check, before the work, that a result may be written to the file ``path``.
 
-    Raises ``RunError`` if it cannot be there, ``UsageError`` if it is one of ``inputs`` or a run's own file.
+    ``data`` are the name and the folder of a data set that is read. Raises ``RunError`` if the file cannot be there,
+    ``UsageError`` if it is one of ``inputs``, among the files of ``data``, or a run's own file.
     """
+    from mlpcli.datasets.load import is_part_of
     from mlpcli.runs.directory import own_file_of
 
     with _writing(path):
@@ -58,20 +60,22 @@ def check_file(path: Path, *inputs: str | Path | None) -> None:
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         if not os.access(path.parent, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        if any(each is not None and _is_same(path, Path(each)) for each in inputs):
+        dataset, folder = data
+        read = any(_is_same(path, Path(each)) for each in inputs)
+        if read or (dataset is not None and is_part_of(path, dataset, folder or "data")):
             raise UsageError(f"{shown(path)}: is read by this command, and would be replaced; name another file")
         if run := own_file_of(path):
             raise UsageError(f"{shown(path)}: is a file of the run {shown(run)}; name another file")
 
 
-def write_file(path: Path, data: bytes, *inputs: str | Path | None) -> None:
+def write_file(path: Path, data: bytes) -> None:
     """Write a result to the file ``path``, whole or not at all; an existing one is replaced.
 
     Raises the errors of :func:`check_file`, and ``RunError`` if the file cannot be written.
     """
     from mlpcli.files import write_atomically
 
-    check_file(path, *inputs)
+    check_file(path)
     with _writing(path):
         write_atomically(path, [data])
 

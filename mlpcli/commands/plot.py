@@ -92,7 +92,7 @@ def command(
     from mlpcli.analysis import plots
 
     plots.require_matplotlib()
-    output.check_file(path, *runs, dataset)
+    output.check_file(path, *runs, data=(dataset, folder))
     count = images or IMAGES.get(kind, 0)
     draw: Draw
     if kind in ("curves", "layers"):

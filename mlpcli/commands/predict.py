@@ -104,8 +104,9 @@ def command(
     if columns is not None and (table is None or len(columns.split(",")) != 2):
         raise UsageError("--columns names the two columns of the file that -o writes, such as ImageId,Label")
 
+    walked = _walked(files)
     if table is not None:
-        output.check_file(Path(table), run, *others, *(file for file in files if file != STDIN))
+        output.check_file(Path(table), run, *others, *(file for file in walked if file != STDIN))
 
     from mlpcli.analysis.predict import answers, load
     from mlpcli.analysis.predictions import table_of
@@ -115,7 +116,7 @@ def command(
         raise UsageError(f"--many reads a class for each digit, and several labels may be right with {model.path}")
     answered: list[Answer] = []
     numbers, failed = [], []
-    for file in _walked(files):
+    for file in walked:
         try:
             images = _images(file, model, raw, many)
         except DataError as error:

@@ -25,7 +25,7 @@ from mlpcli.datasets.deskew import preprocessed
 from mlpcli.datasets.download import Downloader, Progress, Say, find, silent
 from mlpcli.datasets.idx_files import IdxFiles
 from mlpcli.datasets.memory import ARRAYS
-from mlpcli.datasets.source import named_path
+from mlpcli.datasets.source import is_folder, named_path
 from mlpcli.errors import DataError, UnavailableError, shown
 
 BUNDLED = Path(__file__).parent / "sample"
@@ -251,6 +251,17 @@ def locate(dataset: str, folder: str | Path) -> tuple[Entry | None, Path]:
     near = get_close_matches(dataset, CATALOGUE, 1)
     hint = f"did you mean {near[0]}?" if near else f"the data sets are {', '.join(CATALOGUE)}"
     raise DataError(f"{shown(dataset)}: neither a data set nor a file or folder; {hint}")
+
+
+def is_part_of(path: Path, dataset: str, folder: str | Path) -> bool:
+    """Return True if there is a file ``path``, and it is where the files of ``dataset`` are."""
+    try:
+        _, place = locate(dataset, folder)
+        if is_folder(place):
+            return path.exists() and path.resolve().is_relative_to(place.resolve())
+        return path.exists() and path.parent.samefile(place.parent) and path.name.startswith(place.name)
+    except (DataError, OSError, ValueError):
+        return False
 
 
 def is_there(folder: Path, file: File) -> bool:

@@ -61,6 +61,9 @@ def test_no_output_replaces_a_file_of_a_run(folder: Path, mlpcli: Any, arguments
     "arguments",
     [
         ("eval", "run", "--data", "table.csv", "--predictions", "./table.csv"),
+        ("eval", "run", "--data", "tiny", "--predictions", "tiny/train-labels-idx1-ubyte"),
+        ("eval", "run", "--predictions", "tiny/train-labels-idx1-ubyte"),
+        ("predict", "run", "pictures", "-o", "pictures/1.png"),
         ("predict", "run", "table.csv", "-o", "link.csv"),
         ("predict", "last.npz", "table.csv", "-o", "last.npz"),
         ("report", "last.npz", "--no-images", "-o", "last.npz"),
@@ -68,6 +71,8 @@ def test_no_output_replaces_a_file_of_a_run(folder: Path, mlpcli: Any, arguments
 )
 def test_no_output_replaces_an_input(folder: Path, mlpcli: Any, arguments: tuple[str, ...]):
     Path("link.csv").symlink_to("table.csv")
+    Path("pictures").mkdir()
+    Path("pictures/1.png").write_bytes(b"a picture")
     shutil.copy("run/checkpoints/last.npz", "last.npz")
     before = everything_in(folder)
     result = mlpcli(*arguments)
