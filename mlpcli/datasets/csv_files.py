@@ -202,7 +202,7 @@ def layout_of(table: Table, size: tuple[int, int] | None) -> Layout:
 def read(table: Table, layout: Layout) -> tuple[Bytes, Array | list[str] | None]:
     """Read the images (N, h, w) of ``table`` and labels (N,): whole numbers, names, or None. Raises ``DataError``."""
     values: list[Array] = []
-    labels: list[float | str] = []
+    labels: list[str] = []
     row = 1 + (layout.header is not None)  # as an editor counts lines
     with closing(_lines(table)) as blocks:
         for number, block in enumerate(blocks):
@@ -211,7 +211,7 @@ def read(table: Table, layout: Layout) -> tuple[Bytes, Array | list[str] | None]
             if found is None:
                 found, own = _any_numbers(text, layout, table, row)
             else:
-                own = [] if layout.label is None else found[:, layout.label].tolist()
+                own = _labels_in(text, layout)
             row += text.count(b"\n")
             if not len(found):
                 continue
@@ -224,10 +224,10 @@ def read(table: Table, layout: Layout) -> tuple[Bytes, Array | list[str] | None]
     images = to_bytes(pixels.reshape(-1, *layout.shape), str(table))
     if layout.label is None:
         return images, None
-    whole = [_whole(label) for label in labels]
-    if None in whole:
-        return images, [readable(str(label))[:MAX_NAME] for label in labels]
-    return images, np.array(whole)
+    numbers = {label: _whole(label) for label in set(labels)}
+    if None in numbers.values():
+        return images, [readable(label)[:MAX_NAME] for label in labels]
+    return images, np.array([numbers[label] for label in labels])
 
 
 def _pixels(found: Array, layout: Layout, table: Table, row: int) -> Array:
@@ -280,10 +280,21 @@ def _plain_numbers(block: bytes, layout: Layout) -> Array | None:
     return found.astype(np.float32) if points else found
 
 
-def _any_numbers(block: bytes, layout: Layout, table: Table, row: int) -> tuple[Array, list[float | str]]:
+def _labels_in(block: bytes, layout: Layout) -> list[str]:
+    """Return the labels of a block that :func:`_plain_numbers` has parsed, as they are written."""
+    if layout.label is None:
+        return []
+    lines = block.replace(b"\r", b"").removesuffix(b"\n").decode("ascii").split("\n")
+    delimiter, after = layout.delimiter.decode(), layout.columns - layout.label
+    if layout.label < after:
+        return [line.split(delimiter, layout.label + 1)[layout.label] for line in lines]
+    return [line.rsplit(delimiter, after)[-after] for line in lines]
+
+
+def _any_numbers(block: bytes, layout: Layout, table: Table, row: int) -> tuple[Array, list[str]]:
     """Parse the numbers of a block, and its labels, which may be text. Raises ``DataError`` with the row."""
     rows: list[list[float]] = []
-    labels: list[float | str] = []
+    labels: list[str] = []
     for line in block.split(b"\n"):
         if line.strip():
             fields = _fields(line.rstrip(b"\r"), layout.delimiter, table, row)
@@ -324,8 +335,8 @@ def _number(field: str) -> float | None:
         return None
 
 
-def _whole(label: float | str) -> int | None:
-    value = _number(label) if isinstance(label, str) else label
+def _whole(label: str) -> int | None:
+    value = _number(label)
     return int(value) if value is not None and math.isfinite(value) and value == int(value) < 2**53 else None
 
 

@@ -93,6 +93,24 @@ def test_labels_may_be_text_or_any_numbers(tmp_path: Path):
     assert dataset.class_names == ("-7", "5", "300")
 
 
+@pytest.mark.parametrize("written", [["0", "1", "2", "A"], ["00", "01", "1", "AA"], ["1", "1.0", "2.0", "x"]])
+@pytest.mark.parametrize("place", [0, 2, 9])
+@pytest.mark.parametrize("point", ["", ".0"])
+def test_text_labels_are_read_as_written(
+    tmp_path: Path, written: list[str], place: int, point: str, monkeypatch: pytest.MonkeyPatch
+):
+    """Numbers among them too, also in blocks of numbers only."""
+    columns = [[f"{pixel}{point}" for pixel in column] for column in IMAGES.T]
+    columns.insert(place, [written[number // 10] for number in range(40)])
+    header = [*PIXELS[:place], "label", *PIXELS[place:]]
+    for chunk in (csv_files.CHUNK_BYTES, 100):
+        monkeypatch.setattr("mlpcli.datasets.bytestream.CHUNK_BYTES", chunk)
+        dataset = load(tmp_path / "a", text(columns, header=header))
+        assert dataset.class_names == tuple(written)
+        assert dataset.train.labels.tolist() == [number // 10 for number in range(40)]
+        assert np.array_equal(dataset.train.images, IMAGES)
+
+
 def test_sorted_labels_are_found_first(tmp_path: Path):
     """The last pixel varies from the first row on, the label only later."""
     images = RANDOM.integers(0, 256, (40, 9), np.uint8)
