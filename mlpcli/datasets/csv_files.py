@@ -4,6 +4,7 @@
     5,0,0,...                   mnist_train.csv: no header, one column more than a square number: the label comes first,
                                 or last, if that varies and the first does not
     pixel0,pixel1,...           Kaggle's test.csv: no label, to be predicted
+    label,0,1,...               pandas' to_csv of an array: columns may be called by their numbers
 
 Separators are commas, semicolons or tabs; a column called id or index is ignored. The text is read in chunks.
 Chunks of plain numbers below 1000 are parsed by numpy, at 40 to 80 MB/s; others by Python's csv, which gives the row
@@ -21,6 +22,7 @@ import zlib
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -38,6 +40,7 @@ DELIMITERS = (b",", b";", b"\t")
 MAX_LINE = 16 * 1024 * 1024
 MAX_RATIO = 64  # of text to its compressed bytes; tables of digits have about 10
 MAX_SLACK = 16 * 1024 * 1024
+MIN_RISING = 9  # numbers in a header of nothing else: fewer may be the pixels of a tiny image
 ZIP_MAGIC = b"PK\3\4"
 EMPTY_ZIP = b"PK\5\6"
 SUFFIXES = (".csv", ".csv.gz", ".csv.zip")
@@ -178,15 +181,17 @@ def splits_of(tables: Mapping[str, Table], where: Path, hint: str) -> dict[FileS
 def layout_of(table: Table, size: tuple[int, int] | None) -> Layout:
     """Return the columns of ``table``, from its first line, or from all lines if that is ambiguous."""
     with closing(_lines(table)) as blocks:
-        first = next(blocks, b"").partition(b"\n")[0].rstrip(b"\r")
+        first, _, rest = b"".join(islice(blocks, 2)).partition(b"\n")  # two blocks have at least two lines
+    first = first.rstrip(b"\r")
     if not first:
         raise DataError(f"{table}: is empty")
     if b"\0" in first:
         raise DataError(f"{table}: is not text in UTF-8; save it as CSV UTF-8")
     delimiter = max(DELIMITERS, key=first.count)
     fields = _fields(first, delimiter, table, 1)
-    numbers = sum(_number(field) is not None for field in fields)
-    header = None if 2 * numbers >= len(fields) else tuple(readable(field)[:MAX_NAME] for field in fields)
+    second = rest.lstrip(b"\r\n").partition(b"\n")[0].rstrip(b"\r")
+    has_header = _is_header(fields, _fields(second, delimiter, table, 2) if second else None)
+    header = tuple(readable(field)[:MAX_NAME] for field in fields) if has_header else None
     lower = [name.strip().lower() for name in header or ()]
     kept = [number for number in range(len(fields)) if not header or lower[number] not in IGNORED_COLUMNS]
     label = next((number for number in kept if header and lower[number] in LABEL_NAMES), None)
@@ -349,6 +354,24 @@ def _fields(line: bytes, delimiter: bytes, table: Table, row: int) -> list[str]:
 
 def _is_image(pixels: int, size: tuple[int, int] | None) -> bool:
     return pixels == math.prod(size) if size else pixels > 0 and math.isqrt(pixels) ** 2 == pixels
+
+
+def _is_header(fields: Sequence[str], following: Sequence[str] | None) -> bool:
+    """Return True if the first row, ``fields``, has names: mostly text, or numbers that count the columns.
+
+    Rows of an image that rises by 1 from pixel to pixel are not headers: the row ``following`` must not count too.
+    """
+    if 2 * sum(_number(field) is not None for field in fields) < len(fields):
+        return True
+    return following is not None and _counts(fields) and not _counts(following)
+
+
+def _counts(fields: Sequence[str]) -> bool:
+    """Return True if the numbers in ``fields`` are whole and rise by 1, as 0, 1, 2 and so on."""
+    numbers = [field.strip() for field in fields if _number(field) is not None]
+    if len(numbers) < MIN_RISING or not re.fullmatch("[0-9]{1,9}", numbers[0]):
+        return False
+    return numbers == [str(int(numbers[0]) + place) for place in range(len(numbers))]
 
 
 def _label_is_last(table: Table, delimiter: bytes, header: bool, kept: Sequence[int]) -> bool:

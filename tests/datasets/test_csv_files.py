@@ -93,6 +93,50 @@ def test_labels_may_be_text_or_any_numbers(tmp_path: Path):
     assert dataset.class_names == ("-7", "5", "300")
 
 
+def numbered(start: int, *texts: str, last: bool = False) -> list[str]:
+    """Return a header that pandas writes for an array of nine columns."""
+    names = [str(start + i) for i in range(9)]
+    return [*names, *texts] if last else [*texts, *names]
+
+
+@pytest.mark.parametrize("start", [0, 1, 500])
+def test_columns_may_be_called_by_their_numbers(tmp_path: Path, start: int):
+    for columns, header in (
+        ([LABELS, *IMAGES.T], numbered(start, "label")),
+        ([*IMAGES.T, LABELS], numbered(start, "label", last=True)),
+        ([range(40), LABELS, *IMAGES.T], numbered(start, "", "label")),
+        ([LABELS, *IMAGES.T], [str(start + i) for i in range(10)]),
+    ):
+        for end in ("\n", "\r\n", "\n\n"):
+            dataset = load(tmp_path / "a", text(columns, header=header, end=end))
+            assert np.array_equal(dataset.train.images, IMAGES)
+            assert np.array_equal(dataset.train.labels, LABELS)
+    table = Table(tmp_path / "unlabelled")
+    table.path.write_bytes(text([*IMAGES.T], header=numbered(start)))
+    assert len(csv_files.read(table, csv_files.layout_of(table, None))[0]) == 40
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [range(9)],  # there would be no rows
+        [range(9), range(1, 10)],
+        [range(9), range(9)],
+        [[0, 1, 2, 3, 4, 5, 6, 7, 7], [0] * 9],
+        [range(0, 18, 2), [0] * 9],
+        [np.arange(9) / 1.0, [0] * 9],
+        [range(8, -1, -1), [0] * 9],
+        [["00", *range(1, 9)], [0] * 9],
+        [range(4), [0] * 4],  # an image of 2 x 2
+    ],
+    ids=range(9),
+)
+def test_first_rows_of_numbers_are_images(tmp_path: Path, rows: list[list[object]]):
+    table = Table(tmp_path / "a")
+    table.path.write_bytes("".join(",".join(map(str, row)) + "\n" for row in rows).encode())
+    assert len(csv_files.read(table, csv_files.layout_of(table, None))[0]) == len(rows)
+
+
 @pytest.mark.parametrize("written", [["0", "1", "2", "A"], ["00", "01", "1", "AA"], ["1", "1.0", "2.0", "x"]])
 @pytest.mark.parametrize("place", [0, 2, 9])
 @pytest.mark.parametrize("point", ["", ".0"])
