@@ -2,7 +2,8 @@
 
     label,pixel0,pixel1,...     Kaggle's train.csv: the column called label, in any position
     5,0,0,...                   mnist_train.csv: no header, one column more than a square number: the label comes first,
-                                or last, if that varies and the first does not
+                                or last, if only the last column looks like labels
+    pixel0,pixel1,...,kind      the only column with a name of another pattern is the label
     pixel0,pixel1,...           Kaggle's test.csv: no label, to be predicted
     label,0,1,...               pandas' to_csv of an array: columns may be called by their numbers
 
@@ -19,6 +20,7 @@ import os
 import re
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -31,7 +33,17 @@ import numpy as np
 from mlpcli.datasets.arrays import image_shape, to_bytes
 from mlpcli.datasets.bytestream import CHUNK_BYTES, GZIP_MAGIC, GunzipError, chunks_of, decoded, open_regular
 from mlpcli.datasets.classes import emnist_names
-from mlpcli.datasets.collection import MAX_NAME, Array, Bytes, Collection, Examples, FileSplit, readable, shown
+from mlpcli.datasets.collection import (
+    MAX_CLASSES,
+    MAX_NAME,
+    Array,
+    Bytes,
+    Collection,
+    Examples,
+    FileSplit,
+    readable,
+    shown,
+)
 from mlpcli.errors import DataError
 
 LABEL_NAMES = frozenset(("label", "labels", "class", "classes", "target", "y", "digit", "letter"))
@@ -41,6 +53,7 @@ MAX_LINE = 16 * 1024 * 1024
 MAX_RATIO = 64  # of text to its compressed bytes; tables of digits have about 10
 MAX_SLACK = 16 * 1024 * 1024
 MIN_RISING = 9  # numbers in a header of nothing else: fewer may be the pixels of a tiny image
+MAX_SHARE = 0.95  # of the rows with the same label
 ZIP_MAGIC = b"PK\3\4"
 EMPTY_ZIP = b"PK\5\6"
 SUFFIXES = (".csv", ".csv.gz", ".csv.zip")
@@ -89,6 +102,7 @@ class CsvFiles(Collection):
         super().__init__(name)
         self._tables = tables
         self._size = size
+        self._layouts: dict[FileSplit, Layout] = {}
         # Kaggle's tables of EMNIST store pixels column by column, as EMNIST's own files do.
         self.transposed = any("emnist" in str(table.member or table.path.name).lower() for table in tables.values())
 
@@ -120,7 +134,9 @@ class CsvFiles(Collection):
         return Examples(images, np.array([place[name] for name in labels]), dict(enumerate(names)))
 
     def _layout(self, split: FileSplit) -> Layout:
-        return layout_of(self._tables[split], self._size)
+        if split not in self._layouts:
+            self._layouts[split] = layout_of(self._tables[split], self._size)
+        return self._layouts[split]
 
 
 def tables_in_zip(path: Path) -> dict[FileSplit, Table]:
@@ -196,7 +212,10 @@ def layout_of(table: Table, size: tuple[int, int] | None) -> Layout:
     kept = [number for number in range(len(fields)) if not header or lower[number] not in IGNORED_COLUMNS]
     label = next((number for number in kept if header and lower[number] in LABEL_NAMES), None)
     if label is None and not _is_image(len(kept), size) and _is_image(len(kept) - 1, size):
-        label = kept[-1] if _label_is_last(table, delimiter, header is not None, kept) else kept[0]
+        label = _label_by_name(header, kept) if header else None
+        if label is None:
+            is_last = _label_is_last(table, delimiter, len(fields), header is not None, kept)
+            label = kept[-1] if is_last else kept[0]
     pixels = np.array([number for number in kept if number != label])
     if header and not len(pixels):
         raise DataError(f"{table}: has no columns of pixels; it has {', '.join(header[:8])}")
@@ -374,19 +393,41 @@ def _counts(fields: Sequence[str]) -> bool:
     return numbers == [str(int(numbers[0]) + place) for place in range(len(numbers))]
 
 
-def _label_is_last(table: Table, delimiter: bytes, header: bool, kept: Sequence[int]) -> bool:
-    """Return True if the last column varies but not the first: a corner's pixel is the same in all images."""
-    first, last = set(), set()
+def _label_by_name(header: Sequence[str], kept: Sequence[int]) -> int | None:
+    """Return the one column of ``kept`` whose name has not the pattern of all others, such as pixel0, pixel1."""
+    patterns = {number: re.sub("[0-9]+", "0", header[number].strip()) for number in kept}
+    (common, count), *_ = Counter(patterns.values()).most_common(1)
+    if "0" not in common or count < 2 or count != len(kept) - 1:
+        return None
+    return next(number for number in kept if patterns[number] != common)
+
+
+def _label_is_last(table: Table, delimiter: bytes, columns: int, header: bool, kept: Sequence[int]) -> bool:
+    """Return True if the last of ``kept`` looks like labels, but not the first: a corner's pixel hardly varies."""
+    first: Counter[str] = Counter()
+    last: Counter[str] = Counter()
     with closing(_lines(table)) as blocks:
-        for number, block in enumerate(blocks):
-            for line in block.split(b"\n")[header and number == 0 :]:
-                fields = line.strip(b"\r ").split(delimiter)
-                if len(fields) > kept[-1]:
-                    first.add(fields[kept[0]])
-                    last.add(fields[kept[-1]])
-            if len(first) > 1:
-                return False
-    return len(last) > 1
+        lines = (line for block in blocks for line in block.removesuffix(b"\n").split(b"\n"))
+        for row, line in enumerate(islice(lines, int(header), None), start=1 + header):
+            if b'"' in line:
+                fields = _fields(line.rstrip(b"\r"), delimiter, table, row)
+                if len(fields) == columns:
+                    first[fields[kept[0]].strip()] += 1
+                    last[fields[kept[-1]].strip()] += 1
+            elif line.count(delimiter) == columns - 1:
+                # A split into all fields takes eight times as long.
+                text, comma, after = line.decode("utf-8", "replace"), delimiter.decode(), columns - kept[-1]
+                first[text.split(comma, kept[0] + 1)[kept[0]].strip()] += 1
+                last[text.rsplit(comma, after)[-after].strip()] += 1
+    return _look_like_labels(last) and not _look_like_labels(first)
+
+
+def _look_like_labels(counts: Counter[str]) -> bool:
+    """Return True for at most 256 different values of a column, no fractions, none of them in nearly all rows."""
+    if not counts or len(counts) > MAX_CLASSES or max(counts.values()) > MAX_SHARE * counts.total():
+        return False
+    numbers = map(_number, counts)
+    return all(number is None or number % 1 == 0 for number in numbers)
 
 
 # Text from files -----------------------------------------------------------------------------------------------------

@@ -162,6 +162,52 @@ def test_sorted_labels_are_found_first(tmp_path: Path):
     assert np.array_equal(dataset.train.images, images)
 
 
+def nearly(value: object, other: object, count: int = 1) -> list[object]:
+    """Return a column of ``value``, but ``count`` times ``other``."""
+    return [other] * count + [value] * (40 - count)
+
+
+@pytest.mark.parametrize("label_is_last", [True, False])
+@pytest.mark.parametrize("header", [None, [f"c{i}" for i in range(10)]])
+@pytest.mark.parametrize(
+    "corner",
+    [
+        nearly(0, 0),
+        nearly(0, 3),
+        nearly(255, 0, 1),
+        np.linspace(0, 0.9, 40).tolist(),
+    ],
+    ids=["constant", "varies once", "white", "fractions"],
+)
+@pytest.mark.parametrize("labels", [LABELS.tolist(), [f'"{"abc"[label]},"' for label in LABELS]], ids=["int", "text"])
+def test_label_is_the_column_that_looks_like_labels(
+    tmp_path: Path, corner: list[object], labels: list[object], header: list[str] | None, label_is_last: bool
+):
+    images: list[object] = [corner, *IMAGES[:, 1:8].T.astype(float) / 255, corner]
+    data = text([*images, labels] if label_is_last else [labels, *images], header=header)
+    assert np.array_equal(load(tmp_path / "a", data).train.labels, LABELS)
+
+
+def test_label_is_first_if_that_is_undecided(tmp_path: Path):
+    images = IMAGES.T.tolist()
+    for first, last in ((LABELS, LABELS), (nearly(1, 2), nearly(0, 3)), (nearly(1, 2, 2), LABELS)):
+        dataset = load(tmp_path / "a", text([first, *images[:8], last]))
+        assert dataset.train.images[:, 8].tolist() == list(last)
+
+
+@pytest.mark.parametrize("place", [0, 4, 9])
+@pytest.mark.parametrize("pattern", ["pixel{}", "{}", "p{}x1", "pixel {} "])
+def test_label_is_the_column_with_another_name(tmp_path: Path, place: int, pattern: str):
+    images = RANDOM.integers(0, 3, (40, 9), np.uint8)
+    header = [pattern.format(i) for i in range(9)]
+    header.insert(place, "kind 2")
+    columns = [*images.T]
+    columns.insert(place, LABELS)
+    dataset = load(tmp_path / "a", text(columns, header=header))
+    assert np.array_equal(dataset.train.labels, LABELS)
+    assert np.array_equal(dataset.train.images, images)
+
+
 def test_images_need_not_be_square(tmp_path: Path):
     dataset = load(tmp_path / "a", text([LABELS, *IMAGES.T[:6]]), size=(2, 3))
     assert (dataset.image_shape, dataset.class_names) == ((2, 3), ("0", "1", "2"))
