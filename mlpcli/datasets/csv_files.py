@@ -57,6 +57,7 @@ MAX_SHARE = 0.95  # of the rows with the same label
 ZIP_MAGIC = b"PK\3\4"
 EMPTY_ZIP = b"PK\5\6"
 SUFFIXES = (".csv", ".csv.gz", ".csv.zip")
+_WHOLE = re.compile(r"[+-]?([0-9]+(\.0*)?|[0-9]\.[0-9]{18}e[+-][0-9]{2})")  # others, such as 1e2 and 1_0, are text
 _SPLIT = re.compile(
     r"(?:(?P<before>.+)[-_.])?(?P<split>train|test)(?:ing)?(?:[-_.](?P<after>.+))?", re.IGNORECASE | re.DOTALL
 )
@@ -360,8 +361,11 @@ def _number(field: str) -> float | None:
 
 
 def _whole(label: str) -> int | None:
-    value = _number(label)
-    return int(value) if value is not None and math.isfinite(value) and value == int(value) < 2**53 else None
+    """Return ``label`` as a number if it is written as a whole one: 7, 7.0, or numpy's 7.000000000000000000e+00."""
+    if not _WHOLE.fullmatch(label):
+        return None
+    value = float(label)
+    return int(value) if value.is_integer() and abs(value) < 2**53 else None
 
 
 def _fields(line: bytes, delimiter: bytes, table: Table, row: int) -> list[str]:

@@ -93,6 +93,29 @@ def test_labels_may_be_text_or_any_numbers(tmp_path: Path):
     assert dataset.class_names == ("-7", "5", "300")
 
 
+@pytest.mark.parametrize(
+    ("written", "called"),
+    [
+        (["1e1", "10", "1E2"], None),
+        (["7e1", "8e2", "9"], None),
+        (["1_0", "1", "10"], None),
+        (["7.5", "07", "7"], None),
+        (["\u0662", "1", "2"], None),
+        (["1e400", "inf", "9" * 20], None),
+        (["7.5e+00", "7.0e+00", "1.0e+01"], None),
+        (["+7", "-3", "12."], ["7", "-3", "12"]),
+        (["7.0", "12.00", "0"], ["7", "12", "0"]),
+        ([f"{number:.18e}" for number in (7, 12, -3)], ["7", "12", "-3"]),  # numpy.savetxt
+    ],
+    ids=range(10),
+)
+def test_only_labels_written_as_whole_numbers_are_numbers(tmp_path: Path, written: list[str], called: list[str] | None):
+    dataset = load(tmp_path / "a", text([[written[label] for label in LABELS], *IMAGES.T], header=["label", *PIXELS]))
+    names = [dataset.class_names[label] for label in dataset.train.labels]
+    assert names == [(called or written)[label] for label in LABELS]
+    assert dataset.class_names == tuple(sorted(written) if called is None else sorted(called, key=int))
+
+
 def numbered(start: int, *texts: str, last: bool = False) -> list[str]:
     """Return a header that pandas writes for an array of nine columns."""
     names = [str(start + i) for i in range(9)]
