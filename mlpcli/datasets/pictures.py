@@ -11,7 +11,7 @@ links to folders are not followed there. Pictures are ordered by class, then by 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +38,7 @@ from mlpcli.errors import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".heic", ".avif")
 FOLDERS_OF: Mapping[FileSplit, tuple[str, ...]] = {"train": ("train", "training"), "test": ("test", "testing")}
+MAX_LISTED = 8  # folders in a message
 MOSTLY_LIGHT = 128  # mean pixel: paper, not ink, where ink is light
 
 
@@ -112,9 +113,32 @@ def picture_folders(folder: Path, data: DataConfig, say: Say) -> PictureFolders 
         for name in names:
             if name in by_name and class_folders(by_name[name]):
                 found.setdefault(split, by_name[name])
-    if not found and class_folders(folder):
+    if not found and (classes := class_folders(folder)):
+        _refuse_data_sets(folder, list(classes.values()))
         found["train"] = folder
     return PictureFolders(folder.resolve().name, found, data, say) if found else None
+
+
+def _refuse_data_sets(folder: Path, classes: Sequence[Path]) -> None:
+    """Raise ``DataError`` if ``classes``, the folders in ``folder``, are data sets: those in them are the classes."""
+    names = {name for each in FOLDERS_OF.values() for name in each}
+    found: list[Path] = []
+    for place in classes:
+        for parent, folders, _ in os.walk(place):
+            if any(name.lower() in names and class_folders(Path(parent, name)) for name in folders):
+                found.append(Path(parent))
+                folders.clear()
+    if not found and len(classes) == 1:
+        place = classes[0]
+        while next(_below(place)).parent != place:  # no pictures of its own
+            inner = list(class_folders(place).values())
+            if len(inner) > 1:
+                found.append(place)
+                break
+            place = inner[0]
+    if found:
+        listed = ", ".join(map(shown, sorted(found)[:MAX_LISTED]))
+        raise DataError(f"{shown(folder)}: has no folder per class, but data sets in folders; name one of {listed}")
 
 
 def class_folders(folder: Path) -> dict[str, Path]:

@@ -54,6 +54,36 @@ def test_test_pictures_are_read(tmp_path: Path, test: str):
     assert np.array_equal(split.images, PIXELS[[2, 3, 0, 1]].reshape(4, 20))
 
 
+@pytest.mark.parametrize("train", ["train", "Training"])
+def test_folder_above_a_data_set_is_refused(tmp_path: Path, train: str):
+    write(tmp_path / "up" / "sets" / "digits" / train, "0", "1")
+    write(tmp_path / "up" / "sets" / "digits" / "testing", "0", "1")
+    place = tmp_path / "up" / "sets" / "digits"
+    for folder in (tmp_path, tmp_path / "up", tmp_path / "up" / "sets"):
+        with pytest.raises(DataError, match=f"has no folder per class, .*; name one of {place}$"):
+            load(folder)
+    assert load(place)[0].class_names == ("0", "1")
+    write(tmp_path / "up" / "sets" / "letters" / "test", "a", "b")
+    with pytest.raises(DataError, match=f"name one of {place}, {place.parent / 'letters'}$"):
+        load(tmp_path)
+
+
+def test_folder_above_the_classes_is_refused(tmp_path: Path):
+    write(tmp_path / "up" / "digits", "0", "1")
+    for folder in (tmp_path, tmp_path / "up"):
+        with pytest.raises(DataError, match=f"has no folder per class, .*; name one of {tmp_path / 'up' / 'digits'}$"):
+            load(folder)
+    Image.fromarray(PIXELS[0]).save(tmp_path / "up" / "digits" / "9.png")
+    assert load(tmp_path / "up")[0].class_names == ("digits",), "a class with folders of its own"
+    write(tmp_path / "up", "other")
+    assert load(tmp_path / "up")[0].class_names == ("digits", "other")
+
+
+def test_class_may_be_called_train(tmp_path: Path):
+    write(tmp_path, "car", "train", "bus/train")
+    assert load(tmp_path)[0].class_names == ("bus", "car", "train")
+
+
 def test_numbers_are_sorted_at_any_depth(tmp_path: Path):
     write(tmp_path, "10", "9/more", "007")
     (tmp_path / "9" / ".hidden.png").write_bytes(b"")
