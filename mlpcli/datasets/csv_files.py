@@ -141,7 +141,10 @@ class CsvFiles(Collection):
 
 
 def tables_in_zip(path: Path) -> dict[FileSplit, Table]:
-    """Return the tables in the zip archive ``path``: a single one is for training. Raises ``DataError``."""
+    """Return the tables in the zip archive ``path``: a single one is for training.
+
+    Raises ``DataError`` if it is damaged or has several data sets.
+    """
     try:
         with open_regular(path) as file, zipfile.ZipFile(file) as archive:
             names = [name for name in archive.namelist() if name.lower().endswith(".csv") and "__MACOSX" not in name]
@@ -149,33 +152,54 @@ def tables_in_zip(path: Path) -> dict[FileSplit, Table]:
         raise DataError(f"{shown(path)}: cannot be read ({error.strerror or error})") from None
     except Exception:  # zipfile raises almost anything for damaged bytes
         raise DataError(f"{shown(path)}: is not a zip archive, or is damaged; get the file again") from None
-    found = splits_of({Path(name).name: Table(path, name) for name in names}, path, "unpack it, and name one of")
-    if not found and len(names) == 1:
+    hint = "unpack it, and name one of"
+    found = splits_of({name: Table(path, name) for name in names}, path, hint)
+    if not found and len(names) > 1:
+        raise _several(path, hint, names)
+    if not found and names:
         return {"train": Table(path, names[0])}
     return found
 
 
-def sets_of(tables: Mapping[str, Table]) -> dict[str, dict[FileSplit, Table]]:
+def sets_of(tables: Mapping[str, Table]) -> dict[str, dict[FileSplit, dict[str, Table]]]:
     """Return the tables with train or test in their file names, by the rest of the name: '' for 'train.csv'.
 
-    'mnist_train.csv' and 'mnist_test.csv' are the set 'mnist'.
+    'mnist_train.csv' and 'mnist_test.csv' are the set 'mnist'. The tables of a split are by their names without
+    '.csv' or '.csv.gz'; there should be one.
     """
-    found: dict[str, dict[FileSplit, Table]] = {}
+    found: dict[str, dict[FileSplit, dict[str, Table]]] = {}
     for name, table in sorted(tables.items(), key=lambda each: (len(each[0]), each[0])):
-        if (parts := _parts(name.lower())) and "submission" not in name.lower():
+        if (parts := _parts(name.lower())) and "submission" not in Path(name).name.lower():
             rest = "-".join(filter(None, (parts["before"], parts["after"])))
             split: FileSplit = "train" if parts["split"] == "train" else "test"
-            found.setdefault(rest, {}).setdefault(split, table)
+            found.setdefault(rest, {}).setdefault(split, {}).setdefault(_bare(name), table)
     return found
+
+
+def one_each(found: Mapping[FileSplit, Mapping[str, Table]], where: Path, hint: str) -> dict[FileSplit, Table]:
+    """Return the one table of each split of a set in ``where``. Raises ``DataError`` for several, with ``hint``."""
+    for tables in found.values():
+        if len(tables) > 1:
+            raise _several(where, hint, [_file(table) for table in tables.values()])
+    return {split: table for split, tables in found.items() for table in tables.values()}
+
+
+def _several(where: Path, hint: str, names: Sequence[str]) -> DataError:
+    return DataError(f"{shown(where)}: has several data sets; {hint} {', '.join(map(readable, names[:8]))}")
+
+
+def _file(table: Table) -> str:
+    return table.member or table.path.name
+
+
+def _bare(name: str) -> str:
+    """Return the file name ``name`` without .csv, .csv.gz or .csv.zip."""
+    return next((name[: -len(suffix)] for suffix in SUFFIXES if name.lower().endswith(suffix)), name)
 
 
 def _parts(name: str) -> re.Match[str] | None:
     """Return the parts of the file name ``name``: before 'train' or 'test', that word, and after it."""
-    bare = Path(name).name
-    for suffix in SUFFIXES:
-        if bare.lower().endswith(suffix):
-            bare = bare[: -len(suffix)]
-    return _SPLIT.fullmatch(bare)
+    return _SPLIT.fullmatch(_bare(Path(name).name))
 
 
 def splits_of(tables: Mapping[str, Table], where: Path, hint: str) -> dict[FileSplit, Table]:
@@ -185,14 +209,19 @@ def splits_of(tables: Mapping[str, Table], where: Path, hint: str) -> dict[FileS
     """
     sets = sets_of(tables)
     training = [name for name in sets if "train" in sets[name]]
-    if "" in training:
-        return sets[""]
-    if len(training) > 1:
-        raise DataError(f"{shown(where)}: has several data sets; {hint} {', '.join(map(readable, training[:8]))}")
-    found: dict[FileSplit, Table] = {}
-    for name in (*training, *sets):
-        found = {**sets[name], **found}
-    return found
+    testing = [name for name in sets if "test" in sets[name]]
+    own = [name for name in training or testing if not name] or training or testing
+    if len(own) > 1:
+        raise _several(where, hint, own)
+    found = {split: table for name in own for split, table in sets[name].items()}
+    if own and own[0] and "test" not in found and testing:
+        # Test images of another name belong to these training images if one name begins with the other.
+        akin = [name for name in testing if name.startswith(own[0]) or own[0].startswith(name)]
+        if len(akin) != 1:
+            every = [table for each in sets.values() for tables in each.values() for table in tables.values()]
+            raise _several(where, hint, [_file(table) for table in every])
+        found["test"] = sets[akin[0]]["test"]
+    return one_each(found, where, hint)
 
 
 def layout_of(table: Table, size: tuple[int, int] | None) -> Layout:

@@ -17,6 +17,7 @@ from mlpcli.datasets.csv_files import (
     ZIP_MAGIC,
     CsvFiles,
     Table,
+    one_each,
     sets_of,
     splits_of,
     tables_in_zip,
@@ -25,7 +26,7 @@ from mlpcli.datasets.download import Say
 from mlpcli.datasets.idx import ELEMENTS
 from mlpcli.datasets.idx_files import IdxFiles, sets_in
 from mlpcli.datasets.npz import NpzFile, array_names
-from mlpcli.datasets.parquet import MAGIC, ParquetFiles
+from mlpcli.datasets.parquet import MAGIC, ParquetFiles, require_all_parts
 from mlpcli.datasets.pickled import PickledFile
 from mlpcli.datasets.pictures import picture_folders
 from mlpcli.datasets.source import is_folder
@@ -160,7 +161,7 @@ def _with_prefix(path: Path, data: DataConfig = NO_DATA) -> Collection | None:
     if files := sets_in(path.parent).get(prefix):
         return IdxFiles(path.name, path.parent, files, prefix)
     tables = sets_of(_tables_in(path.parent)).get(prefix) if prefix else None
-    return _csv_of(path.name, tables, data) if tables else None
+    return _csv_of(path.name, one_each(tables, path.parent, "name one of"), data) if tables else None
 
 
 def _of_folder(folder: Path, data: DataConfig, say: Say) -> Collection:
@@ -197,10 +198,11 @@ def _idx_files(folder: Path, data: DataConfig) -> IdxFiles | None:
 
 
 def _npz_file(folder: Path, data: DataConfig) -> NpzFile | None:
-    """Return the one .npz in ``folder``, Keras's layout. Raises ``DataError``."""
+    """Return the one .npz in ``folder``, Keras's layout. Raises ``DataError``, also for tables for training."""
     found = [Path(each.path) for each in entries(folder) if is_file(each) and each.name.lower().endswith(".npz")]
-    if len(found) > 1:
-        raise _several(folder, found)
+    tables = [table for each in sets_of(_tables_in(folder)).values() for table in each.get("train", {}).values()]
+    if found and len(found) + len(tables) > 1:
+        raise _several(folder, [*found, *(table.path for table in tables)])
     return NpzFile(found[0], data.image_shape) if found else None
 
 
@@ -234,15 +236,25 @@ def _inside(table: Table) -> Table:
 
 
 def _parquet_files(folder: Path, data: DataConfig) -> ParquetFiles | None:
-    """Return the Parquet files in ``folder``, or in the only folder below that has any, the hub's layout."""
+    """Return the Parquet files in ``folder``, or in the only folder below that has any, the hub's layout.
+
+    Raises ``DataError`` if several folders below have some, or if parts of a split are missing.
+    """
     below = [Path(each.path) for each in entries(folder) if is_folder_entry(each)]
-    for place in (folder, *below):
-        paths = [Path(each.path) for each in entries(place) if is_file(each) and each.name.endswith(".parquet")]
-        test = [path for path in paths if path.name.startswith("test")]
-        train = [path for path in paths if path.name.startswith("train")] or [p for p in paths if p not in test]
-        if paths:
-            return ParquetFiles(folder.resolve().name, {"train": train, "test": test}, data)
-    return None
+    paths = _parquet_in(folder)
+    if not paths:
+        found = {place: inside for place in below if (inside := _parquet_in(place))}
+        if len(found) > 1:
+            raise _several(folder, list(found))
+        paths = [path for inside in found.values() for path in inside]
+    require_all_parts(paths)
+    test = [path for path in paths if path.name.startswith("test")]
+    train = [path for path in paths if path.name.startswith("train")] or [path for path in paths if path not in test]
+    return ParquetFiles(folder.resolve().name, {"train": train, "test": test}, data) if paths else None
+
+
+def _parquet_in(folder: Path) -> list[Path]:
+    return [Path(each.path) for each in entries(folder) if is_file(each) and each.name.endswith(".parquet")]
 
 
 def _several(folder: Path, found: list[Path]) -> DataError:

@@ -8,6 +8,7 @@ The names of the classes are in the file's metadata, under "huggingface".
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ MAGIC = b"PAR1"
 ROWS = 1024  # read at a time
 MAX_ROWS = 50_000_000
 IMAGES = ("image", "img")
+MAX_NAMED = 8  # names in a message
+_PART = re.compile(r"(?P<name>.+)-[0-9]{5}-of-(?P<count>[0-9]{5})\.parquet", re.DOTALL)
 LABELS = ("label", "labels", "fine_label", "class")
 
 
@@ -71,6 +74,18 @@ class ParquetFiles(Collection):
         pixels = np.stack(images)
         pixels.flags.writeable = False
         return Examples(pixels, to_labels(np.array(labels), self.name), names)
+
+
+def require_all_parts(paths: Sequence[Path]) -> None:
+    """Raise ``DataError`` if one of ``paths`` is a part, as train-00000-of-00002.parquet, and others are missing."""
+    names = {path.name for path in paths}
+    wholes = {(parts["name"], parts["count"]): path for path in paths if (parts := _PART.fullmatch(path.name))}
+    for (name, count), path in wholes.items():
+        every = [f"{name}-{number:05}-of-{count}.parquet" for number in range(int(count))]
+        if missing := [part for part in every if part not in names]:
+            listed = readable(", ".join(missing[:MAX_NAMED]))
+            more = f" and {len(missing) - MAX_NAMED} more" if len(missing) > MAX_NAMED else ""
+            raise DataError(f"{shown(path)}: other parts are missing; add {listed}{more}")
 
 
 def _read(path: Path, settings: DataConfig, images: list[Bytes], labels: list[Any]) -> dict[int, str] | None:

@@ -369,6 +369,49 @@ def test_several_tables_are_listed(tmp_path: Path):
         load(tmp_path)
 
 
+def zip_of(*names: str) -> bytes:
+    return zipped(**{name.removesuffix(".csv"): kaggle() for name in names})
+
+
+@pytest.mark.parametrize("names", [("a.csv", "b.csv"), ("a/train.csv", "b/train.csv")])
+def test_several_tables_in_a_zip_archive_are_listed(tmp_path: Path, names: tuple[str, str]):
+    with pytest.raises(
+        DataError, match=f"a.zip: has several data sets; unpack it, and name one of {', '.join(names)}$"
+    ):
+        load(tmp_path / "a.zip", zip_of(*names))
+
+
+def test_tables_for_the_same_split_are_listed(tmp_path: Path):
+    for name in ("a-train.csv", "a_train.csv", "a-test.csv"):
+        (tmp_path / name).write_bytes(kaggle())
+    for where in (tmp_path, tmp_path / "a"):
+        with pytest.raises(DataError, match=r"several data sets; name one.* of a-train\.csv, a_train\.csv$"):
+            load(where)
+    (tmp_path / "a_train.csv").unlink()
+    (tmp_path / "a-train.csv.gz").write_bytes(gzip.compress(kaggle()))
+    assert load(tmp_path, test=True).has_test, "the same table, compressed"
+
+
+def test_test_table_belongs_to_the_training_table_by_its_name(tmp_path: Path):
+    for name in ("mnist_train.csv", "emnist_test.csv"):
+        (tmp_path / name).write_bytes(kaggle())
+    with pytest.raises(DataError, match=r"several data sets; .* of emnist_test\.csv, mnist_train\.csv$"):
+        load(tmp_path)
+    for name in ("test.csv", "mnist_small_test.csv"):
+        (tmp_path / name).write_bytes(text([LABELS[:9], *IMAGES[:9].T]))
+        assert len(load(tmp_path, test=True).test()) == 9
+        (tmp_path / name).unlink()
+
+
+def test_table_beside_npz_is_reported(tmp_path: Path):
+    (tmp_path / "train.csv").write_bytes(kaggle())
+    np.savez(tmp_path / "digits.npz", x=IMAGES.reshape(40, 3, 3), y=LABELS)
+    with pytest.raises(DataError, match=r"several data sets; name one of \S+digits\.npz, \S+train\.csv$"):
+        load(tmp_path)
+    (tmp_path / "train.csv").rename(tmp_path / "predictions.csv")
+    assert len(load(tmp_path).train) == 40
+
+
 number = (
     st.integers(-5, 1300).map(str) | st.floats(0, 255).map(str) | st.sampled_from(["", "x", "nan", "1e2", " 7", "07"])
 )

@@ -83,6 +83,24 @@ def test_invalid_tables_are_refused(tmp_path: Path, images, labels, called, mess
         load(write(tmp_path / "a.parquet", images, labels, **called))
 
 
+def test_several_folders_are_listed(tmp_path: Path):
+    for name in ("fashion", "mnist"):
+        write(tmp_path / name / "train.parquet", pictures(PIXELS), LABELS)
+    with pytest.raises(DataError, match=r"has several data sets; name one of \S+fashion, \S+mnist$"):
+        load(tmp_path)
+    assert len(load(tmp_path / "mnist").train) == 6
+
+
+def test_missing_parts_are_named(tmp_path: Path):
+    write(tmp_path / "train-00001-of-00003.parquet", pictures(PIXELS), LABELS)
+    missing = "add train-00000-of-00003.parquet, train-00002-of-00003.parquet$"
+    with pytest.raises(DataError, match=rf"train-00001-of-00003\.parquet: other parts are missing; {missing}"):
+        load(tmp_path)
+    (tmp_path / "train-00001-of-00003.parquet").rename(tmp_path / "train-00001-of-20000.parquet")
+    with pytest.raises(DataError, match=r"train-00008-of-20000\.parquet and 19991 more$"):
+        load(tmp_path)
+
+
 def test_damaged_files_are_refused(tmp_path: Path):
     data = write(tmp_path / "a.parquet", pictures(PIXELS), LABELS).read_bytes()
     for wrong in (data[:-5], data[:20], data[:100] + bytes(50) + data[150:], b"PAR1"):
