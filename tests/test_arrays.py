@@ -7,6 +7,7 @@ import pytest
 
 import mlpcli
 from mlpcli.config import Config
+from mlpcli.datasets import idx
 from mlpcli.datasets.load import load_dataset
 from mlpcli.datasets.memory import ARRAYS, Arrays
 from mlpcli.errors import ConfigError, DataError, MlpcliError, UsageError
@@ -171,6 +172,7 @@ def test_invalid_arrays_are_refused_in_one_line(pair, words):
         (lambda: mlpcli.read_images(5), UsageError),
         (lambda: mlpcli.read_images("x.png", 28), UsageError),
         (lambda: mlpcli.read_images("x.png"), DataError),
+        (lambda: mlpcli.read_images("x.png", transpose="yes"), UsageError),
     ],
 )
 def test_misuse_raises_errors_of_the_package(call, kind, tmp_path, monkeypatch):
@@ -201,6 +203,33 @@ def test_read_images_equals_the_input_of_predict(tmp_path, tiny_folder):
         pillow.fromarray(page).save(tmp_path / "folder" / name)
     assert mlpcli.read_images(tmp_path / "folder").shape == (2, 28, 28)
     assert mlpcli.read_images(tiny_folder / "t10k-images-idx3-ubyte", (5, 4)).shape == (30, 5, 4)
+
+
+def write_many(path, images):
+    """Write ``images`` (N, h, w) to ``path`` as its name says."""
+    if path.suffix == ".npz":
+        np.savez(path, images=images)
+    elif path.suffix == ".csv":
+        rows = images.reshape(len(images), -1).tolist()
+        header = ["label", *(f"pixel{i}" for i in range(len(rows[0])))]
+        path.write_text("".join(",".join(map(str, row)) + "\n" for row in (header, *([0, *row] for row in rows))))
+    else:
+        path.write_bytes(idx.encode(images))
+    return path
+
+
+@pytest.mark.parametrize("name", ["{}-test.csv", "{}-test-images-idx3-ubyte", "{}.npz"])
+def test_read_images_swaps_rows_and_columns_as_training_does(name, data, tmp_path):
+    upright = data[0]
+    swapped = np.ascontiguousarray(upright.transpose(0, 2, 1))
+    own = write_many(tmp_path / name.format("own"), swapped)
+    emnist = write_many(tmp_path / name.format("emnist-digits"), swapped)
+    plain = write_many(tmp_path / name.format("plain"), upright)
+    assert np.array_equal(mlpcli.read_images(own, (5, 4), transpose=True), upright)
+    assert np.array_equal(mlpcli.read_images(plain, (5, 4)), upright)
+    assert np.array_equal(mlpcli.read_images(emnist, (4, 5), transpose=False), swapped)
+    by_name = ((5, 4), upright) if own.suffix != ".npz" else ((4, 5), swapped)
+    assert np.array_equal(mlpcli.read_images(emnist, by_name[0]), by_name[1])
 
 
 def test_progress_is_a_bar(tiny_config, data, tmp_path, capsys):

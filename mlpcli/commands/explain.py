@@ -291,7 +291,9 @@ def _from_file(subject: Subject, file: str, raw: bool, index: int | None) -> tup
     """Return an image (D,), its source, None for its true classes, and the names of all classes."""
     from mlpcli.datasets import images
 
-    found = images.from_file(Path(file), click.format_filename(file), subject.image_shape, raw=raw)
+    transpose = subject.config.data.transpose
+    name = click.format_filename(file)
+    found = images.from_file(Path(file), name, subject.image_shape, raw=raw, transpose=transpose, say=output.say)
     index = index or 0
     if index >= len(found.pixels):
         raise UsageError(f"--index {index}: the images of {found.name} are 0 to {len(found.pixels) - 1}")

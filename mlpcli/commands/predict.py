@@ -74,8 +74,9 @@ def command(
     IMAGE is a picture or a photograph of one digit, of any size and colour, dark on light or light on dark. Its format
     is PNG, JPEG or any other that Pillow reads (pip install 'mlpcli[images]'). The digit is found, cropped, scaled and
     centred as MNIST's digits are; --many finds a row of digits. IMAGE may also be a file with many images: an IDX file
-    (plain or gzipped), a CSV table or an .npz file. These images are taken as they are, and need no Pillow. A folder
-    means all pictures in it and below it. To read standard input, give a hyphen.
+    (plain or gzipped), a CSV table or an .npz file. These images are taken as they are, apart from data.transpose of
+    the run's config, and need no Pillow. A folder means all pictures in it and below it. To read standard input, give
+    a hyphen.
 
     Each line of the output has the three most probable classes and the entropy of all probabilities, which is 0 bits if
     one class has probability 1, and 3.32 bits if ten classes are equally probable. For a multi-label network, each
@@ -159,14 +160,18 @@ def _images(file: str, model: Model, raw: bool, many: bool) -> Images:
     from mlpcli.analysis.predictions import images_of
     from mlpcli.datasets import images
 
+    transpose = model.config.data.transpose
     if file != STDIN:
         name = click.format_filename(file)
-        return replace(images_of(Path(file), shown(name), model.image_shape, raw=raw, many=many), name=name)
+        found = images_of(
+            Path(file), shown(name), model.image_shape, raw=raw, many=many, transpose=transpose, say=output.say
+        )
+        return replace(found, name=name)
     try:
         data = sys.stdin.buffer.read(images.MAX_BYTES + 1)
     except (OSError, AttributeError) as error:  # AttributeError without standard input: '<&-'
         raise DataError(f"stdin: cannot be read: {getattr(error, 'strerror', None) or 'it is closed'}") from error
-    return images.from_bytes(data, "stdin", model.image_shape, raw=raw, many=many)
+    return images.from_bytes(data, "stdin", model.image_shape, raw=raw, many=many, transpose=transpose)
 
 
 def _warn(images: Images, answers: Sequence[Answer]) -> None:

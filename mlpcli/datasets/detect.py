@@ -30,6 +30,7 @@ from mlpcli.datasets.parquet import MAGIC, ParquetFiles, require_all_parts
 from mlpcli.datasets.pickled import PickledFile
 from mlpcli.datasets.pictures import picture_folders
 from mlpcli.datasets.source import is_folder
+from mlpcli.datasets.upright import is_swapped, upright
 from mlpcli.errors import DataError
 
 FORMS = "docs/data.md has the forms that are read"
@@ -64,17 +65,22 @@ def is_data(path: Path) -> bool:
     return b"\0" in start or (is_table(start) and b":" not in start.partition(b"\n")[0])
 
 
-def images_in(path: Path, size: tuple[int, int]) -> Bytes | None:
+def images_in(path: Path, name: str, size: tuple[int, int], transpose: bool | None, say: Say) -> Bytes | None:
     """Return the images (N, h, w) in a table or an .npz, rows of numbers having ``size``; None for another file.
 
-    Raises ``DataError``.
+    They are upright, by data.transpose or by the file's name (:mod:`mlpcli.datasets.upright`); ``name`` is that in
+    messages. Raises ``DataError``.
     """
     start = start_of(path)
     if not start.startswith((ZIP_MAGIC, EMPTY_ZIP)) and not is_table(start):
         _require_utf8(start, shown(path))
         return None
     found = _of_file(path, DataConfig(size=size))
-    return found.images() if isinstance(found, (CsvFiles, NpzFile)) else None
+    if is_swapped(transpose, found.transposed):
+        found = _of_file(path, DataConfig(size=size[::-1]))  # that in the file
+    if not isinstance(found, (CsvFiles, NpzFile)):
+        return None
+    return upright(found.images(), name, transpose, found.transposed, say)
 
 
 def start_of(path: Path) -> bytes:

@@ -34,6 +34,7 @@ from mlpcli.datasets.collection import (
     readable,
     shown,
 )
+from mlpcli.datasets.upright import is_emnist
 from mlpcli.errors import DataError
 from mlpcli.files import read
 
@@ -83,7 +84,7 @@ class IdxFiles(Collection):
         self.folder = folder
         self.files = files
         # EMNIST has the pixel order of NIST's tapes: column by column.
-        self.transposed = re.search("(?<![a-z])emnist", prefix) is not None
+        self.transposed = is_emnist(prefix)
         self._prefix = prefix
 
     def prepare(self, split: FileSplit) -> bool:

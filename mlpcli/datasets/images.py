@@ -23,7 +23,9 @@ from numpy.typing import NDArray
 
 from mlpcli.datasets import idx
 from mlpcli.datasets.bytestream import GZIP_MAGIC, GunzipError, decoded
+from mlpcli.datasets.download import Say, silent
 from mlpcli.datasets.segment import EDGE, Box, bounds, boxes, dilated, find_ink, labelled, reduced
+from mlpcli.datasets.upright import is_emnist, upright
 from mlpcli.errors import DataError, UsageError
 from mlpcli.files import read
 
@@ -83,7 +85,16 @@ class Images:
     many: bool = False
 
 
-def from_file(path: Path, name: str, shape: tuple[int, int], *, raw: bool, many: bool = False) -> Images:
+def from_file(
+    path: Path,
+    name: str,
+    shape: tuple[int, int],
+    *,
+    raw: bool,
+    many: bool = False,
+    transpose: bool | None = None,
+    say: Say = silent,
+) -> Images:
     """Read the images of the file ``path``, called ``name`` in messages. Raises as :func:`from_bytes` does."""
     try:
         if path.is_dir():
@@ -92,23 +103,34 @@ def from_file(path: Path, name: str, shape: tuple[int, int], *, raw: bool, many:
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = error.strerror if isinstance(error, OSError) else error
         raise DataError(f"{name}: cannot be read: {reason}") from error
-    return from_bytes(data, name, shape, raw=raw, many=many)
+    emnist = is_emnist(path.name)
+    return from_bytes(data, name, shape, raw=raw, many=many, transpose=transpose, emnist=emnist, say=say)
 
 
-def from_bytes(data: bytes, name: str, shape: tuple[int, int], *, raw: bool, many: bool = False) -> Images:
+def from_bytes(
+    data: bytes,
+    name: str,
+    shape: tuple[int, int],
+    *,
+    raw: bool,
+    many: bool = False,
+    transpose: bool | None = None,
+    emnist: bool = False,
+    say: Say = silent,
+) -> Images:
     """Read the images of an IDX file, plain or gzip, or of a picture; the beginning of ``data`` decides.
 
     Images of an IDX file are not changed, nor is a picture if ``raw``: white strokes on black, of ``shape``, (rows,
-    columns), which is the network's, and never blank. Other pictures are :func:`centred`, or with ``many`` cut into a
-    row of digits. Raises ``DataError`` for data that cannot be read or do not fit, ``UsageError`` for a picture if
-    Pillow is missing.
+    columns), which is the network's, and never blank; but those of an IDX file are made :func:`upright`. Other pictures
+    are :func:`centred`, or with ``many`` cut into a row of digits. Raises ``DataError`` for data that cannot be read or
+    do not fit, ``UsageError`` for a picture if Pillow is missing.
     """
     if not data:
         raise DataError(f"{name}: is empty")
     if len(data) > MAX_BYTES:
         raise DataError(f"{name}: is larger than {MAX_BYTES} bytes, the limit")
     if data.startswith(GZIP_MAGIC) or _is_idx(data):
-        images = idx.decode(_unpacked(data, name), name, 3)
+        images = upright(idx.decode(_unpacked(data, name), name, 3), name, transpose, emnist, say)
         _check_shape(images.shape[1:], shape, f"{name}: its images have")
         if many:
             raise DataError(f"{name}: is an IDX file, whose images show one digit each; leave out --many")

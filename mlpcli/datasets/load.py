@@ -26,6 +26,7 @@ from mlpcli.datasets.download import Downloader, Progress, Say, find, silent
 from mlpcli.datasets.idx_files import IdxFiles
 from mlpcli.datasets.memory import ARRAYS
 from mlpcli.datasets.source import is_folder, named_path
+from mlpcli.datasets.upright import upright
 from mlpcli.errors import DataError, UnavailableError, shown
 
 BUNDLED = Path(__file__).parent / "sample"
@@ -371,12 +372,7 @@ def _split(
     found: Examples, labels: Bytes, files: Collection, data: DataConfig, say: Say
 ) -> tuple[Split, tuple[int, int]]:
     """Return the images of ``found``, one per row, upright, with ``labels``; and their rows and columns."""
-    images = found.images
-    if files.transposed if data.transpose is None else data.transpose:
-        if data.transpose is None:
-            say(f"{files.name}: EMNIST's files have rows and columns swapped; they are swapped back (data.transpose)")
-        images = np.ascontiguousarray(images.transpose(0, 2, 1))
-        images.flags.writeable = False
+    images = upright(found.images, files.name, data.transpose, files.transposed, say)
     count, rows, columns = images.shape
     return Split(images.reshape(count, rows * columns), labels), (rows, columns)
 

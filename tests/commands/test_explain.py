@@ -179,6 +179,10 @@ def test_picture_is_centred_or_raw(mlpcli, trained, tmp_path, validation):
     (tmp_path / "two-idx3-ubyte").write_bytes(idx.encode(np.stack([image, image.T])))
     second = mlpcli(trained, "--image", tmp_path / "two-idx3-ubyte", "--index", 1, "--json").document
     np.testing.assert_array_equal(second["image"], image.T)
+    (tmp_path / "emnist-two-idx3-ubyte").write_bytes((tmp_path / "two-idx3-ubyte").read_bytes())
+    swapped = mlpcli(trained, "--image", tmp_path / "emnist-two-idx3-ubyte", "--index", 1, "--json")
+    np.testing.assert_array_equal(json.loads(swapped.out)["image"], image)
+    assert "rows and columns swapped" in swapped.err
 
 
 @pytest.mark.parametrize("columns", [50, 80])

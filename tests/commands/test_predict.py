@@ -524,3 +524,28 @@ def test_class_names_are_shown(mlpcli, digits, tmp_path):
     assert mlpcli(tmp_path / "run", tmp_path / "one", "--json").json()["class_names"] == names
     mlpcli(tmp_path / "run", tmp_path / "one", "-o", tmp_path / "out.csv")
     assert (tmp_path / "out.csv").read_text().startswith("image,predicted,confidence,p_<0>,p_<1>,")
+
+
+@pytest.mark.parametrize("transpose", ["null", "true", "false"])
+@pytest.mark.parametrize("prefix", ["emnist-digits-", ""])
+def test_rows_and_columns_are_swapped_as_by_eval(mlpcli, tiny_images, tmp_path, transpose, prefix):
+    images, labels = tiny_images[0], tiny_images[1].reshape(-1, 1)
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for split in ("train", "test"):
+        rows = np.hstack([labels, images.reshape(70, 20)]).tolist()
+        table = folder / f"{prefix}{split}.csv"
+        table.write_text("".join(",".join(map(str, row)) + "\n" for row in rows))
+    (tmp_path / f"{prefix}images-idx3-ubyte").write_bytes(idx.encode(images))
+    keys = (f"data.dataset={folder}", "data.size=[5,4]", f"data.transpose={transpose}", "training.epochs=1")
+    run = experiment.train(config.load(None, (*keys, "network.hidden=[]"), {}), out=tmp_path / "run").path
+    assert _run(["eval", str(run), "--predictions", str(tmp_path / "evaluated.csv")]) == 0
+    evaluated = [line.split(",")[3:] for line in (tmp_path / "evaluated.csv").read_text().splitlines()[1:]]
+    for file in (table, tmp_path / f"{prefix}images-idx3-ubyte"):
+        result = mlpcli(run, file, "-o", tmp_path / "predicted.csv")
+        predicted = [line.split(",")[2:] for line in (tmp_path / "predicted.csv").read_text().splitlines()[1:]]
+        assert predicted == evaluated
+        assert ("rows and columns swapped" in result.err) == (transpose == "null" and prefix != "")
+    # Standard input has no name, so images (5, 4) do not fit a network of (4, 5) by their name.
+    result = mlpcli(run, "-", "--json", stdin=idx.encode(images))
+    assert (result.status == 0) == (transpose != "null" or not prefix)
