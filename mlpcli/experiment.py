@@ -49,7 +49,7 @@ from mlpcli.training.connections import check_connections, connections
 from mlpcli.training.diagnosis import MIN_STEPS, Diagnosis
 from mlpcli.training.evaluate import Evaluator
 from mlpcli.training.initial import copy_layers, draw_parameters
-from mlpcli.training.targets import check_targets
+from mlpcli.training.targets import check_targets, targets_of
 from mlpcli.training.teacher import Teacher, TeacherTargets, check_teacher
 from mlpcli.training.trainer import Trainer
 
@@ -370,25 +370,36 @@ def resume(
 
     The end is that of a run never interrupted, bit for bit. ``overrides`` may change what can't change the past:
     ``training.epochs`` where the schedule leaves the learning rates of the epochs done as they were, and where the data
-    are. Raises ``UsageError`` for any other, and as :func:`train` does.
+    are, and ``data.test``, also of a finished run. ``data`` and ``test`` are the arrays of a run that was trained on
+    arrays. Raises ``UsageError`` for any other override, or for too many or too few arrays, ``DataError`` for other
+    arrays or files than those the run began with, and as :func:`train` does.
     """
     observer = _observer(observer, progress)
     where, at = directory.locate(directory.path_of(path))
     with directory.reopen(where) as run:
         checkpoint = _checkpoint_to_resume(run, at)
         config = directory.read_config(where, overrides, os.environ)
+        if test is not None and not config.data.test:
+            raise UsageError("test: the run has data.test: false; leave test out, or pass the override data.test=true")
         if checkpoint is not None:
             _check_resume_config(checkpoint, config, where)
             as_long = config.training.epochs == checkpoint.config.training.epochs
             if run.manifest.get("state") == "finished" and at is None and as_long:
                 result = _result(run, config, checkpoint.state)
+                if result.test_error is None and config.data.test and not checkpoint.config.data.test:
+                    observer.say(f"{shown(where)}: is finished; only its test error is measured")
+                    given = _arrays_to_resume(config, data, test)
+                    dataset = _same_data(_with_its_data(config, where), checkpoint, run.manifest, observer, given)
+                    if dataset.has_test:
+                        _evaluate_on_test(run, config, dataset, group)
+                    return _result(run, config, checkpoint.state)
                 observer.say(f"{shown(where)}: is finished; there is nothing to resume")
                 return result
             if config.network.init != checkpoint.config.network.init:
                 find_origin(config)  # it is not read again, but what is recorded must be true
         else:
             config = pinned(config)
-        _, given = _with_arrays(config, data, test)
+        given = _arrays_to_resume(config, data, test)
         dataset = _same_data(_with_its_data(config, where), checkpoint, run.manifest, observer, given)
         state, origin = _initial(config, dataset, observer) if checkpoint is None else (checkpoint.state, {})
         teachers, taught = _teachers(config, dataset, observer)
@@ -417,6 +428,8 @@ def resume(
             observer.say(f"trained by {counts} processes so far, now by {group.label}: the numbers may differ")
         resumed = [*run.manifest.get("resumed", []), {"epoch": trainer.state.epoch, "environment": here}]
         manifest = {**_manifest(dataset, group), **origin, **taught, **run.manifest, "resumed": resumed}
+        # Those of test arrays, if the run was begun without them.
+        manifest["data"] = {**manifest["data"], "hashes": {**dataset.hashes, **manifest["data"]["hashes"]}}
         run.rewind_to(config, checkpoint and replace(checkpoint, config=config), manifest)
         with _with_resume_hint(run, group):
             return _train(run, config, trainer, dataset, observer, remarks)
@@ -478,6 +491,13 @@ def _with_arrays(config: Config, data: Pair | None, test: Pair | None) -> tuple[
         return config, None
     section = replace(config.data, dataset=ARRAYS, fallback=None, test=config.data.test and test is not None)
     return replace(config, data=section), Arrays(data, test, config.data.image_shape)
+
+
+def _arrays_to_resume(config: Config, data: Pair | None, test: Pair | None) -> Collection | None:
+    """Return the arrays to resume a run of ``config`` with, if any. Raises ``UsageError`` if ``test`` is missing."""
+    if data is not None and test is None and config.data.test:
+        raise UsageError("test: the run has data.test: true; pass test=(X, y) too, or the override data.test=false")
+    return _with_arrays(config, data, test)[1]
 
 
 def _config_of(config: Config | str | os.PathLike[str] | None, overrides: Iterable[str]) -> tuple[Config, str]:
@@ -555,7 +575,7 @@ def _train(
         if record is not None and trainer.finished and state.step >= MIN_STEPS:
             _remark_on_guessing(record, state, dataset, observer)
         if dataset.has_test:
-            _evaluate_on_test(run, config, trainer, dataset)
+            _evaluate_on_test(run, config, dataset, trainer.group)
     except DivergedError as error:
         run.write_manifest(state="diverged")
         kept = f"the last good checkpoint, of epoch {state.epoch}, is in {run.path}"
@@ -587,16 +607,19 @@ def _remark_on_guessing(record: EpochRecord, state: State, dataset: Dataset, obs
         )
 
 
-def _evaluate_on_test(run: RunDirectory, config: Config, trainer: Trainer, dataset: Dataset) -> None:
+def _evaluate_on_test(run: RunDirectory, config: Config, dataset: Dataset, group: ProcessGroup) -> None:
     """Evaluate the run's model, as it is on disk, on the test images: the only time that training does."""
     path = directory.find_checkpoint(run.path)
     checkpoint = checkpoints.read(path)
     try:
         images = dataset.test()
     except DataError as error:
-        without = f"{resume_command(run.path, trainer.group.command)} --set data.test=false"
+        without = f"{resume_command(run.path, group.command)} --set data.test=false"
         raise DataError(f"{error}; the run is kept: to end it without a test error: {without}") from error
-    evaluator = Evaluator(trainer.architecture, images, trainer.targets, config.network.dtype)
+    train = dataset.train
+    architecture = architecture_of(config, train.images.shape[1], dataset.classes)
+    targets = targets_of(config, dataset.classes, train.multi_label)
+    evaluator = Evaluator(architecture, images, targets, config.network.dtype)
     with np.errstate(all="ignore"):
         loss, errors = evaluator.loss_and_errors(checkpoint.parameters)
     if not math.isfinite(loss):
@@ -751,8 +774,17 @@ def _same_data(
             ) from None
     dataset = load_dataset(data, config.seed, given=given, say=observer.say, progress=observer.progress)
     # Before the first checkpoint there is the manifest, unless the process died before it wrote one.
-    known = checkpoint.hashes if checkpoint is not None else began_with.get("hashes", dataset.training_hashes)
-    for name, digest in dataset.training_hashes.items():
-        if known.get(name) != digest:
-            raise DataError(f"{data.dataset}: {name} is not the file the run was trained on; its SHA-256 differs")
+    began = began_with.get("hashes", dataset.hashes)
+    known = checkpoint.hashes if checkpoint is not None else began
+    for name, digest in dataset.hashes.items():
+        training = name in dataset.training_hashes
+        # Test files are hashed when they are read, test arrays before training; a run may have begun without them.
+        if (known.get(name) if training else began.get(name, digest)) == digest:
+            continue
+        if given is not None:
+            argument = "data" if training else "test"
+            raise DataError(
+                f"{argument}: X or y is not what the run began with; its SHA-256 differs; pass the same arrays"
+            )
+        raise DataError(f"{data.dataset}: {name} is not the file the run was trained on; its SHA-256 differs")
     return replace(dataset, fallback_from=began_with["fallback_from"] or dataset.fallback_from)

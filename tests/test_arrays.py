@@ -112,12 +112,45 @@ def test_run_on_arrays_is_resumed_with_arrays(tiny_config, data, test_data, tmp_
         mlpcli.train(tiny_config(), data=data, test=test_data, out=tmp_path / "part", observer=Stop())
     with pytest.raises(DataError, match=r"trained on arrays .* mlpcli\.resume\(run, data=\(X, y\)"):
         mlpcli.resume(tmp_path / "part")
-    with pytest.raises(DataError, match="is not the file the run was trained on"):
+    with pytest.raises(DataError, match="data: X or y is not what the run began with"):
         mlpcli.resume(tmp_path / "part", data=(255 - data[0], data[1]), test=test_data)
+    for changed in ((255 - test_data[0], test_data[1]), (test_data[0], test_data[1][::-1])):
+        with pytest.raises(DataError, match="test: X or y is not what the run began with"):
+            mlpcli.resume(tmp_path / "part", data=data, test=changed)
+    with pytest.raises(UsageError, match=r"data\.test: true; pass test=\(X, y\) too"):
+        mlpcli.resume(tmp_path / "part", data=data)
     run = mlpcli.resume(tmp_path / "part", data=data, test=test_data)
     assert run.test_error == whole.test_error
     one, other = (checkpoints.read(each.path / "checkpoints" / "last.npz") for each in (run, whole))
     assert np.array_equal(one.parameters.vector, other.parameters.vector)
+
+
+def test_test_arrays_of_a_resumed_run_follow_its_config(tiny_config, data, test_data, tmp_path):
+    class Stop(mlpcli.Observer):
+        def epoch(self, record, best):
+            raise KeyboardInterrupt
+
+    for name, test in (("without", None), ("with", test_data)):
+        with pytest.raises(KeyboardInterrupt):
+            mlpcli.train(tiny_config(), data=data, test=test, out=tmp_path / name, observer=Stop())
+    with pytest.raises(UsageError, match=r"data\.test: false; leave test out"):
+        mlpcli.resume(tmp_path / "without", data=data, test=test_data)
+    # Interrupted again, the run keeps to the test images that it has been given.
+    with pytest.raises(KeyboardInterrupt):
+        mlpcli.resume(tmp_path / "without", ["data.test=true"], data=data, test=test_data, observer=Stop())
+    with pytest.raises(DataError, match="test: X or y is not what the run began with"):
+        mlpcli.resume(tmp_path / "without", data=data, test=(255 - test_data[0], test_data[1]))
+    assert mlpcli.resume(tmp_path / "without", data=data, test=test_data).test_examples == 30
+    assert mlpcli.resume(tmp_path / "with", ["data.test=false"], data=data).test_error is None
+
+
+def test_finished_run_on_arrays_is_tested_later(tiny_config, data, test_data, tmp_path):
+    whole = mlpcli.train(tiny_config(), data=data, test=test_data, out=tmp_path / "whole")
+    run = mlpcli.train(tiny_config(), data=data, out=tmp_path / "run")
+    with pytest.raises(UsageError, match=r"data\.test: false"):
+        mlpcli.resume(run, data=data, test=test_data)
+    assert mlpcli.resume(run, data=data).test_error is None
+    assert mlpcli.resume(run, ["data.test=true"], data=data, test=test_data).test_error == whole.test_error
 
 
 X, Y = np.zeros((4, 3, 3), np.uint8), np.array([0, 1, 0, 1])

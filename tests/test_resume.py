@@ -241,6 +241,24 @@ def test_resume_evaluates_test_set_if_stopped_before(tiny_config: Make, folder: 
     assert outcome(run) == whole
 
 
+def test_finished_run_is_tested_if_data_test_becomes_true(tiny_config: Make, tiny_folder: Path, folder: Path):
+    whole = begin(tiny_config(), folder / "whole")
+    run = begin(tiny_config("data.test=false"), folder / "run")
+    before = snapshot(run)
+    result = experiment.resume(run, ["data.test=true"])
+    assert (run / "test.json").read_bytes() == (whole / "test.json").read_bytes()
+    assert result.test_error == experiment.resume(whole).test_error
+    after = snapshot(run)
+    assert after.keys() - before.keys() == {"test.json"}
+    assert {name for name in before if after[name] != before[name]} == {"manifest.json"}
+    there, here = (directory.read_manifest(path) for path in (whole, run))
+    assert (here["state"], here["data"], here["resumed"]) == ("finished", there["data"], [])
+    # Once is enough, and then no data are needed.
+    shutil.rmtree(tiny_folder)
+    assert experiment.resume(run, ["data.test=true"]) == result
+    assert snapshot(run) == after
+
+
 # Damage -------------------------------------------------------------------------------------------
 
 

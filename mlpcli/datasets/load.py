@@ -115,10 +115,10 @@ def load_dataset(
 ) -> Dataset:
     """Load the data set described by ``data``; missing files are fetched, of the test set too if ``data.test``.
 
-    The test files are not opened here. ``given`` replaces the files. With ``pickles`` a pickle of arrays is read too.
-    ``seed`` draws the validation images if ``data.validation_order`` is random. Raises ``UnavailableError`` when files
-    cannot be fetched and there is no ``data.fallback``; ``DataError`` when they are damaged or do not fit together;
-    ``RunError`` when the data folder cannot be used.
+    The test files are not opened here. ``given`` replaces the files; its test images are hashed at once. With
+    ``pickles`` a pickle of arrays is read too. ``seed`` draws the validation images if ``data.validation_order`` is
+    random. Raises ``UnavailableError`` when files cannot be fetched and there is no ``data.fallback``; ``DataError``
+    when they are damaged or do not fit together; ``RunError`` when the data folder cannot be used.
     """
 
     def load(data: DataConfig) -> Dataset:
@@ -133,6 +133,8 @@ def load_dataset(
         classes = _classes(files, found, data)
         if has_test and files.class_names is None:
             _compare_classes(files, classes, say)
+        if has_test and given is not None:
+            files.read("test")  # hashed now, as a run that is resumed could be given other arrays
         everything, shape = _split(found, indices(found, classes.labels, files.name, "training"), files, data, say)
         everything = _preprocessed(everything, shape, data)
         train, validation = held_out(everything, data, seed, files.name)
