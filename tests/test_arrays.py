@@ -80,6 +80,9 @@ def test_rows_of_pixels_need_a_size(data):
         lambda y: y.astype(str),
         lambda y: y.astype(str).astype(object),
         lambda y: y.astype("S1"),
+        lambda y: np.array([float(label) if i % 2 else int(label) for i, label in enumerate(y)], object),
+        lambda y: np.eye(3)[y].astype(object),
+        lambda y: np.ma.masked_equal(y, 9),
     ],
 )
 def test_every_form_of_labels_gives_the_same_classes(data, form):
@@ -94,6 +97,12 @@ def test_text_labels_are_class_names(data, test_data):
     assert found.class_names == ("ant", "cat", "dog")
     for split, (_, y) in ((found.train, data), (found.test(), test_data)):
         assert [found.class_names[label] for label in split.labels] == words[y].tolist()
+
+
+def test_class_names_are_printable(tiny_config, data, tmp_path):
+    words = np.array(["a\ud800", "b\n", b"caf\xe9"], object)
+    run = mlpcli.train(tiny_config(), data=(data[0], words[data[1]]), out=tmp_path / "run")
+    assert mlpcli.load(run).class_names == ("a\ufffd", "b\ufffd", "caf\ufffd")
 
 
 def test_no_test_result_without_a_test_set(tiny_config, data, tmp_path):
@@ -153,6 +162,16 @@ def test_finished_run_on_arrays_is_tested_later(tiny_config, data, test_data, tm
     assert mlpcli.resume(run, ["data.test=true"], data=data, test=test_data).test_error == whole.test_error
 
 
+class Undefined:
+    """A missing value as pandas has it: comparing it gives no truth value."""
+
+    def __ne__(self, other):
+        raise TypeError("boolean value of NA is ambiguous")
+
+    def __repr__(self):
+        return "<NA>"
+
+
 X, Y = np.zeros((4, 3, 3), np.uint8), np.array([0, 1, 0, 1])
 
 
@@ -170,13 +189,25 @@ X, Y = np.zeros((4, 3, 3), np.uint8), np.array([0, 1, 0, 1])
         ((X.astype(str), Y), "data: X: pixels are numbers"),
         ((np.zeros((4, 3, 3, 3)), Y), "make them grey"),
         ((X[:0], Y[:0]), "is empty"),
-        (([[1, 2], [3]], Y), "data: X: is not an array"),
+        (([[1, 2], [3]], Y), "data: X: not an array: setting an array element"),
         ((X, Y + 0.5), "labels are whole numbers"),
         ((X, np.array([0, 1, np.nan, 1])), "labels are whole numbers"),
         ((X, np.ones((4, 3)) * 2), "(N, K) of 0 and 1"),
         ((X, np.ones((4, 3, 2))), "of the shape (4, 3, 2)"),
         ((X, ["a", None, "b", "a"]), "image 1 has no label, but None"),
         ((X, np.arange(4)[:, None] * [[1, 0]]), "(N, K) of 0 and 1"),
+        ((X, ["a", float("nan"), "b", "a"]), "image 1 has no label, but nan"),
+        ((X, np.array(["a", np.nan, "b", "a"], object)), "image 1 has no label, but nan"),
+        ((X, np.array([0, np.nan, 1, 1], object)), "labels are whole numbers; that of image 1 is nan"),
+        ((X, [b"a", b"", b"b", b"a"]), "image 1 has no label, but b''"),
+        ((X, ["a", Undefined(), "b", "a"]), "image 1 has no label, but <NA>"),
+        ((X, [b"\xff", b"\xfe", b"a", b"a"]), r"y: the labels b'\xff' and b'\xfe' cannot be told apart; make all"),
+        ((X, np.array(["a\1", "a\2", "b", "b"])), r"the labels 'a\x01' and 'a\x02' cannot be told apart"),
+        ((X, ["1", 1, "a", "a"]), "the labels '1' and 1 cannot be told apart"),
+        ((X, ["a", 1, 1.0, "a"]), "the labels 1 and 1.0 cannot be told apart"),
+        ((np.ma.masked_equal(X + 1, 1), Y), "data: X: has masked elements"),
+        ((list(np.ma.masked_equal(X, 0)), Y), "data: X: has masked elements"),
+        ((X, np.ma.masked_equal(Y, 1)), "data: y: has masked elements"),
     ],
 )
 def test_invalid_arrays_are_refused_in_one_line(pair, words):

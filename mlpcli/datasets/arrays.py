@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from mlpcli.errors import DataError
+from mlpcli.errors import DataError, shown
 
 Array = npt.NDArray[Any]
 Bytes = npt.NDArray[np.uint8]
@@ -27,6 +27,25 @@ Element = TypeVar("Element", bound=np.generic)
 
 MAX_SIDE = 100_000
 BLOCK = 1 << 20  # elements converted at a time
+
+
+def as_array(values: Any, where: str) -> Array:
+    """Return ``values``, which may be of any type, as an array.
+
+    Raises ``DataError``, its message opening with ``where``, if numpy cannot convert them or elements are masked.
+    """
+    if _has_masked(values) or (isinstance(values, (list, tuple)) and any(map(_has_masked, values))):
+        raise DataError(f"{where}: has masked elements, whose values are unknown; fill them, or leave these images out")
+    try:
+        return np.asarray(values)
+    except Exception as error:  # anything that __array__ of another library raises
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{where}: not an array: {shown(reason, 200)}") from None
+
+
+def _has_masked(values: Any) -> bool:
+    # Of arrays only those of numpy.ma, whose import takes time, have a mask.
+    return isinstance(values, np.ndarray) and bool(np.any(getattr(values, "mask", False)))
 
 
 def to_bytes(values: Array, where: str) -> Bytes:

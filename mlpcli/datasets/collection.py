@@ -146,9 +146,13 @@ def shown(path: Path | str) -> str:
 
 
 def readable(text: str) -> str:
-    """Return ``text`` with unprintable characters replaced."""
-    whole = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in whole)
+    """Return ``text``, a file's name or from a file, with unprintable characters replaced."""
+    return printable(text.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
+
+
+def printable(text: str) -> str:
+    """Return ``text`` with unprintable characters replaced, all lone surrogates among them."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 def in_order(names: set[str]) -> list[str]:

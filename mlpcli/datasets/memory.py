@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Number
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mlpcli.datasets.arrays import as_images, to_bytes, to_labels
-from mlpcli.datasets.collection import Array, Collection, Examples, FileSplit, in_order
-from mlpcli.errors import DataError, UsageError
+from mlpcli.datasets.arrays import as_array, as_images, to_bytes, to_labels
+from mlpcli.datasets.collection import Array, Collection, Examples, FileSplit, in_order, printable
+from mlpcli.errors import DataError, UsageError, shown
 
 ARRAYS = "<arrays>"  # the value of data.dataset; an unlikely file name
 
@@ -47,7 +48,7 @@ def _examples(pair: Pair, name: str, size: tuple[int, int] | None) -> Examples:
     """Return the images and labels of ``pair``, the argument ``name``."""
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
         raise UsageError(f"{name}: must be a pair (X, y), images and labels; this is {_kind(pair)}")
-    X, y = _array(pair[0], f"{name}: X"), _array(pair[1], f"{name}: y")
+    X, y = as_array(pair[0], f"{name}: X"), _labels(pair[1], f"{name}: y")
     images = np.ascontiguousarray(to_bytes(as_images(X, f"{name}: X", size), f"{name}: X"))
     images.flags.writeable = False
     if y.ndim == 2 and y.shape[1] == 1:
@@ -64,11 +65,14 @@ def _examples(pair: Pair, name: str, size: tuple[int, int] | None) -> Examples:
     return Examples(images, labels)
 
 
-def _array(values: Any, where: str) -> Array:
-    try:
-        return np.asarray(values)
-    except Exception as error:  # anything that __array__ of another library raises
-        raise DataError(f"{where}: is not an array: {str(error).partition('. ')[0]:.200}") from None
+def _labels(values: Any, where: str) -> Array:
+    """Return the labels ``values`` as an array: of numbers if all are numbers. Raises ``DataError``."""
+    y = as_array(values, where)
+    if y.dtype.kind in "US" and isinstance(values, (list, tuple)):
+        y = np.asarray(values, object)  # numpy has made text of NaN and of numbers
+    if y.dtype.kind == "O" and all(isinstance(label, (Number, np.bool_)) for label in y.ravel().tolist()):
+        y = np.asarray(y.tolist())
+    return y
 
 
 def _kind(value: Any) -> str:
@@ -82,12 +86,24 @@ def _is_one_hot(y: Array) -> bool:
 
 
 def _of_words(words: Sequence[Any], where: str) -> tuple[Array, dict[int, str]]:
-    """Return labels that are names as indices among them, and the names."""
-    called = [word.decode("utf-8", "replace") if isinstance(word, bytes) else str(word) for word in words]
-    for at, (word, text) in enumerate(zip(words, called, strict=True)):
-        if word is None or word != word or not text:  # NaN is not equal to itself
-            raise DataError(f"{where}: image {at} has no label, but {word!r:.60}")
-    places = {text: place for place, text in enumerate(in_order(set(called)))}
-    labels = np.array([places[text] for text in called], np.int64)
+    """Return labels that are names as indices among them, and the names, with unprintable characters replaced.
+
+    Raises ``DataError`` if one is missing, or if different labels would have one name.
+    """
+    name_of: dict[Any, str] = {}
+    word_of: dict[str, Any] = {}
+    for at, word in enumerate(words):
+        name = printable(word.decode("utf-8", "replace") if isinstance(word, bytes) else str(word))
+        # NaN is not equal to itself.
+        if not isinstance(word, (str, bytes, Number)) or word != word or not name:
+            raise DataError(f"{where}: image {at} has no label, but {shown(repr(word), 60)}")
+        other = word_of.setdefault(name_of.setdefault(word, name), word)
+        if name_of[word] != name or other != word:
+            raise DataError(
+                f"{where}: the labels {shown(repr(other), 60)} and {shown(repr(word), 60)} cannot be told apart; make "
+                "all of them whole numbers, or different printable text"
+            )
+    places = {name: place for place, name in enumerate(in_order(set(word_of)))}
+    labels = np.array([places[name_of[word]] for word in words], np.int64)
     labels.flags.writeable = False
-    return labels, {place: text for text, place in places.items()}
+    return labels, {place: name for name, place in places.items()}
