@@ -296,6 +296,23 @@ def test_read_images_swaps_rows_and_columns_as_training_does(name, data, tmp_pat
     assert np.array_equal(mlpcli.read_images(emnist, by_name[0]), by_name[1])
 
 
+class Broken:
+    """An object that cannot become an array, as a tensor of torch that requires a gradient."""
+
+    def __array__(self, *_, **__):
+        raise RuntimeError("Can't call numpy().\nUse detach() first.")
+
+
+@pytest.mark.parametrize("call", ["predict", "X", "y"])
+def test_object_that_cannot_become_an_array_is_refused_in_one_line(call, tiny_config, data, tmp_path):
+    run = mlpcli.train(tiny_config(), data=data, out=tmp_path / "run")
+    with pytest.raises(DataError, match=r"^[^\n]+: not an array: Can't call numpy\(\)\. Use detach\(\) first\.$"):
+        if call == "predict":
+            mlpcli.load(run).predict(Broken())
+        else:
+            mlpcli.train(tiny_config(), data=(Broken(), data[1]) if call == "X" else (data[0], Broken()))
+
+
 def test_progress_is_a_bar(tiny_config, data, tmp_path, capsys):
     mlpcli.train(tiny_config(), data=data, out=tmp_path / "run", progress=True)
     out, err = capsys.readouterr()

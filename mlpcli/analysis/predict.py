@@ -22,6 +22,7 @@ from mlpcli.analysis.evaluation import (
 )
 from mlpcli.analysis.shifts import SHIFTS
 from mlpcli.config import Config
+from mlpcli.datasets.arrays import as_array
 from mlpcli.datasets.images import BLANK, SEVERAL_DIGITS, Bytes, Images, Pieces
 from mlpcli.errors import DataError, UsageError
 from mlpcli.model.parameters import Parameters
@@ -82,10 +83,7 @@ class Model:
 
     def _rows(self, images: ArrayLike) -> Array:
         """Return ``images`` as (N, D), checked."""
-        try:
-            array = np.asarray(images)
-        except (ValueError, TypeError) as error:
-            raise DataError(f"images: are not an array: {str(error).partition('. ')[0]}") from None
+        array = as_array(images, "images")
         rows, columns = self.image_shape
         inputs = rows * columns
         if array.shape not in ((rows, columns), (inputs,)) and array.shape[1:] not in ((rows, columns), (inputs,)):

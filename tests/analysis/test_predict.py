@@ -106,7 +106,7 @@ def test_no_images_have_no_predictions():
         (np.zeros((3, 2), complex), "are complex128"),
         ([["a", "b"]] * 3, "are <U1"),
         (np.full((3, 2), None), "are object"),
-        ([[1.0], [1.0, 2.0]], "are not an array"),
+        ([[1.0], [1.0, 2.0]], "not an array: setting an array element"),
         (np.full((3, 2), 255.0), "have values from 255 to 255; allowed: floats from 0 to 1"),
         (np.array([[0, 0], [0, -0.1], [0, 0]]), "have values from -0.1 to 0"),
         (np.array([[0, 0], [0, math.nan], [0, 0]]), "have values from nan to nan"),
