@@ -566,12 +566,15 @@ def _train(
 
     record = None
     try:
-        for record in islice(trainer.epochs(on_step), epochs):
-            run.save(record, _checkpoint(config, dataset, trainer))
-            observer.epoch(record, best=state.best_epoch == state.epoch)
-            for sign in diagnosis.epoch(record, state.theta):
-                observer.remark(f"epoch {record.epoch}: {sign}")
-        observer.end()
+        try:
+            for record in islice(trainer.epochs(on_step), epochs):
+                run.save(record, _checkpoint(config, dataset, trainer))
+                observer.epoch(record, best=state.best_epoch == state.epoch)
+                for sign in diagnosis.epoch(record, state.theta):
+                    observer.remark(f"epoch {record.epoch}: {sign}")
+        finally:
+            steps.close()
+            observer.end()
         if record is not None and trainer.finished and state.step >= MIN_STEPS:
             _remark_on_guessing(record, state, dataset, observer)
         if dataset.has_test:
@@ -582,9 +585,6 @@ def _train(
         raise DivergedError(
             f"{error}; {kept if run.checkpoint('last').exists() else 'no epoch was completed'}"
         ) from None
-    finally:
-        steps.close()
-        observer.end()
     if trainer.finished:
         run.write_manifest(state="finished")
     return _result(run, config, state)

@@ -110,7 +110,7 @@ def test_observer_calls_are_in_order(tiny_config: MakeConfig, tmp_path: Path):
     scores = [(record.validation_error, record.validation_loss) for record in recorder.records]
     first, second = ("epoch", 1, True), ("epoch", 2, scores[1] < scores[0])
     assert recorder.events[:11] == [("begin", tmp_path / "run", "tiny"), *steps, first, *steps, second]
-    assert set(recorder.events[11:]) == {"end"}
+    assert recorder.events[11:] == ["end"]
     assert recorder.messages == []
 
 
@@ -321,6 +321,23 @@ def test_config_too_large_for_its_file_is_refused(tiny_config: MakeConfig, tmp_p
     with pytest.raises(ConfigError, match=r"^data.sources: is written in "):
         resume(tmp_path / "run", overrides)
     resume(tmp_path / "run")
+
+
+@pytest.mark.parametrize("moment", ["step", "epoch"])
+def test_observer_end_is_called_once_after_an_exception(tiny_config: MakeConfig, tmp_path: Path, moment: str):
+    def fail() -> None:
+        raise KeyError("own")
+
+    class Failing(Recorder):
+        def step(self, loss: float) -> None:
+            if moment == "step":
+                fail()
+
+    recorder = Failing(epoch_1=fail)
+    with pytest.raises(KeyError, match="own"):
+        train(tiny_config(), out=tmp_path / "run", observer=recorder)
+    assert recorder.events.count("end") == 1
+    assert recorder.events[-1] == "end"
 
 
 class Interrupting(Observer):
