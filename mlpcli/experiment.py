@@ -572,6 +572,11 @@ def _train(
                 observer.epoch(record, best=state.best_epoch == state.epoch)
                 for sign in diagnosis.epoch(record, state.theta):
                     observer.remark(f"epoch {record.epoch}: {sign}")
+        except RuntimeError as error:
+            # What a generator, as trainer.epochs, makes of a StopIteration of the observer's.
+            if isinstance(error.__cause__, StopIteration):
+                raise error.__cause__ from None
+            raise
         finally:
             steps.close()
             observer.end()
