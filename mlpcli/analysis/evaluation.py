@@ -44,6 +44,7 @@ Array = NDArray[Any]
 
 LEVEL = 0.95
 BINS = 15
+NOT_AN_ARRAY = "these are Outputs, not an array: take .predicted (N,) or .p (N, K)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +89,14 @@ class Outputs:
 
     def __array__(self, *_: Any, **__: Any) -> Array:
         # So that using the object itself as an array of labels, or of p, fails at once.
-        raise TypeError("these are Outputs, not an array: take .predicted (N,) or .p (N, K)")
+        raise TypeError(NOT_AN_ARRAY)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Outputs):
+            return self is other
+        raise TypeError(NOT_AN_ARRAY)  # where Python's own comparison with a number or a list is False
+
+    __hash__ = object.__hash__
 
 
 @dataclass(frozen=True)

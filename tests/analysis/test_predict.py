@@ -125,11 +125,17 @@ def test_prediction_used_as_array_raises():
     for habit in (
         lambda: np.argmax(network.predict(images), axis=1),
         lambda: np.zeros(3, int) == network.predict(images),
+        lambda: network.predict(images) == 1,
+        lambda: network.predict(images) != [0, 0, 0],
+        lambda: 1 == network.predict(images),  # noqa: SIM300
         lambda: np.asarray(network.predict(images)),
         lambda: network.predict(network.predict(images)),
     ):
         with pytest.raises((TypeError, DataError), match=r"take \.predicted \(N,\) or \.p"):
             habit()
+    one, other = network.predict(images), network.predict(images)
+    assert one == one
+    assert len({one, other}) == 2
 
 
 def test_parameters_that_overflow_are_reported():
