@@ -99,6 +99,17 @@ def test_text_labels_are_class_names(data, test_data):
         assert [found.class_names[label] for label in split.labels] == words[y].tolist()
 
 
+def test_training_labels_decide_whether_test_labels_are_one_hot(data, test_data):
+    one_hot = np.eye(3, dtype=np.uint8)
+    several = np.concatenate([one_hot[data[1][:-1]], [[1, 1, 0]]])
+    found = read((data[0], several), (test_data[0], one_hot[test_data[1]])).test()
+    assert np.array_equal(found.labels, one_hot[test_data[1]])
+    found = read(data, (test_data[0], one_hot[test_data[1]])).test()
+    assert np.array_equal(found.labels, test_data[1])
+    with pytest.raises(DataError, match="either the training or the test labels have one class each"):
+        read((data[0], one_hot[data[1]]), (data[0], several)).test()
+
+
 def test_class_names_are_printable(tiny_config, data, tmp_path):
     words = np.array(["a\ud800", "b\n", b"caf\xe9"], object)
     run = mlpcli.train(tiny_config(), data=(data[0], words[data[1]]), out=tmp_path / "run")

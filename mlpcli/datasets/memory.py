@@ -30,7 +30,8 @@ class Arrays(Collection):
         super().__init__(ARRAYS)
         self._read = {"train": _examples(data, "data", size)}
         if test is not None:
-            self._read["test"] = _examples(test, "test", size)
+            several = self._read["train"].labels.ndim == 2
+            self._read["test"] = _examples(test, "test", size, several=several)
 
     def prepare(self, split: FileSplit) -> bool:
         """Return True if ``split`` exists."""
@@ -44,8 +45,11 @@ class Arrays(Collection):
         return self._read[split]
 
 
-def _examples(pair: Pair, name: str, size: tuple[int, int] | None) -> Examples:
-    """Return the images and labels of ``pair``, the argument ``name``."""
+def _examples(pair: Pair, name: str, size: tuple[int, int] | None, *, several: bool = False) -> Examples:
+    """Return the images and labels of ``pair``, the argument ``name``.
+
+    Rows of 0 and 1 with a single 1 each are one-hot, unless an image is known to have ``several`` labels.
+    """
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
         raise UsageError(f"{name}: must be a pair (X, y), images and labels; this is {_kind(pair)}")
     X, y = as_array(pair[0], f"{name}: X"), _labels(pair[1], f"{name}: y")
@@ -53,7 +57,7 @@ def _examples(pair: Pair, name: str, size: tuple[int, int] | None) -> Examples:
     images.flags.writeable = False
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
-    elif y.ndim == 2 and _is_one_hot(y):
+    elif y.ndim == 2 and not several and _is_one_hot(y):
         y = y.argmax(axis=1)
     labels = None if y.ndim not in (1, 2) or y.dtype.kind in "OUST" else to_labels(y, f"{name}: y")
     if y.ndim != 1 and (labels is None or labels.ndim == 1):
