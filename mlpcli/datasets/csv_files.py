@@ -44,6 +44,7 @@ from mlpcli.datasets.collection import (
     readable,
     shown,
 )
+from mlpcli.datasets.upright import is_emnist
 from mlpcli.errors import DataError
 
 LABEL_NAMES = frozenset(("label", "labels", "class", "classes", "target", "y", "digit", "letter"))
@@ -105,7 +106,7 @@ class CsvFiles(Collection):
         self._size = size
         self._layouts: dict[FileSplit, Layout] = {}
         # Kaggle's tables of EMNIST store pixels column by column, as EMNIST's own files do.
-        self.transposed = any("emnist" in str(table.member or table.path.name).lower() for table in tables.values())
+        self.transposed = any(is_emnist(_file(table)) for table in tables.values())
 
     def prepare(self, split: FileSplit) -> bool:
         """See :meth:`Collection.prepare`."""
