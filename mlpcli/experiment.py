@@ -697,6 +697,7 @@ def _checkpoint(config: Config, dataset: Dataset, trainer: Trainer) -> Checkpoin
         classes=dataset.classes,
         state=trainer.state,
         class_names=dataset.class_names,
+        labels=dataset.labels,
         multi_label=dataset.train.multi_label,
     )
 

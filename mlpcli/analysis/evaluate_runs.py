@@ -68,6 +68,7 @@ def evaluate_runs(
         split,
         first.config.seed,
         classes=first.class_names or first.classes,
+        labels=first.labels,
         whole=dataset is not None,
         say=say,
         progress=progress,
@@ -107,9 +108,8 @@ def load_default_images(model: LoadedModel) -> tuple[Part, SplitName]:
     checkpoint = model.checkpoint
     split = default_split(checkpoint.config.data)
     data = evaluation.data_for(checkpoint, offline=True)
-    part = load_split(
-        data, split, checkpoint.config.seed, classes=checkpoint.class_names or checkpoint.classes, whole=False
-    )
+    names = checkpoint.class_names or checkpoint.classes
+    part = load_split(data, split, checkpoint.config.seed, classes=names, labels=checkpoint.labels)
     evaluation.check_fit(checkpoint, part)
     return part, split
 

@@ -58,8 +58,9 @@ class Split:
 class Dataset:
     """A data set for training: its images are preprocessed by ``data.preprocessing``.
 
-    Labels are indices in ``class_names``. ``hashes`` maps the name of each file read to the SHA-256 of its decoded
-    bytes, or of its contents as IDX. ``has_test`` is false if there are no test images, or they are not to be used.
+    Labels are indices in ``class_names``; ``labels`` are the classes' labels in the files if these are others.
+    ``hashes`` maps the name of each file read to the SHA-256 of its decoded bytes, or of its contents as IDX.
+    ``has_test`` is false if there are no test images, or they are not to be used.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Dataset:
     fallback_from: str | None
     _read_test: Callable[[], Split] = field(repr=False)
     class_names: tuple[str, ...] = ()
+    labels: tuple[str, ...] | None = None
     has_test: bool = True
 
     @property
@@ -161,6 +163,7 @@ def load_dataset(
             fallback_from=None,
             _read_test=test,
             class_names=classes.names,
+            labels=None if classes.labels == classes.names else classes.labels,
             has_test=has_test,
         )
 
@@ -177,14 +180,16 @@ def load_split(
     seed: int = 0,
     *,
     classes: Sequence[str] | int | None = None,
+    labels: Sequence[str] | None = None,
     whole: bool = False,
     say: Say = silent,
     progress: Progress | None = None,
 ) -> Part:
     """Load one split of the data described by ``data``, only from the files it needs. Raises as :func:`load_dataset`.
 
-    ``classes`` are the names that labels are indices of, or the number of classes, whose names are numbers; a label of
-    another class is a ``DataError``. With ``whole`` a data set with a single split is used as a whole.
+    ``classes`` are the names that labels are indices of, or the number of classes, whose names are numbers; ``labels``
+    are their labels in files if these are others. A label of another class is a ``DataError``. With ``whole`` a data
+    set with a single split is used as a whole.
     """
 
     def load(data: DataConfig) -> Part:
@@ -197,14 +202,17 @@ def load_split(
         _require(files, source)
         found = files.read(source)
         own = _classes(files, found, data, split=source, known=classes)
-        names, labels = own.names, own.labels
+        if labels is not None and not isinstance(classes, int):
+            called = dict(zip(labels, classes or (), strict=True))
+            own = replace(own, names=tuple(called.get(label, label) for label in own.labels))
+        names, order = own.names, own.labels
         if isinstance(classes, int):
-            names = labels = tuple(map(str, range(classes)))
+            names = order = tuple(map(str, range(classes)))
             found = replace(found, names=None)
         elif classes is not None:
-            names = labels = tuple(classes)
+            names = order = tuple(classes)
             found = renamed(found, own, files.name)
-        wanted, shape = _split(found, indices(found, labels, files.name, split), files, data, say)
+        wanted, shape = _split(found, indices(found, order, files.name, split), files, data, say)
         if split != "test" and not everything:
             train, validation = held_out(wanted, data, seed, files.name)
             if split == "validation" and validation is None:

@@ -72,7 +72,8 @@ class Checkpoint:
 
     ``dataset`` is the name of the data set, ``hashes`` those of its files (file name -> SHA-256 of the decoded bytes),
     and ``image_shape`` (rows, columns) that of its images. ``class_names`` are the names of the classes, in order; None
-    in a checkpoint from before they were saved. ``multi_label`` is true if an image may have several labels.
+    in a checkpoint from before they were saved. ``labels`` are those in the files, by class, if ``data.class_names``
+    gave them other names. ``multi_label`` is true if an image may have several labels.
     """
 
     config: Config
@@ -82,6 +83,7 @@ class Checkpoint:
     classes: int
     state: State
     class_names: tuple[str, ...] | None = None
+    labels: tuple[str, ...] | None = None
     multi_label: bool = False
 
     @property
@@ -139,6 +141,7 @@ def encode(checkpoint: Checkpoint) -> bytes:
         "image_shape": list(checkpoint.image_shape),
         "classes": checkpoint.classes,
         **({"class_names": list(checkpoint.class_names)} if checkpoint.class_names else {}),
+        **({"labels": list(checkpoint.labels)} if checkpoint.labels else {}),
         **({"multi_label": True} if checkpoint.multi_label else {}),
         "epoch": state.epoch,
         "step": state.step,
@@ -237,6 +240,7 @@ def decode(data: bytes, where: str) -> Checkpoint:
             epochs_since_best=header["patience_used"],
         ),
         class_names=tuple(header["class_names"]) if "class_names" in header else None,
+        labels=tuple(header["labels"]) if "labels" in header else None,
         multi_label=header.get("multi_label", False),
     )
 
@@ -325,8 +329,9 @@ def _header(members: Mapping[str, memoryview], refuse: Refuse) -> dict[str, Any]
 def _contradiction(header: Mapping[str, Any], config: Config) -> str | None:
     """Return a value of ``header`` that contradicts ``config`` or another value, if any."""
     epoch, best, best_epoch = header["epoch"], header["best"], header["best_epoch"]
-    if len(header.get("class_names", ())) not in (0, header["classes"]):
-        return f"{len(header['class_names'])} names of {header['classes']} classes"
+    for key, what in (("class_names", "names"), ("labels", "labels")):
+        if len(header.get(key, ())) not in (0, header["classes"]):
+            return f"{len(header[key])} {what} of {header['classes']} classes"
     if header.get("multi_label") and config.network.objective not in config_module.INDEPENDENT_OUTPUTS:
         return f"several labels at once, and {config.network.objective}"
     if epoch > config.training.epochs:
@@ -357,6 +362,7 @@ _HEADER: Schema = {
     "image_shape": _pair_of(_from_1(MAX_PIXELS_A_SIDE)),
     "classes": _from_1(256),
     "class_names": lambda value: list_of(_is_name)(value) and len(value) <= 256,
+    "labels": lambda value: list_of(_is_name)(value) and len(value) <= 256,
     "multi_label": lambda value: value is True,
     "epoch": _from_1(2**53),
     "step": _from_1(2**53),
@@ -364,7 +370,7 @@ _HEADER: Schema = {
     "best_epoch": is_count,
     "patience_used": is_count,
 }
-_OPTIONAL = ("class_names", "multi_label")  # old checkpoints lack the first
+_OPTIONAL = ("class_names", "labels", "multi_label")  # old checkpoints lack the first
 
 
 def _shapes(sizes: tuple[int, ...]) -> dict[str, tuple[int, ...]]:

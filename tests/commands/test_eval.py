@@ -586,3 +586,27 @@ def test_training_table_is_no_test_set(mlpcli, letters, tmp_path):
     assert result.status == 3
     assert "has no test images" in result.err
     assert mlpcli("eval", tmp_path / "run", "--split", "validation", "--json").json["examples"] == 6
+
+
+def test_names_of_the_config_belong_to_the_labels_of_the_training_images(mlpcli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def table(name, labels):
+        rows = (f"{label},{','.join(str(20 * label + 9 * pixel) for pixel in range(16))}" for label in labels)
+        (tmp_path / name).write_text("".join(f"{row}\n" for row in rows))
+
+    table("train.csv", [0, 1, 2] * 20)
+    overrides = ("data.dataset=train.csv", "data.class_names=[zero, one, two]", "network.hidden=[4]")
+    experiment.train(config.load(None, (*overrides, "data.test=false", "training.epochs=1"), {}), out="run")
+    table("some.csv", [1, 2, 2])
+    found = mlpcli("eval", "run", "--data", "some.csv", "--json").json
+    examples = {each["label"]: each["examples"] for each in found["per_class"]}
+    assert (found["class_names"], examples) == (["zero", "one", "two"], {0: 0, 1: 1, 2: 2})
+    table("named.csv", [1])
+    (tmp_path / "named.csv").write_text((tmp_path / "named.csv").read_text().replace("1,", "one,", 1))
+    assert mlpcli("eval", "run", "--data", "named.csv", "--json").json["per_class"][1]["examples"] == 1
+    for others in ([1, 2, 3], [0, 1, 5]):
+        table("others.csv", others)
+        result = mlpcli("eval", "run", "--data", "others.csv")
+        assert (result.status, result.out) == (3, "")
+        assert f"the network predicts zero, one, two; a test label is {others[2]}" in result.err
