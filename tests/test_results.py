@@ -16,8 +16,8 @@ from mlpcli.runs.spread import spread_of
 DOCS = Path(__file__).parents[1] / "docs"
 RESULTS = DOCS / "results"
 PAGE = (DOCS / "results.md").read_text("utf-8")
-SEEDS = {"plain": range(3), "elastic-800": range(10), "elastic-deep": range(5)}
-SHIFTED = ["elastic-800", "elastic-deep"]  # the recipes that are evaluated on shifted images too
+SEEDS = {"plain": range(3), "elastic-800": range(10), "elastic-deep": range(5), "elastic-night": range(3)}
+SHIFTED = ["elastic-800", "elastic-deep", "elastic-night"]  # the recipes that are evaluated on shifted images too
 RUNS = [(recipe, seed) for recipe, seeds in SEEDS.items() for seed in seeds]
 
 
@@ -112,6 +112,34 @@ def test_runs_follow_their_recipe_on_all_images(recipe: str, seed: int):
     assert metrics[-1]["step"] == steps * len(metrics)
     assert metrics[-1]["validation_error"] is None
     assert read_config.data.validation == 0
+
+
+def test_ensemble_of_the_longest_runs_agrees_with_the_page():
+    found: dict[int, set[tuple[int, float]]] = {}
+    for seed in SEEDS["elastic-night"]:
+        text = (RESULTS / "elastic-night" / f"seed-{seed}" / "evaluations.jsonl").read_text()
+        for line in map(json.loads, text.splitlines()):
+            if line["ensemble"]:
+                found.setdefault(line["average_shifts"], set()).add((line["ensemble_errors"], line["ensemble_error"]))
+    [(errors, alone)], [(_, four)], [(_, eight)] = (found[shifts] for shifts in (0, 4, 8))
+    text = "The three networks of `elastic-night` as an ensemble reach **{:.2f}** ({} errors"
+    page = PAGE.replace("\n", " ")
+    assert text.format(100 * alone, errors) in page
+    after = page.partition(text.format(100 * alone, errors))[2]
+    assert f"with four shifts {100 * four:.2f} and with eight {100 * eight:.2f}" in after[:200]
+
+
+@pytest.mark.parametrize(("name", "epochs"), [("seed-0", 150), ("seed-0-from-night", 30)])
+def test_distilled_run_agrees_with_the_page(name: str, epochs: int):
+    run = DOCS / "distilled" / name
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert (manifest["state"], len(manifest["teacher"]), manifest["epochs"]) == ("finished", 2, epochs)
+    alone = json.loads((run / "test.json").read_text())["error"]
+    records = [json.loads(line) for line in (run / "evaluations.jsonl").read_text().splitlines()]
+    shifted = {record["average_shifts"]: record["error"] for record in records}
+    text = "Its test error is **{:.2f}**, with four shifts {:.2f} and with eight {:.2f}"
+    page = PAGE.replace("\n", " ").partition(f"--set training.epochs={epochs}")[2]
+    assert text.format(100 * alone, 100 * shifted[4], 100 * shifted[8]) in page.partition("minutes")[0]
 
 
 def test_longer_runs_agree_with_the_page():
