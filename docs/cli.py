@@ -19,8 +19,8 @@ best checkpoint, or its last one if no images were held out for validation. The 
 [config reference](config.md).
 
 Results go to stdout, and progress and messages to stderr. With `--json`, which nearly every command has, stdout is one
-JSON document. An output file replaces an existing one, but never
-an input of the command or a file of a run. mlpcli never prompts, and prints no colours if `NO_COLOR` is set.
+JSON document. An output file replaces an existing one, but never an input of the command or a file of a run. mlpcli
+never prompts, and prints no colours if `NO_COLOR` is set.
 
 | exit status | meaning |
 | --- | --- |

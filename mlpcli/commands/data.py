@@ -14,12 +14,12 @@ from mlpcli.commands.group import Group
 from mlpcli.commands.options import data_overrides, is_typed, set_option, source_option, threads_option
 from mlpcli.errors import UsageError, shown
 
-# Keys of data that an import, which converts every image of its source, does not use.
-NOT_OF_FILES = ("dataset", "fallback", "validation", "validation_order", "preprocessing", "test")
-
 if TYPE_CHECKING:
     from mlpcli.analysis.sheet import Sheet
     from mlpcli.config import Config
+
+# Keys of data without effect on an import, which converts all images of its source.
+WITHOUT_EFFECT_ON_IMPORT = ("dataset", "fallback", "validation", "validation_order", "preprocessing", "test")
 
 _folder = click.option(
     "--folder",
@@ -221,7 +221,7 @@ def import_(source: str, folder: str, overrides: tuple[str, ...], as_json: bool)
 
     loaded = config_module.load(None, overrides)
     for key in (override.partition("=")[0].strip() for override in overrides):
-        if not key.startswith("data.") or key.removeprefix("data.") in NOT_OF_FILES:
+        if not key.startswith("data.") or key.removeprefix("data.") in WITHOUT_EFFECT_ON_IMPORT:
             raise UsageError(
                 f"--set {key}: has no effect on an import, which converts all images of SOURCE as they are"
             )
@@ -323,9 +323,9 @@ def show(
     from mlpcli.datasets.remarks import remarks
 
     form = None if file is None else picture_format(Path(file))
-    if form is not None:
+    if file is not None:
         plots.require_matplotlib()
-        output.check_file(Path(file or ""), data=(config, None))
+        output.check_file(Path(file), data=(config, None))
     source = config is not None and _is_source(config)
     path = None if config is None or source else config_module.find(config)
     given = [f"data.dataset={json.dumps(config, ensure_ascii=False)}"] if source else []

@@ -176,7 +176,7 @@ def _refuse_others(subject: str, used: tuple[str, ...]) -> None:
     context = click.get_current_context()
     for parameter in context.command.params:
         if is_typed(parameter.name) and parameter.name not in used and context.params[parameter.name or ""] is not None:
-            name = parameter.opts[0] if isinstance(parameter, click.Option) else f"{parameter.make_metavar(context)}"
+            name = parameter.opts[0] if isinstance(parameter, click.Option) else "a network"
             raise UsageError(f"{subject}, to which {name} does not apply: leave it out")
 
 

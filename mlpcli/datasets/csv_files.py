@@ -54,7 +54,7 @@ MAX_LINE = 16 * 1024 * 1024
 MAX_RATIO = 64  # of text to its compressed bytes; tables of digits have about 10
 MAX_SLACK = 16 * 1024 * 1024
 MIN_RISING = 9  # numbers in a header of nothing else: fewer may be the pixels of a tiny image
-MAX_SHARE = 0.95  # of the rows with the same label
+MAX_FRACTION = 0.95  # of the rows with the same label
 ZIP_MAGIC = b"PK\3\4"
 EMPTY_ZIP = b"PK\5\6"
 SUFFIXES = (".csv", ".csv.gz", ".csv.zip")
@@ -458,7 +458,7 @@ def _label_is_last(table: Table, delimiter: bytes, columns: int, header: bool, k
 
 def _look_like_labels(counts: Counter[str]) -> bool:
     """Return True for at most 256 different values of a column, no fractions, none of them in nearly all rows."""
-    if not counts or len(counts) > MAX_CLASSES or max(counts.values()) > MAX_SHARE * counts.total():
+    if not counts or len(counts) > MAX_CLASSES or max(counts.values()) > MAX_FRACTION * counts.total():
         return False
     numbers = map(_number, counts)
     return all(number is None or number % 1 == 0 for number in numbers)

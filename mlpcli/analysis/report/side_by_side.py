@@ -89,7 +89,7 @@ class Describer:
         }
 
     def _parameters(self, summary: Summary, config: Config | None) -> int | None:
-        """Return the number of parameters that train; None if no run of its data set tells the images and classes."""
+        """Return the number of parameters that train; None if no run of its data set gives image shape and classes."""
         if config is None:
             return None
         if self._data.get(summary.dataset) is None:
