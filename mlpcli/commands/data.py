@@ -325,7 +325,6 @@ def show(
     form = None if file is None else picture_format(Path(file))
     if file is not None:
         plots.require_matplotlib()
-        output.check_file(Path(file), data=(config, None))
     source = config is not None and _is_source(config)
     path = None if config is None or source else config_module.find(config)
     given = [f"data.dataset={json.dumps(config, ensure_ascii=False)}"] if source else []
@@ -333,6 +332,8 @@ def show(
     if as_json:
         output.result_json(_contents(loaded))
         return
+    if file is not None:
+        output.check_file(Path(file), data=loaded.data)
     made = sheet(
         loaded,
         images=images,

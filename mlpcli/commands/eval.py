@@ -83,13 +83,13 @@ def command(
         raise UsageError("--show draws the images that --worst lists, and --worst 0 lists none")
 
     from mlpcli.analysis.evaluate_runs import evaluate_runs
-    from mlpcli.analysis.evaluation import evaluate, open_model
+    from mlpcli.analysis.evaluation import data_for, evaluate, open_model
     from mlpcli.analysis.predictions import labelled_table
     from mlpcli.commands.progress import download_progress
 
     if predictions is not None:
-        own = open_model(Path(paths[0])).checkpoint.config.data
-        output.check_file(Path(predictions), *paths, data=(dataset or own.dataset, folder or own.folder))
+        data = data_for(open_model(Path(paths[0])).checkpoint, dataset=dataset, folder=folder)
+        output.check_file(Path(predictions), *paths, data=data)
     found = evaluate_runs(
         [Path(path) for path in paths],
         split,

@@ -11,11 +11,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mlpcli.errors import RunError, UsageError, shown
+
+if TYPE_CHECKING:
+    from mlpcli.config import DataConfig
 
 
 def say(message: str) -> None:
@@ -44,10 +47,10 @@ def _in_json(character: str) -> str:
     return character if character.isprintable() else json.dumps(character)[1:-1]
 
 
-def check_file(path: Path, *inputs: str | Path, data: tuple[str | None, str | None] = (None, None)) -> None:
+def check_file(path: Path, *inputs: str | Path, data: DataConfig | None = None) -> None:
     """Check, before the work, that a result may be written to the file ``path``.
 
-    ``data`` are the name and the folder of a data set that is read. Raises ``RunError`` if the file cannot be there,
+    ``data`` describes the data set that is read, if any. Raises ``RunError`` if the file cannot be there,
     ``UsageError`` if it is one of ``inputs``, among the files of ``data``, or a run's own file.
     """
     from mlpcli.datasets.load import is_part_of
@@ -60,9 +63,8 @@ def check_file(path: Path, *inputs: str | Path, data: tuple[str | None, str | No
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         if not os.access(path.parent, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        dataset, folder = data
         read = any(_is_same(path, Path(each)) for each in inputs)
-        if read or (dataset is not None and is_part_of(path, dataset, folder or "data")):
+        if read or (data is not None and is_part_of(path, data.dataset, data.folder)):
             raise UsageError(f"{shown(path)}: is read by this command, and would be replaced; name another file")
         if run := own_file_of(path):
             raise UsageError(f"{shown(path)}: is a file of the run {shown(run)}; name another file")

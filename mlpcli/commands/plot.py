@@ -92,7 +92,7 @@ def command(
     from mlpcli.analysis import plots
 
     plots.require_matplotlib()
-    output.check_file(path, *runs, data=(dataset, folder))
+    output.check_file(path, *runs)
     count = images or IMAGES.get(kind, 0)
     draw: Draw
     if kind in ("curves", "layers"):
@@ -110,9 +110,11 @@ def command(
         draw = partial(plots.draw_weights, checkpoint=model.checkpoint, title=title, most=count)
     else:
         from mlpcli.analysis.evaluate_runs import evaluate_runs
-        from mlpcli.analysis.evaluation import evaluate
+        from mlpcli.analysis.evaluation import data_for, evaluate, open_model
         from mlpcli.commands.progress import download_progress
 
+        data = data_for(open_model(Path(runs[0])).checkpoint, dataset=dataset, folder=folder)
+        output.check_file(path, data=data)
         where: dict[str, Any] = {"dataset": dataset, "folder": folder, "sources": sources, "offline": offline}
         found = evaluate_runs([Path(runs[0])], split, **where, say=output.say, progress=download_progress())
         part = found.part

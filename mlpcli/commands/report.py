@@ -74,7 +74,7 @@ def command(
     asked = {"--split": split, "--data": dataset, "--source": sources}
     if no_images and (given := [name for name, value in asked.items() if value]):
         raise UsageError(f"{given[0]} selects images, and --no-images uses none; leave one of them out")
-    output.check_file(Path(file), *runs, data=(dataset, folder))
+    output.check_file(Path(file), *runs, *([dataset] if dataset else []))
     first = Path(runs[0])
     if len(runs) > 1 or (directory.is_folder(first) and not directory.is_run(first)):
         if given := [name for name, value in asked.items() if value]:

@@ -63,8 +63,10 @@ def test_no_output_replaces_a_file_of_a_run(folder: Path, mlpcli: Any, arguments
         ("eval", "run", "--data", "table.csv", "--predictions", "./table.csv"),
         ("eval", "run", "--data", "tiny", "--predictions", "tiny/train-labels-idx1-ubyte"),
         ("eval", "run", "--predictions", "tiny/train-labels-idx1-ubyte"),
+        ("plot", "run", "--kind", "confusion", "-o", "tiny/train.png"),
         ("predict", "run", "pictures", "-o", "pictures/1.png"),
         ("predict", "run", "table.csv", "-o", "link.csv"),
+        ("report", "run", "--data", "table.csv", "-o", "table.csv"),
         ("predict", "last.npz", "table.csv", "-o", "last.npz"),
         ("report", "last.npz", "--no-images", "-o", "last.npz"),
     ],
@@ -72,6 +74,7 @@ def test_no_output_replaces_a_file_of_a_run(folder: Path, mlpcli: Any, arguments
 def test_no_output_replaces_an_input(folder: Path, mlpcli: Any, arguments: tuple[str, ...]):
     Path("link.csv").symlink_to("table.csv")
     Path("pictures").mkdir()
+    Path("tiny/train.png").write_bytes(b"a picture")
     Path("pictures/1.png").write_bytes(b"a picture")
     shutil.copy("run/checkpoints/last.npz", "last.npz")
     before = everything_in(folder)
