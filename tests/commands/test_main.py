@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -112,13 +113,19 @@ def test_command_returns_its_status(value: Any, status: int, boom: Callable[[Any
     assert boom(value) == (status, "", "")
 
 
-@pytest.mark.parametrize("bug", [RuntimeError("a bug"), KeyError("k"), OSError(28, "No space"), StopIteration()])
+@pytest.mark.parametrize("bug", [RuntimeError("a bug"), KeyError("k"), OSError(errno.EINVAL, ""), StopIteration()])
 def test_bug_is_70_with_a_traceback(bug: Exception, boom: Callable[[Any], Ending]) -> None:
     status, out, err = boom(bug)
     assert (status, out) == (70, "")
     assert err.startswith("Traceback (most recent call last):\n")
     assert f"\n{type(bug).__name__}" in err
     assert err.endswith("mlpcli: this is a bug in mlpcli; please report it with the lines above\n")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EMFILE])
+def test_full_disk_and_too_many_open_files_are_no_bug(number: int, boom: Callable[[Any], Ending]) -> None:
+    assert boom(OSError(number, "what failed")) == (4, "", "mlpcli: what failed\n")
+    assert boom(OSError(number, "what failed", "a\nname")) == (4, "", "mlpcli: 'a\\nname': what failed\n")
 
 
 def test_eof_error_is_reported_as_bug(boom: Callable[[Any], Ending]) -> None:
@@ -369,11 +376,19 @@ def test_name_in_a_message_is_one_escaped_line(text: str) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
-def test_unwritable_stdout_is_an_error_and_no_bug() -> None:
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("config", "list"), b"mlpcli: stdout: cannot be written: No space left on device\n"),
+        (("--version",), b"mlpcli: No space left on device\n"),  # click prints these three itself
+        (("--help",), b"mlpcli: No space left on device\n"),
+        (("train", "--help"), b"mlpcli: No space left on device\n"),
+    ],
+)
+def test_unwritable_stdout_is_an_error_and_no_bug(arguments: tuple[str, ...], message: bytes) -> None:
     with Path("/dev/full").open("w") as full:
-        ending = subprocess.run([sys.executable, "-m", "mlpcli", "config", "list"], stdout=full, stderr=subprocess.PIPE)
-    assert ending.returncode == 4
-    assert ending.stderr == b"mlpcli: stdout: cannot be written: No space left on device\n"
+        ending = subprocess.run([sys.executable, "-m", "mlpcli", *arguments], stdout=full, stderr=subprocess.PIPE)
+    assert (ending.returncode, ending.stderr) == (4, message)
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
