@@ -450,7 +450,8 @@ def reproduce(
         raise RunError(f"{path}: is a checkpoint; name its run: {where}")
     if keep is not None:
         directory.require_new(keep, "--keep")
-    read_run(where)  # checks the files that the comparison does not read, too
+    if not read_run(where).metrics.epochs:  # checks the files that the comparison does not read, too
+        raise RunError(f"{shown(where)}: no epoch was completed, so there is nothing to compare")
     checkpoint = checkpoints.read(where / directory.CHECKPOINTS / f"last{checkpoints.SUFFIX}")
     manifest = directory.read_manifest(where)
     config = directory.read_config(where, overrides, os.environ)

@@ -65,8 +65,11 @@ def list_(folder: Path, as_json: bool) -> None:
     """
     from dataclasses import asdict
 
+    from mlpcli.runs.directory import is_run
     from mlpcli.runs.summary import summaries
 
+    if is_run(folder):
+        raise UsageError(f"{shown(folder)}: is a run, not a folder of runs; see mlpcli runs show")
     found = [] if folder == Path("runs") and not folder.exists() else summaries(folder)
     if as_json:
         output.result_json([{**asdict(summary), "path": click.format_filename(summary.path)} for summary in found])

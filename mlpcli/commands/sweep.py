@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mlpcli.sweep.plan import Plan
 
 # The state of a run before this sweep, if it has not changed since.
-WORDS = {"new": "to train", "interrupted": "to resume"}
+WORDS = {"new": "to train", "running": "running", "interrupted": "to resume"}
 # Rows for running tasks on a terminal; there may be hundreds.
 MAX_SHOWN = 20
 
@@ -96,7 +96,7 @@ def command(
     if dry_run:
         _list(sweep, folder, planned, as_json)
         return
-    with execute.locked_folder(folder):
+    with execute.locked_folder(folder, planned):
         tasks = execute.tasks(folder, planned)
         workers = _workers(mpi, jobs, threads)
         if not quiet:
@@ -243,7 +243,7 @@ class _Screen(Watcher):
     def began(self, task: Task) -> None:
         """Show that a worker has started ``task``."""
         if not self._quiet and not self._live:
-            how = "resumes" if task.state == "interrupted" else "begins"
+            how = "begins" if task.state == "new" else "resumes"
             output.say(f"{self._number(self.done)}  {how:<8}  {task.path.name}")
 
     def ended(self, task: Task, outcome: Outcome) -> None:
@@ -265,7 +265,8 @@ class _Screen(Watcher):
             length = "" if run.seconds is None else f"  {run.epochs}/{run.max_epochs} epochs, {run.seconds:.1f} s"
             output.say(f"{self._number(self.done)}  {outcome.state:<8}  {task.path.name}{found}{length}")
         if outcome.problem and (outcome.state != "diverged" or not self._quiet):
-            output.say(f"mlpcli: {task.path}: {outcome.problem}")
+            place = "" if outcome.problem.startswith(str(task.path)) else f"{task.path}: "
+            output.say(f"mlpcli: {place}{outcome.problem}")
 
     def tick(self, running: Sequence[Task]) -> None:
         """Draw the table again, on a terminal."""

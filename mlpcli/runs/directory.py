@@ -210,6 +210,18 @@ def require_new(path: Path, option: str = "--out") -> None:
             _require_new(folder, option)
 
 
+def is_vacant(path: Path) -> bool:
+    """Return True if a new run can be made at ``path``: nothing is there, or only what a killed process left."""
+    try:
+        with Folder(path) as folder:
+            _require_new(folder)
+    except FileNotFoundError:
+        return True
+    except (OSError, RunError):
+        return False
+    return True
+
+
 def _require_new(folder: Folder, option: str = "--out") -> None:
     names = folder.names()
     if CONFIG in names:
@@ -313,10 +325,14 @@ def find_checkpoint(path: Path) -> Path:
         if not is_there(path):
             raise RunError(f"{shown(path)}: no such run or checkpoint; a run is a folder under runs/")
         return path
+    best, last = (path / _checkpoint(name) for name in ("best", "last"))
     with reading(path), Folder(path) as folder:
-        for name in ("best", "last"):
-            if folder.has(_checkpoint(name)):
-                return path / _checkpoint(name)
+        if folder.has(_checkpoint("best")):
+            return best
+        if folder.has(_checkpoint("last")):
+            if checkpoints.read(last).state.best is not None:
+                raise RunError(f"{shown(best)}: is missing; name another checkpoint, such as {shown(last)}")
+            return last
         what = "has no checkpoint yet" if folder.has(CONFIG) else "is not a run"
     raise RunError(f"{shown(path)}: {what}; a run is a folder under runs/ with checkpoints/last.npz")
 

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 from mlpcli import config as config_module
 from mlpcli.config import Config
-from mlpcli.errors import DivergedError, MlpcliError, RunError, UsageError
+from mlpcli.errors import DivergedError, MlpcliError, RunError, UsageError, shown
 from mlpcli.parallel.control import available_cores, launched
 from mlpcli.runs.environment import THREAD_VARIABLES, threads
 from mlpcli.sweep.plan import Plan
@@ -49,9 +49,9 @@ TICK_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Task:
-    """A run as it is on disk. ``state`` is new, interrupted, finished, diverged or broken.
+    """A run as it is on disk. ``state`` is new, running, interrupted, finished, diverged or broken.
 
-    A ``broken`` run cannot be resumed; ``problem`` gives the reason.
+    A ``running`` one is trained by another process. A ``broken`` one cannot be resumed; ``problem`` gives the reason.
     """
 
     path: Path
@@ -61,8 +61,8 @@ class Task:
 
     @property
     def is_open(self) -> bool:
-        """Return True if the run is still to be trained or resumed."""
-        return self.state in ("new", "interrupted")
+        """Return True if the run is still to be trained or resumed; a killed sweep's worker may just be ending."""
+        return self.state in ("new", "running", "interrupted")
 
 
 @dataclass(frozen=True)
@@ -94,11 +94,18 @@ class Watcher:
 
 
 @contextmanager
-def locked_folder(folder: Path) -> Iterator[None]:
-    """Create ``folder`` if needed and lock it against other sweeps. Raises ``RunError``."""
+def locked_folder(folder: Path, plan: Plan) -> Iterator[None]:
+    """Create ``folder`` if needed and lock it against other sweeps.
+
+    Raises ``RunError``, also if the copy of the sweep file would replace a file that is not one.
+    """
     from mlpcli.files import locked
 
     _refuse_a_run(folder)
+    copy = folder / SWEEP
+    with suppress(OSError):
+        if copy.exists() and not (folder / LOCK).exists() and copy.read_bytes() != plan.text.encode():
+            raise RunError(f"{shown(copy)}: would be replaced by a copy of the sweep file; name another --out")
     with ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -157,7 +164,9 @@ def _task(path: Path, config: Config) -> Task:
     from mlpcli.runs.summary import try_to_summarize
 
     if not directory.is_run(path):
-        return Task(path, config, "new")
+        if directory.is_vacant(path):
+            return Task(path, config, "new")
+        return Task(path, config, "broken", f"{shown(path)}: is in the place of a run, but is no run; remove it")
     try:
         there = directory.read_config(path)
         manifest = directory.read_manifest(path) if directory.has_manifest(path) else {}
@@ -172,7 +181,7 @@ def _task(path: Path, config: Config) -> Task:
         )
     state = manifest.get("state", "running")
     if state == "running":
-        return Task(path, config, "interrupted")
+        return Task(path, config, "running" if directory.is_in_use(path) else "interrupted")
     summary = try_to_summarize(path)
     return Task(path, config, "broken" if summary.state == "damaged" else state, summary.problem or "")
 

@@ -15,6 +15,7 @@ import pytest
 from mlpcli import commands, experiment
 from mlpcli.analysis.curve import learning_curve
 from mlpcli.config import Config
+from mlpcli.errors import DivergedError
 from mlpcli.experiment import Observer
 from mlpcli.runs import checkpoint as checkpoints
 from tests.fork_server import fast_folder
@@ -104,6 +105,26 @@ def test_list_shows_every_run(tiny_config: Make, folder: Path, mlpcli: Any):
         ("runs/bad", "damaged"),
     ]
     assert found[1]["test_error"] == run.test_error and found[2]["problem"].startswith("runs/bad/config.yaml:1: ")
+
+
+def test_list_of_a_run_is_refused(tiny_config: Make, folder: Path, mlpcli: Any):
+    experiment.train(tiny_config(), out=Path("runs/a"))
+    message = "mlpcli: runs/a: is a run, not a folder of runs; see mlpcli runs show\n"
+    assert mlpcli("runs", "list", "runs/a") == (2, "", message)
+
+
+@pytest.mark.parametrize(("epochs", "patience", "damaged"), [(4, None, True), (2, 1, True), (4, 1, False)])
+def test_finished_run_has_the_epochs_of_its_config(
+    tiny_config: Make, folder: Path, mlpcli: Any, epochs: int, patience: int | None, damaged: bool
+):
+    experiment.train(tiny_config(), out=Path("runs/a"))
+    config = Path("runs/a/config.yaml")
+    changed = config.read_text().replace("epochs: 3\n", f"epochs: {epochs}\n")
+    config.write_text(changed.replace("patience: null", f"patience: {json.dumps(patience)}"))
+    message = f"training.epochs is {epochs}, but the run finished with 3; write what it was trained with"
+    for command in ("show", "compare"):
+        _, out, err = mlpcli("runs", command, "runs/a")
+        assert (message in out + err) == damaged
 
 
 def test_show_prints_a_run(tiny_config: Make, folder: Path, mlpcli: Any):
@@ -381,6 +402,14 @@ def test_epochs_of_an_unfinished_run_are_reproduced(tiny_config: Make, folder: P
     )
     shutil.rmtree("part/checkpoints")
     assert "last.npz: cannot be read" in mlpcli("runs", "reproduce", "part")[2]
+
+
+def test_run_without_an_epoch_cannot_be_reproduced(tiny_config: Make, folder: Path, mlpcli: Any):
+    with pytest.raises(DivergedError):
+        config = tiny_config("training.learning_rate=1e30", "network.objective=linear_quadratic")
+        experiment.train(config, out=Path("a"))
+    message = "mlpcli: a: no epoch was completed, so there is nothing to compare\n"
+    assert mlpcli("runs", "reproduce", "a") == (4, "", message)
 
 
 def test_differing_metric_is_shown_with_the_environment(tiny_config: Make, folder: Path, mlpcli: Any):

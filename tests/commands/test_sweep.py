@@ -205,9 +205,9 @@ def test_error_statuses(home: Path, mlpcli: Any, arguments: tuple[str, ...], sta
 
 
 def test_folder_in_use_is_refused(home: Path, mlpcli: Any):
-    from mlpcli.sweep import execute
+    from mlpcli.sweep import execute, plan
 
-    with execute.locked_folder(home / "held"):
+    with execute.locked_folder(home / "held", plan.read(home / "short.yaml")):
         status, out, err = mlpcli("sweep", "short.yaml", "--out", "held")
     assert (status, out) == (4, "")
     assert err == "mlpcli: held: is in use by another mlpcli sweep; wait for it to end, or name another --out\n"

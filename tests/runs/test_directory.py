@@ -83,11 +83,17 @@ def test_metrics_have_a_line_per_epoch(run: Path):
     assert directory.read_last_record(run) is None
 
 
-def test_run_path_means_best_checkpoint_else_last(run: Path):
+def test_run_path_means_last_checkpoint_without_validation(tiny_config: Make, folder: Path):
+    run = experiment.train(tiny_config("data.validation=0"), out=folder / "run").path
+    assert directory.find_checkpoint(run) == run / "checkpoints/last.npz"
+
+
+def test_run_path_means_best_checkpoint(run: Path):
     checkpoints = run / "checkpoints"
     assert directory.find_checkpoint(run) == checkpoints / "best.npz"
     (checkpoints / "best.npz").unlink()
-    assert directory.find_checkpoint(run) == checkpoints / "last.npz"
+    with pytest.raises(RunError, match=r"best\.npz: is missing; name another checkpoint, such as .*last\.npz"):
+        directory.find_checkpoint(run)  # validation images were held out, so there was one
     assert directory.find_checkpoint(checkpoints / "previous.npz") == checkpoints / "previous.npz"
     (checkpoints / "last.npz").unlink()
     with pytest.raises(RunError, match="has no checkpoint yet"):

@@ -72,6 +72,9 @@ def test_state_of_each_run(make: Make, tmp_path: Path):
     (folder / "bad manifest/manifest.json").write_text("{")
     experiment.train(config, out=folder / "bad metrics")
     (folder / "bad metrics/metrics.jsonl").write_text("{}\n")
+    (folder / "other files").mkdir()
+    (folder / "other files/notes.txt").touch()
+    (folder / "file").touch()
     states = {
         "new": "new",
         "begun": "new",
@@ -82,6 +85,8 @@ def test_state_of_each_run(make: Make, tmp_path: Path):
         "bad config": "broken",
         "bad manifest": "broken",
         "bad metrics": "broken",
+        "other files": "broken",
+        "file": "broken",
     }
     planned = [Planned(name, diverging if name == "diverged" else config) for name in states]
     found = execute.tasks(folder, plan(*planned))
@@ -90,6 +95,8 @@ def test_state_of_each_run(make: Make, tmp_path: Path):
     assert "config.yaml:1: seed: 'x' is not allowed" in problems["bad config"]
     assert "manifest.json: is damaged" in problems["bad manifest"]
     assert "metrics.jsonl:1: is damaged" in problems["bad metrics"]
+    for name in ("other files", "file"):
+        assert problems[name] == f"{folder / name}: is in the place of a run, but is no run; remove it"
     assert [task.path.name for task in found if task.is_open] == ["new", "begun", "killed", "interrupted"]
     assert not (folder / "new").exists()
     assert execute.unplanned_runs(folder, plan(*planned[2:])) == []
@@ -129,15 +136,15 @@ def test_data_location_may_change(make: Make, tmp_path: Path):
 
 
 def test_folder_is_locked_by_one_sweep_and_is_not_a_run(make: Make, tmp_path: Path):
-    with execute.locked_folder(tmp_path / "a/b"):
+    with execute.locked_folder(tmp_path / "a/b", plan()):
         with (
             pytest.raises(RunError, match="b: is in use by another mlpcli sweep; wait for it"),
-            execute.locked_folder(tmp_path / "a/b"),
+            execute.locked_folder(tmp_path / "a/b", plan()),
         ):
             pass
         with pytest.raises(FileNotFoundError):  # an error of the body is not reported as one of the folder
             (tmp_path / "nothing").read_text()
-    with execute.locked_folder(tmp_path / "a/b"):
+    with execute.locked_folder(tmp_path / "a/b", plan()):
         pass
     interrupted(make(), tmp_path / "run")
     with pytest.raises(RunError, match="run: is a run, not a folder of runs; name another --out"):
@@ -145,9 +152,36 @@ def test_folder_is_locked_by_one_sweep_and_is_not_a_run(make: Make, tmp_path: Pa
     (tmp_path / "file").touch()
     with (
         pytest.raises(RunError, match="file: cannot be written: File exists"),
-        execute.locked_folder(tmp_path / "file"),
+        execute.locked_folder(tmp_path / "file", plan()),
     ):
         pass
+
+
+def test_copy_of_the_sweep_file_replaces_only_an_earlier_copy(tmp_path: Path):
+    copy = tmp_path / "sweep.yaml"
+    copy.write_text("training: {epochs: 1}\n")
+    with (
+        pytest.raises(
+            RunError, match=r"sweep\.yaml: would be replaced by a copy of the sweep file; name another --out"
+        ),
+        execute.locked_folder(tmp_path, plan()),
+    ):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["sweep.yaml"]
+    for text in (plan().text, "the copy of a sweep that was run here before"):
+        copy.write_text(text)
+        with execute.locked_folder(tmp_path, plan()):
+            pass
+
+
+def test_run_in_training_is_running_and_open(make: Make, tmp_path: Path):
+    class Reader(experiment.Observer):
+        def epoch(self, record: Any, best: bool) -> None:
+            found.extend(execute.tasks(tmp_path, plan(Planned("a", make()))))
+
+    found: list[Task] = []
+    experiment.train(make(), out=tmp_path / "a", observer=Reader())
+    assert [(task.state, task.is_open) for task in found] == [("running", True)] * 3
 
 
 # One run ------------------------------------------------------------------------------------------
