@@ -703,12 +703,17 @@ def _written_value(text: str) -> Any:
     return [_scalar(item) for item in text[1:-1].split(", ")] if text != "[]" else []
 
 
+_SWEEP = re.compile(r"^(grid|list|random)[ ]*:", re.MULTILINE)  # one of them is in every sweep file
+
+
 def _read_file(path: Path, values: dict[str, Any], places: dict[str, str]) -> None:
     _read_mapping(read_text(path), path, values, places)
 
 
 def _read_mapping(text: str, path: Path, values: dict[str, Any], places: dict[str, str]) -> None:
     where = shown(path)
+    if _SWEEP.search(text):
+        raise ConfigError(f"{where}: is a sweep file; train its runs with mlpcli sweep")
     tree, lines = _read_yaml(text, f"{where}:")
     if not isinstance(tree, dict):
         what = "is empty" if tree is None else "is not a mapping of keys to values"
@@ -891,6 +896,8 @@ def _build(section: type[T], values: Mapping[str, Any], path: str, places: Mappi
     except ConfigError as error:
         key = str(error).split(":", 1)[0]
         dotted = f"{path}.{key}" if path else key
+        if dotted not in places:  # a default, which does not go with a key that was given
+            dotted = next((given for given in places if path and given.startswith(f"{path}.")), dotted)
         raise ConfigError(f"{_place(dotted, places)}{f'{path}.' if path else ''}{error}") from error
 
 

@@ -206,6 +206,7 @@ def test_last_override_of_a_key_wins(file: Path) -> None:
         ("seed: 1 data: 2", "c.yaml:1: is not YAML: mapping values are not allowed here; check"),
         ("seed: 1\n---\nseed: 2", "c.yaml:2: a second document; a config is one"),
         ("training.epochs: 3", "c.yaml:1: training.epochs: no key has a dot; write epochs below training:"),
+        ("set: {training.epochs: 3}\ngrid: {}", "c.yaml: is a sweep file; train its runs with mlpcli sweep"),
         ("<<: {seed: 1}", "c.yaml:1: <<: unknown key"),
         ("? [a]\n: 1", "c.yaml:1: a key is not plain text"),
         ("seed: 1\ndata: {dataset: [[[[[[1]]]]]]}", "c.yaml:2: nested deeper than 6 levels"),
@@ -311,6 +312,12 @@ def test_invalid_override_is_refused(override: str, message: str, file: Path) ->
         ("training:\n optimizer: sgd", ["training.momentum=.5"], "--set training.momentum=.5: training.momentum: 0.5"),
         ("training: {epochs: 2, warmup_epochs: 2.5}", [], "c.yaml:1: training.warmup_epochs: 2.5 is more than epochs"),
         ("\ntraining: {patience: 2}\ndata: {validation: 0}", [], "c.yaml:2: training.patience: needs validation"),
+        (
+            "\naugmentation: {final_epochs: 1}",
+            [],
+            "c.yaml:2: augmentation.rotation: 0, as are scale, shear, shift and elastic_alpha: nothing is distorted",
+        ),
+        ("seed: 1", ["augmentation.final_epochs=1"], "--set augmentation.final_epochs=1: augmentation.rotation: 0, as"),
         ("data: {validation: 1.5}", [], "c.yaml:1: data.validation: 1.5 is neither a fraction nor a number of images"),
     ],
 )

@@ -19,7 +19,7 @@ CURVES = ("csv", "tensorboard")  # of runs, several at once
 
 
 @click.command()
-@click.argument("runs", metavar="RUN|CHECKPOINT...", nargs=-1, required=True)
+@click.argument("runs", metavar="RUN|CHECKPOINT|FOLDER...", nargs=-1, required=True)
 @click.option(
     "-o",
     "--output",
@@ -47,7 +47,8 @@ def command(runs: tuple[str, ...], file: str, to: Format | None, input_type: Inp
     RUN means the run's best checkpoint, or its last one if there is no best. The ONNX model takes images of shape (N,
     rows, columns). It returns the network's outputs p, of shape (N, classes), and the predicted classes, of shape (N,).
     A safetensors file has the parameters W1, b1, W2 ... and the config. docs/export.md shows how to use both formats
-    from Python. ONNX needs the package onnx: pip install 'mlpcli[export]'.
+    from Python. ONNX needs the package onnx: pip install 'mlpcli[export]'. CSV and TensorBoard take several runs, and
+    folders of runs.
 
     \b
     Examples:
@@ -61,14 +62,14 @@ def command(runs: tuple[str, ...], file: str, to: Format | None, input_type: Inp
     path = Path(file)
     wanted = _format(path, to)
     if input_type is not None and wanted != "onnx":
-        raise UsageError(f"--input is for ONNX models; a {wanted} file has tensors only")
+        raise UsageError(f"--input is for ONNX models, and the format is {wanted}")
 
     if wanted in CURVES:
         _export_curves(runs, path, wanted, as_json)
         return
     output.check_file(path, *runs)
     if len(runs) > 1:
-        raise UsageError(f"{len(runs)} runs are named, and a {wanted} file has one network; csv takes several")
+        raise UsageError(f"{len(runs)} runs are named, and the format {wanted} takes one network; csv takes several")
 
     from mlpcli.analysis import export
     from mlpcli.analysis.evaluation import open_model
@@ -92,11 +93,11 @@ def command(runs: tuple[str, ...], file: str, to: Format | None, input_type: Inp
 
 
 def _export_curves(runs: tuple[str, ...], path: Path, wanted: Format, as_json: bool) -> None:
-    """Write the epochs of ``runs`` to the file ``path``, or as event files to the folder ``path``."""
+    """Write the epochs of ``runs``, also those in folders, to the file ``path``, or as event files to such a folder."""
     from mlpcli.analysis import curves
-    from mlpcli.runs.summary import run_at
+    from mlpcli.runs import ranking
 
-    paths = [run_at(Path(run)) for run in runs]
+    paths = [run.summary.path for run in ranking.collect(map(Path, runs))]
     if wanted == "csv":
         files = {path: curves.to_csv(paths)}
     else:

@@ -120,7 +120,8 @@ def command(
 
     The check uses a few images with random labels. The weights are the initial weights of CONFIG (a file, or the name
     of a shipped config; without one, the defaults) or the trained weights of CHECKPOINT (a run, or one of its .npz
-    files). Nothing is fetched. The exit status is 0 if all results agree, else 1.
+    files). Nothing is fetched. The exit status is 0 if all results agree, else 1. It is
+    also 1 if there was nothing to compare, as every value was 0: this is 'not exercised'.
 
     \b
     Examples:

@@ -132,6 +132,11 @@ def load_dataset(
         if files.unused:
             say(files.unused)
         found = files.read("train")
+        size, there = data.image_shape, found.images.shape[1:]
+        if size is not None and there != size:
+            raise DataError(
+                f"{files.name}: the images have {_size(there)} pixels, and data.size is {_size(size)}; leave it out"
+            )
         classes = _classes(files, found, data)
         if has_test and files.class_names is None:
             _compare_classes(files, classes, say)

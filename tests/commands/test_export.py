@@ -323,6 +323,16 @@ def test_runs_of_one_name_are_distinguished(mlpcli, two_runs, tmp_path):
         assert [row["run"] for row in csv.DictReader(file)] == [str(two_runs[0]), f"{tmp_path}/one"]
 
 
+def test_curves_of_a_folder_are_those_of_its_runs(mlpcli, two_runs, tmp_path):
+    (tmp_path / "runs").mkdir()
+    for run in two_runs:
+        shutil.copytree(run, tmp_path / "runs" / run.name)
+    result = mlpcli("export", tmp_path / "runs", "-o", tmp_path / "curves.csv", "--json")
+    assert result.json["runs"] == 2
+    with (tmp_path / "curves.csv").open(newline="") as file:
+        assert {row["run"] for row in csv.DictReader(file)} == {run.name for run in two_runs}
+
+
 def test_missing_curves_are_an_error(mlpcli, two_runs, tmp_path, monkeypatch):
     assert "csv takes several" in refused(mlpcli("export", *two_runs, "-o", tmp_path / "x.onnx"), 2)
     assert "no such run" in refused(mlpcli("export", tmp_path / "none", "-o", tmp_path / "x.csv"), 4)

@@ -97,6 +97,11 @@ class TestArrays:
         assert np.array_equal(dataset.test().images, idx.decode(tiny.contents[TEST_IMAGES], "", 3).reshape(10, 20))
         assert (dataset.image_shape, dataset.classes) == ((5, 4), 10)
 
+    def test_have_the_size_of_the_config(self, data: DataConfig):
+        assert load_dataset(replace(data, size=(5, 4))).image_shape == (5, 4)
+        with pytest.raises(DataError, match=r": the images have 5 x 4 pixels, and data\.size is 4 x 5; leave it out"):
+            load_dataset(replace(data, size=(4, 5)))
+
     def test_are_read_only_views_on_bytes_read_once(self, data: DataConfig, monkeypatch: pytest.MonkeyPatch):
         names = opened_names(monkeypatch)
         dataset = load_dataset(data)

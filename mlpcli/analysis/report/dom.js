@@ -50,7 +50,7 @@ const unbroken = (text) => text.replace(/ (?=%)| (?==)|(?<==) /g, "\u00a0");
 
 // A time in seconds, minutes or hours.
 function duration(seconds) {
-  if (seconds < 100) return `${seconds.toFixed(1)} s`;
+  if (seconds < 99.95) return `${Number(seconds.toPrecision(3))} s`;
   const minutes = Math.round(seconds / 60);
   return minutes < 100 ? `${minutes} min` : `${(minutes / 60).toFixed(1)} h`;
 }

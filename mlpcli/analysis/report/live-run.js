@@ -39,7 +39,7 @@ function progress(now) {
   const parts = [`epoch ${state === "running" ? Math.min(Math.floor(done) + 1, max_epochs ?? Infinity) : done} of ${max_epochs ?? "?"}`];
   if (resumed !== null) parts.push(resumed ? `resumed after epoch ${resumed}` : "restarted");
   if (speed) parts.push(`${count(Math.round(speed))} images a second`);
-  if (left !== null && state === "running") parts.push(`${duration(Math.round(left))} left`.replace(".0 s", " s"));
+  if (left !== null && state === "running") parts.push(`${duration(Math.round(left))} left`);
   const words = {
     finished: `after ${plural(epochs ?? 0, "epoch")}`,
     interrupted: `after ${plural(epochs ?? 0, "epoch")}: the process that trained it was stopped or killed`,
