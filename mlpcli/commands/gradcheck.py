@@ -44,7 +44,7 @@ STEP_COLUMNS = ("step", "float32")
 REASONS = {
     "central": "a gradient this small has no more digits in a difference",
     **dict.fromkeys(("complex", "direction"), "saturated units leave its derivative no more digits"),
-    "step": "the coordinates of distorted images are float32",
+    "step": "distorted images have coordinates in float32, or saturated units leave the gradient no more digits",
     "float32": "float32 leaves these steps no more digits",
 }
 

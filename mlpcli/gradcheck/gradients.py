@@ -7,7 +7,8 @@ Complex step
     functions"). As f(x + it) = f(x) + it f'(x) - t^2 f''(x) / 2 ..., the truncation error is of order t^2 = 1e-40, and
     as nothing is subtracted no digit cancels. What is left is the rounding of the two computations, some 1e-15.
     Allowed: 1e-12, and the same for a random direction; more below saturated units, whose f' = h (1 - h) loses digits
-    by hand: its absolute error is eps, so that dz = dh * f' may be wrong by eps ||dh||.
+    by hand: its absolute error is eps, so that dz = dh * f' may be wrong by eps ||dh||. If no digit is left, that is
+    'not exercised'.
 Central differences
     df/dx = (8 (f(x + t) - f(x - t)) - (f(x + 2t) - f(x - 2t))) / 12t, t = 1e-3. The error has two parts: t^4 f^(5) / 30
     and the rounding of f, some 1e-16, divided by t, both some 1e-13; a smaller or a larger t makes one of them worse.
@@ -36,6 +37,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -117,22 +119,20 @@ class _Checker:
         subject = self.problem.subject(self.theta.vector, np.float64, scaled=True)
         gradient = subject.gradient()
         rounding = subject.rounding_of_slopes(EPS)
-        allowed = [
-            {**self.tolerance, **{method: max(self.tolerance[method], error) for method in ("complex", "direction")}}
-            for error in rounding
-        ]
         probe = Probe(self._loss(np.float64), self._loss(np.complex128))
+        a = gradient.vector
+        size = float(np.linalg.norm(a))
+        lost = [rounding[i // 2] * float(np.linalg.norm(tensor)) for i, (_, tensor) in enumerate(gradient.tensors())]
         for i, (name, tensor) in enumerate(gradient.tensors()):
             more = {"jacobian": by_jacobians[name]} if name in by_jacobians else {}
-            whole = name.startswith("b")
-            yield self._tensor(name, tensor, probe, self.entries_of[i], whole=whole, more=more, allowed=allowed[i // 2])
-        a = gradient.vector
-        error, _ = self._directions(a, probe, slice(0, len(a)), allowed[0])
-        yield row("theta", a.shape, {"direction": error}, allowed[0])
+            part, whole, zero = self.entries_of[i], name.startswith("b"), EPS * size
+            yield self._tensor(name, tensor, probe, part, whole=whole, more=more, lost=lost[i], zero=zero)
+        error, limit, _ = self._directions(a, probe, slice(0, len(a)), float(np.linalg.norm(lost)))
+        yield row("theta", a.shape, {"direction": error}, {"direction": limit}, exercised=limit < 1)
         if self.problem.input_gradient:
             dX = subject.network.input_gradient()
             probe = Probe(self._loss_of_inputs(np.float64), self._loss_of_inputs(np.complex128))
-            yield self._tensor("dX", dX, probe, slice(0, dX.size), allowed=allowed[0])
+            yield self._tensor("dX", dX, probe, slice(0, dX.size), lost=rounding[0] * float(np.linalg.norm(dX)))
 
     def output_layer(self) -> tuple[dict[str, float], list[Row]]:
         """Multiply out the last layer's Jacobians for each example, and compare with the backward pass.
@@ -283,16 +283,25 @@ class _Checker:
         whole: bool = False,
         more: Mapping[str, float] | None = None,
         zero_is_right: bool = False,
-        allowed: Mapping[str, float] | None = None,
+        lost: float = 0.0,
+        zero: float = 0.0,
     ) -> Row:
-        """Compare ``gradient``, whose entries in the order of memory are the probe's ``part``."""
+        """Compare ``gradient``, whose entries in the order of memory are the probe's ``part``.
+
+        By hand it may be wrong by ``lost``, the norm of the difference, which any of its entries may have. Where it is
+        0, as it is below units with a slope that is rounded to 0, derivatives up to ``zero`` are 0 too.
+        """
         a = without_negligible(gradient.ravel(order="K"))
-        allowed = dict(allowed or self.tolerance)
-        direction, wrong = self._directions(a, probe, part, allowed)
+        negligible = NEGLIGIBLE if a.any() else max(NEGLIGIBLE, zero)
+        allowed = dict(self.tolerance)
+        direction, allowed["direction"], wrong = self._directions(a, probe, part, lost, negligible)
         drawn = np.arange(a.size) if whole else self._draw(a, wrong)
         probe.reset()
-        n = without_negligible(np.array([probe.complex_step(part.start + int(index)) for index in drawn]))
+        slopes = np.array([probe.complex_step(part.start + int(index)) for index in drawn])
+        n = without_negligible(slopes, negligible)
         by_hand, sample = a[drawn], self._sample(drawn)
+        scale = float(np.linalg.norm(n) + np.linalg.norm(by_hand))
+        allowed["complex"] = max(allowed["complex"], min(1.0, lost / scale) if scale else 0.0)
         for shorter in (False, True):
             differences = {int(index): probe.central(part.start + int(index), shorter=shorter) for index in sample}
             smooth = np.array([differences.get(int(index)) is not None for index in drawn], bool)
@@ -321,27 +330,40 @@ class _Checker:
         exercised = zero_is_right or bool(
             (a.any() or n.any()) and (by_hand[smooth].any() or m.any() or not smooth.any())
         )
+        for method in ("complex", "direction"):
+            if errors[method] <= 1 <= allowed[method]:
+                del errors[method]  # by hand it has no digit left
+                exercised = False
         return row(name, gradient.shape, errors, allowed, len(drawn), exercised, kinks, *worst[:1])
 
-    def _directions(self, a: Array, probe: Probe, part: slice, allowed: Mapping[str, float]) -> tuple[float, list[int]]:
-        """Return the error in a random direction through all entries, and an entry that is wrong if it is too large."""
+    def _directions(
+        self, a: Array, probe: Probe, part: slice, lost: float = 0.0, negligible: float = NEGLIGIBLE
+    ) -> tuple[float, float, list[int]]:
+        """Return the error in a random direction through all entries, what is allowed of it, and a wrong entry, if any.
 
-        def error(first: int, last: int) -> float:
+        ``lost`` is the norm of what rounding takes from the gradient ``a``.
+        """
+
+        def project(first: int, last: int) -> tuple[float, float]:
+            """Return the error in a direction through the entries, and their norm, of which it is a share."""
             v, by_hand = draw_direction(self.rng, last - first), a[first:last]
             step = probe.along(slice(part.start + first, part.start + last), v)
-            return projection_error(step if abs(step) > NEGLIGIBLE else 0.0, float(v @ by_hand), by_hand)
+            n, projection = step if abs(step) > negligible else 0.0, float(v @ by_hand)
+            size = max(sqrt(3.0) * (abs(n) + abs(projection)), float(np.linalg.norm(by_hand)))
+            return projection_error(n, projection, by_hand), size
 
         first, last = 0, a.size
-        result = error(first, last)
-        if result <= allowed["direction"]:
-            return result, []
+        result, size = project(first, last)
+        allowed = max(self.tolerance["direction"], min(1.0, lost / size) if size else 0.0)
+        if result <= allowed:
+            return result, allowed, []
         while last - first > 1:
             middle = (first + last) // 2
-            if error(first, middle) > error(middle, last):
+            if project(first, middle)[0] > project(middle, last)[0]:
                 last = middle
             else:
                 first = middle
-        return result, [first]
+        return result, allowed, [first]
 
     def _sample(self, drawn: Array) -> Array:
         """Return the entries for central differences, which cost four times as much: a part of a large whole tensor."""

@@ -95,6 +95,6 @@ def draw_direction(rng: np.random.Generator, size: int) -> Array:
     return direction
 
 
-def without_negligible(values: Array) -> Array:
-    """Return a copy of ``values`` with 0 in place of what is smaller than ``NEGLIGIBLE``."""
-    return np.where(np.abs(values) < NEGLIGIBLE, 0.0, values)
+def without_negligible(values: Array, negligible: float = NEGLIGIBLE) -> Array:
+    """Return a copy of ``values`` with 0 in place of what is smaller than ``negligible``."""
+    return np.where(np.abs(values) < negligible, 0.0, values)

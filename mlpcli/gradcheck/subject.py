@@ -81,12 +81,18 @@ class Subject:
         return [*sides, KINKS[C](network.logits, self.problem.Y)] if C in KINKS else sides
 
     def rounding_of_slopes(self, eps: float) -> list[float]:
-        """Return by layer the relative error of the gradient, due to that of f', after a backward pass.
+        """Return by layer the relative error of the gradient, due to that of slopes, after a backward pass.
 
-        h (1 - h) and 1 - h^2 have an absolute error of ``eps``, whatever their size; the error of relu's derivative is
-        1 where rounding may take z across the kink.
+        1 and more means that no digit is left.
+
+        h (1 - h) and 1 - h^2 have an absolute error of ``eps``, whatever their size, and so has p (1 - p), if the
+        objective does not cancel it; the error of relu's derivative is 1 where rounding may take z across the kink.
         """
-        errors, total = [0.0], 0.0
+        total = 0.0
+        if self.network.objective.name == "sigmoid_quadratic":
+            p, Y = self.network.p, self.problem.Y
+            total = _share(SLOPE_ROUNDINGS * eps * (p - Y) / len(Y), self.network.output.dz)
+        errors = [total]
         layers, kink = self.network.layers, KINKS.get(self.network.f.name)
         for layer, above in zip(reversed(layers[:-1]), reversed(layers), strict=False):
             dh = above.dz @ above.W.T
@@ -96,10 +102,8 @@ class Subject:
             else:
                 reach = SLOPE_ROUNDINGS * eps * np.abs(layer.z).max()
                 lost = (kink(layer.z + reach) != kink(layer.z - reach)) * dh
-            size = float(np.linalg.norm(layer.dz))
-            if size:
-                total += float(np.linalg.norm(lost)) / size
-            errors.append(min(1.0, total))
+            total += _share(lost, layer.dz)
+            errors.append(total)
         return errors[::-1]
 
     @contextmanager
@@ -119,6 +123,12 @@ class Subject:
         yield Subject(self.problem, self.theta, subnetwork).loss
         for array, values in zip(written, before, strict=True):
             array[...] = values
+
+
+def _share(lost: Array, of: Array) -> float:
+    """Return ||lost|| / ||of||; 0 if ``of`` is 0."""
+    size = float(np.linalg.norm(of))
+    return float(np.linalg.norm(lost)) / size if size else 0.0
 
 
 def _one_unit(layer: Layer, unit: slice) -> Layer:

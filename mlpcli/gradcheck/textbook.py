@@ -114,8 +114,9 @@ def probabilities(config: NetworkConfig, theta: Parameters, X: Array) -> Array:
 
 
 def moved(X: Array, dX: Array, epsilon: float) -> Array:
-    """Return X (B, D), each row moved by the distance ``epsilon`` along its gradient; not if that is 0."""
-    return np.array([x + epsilon * g / np.linalg.norm(g) if g.any() else x for x, g in zip(X, dX, strict=True)])
+    """Return X (B, D), each row moved by the distance ``epsilon`` along its gradient; by less if squares underflow."""
+    shortest = math.sqrt(np.finfo(np.float64).tiny)
+    return np.array([x + epsilon * g / max(np.linalg.norm(g), shortest) for x, g in zip(X, dX, strict=True)])
 
 
 def learning_rate(config: TrainingConfig, step: int, steps_per_epoch: int) -> float:

@@ -292,6 +292,41 @@ def test_saturated_units_allow_for_lost_digits():
     assert found["W2"].allowed["complex"] == TOLERANCE["complex"]
 
 
+def test_saturated_outputs_allow_for_lost_digits():
+    def saturated(theta, X):
+        theta.b[-1][:] = 30.0  # 1 - p is 1e-13
+
+    found = rows(objective="sigmoid_quadratic", change=saturated)
+    assert {row.verdict for row in found.values()} == {"passed"}
+    for name in ("W1", "b1", "W2", "b2", "theta"):
+        method = "direction" if name == "theta" else "complex"
+        assert TOLERANCE[method] < found[name].errors[method] < found[name].allowed[method]
+
+
+def test_sample_below_saturated_units_allows_for_the_digits_lost_in_the_tensor():
+    def saturated(theta, X):
+        theta.b[0][1:] = 34.0
+
+    for seed in range(10):
+        found = rows(change=saturated, entries=3, rng=np.random.default_rng(seed))
+        assert found["W1"].verdict in ("passed", "not exercised")  # the latter, if all are below saturated units
+        assert found["b1"].verdict == "passed"
+
+
+@pytest.mark.parametrize("slope", [0.0, 1e-20])
+def test_slopes_that_are_rounded_to_0_are_no_reason_for_a_wrong_slope(slope: float, monkeypatch: pytest.MonkeyPatch):
+    def saturated(theta, X):
+        theta.b[0][:] = 40.0  # 1 - h is 4e-18, and h is rounded to 1
+
+    assert rows(change=saturated)["W1"].verdict == "not exercised"
+    sigmoid = type(ACTIVATIONS["sigmoid"])
+    derivative = sigmoid.derivative
+    monkeypatch.setattr(
+        sigmoid, "derivative", lambda self, h, out: np.multiply(derivative(self, h, out), slope, out=out)
+    )
+    assert rows()["W1"].verdict == "failed"
+
+
 def test_wrong_values_with_right_derivatives_are_caught(monkeypatch):
     relu, hinge = type(ACTIVATIONS["relu"]), LinearHinge
     monkeypatch.setattr(relu, "forward", lambda self, z, h: np.multiply(z, z.real > 0.3, out=h))
