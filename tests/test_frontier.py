@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 
+from mlpcli import config
+from mlpcli.commands.config import _reached
+
 DOCS = Path(__file__).parents[1] / "docs"
 SCRIPT = runpy.run_path(str(DOCS / "pictures" / "frontier.py"))
 PICTURE: Path = SCRIPT["PICTURE"]
@@ -80,3 +83,14 @@ def test_table_is_of_the_committed_runs():
         seconds, error = each.point
         errors = ", ".join(f"{one:.2f}" for one in each.errors)
         assert f"| {each.name} | {seconds:.1f} | {error:.2f} | {errors} |" in page
+
+
+CONFIGS = [each for each in SCRIPT["recipes"](DOCS / "frontier") if not each.name.startswith("pytorch/")]
+
+
+@pytest.mark.parametrize("recipe", CONFIGS, ids=lambda recipe: recipe.name)
+def test_config_says_what_its_runs_in_the_figure_reached(recipe: Any):
+    reached = _reached(config.read_text(config.find(recipe.name)))
+    seconds, error = recipe.point
+    assert reached.test_error == pytest.approx(error / 100, abs=5.1e-5)
+    assert reached.seconds == pytest.approx(seconds, abs=0.051)
