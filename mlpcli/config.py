@@ -703,7 +703,9 @@ def _written_value(text: str) -> Any:
     return [_scalar(item) for item in text[1:-1].split(", ")] if text != "[]" else []
 
 
-_SWEEP = re.compile(r"^(grid|list|random)[ ]*:", re.MULTILINE)  # one of them is in every sweep file
+def is_sweep(text: str) -> bool:
+    """Return True if ``text`` has one of the keys of which every sweep file has one."""
+    return re.search(r"^(grid|list|random)[ ]*:", text, re.MULTILINE) is not None
 
 
 def _read_file(path: Path, values: dict[str, Any], places: dict[str, str]) -> None:
@@ -712,8 +714,8 @@ def _read_file(path: Path, values: dict[str, Any], places: dict[str, str]) -> No
 
 def _read_mapping(text: str, path: Path, values: dict[str, Any], places: dict[str, str]) -> None:
     where = shown(path)
-    if _SWEEP.search(text):
-        raise ConfigError(f"{where}: is a sweep file; train its runs with mlpcli sweep")
+    if is_sweep(text):
+        raise ConfigError(f"{where}: is a sweep file, not a config; mlpcli sweep trains its runs")
     tree, lines = _read_yaml(text, f"{where}:")
     if not isinstance(tree, dict):
         what = "is empty" if tree is None else "is not a mapping of keys to values"

@@ -9,10 +9,15 @@
     └── DivergedError          the loss or a parameter is no longer a finite number
 
 Every message is for the person who typed the command: what is wrong, where, and what to do. Only ``mlpcli.commands``
-knows the exit status of each. Any other exception is a bug in mlpcli.
+knows the exit status of each. Any other exception is a bug in mlpcli, but for those :func:`of_the_machine`.
 """
 
 from __future__ import annotations
+
+import errno
+
+# The disk is full or broken, or no more files can be opened.
+_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE}
 
 
 class MlpcliError(Exception):
@@ -52,3 +57,10 @@ def shown(text: object, max_length: int | None = None) -> str:
     line = str(text)
     line = line if line and line.isprintable() else repr(line)
     return line if max_length is None or len(line) <= max_length else f"{line[: max_length - 3]}..."
+
+
+def of_the_machine(error: Exception) -> str:
+    """Return a message if ``error`` is of the machine's state, such as a full disk, and no bug; else empty text."""
+    if not isinstance(error, OSError) or error.errno not in _MACHINE:
+        return ""
+    return f"{shown(error.filename)}: {error.strerror}" if error.filename else str(error.strerror)

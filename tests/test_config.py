@@ -206,7 +206,7 @@ def test_last_override_of_a_key_wins(file: Path) -> None:
         ("seed: 1 data: 2", "c.yaml:1: is not YAML: mapping values are not allowed here; check"),
         ("seed: 1\n---\nseed: 2", "c.yaml:2: a second document; a config is one"),
         ("training.epochs: 3", "c.yaml:1: training.epochs: no key has a dot; write epochs below training:"),
-        ("set: {training.epochs: 3}\ngrid: {}", "c.yaml: is a sweep file; train its runs with mlpcli sweep"),
+        ("set: {training.epochs: 3}\ngrid: {}", "c.yaml: is a sweep file, not a config; mlpcli sweep trains its runs"),
         ("<<: {seed: 1}", "c.yaml:1: <<: unknown key"),
         ("? [a]\n: 1", "c.yaml:1: a key is not plain text"),
         ("seed: 1\ndata: {dataset: [[[[[[1]]]]]]}", "c.yaml:2: nested deeper than 6 levels"),

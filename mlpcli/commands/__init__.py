@@ -6,7 +6,6 @@ functions, so that help and usage errors come at once.
 
 from __future__ import annotations
 
-import errno
 import gc
 import importlib
 import itertools
@@ -23,16 +22,13 @@ import click
 from mlpcli import __version__
 from mlpcli.commands import output
 from mlpcli.commands.group import Group
-from mlpcli.errors import DataError, DivergedError, MlpcliError, RunError, UsageError, shown
+from mlpcli.errors import DataError, DivergedError, MlpcliError, RunError, UsageError, of_the_machine, shown
 
 COMPLETION_VARIABLE = "_MLPCLI_COMPLETE"  # click's name for it
 EXIT_CHECK_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERNAL = 70
 EXIT_STATUS: dict[type[MlpcliError], int] = {UsageError: EXIT_USAGE, DataError: 3, RunError: 4, DivergedError: 5}
-
-# The disk is full or broken, or no more files can be opened: wherever it happens, even in click's help, it is no bug.
-_MACHINE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE}
 
 # A command's module in this package, and its line in the overview: written here so that --help imports none of them.
 COMMANDS = {
@@ -157,9 +153,8 @@ def _run(arguments: list[str]) -> int:
     except BrokenPipeError:  # the reader of stdout has closed it
         return 128 + signal.SIGPIPE
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in _MACHINE_ERRORS:
-            where = f"{shown(str(error.filename))}: " if error.filename else ""
-            output.say(f"mlpcli: {where}{error.strerror}")
+        if found := of_the_machine(error):
+            output.say(f"mlpcli: {found}")
             return EXIT_STATUS[RunError]
         traceback.print_exc()
         output.say("mlpcli: this is a bug in mlpcli; please report it with the lines above")

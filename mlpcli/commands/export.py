@@ -97,7 +97,15 @@ def _export_curves(runs: tuple[str, ...], path: Path, wanted: Format, as_json: b
     from mlpcli.analysis import curves
     from mlpcli.runs import ranking
 
-    paths = [run.summary.path for run in ranking.collect(map(Path, runs))]
+    named = set(map(Path, runs))
+    paths = []
+    for run in ranking.collect(map(Path, runs)):
+        if run.summary.problem and run.summary.path not in named:  # one of a folder
+            output.say(f"mlpcli: {run.summary.problem}; left out")
+        else:
+            paths.append(run.summary.path)
+    if not paths:
+        raise RunError("there is no run left to write")
     if wanted == "csv":
         files = {path: curves.to_csv(paths)}
     else:

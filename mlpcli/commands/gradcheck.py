@@ -43,8 +43,8 @@ STEP_COLUMNS = ("step", "float32")
 # Why a row allows more than the tolerance of its method.
 REASONS = {
     "central": "a gradient this small has no more digits in a difference",
-    **dict.fromkeys(("complex", "direction"), "saturated units leave its derivative no more digits"),
-    "step": "distorted images have coordinates in float32, or saturated units leave the gradient no more digits",
+    **dict.fromkeys(("complex", "direction"), "saturated units, or kinks nearby, leave its derivative no more digits"),
+    "step": "the coordinates of distorted images are float32",
     "float32": "float32 leaves these steps no more digits",
 }
 
@@ -121,7 +121,7 @@ def command(
     The check uses a few images with random labels. The weights are the initial weights of CONFIG (a file, or the name
     of a shipped config; without one, the defaults) or the trained weights of CHECKPOINT (a run, or one of its .npz
     files). Nothing is fetched. The exit status is 0 if all results agree, else 1. It is
-    also 1 if there was nothing to compare, as every value was 0: this is 'not exercised'.
+    also 1 if there was nothing to compare, as every value is 0 or rounding leaves it no digit: 'not exercised'.
 
     \b
     Examples:

@@ -345,7 +345,7 @@ class _Checker:
         """
 
         def project(first: int, last: int) -> tuple[float, float]:
-            """Return the error in a direction through the entries, and their norm, of which it is a share."""
+            """Return the error in a direction through the entries, and the norm that it is relative to."""
             v, by_hand = draw_direction(self.rng, last - first), a[first:last]
             step = probe.along(slice(part.start + first, part.start + last), v)
             n, projection = step if abs(step) > negligible else 0.0, float(v @ by_hand)

@@ -52,7 +52,7 @@ def row(
     kinks: tuple[str, ...] = (),
     worst: str = "",
 ) -> Row:
-    """Return the row with its verdict: failed if an error is more than ``allowed``, not exercised if all was 0."""
+    """Return the row with its verdict: failed if an error is more than allowed, else passed if ``exercised``."""
     agree = all(error <= allowed[method] for method, error in errors.items())
     verdict = FAILED if not agree else PASSED if exercised else NOT_EXERCISED
     return Row(name, shape, checked, errors, verdict, {method: allowed[method] for method in errors}, kinks, worst)

@@ -38,7 +38,7 @@ from mlpcli.datasets.deskew import preprocessed
 from mlpcli.datasets.load import Dataset, Split
 from mlpcli.errors import DivergedError
 from mlpcli.gradcheck import distortions, textbook
-from mlpcli.gradcheck.probe import COMPLEX_STEP, EPS, ROUNDINGS
+from mlpcli.gradcheck.probe import COMPLEX_STEP, ROUNDINGS
 from mlpcli.gradcheck.rows import (
     NOT_EXERCISED,
     TOLERANCE,
@@ -231,7 +231,6 @@ class StepChecker:
         self.snapshots: list[Snapshot] = []
         self.diverged = False
         self._largest_logit = 1.0
-        self._lost = 0.0  # the relative error of a gradient in these steps, due to that of saturated slopes
 
     def rows(self, in_float32: CheckedSteps | None = None) -> list[Row]:
         """Take the steps, also those ``in_float32``, and return a row for the loss and for every vector."""
@@ -276,11 +275,7 @@ class StepChecker:
         for name, by_step in errors.items():
             own = () if name == "loss" else shape
             methods = {"step": by_step, **({"float32": rounded[name]} if rounded else {})}
-            allowed, exercised = tolerance, moved[name]
-            if by_step > tolerance["step"]:
-                allowed = {**tolerance, "step": max(tolerance["step"], self._lost)}
-                exercised = exercised and self._lost < 1.0
-            rows.append(row(f"step {name}", own, methods, allowed, math.prod(own), exercised))
+            rows.append(row(f"step {name}", own, methods, tolerance, math.prod(own), moved[name]))
         config, train = self._config, self._dataset.train
         if config.augmentation is not None:
             epochs = (*self._steps.epochs, config.training.epochs)  # the last may have weaker distortions
@@ -393,8 +388,7 @@ class StepChecker:
             vector = after.vectors[name]
             return projection_error(float(direction @ vector), float(expected), vector)
 
-        given = problem
-        problem, error_of_dX = self._moved(given, theta)
+        problem, error_of_dX = self._moved(problem, theta)
         # Along the direction by the complex step: the loss is the real part, its derivative the imaginary one. The
         # gradient is 0 where there is no connection, so what the direction has there does not count.
         subject = problem.subject(theta, np.complex128)
@@ -424,12 +418,6 @@ class StepChecker:
             interval = min(INTERVAL, self._steps_per_epoch)
             mean = textbook.average(state["average"], after.vectors["theta"], training.averaging, interval, number)
             errors["average"] = relative_error(mean, after.vectors["average"])
-        if _largest(errors) > self._tolerance["step"]:
-            for each in (given, problem):
-                subject = each.subject(theta, np.float64)
-                subject.gradient()
-                # Errors of projections, and of dX, may be some times those of the gradient's norm.
-                self._lost = max(self._lost, *subject.rounding_of_slopes(ROUNDINGS * EPS))
         return errors
 
     def _moved(self, problem: Problem, theta: Array) -> tuple[Problem, float]:

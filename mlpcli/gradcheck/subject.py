@@ -19,7 +19,7 @@ from mlpcli.parallel.comm import SERIAL
 
 Array = NDArray[Any]
 
-# The rounding error of f', or of z where f has a kink, in units of eps and of the largest z.
+# The rounding error of f', or of z where f has a kink, in units of eps and of the sum of |x W| and |b|.
 SLOPE_ROUNDINGS = 10.0
 
 
@@ -83,15 +83,14 @@ class Subject:
     def rounding_of_slopes(self, eps: float) -> list[float]:
         """Return by layer the relative error of the gradient, due to that of slopes, after a backward pass.
 
-        1 and more means that no digit is left.
-
         h (1 - h) and 1 - h^2 have an absolute error of ``eps``, whatever their size, and so has p (1 - p), if the
-        objective does not cancel it; the error of relu's derivative is 1 where rounding may take z across the kink.
+        objective does not cancel it; the error of relu's derivative is 1 where rounding may take z across the kink. An
+        error of 1 and more leaves no digit.
         """
         total = 0.0
         if self.network.objective.name == "sigmoid_quadratic":
             p, Y = self.network.p, self.problem.Y
-            total = _share(SLOPE_ROUNDINGS * eps * (p - Y) / len(Y), self.network.output.dz)
+            total = _ratio(SLOPE_ROUNDINGS * eps * (p - Y) / len(Y), self.network.output.dz)
         errors = [total]
         layers, kink = self.network.layers, KINKS.get(self.network.f.name)
         for layer, above in zip(reversed(layers[:-1]), reversed(layers), strict=False):
@@ -100,9 +99,11 @@ class Subject:
             if kink is None:
                 lost = SLOPE_ROUNDINGS * eps * dh
             else:
-                reach = SLOPE_ROUNDINGS * eps * np.abs(layer.z).max()
+                x: Any = layer.x
+                x = x if isinstance(x, np.ndarray) else x.scale * x.array
+                reach = SLOPE_ROUNDINGS * eps * (np.abs(x) @ np.abs(layer.W) + np.abs(layer.b))  # of the sums in z
                 lost = (kink(layer.z + reach) != kink(layer.z - reach)) * dh
-            total += _share(lost, layer.dz)
+            total += _ratio(lost, layer.dz)
             errors.append(total)
         return errors[::-1]
 
@@ -125,9 +126,9 @@ class Subject:
             array[...] = values
 
 
-def _share(lost: Array, of: Array) -> float:
-    """Return ||lost|| / ||of||; 0 if ``of`` is 0."""
-    size = float(np.linalg.norm(of))
+def _ratio(lost: Array, dz: Array) -> float:
+    """Return ||lost|| / ||dz||; 0 if dz is 0."""
+    size = float(np.linalg.norm(dz))
     return float(np.linalg.norm(lost)) / size if size else 0.0
 
 

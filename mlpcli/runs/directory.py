@@ -144,9 +144,9 @@ class RunDirectory:
         best = self._best(checkpoint) if checkpoint else None
         self._require_in_place()
         with writing(self.path):
-            self._write(CONFIG, written)
-            # Before anything is removed: a run without its last epochs must not be called finished.
+            # First: a run with a config of more epochs, or without its last ones, must not be called finished.
             self.write_manifest(**{**manifest, "state": "running"})
+            self._write(CONFIG, written)
             self._folder.remove(TEST)
             self._folder.remove(STEPS)
             if checkpoint is not None:

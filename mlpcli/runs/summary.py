@@ -71,9 +71,9 @@ def read_run(path: Path) -> Recorded:
         state = manifest.get("state", "running")
         if state == "running" and not directory.is_in_use(folder):
             state = "interrupted"
-    lasts, patience = config.training.epochs, config.training.patience
-    if state == "finished" and metrics.epochs != lasts and (patience is None or metrics.epochs > lasts):
-        what = f"training.epochs is {lasts}, but the run finished with {metrics.epochs}"
+    wanted, patience = config.training.epochs, config.training.patience
+    if state == "finished" and metrics.epochs != wanted and (patience is None or metrics.epochs > wanted):
+        what = f"training.epochs is {wanted}, but the run finished with {metrics.epochs}"
         raise RunError(f"{shown(path / directory.CONFIG)}: {what}; write what it was trained with")
     best, last, seconds = metrics.best, metrics.last, metrics.seconds
     summary = Summary(

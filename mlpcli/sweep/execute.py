@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 from mlpcli import config as config_module
 from mlpcli.config import Config
-from mlpcli.errors import DivergedError, MlpcliError, RunError, UsageError, shown
+from mlpcli.errors import DivergedError, MlpcliError, RunError, UsageError, of_the_machine, shown
 from mlpcli.parallel.control import available_cores, launched
 from mlpcli.runs.environment import THREAD_VARIABLES, threads
 from mlpcli.sweep.plan import Plan
@@ -95,17 +95,10 @@ class Watcher:
 
 @contextmanager
 def locked_folder(folder: Path, plan: Plan) -> Iterator[None]:
-    """Create ``folder`` if needed and lock it against other sweeps.
-
-    Raises ``RunError``, also if the copy of the sweep file would replace a file that is not one.
-    """
+    """Create ``folder`` for ``plan`` if needed and lock it against other sweeps. Raises ``RunError``."""
     from mlpcli.files import locked
 
-    _refuse_a_run(folder)
-    copy = folder / SWEEP
-    with suppress(OSError):
-        if copy.exists() and not (folder / LOCK).exists() and copy.read_bytes() != plan.text.encode():
-            raise RunError(f"{shown(copy)}: would be replaced by a copy of the sweep file; name another --out")
+    _refuse_other_folders(folder, plan)
     with ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -122,11 +115,12 @@ def locked_folder(folder: Path, plan: Plan) -> Iterator[None]:
 def tasks(folder: Path, plan: Plan) -> list[Task]:
     """Return the runs of ``plan`` with their state in ``folder``. Changes nothing.
 
-    Raises ``UsageError`` if an existing run has another config than the plan.
+    Raises ``UsageError`` if an existing run has another config than the plan, ``RunError`` if the folder is a run, or
+    has a file that the copy of the sweep file would replace.
     """
     from mlpcli.runs.initial import pinned
 
-    _refuse_a_run(folder)
+    _refuse_other_folders(folder, plan)
     found: dict[tuple[Named, ...], Config] = {}  # configs with the same checkpoints read them once
     made = []
     for planned in plan.runs:
@@ -152,11 +146,18 @@ def unplanned_runs(folder: Path, plan: Plan) -> list[Path]:
     return []
 
 
-def _refuse_a_run(folder: Path) -> None:
+def _refuse_other_folders(folder: Path, plan: Plan) -> None:
     from mlpcli.runs import directory
 
     if directory.is_run(folder):
         raise RunError(f"{folder}: is a run, not a folder of runs; name another --out")
+    copy = folder / SWEEP
+    with suppress(OSError):
+        if not copy.exists() or (text := copy.read_bytes()) == plan.text.encode():
+            return
+        of_a_sweep = config_module.is_sweep(text.decode("utf-8", "replace"))
+        if not (of_a_sweep and any(directory.is_run(path) for path in folder.iterdir())):
+            raise RunError(f"{shown(copy)}: would be replaced by a copy of the sweep file; name another --out")
 
 
 def _task(path: Path, config: Config) -> Task:
@@ -166,7 +167,12 @@ def _task(path: Path, config: Config) -> Task:
     if not directory.is_run(path):
         if directory.is_vacant(path):
             return Task(path, config, "new")
-        return Task(path, config, "broken", f"{shown(path)}: is in the place of a run, but is no run; remove it")
+        return Task(
+            path,
+            config,
+            "broken",
+            f"{shown(path)}: is in the place of a run, but is no run; move it away, or name another --out",
+        )
     try:
         there = directory.read_config(path)
         manifest = directory.read_manifest(path) if directory.has_manifest(path) else {}
@@ -237,6 +243,8 @@ def train(task: Task, threads: int) -> Outcome:
     except MemoryError:
         return Outcome("failed", "does not fit in memory", tuple(messages))
     except Exception as error:
+        if found := of_the_machine(error):
+            return Outcome("failed", found, tuple(messages))
         messages.append(
             f"{traceback.format_exc()}mlpcli: this is a bug in mlpcli; please report it with the lines above"
         )

@@ -331,6 +331,12 @@ def test_curves_of_a_folder_are_those_of_its_runs(mlpcli, two_runs, tmp_path):
     assert result.json["runs"] == 2
     with (tmp_path / "curves.csv").open(newline="") as file:
         assert {row["run"] for row in csv.DictReader(file)} == {run.name for run in two_runs}
+    damaged = tmp_path / "runs" / two_runs[0].name
+    (damaged / "metrics.jsonl").write_text("{}\n")
+    result = mlpcli("export", tmp_path / "runs", "-o", tmp_path / "curves.csv", "--json")
+    assert (result.json["runs"], result.err.count("\n")) == (1, 1)
+    assert "metrics.jsonl:1: is damaged" in result.err and result.err.endswith("; left out\n")
+    assert "metrics.jsonl:1: is damaged" in refused(mlpcli("export", damaged, "-o", tmp_path / "curves.csv"), 4)
 
 
 def test_missing_curves_are_an_error(mlpcli, two_runs, tmp_path, monkeypatch):

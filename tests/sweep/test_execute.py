@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import sys
@@ -96,7 +97,10 @@ def test_state_of_each_run(make: Make, tmp_path: Path):
     assert "manifest.json: is damaged" in problems["bad manifest"]
     assert "metrics.jsonl:1: is damaged" in problems["bad metrics"]
     for name in ("other files", "file"):
-        assert problems[name] == f"{folder / name}: is in the place of a run, but is no run; remove it"
+        assert (
+            problems[name]
+            == f"{folder / name}: is in the place of a run, but is no run; move it away, or name another --out"
+        )
     assert [task.path.name for task in found if task.is_open] == ["new", "begun", "killed", "interrupted"]
     assert not (folder / "new").exists()
     assert execute.unplanned_runs(folder, plan(*planned[2:])) == []
@@ -157,21 +161,40 @@ def test_folder_is_locked_by_one_sweep_and_is_not_a_run(make: Make, tmp_path: Pa
         pass
 
 
-def test_copy_of_the_sweep_file_replaces_only_an_earlier_copy(tmp_path: Path):
+@pytest.mark.parametrize("file", [".lock", "other/config.yaml", None])
+def test_copy_of_the_sweep_file_never_replaces_a_config(file: str | None, tmp_path: Path):
     copy = tmp_path / "sweep.yaml"
     copy.write_text("training: {epochs: 1}\n")
-    with (
-        pytest.raises(
-            RunError, match=r"sweep\.yaml: would be replaced by a copy of the sweep file; name another --out"
-        ),
-        execute.locked_folder(tmp_path, plan()),
-    ):
+    if file is not None:
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).touch()
+    before = sorted(tmp_path.rglob("*"))
+    message = r"sweep\.yaml: would be replaced by a copy of the sweep file; name another --out"
+    with pytest.raises(RunError, match=message), execute.locked_folder(tmp_path, plan()):
         pass
-    assert [path.name for path in tmp_path.iterdir()] == ["sweep.yaml"]
-    for text in (plan().text, "the copy of a sweep that was run here before"):
-        copy.write_text(text)
-        with execute.locked_folder(tmp_path, plan()):
-            pass
+    with pytest.raises(RunError, match=message):
+        execute.tasks(tmp_path, plan())
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_copy_of_the_sweep_file_replaces_that_of_a_sweep(make: Make, tmp_path: Path):
+    copy = tmp_path / "sweep.yaml"
+    copy.write_text(plan().text)
+    assert execute.tasks(tmp_path, plan()) == []
+    copy.write_text("grid: {seed: [1]}\n")
+    with pytest.raises(RunError, match="would be replaced"):
+        execute.tasks(tmp_path, plan())  # of another sweep, whose runs are elsewhere
+    interrupted(make(), tmp_path / "seed=1")
+    assert execute.tasks(tmp_path, plan()) == []
+
+
+def test_full_disk_in_a_run_is_no_bug(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "file")
+
+    monkeypatch.setattr(experiment, "train", full)
+    found = execute.train(Task(tmp_path / "a", make(), "new"), 1)
+    assert found == Outcome("failed", "file: No space left on device")
 
 
 def test_run_in_training_is_running_and_open(make: Make, tmp_path: Path):
