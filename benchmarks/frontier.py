@@ -27,6 +27,8 @@ PYTORCH = {
     **{f"pytorch/{config}": recipe.pytorch for config, recipe in RECIPES.items()},
     "pytorch/quickstart": "--hidden 256 --epochs 6 --batch 128 --rate 2",
     "pytorch/mnist": "--hidden 512 --epochs 20 --batch 128 --rate 1",
+    "pytorch/elastic-800": "--threads 1 --distort --hidden 1024 512 --epochs 70 --final-epochs 7 --batch 128 --rate 1 "
+    "--smoothing 0 --decay 0",
 }
 
 
@@ -34,7 +36,9 @@ def main() -> None:
     """Train what is missing."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--data", default="mnist", help="a data set of mlpcli's, or a folder with its four IDX files")
-    options.add_argument("--threads", type=int, default=common.processors(), help="threads of PyTorch")
+    options.add_argument(
+        "--threads", type=int, default=common.processors(), help="threads of PyTorch, if its recipe gives none"
+    )
     options.add_argument("--seeds", type=int, default=3, help="each recipe is trained with seeds 0 .. N - 1")
     options.add_argument("--recipes", default=",".join((*CONFIGS, *PYTORCH)), help="the recipes to train, of these")
     options.add_argument("--out", type=Path, default=FOLDER, help="the folder of the runs")
@@ -74,7 +78,12 @@ def train_pytorch(name: str, seed: int, threads: int, decoded: Path, target: Pat
     command = [sys.executable, str(SCRIPT), "--data", str(decoded), "--seed", str(seed), "--threads", str(threads)]
     done = subprocess.run([*command, *PYTORCH[name].split()], check=True, stdout=subprocess.PIPE, text=True)
     found = json.loads(done.stdout)
-    environment = {**common.machine(), "pytorch": found["pytorch"], "threads": threads, "options": PYTORCH[name]}
+    environment = {
+        **common.machine(),
+        "pytorch": found["pytorch"],
+        "threads": found["threads"],
+        "options": PYTORCH[name],
+    }
     contents = ({"seconds": found["seconds"]}, {"environment": environment}, {**found, "dataset": "mnist"})
     target.mkdir(parents=True)
     for file, content in zip(FILES, contents, strict=True):

@@ -1,7 +1,7 @@
-"""Train one layer of sigmoids to 98 % or 99 % in PyTorch as fast as possible, from decoded IDX files.
+"""Train layers of sigmoids in PyTorch as fast as possible, from decoded IDX files.
 
-Without options it trains the network of configs/fast.yaml. With ``--distort`` it deskews all images and distorts those
-of training anew in each epoch, as configs/fast-99.yaml does, by ``grid_sample``.
+Without options it trains the network of configs/fast.yaml to 98 %. With ``--distort`` it deskews all images and
+distorts those of training anew in each epoch, as configs/fast-99.yaml does, by ``grid_sample``.
 
 The script imports only torch itself. It maps the files instead of parsing them, and gathers batches as bytes, a whole
 epoch at a time. The update is the fused kernel behind ``torch.optim.SGD(fused=True)``, called directly, because
@@ -16,6 +16,7 @@ import json
 import math
 import os
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -41,7 +42,7 @@ def main() -> None:
     options.add_argument("--warmup", type=float, default=0.8, help="epochs in which the rate rises from 0")
     options.add_argument("--smoothing", type=float, default=0.05, help="label smoothing")
     options.add_argument("--decay", type=float, default=6e-5, help="weight decay; it costs nothing in the fused kernel")
-    options.add_argument("--hidden", type=int, default=128)
+    options.add_argument("--hidden", type=int, nargs="+", default=[128], help="the units of each hidden layer")
     options.add_argument("--distort", action="store_true", help="deskew all images, and distort those of training")
     options.add_argument("--rotation", type=float, default=10.0, help="degrees at most")
     options.add_argument("--scale", type=float, default=0.1)
@@ -71,7 +72,7 @@ def main() -> None:
     with torch.no_grad():
         wrong = int((forward(theta, X_test.float().mul_(1 / 255)).argmax(1) != y_test).sum())
     found = {"error": wrong / len(y_test), "examples": len(y_test), "validation": given.validation}
-    print(json.dumps({**found, "seconds": seconds, "pytorch": torch.__version__}))
+    print(json.dumps({**found, "seconds": seconds, "threads": given.threads, "pytorch": torch.__version__}))
 
 
 def read(path: Path, header: int) -> torch.Tensor:
@@ -81,8 +82,11 @@ def read(path: Path, header: int) -> torch.Tensor:
 
 def forward(theta: list[torch.Tensor], X: torch.Tensor) -> torch.Tensor:
     """Return the logits (B, 10) of X (B, 784)."""
-    W1, b1, W2, b2 = theta
-    return torch.addmm(b2, torch.sigmoid(torch.addmm(b1, X, W1)), W2)
+    *hidden, W, b = theta
+    A = X
+    for weights, biases in zip(hidden[::2], hidden[1::2], strict=True):
+        A = torch.sigmoid(torch.addmm(biases, A, weights))
+    return torch.addmm(b, A, W)
 
 
 def deskewed(X: torch.Tensor) -> torch.Tensor:
@@ -135,8 +139,10 @@ def distorted(X: torch.Tensor, given: argparse.Namespace, strength: float) -> to
 
 def train(X: torch.Tensor, y: torch.Tensor, given: argparse.Namespace) -> list[torch.Tensor]:
     """Train with Nesterov's momentum, warm-up and a cosine schedule; return the parameters."""
-    theta = []
-    for rows, columns, gain in ((X.shape[1], given.hidden, 4.0), (given.hidden, 10, 1.0)):
+    theta: list[torch.Tensor] = []
+    sizes = (X.shape[1], *given.hidden, 10)
+    for rows, columns in pairwise(sizes):
+        gain = 4.0 if len(theta) < 2 * len(given.hidden) else 1.0  # of sigmoids; the output is linear
         limit = gain * math.sqrt(6 / (rows + columns))
         theta += [torch.empty(rows, columns).uniform_(-limit, limit), torch.zeros(columns)]
     for parameter in theta:
