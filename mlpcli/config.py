@@ -703,9 +703,7 @@ def _written_value(text: str) -> Any:
     return [_scalar(item) for item in text[1:-1].split(", ")] if text != "[]" else []
 
 
-def is_sweep(text: str) -> bool:
-    """Return True if ``text`` has one of the keys of which every sweep file has one."""
-    return re.search(r"^(grid|list|random)[ ]*:", text, re.MULTILINE) is not None
+_SWEEP = re.compile(r"^(grid|list|random)[ ]*:", re.MULTILINE)  # every sweep file has one of these keys
 
 
 def _read_file(path: Path, values: dict[str, Any], places: dict[str, str]) -> None:
@@ -714,7 +712,7 @@ def _read_file(path: Path, values: dict[str, Any], places: dict[str, str]) -> No
 
 def _read_mapping(text: str, path: Path, values: dict[str, Any], places: dict[str, str]) -> None:
     where = shown(path)
-    if is_sweep(text):
+    if _SWEEP.search(text):
         raise ConfigError(f"{where}: is a sweep file, not a config; mlpcli sweep trains its runs")
     tree, lines = _read_yaml(text, f"{where}:")
     if not isinstance(tree, dict):

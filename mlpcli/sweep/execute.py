@@ -26,10 +26,10 @@ from typing import TYPE_CHECKING
 
 from mlpcli import config as config_module
 from mlpcli.config import Config
-from mlpcli.errors import DivergedError, MlpcliError, RunError, UsageError, of_the_machine, shown
+from mlpcli.errors import ConfigError, DivergedError, MlpcliError, RunError, UsageError, of_the_machine, shown
 from mlpcli.parallel.control import available_cores, launched
 from mlpcli.runs.environment import THREAD_VARIABLES, threads
-from mlpcli.sweep.plan import Plan
+from mlpcli.sweep.plan import WAYS, Plan
 
 if TYPE_CHECKING:
     from mlpcli.datasets.download import Progress, Say
@@ -152,12 +152,16 @@ def _refuse_other_folders(folder: Path, plan: Plan) -> None:
     if directory.is_run(folder):
         raise RunError(f"{folder}: is a run, not a folder of runs; name another --out")
     copy = folder / SWEEP
-    with suppress(OSError):
-        if not copy.exists() or (text := copy.read_bytes()) == plan.text.encode():
-            return
-        of_a_sweep = config_module.is_sweep(text.decode("utf-8", "replace"))
-        if not (of_a_sweep and any(directory.is_run(path) for path in folder.iterdir())):
-            raise RunError(f"{shown(copy)}: would be replaced by a copy of the sweep file; name another --out")
+    if not directory.is_there(copy):
+        return
+    try:
+        there = config_module.read_document(copy)
+        is_sweep = isinstance(there.value, dict) and any(way in there.value for way in WAYS)
+        replaceable = there.text == plan.text or (is_sweep and any(map(directory.is_run, folder.iterdir())))
+    except (ConfigError, OSError):
+        replaceable = False
+    if not replaceable:
+        raise RunError(f"{shown(copy)}: would be replaced by a copy of the sweep file; name another --out")
 
 
 def _task(path: Path, config: Config) -> Task:

@@ -181,7 +181,7 @@ def test_copy_of_the_sweep_file_replaces_that_of_a_sweep(make: Make, tmp_path: P
     copy = tmp_path / "sweep.yaml"
     copy.write_text(plan().text)
     assert execute.tasks(tmp_path, plan()) == []
-    copy.write_text("grid: {seed: [1]}\n")
+    copy.write_text('{"grid": {"seed": [1]}}')
     with pytest.raises(RunError, match="would be replaced"):
         execute.tasks(tmp_path, plan())  # of another sweep, whose runs are elsewhere
     interrupted(make(), tmp_path / "seed=1")
