@@ -115,7 +115,7 @@ def test_runs_follow_their_recipe_on_all_images(recipe: str, seed: int):
 
 
 def ensemble_of(recipe: str, seeds: range) -> dict[int, tuple[int, float]]:
-    """Return the errors, and their share, of an ensemble of runs, by the number of shifts."""
+    """Return the number of errors of an ensemble of runs, and the error, by the number of shifts."""
     found: dict[int, set[tuple[int, float]]] = {}
     for seed in seeds:
         text = (RESULTS / recipe / f"seed-{seed}" / "evaluations.jsonl").read_text()

@@ -121,7 +121,7 @@ def command(
     The check uses a few images with random labels. The weights are the initial weights of CONFIG (a file, or the name
     of a shipped config; without one, the defaults) or the trained weights of CHECKPOINT (a run, or one of its .npz
     files). Nothing is fetched. The exit status is 0 if all results agree, else 1. It is
-    also 1 if there was nothing to compare, as every value is 0 or rounding leaves it no digit: 'not exercised'.
+    also 1 if a row is 'not exercised': there, all values are 0, or rounding leaves them no digit.
 
     \b
     Examples:

@@ -56,7 +56,7 @@ from mlpcli.gradcheck.rows import (
     row,
     without_negligible,
 )
-from mlpcli.gradcheck.subject import Problem, Subject
+from mlpcli.gradcheck.subject import Problem, Subject, inputs_of
 from mlpcli.model.activations import SATURATED
 from mlpcli.model.network import WeightDecay
 from mlpcli.model.numerics import COLUMN_MAX_MIN_ROWS
@@ -163,8 +163,7 @@ class _Checker:
         probe = Probe(self._objective(z, np.float64), self._objective(z, np.complex128))
         dz_row = self._tensor(f"dz{last}", dz, probe, slice(0, z.size), whole=True, more=more)
 
-        x = network.output.x
-        x = x if isinstance(x, np.ndarray) else x.scale * x.array
+        x = inputs_of(network.output)
         dW = np.zeros_like(gradient.W[-1])
         identity = np.eye(len(dz_textbook.T))  # dz/db
         # dz/dW has K D K entries: computed for some of the D inputs at a time, if that is too many.
@@ -288,8 +287,8 @@ class _Checker:
     ) -> Row:
         """Compare ``gradient``, whose entries in the order of memory are the probe's ``part``.
 
-        By hand it may be wrong by ``lost``, the norm of the difference, which any of its entries may have. Where it is
-        0, as it is below units with a slope that is rounded to 0, derivatives up to ``zero`` are 0 too.
+        ``lost`` is the norm of what rounding takes from ``gradient``, perhaps all of it from a few entries. If all of
+        ``gradient`` is 0, as below units whose slope is rounded to 0, derivatives up to ``zero`` count as 0 too.
         """
         a = without_negligible(gradient.ravel(order="K"))
         negligible = NEGLIGIBLE if a.any() else max(NEGLIGIBLE, zero)

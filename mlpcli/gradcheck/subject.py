@@ -99,9 +99,8 @@ class Subject:
             if kink is None:
                 lost = SLOPE_ROUNDINGS * eps * dh
             else:
-                x: Any = layer.x
-                x = x if isinstance(x, np.ndarray) else x.scale * x.array
-                reach = SLOPE_ROUNDINGS * eps * (np.abs(x) @ np.abs(layer.W) + np.abs(layer.b))  # of the sums in z
+                sums = np.abs(inputs_of(layer)) @ np.abs(layer.W) + np.abs(layer.b)
+                reach = SLOPE_ROUNDINGS * eps * sums
                 lost = (kink(layer.z + reach) != kink(layer.z - reach)) * dh
             total += _ratio(lost, layer.dz)
             errors.append(total)
@@ -124,6 +123,12 @@ class Subject:
         yield Subject(self.problem, self.theta, subnetwork).loss
         for array, values in zip(written, before, strict=True):
             array[...] = values
+
+
+def inputs_of(layer: Layer) -> Array:
+    """Return what ``layer`` multiplies by its weights, (B, D), as an array; of the first layer the scaled images."""
+    x: Any = layer.x
+    return x if isinstance(x, np.ndarray) else np.asarray(x.scale * x.array)
 
 
 def _ratio(lost: Array, dz: Array) -> float:

@@ -98,7 +98,7 @@ def locked_folder(folder: Path, plan: Plan) -> Iterator[None]:
     """Create ``folder`` for ``plan`` if needed and lock it against other sweeps. Raises ``RunError``."""
     from mlpcli.files import locked
 
-    _refuse_other_folders(folder, plan)
+    _check_folder(folder, plan)
     with ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -120,7 +120,7 @@ def tasks(folder: Path, plan: Plan) -> list[Task]:
     """
     from mlpcli.runs.initial import pinned
 
-    _refuse_other_folders(folder, plan)
+    _check_folder(folder, plan)
     found: dict[tuple[Named, ...], Config] = {}  # configs with the same checkpoints read them once
     made = []
     for planned in plan.runs:
@@ -146,7 +146,8 @@ def unplanned_runs(folder: Path, plan: Plan) -> list[Path]:
     return []
 
 
-def _refuse_other_folders(folder: Path, plan: Plan) -> None:
+def _check_folder(folder: Path, plan: Plan) -> None:
+    """Raise ``RunError`` if ``folder`` is a run, or its sweep.yaml is not that of ``plan`` or of an earlier sweep."""
     from mlpcli.runs import directory
 
     if directory.is_run(folder):
@@ -171,12 +172,8 @@ def _task(path: Path, config: Config) -> Task:
     if not directory.is_run(path):
         if directory.is_vacant(path):
             return Task(path, config, "new")
-        return Task(
-            path,
-            config,
-            "broken",
-            f"{shown(path)}: is in the place of a run, but is no run; move it away, or name another --out",
-        )
+        problem = f"{shown(path)}: is in the place of a run, but is no run; move it away, or name another --out"
+        return Task(path, config, "broken", problem)
     try:
         there = directory.read_config(path)
         manifest = directory.read_manifest(path) if directory.has_manifest(path) else {}

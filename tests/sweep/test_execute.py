@@ -97,10 +97,8 @@ def test_state_of_each_run(make: Make, tmp_path: Path):
     assert "manifest.json: is damaged" in problems["bad manifest"]
     assert "metrics.jsonl:1: is damaged" in problems["bad metrics"]
     for name in ("other files", "file"):
-        assert (
-            problems[name]
-            == f"{folder / name}: is in the place of a run, but is no run; move it away, or name another --out"
-        )
+        remedy = "move it away, or name another --out"
+        assert problems[name] == f"{folder / name}: is in the place of a run, but is no run; {remedy}"
     assert [task.path.name for task in found if task.is_open] == ["new", "begun", "killed", "interrupted"]
     assert not (folder / "new").exists()
     assert execute.unplanned_runs(folder, plan(*planned[2:])) == []
