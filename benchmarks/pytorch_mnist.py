@@ -16,6 +16,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -43,6 +44,9 @@ def main() -> None:
     options.add_argument("--smoothing", type=float, default=0.05, help="label smoothing")
     options.add_argument("--decay", type=float, default=6e-5, help="weight decay; it costs nothing in the fused kernel")
     options.add_argument("--hidden", type=int, nargs="+", default=[128], help="the units of each hidden layer")
+    options.add_argument("--gain", type=float, default=4.0, help="of the initial weights of the hidden layers")
+    options.add_argument("--dropout", type=float, nargs=2, default=(0.0, 0.0), help="of the inputs and of hidden units")
+    options.add_argument("--adversarial", type=float, default=0.0, help="move each image so far to raise its loss")
     options.add_argument("--distort", action="store_true", help="deskew all images, and distort those of training")
     options.add_argument("--rotation", type=float, default=10.0, help="degrees at most")
     options.add_argument("--scale", type=float, default=0.1)
@@ -80,13 +84,22 @@ def read(path: Path, header: int) -> torch.Tensor:
     return torch.from_file(str(path), size=path.stat().st_size, dtype=torch.uint8)[header:]
 
 
-def forward(theta: list[torch.Tensor], X: torch.Tensor) -> torch.Tensor:
+def forward(theta: list[torch.Tensor], X: torch.Tensor, dropout: Sequence[float] = (0.0, 0.0)) -> torch.Tensor:
     """Return the logits (B, 10) of X (B, 784)."""
     *hidden, W, b = theta
-    A = X
+    A = functional.dropout(X, dropout[0]) if dropout[0] else X
     for weights, biases in zip(hidden[::2], hidden[1::2], strict=True):
         A = torch.sigmoid(torch.addmm(biases, A, weights))
+        A = functional.dropout(A, dropout[1]) if dropout[1] else A
     return torch.addmm(b, A, W)
+
+
+def moved(theta: list[torch.Tensor], X: torch.Tensor, targets: torch.Tensor, distance: float) -> torch.Tensor:
+    """Return the images (B, 784), each moved by the distance along its gradient, as by mlpcli's adversary."""
+    X.requires_grad_()
+    loss = functional.cross_entropy(forward(theta, X), targets, reduction="sum")
+    (dX,) = torch.autograd.grad(loss, X)
+    return X.detach() + distance * functional.normalize(dX)
 
 
 def deskewed(X: torch.Tensor) -> torch.Tensor:
@@ -142,7 +155,7 @@ def train(X: torch.Tensor, y: torch.Tensor, given: argparse.Namespace) -> list[t
     theta: list[torch.Tensor] = []
     sizes = (X.shape[1], *given.hidden, 10)
     for rows, columns in pairwise(sizes):
-        gain = 4.0 if len(theta) < 2 * len(given.hidden) else 1.0  # of sigmoids; the output is linear
+        gain = given.gain if len(theta) < 2 * len(given.hidden) else 1.0  # the output is linear
         limit = gain * math.sqrt(6 / (rows + columns))
         theta += [torch.empty(rows, columns).uniform_(-limit, limit), torch.zeros(columns)]
     for parameter in theta:
@@ -161,7 +174,10 @@ def train(X: torch.Tensor, y: torch.Tensor, given: argparse.Namespace) -> list[t
             rate = given.rate * (step + 1) / (warmup + 1)
             if step >= warmup:
                 rate = given.rate / 2 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
-            z = forward(theta, images.float().mul_(1 / 255))
+            A = images.float().mul_(1 / 255)
+            if given.adversarial:
+                A = moved(theta, A, targets, given.adversarial)
+            z = forward(theta, A, given.dropout)
             loss = functional.cross_entropy(z, targets, label_smoothing=given.smoothing)
             gradients = torch.autograd.grad(loss, theta)
             with torch.no_grad():
