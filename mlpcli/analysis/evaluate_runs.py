@@ -14,6 +14,7 @@ from mlpcli.datasets.foreign import announcement
 from mlpcli.datasets.load import Part, SplitName, load_split
 from mlpcli.errors import RunError, UsageError, shown
 from mlpcli.runs import directory
+from mlpcli.runs.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,17 +64,7 @@ def evaluate_runs(
     data = evaluation.data_for(first, dataset=dataset, folder=folder, sources=sources, offline=offline)
     if announced := announcement(data):
         say(announced)
-    part = load_split(
-        data,
-        split,
-        first.config.seed,
-        classes=first.class_names or first.classes,
-        labels=first.labels,
-        whole=dataset is not None,
-        say=say,
-        progress=progress,
-    )
-    evaluation.check_fit(first, part)
+    part = images_for(first, data, split, whole=dataset is not None, say=say, progress=progress)
     if changed := evaluation.changed_files(first, part):
         say(f"{shown(part.name)}: not the files it was trained on: the SHA-256 of {', '.join(changed)} differs")
     labels = part.split.labels
@@ -107,11 +98,35 @@ def load_default_images(model: LoadedModel) -> tuple[Part, SplitName]:
     """
     checkpoint = model.checkpoint
     split = default_split(checkpoint.config.data)
-    data = evaluation.data_for(checkpoint, offline=True)
-    names = checkpoint.class_names or checkpoint.classes
-    part = load_split(data, split, checkpoint.config.seed, classes=names, labels=checkpoint.labels)
+    return images_for(checkpoint, evaluation.data_for(checkpoint, offline=True), split), split
+
+
+def images_for(
+    checkpoint: Checkpoint,
+    data: DataConfig,
+    split: SplitName,
+    *,
+    whole: bool = False,
+    say: Say = silent,
+    progress: Progress | None = None,
+) -> Part:
+    """Load ``split`` of ``data`` as the network of ``checkpoint`` held it out, with labels that are its classes.
+
+    With ``whole`` a data set with a single split is used as a whole. Raises ``DataError`` if the images are missing or
+    do not fit the network.
+    """
+    part = load_split(
+        data,
+        split,
+        checkpoint.config.seed,
+        classes=checkpoint.class_names or checkpoint.classes,
+        labels=checkpoint.labels,
+        whole=whole,
+        say=say,
+        progress=progress,
+    )
     evaluation.check_fit(checkpoint, part)
-    return part, split
+    return part
 
 
 def default_split(data: DataConfig) -> SplitName:

@@ -247,8 +247,8 @@ def _from_data(subject: Subject, where: _Where) -> tuple[Bytes, str, list[int], 
 
     An untrained network has the names of the data that the image is from, if it has as many classes.
     """
-    from mlpcli.analysis.evaluate_runs import default_split
-    from mlpcli.analysis.evaluation import check_fit, data_for, open_model
+    from mlpcli.analysis.evaluate_runs import default_split, images_for
+    from mlpcli.analysis.evaluation import data_for, open_model
     from mlpcli.commands.progress import download_progress
     from mlpcli.datasets.catalogue import CATALOGUE
     from mlpcli.datasets.foreign import announcement
@@ -269,14 +269,15 @@ def _from_data(subject: Subject, where: _Where) -> tuple[Bytes, str, list[int], 
         split = split or default_split(data)
         if announced := announcement(data):
             output.say(announced)
-        part = load_split(data, split, say=output.say, progress=download_progress())
-        check_fit(checkpoint, part)
+        whole = where.dataset is not None
+        part = images_for(checkpoint, data, split, whole=whole, say=output.say, progress=download_progress())
     else:
         split = split or "train"
         # For an untrained network any digits will do, and these are always there.
         wanted = where.dataset or ("mnist-sample" if data.dataset in CATALOGUE else data.dataset)
         data = replace(data, dataset=wanted, folder=where.folder or data.folder, sources=where.sources or data.sources)
-        part = load_split(replace(data, offline=where.offline, fallback=None), split, say=output.say)
+        data = replace(data, offline=where.offline, fallback=None)
+        part = load_split(data, split, subject.config.seed, say=output.say)
         if math.prod(part.image_shape) != math.prod(subject.image_shape):
             raise DataError(f"{shown(part.name)}: its images are of another size than those the network takes")
         names = part.class_names if part.classes == subject.classes else tuple(map(str, range(subject.classes)))

@@ -115,6 +115,28 @@ def test_run_is_explained_on_its_validation_images(mlpcli, trained, validation):
     assert other["image"] != result.document["image"]
 
 
+@pytest.mark.parametrize("order", ["shuffled", "stratified"])
+def test_image_of_a_run_is_one_that_it_held_out(mlpcli, tmp_path, order):
+    run = tmp_path / "run"
+    settings = config.load(None, [*SAMPLE, f"data.validation_order={order}", "seed=3"], {})
+    experiment.train(settings, out=run)
+    held_out = load_split(settings.data, "validation", 3).split
+    document = mlpcli(run, "--index", 5, "--json").document
+    np.testing.assert_array_equal(document["image"], held_out.images[5].reshape(28, 28))
+    assert document["label"] == held_out.labels[5]
+    network = ("--set", "seed=3", "--set", f"data.validation_order={order}", *FEW)
+    document = mlpcli(*network, "--split", "validation", "--index", 5, "--json").document
+    np.testing.assert_array_equal(document["image"], held_out.images[5].reshape(28, 28))
+
+
+def test_label_of_other_data_is_a_class_of_the_network(mlpcli, trained, tmp_path):
+    images = np.arange(20 * 28 * 28, dtype=np.uint16).astype(np.uint8).reshape(20, 28, 28)
+    np.savez(tmp_path / "few.npz", x_train=images, y_train=np.tile([7, 3], 10))
+    for index, label in enumerate((7, 3)):
+        found = mlpcli(trained, "--data", tmp_path / "few.npz", "--split", "train", "--index", index, "--json")
+        assert found.document["label"] == label
+
+
 def experiment_p(run, image):
     import mlpcli as api
 
