@@ -31,6 +31,7 @@ from mlpcli.datasets.load import Dataset, load_dataset, locate
 from mlpcli.datasets.memory import ARRAYS, Arrays, Pair
 from mlpcli.datasets.remarks import MIN_PER_CLASS, Remark, guessing
 from mlpcli.datasets.remarks import remarks as data_remarks
+from mlpcli.datasets.upright import swaps
 from mlpcli.errors import ConfigError, DataError, DivergedError, RunError, UsageError, shown
 from mlpcli.model.parameters import Parameters
 from mlpcli.parallel.control import MAX_PROCESSES, SINGLE, ProcessGroup
@@ -340,6 +341,11 @@ def _teachers(config: Config, dataset: Dataset, observer: Observer) -> tuple[tup
                 "neither resumed nor reproduced; to prevent that, name a copy of this file"
             )
         same_images = origin.checkpoint.hashes == dataset.training_hashes
+        if same_images and swaps(teacher.config.data) != swaps(config.data):
+            raise ConfigError(
+                f"training.teacher: {teacher.name}: was trained on these images in another orientation; "
+                "give both the same data.transpose"
+            )
         if dataset.validation is not None and same_images and held_out_by(teacher.config) != held_out_by(config):
             observer.remark(
                 f"{teacher.name} held out other images for validation: it may have been trained on some of these, and "

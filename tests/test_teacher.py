@@ -14,6 +14,8 @@ import pytest
 
 from mlpcli.commands import _run
 from mlpcli.config import Config, to_yaml
+from mlpcli.datasets import idx
+from mlpcli.datasets.catalogue import FILE_NAMES, ROLES
 from mlpcli.errors import ConfigError, RunError, UsageError
 from mlpcli.experiment import reproduce, resume, train
 from mlpcli.parallel.forked import ForkedGroup
@@ -185,6 +187,17 @@ def test_teacher_of_other_classes_is_refused(tiny_config, teachers, tmp_path):
     with pytest.raises(ConfigError, match=r"^training.teacher: .* predicts other classes"):
         train(taught(teachers, tiny_config("data.class_names=[a, b, c]")), out=tmp_path / "student")
     assert not (tmp_path / "student").exists()
+
+
+def test_teacher_of_another_orientation_is_refused(tiny_config, tiny_folder, tiny_images, tmp_path):
+    for role, array in zip(ROLES, tiny_images, strict=True):
+        square = array[:, :4, :4] if array.ndim == 3 else array
+        (tiny_folder / FILE_NAMES[role]).write_bytes(idx.encode(square))
+    teachers = [train(tiny_config(), out=tmp_path / "teacher").path]
+    with pytest.raises(ConfigError, match=r"^training.teacher: .*in another orientation; .*data.transpose$"):
+        train(taught(teachers, tiny_config("data.transpose=true")), out=tmp_path / "student")
+    assert not (tmp_path / "student").exists()
+    train(taught(teachers, tiny_config("data.transpose=false")), out=tmp_path / "student")
 
 
 def test_teacher_with_infinite_outputs_is_refused(tiny_config, teachers, tmp_path, capsys):

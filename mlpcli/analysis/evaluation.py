@@ -28,6 +28,7 @@ from mlpcli.datasets.deskew import preprocessed
 from mlpcli.datasets.foreign import data_of_a_run
 from mlpcli.datasets.load import Part, Split, SplitName
 from mlpcli.datasets.source import named_path
+from mlpcli.datasets.upright import swaps
 from mlpcli.errors import DataError, RunError, UsageError, shown
 from mlpcli.model.build import Architecture
 from mlpcli.model.objectives import OBJECTIVES, SoftmaxCrossEntropy
@@ -220,6 +221,9 @@ def check_average(models: Sequence[LoadedModel], shifts: int) -> None:
             "predicts other classes": (first.names, other.names),
             "has another kind of labels": (first.multi_label, other.multi_label),
         }
+        if first.hashes == other.hashes:
+            orientations = swaps(first.config.data), swaps(other.config.data)
+            differences["was trained on the same images in another orientation (data.transpose)"] = orientations
         _refuse_differences(models[0], model, differences)
     for model in models:
         objective = model.checkpoint.config.network.objective

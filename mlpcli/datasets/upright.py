@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from mlpcli.config import DataConfig
 from mlpcli.datasets.collection import Bytes
 
 
@@ -21,6 +22,11 @@ def is_swapped(transpose: bool | None, emnist: bool) -> bool:
     ``transpose`` is data.transpose, which decides unless it is None.
     """
     return emnist if transpose is None else transpose
+
+
+def swaps(data: DataConfig) -> bool:
+    """Return True if rows and columns are swapped in the files of ``data``, as far as its own name tells."""
+    return is_swapped(data.transpose, is_emnist(data.dataset))
 
 
 def upright(images: Bytes, name: str, transpose: bool | None, emnist: bool, say: Callable[[str], None]) -> Bytes:

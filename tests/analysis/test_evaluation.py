@@ -223,6 +223,7 @@ def test_ensemble_loss_is_at_most_mean_of_models(seed, size):
         (model(classes=4), "test", None, "predicts another number of classes"),
         (model(hashes={**HASHES, "train-images-idx3-ubyte": "c"}), "test", None, "was trained on other images"),
         (model(dataset="mnist"), "test", None, "was trained on other images"),
+        (model(transpose=True), "test", "digits", "was trained on the same images in another orientation"),
         (model(validation=0.2), "validation", "digits", "held out other images"),
         (model("linear_hinge"), "test", None, "the outputs of linear_hinge are not probabilities"),
     ],
@@ -242,6 +243,8 @@ def test_ensemble_may_mix_objectives_and_splits():
     check("test", None, model(), model(validation=0.2))
     check("test", "mnist", model(), model(dataset="mnist", hashes={}))
     check("test", None, model("linear_hinge"))
+    check("test", None, model(transpose=False), model())
+    check("test", "digits", model(transpose=True), model(hashes={}))
 
 
 # From a checkpoint to outputs ---------------------------------------------------------------------
