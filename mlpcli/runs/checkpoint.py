@@ -149,15 +149,7 @@ def encode(checkpoint: Checkpoint) -> bytes:
         "best_epoch": state.best_epoch,
         "patience_used": state.epochs_since_best,
     }
-    arrays = {
-        **dict(state.theta.tensors()),
-        **{f"{_AVERAGE}{name}": tensor for name, tensor in (state.average.tensors() if state.average else ())},
-        **{
-            f"{_OPTIMIZER}{name}": Parameters(state.theta.sizes, vector.dtype, vector).to_c_order()
-            for name, vector in state.optimizer.items()
-        },
-        "header": np.array(json.dumps(header, ensure_ascii=False)),
-    }
+    arrays = {**arrays_of(state), "header": np.array(json.dumps(header, ensure_ascii=False))}
     if sum(array.nbytes for array in arrays.values()) > MAX_BYTES - 1024 * len(arrays):
         raise RunError(f"a network of {len(state.theta.vector)} parameters does not fit in a checkpoint, at most 2 GiB")
     if arrays["header"].nbytes > 4 * MAX_HEADER:
@@ -174,6 +166,18 @@ def encode(checkpoint: Checkpoint) -> bytes:
     file.seek(-_SEAL_BYTES, io.SEEK_END)
     file.write(seal.encode())
     return file.getvalue()
+
+
+def arrays_of(state: State) -> dict[str, NDArray[Any]]:
+    """Return the arrays of ``state`` by their names in the file: parameters, their average, and optimizer state."""
+    return {
+        **dict(state.theta.tensors()),
+        **{f"{_AVERAGE}{name}": tensor for name, tensor in (state.average.tensors() if state.average else ())},
+        **{
+            f"{_OPTIMIZER}{name}": Parameters(state.theta.sizes, vector.dtype, vector).to_c_order()
+            for name, vector in state.optimizer.items()
+        },
+    }
 
 
 def decode(data: bytes, where: str) -> Checkpoint:

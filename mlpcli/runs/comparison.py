@@ -6,10 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mlpcli.files import Folder
 from mlpcli.runs import checkpoint as checkpoints
@@ -69,8 +67,8 @@ def _of_checkpoints(name: str, recorded: Checkpoint, again: Checkpoint) -> Itera
         before, after = getattr(recorded.state, key), getattr(again.state, key)
         if before != after:
             yield Difference(f"{name}.npz {key}", repr(before), repr(after))
-    arrays = _arrays(again)
-    for key, before in _arrays(recorded).items():
+    arrays = checkpoints.arrays_of(again.state)
+    for key, before in checkpoints.arrays_of(recorded.state).items():
         after = arrays[key]
         if before.tobytes() != after.tobytes():
             count = np.count_nonzero(before != after)
@@ -78,7 +76,3 @@ def _of_checkpoints(name: str, recorded: Checkpoint, again: Checkpoint) -> Itera
                 furthest = np.argmax(np.abs(before.astype(np.float64) - after))
             what = f"{name}.npz {key}: {count} of {before.size} numbers, furthest apart"
             yield Difference(what, repr(before.flat[furthest].item()), repr(after.flat[furthest].item()))
-
-
-def _arrays(checkpoint: Checkpoint) -> dict[str, NDArray[Any]]:
-    return {**dict(checkpoint.parameters.tensors()), **checkpoint.state.optimizer}

@@ -442,7 +442,20 @@ def test_difference_of_one_bit_is_shown(tiny_config: Make, folder: Path, mlpcli:
     status, out, _ = mlpcli("runs", "reproduce", "first", "--quiet")
     assert status == 1
     assert f"{name}.npz W1: 1 of 120 numbers, furthest apart" in out
-    assert f"{name}.npz v: 1 of 147 numbers, furthest apart" in out
+    assert f"{name}.npz optimizer_v: 1 of 147 numbers, furthest apart" in out
+
+
+@pytest.mark.parametrize("name", ["W1", "average_W1", "optimizer_v"])
+def test_every_array_of_a_checkpoint_is_compared(tiny_config: Make, folder: Path, mlpcli: Any, name: str):
+    experiment.train(tiny_config("training.averaging=0.9", "training.optimizer=momentum"), out=Path("first"))
+    path = Path("first/checkpoints/last.npz")
+    checkpoint = checkpoints.read(path)
+    state = checkpoint.state
+    vector = {"W1": state.theta.vector, "average_W1": state.average.vector, "optimizer_v": state.optimizer["v"]}[name]
+    vector[0] = 5.0
+    checkpoints.write(path, checkpoint)
+    status, out, _ = mlpcli("runs", "reproduce", "first", "--quiet")
+    assert (status, out.splitlines()[2].split(" of ")[0]) == (1, f"last.npz {name}: 1")
 
 
 def test_many_differences_are_counted(tiny_config: Make, folder: Path, mlpcli: Any):
