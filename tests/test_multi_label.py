@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mlpcli import config, experiment
 from mlpcli.analysis.evaluation import label_scores, multi_label_scores
@@ -129,6 +130,14 @@ def test_predict_lists_every_class_above_a_half(run, folder, capsys):
     several = next(i for i, image in enumerate(found) if len(image["predicted"]) == 2)
     words = ", ".join(NAMES[k] for k in found[several]["predicted"])
     assert f"[{several}]: {words}  " in output_of(capsys, "predict", run, images).out
+
+
+def test_picture_of_two_things_is_no_warning(run, tmp_path, capsys):
+    picture = np.zeros((60, 80), np.uint8)
+    picture[10:50, 8:20] = picture[10:50, 60:72] = 255
+    Image.fromarray(picture).save(tmp_path / "two.png")
+    assert "--many" not in output_of(capsys, "predict", run, tmp_path / "two.png").err
+    assert output_of(capsys, "explain", run, "--image", tmp_path / "two.png").out
 
 
 def test_explain_has_several_true_classes(run, capsys):

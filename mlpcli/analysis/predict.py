@@ -164,7 +164,7 @@ def answers(model: Model, images: Images) -> Iterator[Answer]:
         pixels = np.concatenate(row)
         blank = np.zeros(len(pixels), np.bool_)
     outputs, shown = model.predict(pixels), model.preprocessed_input(pixels)
-    if not many and (count := sum(map(len, row))) > 1:
+    if not many and not model.multi_label and (count := sum(map(len, row))) > 1:
         remarks += (SEVERAL_DIGITS.format(count),)
     confidence = outputs.confidence.tolist()
     bits = np.full(len(outputs.p), np.nan)

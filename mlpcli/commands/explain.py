@@ -298,7 +298,7 @@ def _from_file(subject: Subject, file: str, raw: bool, index: int | None) -> tup
     index = index or 0
     if index >= len(found.pixels):
         raise UsageError(f"--index {index}: the images of {found.name} are 0 to {len(found.pixels) - 1}")
-    several = [images.SEVERAL_DIGITS.format(len(found.row))] if len(found.row) > 1 else []
+    several = [images.SEVERAL_DIGITS.format(len(found.row))] if len(found.row) > 1 and not subject.multi_label else []
     doubts = [*found.remarks, *several, *(["is blank: there is no digit on it"] if found.blank[index] else [])]
     if doubts:
         raise DataError(f"{found.name}: {doubts[0].partition('; --many')[0]}")

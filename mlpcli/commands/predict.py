@@ -130,7 +130,7 @@ def command(
         _warn(images, found)
         if as_json or table is not None:
             answered += found
-            numbers.append({"image": images.name, "number": _number(found)})
+            numbers.append({"image": images.name, "number": _number(model, found)})
         elif many:
             _print_number(model, images.name, found, show)
         else:
@@ -166,12 +166,16 @@ def _images(file: str, model: Model, raw: bool, many: bool) -> Images:
         found = images_of(
             Path(file), shown(name), model.image_shape, raw=raw, many=many, transpose=transpose, say=output.say
         )
-        return replace(found, name=name)
-    try:
-        data = sys.stdin.buffer.read(images.MAX_BYTES + 1)
-    except (OSError, AttributeError) as error:  # AttributeError without standard input: '<&-'
-        raise DataError(f"stdin: cannot be read: {getattr(error, 'strerror', None) or 'it is closed'}") from error
-    return images.from_bytes(data, "stdin", model.image_shape, raw=raw, many=many, transpose=transpose)
+        found = replace(found, name=name)
+    else:
+        try:
+            data = sys.stdin.buffer.read(images.MAX_BYTES + 1)
+        except (OSError, AttributeError) as error:  # AttributeError without standard input: '<&-'
+            raise DataError(f"stdin: cannot be read: {getattr(error, 'strerror', None) or 'it is closed'}") from error
+        found = images.from_bytes(data, "stdin", model.image_shape, raw=raw, many=many, transpose=transpose)
+    if many and found.numbered:
+        raise DataError(f"{shown(found.name)}: is no picture, and each of its images is one digit; leave out --many")
+    return found
 
 
 def _warn(images: Images, answers: Sequence[Answer]) -> None:
@@ -206,15 +210,18 @@ def _document(model: Model, answers: Sequence[Answer], failed: list[dict[str, st
     }
 
 
-def _number(answers: Sequence[Answer]) -> str:
-    return "".join(str(answer.predicted) for answer in answers if answer.predicted is not None)
+def _number(model: Model, answers: Sequence[Answer]) -> str:
+    """Return the names of the predicted classes in a row, with blanks between them unless each is one character."""
+    between = "" if all(len(name) == 1 for name in model.class_names) else " "
+    return between.join(answer.words(model.class_names) for answer in answers if answer.predicted is not None)
 
 
 def _print_number(model: Model, name: str, answers: Sequence[Answer], show: bool) -> None:
     """Print the digits of one picture as a number, each with its probability or score."""
     name = shown(name)
-    each = [f"{answer.predicted} {_value(model, answer.top(1)[0][1])}" for answer in answers]
-    output.result(f"{name}: {_number(answers)}  ({', '.join(each)})" if _number(answers) else f"{name}: no digit")
+    number = _number(model, answers)
+    each = [f"{answer.words(model.class_names)} {_value(model, answer.top(1)[0][1])}" for answer in answers]
+    output.result(f"{name}: {number}  ({', '.join(each)})" if number else f"{name}: no digit")
     if show:
         wide = answers[0].pixels.shape[1]
         columns = max(1, terminal_width() // (wide + 2))

@@ -132,8 +132,6 @@ def from_bytes(
     if data.startswith(GZIP_MAGIC) or _is_idx(data):
         images = upright(idx.decode(_unpacked(data, name), name, 3), name, transpose, emnist, say)
         _check_shape(images.shape[1:], shape, f"{name}: its images have")
-        if many:
-            raise DataError(f"{name}: is an IDX file, whose images show one digit each; leave out --many")
         return Images(name, images, np.zeros(len(images), np.bool_), numbered=True)
     light, remarks = read_light(data, name, raw)
     if raw:

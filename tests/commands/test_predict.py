@@ -9,7 +9,7 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -22,9 +22,11 @@ from mlpcli.commands.drawing import blocks
 from mlpcli.config import DataConfig
 from mlpcli.datasets import idx
 from mlpcli.datasets.load import load_split
+from mlpcli.runs import checkpoint as checkpoints
 
 pytestmark = pytest.mark.slow
 
+NUMERALS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SAMPLE = ("data.dataset=mnist-sample", "training.epochs=2", "network.hidden=[32]")
 
 
@@ -316,13 +318,30 @@ def test_many_draws_each_digit(mlpcli, run, surest, tmp_path, monkeypatch):
     assert max(map(len, lines[2:])) > 2 * 28
 
 
+@pytest.mark.parametrize(("names", "read"), [("abcdefghij", "daj"), (NUMERALS, "three zero nine")])
+def test_many_reads_the_names_of_classes(mlpcli, run, surest, names, read, tmp_path):
+    checkpoint = checkpoints.read(run / "checkpoints" / "best.npz")
+    checkpoints.write(tmp_path / "named.npz", replace(checkpoint, class_names=tuple(names)))
+    number(surest, "309").save(tmp_path / "it.png")
+    result = mlpcli(tmp_path / "named.npz", tmp_path / "it.png", "--many")
+    assert result.out.startswith(f"{tmp_path}/it.png: {read}  ({names[3]} ")
+    found = mlpcli(tmp_path / "named.npz", tmp_path / "it.png", "--many", "--json").json()["numbers"]
+    assert found == [{"image": f"{tmp_path}/it.png", "number": read}]
+
+
+NO_PICTURE = "is no picture, and each of its images is one digit; leave out --many"
+
+
 def test_many_of_blank_pictures_and_idx_images(mlpcli, run, digits, tmp_path):
     Image.new("L", (90, 60), 255).save(tmp_path / "blank.png")
     assert mlpcli(run, tmp_path / "blank.png", "--many").out == f"{tmp_path}/blank.png: no digit\n"
     (tmp_path / "idx").write_bytes(idx.encode(digits[0][:2]))
     result = mlpcli(run, tmp_path / "idx", "--many")
     assert (result.status, result.out) == (3, "")
-    assert "is an IDX file, whose images show one digit each; leave out --many" in result.err
+    assert result.err == f"mlpcli: {tmp_path}/idx: {NO_PICTURE}\n"
+    np.savez(tmp_path / "table.npz", images=digits[0][:2])
+    result = mlpcli(run, tmp_path / "table.npz", "--many")
+    assert (result.status, result.out, result.err) == (3, "", f"mlpcli: {tmp_path}/table.npz: {NO_PICTURE}\n")
     assert mlpcli(run, tmp_path / "idx", "--many", "--raw").status == 2
 
 
