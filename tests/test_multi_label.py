@@ -101,6 +101,13 @@ def test_labels_are_learnt_and_tested_by_exact_match(run, capsys):
         assert words in printed
 
 
+def test_images_of_each_class_are_counted(npz, capsys):
+    found = document_of(capsys, "data", "show", npz)["images"]
+    labels = examples(300, 0)[1]
+    assert np.add(found["train"], found["validation"]).tolist() == labels.sum(axis=0).tolist()
+    assert found["test"] == examples(60, 1)[1].sum(axis=0).tolist()
+
+
 def test_scores_by_hand():
     labels = np.array([[1, 0, 0], [1, 1, 0], [0, 0, 0]], np.uint8)
     predicted = np.array([[1, 0, 0], [0, 1, 0], [0, 1, 0]], np.uint8)

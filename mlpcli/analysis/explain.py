@@ -156,7 +156,12 @@ class Explanation:
                 for equation in self.equations
             ],
             "checks": [
-                {"name": c.name, "index": list(c.index), "value": c.value, "complex_step": c.complex_step}
+                {
+                    "name": c.name,
+                    "index": list(c.index),
+                    "value": plain(c.value),
+                    "complex_step": plain(c.complex_step),
+                }
                 for c in self.checks
             ],
             "step": _step_document(self.step),
@@ -169,8 +174,9 @@ class Explanation:
         }
 
 
-def plain(values: Array) -> Any:
-    """Return ``values`` as lists, with None for numbers that are not finite."""
+def plain(values: Array | float) -> Any:
+    """Return ``values`` as lists, or as a number, with None for numbers that are not finite."""
+    values = np.asarray(values)
     if np.isfinite(values).all():
         return values.tolist()
     found = values.astype(object)
@@ -182,9 +188,9 @@ def _step_document(step: Step) -> dict[str, Any]:
     return {
         "rate": step.rate,
         "steps": step.steps,
-        "loss_before": step.loss_before,
-        "loss_after": step.loss_after if np.isfinite(step.loss_after) else None,
-        "promised": step.promised,
+        "loss_before": plain(step.loss_before),
+        "loss_after": plain(step.loss_after),
+        "promised": plain(step.promised),
         "p_before": plain(step.p_before),
         "p_after": plain(step.p_after),
     }
@@ -222,9 +228,8 @@ def predicted(architecture: Architecture, theta: Array, pixels: Array, targets: 
     Y = np.zeros(architecture.sizes[-1])
     subject = _subject(architecture, theta, pixels, Y)
     with np.errstate(all="ignore"):
-        logits = _finite(subject.network.forward())
-        subject.network.loss(Y[np.newaxis])
-    label: Array = targets.predicted(logits, subject.network.p)[0]
+        subject.loss()
+    label: Array = targets.predicted(_finite(subject.network.logits), subject.network.p)[0]
     return label
 
 
@@ -256,7 +261,8 @@ def explain(
             raise UsageError(f"--unit {layer}:{unit}: the units of layer {layer} are 0 to {hidden[layer - 1] - 1}")
     with np.errstate(all="ignore"):  # an overflow shows in the numbers
         subject = _subject(architecture, theta, image.ravel(), Y)
-        gradient = _gradient(subject)
+        gradient = subject.gradient()
+        _finite(subject.network.logits)
         equations = _equations(subject, gradient, Y, l2, connections)
         named = {equation.name: equation.values for equation in equations}
         asked = {layer for layer, _ in units}
@@ -282,18 +288,6 @@ def explain(
 def _subject(architecture: Architecture, theta: Array, pixels: Array, Y: Array, dtype: str = "float64") -> Subject:
     problem = Problem(architecture, pixels[np.newaxis].astype(np.float64), INPUT_SCALE, Y[np.newaxis])
     return problem.subject(theta, dtype, scaled=True)
-
-
-def _gradient(subject: Subject) -> Parameters:
-    """Run forward, loss and backward, and return dLoss/dtheta; the network's arrays have the rest."""
-    network, theta = subject.network, subject.theta
-    _finite(network.forward())
-    network.loss(subject.problem.Y)
-    network.backward(subject.problem.Y)
-    gradient = subject.problem.architecture.parameters("float64")
-    Gradient(network, list(zip(gradient.W, gradient.b, strict=True))).accumulate()
-    assert gradient.sizes == theta.sizes
-    return gradient
 
 
 def _slope(subject: Subject, layer: int) -> Array:
@@ -538,8 +532,8 @@ class OutputLayer:
         return {
             "objective": self.objective,
             **{name: None if values is None else plain(values) for name, values in arrays.items()},
-            "loss": self.loss if np.isfinite(self.loss) else None,
-            "terms": dict(self.terms),
+            "loss": plain(self.loss),
+            "terms": {name: plain(value) for name, value in self.terms},
             "note": self.note,
         }
 
@@ -568,11 +562,12 @@ def output_layer_alone(objective: str, values: Sequence[float], Y: Array, *, log
         z = np.log(given) - np.log1p(-given)
     row, p, dz = z[np.newaxis], np.empty((1, len(z))), np.empty((1, len(z)))
     rules = OBJECTIVES[objective]
-    loss = float(rules.forward(row, Y[np.newaxis], p))
-    if note:
-        p[0] = given
-        loss = -float(Y @ np.log(given))
-    rules.backward(row, p, Y[np.newaxis], dz, 1)
+    with np.errstate(all="ignore"):  # an overflow shows in the numbers
+        loss = float(rules.forward(row, Y[np.newaxis], p))
+        if note:
+            p[0] = given
+            loss = -float(Y @ np.log(given))
+        rules.backward(row, p, Y[np.newaxis], dz, 1)
     dp, jacobian = output_layer(objective, z, p[0], Y)
     if note:
         jacobian = np.diag(given) - np.outer(given, given)
@@ -611,7 +606,7 @@ def neuron(*, rate: float, steps: int, weight: float = 2.0, bias: float = 2.0) -
         subject = _subject(architecture, np.array([weight, bias]), pixels, Y)
         found = Curve(objective, [], [], [])
         for _ in range(steps + 1):
-            gradient = _gradient(subject)
+            gradient = subject.gradient()
             found.p.append(float(subject.network.p[0, 0]))
             found.loss.append(float(subject.network.loss(Y[np.newaxis])))
             found.dz.append(float(gradient.b[0][0]))

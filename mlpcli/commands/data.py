@@ -11,7 +11,7 @@ import click
 from mlpcli.commands import EXIT_CHECK_FAILED, output
 from mlpcli.commands.drawing import abreast, drawing, terminal_width
 from mlpcli.commands.group import Group
-from mlpcli.commands.options import data_overrides, is_typed, set_option, source_option, threads_option
+from mlpcli.commands.options import data_overrides, is_typed, refuse_others, set_option, source_option, threads_option
 from mlpcli.errors import UsageError, shown
 
 if TYPE_CHECKING:
@@ -309,8 +309,9 @@ def show(
       mlpcli data show train.csv --images 24 -o sheet.png
       mlpcli data show train.csv --json
     """
-    if as_json and file is not None:
-        raise UsageError("--json draws nothing: leave -o out")
+    if as_json:
+        used = ("config", "overrides", "sources", "offline", "threads", "as_json")
+        refuse_others("--json counts all images and draws none", used)
     if numbers and (label is not None or is_typed("images")):
         raise UsageError("--index names the images: give it, or --class and --images, not both")
 
@@ -358,11 +359,9 @@ def _contents(config: Config) -> dict[str, Any]:
     """Return a description of the data that ``config`` trains on: images by split and class, and the remarks."""
     from dataclasses import asdict
 
-    import numpy as np
-
     from mlpcli.commands.progress import download_progress
     from mlpcli.datasets.load import load_dataset
-    from mlpcli.datasets.remarks import remarks
+    from mlpcli.datasets.remarks import class_counts, remarks
 
     dataset = load_dataset(config.data, config.seed, say=output.say, progress=download_progress())
     found = remarks(dataset, config.data.validation_order)
@@ -376,7 +375,7 @@ def _contents(config: Config) -> dict[str, Any]:
         "image_shape": list(dataset.image_shape),
         "class_names": list(dataset.class_names),
         "images": {
-            name: None if split is None else np.bincount(split.labels, minlength=dataset.classes).tolist()
+            name: None if split is None else class_counts(split.labels, dataset.classes).tolist()
             for name, split in splits.items()
         },
         "remarks": [asdict(remark) for remark in found],

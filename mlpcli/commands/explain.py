@@ -12,7 +12,7 @@ import click
 
 from mlpcli.commands import output
 from mlpcli.commands.drawing import abreast, drawing, signed_drawing, terminal_width, widest
-from mlpcli.commands.options import data_options, is_typed, set_option
+from mlpcli.commands.options import data_options, refuse_others, set_option
 from mlpcli.commands.subject import Subject, find_subject
 from mlpcli.errors import DataError, UsageError, shown
 
@@ -126,17 +126,18 @@ def command(
     if len(alone) > 1:
         raise UsageError(f"{alone[0]} and {alone[1]} explain two things: give one of them")
     if neuron:
-        _refuse_others("--neuron explains one neuron", ("neuron", "rate", "as_json"))
+        refuse_others("--neuron explains one neuron", ("neuron", "rate", "as_json"))
         _explain_neuron(rate, as_json)
         return
     labels = None if label is None else _labels(label)
     if alone:
-        used = ("probabilities", "logits", "label", "overrides", "as_json")
-        _refuse_others(f"{alone[0]} explains the output layer alone", used)
+        used: tuple[str, ...] = ("probabilities", "logits", "label", "overrides", "as_json")
+        refuse_others(f"{alone[0]} explains the output layer alone", used)
         _explain_output(overrides, alone[0], given[alone[0]] or "", labels, as_json)
         return
-    if image is not None and (split or dataset):
-        raise UsageError("--image takes the image from a file: give it, or --split and --data")
+    if image is not None:
+        used = ("what", "overrides", "index", "image", "raw", "label", "units", "rate", "steps", "as_json")
+        refuse_others("--image takes the image from a file", used)
     if raw and image is None:
         raise UsageError("--raw is for the picture of --image")
 
@@ -169,15 +170,6 @@ def command(
         output.result_json(explanation.document(names), indent=None)
     else:
         _Printer(explanation, names).everything(subject, source, assumed)
-
-
-def _refuse_others(subject: str, used: tuple[str, ...]) -> None:
-    """Raise ``UsageError`` if the command line has a parameter that is not in ``used``."""
-    context = click.get_current_context()
-    for parameter in context.command.params:
-        if is_typed(parameter.name) and parameter.name not in used and context.params[parameter.name or ""] is not None:
-            name = parameter.opts[0] if isinstance(parameter, click.Option) else "a network"
-            raise UsageError(f"{subject}, to which {name} does not apply: leave it out")
 
 
 def _targets(subject: Subject, labels: list[int]) -> Array:
@@ -672,6 +664,7 @@ def _explain_output(
 ) -> None:
     from mlpcli import config as config_module
     from mlpcli.analysis import explain
+    from mlpcli.training.targets import MultiLabel, OneHot
 
     config = config_module.load(None, overrides)
     objective, smoothing = config.network.objective, config.training.label_smoothing
@@ -688,7 +681,9 @@ def _explain_output(
         raise UsageError(f"{option} has no image, for which training.teacher has targets: leave out training.teacher")
     Y = explain.targets_of(labels, len(values), objective)
     if smoothing:
-        Y = (1.0 - smoothing) * Y + smoothing / len(Y)
+        one_class = len(set(labels)) == 1 and len(values) > 1
+        targets = OneHot(len(values)) if one_class else MultiLabel()
+        Y = targets.table(smoothing)[labels[0] if one_class else Y.astype(int)]
     layer = explain.output_layer_alone(objective, values, Y, logits=option == "--z")
     if as_json:
         output.result_json(layer.document())

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
 import click
 
+from mlpcli.errors import UsageError
 from mlpcli.runs.environment import MAX_THREADS, THREAD_VARIABLES
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -146,6 +147,16 @@ def is_typed(name: str | None) -> bool:
     """Return True if the parameter ``name`` of the current command is on the command line, not a default."""
     source = click.get_current_context().get_parameter_source(name or "")
     return source is click.core.ParameterSource.COMMANDLINE
+
+
+def refuse_others(subject: str, used: Collection[str]) -> None:
+    """Raise ``UsageError`` if a parameter that is not in ``used`` is typed; ``subject`` says what is done instead."""
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        given = is_typed(parameter.name) and context.params.get(parameter.name or "") is not None
+        if given and parameter.name not in used:
+            name = parameter.opts[0] if isinstance(parameter, click.Option) else "a network"
+            raise UsageError(f"{subject}, to which {name} does not apply: leave it out")
 
 
 def threads_are_set() -> bool:

@@ -89,7 +89,7 @@ def _few(name: str, split: Split, names: Sequence[str]) -> str:
 
 
 def _classes(splits: Splits, names: Sequence[str], order: str, few: Sequence[str]) -> Iterator[str]:
-    counts = {name: _class_counts(split.labels, len(names)) for name, split in splits.items()}
+    counts = {name: class_counts(split.labels, len(names)) for name, split in splits.items()}
     there = {name: [names[k] for k in np.flatnonzero(count).tolist()] for name, count in counts.items()}
     absent = {name: [each for each in names if each not in found] for name, found in there.items()}
     held = there.get("validation", [])
@@ -124,7 +124,8 @@ def _classes(splits: Splits, names: Sequence[str], order: str, few: Sequence[str
         )
 
 
-def _class_counts(labels: Bytes, classes: int) -> npt.NDArray[np.intp]:
+def class_counts(labels: Bytes, classes: int) -> npt.NDArray[np.intp]:
+    """Return how many images have each of the ``classes``, (K,), by their ``labels``: (N,), or (N, K) of 0 and 1."""
     counts: npt.NDArray[np.intp] = (
         np.count_nonzero(labels, axis=0) if labels.ndim == 2 else np.bincount(labels, minlength=classes)
     )

@@ -392,6 +392,10 @@ def test_verify_checks_any_format(capsys: pytest.CaptureFixture[str], table: Pat
     assert shown["remarks"] == found["remarks"]
     assert shown["images"] == {"train": [8, 4], "validation": None, "test": [4, 2]}
     (table / "train.csv").write_text("label,a,b,c,d\n1,256,0,0,0\n")
+    for option in (("--class", "1"), ("--index", "0"), ("--epoch", "1"), ("--images", "4"), ("-o", "x.png")):
+        code, out, err = run(capsys, "show", str(table), "--json", *option)
+        words = f"mlpcli: --json counts all images and draws none, to which {option[0]} does not apply: leave it out\n"
+        assert (code, out, err) == (2, "", words)
     code, out, _ = run(capsys, "verify", str(table), "--json")
     assert code == 1
     assert json.loads(out)["files"][0]["state"] == "damaged"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import warnings
 
 import numpy as np
 import pytest
@@ -309,7 +310,10 @@ def test_one_neuron(mlpcli):
         (["--p", "0.5,0.5", "--label", 0, "--unit", 1], "--unit does not apply"),
         (["--neuron"], "--set does not apply"),
         (["--set", "network.hiden=[1]"], "hidden"),
-        (["--image", "x.png", "--split", "test"], "--image"),
+        (["--image", "x.png", "--split", "test"], "to which --split does not apply"),
+        (["--image", "x.png", "--offline"], "--image takes the image from a file, to which --offline does not apply"),
+        (["--image", "x.png", "--source", "y"], "to which --source does not apply"),
+        (["--image", "x.png", "--folder", "y"], "to which --folder does not apply"),
         (["--offline", "--source", "x"], "--offline"),
     ],
 )
@@ -435,6 +439,32 @@ def test_empty_list_of_outputs_is_refused(mlpcli):
     for option in ("--p", "--z"):
         found = mlpcli(option, "", "--label", 0)
         assert (found.status, found.err) == (2, f"mlpcli: {option} : are not numbers with commas between them\n")
+
+
+@pytest.mark.parametrize(
+    ("labels", "values", "expected"),
+    [("0", "1,2,3", [0.8, 0.1, 0.1]), ("0,2", "1,2,3", [0.85, 0.15, 0.85]), ("none", "1,2,3", [0.15] * 3)],
+)
+def test_given_logits_have_the_targets_of_training(mlpcli, labels, values, expected):
+    settings = ("--set", "network.objective=sigmoid_cross_entropy", "--set", "training.label_smoothing=0.3")
+    found = mlpcli("--z", values, "--label", labels, *settings, "--json").document
+    np.testing.assert_allclose(found["Y"], expected, atol=1e-15)
+
+
+@pytest.mark.parametrize("arguments", [("--z", "1e200,0"), ("--z", "1e308,-1e308")])
+def test_infinite_numbers_are_null(mlpcli, arguments):
+    quadratic = ("--set", "network.objective=linear_quadratic")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        document = mlpcli(*arguments, "--label", 0, *quadratic, "--json").document
+    assert document["loss"] is None
+
+
+def test_infinite_loss_and_step_are_null(mlpcli):
+    settings = ("network.objective=linear_quadratic", "network.initial_scale=1e160", "network.dtype=float64")
+    document = mlpcli(*FEW, *(word for each in settings for word in ("--set", each)), "--json").document
+    assert document["step"]["loss_before"] is None
+    assert document["step"]["promised"] is None
 
 
 def test_underflow_is_shown_without_a_warning(mlpcli):
