@@ -23,6 +23,7 @@ from mlpcli.analysis.report import page as page_module
 from mlpcli.analysis.report.contents import Contents, compress, contents
 from mlpcli.analysis.report.page import LIVE_SCRIPTS, RUNS_SCRIPTS, SCRIPTS, page
 from mlpcli.analysis.report.side_by_side import side_by_side
+from mlpcli.datasets import idx
 from mlpcli.runs.checkpoint import Checkpoint
 from mlpcli.runs.ranking import collect
 from mlpcli.state import State, architecture_of
@@ -141,6 +142,20 @@ def test_runs_side_by_side_have_the_parameters_of_their_networks(tiny_config, tm
     experiment.train(tiny_config("training.learning_rate=0.01", *network), out=tmp_path / "run")
     [run] = side_by_side(collect([tmp_path]), "runs")["runs"]
     assert run["parameters"] == len(open_model(tmp_path / "run").checkpoint.parameters.vector)
+
+
+def test_data_sets_of_one_name_are_told_apart(tiny_config, tiny_folder, tmp_path):
+    config = tiny_config()
+    experiment.train(config, out=tmp_path / "runs" / "a")
+    for split, count in (("train", 40), ("t10k", 10)):
+        for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"):
+            shape = (count, 3, 3) if kind.startswith("images") else (count,)
+            array = np.arange(np.prod(shape)).reshape(shape) % (4 if len(shape) == 1 else 251)
+            (tiny_folder / f"{split}-{kind}").write_bytes(idx.encode(array.astype(np.uint8)))
+    experiment.train(config, out=tmp_path / "runs" / "b")
+    found = [run["parameters"] for run in side_by_side(collect([tmp_path / "runs"]), "runs")["runs"]]
+    networks = [open_model(tmp_path / "runs" / name).checkpoint.parameters for name in "ab"]
+    assert sorted(found) == sorted(len(network.vector) for network in networks)
 
 
 def test_weights_that_stay_0_are_counted_apart(tiny_config, tmp_path):

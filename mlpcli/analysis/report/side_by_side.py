@@ -70,7 +70,8 @@ class Describer:
     """Returns the metrics and curves of one run among others, in plain values."""
 
     def __init__(self) -> None:
-        self._data: dict[str | None, tuple[tuple[int, int], int] | None] = {}  # image shape and classes, by data set
+        # Image shape and classes, by the name of the data set and the hash of its training files.
+        self._data: dict[tuple[str | None, str | None], tuple[tuple[int, int], int] | None] = {}
         self._fixed: dict[Hashable, int] = {}  # weights that stay 0, by the layers
 
     def __call__(self, run: Known) -> dict[str, Any]:
@@ -92,9 +93,10 @@ class Describer:
         """Return the number of parameters that train; None if no run of its data set gives image shape and classes."""
         if config is None:
             return None
-        if self._data.get(summary.dataset) is None:
-            self._data[summary.dataset] = _data_of(summary)
-        found = self._data[summary.dataset]
+        data = summary.dataset, summary.data_sha256
+        if self._data.get(data) is None:
+            self._data[data] = _data_of(summary)
+        found = self._data[data]
         if found is None:
             return None
         image_shape, classes = found
