@@ -137,9 +137,14 @@ class IdxFiles(Collection):
         if not path.is_file():
             return emnist_names(self.folder, self._prefix)
         try:
-            lines = read(path, MAX_TEXT).decode("utf-8-sig").splitlines()
+            names = names_in(read(path, MAX_TEXT).decode("utf-8-sig"))
         except OSError as error:
             raise DataError(f"{shown(path)}: cannot be read ({error.strerror or error})") from None
         except ValueError:
             raise DataError(f"{shown(path)}: is not UTF-8 text") from None
-        return {label: readable(line.strip())[:MAX_NAME] for label, line in enumerate(lines)}
+        return dict(enumerate(names))
+
+
+def names_in(text: str) -> list[str]:
+    """Return the names of the classes in ``text``, of a classes.txt: one a line."""
+    return [readable(line.strip())[:MAX_NAME] for line in text.splitlines()]

@@ -12,11 +12,11 @@ from pathlib import Path
 from mlpcli.config import DataConfig
 from mlpcli.datasets import idx
 from mlpcli.datasets.catalogue import FILE_NAMES
-from mlpcli.datasets.collection import ROLES_OF, Bytes, FileSplit
+from mlpcli.datasets.collection import MAX_NAME, ROLES_OF, Bytes, FileSplit
 from mlpcli.datasets.download import Progress, Say, silent
-from mlpcli.datasets.idx_files import CLASSES
+from mlpcli.datasets.idx_files import CLASSES, names_in
 from mlpcli.datasets.load import Split, load_dataset
-from mlpcli.errors import RunError
+from mlpcli.errors import DataError, RunError
 from mlpcli.files import write_atomically
 
 ROWS = 1024  # images written at a time
@@ -42,6 +42,13 @@ def import_data(data: DataConfig, folder: Path, *, say: Say = silent, progress: 
     _require_new(folder)  # before data are read in vain
     whole = replace(data, validation=0.0, preprocessing=None, test=True)
     dataset = load_dataset(whole, pickles=True, say=say, progress=progress)
+    names = "".join(f"{name}\n" for name in dataset.class_names)
+    if (lines := names_in(names)) != list(dataset.class_names):
+        changed = next(name for name, line in zip(dataset.class_names, lines, strict=False) if name != line)
+        raise DataError(
+            f"{dataset.name}: the class name {changed!r:.60} cannot be a line of {CLASSES}: it has blanks around it, "
+            f"unprintable characters, or more than {MAX_NAME}; give others with --set data.class_names"
+        )
     splits: dict[FileSplit, Split] = {"train": dataset.train}
     if dataset.has_test:
         splits["test"] = dataset.test()
@@ -54,7 +61,7 @@ def import_data(data: DataConfig, folder: Path, *, say: Say = silent, progress: 
             images, labels = (FILE_NAMES[role] for role in ROLES_OF[split])
             _write(partial / images, found.images.reshape(-1, *dataset.image_shape))
             _write(partial / labels, found.labels)
-        write_atomically(partial / CLASSES, ["".join(f"{name}\n" for name in dataset.class_names).encode()])
+        write_atomically(partial / CLASSES, [names.encode()])
         os.rename(partial, folder)  # noqa: PTH104 - over an empty folder too
     except OSError as error:
         raise RunError(f"{error.filename or folder}: cannot be written: {error.strerror or error}") from None

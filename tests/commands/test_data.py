@@ -323,6 +323,16 @@ def test_import_writes_equivalent_idx_files(capsys: pytest.CaptureFixture[str], 
     }
 
 
+@pytest.mark.parametrize("name", ["two\nlines", " blank", "u\N{LINE SEPARATOR}2028", "x" * 300])
+def test_import_refuses_names_that_are_no_lines(capsys: pytest.CaptureFixture[str], table: Path, name: str):
+    names = "data.class_names=" + json.dumps([name, "other"])
+    code, printed, err = run(capsys, "import", str(table / "train.csv"), "-o", str(table / "new"), "--set", names)
+    assert (code, printed) == (3, "")
+    message = err.splitlines()[-1]
+    assert message.startswith(f"mlpcli: train.csv: the class name {name!r:.60} cannot be a line of classes.txt: ")
+    assert not (table / "new").exists()
+
+
 def test_import_of_the_sample_is_identical(capsys: pytest.CaptureFixture[str], tmp_path: Path):
     assert run(capsys, "import", "mnist-sample", "-o", str(tmp_path / "a"))[0] == 0
     for file in SAMPLE.files.values():
