@@ -108,10 +108,16 @@ class _File:
             times = f" of {len(seeds)} seeds each" if seeds else ""
             self._fail(self._way, f"{count:,} combinations{times} are {runs:,} runs; at most {MAX_RUNS:,} are allowed")
         found, keys, repeated = self._configs(common, combinations, seeds, environment)
-        planned = [
-            Planned(_name(combination, each), each)
+        named = [
+            (_name(combination, each), combination, each)
             for config, combination in found
             for each in ([replace(config, seed=seed) for seed in seeds] if seeds else [config])
+        ]
+        # Different values may look the same in a name, as [a-b] and [a, b] do.
+        shared = {name for name, count in Counter(name for name, *_ in named).items() if count > 1}
+        planned = [
+            Planned(_hashed(name, repr(_swept_values(combination, config))) if name in shared else name, config)
+            for name, combination, config in named
         ]
         name, text = _file_name(self._path.stem), self._document.text
         return Plan(name, text, tuple(planned), keys, len(found), len(seeds or (0,)), repeated)
@@ -390,14 +396,17 @@ def _sections() -> set[str]:
 
 def _name(combination: _Combination, config: Config) -> str:
     """Return the name of a run's directory, such as ``learning_rate=0.1,hidden=64-32,seed=0``."""
-    values = config_module.flatten(config)
+    keys = [key.rpartition(".")[2] for key in config_module.flatten(config)]
     parts = []
-    for setting in combination.settings:
-        if setting.key != SEED:
-            short = setting.key.rpartition(".")[2]
-            name = short if sum(key.rpartition(".")[2] == short for key in values) == 1 else setting.key
-            parts.append(f"{name}={_value(values.get(setting.key, setting.value))}")
+    for key, value in _swept_values(combination, config).items():
+        short = key.rpartition(".")[2]
+        parts.append(f"{short if keys.count(short) == 1 else key}={_value(value)}")
     return _file_name(",".join([*parts, f"seed={config.seed}"]))
+
+
+def _swept_values(combination: _Combination, config: Config) -> dict[str, Any]:
+    values = config_module.flatten(config)
+    return {each.key: values.get(each.key, each.value) for each in combination.settings if each.key != SEED}
 
 
 def _value(value: Any) -> str:
@@ -411,9 +420,11 @@ def _value(value: Any) -> str:
 def _file_name(text: str) -> str:
     """Return ``text`` if it is a file name that needs no quotes; otherwise escape it and append a hash."""
     safe = re.sub(r"[^A-Za-z0-9._+=,-]", "_", text).lstrip(".-") or "_"
-    if safe == text and len(text) <= MAX_NAME:
-        return text
-    return f"{safe[:NAME_KEPT]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return text if safe == text and len(text) <= MAX_NAME else _hashed(safe, text)
+
+
+def _hashed(name: str, text: str) -> str:
+    return f"{name[:NAME_KEPT]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def _any(words: tuple[str, ...]) -> str:

@@ -109,6 +109,9 @@ def test_run_names_show_numbers_and_escape_other_characters(write: Any):
     plan = write("grid: {data.dataset: [./a b, ./a+b, ./a/b, mnist]}")
     assert names(plan)[-1] == "dataset=mnist,seed=0"
     assert len(set(names(plan))) == 4 and all(re.fullmatch("[A-Za-z0-9._+=,-]+", name) for name in names(plan))
+    plan = write("grid: {training.teacher: [[a-b], [a, b], [c]]}")
+    assert len(set(names(plan))) == 3 and names(plan)[2] == "teacher=c,seed=0"
+    assert all(re.fullmatch("teacher=a-b,seed=0-[0-9a-f]{8}", name) for name in names(plan)[:2])
     deep = ", ".join(["[" + ", ".join(["64"] * 200) + "]", "[" + ", ".join(["64"] * 201) + "]"])
     plan = write(f"grid: {{network.hidden: [{deep}]}}")
     assert len(set(names(plan))) == 2 and max(map(len, names(plan))) < 130
