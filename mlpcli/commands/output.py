@@ -38,12 +38,17 @@ def result(text: str) -> None:
 
 
 def result_json(document: dict[str, Any] | list[Any], indent: int | None = 2) -> None:
-    """Print ``document`` to stdout as the one JSON document of the command; ``indent`` None is for large arrays."""
+    """Print ``document`` to stdout as the one JSON document of the command; ``indent`` None is for large arrays.
+
+    Bytes of a path that are no UTF-8 become U+FFFD: JSON is Unicode text, and a strict reader refuses their surrogates.
+    """
     text = json.dumps(document, indent=indent, allow_nan=False, ensure_ascii=False)
     result(re.sub(r"[^\n\x20-\x7e]", lambda found: _in_json(found[0]), text))
 
 
 def _in_json(character: str) -> str:
+    if "\ud800" <= character <= "\udfff":
+        return "\N{REPLACEMENT CHARACTER}"
     return character if character.isprintable() else json.dumps(character)[1:-1]
 
 

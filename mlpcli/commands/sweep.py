@@ -187,7 +187,7 @@ def _report(planned: Plan, folder: Path, tasks: list[Task], outcomes: dict[Path,
     others = execute.unplanned_runs(folder, planned)
     if as_json:
         document: dict[str, Any] = {
-            "folder": shown(folder),
+            "folder": click.format_filename(folder),
             "finished": count["finished"],
             "diverged": count["diverged"],
         }
