@@ -32,6 +32,7 @@ MAX_LAYERS = 1000
 MAX_CHECKPOINT_BYTES = 2**31 - 1  # beyond that a zip archive needs an extension, which is neither written nor read
 # Vectors as long as the parameters that an update rule keeps.
 OPTIMIZER_VECTORS = {"sgd": 0, "momentum": 1, "nesterov": 1, "adam": 2}
+MOMENTUM = 0.9  # if the config names none
 # Of the default network, chosen on validation images (docs/results.md).
 LEARNING_RATES = {"sgd": 4.0, "momentum": 0.4, "nesterov": 0.4, "adam": 4e-3}
 OUT_OF_PROPORTION = 0.01, 20.0  # times that: below, training hardly moves; above, sigmoids saturate in the first steps

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-import shlex
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -43,7 +42,7 @@ from mlpcli.runs.comparison import Difference, differences
 from mlpcli.runs.directory import HasPath, RunDirectory
 from mlpcli.runs.environment import PROCESSES, environment
 from mlpcli.runs.initial import Origin, find_origin, find_teachers, pinned
-from mlpcli.runs.layout import resume_command
+from mlpcli.runs.layout import quoted, resume_command
 from mlpcli.runs.summary import read_run
 from mlpcli.state import EpochRecord, State, architecture_of
 from mlpcli.training.connections import check_connections, connections
@@ -424,10 +423,6 @@ def resume(
         ]
         if changed:
             observer.say(f"not the environment the run began in ({', '.join(changed)}): the numbers may differ")
-        if "mlpcli" in changed and (config.training.dropout or config.training.input_dropout):
-            observer.say(
-                "this version of mlpcli draws other dropout masks: the epochs to come differ from what they were"
-            )
         before = _processes(run.manifest)
         if before not in ([], [group.label]):
             counts = " and then ".join(map(str, before))
@@ -756,7 +751,7 @@ def _train_on(checkpoint: Checkpoint, config: Config, where: Path) -> str:
     settings = [f"training.epochs={epochs}"]
     if config.training.warmup_epochs > epochs:
         settings.append(f"training.warmup_epochs={epochs}")
-    run, file = shlex.quote(str(where)), shlex.quote(str(where / directory.CONFIG))
+    run, file = quoted(where), quoted(where / directory.CONFIG)
     command = " ".join(["mlpcli train", file, "--init", run, *(f"--set {setting}" for setting in settings)])
     return f"a new run that begins from its weights can be trained for {epochs}: {command}"
 

@@ -34,7 +34,7 @@ def environment(processes: int | str = 1) -> dict[str, Any]:
         "python": platform.python_version(),
         "numpy": np.__version__,
         "blas": f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip()
-        + ("" if all(routine(name, "f") for name in ("gemm", "gemv", "axpy")) else ", by numpy alone"),
+        + ("" if all(routine(name, "f") for name in ("gemm", "gemv", "axpy", "axpby")) else ", by numpy alone"),
         "threads": threads(),
         **({PROCESSES: processes} if processes != 1 else {}),
         "system": platform.system(),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import numpy as np
 
-from mlpcli.config import LEARNING_RATES, Config, remark_on_rate
+from mlpcli.config import LEARNING_RATES, MOMENTUM, Config, TrainingConfig, remark_on_rate
 from mlpcli.model.parameters import Parameters
 from mlpcli.state import EpochRecord
 
@@ -83,7 +84,7 @@ class Diagnosis:
         if after <= MOVED * before:
             return None
         if after > 1.03 * before:
-            return f"the loss has only grown, from {before:.4g} to {after:.4g}: lower {_too_large(self._config)}"
+            return f"the loss has grown, from {before:.4g} to {after:.4g}: lower {_too_large(self._config)}"
         network = self._config.network
         if network.initial_scale < 0.1:
             key = f"raise network.initial_scale ({network.initial_scale:g})"
@@ -113,14 +114,26 @@ class Diagnosis:
 def remedy(config: Config, step: int) -> str:
     """Return what to change in ``config``, with which training diverged in ``step``, counted from 1."""
     network, training = config.network, config.training
-    # The penalty alone multiplies a weight by 1 - 2 rate l2 in a step.
-    if training.optimizer != "adam" and training.l2 >= LARGE_L2 and training.learning_rate * training.l2 > 0.5:
+    if training.l2 >= LARGE_L2 and training.learning_rate * training.l2 > _steepest_penalty(training):
         return f"lower training.l2 ({training.l2:g}): at this rate the penalty alone makes weights grow"
     if training.adversarial >= LARGE_ADVERSARIAL:
         return f"lower {_too_large(config)}"
     if network.initial_scale > 1 and (step == 1 or network.initial_scale >= 10):
         return f"lower network.initial_scale ({network.initial_scale:g})"
     return "try a lower training.learning_rate, or training.warmup_epochs"
+
+
+def _steepest_penalty(training: TrainingConfig) -> float:
+    """Return the largest rate l2 at which the penalty alone, of curvature 2 l2, does not make a weight grow.
+
+    Then both roots of the recurrence of the steps lie in the unit circle. Sutskever et al. 2013, equations 1 to 4, with
+    a gradient of 2 l2 w: with momentum mu, rate l2 <= 1 + mu, and for nesterov (1 + mu) / (1 + 2 mu). A step of adam
+    does not grow with the gradient.
+    """
+    mu = MOMENTUM if training.momentum is None else training.momentum
+    return {"sgd": 1.0, "momentum": 1.0 + mu, "nesterov": (1.0 + mu) / (1.0 + 2.0 * mu), "adam": math.inf}[
+        training.optimizer
+    ]
 
 
 def _rate(config: Config) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlpcli.config import TrainingConfig
+from mlpcli.config import MOMENTUM, TrainingConfig
 from mlpcli.model.blas import Axpy
 from mlpcli.model.memory import aligned
 from mlpcli.model.network import WeightDecay
@@ -264,5 +264,5 @@ def make_optimizer(
     config: TrainingConfig, theta: Parameters, gradient: Parameters, state: dict[str, Array], comm: Serial
 ) -> Optimizer:
     """Return the optimizer that ``config`` names, for the part of ``theta`` that this process of ``comm`` owns."""
-    momentum = 0.9 if config.momentum is None else config.momentum
+    momentum = MOMENTUM if config.momentum is None else config.momentum
     return OPTIMIZERS[config.optimizer](theta, gradient, state, momentum, config.l2, comm)

@@ -7,7 +7,6 @@ checkpoint and evaluates it on the validation images. Its CPU time is on a budge
 from __future__ import annotations
 
 import math
-import shlex
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from mlpcli.datasets.load import Part, SplitName
 from mlpcli.errors import DataError, MlpcliError
 from mlpcli.runs import checkpoint as checkpoints
 from mlpcli.runs import directory
-from mlpcli.runs.layout import CHECKPOINTS, CONFIG, MANIFEST, METRICS, STEPS, TEST, resume_command
+from mlpcli.runs.layout import CHECKPOINTS, CONFIG, MANIFEST, METRICS, STEPS, TEST, quoted, resume_command
 from mlpcli.runs.ranking import Known
 from mlpcli.runs.steps import Line
 from mlpcli.runs.summary import try_to_read
@@ -324,7 +323,7 @@ class OneOfMany:
 
 def _commands(path: Path) -> Values:
     """Return the commands that write the page of ``path`` to a file, and that serve it again."""
-    name = shlex.quote(f"./{path}" if str(path).startswith("-") else str(path))
+    name = quoted(path)
     return {"report": f"mlpcli report {name}", "watch": f"mlpcli watch {name}"}
 
 

@@ -14,7 +14,7 @@ from mlpcli.datasets.load import load_dataset
 from mlpcli.datasets.remarks import guessing
 from mlpcli.errors import DivergedError
 from mlpcli.state import EpochRecord
-from mlpcli.training.diagnosis import Diagnosis
+from mlpcli.training.diagnosis import Diagnosis, remedy
 from mlpcli.training.trainer import Trainer
 
 
@@ -62,7 +62,7 @@ def test_learning_network_has_no_diagnosis(overrides: tuple[str, ...]):
         (("network.hidden=[30,30,30,30,30,30]",), "sigmoids so deep want"),
         (
             ("training.adversarial=20", "network.hidden=[100]"),
-            r"the loss has only grown, .*: lower training.adversarial \(20\)",
+            r"the loss has grown, .*: lower training.adversarial \(20\)",
         ),
         (
             ("network.activation=relu", "training.optimizer=sgd", "training.learning_rate=70", "training.l2=0"),
@@ -113,3 +113,21 @@ def _record(epoch: int, loss: float):
 def test_divergence_names_its_key(overrides: tuple[str, ...], message: str):
     with np.errstate(all="ignore"), pytest.raises(DivergedError, match=message):
         signs("training.epochs=4", *overrides)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "nesterov", "adam"])
+@pytest.mark.parametrize(("factor", "grows"), [(0.98, False), (1.02, True)])
+def test_penalty_is_named_where_it_alone_makes_a_weight_grow(optimizer: str, factor: float, grows: bool):
+    mu = {"sgd": 0.0}.get(optimizer, 0.9)
+    l2, limit = 1.0, {"sgd": 1.0, "momentum": 1.9, "nesterov": 1.9 / 2.8, "adam": 1e3}[optimizer]
+    rate = factor * limit / l2
+    settings = [f"training.optimizer={optimizer}", f"training.learning_rate={rate}", f"training.l2={l2}"]
+    named = "the penalty alone makes weights grow" in remedy(config_module.load(None, settings, {}), 5)
+    if optimizer == "adam":
+        assert not named
+        return
+    w, v = 1.0, 0.0
+    for _ in range(2000):
+        v = mu * v - rate * 2 * l2 * (w + mu * v * (optimizer == "nesterov"))
+        w += v
+    assert (abs(w) > 1, named) == (grows, grows)
