@@ -66,6 +66,12 @@ class State:
     epochs_since_best: int = 0
 
     @property
+    def vectors(self) -> dict[str, Array]:
+        """Return all vectors (n,) by name: theta, those of the optimizer, and the average, if there is one."""
+        average = {} if self.average is None else {"average": self.average.vector}
+        return {"theta": self.theta.vector, **self.optimizer, **average}
+
+    @property
     def parameters(self) -> Parameters:
         """Return the parameters of the run's model: the average of theta if there is one, else theta."""
         return self.theta if self.average is None else self.average

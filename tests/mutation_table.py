@@ -26,7 +26,7 @@ FILES = (
     "training/averaging.py",
     "training/batches.py",
     "training/margins.py",
-    "training/rng.py",
+    "rng.py",
     "training/augment.py",
     "training/schedule.py",
     "training/trainer.py",
@@ -198,7 +198,7 @@ KNOWN: tuple[Known, ...] = (
         for function in ("initialize", "_glorot", "_he", "_lecun")
     ),
     Known(
-        "training/rng.py",
+        "rng.py",
         "keyed_rng",
         "def keyed_rng(seed: int, purpose: str, epoch: int=0) -> np.random.Generator:",
         "",
@@ -207,7 +207,7 @@ KNOWN: tuple[Known, ...] = (
     ),
     *(
         Known(
-            "training/rng.py",
+            "rng.py",
             "",
             "PURPOSES = {'initialization': 1, 'order': 2, 'affine': 3, 'elastic': 4, 'dropout': 5, 'sweep': 6, "
             "'input dropout': 7, 'validation': 8}",

@@ -16,13 +16,14 @@ from mlpcli.commands import COMMANDS
 PACKAGE = Path(__file__).parents[1] / "mlpcli"
 
 # The packages of mlpcli, or modules, that each package may import. mlpcli/__init__.py names everything lazily.
-BELOW_TRAINING = {"errors", "config", "datasets", "model", "parallel", "state"}
+BELOW_TRAINING = {"errors", "rng", "config", "datasets", "model", "parallel", "state"}
 BELOW_EXPERIMENT = {*BELOW_TRAINING, "files", "training", "runs"}
 PACKAGES = {
     "errors": set[str](),
     "files": {"errors"},
+    "rng": set[str](),
     "config": {"errors", "files"},
-    "datasets": {"errors", "files", "config"},
+    "datasets": {"errors", "files", "rng", "config"},
     "model": {"errors"},
     "parallel": {"errors", "model.memory"},
     "state": {"config", "model"},
@@ -32,7 +33,7 @@ PACKAGES = {
     "experiment": BELOW_EXPERIMENT,
     "analysis": {*BELOW_EXPERIMENT, "gradcheck"},
     "watch": {*BELOW_EXPERIMENT, "analysis"},
-    "sweep": {"errors", "files", "config", "datasets", "parallel", "training", "runs", "experiment"},
+    "sweep": {"errors", "files", "rng", "config", "datasets", "parallel", "training", "runs", "experiment"},
     "commands": {*BELOW_EXPERIMENT, "gradcheck", "experiment", "analysis", "watch", "sweep"},
     "__main__": {"commands"},
 }

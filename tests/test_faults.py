@@ -26,7 +26,7 @@ from mlpcli.errors import RunError
 from mlpcli.experiment import Observer
 from mlpcli.runs import checkpoint as checkpoints
 from mlpcli.runs import directory
-from mlpcli.runs.summary import read_run, summarize
+from mlpcli.runs.summary import read_run
 from mlpcli.training import trainer
 from tests.fork_server import ForkServer, fast_folder
 from tests.run_outcome import outcome
@@ -217,7 +217,7 @@ def test_run_on_read_only_disk_is_not_touched(tiny_config: Make, folder: Path):
             with pytest.raises(RunError, match=r"cannot be written: Read-only file system$"):
                 begin()
         assert check_last_good(run) == 1
-        assert summarize(run).state == "interrupted"
+        assert read_run(run).summary.state == "interrupted"
         subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
         experiment.resume(run)
         assert outcome(run) == outcome(folder / "whole")
@@ -296,7 +296,7 @@ def test_two_runs_at_one_path_do_not_mix(tiny_config: Make, folder: Path):
         experiment.train(config, out=run, observer=At(2, replace))
     assert (check_last_good(moved), check_last_good(run)) == (2, 1)
     for each in (moved, run):
-        assert summarize(each).state == "interrupted"
+        assert read_run(each).summary.state == "interrupted"
         experiment.resume(each)
         assert outcome(each) == outcome(folder / "whole")
 

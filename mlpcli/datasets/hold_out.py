@@ -6,9 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpcli.errors import DataError
-
-# Follows the purposes 1 to 7 in mlpcli/training/rng.py. Never change it: it is part of the meaning of a seed.
-PURPOSE = 8
+from mlpcli.rng import keyed_rng
 
 Bytes = npt.NDArray[np.uint8]
 Indices = npt.NDArray[np.intp]
@@ -36,8 +34,7 @@ def drawn(labels: Bytes, count: int, order: str, seed: int) -> Indices:
     Stratified: of a class with n of the N images, count * n / N are drawn, rounded so that the sum is right. Raises
     ``DataError`` for several labels per image.
     """
-    random = np.random.Generator(np.random.Philox(key=np.array([seed, PURPOSE << 48], np.uint64)))
-    shuffled = random.permutation(len(labels))
+    shuffled = keyed_rng(seed, "validation").permutation(len(labels))
     if order == "stratified" and labels.ndim == 2:
         raise DataError("data.validation_order: stratified needs one label per image; use shuffled")
     if order == "stratified":

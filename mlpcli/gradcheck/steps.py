@@ -125,22 +125,16 @@ class CheckedSteps:
                 state.epoch, state.step = epoch - 1, (epoch - 1) * trainer.steps_per_epoch
                 yield from self._snapshot(epoch, None)
                 for name, vector in starts.get(number, {}).items():
-                    self._vector(name)[...] = vector
+                    state.vectors[name][...] = vector
                 self.group.comm.barrier()  # none has begun the next step
                 for record in trainer.steps():
                     yield from self._snapshot(epoch, record)
         self.group.continue_training(False)
 
-    def _vector(self, name: str) -> Array:
-        state = self.trainer.state
-        averages = {} if state.average is None else {"average": state.average.vector}
-        return {"theta": state.theta.vector, **state.optimizer, **averages}[name]
-
     def _snapshot(self, epoch: int, record: StepRecord | None) -> Iterator[Snapshot]:
         comm, state = self.group.comm, self.trainer.state
         comm.barrier()  # all processes have taken the step
-        averages = {} if state.average is None else {"average": state.average.vector}
-        vectors = {**self.trainer.optimizer_state(), **averages, "theta": state.theta.vector}
+        vectors = {**state.vectors, **self.trainer.optimizer_state()}
         spread = np.zeros(1)
         for vector in vectors.values() if comm.data.size > 1 else ():
             theirs = vector.copy()

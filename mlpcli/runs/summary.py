@@ -102,11 +102,6 @@ def _data_sha256(manifest: dict[str, Any]) -> str | None:
     return sha256("".join(lines).encode()).hexdigest() if lines else None
 
 
-def summarize(path: Path) -> Summary:
-    """Return the summary of the run ``path``. Raises ``RunError`` or ``ConfigError`` when it is damaged."""
-    return read_run(path).summary
-
-
 def try_to_read(path: Path) -> tuple[Summary, Config | None]:
     """Return the summary of the run ``path``, also if it is damaged, and its config, if that is valid."""
     try:

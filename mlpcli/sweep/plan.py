@@ -381,7 +381,7 @@ def _uniform(seed: int, key: str, draw: int) -> float:
 
     It depends on nothing else: more draws, other keys and their order do not change it.
     """
-    from mlpcli.training.rng import keyed_rng
+    from mlpcli.rng import keyed_rng
 
     return float(keyed_rng(seed, "sweep", zlib.crc32(key.encode()) << 16 | draw).random())
 

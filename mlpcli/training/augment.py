@@ -36,7 +36,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from mlpcli.config import AugmentationConfig
 from mlpcli.errors import DataError
-from mlpcli.training.rng import keyed_rng
+from mlpcli.rng import keyed_rng
 
 Array = NDArray[Any]
 

@@ -12,9 +12,9 @@ from mlpcli.datasets.load import Split
 from mlpcli.model.dropout import draw_mask
 from mlpcli.model.memory import aligned
 from mlpcli.parallel.comm import Serial
+from mlpcli.rng import keyed_rng
 from mlpcli.training.augment import Augmentation
 from mlpcli.training.margins import Margins
-from mlpcli.training.rng import keyed_rng
 
 Array = NDArray[Any]
 

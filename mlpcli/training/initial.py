@@ -7,8 +7,8 @@ import numpy as np
 from mlpcli.config import Config
 from mlpcli.model.build import Architecture
 from mlpcli.model.parameters import Parameters, initialize
+from mlpcli.rng import keyed_rng
 from mlpcli.training.connections import connections, initial_factors
-from mlpcli.training.rng import keyed_rng
 
 
 def draw_parameters(

@@ -33,7 +33,8 @@ class Accumulable(Protocol):
 class ReducedGradient:
     """A gradient that is a sum over processes: each computes the term of its examples, the sum is accumulated.
 
-    ``partial`` is bound to ``buffer`` (n,), where the sum is made; ``target`` (n,) may be the same vector.
+    ``partial`` is bound to ``buffer`` (n,), where the sum is made. ``target`` (n,) may be the same vector: then beta
+    must be 0, as the sum replaces what was there.
     """
 
     def __init__(self, partial: Gradient, buffer: Array, target: Array, comm: Serial) -> None:
@@ -42,6 +43,7 @@ class ReducedGradient:
 
     def accumulate(self, alpha: float = 1.0, beta: float = 0.0) -> None:
         """Compute target <- beta * target + alpha * dLoss/dtheta."""
+        assert self._add is not None or beta == 0.0
         self._partial.accumulate(alpha)
         self._comm.all_reduce(self._buffer)
         if self._add is not None:

@@ -19,6 +19,7 @@ from mlpcli.model.input import Input
 from mlpcli.model.network import Gradient, Network
 from mlpcli.model.parameters import Parameters
 from mlpcli.parallel.control import SINGLE, ProcessGroup
+from mlpcli.rng import keyed_rng
 from mlpcli.state import OPTIMIZER_STATE, EpochRecord, State, architecture_of
 from mlpcli.training.adversary import Adversary
 from mlpcli.training.augment import Augmentation
@@ -30,7 +31,6 @@ from mlpcli.training.evaluate import Evaluator
 from mlpcli.training.initial import draw_parameters
 from mlpcli.training.margins import Margins
 from mlpcli.training.optimizers import CHUNK_SIZE, make_optimizer
-from mlpcli.training.rng import keyed_rng
 from mlpcli.training.schedule import learning_rate
 from mlpcli.training.step import Accumulable, ReducedGradient, TrainingStep, gradient_norms
 from mlpcli.training.targets import targets_of
@@ -285,9 +285,7 @@ class Trainer:
 
     def _broadcast_state(self) -> None:
         """Make the state that of rank 0: CPUs of different kinds may round differently."""
-        state = self.state
-        averages = [state.average.vector] if state.average is not None else []
-        for vector in (state.theta.vector, *state.optimizer.values(), *averages):
+        for vector in self.state.vectors.values():
             self._comm.broadcast(vector)
 
     def _epoch(self, on_step: Callable[[float], None] | None) -> EpochRecord:

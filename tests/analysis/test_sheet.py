@@ -8,7 +8,7 @@ import pytest
 from mlpcli.analysis.sheet import sheet
 from mlpcli.datasets.load import load_dataset
 from mlpcli.errors import UsageError
-from mlpcli.training.rng import keyed_rng
+from mlpcli.rng import keyed_rng
 from mlpcli.training.step import TrainingStep
 from mlpcli.training.trainer import Trainer
 

@@ -19,6 +19,7 @@ from mlpcli.model.input import Input
 from mlpcli.model.network import Network
 from mlpcli.model.parameters import Parameters, initialize
 from mlpcli.parallel.forked import ForkedGroup, SharedMemory
+from mlpcli.rng import keyed_rng
 from mlpcli.state import State
 from mlpcli.training import augment, batches, initial, optimizers, schedule, step, trainer
 from mlpcli.training.adversary import Adversary
@@ -27,7 +28,6 @@ from mlpcli.training.averaging import MovingAverage
 from mlpcli.training.batches import Batches
 from mlpcli.training.connections import ConnectedGradient, connections, initial_factors
 from mlpcli.training.margins import Margins
-from mlpcli.training.rng import keyed_rng
 from mlpcli.training.step import TrainingStep
 from mlpcli.training.targets import OneHot
 from mlpcli.training.teacher import Teacher, TeacherTargets

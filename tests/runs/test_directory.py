@@ -22,7 +22,7 @@ from mlpcli.errors import MlpcliError, RunError
 from mlpcli.files import locked
 from mlpcli.runs import directory
 from mlpcli.runs.metrics import Metrics
-from mlpcli.runs.summary import Summary, summaries, summarize
+from mlpcli.runs.summary import Summary, read_run, summaries
 from tests.fork_server import fast_folder
 
 Make = Callable[..., Config]
@@ -121,7 +121,7 @@ def test_leftovers_of_a_dead_process_are_no_obstacle(tiny_config: Make, folder: 
     for name in (".lock", ".mlpcli-0123456789abcdef.partial"):
         (run / name).write_text("half")
     experiment.train(tiny_config(), out=run)
-    assert summarize(run).state == "finished"
+    assert read_run(run).summary.state == "finished"
 
 
 # Summaries -----------------------------------------------------------------------------
@@ -133,7 +133,7 @@ def test_summary_agrees_with_the_run(run: Path):
     hashes = directory.read_manifest(run)["data"]["hashes"]
     best = min(lines, key=lambda line: (line["validation_error"], line["validation_loss"]))
     assert test is not None
-    assert summarize(run) == Summary(
+    assert read_run(run).summary == Summary(
         path=run,
         state="finished",
         started=directory.read_manifest(run)["started"],
@@ -156,11 +156,11 @@ def test_summary_agrees_with_the_run(run: Path):
 def test_unfinished_run_is_running_only_while_locked(run: Path):
     path = run / "manifest.json"
     path.write_text(path.read_text().replace('"finished"', '"running"'))
-    assert summarize(run).state == "interrupted"
+    assert read_run(run).summary.state == "interrupted"
     with locked(run / directory.LOCK, wait=False):
-        assert summarize(run).state == "running"
+        assert read_run(run).summary.state == "running"
     path.unlink()
-    assert summarize(run).state == "interrupted"
+    assert read_run(run).summary.state == "interrupted"
 
 
 def test_runs_are_listed_newest_first(tiny_config: Make, folder: Path, run: Path):
@@ -216,7 +216,7 @@ def check(run: Path, name: str, data: bytes) -> None:
     """Assert that ``name``, and the whole run, are read or give an error of one line."""
     path = run / name
     path.write_bytes(data)
-    for read in (READERS[name], summarize):
+    for read in (READERS[name], read_run):
         try:
             read(run)
         except MlpcliError as error:

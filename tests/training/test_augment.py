@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from mlpcli.config import AugmentationConfig
 from mlpcli.errors import DataError
+from mlpcli.rng import keyed_rng
 from mlpcli.training import augment
 from mlpcli.training.augment import Augmentation, draw_fields, inverses, smoothing, strength_in
-from mlpcli.training.rng import keyed_rng
 from tests.training.reference import AFFINE, ELASTIC, generator
 
 Array = np.ndarray

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from mlpcli.config import AugmentationConfig
 from mlpcli.datasets.load import Split
 from mlpcli.parallel.comm import SERIAL, Serial
+from mlpcli.rng import keyed_rng
 from mlpcli.training import batches
 from mlpcli.training.augment import Augmentation
 from mlpcli.training.batches import Batches
 from mlpcli.training.margins import Margins
-from mlpcli.training.rng import keyed_rng
 from mlpcli.training.targets import OneHot
 from tests.parallel.threads import DataParallel, Exchange, ModelParallel
 from tests.training import reference

@@ -12,9 +12,9 @@ import pytest
 from mlpcli.datasets.deskew import deskewed
 from mlpcli.errors import ConfigError
 from mlpcli.parallel.forked import ForkedGroup
+from mlpcli.rng import keyed_rng
 from mlpcli.state import architecture_of
 from mlpcli.training.initial import draw_parameters
-from mlpcli.training.rng import keyed_rng
 from mlpcli.training.teacher import Teacher, TeacherTargets, check_teacher
 from mlpcli.training.trainer import Trainer
 from tests.parallel.threads import ThreadGroup, in_threads, results

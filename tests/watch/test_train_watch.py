@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from mlpcli.runs.directory import is_in_use
-from mlpcli.runs.summary import summarize
+from mlpcli.runs.summary import read_run
 from tests.run_outcome import outcome
 from tests.watch.watching import SECONDS, Events, Watching, environment, kill, watching
 
@@ -40,7 +40,7 @@ def test_train_without_a_terminal_prints_the_address(tmp_path: Path) -> None:
     done = train("--watch", "--out", "run", "--json", cwd=tmp_path)
     assert (done.returncode, json.loads(done.stdout)["epochs"]) == (0, 2)
     # A very short run may end before the page is served.
-    assert "watch    http://127.0.0.1:" in done.stderr or summarize(tmp_path / "run").seconds < 5  # type: ignore[operator]
+    assert "watch    http://127.0.0.1:" in done.stderr or read_run(tmp_path / "run").summary.seconds < 5  # type: ignore[operator]
     assert train("--out", "without", cwd=tmp_path).returncode == 0
     assert outcome(tmp_path / "run") == outcome(tmp_path / "without")
 
@@ -49,7 +49,7 @@ def test_training_continues_if_the_port_is_taken(tmp_path: Path) -> None:
     with watching("--watch", "--no-open", *SETTINGS, *LONG, "--out", "one", command="train", cwd=tmp_path) as first:
         done = train("--watch", "--port", first.port, "--out", "two", "--set", "training.epochs=60", cwd=tmp_path)
     assert done.returncode == 0
-    assert summarize(tmp_path / "two").state == "finished"
+    assert read_run(tmp_path / "two").summary.state == "finished"
     lines = [line for line in done.stderr.splitlines() if line.startswith("mlpcli: ")]
     what = "is taken by another program; leave --port out for a free one"
     assert lines in ([], [f"mlpcli: port {first.port} of 127.0.0.1: {what}"])
@@ -78,8 +78,8 @@ def test_training_continues_if_the_page_process_dies(tmp_path: Path) -> None:
     with watching("--watch", "--no-open", *SETTINGS, *LONG, "--out", "run", command="train", cwd=tmp_path) as watched:
         [child] = children(watched.process.pid)
         os.kill(child, signal.SIGKILL)
-        before = summarize(tmp_path / "run").epochs or 0
-        wait_for(lambda: (summarize(tmp_path / "run").epochs or 0) > before + 1)
+        before = read_run(tmp_path / "run").summary.epochs or 0
+        wait_for(lambda: (read_run(tmp_path / "run").summary.epochs or 0) > before + 1)
         os.kill(watched.process.pid, signal.SIGINT)
         assert watched.process.wait(SECONDS) == 130
         assert watched.process.stderr is not None
@@ -148,7 +148,7 @@ def test_states_are_shown_within_two_seconds(tmp_path: Path) -> None:
             kill(run)
             seconds["interrupted"].append(states.seconds_until("interrupted", time.monotonic()))
             trainer.wait()
-            epochs = ("--set", f"training.epochs={(summarize(run).epochs or 0) + 1}")
+            epochs = ("--set", f"training.epochs={(read_run(run).summary.epochs or 0) + 1}")
             resumed = subprocess.run([*command[:-2], *epochs], env=environment(), check=True)
             assert resumed.returncode == 0
             seconds["finished"].append(states.seconds_until("finished", time.monotonic()))

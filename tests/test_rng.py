@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlpcli.training.rng import PURPOSES, keyed_rng
+from mlpcli.rng import PURPOSES, keyed_rng
 
 MASK = 2**64 - 1
 
