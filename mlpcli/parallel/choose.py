@@ -24,7 +24,7 @@ HIDDEN_VALUE = 4e-9  # activation and its derivative
 PIXEL = 0.5e-9  # gathering and converting a byte
 DISTORTION = 36e-6  # of one image
 PARAMETER = 0.5e-9  # the update, which memory limits: more processes do not divide it
-BARRIER = 40e-6  # between two processes
+BARRIER = 40e-6  # of two processes, with the wait for the slower one: 3 to 41 us by docs/performance.md
 
 MIN_GAIN = 1.05  # fewer processes are taken if more are not faster than this
 
