@@ -1,6 +1,6 @@
 r"""The hand-derived gradients against independent ones, computed with the very functions that train.
 
-Three methods that have nothing of the derivation in them:
+Three methods, none of which uses the derivation's backward equations:
 
 Complex step
     df/dx = Im f(x + it) / t, t = 1e-20 (Squire and Trapp 1998, "Using complex variables to estimate derivatives of real
@@ -11,9 +11,9 @@ Complex step
     'not exercised'.
 Central differences
     df/dx = (8 (f(x + t) - f(x - t)) - (f(x + 2t) - f(x - 2t))) / 12t, t = 1e-3. The error has two parts: t^4 f^(5) / 30
-    and the rounding of f, some 1e-16, divided by t, both some 1e-13; a smaller or a larger t makes one of them worse.
-    Allowed: 1e-7, or what rounding alone may make of it, 10 eps |f| / (t ||a||), where the gradient a is that small. It
-    asks nothing of complex arithmetic, which is why it is here.
+    and the rounding of f, some 1e-16, divided by t. Both are some 1e-13; a smaller or a larger t makes one of them
+    worse. Allowed: 1e-7, or the error that rounding alone can cause, 10 eps |f| sqrt(s) / (t (||n|| + ||a||)) for s
+    compared entries, if that is larger. This method needs no complex arithmetic.
 Textbook
     The output layer by its Jacobians, dC/dp (K,), dp/dz (K, K) and dz/dW (K, D K), multiplied out one example after the
     other; and the values of the loss and of the hidden activations. Exact except for rounding. Allowed: 1e-12.

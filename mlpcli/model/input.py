@@ -1,4 +1,4 @@
-"""The input matrix of the first layer: bytes as numbers, a scale, and the columns that are not all zero."""
+"""The input matrix of the first layer: bytes as numbers, a scale, and the columns that may be nonzero."""
 
 from __future__ import annotations
 

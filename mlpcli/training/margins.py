@@ -1,4 +1,4 @@
-"""The columns of a batch that are zero in all its images: handwriting leaves the margins free.
+"""The columns of a batch before its first and after its last nonzero pixel: handwriting leaves the margins free.
 
 Of 32 of MNIST's images a tenth of the pixels comes before the first nonzero one or after the last.
 """
