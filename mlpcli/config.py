@@ -173,8 +173,8 @@ class NetworkConfig(_Section):
     There are at most 1000 hidden layers. `network.initialization` is one of these, for a layer with `rows` inputs and
     `columns` units; all biases start at 0, except with `nielsen`:
 
-    - `glorot`: uniform between ±g √(6 / (rows + columns)), g = 4 for sigmoid units and 1 for others, so that a network
-      of three sigmoid layers trains (Glorot and Bengio 2010);
+    - `glorot`: uniform between ±g √(6 / (rows + columns)) (Glorot and Bengio 2010); g = 4 for sigmoid units, so that
+      five sigmoid layers train, and 1 for other units and for the output layer;
     - `he`: normal with variance 2 / rows (He et al. 2015);
     - `lecun`: normal with variance 1 / rows (LeCun et al. 1998);
     - `nielsen`: as `lecun`, with biases of variance 1 (Nielsen 2015).
@@ -248,12 +248,12 @@ class NetworkConfig(_Section):
 class TrainingConfig(_Section):
     """Optimizer, learning rate, regularization and length of training.
 
-    `training.optimizer: sgd` takes no momentum other than 0, `training.warmup_epochs` is at most `training.epochs`, and
-    `training.patience` needs validation images. `training.dropout` needs hidden layers, and `training.label_smoothing`
-    an objective other than `linear_hinge`. With `training.teacher` a network learns the probabilities of trained ones
-    ([an example](data.md#learn-from-trained-networks)); it then takes no `training.label_smoothing`, and an objective
-    other than `linear_hinge`. With `training.adversarial` the images of a batch are moved before it is trained on
-    ([equation 13](derivation.md#5-backward-through-a-hidden-layer)), as in `records/plain`.
+    `training.optimizer: sgd` takes no momentum other than 0, `training.warmup_epochs` is at most `training.epochs`,
+    `training.patience` needs validation images, and `training.dropout` needs hidden layers. With `training.teacher` a
+    network learns the probabilities of trained ones ([an example](data.md#learn-from-trained-networks)).
+    `training.label_smoothing` and `training.teacher` exclude each other, and both need an objective other than
+    `linear_hinge` and no `network.single_output`. With `training.adversarial` the images of a batch are moved before it
+    is trained on ([equation 13](derivation.md#5-backward-through-a-hidden-layer)), as in `records/plain`.
     """
 
     epochs: int = _key(20, "passes over the training images", low=1, high=1_000_000)
@@ -736,8 +736,8 @@ def _read_yaml(text: str, where: str, *, dots: bool = False) -> tuple[Any, dict[
     """
     import yaml
 
-    # libyaml is twenty times as fast, if it is there; what is wrong is said in PyYAML's words either way. The two are
-    # not of one mind about tabs and some characters.
+    # libyaml is twenty times as fast, but not always installed. It treats tabs and some characters differently, so it
+    # reads plain text only. If it refuses a text, PyYAML's own parser reads it again, for the message.
     if (fast := getattr(yaml, "CSafeLoader", None)) and _PLAIN.fullmatch(text):
         with suppress(ConfigError):
             return _read_events(text, where, dots, fast)
