@@ -9,7 +9,7 @@
     └── DivergedError          the loss or a parameter is no longer a finite number
 
 Every message is for the person who typed the command: what is wrong, where, and what to do. Only ``mlpcli.commands``
-knows the exit status of each. Any other exception is a bug in mlpcli, but for those :func:`of_the_machine`.
+knows the exit status of each. Any other exception is a bug in mlpcli, except those that :func:`of_the_machine` names.
 """
 
 from __future__ import annotations

@@ -67,7 +67,11 @@ NAME = "mnist"
 
 
 class Observer:
-    """Receives the events of a run, to show them; this one shows nothing."""
+    """The receiver of the events of a run; a subclass overrides what it shows, and this class shows nothing.
+
+    ``progress`` shows downloads. Only rank 0 calls an observer. An exception that a method raises ends the training and
+    is raised by :func:`train`; the run can be resumed from its last saved epoch.
+    """
 
     progress: Progress | None = None
 
@@ -75,20 +79,27 @@ class Observer:
         """Show a message."""
 
     def begin(self, run: Path, trainer: Trainer, dataset: Dataset) -> None:
-        """Training begins, or is resumed."""
+        """Note that training begins or is resumed, in the directory ``run``.
+
+        ``trainer.state`` is the state to begin with; the images of ``dataset`` are (N, D), uint8 from 0 to 255.
+        """
 
     def remark(self, message: str) -> None:
         """Show a remark: on data or training that teach little. Not an error."""
         self.say(f"remark   {message}")
 
     def step(self, loss: float) -> None:
-        """Note that a step is done."""
+        """Note that a step is done: ``loss`` is the mean over its batch, without the penalty."""
 
     def epoch(self, record: EpochRecord, best: bool) -> None:
-        """Note that an epoch is done and saved; ``best`` if no epoch before it had a lower validation error."""
+        """Note that an epoch is done and saved.
+
+        The errors of ``record`` are fractions from 0 to 1. ``best`` is true if its (validation error, validation loss)
+        is lower than that of every epoch before, compared in this order; false without validation images.
+        """
 
     def end(self) -> None:
-        """Training has ended, in whatever way."""
+        """Note that training has ended, in whatever way: finished, interrupted or by an error."""
 
 
 class _Bar(Observer):
@@ -122,12 +133,15 @@ class _Bar(Observer):
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: its directory, its config, and its results.
+    """A finished run: its directory, its config, and its results, which are single numbers.
 
-    Errors are fractions of the images. ``best_epoch`` is that of the lowest validation error, None without validation
-    images; ``test_error`` and ``test_loss`` are those of the best checkpoint, or of the last without validation images,
-    None with ``data.test: false``. ``seconds`` is the time of training alone. ``fallback_from`` names the data set that
-    could not be fetched, if the run was trained on the bundled sample instead.
+    Errors are fractions of the images, from 0 to 1, except ``test_errors``, a number of images among ``test_examples``.
+    Losses are means over the images, without the penalty. ``best_epoch``, from 1, is the one with the lowest validation
+    error, of equal ones with the lowest validation loss; ``validation_error`` and ``validation_loss`` are of this
+    epoch. All three are None without validation images. The test results are those of the best checkpoint, or of the
+    last without validation images; None if the test images were not evaluated. ``train_error`` and ``train_loss`` are
+    running means over the last epoch. ``seconds`` is the time of training alone, of all ``epochs``. ``fallback_from``
+    names the data set that could not be fetched, if the run was trained on the bundled sample instead.
     """
 
     path: Path
@@ -177,11 +191,12 @@ def train(
     """Train ``config`` in a new run directory: ``out``, or else runs/NAME-TIME.
 
     ``config`` is a ``Config``, a config file, the name of a shipped config, or None for the defaults; ``overrides``
-    change all but a ``Config``, as ``--set`` does: "training.epochs=3". ``data`` and ``test`` are images and
-    labels, (X, y), to take instead of the data set that the config names; of any shape and type that is usual
-    (:class:`mlpcli.datasets.memory.Arrays`). ``progress`` shows a bar, in a notebook as a widget; an ``observer``
-    shows what it likes. NAME is the config's, unless ``name`` is given. All processes of a ``group`` train one
-    network: rank 0 by this, the others by :func:`run_worker`. Raises ``ConfigError``, ``UsageError``,
+    change all but a ``Config``, as ``--set`` does: "training.epochs=3". ``data`` and ``test`` are (X, y) to take
+    instead of the data set that the config names. The images X are (N, h, w), (N, h, w, 1), (N, 1, h, w) or (N, h w),
+    of numbers from 0 to 255 or from 0 to 1, or of bools. The labels y are N whole numbers or names, (N,) or (N, 1);
+    one-hot (N, K); or several per image, (N, K) of 0 and 1. ``progress`` shows a bar, in a notebook as a widget; an
+    ``observer`` shows what it likes. NAME is the config's, unless ``name`` is given. All processes of a ``group`` train
+    one network: rank 0 by this, the others by :func:`run_worker`. Raises ``ConfigError``, ``UsageError``,
     ``DataError``, ``RunError`` or ``DivergedError``; the directory then keeps the last good checkpoint.
     """
     observer = _observer(observer, progress)

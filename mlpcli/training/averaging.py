@@ -1,7 +1,7 @@
-"""The exponential moving average (EMA) of the parameters, which is better than any of them while the rate is high.
+"""The exponential moving average (EMA) of the parameters: better than any of them while the learning rate is high.
 
-Steps of constant size do not come to rest in a minimum but wander around it; their mean lies nearer to it: Polyak and
-Juditsky 1992, "Acceleration of stochastic approximation by averaging". Here older steps fade, as theta was far away:
+With a constant rate theta moves around a minimum, and the mean of many steps is closer to it (Polyak and Juditsky 1992,
+"Acceleration of stochastic approximation by averaging"). Early steps were far away, so their weight decays:
 
     average <- d average + (1 - d) theta           with a decay d per step
 
