@@ -95,8 +95,8 @@ class Refused(Exception):
         self.status = status
 
 
-class Subject:
-    """A page that can be opened, and the newest event of each kind for those who have it open."""
+class Channel:
+    """What a page shows: its source, and the newest event of each kind for the browsers that have it open."""
 
     def __init__(self, feed: Feed) -> None:
         self.feed = feed
@@ -146,7 +146,7 @@ class Server:
         self._say, self._opened = say, opened
         self._runs = RunsFeed(Path(os.path.abspath(path)).parent if is_run else path)  # noqa: PTH100
         self._token = secrets.token_urlsafe(24)
-        self._subjects: dict[int, Subject] = {}
+        self._channels: dict[int, Channel] = {}
         self._main = is_run
         self._light = ThreadPoolExecutor(1, "light")
         self._heavy = ThreadPoolExecutor(1, "heavy", _lower_priority)
@@ -170,8 +170,8 @@ class Server:
             raise UsageError(f"port {self._port} of {HOST}: {what}") from error
         port = server.sockets[0].getsockname()[1]
         self._hosts = frozenset((f"{HOST}:{port}", f"localhost:{port}"))
-        self._subjects[0] = self._subject(self._path) if self._main else Subject(self._runs)
-        follow = asyncio.create_task(self._follow(self._subjects[0]))
+        self._channels[0] = self._channel(self._path) if self._main else Channel(self._runs)
+        follow = asyncio.create_task(self._follow(self._channels[0]))
         self._opened(f"http://{HOST}:{port}/{self._token}/")
         try:
             await until.wait()
@@ -188,78 +188,78 @@ class Server:
     async def _send_last(self, trainer_ends: bool) -> None:
         # When a process is killed, its pipe may close before its lock is released.
         until = time.monotonic() + (UNLOCK_SECONDS if trainer_ends else 0)
-        for subject in self._subjects.values():
-            if subject.pages:
-                await self._read(subject)
-                while subject.run is not None and subject.run.state == "running" and time.monotonic() < until:
+        for channel in self._channels.values():
+            if channel.pages:
+                await self._read(channel)
+                while channel.run is not None and channel.run.state == "running" and time.monotonic() < until:
                     await asyncio.sleep(0.1)
-                    await self._read(subject)
-                if subject.run is not None:
-                    if subject.reading is not None:
-                        await asyncio.wait([subject.reading])
-                    if subject.run.heavy_is_due():
-                        await self._read_heavy(subject, subject.run)
-            subject.ended = True
-            subject.wake()
+                    await self._read(channel)
+                if channel.run is not None:
+                    if channel.reading is not None:
+                        await asyncio.wait([channel.reading])
+                    if channel.run.heavy_is_due():
+                        await self._read_heavy(channel, channel.run)
+            channel.ended = True
+            channel.wake()
         while self._pages:
             await asyncio.sleep(0.05)
 
     # Reading --------------------------------------------------------------------------------------------------------
 
-    def _subject(self, run: Path) -> Subject:
-        return Subject(OneOfMany(RunFeed(run, self._cores), self._runs, self._cores))
+    def _channel(self, run: Path) -> Channel:
+        return Channel(OneOfMany(RunFeed(run, self._cores), self._runs, self._cores))
 
-    async def _follow(self, subject: Subject) -> None:
-        """Read the source of ``subject`` repeatedly; except for the first one, only while a page of it is open."""
+    async def _follow(self, channel: Channel) -> None:
+        """Read the source of ``channel`` repeatedly; except for the first one, only while a page of it is open."""
         removed = False
         left = time.monotonic()
-        while subject is self._subjects[0] or subject.pages or time.monotonic() - left < 5:
-            if subject.pages:
+        while channel is self._channels[0] or channel.pages or time.monotonic() - left < 5:
+            if channel.pages:
                 left = time.monotonic()
-            used = await self._read(subject)
-            if subject.run is not None:
-                if subject.run.state == "removed" and not removed:
-                    self._say(f"{subject.run.path}: was removed or moved away; its page shows the last state")
-                removed = subject.run.state == "removed"
-                if subject.pages and subject.reading is None and subject.run.heavy_is_due():
-                    subject.reading = asyncio.create_task(self._read_heavy(subject, subject.run))
-            await self._until_due(subject, used)
-        self._subjects = {number: each for number, each in self._subjects.items() if each is not subject}
+            used = await self._read(channel)
+            if channel.run is not None:
+                if channel.run.state == "removed" and not removed:
+                    self._say(f"{channel.run.path}: was removed or moved away; its page shows the last state")
+                removed = channel.run.state == "removed"
+                if channel.pages and channel.reading is None and channel.run.heavy_is_due():
+                    channel.reading = asyncio.create_task(self._read_heavy(channel, channel.run))
+            await self._until_due(channel, used)
+        self._channels = {number: each for number, each in self._channels.items() if each is not channel}
 
-    async def _until_due(self, subject: Subject, used: float) -> None:
+    async def _until_due(self, channel: Channel, used: float) -> None:
         """Sleep until a light read is due: its CPU time ``used`` is on a budget, but a new state shows at once."""
         due = time.monotonic() + used / CPU_FRACTION / self._cores
         await asyncio.sleep(TICK_SECONDS)
         while time.monotonic() < due:
-            if await asyncio.get_running_loop().run_in_executor(self._light, subject.feed.state_may_differ):
+            if await asyncio.get_running_loop().run_in_executor(self._light, channel.feed.state_may_differ):
                 return
             await asyncio.sleep(TICK_SECONDS)
 
-    async def _read(self, subject: Subject) -> float:
-        """Send the events of a light reading to the pages of ``subject``; return the CPU seconds used."""
+    async def _read(self, channel: Channel) -> float:
+        """Send the events of a light reading to the pages of ``channel``; return the CPU seconds used."""
 
         def read() -> tuple[Events, float]:
             began = time.thread_time()
-            return subject.feed.light(), time.thread_time() - began
+            return channel.feed.light(), time.thread_time() - began
 
         try:
             events, used = await asyncio.get_running_loop().run_in_executor(self._light, read)
         except (MlpcliError, OSError, MemoryError) as error:
             self._say(f"mlpcli: {error}")
             return 1.0
-        subject.put(events)
+        channel.put(events)
         return used
 
-    async def _read_heavy(self, subject: Subject, run: RunFeed) -> None:
+    async def _read_heavy(self, channel: Channel, run: RunFeed) -> None:
         try:
             events = await asyncio.get_running_loop().run_in_executor(self._heavy, run.heavy)
             if "contents" in events:
-                subject.events.pop("weights", None)  # of an older epoch
-            subject.put(events)
+                channel.events.pop("weights", None)  # of an older epoch
+            channel.put(events)
         except (MlpcliError, OSError, MemoryError) as error:
             self._say(f"mlpcli: {error}")
         finally:
-            subject.reading = None
+            channel.reading = None
 
     # Answering ------------------------------------------------------------------------------------------------------
 
@@ -275,9 +275,9 @@ class Server:
         try:
             writer.transport.set_write_buffer_limits(PIECE)
             try:
-                subject, streams = await self._request(reader)
+                channel, streams = await self._request(reader)
                 if not streams:
-                    html = await asyncio.get_running_loop().run_in_executor(self._light, subject.feed.html)
+                    html = await asyncio.get_running_loop().run_in_executor(self._light, channel.feed.html)
                     policy = f"{policy_of(html)}; frame-ancestors 'none'"
                     kind = ("Content-Type: text/html; charset=utf-8", f"Content-Security-Policy: {policy}")
                     await _send(writer, _head(200, *kind, f"Content-Length: {len(html)}"), html)
@@ -286,7 +286,7 @@ class Server:
                     raise Refused(503)
                 self._asking -= 1
                 asking = False
-                await self._stream(subject, reader, writer)
+                await self._stream(channel, reader, writer)
             except Refused as refused:
                 await _send_text(writer, refused.status, f"{refused.status} {_REASONS[refused.status]}")
             except MlpcliError as error:  # the run was removed, or is damaged
@@ -299,8 +299,8 @@ class Server:
             with suppress(OSError, RuntimeError):
                 writer.close()
 
-    async def _request(self, reader: asyncio.StreamReader) -> tuple[Subject, bool]:
-        """Return the subject requested, and True for its events. Raises ``Refused``."""
+    async def _request(self, reader: asyncio.StreamReader) -> tuple[Channel, bool]:
+        """Return the channel requested, and True for its events. Raises ``Refused``."""
         try:
             head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), ASK_SECONDS)
         except asyncio.TimeoutError:
@@ -335,35 +335,35 @@ class Server:
         assert found is not None
         return self._find(int(found[2] or 0)), found[3] is not None
 
-    def _find(self, number: int) -> Subject:
-        subject = self._subjects.get(number)
-        if subject is None:
+    def _find(self, number: int) -> Channel:
+        channel = self._channels.get(number)
+        if channel is None:
             run = self._runs.run_at(number)
             if run is None:
                 raise Refused(404)
-            if len(self._subjects) > MOST_RUNS:
+            if len(self._channels) > MOST_RUNS:
                 raise Refused(503)
-            subject = self._subjects[number] = self._subject(run)
-            task = asyncio.create_task(self._follow(subject))
+            channel = self._channels[number] = self._channel(run)
+            task = asyncio.create_task(self._follow(channel))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        return subject
+        return channel
 
-    async def _stream(self, subject: Subject, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Send the events of ``subject`` as they come, until the page is closed or there are no more."""
+    async def _stream(self, channel: Channel, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Send the events of ``channel`` as they come, until the page is closed or there are no more."""
         self._pages += 1
-        subject.pages += 1
+        channel.pages += 1
         gone = asyncio.ensure_future(reader.read(1))
         try:
             await _send(writer, _head(200, "Content-Type: text/event-stream; charset=utf-8"), b"retry: 1000\n\n")
             number = 0
             while True:
-                changed = asyncio.ensure_future(subject.changed.wait())
-                for event in subject.newer_than(number):
-                    if subject.events.get(event.kind) is event:  # not outdated meanwhile
+                changed = asyncio.ensure_future(channel.changed.wait())
+                for event in channel.newer_than(number):
+                    if channel.events.get(event.kind) is event:  # not outdated meanwhile
                         await _send(writer, event.data)
                     number = event.number
-                if subject.ended and not subject.newer_than(number):
+                if channel.ended and not channel.newer_than(number):
                     changed.cancel()
                     await _send(writer, b"event: bye\ndata: {}\n\n")
                     return
@@ -377,7 +377,7 @@ class Server:
         finally:
             gone.cancel()
             self._pages -= 1
-            subject.pages -= 1
+            channel.pages -= 1
 
 
 def _head(status: int, *headers: str) -> bytes:
