@@ -12,8 +12,8 @@ import click
 
 from mlpcli.commands import output
 from mlpcli.commands.drawing import abreast, drawing, signed_drawing, terminal_width, widest
+from mlpcli.commands.network import find_network
 from mlpcli.commands.options import data_options, refuse_others, set_option
-from mlpcli.commands.subject import Subject, find_subject
 from mlpcli.errors import DataError, UsageError, shown
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from mlpcli.analysis.explain import Curve, Explanation, OutputLayer
     from mlpcli.datasets.load import Bytes, SplitName
+    from mlpcli.training.configured import ConfiguredNetwork
 
     Array = NDArray[Any]
 
@@ -145,43 +146,43 @@ def command(
     from mlpcli.datasets.deskew import preprocessed
     from mlpcli.training.connections import connections
 
-    subject = find_subject(what, overrides, "explained")
+    network = find_network(what, overrides, "explained")
     where = _Where(split, index, dataset, folder, sources, offline)
-    pixels, source, own, names = _from_file(subject, image, raw, index) if image else _from_data(subject, where)
-    pixels = preprocessed(pixels.reshape(1, -1), subject.image_shape, subject.config.data.preprocessing)[0]
-    architecture = subject.architecture
+    pixels, source, own, names = _from_file(network, image, raw, index) if image else _from_data(network, where)
+    pixels = preprocessed(pixels.reshape(1, -1), network.image_shape, network.config.data.preprocessing)[0]
+    architecture = network.architecture
     assumed = labels is None and own is None
     if labels is None:
         labels = own
     if labels is None:
-        labels = _classes_of(explain.predicted(architecture, subject.theta, pixels, subject.targets))
+        labels = _classes_of(explain.predicted(architecture, network.theta, pixels, network.targets))
     explanation = explain.explain(
         architecture,
-        subject.theta,
-        pixels.reshape(subject.image_shape),
-        _targets(subject, labels),
-        l2=subject.config.training.l2,
+        network.theta,
+        pixels.reshape(network.image_shape),
+        _targets(network, labels),
+        l2=network.config.training.l2,
         rate=rate,
         steps=steps,
         units=[_unit(text) for text in units],
-        connections=connections(subject.config.network, subject.image_shape),
+        connections=connections(network.config.network, network.image_shape),
     )
     if as_json:
         output.result_json(explanation.document(names), indent=None)
     else:
-        _Printer(explanation, names).everything(subject, source, assumed)
+        _Printer(explanation, names).everything(network, source, assumed)
 
 
-def _targets(subject: Subject, labels: list[int]) -> Array:
+def _targets(network: ConfiguredNetwork, labels: list[int]) -> Array:
     """Return Y (K,) of these true classes."""
     from mlpcli.analysis import explain
 
-    Y = explain.targets_of(labels, subject.classes, subject.architecture.objective.name)
-    if subject.architecture.sizes[-1] == subject.classes:
+    Y = explain.targets_of(labels, network.classes, network.architecture.objective.name)
+    if network.architecture.sizes[-1] == network.classes:
         return Y
     if len(labels) != 1:
         raise UsageError("--label: one output unit says the number of one class")
-    target: Array = subject.targets.table(0.0)[labels[0]]
+    target: Array = network.targets.table(0.0)[labels[0]]
     return target
 
 
@@ -234,7 +235,7 @@ class _Where:
     offline: bool
 
 
-def _from_data(subject: Subject, where: _Where) -> tuple[Bytes, str, list[int], tuple[str, ...]]:
+def _from_data(network: ConfiguredNetwork, where: _Where) -> tuple[Bytes, str, list[int], tuple[str, ...]]:
     """Return an image (D,), its source, its true classes, and the names of all classes.
 
     An untrained network has the names of the data that the image is from, if it has as many classes.
@@ -248,9 +249,9 @@ def _from_data(subject: Subject, where: _Where) -> tuple[Bytes, str, list[int], 
 
     if where.offline and where.sources:
         raise UsageError("--offline fetches nothing: leave out --source")
-    split, data, names = where.split, subject.config.data, subject.class_names
-    if subject.checkpoint is not None:
-        checkpoint = open_model(subject.checkpoint).checkpoint
+    split, data, names = where.split, network.config.data, network.class_names
+    if network.checkpoint is not None:
+        checkpoint = open_model(network.checkpoint).checkpoint
         data = data_for(
             checkpoint,
             dataset=where.dataset,
@@ -269,10 +270,10 @@ def _from_data(subject: Subject, where: _Where) -> tuple[Bytes, str, list[int], 
         wanted = where.dataset or ("mnist-sample" if data.dataset in CATALOGUE else data.dataset)
         data = replace(data, dataset=wanted, folder=where.folder or data.folder, sources=where.sources or data.sources)
         data = replace(data, offline=where.offline, fallback=None)
-        part = load_split(data, split, subject.config.seed, say=output.say)
-        if math.prod(part.image_shape) != math.prod(subject.image_shape):
+        part = load_split(data, split, network.config.seed, say=output.say)
+        if math.prod(part.image_shape) != math.prod(network.image_shape):
             raise DataError(f"{shown(part.name)}: its images are of another size than those the network takes")
-        names = part.class_names if part.classes == subject.classes else tuple(map(str, range(subject.classes)))
+        names = part.class_names if part.classes == network.classes else tuple(map(str, range(network.classes)))
     index = where.index or 0
     if index >= len(part.split):
         raise UsageError(f"--index {index}: the {split} images of {shown(part.name)} are 0 to {len(part.split) - 1}")
@@ -280,22 +281,24 @@ def _from_data(subject: Subject, where: _Where) -> tuple[Bytes, str, list[int], 
     return part.split.images[index], source, _classes_of(part.split.labels[index]), names
 
 
-def _from_file(subject: Subject, file: str, raw: bool, index: int | None) -> tuple[Bytes, str, None, tuple[str, ...]]:
+def _from_file(
+    network: ConfiguredNetwork, file: str, raw: bool, index: int | None
+) -> tuple[Bytes, str, None, tuple[str, ...]]:
     """Return an image (D,), its source, None for its true classes, and the names of all classes."""
     from mlpcli.datasets import images
 
-    transpose = subject.config.data.transpose
+    transpose = network.config.data.transpose
     name = click.format_filename(file)
-    found = images.from_file(Path(file), name, subject.image_shape, raw=raw, transpose=transpose, say=output.say)
+    found = images.from_file(Path(file), name, network.image_shape, raw=raw, transpose=transpose, say=output.say)
     index = index or 0
     if index >= len(found.pixels):
         raise UsageError(f"--index {index}: the images of {found.name} are 0 to {len(found.pixels) - 1}")
-    several = [images.SEVERAL_DIGITS.format(len(found.row))] if len(found.row) > 1 and not subject.multi_label else []
+    several = [images.SEVERAL_DIGITS.format(len(found.row))] if len(found.row) > 1 and not network.multi_label else []
     doubts = [*found.remarks, *several, *(["is blank: there is no digit on it"] if found.blank[index] else [])]
     if doubts:
         raise DataError(f"{found.name}: {doubts[0].partition('; --many')[0]}")
     source = f"{found.name}[{index}]" if found.numbered else found.name
-    return found.pixels[index].reshape(-1), source, None, subject.class_names
+    return found.pixels[index].reshape(-1), source, None, network.class_names
 
 
 # In the terminal -----------------------------------------------------------------------------------------------------
@@ -384,7 +387,7 @@ class _Printer:
         self.L = len(self.sizes) - 1
         self.checks = {(check.name, check.index): check for check in explanation.checks}
 
-    def everything(self, subject: Subject, source: str, assumed: bool) -> None:
+    def everything(self, network: ConfiguredNetwork, source: str, assumed: bool) -> None:
         e, architecture = self.e, self.e.architecture
         hidden = [architecture.activation.name] if self.L > 1 else []
         form = ", ".join(["-".join(map(str, self.sizes)), *hidden, architecture.objective.name])
@@ -394,15 +397,15 @@ class _Printer:
             if assumed
             else f"true class{'es' * (len(e.labels) > 1)} {labels}"
         )
-        self._say(f"network  {form}; {subject.words}", 9)
+        self._say(f"network  {form}; {network.words}", 9)
         self._say(f"image    {source}; {true}", 9)
-        if smoothing := subject.config.training.label_smoothing:
+        if smoothing := network.config.training.label_smoothing:
             self._say(f"note     training smooths the targets by {smoothing:g}; Y below is the label itself", 9)
-        if subject.config.training.teacher is not None:
+        if network.config.training.teacher is not None:
             self._say("note     in training, training.teacher gives Y; below, Y is the label itself", 9)
-        if subject.config.training.dropout or subject.config.training.input_dropout:
+        if network.config.training.dropout or network.config.training.input_dropout:
             self._say("note     training drops units by (11) and (12); below, none is dropped", 9)
-        if subject.config.training.adversarial:
+        if network.config.training.adversarial:
             self._say("note     training moves the image by (13) first; below, it is where it was", 9)
         output.result("")
         for line in drawing(e.image, self.width - 5):

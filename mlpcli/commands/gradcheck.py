@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlpcli.commands import EXIT_CHECK_FAILED, output
+from mlpcli.commands.network import find_network, load_training_images
 from mlpcli.commands.options import set_option
-from mlpcli.commands.subject import Subject, find_subject, load_training_images
 from mlpcli.commands.train import process_group
 from mlpcli.errors import DataError, DivergedError, MlpcliError, RunError, UsageError
 from mlpcli.parallel.control import MAX_PROCESSES, SIGNALS, ProcessGroup, Stopped
@@ -25,17 +25,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from mlpcli.gradcheck.check import Check
     from mlpcli.gradcheck.rows import Row
     from mlpcli.model.build import Architecture
+    from mlpcli.training.configured import ConfiguredNetwork
     from mlpcli.training.teacher import Teacher
-
-EXAMPLES = 5
-# The examples are chosen among the first images of a data set.
-CANDIDATES = 1000
-# The penalty is checked with this coefficient if the config has none: others train with one.
-L2 = 1e-4
-# Combined with the seed in the key of the generator; no other generator uses it.
-STREAM = 2**63
 
 # The methods, by the names that --tolerance and --json use: of the table of gradients, and of the table of steps.
 COLUMNS = ("complex", "central", "direction", "jacobian")
@@ -140,7 +134,8 @@ def command(
     _one_thread()
     with process_group(mpi, _processes(processes, mpi)) as group:
         # Imported late: the number of numpy's threads depends on the number of processes.
-        from mlpcli.gradcheck import gradients
+        from mlpcli.gradcheck.check import Check
+        from mlpcli.gradcheck.gradients import ENTRIES
         from mlpcli.gradcheck.rows import PASSED, TOLERANCE
         from mlpcli.gradcheck.steps import CheckedSteps
 
@@ -151,16 +146,18 @@ def command(
                     config, dataset, state, teachers = job
                     CheckedSteps(config, dataset, state, group, teachers).run_worker()
             return 0
-        check = _Check(
-            find_subject(what, overrides, "checked", "float64"),
-            data,
+        network = find_network(what, overrides, "checked", "float64")
+        images, source = _images(network, data, seed)
+        check = Check(
+            network,
+            images,
             seed,
-            every,
-            entries or gradients.ENTRIES,
-            _tolerances(tolerances, TOLERANCE),
+            entries=None if every else entries or ENTRIES,
+            tolerance=_tolerances(tolerances, TOLERANCE),
+            teachers=_teachers(network, images),
         )
         if not as_json:
-            check.print_head(group, mpi)
+            _print_head(check, source, group, mpi)
         rows = []
         by_entry, steps, long_runs = map(_raised_as_rows, (check.gradients(), check.steps(group), check.long_runs()))
         if group.size > 1 and not mpi:
@@ -177,146 +174,10 @@ def command(
                 output.result(_line("allowed", "", "", allowed, "").rstrip() + "\n")
         passed = all(row.verdict == PASSED for row in rows)
         if as_json:
-            output.result_json(check.document(rows, passed, group.size))
+            output.result_json(_document(check, source, rows, group.size))
         else:
-            _print_verdict(rows, check.tolerance, check.subject.architecture)
+            _print_verdict(rows, check.tolerance, network.architecture)
         return 0 if passed else EXIT_CHECK_FAILED
-
-
-class _Check:
-    """A check: its images, labels and generator, from which all random numbers are drawn in a fixed order."""
-
-    def __init__(
-        self,
-        subject: Subject,
-        data: str | None,
-        seed: int,
-        every: bool,
-        entries: int,
-        tolerance: dict[str, float],
-    ) -> None:
-        import numpy as np
-
-        from mlpcli.gradcheck.steps import random_labels
-        from mlpcli.gradcheck.subject import Problem
-        from mlpcli.model.dropout import draw_mask
-        from mlpcli.training.batches import INPUT_SCALE
-        from mlpcli.training.teacher import TeacherTargets
-
-        self.subject, self.seed, self.tolerance = subject, seed, tolerance
-        self.entries = None if every else entries
-        self.rng, self.step_rng, self.long_rng = (
-            np.random.Generator(np.random.Philox(key=np.array([seed, STREAM + number], np.uint64)))
-            for number in range(3)
-        )
-        self.images, self.source = _images(subject, data, self.rng)
-        training = subject.config.training
-        self.l2 = training.l2 or L2
-        X = self.images[_brightest(self.images)].astype(np.float64)
-        self.examples = len(X)
-        labels = random_labels(self.rng, len(X), subject.classes, subject.multi_label)
-        Y = subject.targets.table(training.label_smoothing)[labels]
-        self.teachers: tuple[Teacher, ...] = ()
-        if training.teacher:
-            from mlpcli.experiment import check_teachers, load_teachers  # only here: its imports take time
-
-            self.teachers = load_teachers(subject.config, subject.image_shape, subject.class_names, subject.multi_label)
-            check_teachers(self.teachers, self.images, subject.config.data.preprocessing)
-            TeacherTargets(
-                [each.in_float64() for each in self.teachers], len(X), subject.config.data.preprocessing
-            ).write(X, Y)
-        masks = []
-        if training.input_dropout:
-            mask = np.empty_like(X)
-            draw_mask(training.input_dropout, X.shape, self.rng, mask)
-            X *= mask
-        for units in subject.config.network.hidden if training.dropout else ():
-            masks.append(np.empty((len(X), units)))
-            draw_mask(training.dropout, masks[-1].shape, self.rng, masks[-1])
-        self.problem = Problem(subject.architecture, X, INPUT_SCALE, Y, masks, training.adversarial > 0)
-
-    def gradients(self) -> Iterator[Row]:
-        """Check the gradients."""
-        from mlpcli.gradcheck import gradients
-
-        return gradients.check(
-            self.problem, self.subject.theta, self.rng, l2=self.l2, entries=self.entries, tolerance=self.tolerance
-        )
-
-    def steps(self, group: ProcessGroup) -> Iterator[Row]:
-        """Check the steps of one process, and those of ``group``."""
-        from mlpcli.gradcheck.steps import CheckedSteps, StepChecker, training_images
-        from mlpcli.state import State
-        from mlpcli.training.initial import draw_parameters
-
-        subject = self.subject
-        config = subject.config
-        dataset = training_images(
-            config, self.images, subject.classes, subject.image_shape, self.seed, subject.multi_label
-        )
-        steps = CheckedSteps(config, dataset, subject.state, teachers=self.teachers)
-        state = subject.state or State(draw_parameters(steps.config, subject.architecture, subject.image_shape))
-        checker = StepChecker(steps, state.theta.vector, self.step_rng, self.tolerance)
-        in_float32 = None
-        if config.network.dtype == "float32":
-            in_float32 = CheckedSteps(config, dataset, state, teachers=self.teachers, dtype="float32")
-        yield from checker.rows(in_float32)
-        if group.size > 1 and not checker.diverged:
-            yield from checker.rows_of(CheckedSteps(config, dataset, state, group, self.teachers))
-
-    def long_runs(self) -> Iterator[Row]:
-        """Check many steps and many batches, of the parts alone."""
-        from mlpcli.gradcheck import long_runs
-
-        config = self.subject.config
-        return long_runs.check(config.training, config.seed, self.long_rng, self.tolerance)
-
-    def print_head(self, group: ProcessGroup, mpi: bool) -> None:
-        """Print the subject of the check, and the table's head."""
-        from mlpcli.training.connections import connections, parameters_in_words
-
-        subject, training = self.subject, self.subject.config.training
-        architecture = subject.architecture
-        sizes = "-".join(map(str, architecture.sizes))
-        hidden = [architecture.activation.name] if len(architecture.sizes) > 2 else []
-        form = ", ".join([sizes, *hidden, architecture.objective.name])
-        parameters = parameters_in_words(len(subject.theta), connections(subject.config.network, subject.image_shape))
-        output.result(f"network   {form}; {parameters}, {subject.words}")
-        output.result(f"examples  {self.examples} {self.source}, with random labels; seed {self.seed}")
-        output.result(f"penalty   l2 = {self.l2:g}{'' if training.l2 else '; the config has none'}")
-        if training.dropout or training.input_dropout:
-            rates = f"{training.input_dropout:g} of the inputs and {training.dropout:g} of the hidden units"
-            output.result(f"dropout   {rates}, the same in every pass")
-        if training.adversarial:
-            output.result(f"inputs    in the steps, each is moved by {training.adversarial:g} along its gradient")
-        if training.label_smoothing:
-            output.result(f"targets   smoothed by {training.label_smoothing:g}")
-        if self.teachers:
-            output.result(f"targets   the mean probabilities of {', '.join(each.name for each in self.teachers)}")
-        alone = "; mpiexec -n 2 would check those with 2" if mpi else ""
-        others = f" and with {group.size}" if group.size > 1 else alone
-        output.result(f"steps     training steps with 1 process{others}")
-        output.result("")
-
-    def document(self, rows: list[Row], passed: bool, processes: int) -> dict[str, Any]:
-        """Return all results as plain values."""
-        subject, architecture = self.subject, self.subject.architecture
-        return {
-            "verdict": "passed" if passed else "failed",
-            "network": {
-                "sizes": list(architecture.sizes),
-                "activation": architecture.activation.name,
-                "objective": architecture.objective.name,
-                "parameters": len(subject.theta),
-            },
-            "weights": subject.words,
-            "examples": {"count": self.examples, "source": self.source, "labels": "random"},
-            "seed": self.seed,
-            "l2": self.l2,
-            "processes": processes,
-            "tolerance": self.tolerance,
-            "tensors": [_document(row) for row in rows],
-        }
 
 
 def _raised_as_rows(table: Iterator[Row]) -> Iterator[Row]:
@@ -401,33 +262,79 @@ def _one_thread() -> None:
         os.environ.setdefault(name, "1")
 
 
-def _images(subject: Subject, data: str | None, rng: np.random.Generator) -> tuple[NDArray[np.uint8], str]:
-    """Return images (N, D), and their source."""
-    import numpy as np
-
+def _images(network: ConfiguredNetwork, data: str | None, seed: int) -> tuple[NDArray[np.uint8], str]:
+    """Return images (N, D), preprocessed as for ``network``, and their source."""
     from mlpcli.datasets.deskew import preprocessed
+    from mlpcli.gradcheck.check import random_images
 
-    inputs = subject.architecture.sizes[0]
+    inputs = network.architecture.sizes[0]
     if data is None and inputs != 28 * 28:
-        images = rng.integers(256, size=(CANDIDATES, inputs), dtype=np.uint8)
-        return images, "random images"
-    part = load_training_images(subject.config.data, data if data is not None else "mnist-sample")
-    if part.split.images.shape[1] != inputs:
-        pixels = part.split.images.shape[1]
-        raise DataError(f"{part.name}: its images have {pixels} pixels, and the network takes {inputs} inputs")
-    return preprocessed(
-        part.split.images, part.image_shape, subject.config.data.preprocessing
-    ), f"images of {part.name}"
+        return random_images(seed, inputs), "random images"
+    part = load_training_images(network.config.data, data if data is not None else "mnist-sample")
+    found = part.split.images
+    if found.shape[1] != inputs:
+        raise DataError(f"{part.name}: its images have {found.shape[1]} pixels, and the network takes {inputs} inputs")
+    return preprocessed(found, part.image_shape, network.config.data.preprocessing), f"images of {part.name}"
 
 
-def _brightest(images: NDArray[np.uint8]) -> list[int]:
-    """Choose images that together leave few pixels 0: each has the most nonzero pixels where all others are 0."""
-    nonzero = images[:CANDIDATES] > 0
-    chosen: list[int] = []
-    for _ in range(min(EXAMPLES, len(nonzero))):
-        chosen.append(int(nonzero.sum(axis=1).argmax()))
-        nonzero = nonzero & ~nonzero[chosen[-1]]
-    return chosen
+def _teachers(network: ConfiguredNetwork, images: NDArray[np.uint8]) -> Sequence[Teacher]:
+    """Return the networks of ``training.teacher``, whose outputs for ``images`` are finite."""
+    if not network.config.training.teacher:
+        return ()
+    from mlpcli.experiment import check_teachers, load_teachers  # only here: its imports take time
+
+    found = load_teachers(network.config, network.image_shape, network.class_names, network.multi_label)
+    check_teachers(found, images, network.config.data.preprocessing)
+    return found
+
+
+def _print_head(check: Check, source: str, group: ProcessGroup, mpi: bool) -> None:
+    """Print the network that is checked, and the table's head."""
+    from mlpcli.training.connections import connections, parameters_in_words
+
+    network, training = check.network, check.network.config.training
+    architecture = network.architecture
+    sizes = "-".join(map(str, architecture.sizes))
+    hidden = [architecture.activation.name] if len(architecture.sizes) > 2 else []
+    form = ", ".join([sizes, *hidden, architecture.objective.name])
+    parameters = parameters_in_words(len(network.theta), connections(network.config.network, network.image_shape))
+    output.result(f"network   {form}; {parameters}, {network.words}")
+    output.result(f"examples  {check.examples} {source}, with random labels; seed {check.seed}")
+    output.result(f"penalty   l2 = {check.l2:g}{'' if training.l2 else '; the config has none'}")
+    if training.dropout or training.input_dropout:
+        rates = f"{training.input_dropout:g} of the inputs and {training.dropout:g} of the hidden units"
+        output.result(f"dropout   {rates}, the same in every pass")
+    if training.adversarial:
+        output.result(f"inputs    in the steps, each is moved by {training.adversarial:g} along its gradient")
+    if training.label_smoothing:
+        output.result(f"targets   smoothed by {training.label_smoothing:g}")
+    if check.teachers:
+        output.result(f"targets   the mean probabilities of {', '.join(each.name for each in check.teachers)}")
+    alone = "; mpiexec -n 2 would check those with 2" if mpi else ""
+    others = f" and with {group.size}" if group.size > 1 else alone
+    output.result(f"steps     training steps with 1 process{others}")
+    output.result("")
+
+
+def _document(check: Check, source: str, rows: list[Row], processes: int) -> dict[str, Any]:
+    """Return all results as plain values."""
+    network, architecture = check.network, check.network.architecture
+    return {
+        "verdict": "passed" if all(row.verdict == "passed" for row in rows) else "failed",
+        "network": {
+            "sizes": list(architecture.sizes),
+            "activation": architecture.activation.name,
+            "objective": architecture.objective.name,
+            "parameters": len(network.theta),
+        },
+        "weights": network.words,
+        "examples": {"count": check.examples, "source": source, "labels": "random"},
+        "seed": check.seed,
+        "l2": check.l2,
+        "processes": processes,
+        "tolerance": check.tolerance,
+        "tensors": [_row(row) for row in rows],
+    }
 
 
 def _print_row(row: Row, columns: tuple[str, ...]) -> None:
@@ -472,7 +379,7 @@ def _print_verdict(rows: list[Row], allowed: dict[str, float], architecture: Arc
         output.result(output.colour(f"passed: all {len(rows)}", "green"))
 
 
-def _document(row: Row) -> dict[str, Any]:
+def _row(row: Row) -> dict[str, Any]:
     """Return a row of the table as plain values; an error that is infinite or not measured is null."""
     errors = {method: row.errors.get(method, math.inf) for method in (*COLUMNS, *STEP_COLUMNS)}
     return {

@@ -3,54 +3,22 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mlpcli.errors import UsageError, shown
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from mlpcli.config import Config, DataConfig
     from mlpcli.datasets.load import Part
     from mlpcli.model.build import Architecture
-    from mlpcli.state import State
-    from mlpcli.training.targets import Targets
+    from mlpcli.training.configured import ConfiguredNetwork
 
 
-@dataclass(frozen=True)
-class Subject:
-    """A network with parameters ``theta`` (n,), whose source ``words`` names; a trained one has a file and a state.
-
-    ``targets`` are for labels of ``classes``; with ``multi_label`` an image may have several labels. ``class_names``
-    are the names of the classes, in order.
-    """
-
-    config: Config
-    architecture: Architecture
-    image_shape: tuple[int, int]
-    class_names: tuple[str, ...]
-    multi_label: bool
-    theta: NDArray[Any]
-    words: str
-    checkpoint: Path | None = None
-    state: State | None = None
-
-    @property
-    def classes(self) -> int:
-        """Return the number of classes."""
-        return len(self.class_names)
-
-    @property
-    def targets(self) -> Targets:
-        """Return the targets for labels."""
-        from mlpcli.training.targets import targets_of
-
-        return targets_of(self.config, self.classes, self.multi_label)
-
-
-def find_subject(what: str | None, overrides: tuple[str, ...], verb: str, dtype: str | None = None) -> Subject:
+def find_network(
+    what: str | None, overrides: tuple[str, ...], verb: str, dtype: str | None = None
+) -> ConfiguredNetwork:
     """Return the network of a config, or of a checkpoint or run, which is ``verb`` ("checked").
 
     ``dtype`` is that of initial parameters; None: the config's. Raises ``UsageError`` if a checkpoint has overrides.
@@ -73,13 +41,14 @@ def load_training_images(data: DataConfig, dataset: str) -> Part:
     return load_split(replace(data, dataset=dataset, offline=True, fallback=None, validation=0.0), "train")
 
 
-def _trained(path: Path) -> Subject:
+def _trained(path: Path) -> ConfiguredNetwork:
     from mlpcli.analysis.evaluation import open_model
     from mlpcli.state import architecture_of
+    from mlpcli.training.configured import ConfiguredNetwork
 
     model = open_model(path)
     checkpoint = model.checkpoint
-    return Subject(
+    return ConfiguredNetwork(
         config=checkpoint.config,
         architecture=architecture_of(checkpoint.config, math.prod(checkpoint.image_shape), checkpoint.classes),
         image_shape=checkpoint.image_shape,
@@ -92,10 +61,11 @@ def _trained(path: Path) -> Subject:
     )
 
 
-def _initial(config: Config, dtype: str | None) -> Subject:
+def _initial(config: Config, dtype: str | None) -> ConfiguredNetwork:
     from mlpcli import config as config_module
     from mlpcli.datasets.catalogue import CATALOGUE, IMAGE_SHAPE
     from mlpcli.state import architecture_of
+    from mlpcli.training.configured import ConfiguredNetwork
     from mlpcli.training.initial import draw_parameters
     from mlpcli.training.targets import check_targets
 
@@ -115,15 +85,16 @@ def _initial(config: Config, dtype: str | None) -> Subject:
         return _from_another(config, architecture, image_shape, names, multi_label)
     theta = draw_parameters(config, architecture, image_shape, dtype)
     words = f"initial weights of seed {config.seed}"
-    return Subject(config, architecture, image_shape, names, multi_label, theta.vector, words)
+    return ConfiguredNetwork(config, architecture, image_shape, names, multi_label, theta.vector, words)
 
 
 def _from_another(
     config: Config, architecture: Architecture, image_shape: tuple[int, int], names: tuple[str, ...], multi_label: bool
-) -> Subject:
+) -> ConfiguredNetwork:
     """Return the network that begins with the weights of ``network.init``."""
     from mlpcli.experiment import initial_parameters
     from mlpcli.state import State
+    from mlpcli.training.configured import ConfiguredNetwork
 
     found = initial_parameters(config, image_shape, names, config.data.dataset)
     assert found is not None
@@ -131,4 +102,6 @@ def _from_another(
     words = f"initial weights of {origin}"
     if drawn:
         words += f", and of seed {config.seed} in layer{'s' * (len(drawn) > 1)} {', '.join(map(str, drawn))}"
-    return Subject(config, architecture, image_shape, names, multi_label, theta.vector, words, state=State(theta))
+    return ConfiguredNetwork(
+        config, architecture, image_shape, names, multi_label, theta.vector, words, state=State(theta)
+    )

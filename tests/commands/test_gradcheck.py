@@ -15,12 +15,11 @@ import pytest
 
 from mlpcli import commands
 from mlpcli.commands import gradcheck as command
-from mlpcli.commands.gradcheck import EXAMPLES
-from mlpcli.config import Config, DataConfig, NetworkConfig
+from mlpcli.config import Config, NetworkConfig
 from mlpcli.datasets import idx
 from mlpcli.datasets.catalogue import FILE_NAMES
-from mlpcli.datasets.load import load_dataset
 from mlpcli.gradcheck import gradients
+from mlpcli.gradcheck.check import EXAMPLES
 from mlpcli.model.activations import ACTIVATIONS
 from mlpcli.model.network import Gradient, Layer, Network, WeightDecay
 from mlpcli.model.objectives import OBJECTIVES
@@ -385,15 +384,6 @@ def test_every_entry_is_checked_on_request(run):
     status, out, _ = run("--set=network.hidden=[]", "--all", "--json")
     assert status == 0
     assert [tensor["checked"] for tensor in json.loads(out)["tensors"][:2]] == [7840, 10]
-
-
-def test_chosen_images_leave_few_pixels_zero():
-    images = load_dataset(DataConfig(dataset="mnist-sample", test=False)).train.images[: command.CANDIDATES]
-    chosen = command._brightest(images)
-    assert len(set(chosen)) == EXAMPLES
-    nonzero = (images[chosen] > 0).any(axis=0).sum()
-    assert nonzero > 1.3 * (images[:EXAMPLES] > 0).any(axis=0).sum()
-    assert command._brightest(images[:2]) in ([0, 1], [1, 0])
 
 
 @pytest.fixture
