@@ -52,7 +52,24 @@ def test_one_block_without_small_kernels(monkeypatch: pytest.MonkeyPatch):
     assert row_blocks(*matrices(1000, 784, 29)) == [slice(0, 1000)]
 
 
+@pytest.mark.parametrize(
+    ("core", "threads", "expected"), [(b"SkylakeX", 1, True), (b"SkylakeX", 2, False), (b"Haswell", 1, False)]
+)
+def test_small_kernels_are_those_of_avx_512_with_one_thread(
+    monkeypatch: pytest.MonkeyPatch, core: bytes, threads: int, expected: bool
+):
+    functions = {"openblas_get_corename": lambda: core, "openblas_get_num_threads": lambda: threads}
+    monkeypatch.setattr(small_gemm, "library", lambda: Functions(functions))
+    assert uses_small_kernels() is expected
+
+
+class Functions(dict):
+    """A library: it has no function under another name, and says so as ctypes does."""
+
+    def __missing__(self, name: str):
+        raise AttributeError(name)
+
+
 def test_unknown_library_has_no_small_kernels(monkeypatch: pytest.MonkeyPatch):
-    assert isinstance(uses_small_kernels(), bool)
     monkeypatch.setattr(small_gemm, "library", lambda: None)
     assert uses_small_kernels() is False
