@@ -63,7 +63,7 @@ def test_small_kernels_are_those_of_avx_512_with_one_thread(
     assert uses_small_kernels() is expected
 
 
-class Functions(dict):
+class Functions(dict[str, object]):
     """A library: it has no function under another name, and says so as ctypes does."""
 
     def __missing__(self, name: str):
