@@ -193,7 +193,7 @@ def train(
     ``config`` is a ``Config``, a config file, the name of a shipped config, or None for the defaults; ``overrides``
     change all but a ``Config``, as ``--set`` does: "training.epochs=3". ``data`` and ``test`` are (X, y) to take
     instead of the data set that the config names. The images X are (N, h, w), (N, h, w, 1), (N, 1, h, w) or (N, h w),
-    of numbers from 0 to 255 or from 0 to 1, or of bools. The labels y are N whole numbers or names, (N,) or (N, 1);
+    of numbers from 0 to 255, floats from 0 to 1, or bools. The labels y are N whole numbers or names, (N,) or (N, 1);
     one-hot (N, K); or several per image, (N, K) of 0 and 1. ``progress`` shows a bar, in a notebook as a widget; an
     ``observer`` shows what it likes. NAME is the config's, unless ``name`` is given. All processes of a ``group`` train
     one network: rank 0 by this, the others by :func:`run_worker`. Raises ``ConfigError``, ``UsageError``,
@@ -406,7 +406,9 @@ def resume(
             as_long = config.training.epochs == checkpoint.config.training.epochs
             if run.manifest.get("state") == "finished" and at is None and as_long:
                 result = _result(run, config, checkpoint.state)
-                if result.test_error is None and config.data.test and not checkpoint.config.data.test:
+                moved = data is not None or config.data.dataset != checkpoint.config.data.dataset
+                unmeasured = result.test_error is None and config.data.test
+                if unmeasured and (moved or not checkpoint.config.data.test):
                     observer.say(f"{shown(where)}: is finished; only its test error is measured")
                     given = _arrays_to_resume(config, data, test)
                     dataset = _same_data(_with_its_data(config, where), checkpoint, run.manifest, observer, given)
@@ -474,13 +476,14 @@ def reproduce(
     _check_resume_config(checkpoint, config, where)
     config = replace(config, data=replace(config.data, test=False))
     dataset = _same_data(_with_its_data(config, where), checkpoint, manifest, observer)
+    name = where.resolve().name or "run"  # of '..' the folder's
     with ExitStack() as stack:
         group = stack.enter_context(_group_of(manifest))
         state, origin = _initial(config, dataset, observer)
         teachers, taught = _teachers(config, dataset, observer)
         trainer = Trainer(config, dataset, state, group, teachers)
-        scratch = keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mlpcli-"))) / where.name
-        with directory.create(scratch, where.name, config, {**_manifest(dataset, group), **origin, **taught}) as run:
+        scratch = keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mlpcli-"))) / name
+        with directory.create(scratch, name, config, {**_manifest(dataset, group), **origin, **taught}) as run:
             try:
                 _train(run, config, trainer, dataset, observer, epochs=checkpoint.epoch)
             except DivergedError as error:
@@ -744,7 +747,7 @@ def _check_resume_config(checkpoint: Checkpoint, config: Config, where: Path) ->
     for key in (key for key in before if before[key] != after[key] and key not in RESUMABLE):
         difference = f"{where}: {key}: {before[key]} -> {after[key]}"
         if key != EPOCHS:
-            raise UsageError(f"{difference}: a resumed run goes on with the config it began with")
+            raise UsageError(f"{difference}: a run goes on, and is repeated, with the config it began with")
         if config.training.epochs < checkpoint.epoch:
             raise UsageError(f"{difference}: {checkpoint.epoch} epochs are done already")
         if config.augmentation is not None and config.augmentation.final_epochs:
@@ -786,7 +789,12 @@ def _same_data(
     """Return the data the run began with, its fallback included; raise ``DataError`` if they have changed."""
     data = config.data
     began_with = manifest.get("data", {"fallback_from": None})
-    if began_with["fallback_from"]:
+    if missing := began_with["fallback_from"]:
+        if data.dataset != missing:
+            raise UsageError(
+                f"data.dataset: {shown(data.dataset)}: the run was trained on {began_with['dataset']}, as {missing} "
+                "was not available, and goes on with it: leave --data out"
+            )
         data = replace(data, dataset=began_with["dataset"], fallback=None)
     if given is None and data.dataset != ARRAYS:
         try:

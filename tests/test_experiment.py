@@ -20,7 +20,7 @@ from mlpcli.datasets import idx
 from mlpcli.datasets.catalogue import FILE_NAMES, ROLES
 from mlpcli.datasets.load import Dataset
 from mlpcli.errors import ConfigError, DataError, DivergedError, RunError, UnavailableError, UsageError
-from mlpcli.experiment import Observer, Run, resume, train
+from mlpcli.experiment import Observer, Run, reproduce, resume, train
 from mlpcli.runs import checkpoint as checkpoints
 from mlpcli.state import EpochRecord
 from mlpcli.training.trainer import Trainer
@@ -546,6 +546,25 @@ def test_fallback_is_reported_and_recorded(tmp_path: Path):
     manifest = json.loads((run.path / "manifest.json").read_text())
     assert (manifest["data"]["dataset"], manifest["data"]["fallback_from"]) == ("mnist-sample", "mnist")
     assert checkpoints.read(run.path / "checkpoints/last.npz").dataset == "mnist-sample"
+
+
+@pytest.mark.parametrize("place", ["/no/such/place", "fashion-mnist"])
+def test_run_on_the_fallback_goes_on_with_it(tmp_path: Path, place: str):
+    elsewhere = ("data.fallback=mnist-sample", f'data.folder="{tmp_path}"', f'data.sources=["{tmp_path}/nowhere"]')
+    config = config_module.load(None, (*elsewhere, "network.hidden=[]", "training.epochs=2", "data.test=false"), {})
+
+    class Stop(Observer):
+        def epoch(self, record: EpochRecord, best: bool) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config, out=tmp_path / "run", observer=Stop())
+    before = (tmp_path / "run/config.yaml").read_bytes()
+    for again in (resume, reproduce):
+        with pytest.raises(UsageError, match=r"trained on mnist-sample, as mnist was not available.*: leave --data"):
+            again(tmp_path / "run", [f"data.dataset={place}"])
+    assert (tmp_path / "run/config.yaml").read_bytes() == before
+    assert resume(tmp_path / "run").dataset == "mnist-sample"
 
 
 def test_missing_data_leave_no_folder(tmp_path: Path):

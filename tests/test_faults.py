@@ -263,9 +263,7 @@ def test_second_process_in_a_run_is_refused(tiny_config: Make, folder: Path):
 
     experiment.train(config, out=run, observer=At(2, interfere))
     assert [child.returncode for child in refused] == [4, 4]
-    assert (
-        refused[0].stderr == f"mlpcli: {run}: is in use by another mlpcli; wait for it to end, or name another --out\n"
-    )
+    assert refused[0].stderr == f"mlpcli: {run}: is in use by another mlpcli; wait for it to end\n"
     assert "is a run already" in refused[1].stderr
     experiment.train(config, out=folder / "whole")
     assert outcome(run) == outcome(folder / "whole")

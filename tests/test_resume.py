@@ -259,6 +259,17 @@ def test_finished_run_is_tested_if_data_test_becomes_true(tiny_config: Make, tin
     assert snapshot(run) == after
 
 
+def test_finished_run_is_tested_where_its_data_have_test_images(tiny_config: Make, tiny_folder: Path, folder: Path):
+    whole = begin(tiny_config(), folder / "whole")
+    with_test = shutil.copytree(tiny_folder, folder / "with-test")
+    for file in tiny_folder.glob("t10k-*"):
+        file.unlink()
+    run = begin(tiny_config(), folder / "run")
+    assert experiment.resume(run).test_error is None
+    result = experiment.resume(run, [f"data.dataset={with_test}"])
+    assert result.test_error == experiment.resume(whole).test_error
+
+
 # Damage -------------------------------------------------------------------------------------------
 
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 
 AUTO = "auto"
+NO_PROCESSES = "--mpi trains with the processes that mpiexec starts: leave --processes out"
 
 
 class _Command(click.Command):
@@ -151,7 +152,9 @@ def command(
     page = live_page(watch, port, no_open)
     overrides = (*overrides, *data_overrides(sources, offline, dataset), *init_overrides(init, any_file=True))
     if processes is None:
-        processes = 1 if mpi else _choose_processes(config, overrides, resume, quiet=quiet)
+        if mpi:
+            raise UsageError(NO_PROCESSES)
+        processes = _choose_processes(config, overrides, resume, quiet=quiet)
     if processes == 1 and not mpi and not threads_are_set():
         _choose_threads(resume, quiet=quiet)
     with process_group(mpi, processes) as group:
@@ -192,7 +195,7 @@ def process_group(mpi: bool, processes: int) -> Iterator[ProcessGroup]:
     """Enter the processes to train with: those that a launcher started, with ``--mpi``; else one, which may fork."""
     started = launched()
     if mpi and processes > 1:
-        raise UsageError("--mpi trains with the processes that mpiexec starts: leave --processes out")
+        raise UsageError(NO_PROCESSES)
     if not mpi and started is not None and started[1] > 1:
         raise UsageError(
             f"{started[1]} processes were started by mpiexec or a similar launcher, and would train {started[1]} runs: "

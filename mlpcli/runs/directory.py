@@ -240,7 +240,8 @@ def create(path: Path | None, name: str, config: Config, manifest: dict[str, Any
     """
     written = config_module.to_file(config)
     with ExitStack() as stack, writing(path or Path("runs")):
-        folder, lock = _hold(_make(path) if path is not None else _make_new(name), stack)
+        made = _make(path) if path is not None else _make_new(name)
+        folder, lock = _hold(made, stack, ", or name another --out")
         _require_new(folder)
         folder.remove_temporaries()
         folder.write(CONFIG, [written])
@@ -488,15 +489,16 @@ def _require_permission(path: Path, named: Path) -> None:
         pass
 
 
-def _hold(path: Path, stack: ExitStack) -> tuple[Folder, int]:
-    """Return the folder ``path`` and the descriptor of its lock, open until ``stack`` closes. Raises as files do."""
+def _hold(path: Path, stack: ExitStack, other: str = "") -> tuple[Folder, int]:
+    """Return the folder ``path`` and the descriptor of its lock, open until ``stack`` closes. Raises as files do.
+
+    ``other`` is what else than to wait may be done if it is in use.
+    """
     folder = stack.enter_context(Folder(path))
     try:
         return folder, stack.enter_context(folder.locked(LOCK, wait=False))
     except BlockingIOError as error:
-        raise RunError(
-            f"{shown(path)}: is in use by another mlpcli; wait for it to end, or name another --out"
-        ) from error
+        raise RunError(f"{shown(path)}: is in use by another mlpcli; wait for it to end{other}") from error
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise

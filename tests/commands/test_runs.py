@@ -340,6 +340,15 @@ def test_run_is_reproduced(tiny_config: Make, tiny_folder: Path, folder: Path, m
     assert [path.name for path in folder.iterdir()] == ["first"]
 
 
+def test_run_that_a_path_of_dots_names_is_reproduced(
+    tiny_config: Make, folder: Path, mlpcli: Any, monkeypatch: pytest.MonkeyPatch
+):
+    experiment.train(tiny_config(), out=Path("first"))
+    monkeypatch.chdir(Path("first/checkpoints").resolve())
+    status, out, err = mlpcli("runs", "reproduce", "..", "--quiet")
+    assert (status, err, "bit for bit" in out) == (0, "", True)
+
+
 def test_student_is_shown_and_reproduced_with_moved_teachers(tiny_config: Make, folder: Path, mlpcli: Any):
     for seed in (0, 1):
         experiment.train(tiny_config(f"seed={seed}"), out=Path(f"teacher-{seed}"))

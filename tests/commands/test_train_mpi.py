@@ -79,6 +79,7 @@ def trained(processes: int, out: str, *arguments: str, **options: Any) -> Path:
     [
         ((), "mlpcli: 2 processes were started by mpiexec or a similar launcher, and would train 2 runs: with --mpi"),
         (("--no-such-option",), "mlpcli: --no-such-option: "),
+        (("--mpi", "--processes", "auto"), "mlpcli: --mpi trains with the processes that mpiexec starts: leave "),
         (("--mpi",), "mlpcli: --mpi needs mpi4py and an MPI: pip install 'mlpcli[mpi]'"),
     ],
 )

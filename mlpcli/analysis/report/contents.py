@@ -61,7 +61,7 @@ def contents(model: LoadedModel, evaluated: EvaluatedRuns | None, no_images: str
     theta = checkpoint.parameters
     result = evaluate(evaluated.ensemble, evaluated.part.split.labels, MAX_WORST) if evaluated else None
     chosen, sample = _chosen(evaluated, result) if evaluated and result else ([], 0)
-    title = _readable(model.run.name if model.run else model.path.name)
+    title = _readable(model.run.resolve().name if model.run else model.path.name)
     document = {
         "title": title,
         "version": __version__,
