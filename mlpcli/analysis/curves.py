@@ -54,7 +54,7 @@ def to_tensorboard(runs: Sequence[Path]) -> dict[str, bytes]:
     except ImportError:
         raise UsageError("event files need the package tensorboard: pip install 'mlpcli[tensorboard]'") from None
 
-    files = {}
+    files, folders = {}, dict[str, str]()
     for name, run in names_of(runs).items():
         time = _begun(run)
         file = _Bytes()
@@ -69,7 +69,11 @@ def to_tensorboard(runs: Sequence[Path]) -> dict[str, bytes]:
             ]
             event = Event(wall_time=time, step=line["epoch"], summary=Summary(value=values))
             writer.write(event.SerializeToString(deterministic=True))
-        files[f"{name.strip('/').replace('/', '-')}/events.out.tfevents.{int(_begun(run))}.mlpcli"] = file.getvalue()
+        folder = name.strip("/").replace("/", "-")
+        if folder in folders:
+            raise UsageError(f"{folders[folder]} and {name} would both be the run {folder}; export them one by one")
+        folders[folder] = name
+        files[f"{folder}/events.out.tfevents.{int(_begun(run))}.mlpcli"] = file.getvalue()
     return files
 
 

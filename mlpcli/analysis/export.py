@@ -141,7 +141,7 @@ def to_onnx(checkpoint: Checkpoint, input_type: InputType = "uint8") -> Export:
     says = {
         "images": f"{'0 to 255' if input_type == 'uint8' else '0 to 1'}; bright strokes on a dark background"
         + (f"; preprocessed beforehand: {preprocessing}" if preprocessing else ""),
-        "p": "probabilities of the classes" if architecture.objective.probabilities else "scores of the classes",
+        "p": _outputs_in_words(checkpoint.config.network.single_output, architecture.objective.probabilities),
         "predicted": "1 for each class whose p is above 1/2, else 0" if checkpoint.multi_label else "the class",
     }
 
@@ -167,6 +167,12 @@ def to_onnx(checkpoint: Checkpoint, input_type: InputType = "uint8") -> Export:
     helper.set_model_props(model, metadata(checkpoint))
     onnx.checker.check_model(model, full_check=True)
     return Export(model.SerializeToString(deterministic=True), inputs, outputs, _tensors(checkpoint))
+
+
+def _outputs_in_words(single_output: bool, probabilities: bool) -> str:
+    if single_output:
+        return "probability of the second class" if probabilities else "number of the class"
+    return "probabilities of the classes" if probabilities else "scores of the classes"
 
 
 class _Graph:

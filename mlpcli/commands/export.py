@@ -45,7 +45,7 @@ def command(runs: tuple[str, ...], file: str, to: Format | None, input_type: Inp
     """Write a trained network as ONNX or safetensors, or the metrics of runs as CSV or for TensorBoard.
 
     RUN means the run's best checkpoint, or its last one if there is no best. The ONNX model takes images of shape (N,
-    rows, columns). It returns the network's outputs p, of shape (N, classes), and the predicted classes, of shape (N,).
+    rows, columns). It returns the network's outputs p, of shape (N, outputs), and the predicted classes, of shape (N,).
     A safetensors file has the parameters W1, b1, W2 ... and the config. docs/export.md shows how to use both formats
     from Python. ONNX needs the package onnx: pip install 'mlpcli[export]'. CSV and TensorBoard take several runs, and
     folders of runs.
@@ -98,12 +98,18 @@ def _export_curves(runs: tuple[str, ...], path: Path, wanted: Format, as_json: b
     from mlpcli.runs import ranking
 
     named = set(map(Path, runs))
-    paths = []
+    paths, left_out = [], []
     for run in ranking.collect(map(Path, runs)):
         if run.summary.problem and run.summary.path not in named:  # one of a folder
-            output.say(f"mlpcli: {run.summary.problem}; left out")
+            left_out.append(run.summary.problem)
+        elif not run.summary.problem and not run.summary.epochs:
+            left_out.append(f"{shown(run.summary.path)}: has no epoch to export yet")
         else:
             paths.append(run.summary.path)
+    if not paths and len(left_out) == 1:
+        raise RunError(left_out[0])
+    for message in left_out:
+        output.say(f"mlpcli: {message}; left out")
     if not paths:
         raise RunError("there is no run left to write")
     if wanted == "csv":

@@ -23,6 +23,7 @@ from mlpcli import config, experiment
 from mlpcli.analysis.evaluation import open_model, outputs
 from mlpcli.config import DataConfig
 from mlpcli.datasets.load import BUNDLED, load_split
+from mlpcli.errors import DivergedError
 
 DOCS = Path(__file__).parents[2] / "docs" / "export.md"
 SAMPLE = ("data.dataset=mnist-sample", "training.epochs=1", "network.hidden=[16]", "data.validation=0.02")
@@ -337,6 +338,31 @@ def test_curves_of_a_folder_are_those_of_its_runs(mlpcli, two_runs, tmp_path):
     assert (result.json["runs"], result.err.count("\n")) == (1, 1)
     assert "metrics.jsonl:1: is damaged" in result.err and result.err.endswith("; left out\n")
     assert "metrics.jsonl:1: is damaged" in refused(mlpcli("export", damaged, "-o", tmp_path / "curves.csv"), 4)
+
+
+def test_runs_without_an_epoch_are_left_out(mlpcli, two_runs, tmp_path):
+    runs = [shutil.copytree(run, tmp_path / "runs" / run.name) for run in two_runs]
+    shutil.rmtree(runs[0])
+    with pytest.raises(DivergedError):
+        settings = ("data.dataset=mnist-sample", "network.hidden=[]", "network.objective=linear_quadratic")
+        experiment.train(config.load(None, (*settings, "training.learning_rate=1e30"), {}), out=runs[0])
+    for given in ([tmp_path / "runs"], runs):
+        result = mlpcli("export", *given, "-o", tmp_path / "curves.csv", "--json")
+        assert result.json["runs"] == 1
+        assert result.err == f"mlpcli: {runs[0]}: has no epoch to export yet; left out\n"
+    alone = refused(mlpcli("export", runs[0], "-o", tmp_path / "x.csv"), 4)
+    assert alone == f"mlpcli: {runs[0]}: has no epoch to export yet\n"
+
+
+def test_event_files_do_not_replace_each_other(mlpcli, two_runs, tmp_path, monkeypatch):
+    pytest.importorskip("tensorboard")
+    monkeypatch.chdir(tmp_path)
+    names = ("a/b/first", "a-b/first", "z/first")
+    for name in names:
+        shutil.copytree(two_runs[0], name)
+    message = refused(mlpcli("export", *names, "--to", "tensorboard", "-o", "logs"), 2)
+    assert message == "mlpcli: a/b/first and a-b/first would both be the run a-b-first; export them one by one\n"
+    assert not (tmp_path / "logs").exists()
 
 
 def test_missing_curves_are_an_error(mlpcli, two_runs, tmp_path, monkeypatch):
