@@ -61,6 +61,18 @@ def test_every_form_of_images_gives_the_same_bytes(data, form):
     assert not found.train.images.flags.writeable
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64])
+def test_whole_numbers_of_0_and_1_are_refused(data, dtype):
+    binary = (data[0] > 127).astype(dtype)
+    with pytest.raises(
+        DataError, match=r"^data: X: whole numbers go from 0 to 255, and these are 0 and 1; give floats"
+    ):
+        read((binary, data[1]))
+    one, other = (read((binary.astype(form), data[1])).train.images for form in (float, bool))
+    np.testing.assert_array_equal(one, other)
+    assert one.max() == 255
+
+
 def test_rows_of_pixels_need_a_size(data):
     X = data[0].reshape(70, 20)
     assert read((X, data[1]), size="[5,4]").image_shape == (5, 4)

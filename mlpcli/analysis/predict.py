@@ -69,11 +69,11 @@ class Model:
         """Predict the classes of ``images``: bright strokes on a dark background. ``data.preprocessing`` is applied.
 
         They are N images (N, rows, columns) or (N, rows * columns), or one image (rows, columns) or (rows * columns,);
-        uint8 from 0 to 255, or floats from 0 to 1. The result has ``predicted`` (N,), the classes, or (N, K) of 0 and 1
-        with several labels per image; ``p`` (N, K) float64, the values of the output unit, which are probabilities if
-        ``probabilities`` is true; and ``confidence`` (N,), p of the predicted class. N is 1 for one image. Raises
-        ``DataError`` for images of another shape or type, or with values that are not allowed; ``RunError`` when the
-        outputs are not finite numbers.
+        uint8 from 0 to 255, or floats from 0 to 1. The result has ``predicted`` (N,), indices of ``class_names``, or
+        (N, K) of 0 and 1 with several labels per image; ``p`` (N, K) float64, the values of the output unit, which are
+        probabilities if ``probabilities`` is true; and ``confidence`` (N,), p of the predicted class. N is 1 for one
+        image. Raises ``DataError`` for images of another shape or type, or with values that are not allowed;
+        ``RunError`` when the outputs are not finite numbers.
         """
         return predictions(self._networks, self._rows(images), self.average_shifts)
 

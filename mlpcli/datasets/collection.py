@@ -51,13 +51,15 @@ class Collection:
     """Labelled images in some files. A reader of a format derives from it and defines the first three methods.
 
     ``name`` is its name in messages; ``class_names`` is set if the classes are known without reading; ``transposed`` is
-    true if rows and columns are swapped in the files; ``unused`` is a note about images in them that are not read.
+    true if rows and columns are swapped in the files; ``pictures`` is true if its images are pictures, which
+    ``data.centre`` is for; ``unused`` is a note about images in them that are not read.
     ``hashes`` maps the role's name in the catalogue of each file read to the SHA-256 of its contents as IDX: the same
     images have the same hashes in any format.
     """
 
     class_names: tuple[str, ...] | None = None
     transposed: bool = False
+    pictures: bool = False
     unused: str | None = None
 
     def __init__(self, name: str) -> None:

@@ -137,6 +137,8 @@ def load_dataset(
             raise DataError(
                 f"{files.name}: the images have {_size(there)} pixels, and data.size is {_size(size)}; leave it out"
             )
+        if data.centre and not files.pictures:
+            raise DataError(f"{files.name}: data.centre is for pictures, and these images are none; leave it out")
         classes = _classes(files, found, data)
         if has_test and files.class_names is None:
             _compare_classes(files, classes, say)

@@ -21,7 +21,7 @@ Pair = tuple[npt.ArrayLike, npt.ArrayLike]  # images and labels
 class Arrays(Collection):
     """A data set of ``data`` and perhaps ``test``, each a pair of images and labels; ``size`` is data.size.
 
-    Images are (N, h, w), (N, h, w, 1), (N, 1, h, w) or (N, h w), of numbers from 0 to 255 or from 0 to 1, or of bools.
+    Images are (N, h, w), (N, h, w, 1), (N, 1, h, w) or (N, h w), of numbers up to 255, floats from 0 to 1, or bools.
     Labels are N whole numbers or names, (N,) or (N, 1); or one-hot (N, K); or several per image, (N, K) of 0 and 1.
     Raises ``UsageError`` for anything but pairs, ``DataError`` for other arrays.
     """
@@ -53,6 +53,8 @@ def _examples(pair: Pair, name: str, size: tuple[int, int] | None, *, several: b
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
         raise UsageError(f"{name}: must be a pair (X, y), images and labels; this is {_kind(pair)}")
     X, y = as_array(pair[0], f"{name}: X"), _labels(pair[1], f"{name}: y")
+    if X.dtype.kind in "iu" and X.size and X.max() == 1:
+        raise DataError(f"{name}: X: whole numbers go from 0 to 255, and these are 0 and 1; give floats or bools")
     images = np.ascontiguousarray(to_bytes(as_images(X, f"{name}: X", size), f"{name}: X"))
     images.flags.writeable = False
     if y.ndim == 2 and y.shape[1] == 1:

@@ -42,6 +42,8 @@ LABELS = ("label", "labels", "fine_label", "class")
 class ParquetFiles(Collection):
     """Pictures and labels in Parquet files, those of each split in turn, read by the settings ``data``."""
 
+    pictures = True
+
     def __init__(self, name: str, files: Mapping[FileSplit, Sequence[Path]], data: DataConfig) -> None:
         super().__init__(name)
         self._files = files

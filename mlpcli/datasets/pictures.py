@@ -45,6 +45,8 @@ MOSTLY_LIGHT = 128  # mean pixel: paper, not ink, where ink is light
 class PictureFolders(Collection):
     """Pictures below ``folders``, one folder per split, which has one per class."""
 
+    pictures = True
+
     def __init__(self, name: str, folders: Mapping[FileSplit, Path], data: DataConfig, say: Say) -> None:
         super().__init__(name)
         self._folders = folders

@@ -95,7 +95,8 @@ def _classes(splits: Splits, names: Sequence[str], order: str, few: Sequence[str
     held = there.get("validation", [])
     lost = [name for name in absent["training"] if name in held]
     if held and (lost or (len(held) < len(names) and len(splits["validation"]) >= MIN_PER_CLASS * len(names))):
-        shows = f"only {held[0]}" if len(held) == 1 else f"only {len(held)} of the {len(names)} classes"
+        few_of = f"only {held[0]}" if len(held) == 1 else f"only {len(held)} of the {len(names)} classes"
+        shows = few_of if len(held) < len(names) else "all classes"
         unseen = f", and no training image shows {listed(lost)}" if lost else ""
         in_order = order == "file"
         yield (

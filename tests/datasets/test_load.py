@@ -101,6 +101,8 @@ class TestArrays:
         assert load_dataset(replace(data, size=(5, 4))).image_shape == (5, 4)
         with pytest.raises(DataError, match=r": the images have 5 x 4 pixels, and data\.size is 4 x 5; leave it out"):
             load_dataset(replace(data, size=(4, 5)))
+        with pytest.raises(DataError, match=r"data\.centre is for pictures, and these images are none; leave it out"):
+            load_dataset(replace(data, size=(5, 4), centre=True))
 
     def test_are_read_only_views_on_bytes_read_once(self, data: DataConfig, monkeypatch: pytest.MonkeyPatch):
         names = opened_names(monkeypatch)

@@ -63,6 +63,8 @@ def test_sorted_files_and_one_class_in_validation():
     assert "data.validation_order: shuffled" in message
     (drawn,) = of(made, "shuffled")
     assert "in file order" not in drawn and "hold out others" in drawn
+    most = dataset(train=labelled(split(60), 0, 1), validation=labelled(split(90), 0, 1, 2))
+    assert "show all classes, and no training image shows c: " in of(most)[0]
     few = dataset(validation=labelled(split(14), 0, 1))  # of this few, a class may be absent by chance
     assert of(few) == []
 
