@@ -42,7 +42,9 @@ class Adversary:
         p, dz = np.empty_like(z), np.empty_like(z)
         network.objective.output(z, p)
         network.objective.backward(z, p, Y.astype(np.float64), dz, network.batch_size)
-        network.dlogits[...] = dz
+        # For a power of two, as the length does not count: p - Y of a sure network is too small for float32.
+        _, exponents = np.frexp(np.abs(dz).max(axis=1, keepdims=True))
+        network.dlogits[...] = np.ldexp(dz, -exponents)
         network.backward_from_logits()
         dX = network.input_gradient()
         norms = np.sqrt(np.einsum("ij,ij->i", dX, dX))[:, np.newaxis]

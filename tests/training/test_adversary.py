@@ -112,6 +112,18 @@ def test_direction_keeps_its_digits_where_the_network_is_sure(objective: str):
     np.testing.assert_allclose(found, exact, atol=1e-3)
 
 
+def test_images_that_the_network_is_sure_of_are_moved():
+    """p - Y is below 1e-45 in some rows, which float32 does not have."""
+    case = problem((7, 5, 3), batch=40)
+    case.theta.W[-1][...] *= 300
+    logits = logits_of(case)
+    case.Y[...] = np.eye(3)[logits.argmax(axis=1)]
+    assert np.diff(np.sort(logits), axis=1)[:, 1].max() > 100
+    found, _ = moved(case, 1.0, dtype="float32")
+    distances = np.linalg.norm(found - case.X.astype("float32"), axis=1)
+    np.testing.assert_allclose(distances, 1.0, rtol=1e-5)
+
+
 def logits_of(case: Problem) -> Array:
     arrays = allocate_arrays(case.architecture.sizes, len(case.X), "float64")
     return build_network(case.architecture, case.theta, Input(case.X), arrays, SERIAL).forward()
