@@ -21,6 +21,8 @@ FILES = (
     "model/parameters.py",
     "model/build.py",
     "training/step.py",
+    "training/connections.py",
+    "training/targets.py",
     "training/adversary.py",
     "training/optimizers.py",
     "training/averaging.py",
@@ -87,6 +89,9 @@ CHECKS = tuple(
         ),
         ((), "network.objective=linear_quadratic", "training.batch_size=130", "training.schedule=constant"),
         ((), "network.hidden=[40,8]", "network.objective=sigmoid_quadratic", _ADVERSARIAL, *_DISTORTIONS),
+        ((), "network.hidden=[12,8]", "network.receptive_fields=[5,9]"),
+        (("--processes", "2"), "network.hidden=[12]", "network.receptive_fields=[20]"),
+        ((), "network.hidden=[12]", "network.single_output=true", "network.objective=linear_quadratic"),
         # Batches of four examples and of two, as few rows as gemm has.
         ((), "network.hidden=[8,6]", "training.batch_size=4"),
     )
@@ -136,6 +141,14 @@ TRAININGS = tuple(
         ((), "network.hidden=[]", "training.batch_size=10", "training.l2=0", "network.objective=normalized_sigmoid"),
         ((), "network.objective=sigmoid_quadratic", *_DISTORTIONS),
         ((), "network.objective=linear_quadratic", "training.batch_size=1000", "training.optimizer=momentum"),
+        ((), "network.receptive_fields=[5]"),
+        ((), "network.hidden=[24,12]", "network.receptive_fields=[20,9]"),
+        (
+            (),
+            "network.single_output=true",
+            "network.objective=linear_quadratic",
+            "training.learning_rate=0.001",
+        ),
         (("--processes", "2"), _ADVERSARIAL),
         (("--processes", "2"), _ADVERSARIAL, "network.hidden=[]"),
         (("--processes", "2"), "training.optimizer=momentum", "network.hidden=[24,16]"),
@@ -193,6 +206,7 @@ class Known:
 
 SLOTS = "self._X = [self._allocate((self._local_rows(self._batch_size), train.images.shape[1]))"
 KNOWN: tuple[Known, ...] = (
+    Known("training/connections.py", "initial_factors", "", "", "Initial weights: where the steps begin.", True),
     *(
         Known("model/parameters.py", function, "", "", "Initial weights: where the steps begin, no part of one.", True)
         for function in ("initialize", "_glorot", "_he", "_lecun")

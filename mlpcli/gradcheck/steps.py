@@ -1,12 +1,12 @@
 """Whole training steps against the textbook: from bytes to updated parameters, by the very step that trains.
 
 The trainer takes real steps in float64, with the config's own batches, margins, dropout, smoothed targets, penalty,
-optimizer, schedule and average: four in the first epoch, of which the last has a shorter batch, and four in the middle
-of training. The first two batches are gathered together, the third after them. If there are too few images for four
-batches, the batches are smaller. Before the first step every vector must be what was given, and between epochs nothing
-may change. After each step every vector is compared with what the update rule makes, as its source prints it
-(:mod:`mlpcli.gradcheck.textbook`), of the vectors before and of the gradient by the complex step. That gradient knows
-neither margins nor bytes: its inputs are numbers from 0 to 1, in full.
+optimizer, schedule and average: four in the first epoch, of which the last has a shorter batch, with an average four in
+the second, and four in the middle of training. The first two batches are gathered together, the third after them. If
+there are too few images for four batches, the batches are smaller. Before the first step every vector must be what was
+given, and between epochs nothing may change. After each step every vector is compared with what the update rule makes,
+as its source prints it (:mod:`mlpcli.gradcheck.textbook`), of the vectors before and of the gradient by the complex
+step. That gradient knows neither margins nor bytes: its inputs are numbers from 0 to 1, in full.
 
 The complex step gives the gradient's projection on a random direction. sgd, momentum and Nesterov are linear, so that
 projections of the vectors, through all of their entries, follow the same rule. Adam is not, but its first moment is:
@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlpcli.config import Config
+from mlpcli.config import OPTIMIZER_STATE, Config
 from mlpcli.datasets.deskew import preprocessed
 from mlpcli.datasets.load import Dataset, Split
 from mlpcli.errors import DivergedError
@@ -53,7 +53,7 @@ from mlpcli.model.activations import Activation
 from mlpcli.model.network import Network
 from mlpcli.model.parameters import Parameters
 from mlpcli.parallel.control import SINGLE, ProcessGroup
-from mlpcli.state import OPTIMIZER_STATE, State, architecture_of
+from mlpcli.state import State, architecture_of
 from mlpcli.training import schedule
 from mlpcli.training.augment import Augmentation
 from mlpcli.training.averaging import INTERVAL
@@ -406,7 +406,7 @@ class StepChecker:
             errors["theta"] = error("theta", expected_theta)
         if theta[self._fixed].any() or after.vectors["theta"][self._fixed].any():
             errors["theta"] = inf  # a weight that is not connected is not 0
-        if record.gradient_norm is not None and training.optimizer != "sgd":
+        if record.gradient_norm is not None:
             errors["loss"] = max(errors["loss"], self._norm_error(state, after, eta, mu))
         if training.averaging is not None:
             interval = min(INTERVAL, self._steps_per_epoch)
@@ -444,7 +444,9 @@ class StepChecker:
         if "m" in state:
             g = textbook.gradient_from_m(state["m"], after.vectors["m"], mu)
         else:
-            v, next_v = state["v"], after.vectors["v"]
+            # sgd is momentum of 0, whose velocity is what theta moves by.
+            name, mu = ("v", mu) if "v" in state else ("theta", 1.0)
+            v, next_v = state[name], after.vectors[name]
             g = (mu * v - next_v) / eta
             # A gradient that is small beside the momentum loses digits in the difference.
             rounding = float(np.finfo(np.float64).eps * (mu * np.linalg.norm(v) + np.linalg.norm(next_v)) / eta)

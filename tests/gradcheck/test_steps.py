@@ -617,6 +617,12 @@ def test_planted_error_is_caught(plant, monkeypatch):
     assert found <= PLANTED[plant]
 
 
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_wrong_gradient_norms_are_caught_with_any_optimizer(optimizer, monkeypatch):
+    gradient_norms_of_another_vector(monkeypatch.setattr)
+    assert failed(rows_of(config_of(optimizer=optimizer))) == {"step loss"}
+
+
 RECEPTIVE_FIELDS = {"receptive_fields": (2.0, 3.0)}
 
 

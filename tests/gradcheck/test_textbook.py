@@ -7,10 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from mlpcli.config import TrainingConfig
+from mlpcli.config import OPTIMIZER_STATE, TrainingConfig
 from mlpcli.gradcheck import textbook
 from mlpcli.gradcheck.textbook import RULES, average, gradient_from_m, learning_rate, mask
-from mlpcli.state import OPTIMIZER_STATE
 
 ONE, TWO = np.array([1.0]), np.array([2.0])
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from mlpcli.parallel import choose
 from mlpcli.parallel.choose import choose_processes, choose_threads, current_load, step_seconds
 
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes must fork")
@@ -49,6 +50,17 @@ def test_more_work_takes_longer():
     assert step_seconds([100], 128, 2, 4) > base
     assert step_seconds([100], 64, 2, 4, distorted=True) > base
     assert step_seconds([100], 64, 2, 4, adversarial=True) > base
+
+
+@pytest.mark.parametrize(
+    ("hidden", "adversarial", "barriers"), [([100], False, 3), ([100, 100], False, 5), ([100], True, 8)]
+)
+def test_barriers_of_a_step_are_those_of_the_derivation(monkeypatch, hidden, adversarial, barriers):
+    def seconds(barrier):
+        monkeypatch.setattr(choose, "BARRIER", barrier)
+        return step_seconds(hidden, 64, 2, 2, adversarial=adversarial)
+
+    assert seconds(1.0) - seconds(0.0) == pytest.approx(barriers)
 
 
 @pytest.mark.parametrize(("cores", "load", "threads"), [(2, 1.9, 2), (2, 2.0, 1), (16, 15.0, 16), (16, 40.0, 1)])

@@ -13,6 +13,7 @@ from mlpcli.config import Config, DataConfig
 from mlpcli.datasets.load import load_dataset
 from mlpcli.datasets.remarks import guessing
 from mlpcli.errors import DivergedError
+from mlpcli.model.parameters import Parameters
 from mlpcli.state import EpochRecord
 from mlpcli.training.diagnosis import Diagnosis, remedy
 from mlpcli.training.trainer import Trainer
@@ -96,8 +97,72 @@ def test_growing_loss_is_diagnosed_once():
     assert not any(falling.epoch(_record(epoch, loss), theta) for epoch, loss in enumerate((2.0, 2.5, 2.4), 1))
 
 
-def _record(epoch: int, loss: float):
-    return EpochRecord(epoch, epoch, 0.1, loss, 0.2, None, None, None, None, 1.0, 1.0, [1.0, 1.0], [0.1])
+def _record(epoch: int, loss: float, error: float = 0.2, norms: tuple[float, ...] = (1.0, 1.0), saturation=(0.1,)):
+    given = (None, None, None, None, 1.0, 1.0, list(norms), list(saturation))
+    return EpochRecord(epoch, epoch, 0.1, loss, error, *given)
+
+
+def test_loss_that_grows_after_a_resumption_is_no_sign():
+    diagnosis = Diagnosis(Config(), 0.9)
+    theta = Parameters((2, 2, 2), "float64")
+    assert not any(diagnosis.epoch(_record(epoch, loss), theta) for epoch, loss in enumerate((2.0, 2.5, 3.0), 2))
+
+
+@pytest.mark.parametrize(
+    ("saturation", "sign"),
+    [
+        ((0.9, 0.94), None),
+        ((0.96, 0.99), "96% of the units of layers 1, 2 are"),
+        ((0.5, 0.97), "97% of the units of layer 2 are"),
+    ],
+)
+def test_saturated_layers_are_named_with_the_least_fraction(saturation: tuple[float, ...], sign: str | None):
+    found = Diagnosis(Config(), 0.9).epoch(_record(1, 2.0, saturation=saturation), Parameters((2, 2, 2), "float64"))
+    assert found[0].startswith(sign) if sign else not found, found
+
+
+@pytest.mark.parametrize(
+    ("factor", "error", "scale", "sign"),
+    [
+        (1.005, 0.8, 1.0, "the gradient of layer 1 is 0 except for the penalty: use another"),
+        (1.005, 0.8, 0.05, "the gradient of layer 1 is 0 except for the penalty: raise network.initial_scale (0.05)"),
+        (1.02, 0.8, 1.0, None),
+        (1.005, 0.4, 1.0, None),  # a hinge loss may have nothing left to learn
+    ],
+)
+def test_gradient_of_the_penalty_alone_is_named(factor: float, error: float, scale: float, sign: str | None):
+    config = config_module.load(None, ["training.l2=0.001", f"network.initial_scale={scale}"], {})
+    theta = Parameters((2, 2, 2), "float64")
+    theta.W[0][...] = 1.0
+    theta.W[1][...] = 1.0
+    penalty = 2 * 0.001 * 2.0  # the norm of four ones is 2
+    found = Diagnosis(config, 0.9).epoch(_record(1, 2.0, error, (factor * penalty, 1.0)), theta)
+    assert found[0].startswith(sign) if sign else not found, found
+
+
+@pytest.mark.parametrize(
+    ("epoch", "error", "l2", "sign"),
+    [
+        (1, 0.85, 0.0, "raise training.learning_rate"),
+        (1, 0.85, 0.02, "lower training.l2 (0.02)"),
+        (1, 0.7, 0.0, None),  # it learns, though the loss does not show it
+        (2, 0.85, 0.0, None),
+    ],
+)
+def test_loss_that_stays_is_a_sign_in_the_first_epoch_alone(epoch: int, error: float, l2: float, sign: str | None):
+    config = config_module.load(None, [f"training.l2={l2}", "training.learning_rate=0.1"], {})
+    diagnosis = Diagnosis(config, 0.9)
+    diagnosis.losses += [2.3] * 40
+    found = diagnosis.epoch(_record(epoch, 2.3, error), Parameters((2, 2, 2), "float64"))
+    assert ("the loss has not moved" in found[0] and sign in found[0]) if sign else not found, found
+
+
+@pytest.mark.parametrize(
+    ("scale", "step", "key"),
+    [(2, 1, "network.initial_scale"), (2, 5, "training.learning_rate"), (10, 5, "network.initial_scale")],
+)
+def test_initial_scale_is_blamed_at_once_or_if_large(scale: float, step: int, key: str):
+    assert key in remedy(config_module.load(None, [f"network.initial_scale={scale}"], {}), step)
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,7 @@ def test_single_output_of_two_classes_gives_both():
     TeacherTargets([teacher], 5, None).write(images, Y)
     p = sigmoid(logits_of(teacher, images))
     np.testing.assert_allclose(Y, np.concatenate([1 - p, p], axis=1), rtol=1e-12)
+    check_teacher(teacher, config_of(), SHAPE, NAMES[:2], multi_label=False)  # its two probabilities sum to 1
 
 
 @pytest.mark.parametrize(
