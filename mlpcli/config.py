@@ -30,8 +30,8 @@ MAX_BYTES = 64 * 1024
 MAX_DEPTH = 6
 MAX_LAYERS = 1000
 MAX_CHECKPOINT_BYTES = 2**31 - 1  # beyond that a zip archive needs an extension, which is neither written nor read
-# Vectors as long as the parameters that an update rule keeps.
-OPTIMIZER_VECTORS = {"sgd": 0, "momentum": 1, "nesterov": 1, "adam": 2}
+# The vectors (n,) that each optimizer keeps beside the parameters, by name.
+OPTIMIZER_STATE: dict[str, tuple[str, ...]] = {"sgd": (), "momentum": ("v",), "nesterov": ("v",), "adam": ("m", "s")}
 MOMENTUM = 0.9  # if the config names none
 # Of the default network, chosen on validation images (docs/results.md).
 LEARNING_RATES = {"sgd": 4.0, "momentum": 0.4, "nesterov": 0.4, "adam": 4e-3}
@@ -413,7 +413,7 @@ def check_size(config: Config, inputs: int, classes: int, memory: int | None = N
     sizes = (inputs, *config.network.hidden, classes)
     parameters = sum((below + 1) * above for below, above in pairwise(sizes))
     itemsize = 4 if config.network.dtype == "float32" else 8
-    kept = 1 + OPTIMIZER_VECTORS[config.training.optimizer] + (config.training.averaging is not None)
+    kept = 1 + len(OPTIMIZER_STATE[config.training.optimizer]) + (config.training.averaging is not None)
     what = f"network.hidden: {_short(str(list(config.network.hidden)))}: a network of {parameters:,} parameters"
     if kept * parameters * itemsize + MAX_BYTES > MAX_CHECKPOINT_BYTES:
         size = f"{kept * parameters * itemsize / 2**30:.1f} GiB"

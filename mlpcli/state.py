@@ -16,9 +16,6 @@ from mlpcli.model.parameters import Parameters
 
 Array = NDArray[Any]
 
-# The vectors (n,) that each optimizer keeps beside the parameters, by name.
-OPTIMIZER_STATE: dict[str, tuple[str, ...]] = {"sgd": (), "momentum": ("v",), "nesterov": ("v",), "adam": ("m", "s")}
-
 
 @dataclass(frozen=True)
 class EpochRecord:
@@ -29,7 +26,8 @@ class EpochRecord:
     ``validation_error`` are those of the run's model: the average of the parameters if there is one, in which case
     ``raw_validation_loss`` and ``raw_validation_error`` are those of the parameters themselves, else null.
     ``learning_rate`` is that of the last step. By layer: ``gradient_norm`` of the epoch's last full batch, penalty
-    included, and ``saturation``, the fraction of hidden units with |z| > 4.6 on the first thousand training images.
+    included, and ``saturation``, the fraction of hidden units of the run's model with |z| > 4.6 on the first thousand
+    training images, null unless they are sigmoids.
     Only ``examples_per_second`` and ``seconds``, of training alone, differ between equal runs.
     """
 

@@ -868,12 +868,6 @@ def test_network_too_large_for_memory_is_refused():
     assert config.physical_memory() is None or config.physical_memory() > 2**28
 
 
-def test_counted_vectors_are_those_of_the_optimizer():
-    from mlpcli.state import OPTIMIZER_STATE
-
-    assert {name: len(vectors) for name, vectors in OPTIMIZER_STATE.items()} == config.OPTIMIZER_VECTORS
-
-
 # Common mistakes --------------------------------------------------------------
 
 

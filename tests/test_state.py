@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import fields
 
-from mlpcli.config import Config, TrainingConfig, rule_of
-from mlpcli.state import OPTIMIZER_STATE, EpochRecord, State, architecture_of
+from mlpcli.config import OPTIMIZER_STATE, Config, TrainingConfig, rule_of
+from mlpcli.state import EpochRecord, State, architecture_of
 
 
 def test_fields_of_a_record_are_in_order():

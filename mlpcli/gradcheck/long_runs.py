@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from mlpcli.config import TrainingConfig
+from mlpcli.config import OPTIMIZER_STATE, TrainingConfig
 from mlpcli.datasets.load import Split
 from mlpcli.gradcheck import textbook
 from mlpcli.gradcheck.rows import TOLERANCE, Row, relative_error, row
@@ -15,7 +15,6 @@ from mlpcli.model.blas import Gemm
 from mlpcli.model.input import Input
 from mlpcli.model.parameters import Parameters
 from mlpcli.parallel.comm import SERIAL
-from mlpcli.state import OPTIMIZER_STATE
 from mlpcli.training.averaging import INTERVAL, MovingAverage
 from mlpcli.training.batches import INPUT_SCALE, Batches
 from mlpcli.training.margins import MARGIN_ALIGNMENT, Margins

@@ -76,7 +76,7 @@ def gradient_from_m(before: Array, after: Array, mu: float) -> Array:
 def connections(config: NetworkConfig, image_shape: tuple[int, int], theta: Parameters) -> Parameters:
     """Return 1 for the parameters (n,) that may change, those of like shape as ``theta``, and 0 for the others.
 
-    The place of unit k, from 1, is that of the fractions 1/2 + k / g and 1/2 + k / g^2, without their whole parts, of
+    The place of unit j, from 1, is that of the fractions 1/2 + j / g and 1/2 + j / g^2, without their whole parts, of
     the way across the image, less at each border the first layer's radius, or a quarter of the way if that is less; g
     is the real root of g^3 = g + 1.
     """

@@ -1,13 +1,13 @@
 """Dropout: in each step of training some inputs and hidden units are dropped.
 
-Each unit of a layer is dropped with probability r, anew for every example and step: its activation h is multiplied by
+Each unit of a layer is dropped with probability rho, anew for every example and step: its activation h is multiplied by
 
-    m = 0 with probability r,  1 / (1 - r) otherwise
+    m = 0 with probability rho,  1 / (1 - rho) otherwise
 
 so that E[m h] = h, and the trained network is used whole, without masks. Srivastava, Hinton, Krizhevsky, Sutskever,
 Salakhutdinov 2014, "Dropout: a simple way to prevent neural networks from overfitting", sections 4 and 10 (where m is 1
-or 0 and the trained weights are multiplied by 1 - r instead). Given the masks m the loss is a function like any other,
-whose gradient is derived in :mod:`mlpcli.model.network`, equations 11 and 12.
+or 0 and the trained weights are multiplied by 1 - rho instead). Given the masks m the loss is a function like any
+other, whose gradient is derived in :mod:`mlpcli.model.network`, equations 11 and 12.
 """
 
 from __future__ import annotations

@@ -182,7 +182,6 @@ class MpiGroup(ProcessGroup):
         except Stopped:
             # The signal may have come to another process.
             self._signal = self._signal or signal.SIGTERM
-            self._restore_signals()
             raise
         finally:
             self._restore_signals()

@@ -34,14 +34,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlpcli import config as config_module
-from mlpcli.config import Config
+from mlpcli.config import OPTIMIZER_STATE, Config
 from mlpcli.errors import ConfigError, RunError, shown
 from mlpcli.files import Folder, write_atomically
 from mlpcli.files import read as read_bytes
 from mlpcli.model.parameters import Parameters
 from mlpcli.runs.layout import CHECKPOINTS, reading
 from mlpcli.runs.schema import Fits, Schema, is_count, is_number, list_of, mapping_of, object_of, or_null
-from mlpcli.state import OPTIMIZER_STATE, State, architecture_of
+from mlpcli.state import State, architecture_of
 
 FORMAT = 1
 SUFFIX = ".npz"

@@ -1,10 +1,10 @@
 """Receptive fields: units of the first layers that are connected to their neighbourhood only.
 
 Pixels near each other belong to one stroke, and a fully connected layer has to learn that. A layer with a receptive
-field of radius r need not. Each of its units has a place c in the image, as each pixel has, and unit k is connected to
+field of radius r need not. Each of its units has a place c in the image, as each pixel has, and unit j is connected to
 what is at most r pixels away in the layer below:
 
-    M_jk = 1 if |c_j - c_k| <= r, else 0        (D, H)
+    M_qj = 1 if |c_q - c_j| <= r, else 0        (D, H)
     (14)  dW = M * (x^T dz)                     in place of (5)
 
 W begins as 0 where M is 0, so by (14) it stays 0 there: W = M * W. Nothing is shared between units, as it would be in a

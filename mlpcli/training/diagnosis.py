@@ -39,7 +39,7 @@ class Diagnosis:
             "saturated": self._saturated(record),
             "gradient": self._no_gradient(record, theta),
             "stuck": self._stuck(record),
-            "growing": self._growing(record),
+            "growing": self._growing(),
         }
         seen = {name: sign for name, sign in signs.items() if sign is not None and name not in self._said}
         self._said |= seen.keys()
@@ -98,7 +98,7 @@ class Diagnosis:
             key = f"{'raise' if self._rate_is_low() else 'lower'} {_rate(self._config)}, and look at the images"
         return f"the loss has not moved, from {before:.4g} to {after:.4g}: {key}"
 
-    def _growing(self, record: EpochRecord) -> str | None:
+    def _growing(self) -> str | None:
         losses = [each.train_loss for each in self._records]
         first = self._records[0].epoch == 1 and len(losses) == GROWING_EPOCHS
         if not first or not all(before < after for before, after in pairwise(losses)):

@@ -14,13 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlpcli.config import MOMENTUM, TrainingConfig
+from mlpcli.config import MOMENTUM, OPTIMIZER_STATE, TrainingConfig
 from mlpcli.model.blas import Axpy
 from mlpcli.model.memory import aligned
 from mlpcli.model.network import WeightDecay
 from mlpcli.model.parameters import Parameters
 from mlpcli.parallel.comm import Serial
-from mlpcli.state import OPTIMIZER_STATE
 
 Array = NDArray[Any]
 
@@ -167,8 +166,7 @@ class Momentum(Optimizer):
         """Write v in place of u."""
         for u, *_ in self._plans:
             u *= self.c
-            if self.c:
-                self._flush_denormals(u)
+            self._flush_denormals(u)
         self.c = 1.0
 
     def state_dict(self) -> dict[str, Array]:

@@ -1,11 +1,11 @@
 """Targets of the output units for given labels, and the labels that outputs predict.
 
-N examples, C classes, K output units. A table has the target of each value that a label can have, so that the targets
-(N, K) of any labels are table[labels]:
+N examples, K classes. A table has the target of each value that a label can have, so that the targets of any labels
+are table[labels], (N, K), or (N, 1) of a single output unit:
 
-    OneHot        labels (N,)          table (C, C)   a unit for each class, of which one is right
-    MultiLabel    labels (N, C), 0/1   table (2,)     a unit for each class, any number of which are right
-    ClassNumber   labels (N,)          table (C, 1)   one unit, whose value is the number of the class
+    OneHot        labels (N,)          table (K, K)   a unit for each class, of which one is right
+    MultiLabel    labels (N, K), 0/1   table (2,)     a unit for each class, any number of which are right
+    ClassNumber   labels (N,)          table (K, 1)   one unit, whose value is the number of the class
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class OneHot:
     classes: int
 
     def table(self, smoothing: float, dtype: DTypeLike = np.float64) -> Array:
-        """Return the target of each class, (C, C): row k is (1 - s) [j = k] + s / C, which is one-hot for s = 0.
+        """Return the target of each class, (K, K): row k is (1 - s) [j = k] + s / K, which is one-hot for s = 0.
 
         Szegedy et al. 2016, "Rethinking the Inception architecture for computer vision", section 7. As the loss is
         linear in the target, it is 1 - s times that of the label plus s times that of a class drawn at random: no
@@ -73,7 +73,7 @@ class ClassNumber:
     classes: int
 
     def table(self, smoothing: float, dtype: DTypeLike = np.float64) -> Array:
-        """Return 0 to C - 1, (C, 1). It has no smoothing."""
+        """Return 0 to K - 1, (K, 1). It has no smoothing."""
         return np.arange(self.classes, dtype=dtype)[:, np.newaxis]
 
     def predicted(self, logits: Array, p: Array) -> Array:
@@ -81,7 +81,7 @@ class ClassNumber:
         return np.clip(np.rint(p[:, 0]), 0, self.classes - 1).astype(np.int64)
 
     def outputs_by_class(self, p: Array, probabilities: bool) -> Array:
-        """Return of ``p`` (N, 1) a number for each class, (N, C): 1 - p and p of two, else minus the distance."""
+        """Return of ``p`` (N, 1) a number for each class, (N, K): 1 - p and p of two, else minus the distance."""
         if probabilities:
             return np.concatenate([1.0 - p, p], axis=1)
         return -np.abs(p - np.arange(self.classes))

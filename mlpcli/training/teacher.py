@@ -1,8 +1,8 @@
 """Targets from trained networks, the teachers: their mean probabilities for the images of a batch.
 
-M teachers with outputs p_t (B, K) give the targets
+Q teachers with outputs p_t (B, K) give the targets
 
-    Y = 1/M sum_t p_t(X)               (B, K)
+    Y = 1/Q sum_t p_t(X)               (B, K)
 
 of the very images X of the batch, distorted as they are: there is no end of images on which to imitate the teachers.
 Hinton, Vinyals and Dean 2015, "Distilling the knowledge in a neural network", section 2, at temperature 1 and with no
@@ -92,7 +92,7 @@ class TeacherTargets:
     def write(self, images: Array, Y: Array) -> None:
         """Write the targets (B, K) of ``images`` (B, D), numbers from 0 to 255, to ``Y``."""
         Y[...] = 0.0
-        for network in self._networks if len(images) else ():
+        for network in self._networks:
             Y += network.probabilities(images)
         Y /= len(self._networks)
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mlpcli.config import Config
+from mlpcli.config import OPTIMIZER_STATE, Config
 from mlpcli.datasets.load import Dataset, Split
 from mlpcli.errors import DivergedError
 from mlpcli.model.build import allocate_arrays, build_network
@@ -20,7 +20,7 @@ from mlpcli.model.network import Gradient, Network
 from mlpcli.model.parameters import Parameters
 from mlpcli.parallel.control import SINGLE, ProcessGroup
 from mlpcli.rng import keyed_rng
-from mlpcli.state import OPTIMIZER_STATE, EpochRecord, State, architecture_of
+from mlpcli.state import EpochRecord, State, architecture_of
 from mlpcli.training.adversary import Adversary
 from mlpcli.training.augment import Augmentation
 from mlpcli.training.averaging import MovingAverage

@@ -39,7 +39,7 @@ with atheris.instrument_imports(include=["mlpcli", "http.client"], exclude=COMPA
     from mlpcli.datasets.source import SourceError
     from mlpcli.errors import MlpcliError
     from mlpcli.runs import checkpoint
-    from mlpcli.state import OPTIMIZER_STATE, State, architecture_of
+    from mlpcli.state import State, architecture_of
 
 RSS_LIMIT_MB = 512
 SECONDS_LIMIT = 10  # of wall-clock time, for one reader or one command
@@ -49,7 +49,7 @@ MEMBER = "package/data/train-labels-idx1-ubyte"
 def a_checkpoint(*overrides: str) -> checkpoint.Checkpoint:
     settings = config.load(None, ["training.epochs=3", "training.learning_rate=0.5", *overrides], {})
     theta = architecture_of(settings, 4, 3).parameters(settings.network.dtype)
-    names = OPTIMIZER_STATE[settings.training.optimizer]
+    names = config.OPTIMIZER_STATE[settings.training.optimizer]
     state = State(
         theta=theta,
         optimizer={name: np.zeros_like(theta.vector) for name in names},

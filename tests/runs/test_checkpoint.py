@@ -20,10 +20,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mlpcli import config as config_module
+from mlpcli.config import OPTIMIZER_STATE
 from mlpcli.errors import RunError
 from mlpcli.runs import checkpoint as checkpoints
 from mlpcli.runs.checkpoint import Checkpoint
-from mlpcli.state import OPTIMIZER_STATE, State, architecture_of
+from mlpcli.state import State, architecture_of
 
 
 def make(*overrides: str, shape: tuple[int, int] = (2, 2), classes: int = 3, **state: Any) -> Checkpoint:
