@@ -215,7 +215,7 @@ def test_config_edited_in_the_run_is_refused(tiny_config: Make, folder: Path):
     run = begin(tiny_config("training.l2=0.25"), folder / "run", Stop(1))
     path = run / "config.yaml"
     path.write_text(path.read_text().replace("l2: 0.25", "l2: 0.5"))
-    with pytest.raises(UsageError, match=r"training\.l2: 0\.25 -> 0\.5: a resumed run goes on"):
+    with pytest.raises(UsageError, match=r"training\.l2: 0\.25 -> 0\.5: a run goes on"):
         experiment.resume(run)
 
 
