@@ -27,8 +27,14 @@ PYTORCH = {
     **{f"pytorch/{config}": recipe.pytorch for config, recipe in RECIPES.items()},
     "pytorch/quickstart": "--hidden 256 --epochs 6 --batch 128 --rate 2",
     "pytorch/mnist": "--hidden 512 --epochs 20 --batch 128 --rate 1",
+    "pytorch/plain": "--threads 1 --hidden 1024 1024 --epochs 30 --batch 128 --rate 1 --smoothing 0 --decay 0 "
+    "--adversarial 1.5 --gain 1",
     "pytorch/elastic-800": "--threads 1 --distort --hidden 1024 512 --epochs 70 --final-epochs 7 --batch 128 --rate 1 "
     "--smoothing 0 --decay 0",
+    "pytorch/elastic-deep": "--threads 1 --distort --hidden 1024 1024 --epochs 170 --final-epochs 17 --batch 128 "
+    "--rate 1 --smoothing 0 --decay 0",
+    "pytorch/elastic-night": "--threads 1 --distort --hidden 1024 1024 --epochs 500 --final-epochs 50 --batch 128 "
+    "--rate 1 --smoothing 0 --decay 0",
 }
 
 
